@@ -1,0 +1,45 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How long Azure takes for what, in seconds of the sandbox's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The quick setting. Anything that is 0 here has happened by the next request."""
+
+    # azure-core takes a Retry-After of 0 for none and waits its own 30 s.
+    retry_after: int = 1
+    batch_create: float = 0
+    batch_delete: float = 0
+    # Until an account answers again once Batch can use its key again.
+    batch_recovery: float = 0
+    vault_dns: float = 0
+    vault_purge: float = 0
+    key_delete: float = 0
+    key_recover: float = 0
+    # Until a changed role assignment is what the data plane goes by; withdrawn ones last as long.
+    role_propagation: float = 0
+    policy_propagation: float = 0
+
+
+QUICK = Timing()
+
+# Sources: docs/sandbox-fidelity.md, "Timing".
+REALISTIC = Timing(
+    retry_after=15,
+    batch_create=8,
+    batch_delete=12,
+    batch_recovery=600,
+    vault_dns=31,
+    vault_purge=600,
+    key_delete=20,
+    key_recover=5,
+    role_propagation=60,
+    policy_propagation=5,
+)

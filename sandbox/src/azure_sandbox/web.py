@@ -1,0 +1,118 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the services' HTTP layers share: a call, a route, an answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Union
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import compile_path
+
+if TYPE_CHECKING:
+    from .entra.rules import Principal
+    from .world import World
+
+
+class AzureError(Exception):
+    """An answer other than success, in the envelope of the service that gives it."""
+
+    def __init__(self, status: int, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None):
+        super().__init__(f"{status} {body}")
+        self.status = status
+        self.body = body
+        self.headers = dict(headers or {})
+
+
+class BadJson(Exception):
+    """The request's body is not a JSON object; the plane that was called words it."""
+
+
+@dataclass
+class Call:
+    """One request as a handler sees it."""
+
+    world: World
+    request: Request
+    content: bytes
+    path: Mapping[str, str] = field(default_factory=dict)
+    # Set by the plane once the token has been checked.
+    caller: Principal | None = None
+
+    @property
+    def host(self) -> str:
+        return self.request.headers.get("host", "").lower().removesuffix(":443")
+
+    @property
+    def api_version(self) -> str:
+        return self.query("api-version")
+
+    def query(self, name: str) -> str:
+        """Azure takes the names of query parameters in any letter case."""
+        wanted = name.lower()
+        return next((value for key, value in self.request.query_params.items() if key.lower() == wanted), "")
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self.content or b"{}")
+        except ValueError as error:
+            raise BadJson(str(error)) from error
+        if not isinstance(document, dict):
+            raise BadJson("a JSON object is expected")
+        return document
+
+
+Handler = Callable[[Call], Union[Response, Awaitable[Response]]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation. `path` is a template: `{name}` is one segment, `{name:path}` any number."""
+
+    method: str
+    path: str
+    handler: Handler
+    # Azure's name for what a role must allow, for example Microsoft.Batch/batchAccounts/read.
+    action: str = ""
+
+
+class Routes:
+    """The operations of one service. Paths match in any letter case, as they do at Azure."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._table = [(re.compile(compile_path(r.path)[0].pattern, re.IGNORECASE), r) for r in routes]
+
+    def __iter__(self) -> Iterable[Route]:  # type: ignore[override]
+        return iter(route for _pattern, route in self._table)
+
+    def match(self, method: str, path: str) -> tuple[Route | None, dict[str, str], set[str]]:
+        """The route with its path parameters, or none with the methods that the path does take."""
+        methods: set[str] = set()
+        for pattern, route in self._table:
+            found = pattern.match(path)
+            if found is None:
+                continue
+            if route.method == method:
+                return route, found.groupdict(), set()
+            methods.add(route.method)
+        return None, {}, methods
+
+
+def answer(
+    document: Any = None, status: int = 200, headers: Mapping[str, str] | None = None, *, charset: bool = True
+) -> Response:
+    """Compact JSON as Azure writes it; no content type where there is no body."""
+    if document is None:
+        return Response(status_code=status, headers={**(headers or {}), "content-length": "0"})
+    media_type = "application/json; charset=utf-8" if charset else "application/json"
+    content = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return Response(content, status, headers=dict(headers or {}), media_type=media_type)

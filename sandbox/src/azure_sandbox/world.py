@@ -1,0 +1,32 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All that the sandbox's Azure holds."""
+
+from __future__ import annotations
+
+from .authorization.rules import Authorization
+from .batch.rules import BatchAccounts
+from .clock import Clock
+from .entra.rules import Directory
+from .key_vault.rules import Vaults
+from .key_vault_keys.rules import Keys
+from .managed_identity.rules import Identities
+from .resource_manager.rules import Resources
+from .timing import QUICK, Timing
+
+
+class World:
+    """Each service keeps its own part, and reaches the others' by these names."""
+
+    def __init__(self, timing: Timing = QUICK) -> None:
+        self.clock = Clock()
+        self.timing = timing
+        self.directory = Directory(self)
+        self.resources = Resources(self)
+        self.authorization = Authorization(self)
+        self.identities = Identities(self)
+        self.vaults = Vaults(self)
+        self.keys = Keys(self)
+        self.batch = BatchAccounts(self)
