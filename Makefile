@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The front door: `make help` lists what there is.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# Tests of one file share fixtures, so a file stays in one worker.
+PYTEST_FLAGS ?= -n auto --dist loadfile
+
+export VENV := $(CURDIR)/.venv
+# An ansible.cfg or collections of the user's own must not decide what is tested.
+export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
+export PATH := $(VENV)/bin:$(PATH)
+
+COLLECTION := $(ANSIBLE_COLLECTIONS_PATH)/ansible_collections/azbatch/cmk
+SETUP := $(VENV)/setup.stamp
+
+.PHONY: help
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(SETUP)  ## a virtual environment in .venv with everything that the other targets need
+
+$(SETUP): requirements.txt requirements-dev.txt tests/unit/requirements.txt sandbox/pyproject.toml scripts/venv
+	scripts/venv "$(PYTHON)" "$(VENV)" -r requirements-dev.txt
+	touch $@
+
+.PHONY: demo
+demo: $(SETUP)  ## see the collection at work, against the sandbox
+	python demo/run.py
+
+.PHONY: lint
+lint: $(SETUP)  ## style, types, YAML, documentation, changelog fragments
+	ruff check .
+	MYPYPATH=$(ANSIBLE_COLLECTIONS_PATH) mypy $(COLLECTION)/plugins sandbox/src
+	yamllint --strict .
+	ansible-lint --offline
+	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all --disallow-unknown-collection-refs .
+	antsibull-changelog lint
+
+.PHONY: sanity
+sanity: $(SETUP)  ## ansible-test sanity
+	scripts/sanity
+
+.PHONY: galaxy
+galaxy: $(SETUP)  ## build the collection and let Galaxy's importer look at it
+	scripts/galaxy
+
+.PHONY: unit sandbox-test integration molecule
+unit: tests = tests/unit
+unit: $(SETUP)  ## unit tests
+sandbox-test: tests = tests/sandbox
+sandbox-test: $(SETUP)  ## the sandbox against Azure's own SDK
+integration: tests = tests/integration
+integration: $(SETUP)  ## modules, roles and playbooks against the sandbox
+molecule: tests = tests/molecule
+molecule: $(SETUP)  ## the molecule scenarios against the sandbox
+unit sandbox-test integration molecule:
+	pytest $(PYTEST_FLAGS) $(tests)
+
+.PHONY: test
+test: $(SETUP)  ## everything above, cheap first: what a change has to pass
+	$(MAKE) --no-print-directory lint sanity galaxy
+	pytest $(PYTEST_FLAGS)
+
+.PHONY: test-all
+test-all: test  ## test, then again on other releases of the SDKs, of ansible-core and of Python (slow)
+	scripts/matrix
+
+.PHONY: clean
+clean:  ## remove what the other targets made
+	rm -rf .venv .ansible build .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Make ansible_collections.azbatch.cmk importable from a plain checkout, for the tests and for what they start."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def collections_path() -> str:
+    """Where the checkout is ansible_collections/azbatch/cmk: in the folder that `make setup` made, or in a new one."""
+    made = Path(sys.prefix) / "collections"
+    if (made / "ansible_collections" / "azbatch" / "cmk").resolve() == ROOT:
+        return str(made)
+    temporary = Path(tempfile.mkdtemp(prefix="azbatch-cmk-"))
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    namespace = temporary / "ansible_collections" / "azbatch"
+    namespace.mkdir(parents=True)
+    (namespace / "cmk").symlink_to(ROOT)
+    return str(temporary)
+
+
+def importable() -> bool:
+    try:
+        return importlib.util.find_spec("ansible_collections.azbatch.cmk.plugins") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+if not importable():  # ansible-test has a finder of its own
+    from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+
+    path = collections_path()
+    os.environ["ANSIBLE_COLLECTIONS_PATH"] = path
+    # Installed before anything else imports the collection, or ansible finds a package without its meta/runtime.yml.
+    _AnsibleCollectionFinder(paths=[path])._install()
+    sys.path.insert(0, path)

@@ -1,0 +1,43 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every source file says under which licence it is."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LICENCE = "SPDX-License-Identifier: GPL-3.0-or-later"
+KINDS = {".py", ".yml", ".yaml", ".toml", ".sh"}
+# Written by antsibull-changelog, which knows no headers.
+GENERATED = {"changelogs/changelog.yaml"}
+
+
+def is_source(file: Path) -> bool:
+    """By its name, or by the interpreter that its first line calls."""
+    if file.suffix in KINDS or file.name == "Makefile":
+        return True
+    with file.open("rb") as start:
+        return start.read(2) == b"#!"
+
+
+def files() -> list[Path]:
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.split("\0") if name and name not in GENERATED and (ROOT / name).is_file()]
+
+
+def test_every_source_file_names_its_licence() -> None:
+    sources = [file for file in files() if is_source(file)]
+    assert ROOT / "Makefile" in sources
+
+    without = [file for file in sources if LICENCE not in file.read_text(encoding="utf-8")[:1000]]
+
+    assert [str(file.relative_to(ROOT)) for file in without] == []

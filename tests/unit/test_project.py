@@ -1,0 +1,55 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What two files of the project say has to agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lines(file: str) -> list[str]:
+    text = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in text if line.strip() and not line.startswith("#")]
+
+
+def document(file: str) -> dict:
+    return yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
+
+
+def test_build_leaves_out_what_git_ignores() -> None:
+    ignored = {line.rstrip("/") for line in lines(".gitignore")}
+
+    assert ignored - set(document("galaxy.yml")["build_ignore"]) == set()
+
+
+def test_execution_environment_names_files_that_ship() -> None:
+    named = document("meta/execution-environment.yml")["dependencies"].values()
+
+    assert all((ROOT / file).is_file() for file in named)
+    assert set(named).isdisjoint(document("galaxy.yml")["build_ignore"])
+
+
+def test_oldest_sdks_that_are_tested_are_allowed() -> None:
+    floors = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in lines("requirements.txt"))
+    tested = dict(line.split("==") for line in lines("tests/floor.txt"))
+
+    assert floors.keys() == tested.keys()
+    assert [name for name in floors if version(tested[name]) < version(floors[name])] == []
+
+
+def test_every_make_target_is_explained() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {name for line in re.findall(r"^\.PHONY: (.+)$", makefile, re.M) for name in line.split()}
+
+    assert targets == set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
