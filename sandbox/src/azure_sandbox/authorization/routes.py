@@ -1,0 +1,15 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The operations of Microsoft.Authorization."""
+
+from __future__ import annotations
+
+from ..web import Route
+
+PROVIDER = "Microsoft.Authorization"
+
+API_VERSIONS: frozenset[str] = frozenset({"2024-11-30"})
+
+ROUTES: tuple[Route, ...] = ()

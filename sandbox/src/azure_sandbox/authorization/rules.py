@@ -1,0 +1,239 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may do what, and where."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from .roles import BUILT_IN, Permission, RoleDefinition
+
+if TYPE_CHECKING:
+    from ..entra.rules import Principal
+    from ..world import World
+
+_GUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+NEVER = float("inf")
+
+
+@dataclass
+class RoleAssignment:
+    guid: str
+    scope: str
+    role: str
+    principal_id: str
+    principal_type: str
+    created_on: str
+    updated_on: str
+    created_by: str | None
+    updated_by: str | None
+    description: str | None = None
+    condition: str | None = None
+    condition_version: str | None = None
+    delegated_identity: str | None = None
+    # The data plane goes by the assignment between these two moments.
+    felt_from: float = 0
+    felt_until: float = NEVER
+
+    @property
+    def id(self) -> str:
+        prefix = "" if self.scope == "/" else self.scope
+        return f"{prefix}/providers/Microsoft.Authorization/roleAssignments/{self.guid}"
+
+    def same_grant(self, other: RoleAssignment) -> bool:
+        return (self.scope.lower(), self.role, self.principal_id.lower()) == (
+            other.scope.lower(),
+            other.role,
+            other.principal_id.lower(),
+        )
+
+
+def is_guid(text: str) -> bool:
+    return _GUID.fullmatch(text) is not None
+
+
+def tidy_scope(scope: str) -> str:
+    return "/" + scope.strip("/")
+
+
+def covers(above: str, below: str) -> bool:
+    """Whether a grant at `above` reaches down to `below`."""
+    above, below = tidy_scope(above).lower(), tidy_scope(below).lower()
+    return above in ("/", below) or below.startswith(above + "/")
+
+
+@dataclass
+class Authorization:
+    world: World
+    _assignments: dict[str, RoleAssignment] = field(default_factory=dict)
+    # Deleted, but still in the data plane's cache.
+    _withdrawn: list[RoleAssignment] = field(default_factory=list)
+    _roles: dict[str, RoleDefinition] = field(default_factory=lambda: {role.guid: role for role in BUILT_IN})
+
+    def allows(self, principal: Principal, action: str, scope: str) -> bool:
+        return any(self._roles[held.role].allows(action) for held in self._held(principal, scope))
+
+    def data_assignment(self, principal: Principal, action: str, scope: str) -> RoleAssignment | None:
+        now = self.world.clock.time()
+        self._withdrawn = [gone for gone in self._withdrawn if gone.felt_until > now]
+        felt = [held for held in self._held(principal, scope) if held.felt_from <= now]
+        felt += [gone for gone in self._withdrawn if self._reaches(gone, principal, scope) and gone.felt_from <= now]
+        return next((held for held in felt if self._allows_data(held.role, action)), None)
+
+    def assign(self, scope: str, role: str, principal_id: str) -> RoleAssignment:
+        """A grant that has always been there."""
+        now = self.world.clock.iso()
+        definition = self.role(role) or self.role_named(role)
+        if definition is None:
+            raise errors.role_does_not_exist(role)
+        kind = "ServicePrincipal"
+        held = RoleAssignment(
+            str(uuid.uuid4()), tidy_scope(scope), definition.guid, principal_id, kind, now, now, None, None
+        )
+        self._assignments[held.guid] = held
+        return held
+
+    def role(self, role_id: str) -> RoleDefinition | None:
+        """By guid, or by any id that ends in one."""
+        return self._roles.get(role_id.rsplit("/", 1)[-1].lower())
+
+    def role_named(self, name: str) -> RoleDefinition | None:
+        return next((role for role in self._roles.values() if role.name.lower() == name.lower()), None)
+
+    def roles(self, scope: str) -> list[RoleDefinition]:
+        return [r for r in self._roles.values() if any(covers(offered, scope) for offered in r.assignable_scopes)]
+
+    def assignment(self, scope: str, guid: str) -> RoleAssignment:
+        held = self._assignments.get(guid.lower())
+        if held is None or held.scope.lower() != tidy_scope(scope).lower():
+            prefix = tidy_scope(scope).rstrip("/")
+            raise errors.assignment_not_found(f"{prefix}/providers/Microsoft.Authorization/roleAssignments/{guid}")
+        return held
+
+    def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
+        """Those at `scope` and inherited from above it, and those below it if asked for."""
+        for held in self._assignments.values():
+            if principal_id is not None and held.principal_id.lower() != principal_id.lower():
+                continue
+            if covers(held.scope, scope) or (below and covers(scope, held.scope)):
+                yield held
+
+    def put(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> tuple[RoleAssignment, bool]:
+        """The assignment, and whether it is new."""
+        wanted = self._wanted(scope, guid, properties, by)
+        former = self._assignments.get(wanted.guid)
+        if former is not None:
+            return self._updated(former, wanted), False
+        twin = next((held for held in self._assignments.values() if held.same_grant(wanted)), None)
+        if twin is not None:
+            raise errors.assignment_exists(twin.guid)
+        self._assignments[wanted.guid] = wanted
+        return wanted, True
+
+    def delete(self, scope: str, guid: str) -> RoleAssignment | None:
+        held = self._assignments.get(guid.lower())
+        if held is None or held.scope.lower() != tidy_scope(scope).lower():
+            return None
+        del self._assignments[held.guid]
+        until = self.world.clock.time() + self.world.timing.role_propagation
+        gone = replace(held, felt_until=until, updated_on=self.world.clock.iso())
+        self._withdrawn.append(gone)
+        return gone
+
+    def put_role(self, guid: str, properties: dict[str, Any], by: str | None) -> RoleDefinition:
+        former = self._roles.get(guid.lower())
+        if former is not None and former.kind == "BuiltInRole":
+            raise errors.built_in_role(guid)
+        name = properties.get("roleName")
+        scopes = properties.get("assignableScopes")
+        if not name or not scopes:
+            raise errors.invalid_role("The role definition must have a roleName and assignableScopes.")
+        twin = self.role_named(name)
+        if twin is not None and twin is not former:
+            raise errors.role_name_taken(name)
+        now = self.world.clock.iso()
+        role = RoleDefinition(
+            guid.lower(),
+            name,
+            properties.get("description") or "",
+            tuple(_permission(document) for document in properties.get("permissions") or []),
+            "CustomRole",
+            tuple(scopes),
+            former.created_on if former else now,
+            now,
+            former.created_by if former else by,
+            by,
+        )
+        self._roles[role.guid] = role
+        return role
+
+    def delete_role(self, guid: str) -> RoleDefinition | None:
+        role = self._roles.get(guid.lower())
+        if role is None:
+            return None
+        if role.kind == "BuiltInRole":
+            raise errors.built_in_role(guid)
+        if any(held.role == role.guid for held in self._assignments.values()):
+            raise errors.role_has_assignments()
+        return self._roles.pop(role.guid)
+
+    def _held(self, principal: Principal, scope: str) -> list[RoleAssignment]:
+        return [held for held in self._assignments.values() if self._reaches(held, principal, scope)]
+
+    @staticmethod
+    def _reaches(held: RoleAssignment, principal: Principal, scope: str) -> bool:
+        return held.principal_id.lower() == principal.object_id.lower() and covers(held.scope, scope)
+
+    def _allows_data(self, role: str, action: str) -> bool:
+        return role in self._roles and self._roles[role].allows_data(action)
+
+    def _wanted(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> RoleAssignment:
+        if not is_guid(guid):
+            raise errors.invalid_assignment_id(guid)
+        role_id, principal_id = properties.get("roleDefinitionId"), properties.get("principalId")
+        if not role_id or not principal_id or not is_guid(principal_id):
+            raise errors.invalid_request("The role assignment needs a roleDefinitionId and a principalId.")
+        role = self.role(role_id)
+        if role is None:
+            raise errors.role_does_not_exist(role_id.rsplit("/", 1)[-1])
+        kind = properties.get("principalType")
+        if not kind and self.world.directory.principal(principal_id) is None:
+            raise errors.principal_not_found(principal_id, self.world.directory.tenant_id)
+        now = self.world.clock.iso()
+        return RoleAssignment(
+            guid.lower(),
+            tidy_scope(scope),
+            role.guid,
+            principal_id,
+            kind or "ServicePrincipal",
+            now,
+            now,
+            by,
+            by,
+            properties.get("description"),
+            properties.get("condition"),
+            properties.get("conditionVersion"),
+            properties.get("delegatedManagedIdentityResourceId"),
+            self.world.clock.time() + self.world.timing.role_propagation,
+        )
+
+    def _updated(self, former: RoleAssignment, wanted: RoleAssignment) -> RoleAssignment:
+        if not former.same_grant(wanted):
+            raise errors.update_not_permitted()
+        extras = ("description", "condition", "condition_version")
+        if any(getattr(former, name) != getattr(wanted, name) for name in extras):
+            for name in (*extras, "updated_on", "updated_by"):
+                setattr(former, name, getattr(wanted, name))
+        return former
+
+
+def _permission(document: dict[str, Any]) -> Permission:
+    names = ("actions", "notActions", "dataActions", "notDataActions")
+    return Permission(*(tuple(document.get(name) or ()) for name in names))

@@ -1,0 +1,99 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a vault is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# Since this version of the management plane a new vault that does not say otherwise goes by roles.
+RBAC_BY_DEFAULT_SINCE = "2026-02-01"
+
+
+@dataclass(frozen=True)
+class AccessPolicy:
+    tenant_id: str
+    object_id: str
+    application_id: str | None = None
+    # Names of permissions under keys, secrets, certificates and storage, as they were sent.
+    permissions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def holder(self) -> tuple[str, str]:
+        return self.object_id.lower(), (self.application_id or "").lower()
+
+    def allows_keys(self, permission: str) -> bool:
+        granted = {name.lower() for name in self.permissions.get("keys", ())}
+        # `all` has never held purge.
+        return permission.lower() in granted or ("all" in granted and permission.lower() != "purge")
+
+
+@dataclass
+class NetworkRules:
+    bypass: str = "AzureServices"
+    default_action: str = "Allow"
+    ip_rules: tuple[str, ...] = ()
+    subnets: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def is_default(self) -> bool:
+        return self == NetworkRules()
+
+
+@dataclass
+class Vault:
+    subscription: str
+    resource_group: str
+    name: str
+    location: str
+    host: str
+    tenant_id: str
+    sku: str = "standard"
+    tags: dict[str, str] = field(default_factory=dict)
+    access_policies: list[AccessPolicy] = field(default_factory=list)
+    network: NetworkRules = field(default_factory=NetworkRules)
+    public_network_access: str = "Enabled"
+    # enabledForDeployment and its like: shown once they have been sent.
+    flags: dict[str, bool] = field(default_factory=dict)
+    # None until it has been said, or the management plane's version has said it.
+    rbac_setting: bool | None = None
+    purge_protection: bool = False
+    retention_days: int = 90
+    created_by: str = ""
+    created_at: str = ""
+    modified_by: str = ""
+    modified_at: str = ""
+    # Until then the name does not resolve.
+    dns_ready_at: float = 0
+    deleted_at: float | None = None
+    # Policies that the data plane goes by, each from its moment on; the last one is what the vault shows.
+    felt_policies: list[tuple[float, list[AccessPolicy]]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{self.resource_group}"
+            f"/providers/Microsoft.KeyVault/vaults/{self.name}"
+        )
+
+    @property
+    def rbac(self) -> bool:
+        return bool(self.rbac_setting)
+
+    @property
+    def recovery_level(self) -> str:
+        level = "Recoverable" if self.retention_days >= 90 else "CustomizedRecoverable"
+        return level if self.purge_protection else f"{level}+Purgeable"
+
+    def policies_at(self, now: float) -> list[AccessPolicy]:
+        felt = [policies for since, policies in self.felt_policies if since <= now]
+        return felt[-1] if felt else []
+
+    def set_policies(self, policies: list[AccessPolicy], now: float, delay: float) -> None:
+        current = self.policies_at(now)
+        self.felt_policies = [(0, current), *((at, old) for at, old in self.felt_policies if at > now)]
+        self.felt_policies.append((now + delay, policies))
+        self.access_policies = policies

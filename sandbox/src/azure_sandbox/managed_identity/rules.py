@@ -1,0 +1,87 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""User-assigned identities. Each has a principal in the directory for as long as it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..world import World
+
+
+@dataclass
+class UserAssignedIdentity:
+    id: str
+    subscription: str
+    group: str
+    name: str
+    location: str
+    tags: dict[str, str]
+    principal_id: str
+    client_id: str
+    tenant_id: str
+    isolation_scope: str | None = None
+
+
+@dataclass
+class Identities:
+    world: World
+    _by_id: dict[str, UserAssignedIdentity] = field(default_factory=dict)
+
+    def get(self, resource_id: str) -> UserAssignedIdentity | None:
+        return self._by_id.get(resource_id.lower())
+
+    def list(self, subscription: str, group: str | None = None) -> Iterator[UserAssignedIdentity]:
+        for identity in self._by_id.values():
+            if identity.subscription.lower() == subscription.lower() and (
+                group is None or identity.group.lower() == group.lower()
+            ):
+                yield identity
+
+    def put(
+        self, subscription: str, group: str, name: str, document: dict[str, Any]
+    ) -> tuple[UserAssignedIdentity, bool]:
+        """The identity, and whether it is new."""
+        resource_id = identity_id(subscription, group, name)
+        identity = self.get(resource_id)
+        if identity is not None:
+            identity.tags = dict(document.get("tags") or {})
+            return identity, False
+        principal = self.world.directory.add_principal(name, kind="ManagedIdentity", resource_id=resource_id)
+        identity = UserAssignedIdentity(
+            resource_id,
+            subscription,
+            group,
+            name,
+            document["location"].replace(" ", "").lower(),
+            dict(document.get("tags") or {}),
+            principal.object_id,
+            principal.app_id,
+            principal.tenant_id,
+            (document.get("properties") or {}).get("isolationScope"),
+        )
+        self._by_id[resource_id.lower()] = identity
+        return identity, True
+
+    def tag(self, identity: UserAssignedIdentity, tags: dict[str, str]) -> None:
+        identity.tags = dict(tags)
+
+    def delete(self, resource_id: str) -> bool:
+        identity = self._by_id.pop(resource_id.lower(), None)
+        if identity is None:
+            return False
+        self.world.directory.remove_principal(identity.principal_id)
+        return True
+
+
+def identity_id(subscription: str, group: str, name: str) -> str:
+    """The service writes `resourcegroups` in lower case, whatever the request had."""
+    return (
+        f"/subscriptions/{subscription}/resourcegroups/{group}"
+        f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+    )
