@@ -1,0 +1,34 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every molecule scenario, each in a sandbox of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENARIOS = sorted(file.parent.name for file in (ROOT / "extensions" / "molecule").glob("*/molecule.yml"))
+
+
+def test_there_are_scenarios() -> None:
+    assert SCENARIOS
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_scenario(scenario: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "molecule")}
+    command = ["azure-sandbox", "run", "--", "molecule", "test", "--scenario-name", scenario]
+
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    # An inventory that was not found is an empty one, and every play on it succeeds.
+    assert "no hosts matched" not in output, output
+    assert "Could not match supplied host pattern" not in output, output
