@@ -1,18 +1,132 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-
 """What Batch keeps of an account."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import os
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+MICROSOFT_BATCH = "Microsoft.Batch"
+MICROSOFT_KEY_VAULT = "Microsoft.KeyVault"
+
+
+@dataclass
+class AssignedIdentity:
+    principal_id: str
+    client_id: str
+
+
+@dataclass
+class Identity:
+    """None, the account's own, or the ones of others; an account has no two sorts at once."""
+
+    type: str = "None"
+    principal_id: str = ""
+    tenant_id: str = ""
+    # By the resource id in the caller's letter case, which is how Batch gives it back.
+    user_assigned: dict[str, AssignedIdentity] = field(default_factory=dict)
+
+    @property
+    def principal_ids(self) -> list[str]:
+        """Those that may read the key, in the order in which Batch tries them."""
+        own = [self.principal_id] if self.principal_id else []
+        return own + [assigned.principal_id for assigned in self.user_assigned.values()]
+
+
+@dataclass
+class Protection:
+    """The account's data-encryption key as it lies in Batch's store: wrapped with the customer's key."""
+
+    # As the caller wrote it, with a version or without.
+    key_identifier: str
+    # Of the key version that wrapped it.
+    version: str
+    wrapped: bytes
+    # So that a wrong unwrap is noticed.
+    digest: bytes
+    # Why Batch cannot use the key; empty while it can.
+    lost: str = ""
+    # When it was found usable again.
+    back_at: float | None = None
+
+
+@dataclass
+class Pool:
+    name: str
+    properties: dict[str, Any]
+    identity: dict[str, Any] | None
+    created: float
+    modified: float
+
+
+def new_key() -> str:
+    return base64.b64encode(os.urandom(64)).decode()
 
 
 @dataclass
 class Account:
-    id: str
     subscription: str
     group: str
     name: str
     location: str
+    # Of its endpoints; every cloud has its own.
+    domain: str
+    created: float
+    modified: float
+    # Until then the service says Creating.
+    ready_at: float
+    # From then on the account is gone; until then the service says Deleting.
+    gone_at: float | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    identity: Identity = field(default_factory=Identity)
+    # None: Batch's own key.
+    protection: Protection | None = None
+    pool_allocation_mode: str = "BatchService"
+    key_vault_reference: dict[str, Any] | None = None
+    auto_storage: dict[str, Any] | None = None
+    public_network_access: str = "Enabled"
+    network_profile: dict[str, Any] | None = None
+    # None: the default for the way in which its pools are allocated.
+    authentication_modes: list[str] | None = None
+    keys: dict[str, str] = field(default_factory=lambda: {"Primary": new_key(), "Secondary": new_key()})
+    pools: dict[str, Pool] = field(default_factory=dict)
+    node_endpoint: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def id(self) -> str:
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{self.group}"
+            f"/providers/Microsoft.Batch/batchAccounts/{self.name}"
+        )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return account_key(self.subscription, self.group, self.name)
+
+    @property
+    def shared_key_allowed(self) -> bool:
+        if self.authentication_modes is None:
+            return self.pool_allocation_mode == "BatchService"
+        return "SharedKey" in self.authentication_modes
+
+
+def account_key(subscription: str, group: str, name: str) -> tuple[str, str, str]:
+    return subscription.lower(), group.lower(), name.lower()
+
+
+@dataclass
+class Operation:
+    """Work that a client polls for."""
+
+    id: str
+    # create, or delete of an account or a pool
+    kind: str
+    account: tuple[str, str, str]
+    ready_at: float
+    # A create answers 202 to its first poll however quick it was.
+    polls_owed: int = 0

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from ..web import Route
+from . import http
 
 PROVIDER = "Microsoft.Batch"
 
@@ -33,4 +34,70 @@ API_VERSIONS = frozenset(
     }
 )
 
-ROUTES: tuple[Route, ...] = ()
+_SUBSCRIPTION = "/subscriptions/{subscription}/providers/Microsoft.Batch"
+_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch"
+_LOCATION = _SUBSCRIPTION + "/locations/{location}"
+_ACCOUNT = _GROUP + "/batchAccounts/{account}"
+_POOL = _ACCOUNT + "/pools/{name}"
+
+_READ = "Microsoft.Batch/batchAccounts/read"
+_WRITE = "Microsoft.Batch/batchAccounts/write"
+_DELETE = "Microsoft.Batch/batchAccounts/delete"
+_READ_POOLS = "Microsoft.Batch/batchAccounts/pools/read"
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", _SUBSCRIPTION + "/batchAccounts", http.list_accounts, _READ),
+    Route("GET", _GROUP + "/batchAccounts", http.list_accounts, _READ),
+    Route("PUT", _ACCOUNT, http.put, _WRITE),
+    Route("GET", _ACCOUNT, http.get, _READ),
+    Route("PATCH", _ACCOUNT, http.patch, _WRITE),
+    Route("DELETE", _ACCOUNT, http.delete, _DELETE),
+    Route(
+        "GET",
+        _ACCOUNT + "/operationResults/{operation}",
+        http.create_result,
+        "Microsoft.Batch/batchAccounts/operationResults/read",
+    ),
+    Route(
+        "GET",
+        _LOCATION + "/accountOperationResults/{operation}",
+        http.delete_result,
+        "Microsoft.Batch/locations/accountOperationResults/read",
+    ),
+    Route("POST", _ACCOUNT + "/listKeys", http.list_keys, "Microsoft.Batch/batchAccounts/listkeys/action"),
+    Route(
+        "POST",
+        _ACCOUNT + "/regenerateKeys",
+        http.regenerate_keys,
+        "Microsoft.Batch/batchAccounts/regeneratekeys/action",
+    ),
+    Route(
+        "POST",
+        _ACCOUNT + "/syncAutoStorageKeys",
+        http.sync_auto_storage_keys,
+        "Microsoft.Batch/batchAccounts/syncAutoStorageKeys/action",
+    ),
+    Route(
+        "GET",
+        _ACCOUNT + "/outboundNetworkDependenciesEndpoints",
+        http.list_outbound_dependencies,
+        "Microsoft.Batch/batchAccounts/outboundNetworkDependenciesEndpoints/read",
+    ),
+    Route(
+        "POST",
+        _LOCATION + "/checkNameAvailability",
+        http.check_name,
+        "Microsoft.Batch/locations/checkNameAvailability/action",
+    ),
+    Route("GET", _LOCATION + "/quotas", http.quotas, "Microsoft.Batch/locations/quotas/read"),
+    Route("GET", _ACCOUNT + "/pools", http.list_pools, _READ_POOLS),
+    Route("GET", _POOL, http.get_pool, _READ_POOLS),
+    Route("PUT", _POOL, http.put_pool, "Microsoft.Batch/batchAccounts/pools/write"),
+    Route("DELETE", _POOL, http.delete_pool, "Microsoft.Batch/batchAccounts/pools/delete"),
+    Route(
+        "GET",
+        _ACCOUNT + "/poolOperationResults/{operation}",
+        http.delete_pool_result,
+        "Microsoft.Batch/batchAccounts/poolOperationResults/read",
+    ),
+)

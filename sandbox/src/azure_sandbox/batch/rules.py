@@ -6,28 +6,331 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+import uuid
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from .account import Account
+from ..resource_manager.errors import location_required, resource_not_found
+from . import errors
+from .account import Account, AssignedIdentity, Identity, Operation, Pool, Protection, account_key, new_key
+from .encryption import KeyIdentifier, KeyUse
+from .regions import REGIONS
+from .wishes import EncryptionWish, IdentityWish, Wish
 
 if TYPE_CHECKING:
     from ..world import World
 
+PAGE = 100
+# Not kept to: what it would be is a matter of the subscription.
+ACCOUNT_QUOTA = 50
+DOMAINS = {
+    "management.usgovcloudapi.net": "batch.usgovcloudapi.net",
+    "management.chinacloudapi.cn": "batch.chinacloudapi.cn",
+}
+PUBLIC_DOMAIN = "batch.azure.com"
 
+SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
+# Accounts to a group
+SEED_GROUP = 50
+
+Key = tuple[str, str, str]
+
+
+@dataclass
 class BatchAccounts:
-    def __init__(self, world: World) -> None:
-        self._world = world
+    world: World
+    _accounts: dict[Key, Account] = field(default_factory=dict)
+    # Sorted, so that a page of a long list is quickly found.
+    _order: list[Key] = field(default_factory=list)
+    # By location and name, which are unique together.
+    _names: dict[tuple[str, str], Key] = field(default_factory=dict)
+    _operations: dict[str, Operation] = field(default_factory=dict)
+    # Accounts on a customer's key, with its vault's name.
+    _protected: dict[Key, str] = field(default_factory=dict)
+    _dying: set[Key] = field(default_factory=set)
+
+    # Reading
+
+    def find(self, subscription: str, group: str, name: str) -> Account | None:
+        self._bury()
+        return self._accounts.get(account_key(subscription, group, name))
+
+    def get(self, subscription: str, group: str, name: str) -> Account:
+        account = self.find(subscription, group, name)
+        if account is None:
+            raise resource_not_found("Microsoft.Batch/batchAccounts", name, group)
+        return account
 
     def by_id(self, resource_id: str) -> Account | None:
-        raise NotImplementedError
+        parts = resource_id.strip("/").split("/")
+        return self.find(parts[1], parts[3], parts[7]) if len(parts) == 8 else None
 
-    def seed(self, count: int) -> None:
-        """Plain accounts on Microsoft-managed keys, spread over resource groups of the seeded subscription."""
-        raise NotImplementedError
+    def all(self) -> list[Account]:
+        self._bury()
+        return [self._accounts[key] for key in self._order]
 
-    def reassess(self, vault_name: str | None = None) -> None:
-        """Look again at the accounts whose key lies in that vault, or at all."""
+    def page(self, subscription: str, group: str | None, after: Key | None) -> tuple[list[Account], Key | None]:
+        """Up to a page of accounts, and the key to go on after."""
+        self._bury()
+        scope = (subscription.lower(),) if group is None else (subscription.lower(), group.lower())
+        start = bisect_left(self._order, scope) if after is None else bisect_right(self._order, after)
+        keys = []
+        for key in self._order[start : start + PAGE + 1]:
+            if key[: len(scope)] != scope:
+                break
+            keys.append(key)
+        more = len(keys) > PAGE
+        return [self._accounts[key] for key in keys[:PAGE]], keys[PAGE - 1] if more else None
+
+    def state(self, account: Account) -> str:
+        if account.gone_at is not None:
+            return "Deleting"
+        return "Succeeded" if account.ready_at <= self.world.clock.time() else "Creating"
+
+    def name_problem(self, location: str, name: str) -> tuple[str, str] | None:
+        """Why an account cannot have that name there: a reason and a message."""
+        self._bury()
+        if not 3 <= len(name) <= 24:
+            return "Invalid", "Account name must be at least 3 characters and at most 24 characters."
+        if re.fullmatch(r"[a-zA-Z0-9]+", name) is None:
+            return "Invalid", "Account name must contain only letters and numbers."
+        if (location.replace(" ", "").lower(), name.lower()) in self._names:
+            return "AlreadyExists", f"An account named '{name}' is already in use."
+        return None
+
+    # Life
+
+    def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Operation:
+        if not wish.location:
+            raise location_required()
+        if wish.location not in REGIONS:
+            raise errors.location_unavailable(wish.location, REGIONS)
+        problem = self.name_problem(wish.location, name)
+        if problem is not None:
+            reason, message = problem
+            raise (errors.name_taken if reason == "AlreadyExists" else errors.invalid_name)(message)
+        now = self.world.clock.time()
+        ready = now + self.world.timing.batch_create
+        account = Account(subscription, group, name, wish.location, domain, now, ready, ready)
+        self._apply(account, wish)
+        self._add(account)
+        return self._begin("create", account, ready, polls_owed=1)
+
+    def replace(self, account: Account, wish: Wish) -> None:
+        """PUT on an account that is there: what it says is set, tags as a whole; the rest stays."""
+        if wish.location and wish.location != account.location:
+            raise errors.location_differs(account.name, account.group, account.location, wish.location)
+        for name in ("pool_allocation_mode", "key_vault_reference"):
+            wish.fields.pop(name, None)
+        wish.tags = wish.tags or {}
+        self.update(account, wish)
+
+    def update(self, account: Account, wish: Wish) -> None:
+        self.use(account)
+        self._apply(account, wish)
+        account.modified = self.world.clock.time()
+        self._assess(account)
+
+    def delete(self, account: Account) -> Operation:
+        if account.gone_at is None:
+            if self.state(account) == "Creating":
+                raise errors.in_progress(account.name, "Creating")
+            account.gone_at = self.world.clock.time() + self.world.timing.batch_delete
+            self._dying.add(account.key)
+        return self._begin("delete", account, account.gone_at)
+
+    def remove(self, resource_id: str) -> None:
+        """At once, as with its resource group."""
+        account = self.by_id(resource_id)
+        if account is not None:
+            self._remove(account)
+
+    def operation(self, operation_id: str) -> Operation:
+        operation = self._operations.get(operation_id.lower())
+        if operation is None:
+            raise errors.operation_not_found(operation_id)
+        return operation
+
+    def poll(self, operation: Operation) -> bool:
+        """Whether it is done."""
+        if operation.polls_owed:
+            operation.polls_owed -= 1
+            return False
+        return operation.ready_at <= self.world.clock.time()
+
+    # Use
+
+    def use(self, account: Account) -> None:
+        """Any operation but reading and deleting the account needs it ready, and its key. Raises Refusal."""
+        state = self.state(account)
+        if state != "Succeeded":
+            raise errors.in_progress(account.name, state)
+        reason = self.health(account)
+        if reason != "ok":
+            assert account.protection is not None
+            raise errors.key_not_accessible(account.protection.key_identifier, reason)
 
     def health(self, account: Account) -> str:
         """`ok`, or why the account cannot be used."""
-        return "ok"
+        self._assess(account)
+        protection = account.protection
+        if protection is None or not protection.lost:
+            return "ok"
+        if protection.back_at is not None:
+            return f"The key is accessible again, but the account has not recovered yet. It was: {protection.lost}"
+        return protection.lost
+
+    def reassess(self, vault_name: str | None = None) -> None:
+        """Look again at the accounts whose key lies in that vault, or at all."""
+        wanted = vault_name.lower() if vault_name else None
+        for key, vault in list(self._protected.items()):
+            if wanted is None or vault == wanted:
+                self._assess(self._accounts[key])
+
+    def regenerate_key(self, account: Account, which: str) -> None:
+        if which not in account.keys:
+            raise errors.invalid_value("keyName", f"'{which}' is none of {', '.join(account.keys)}.")
+        account.keys[which] = new_key()
+        account.modified = self.world.clock.time()
+
+    def sync_auto_storage_keys(self, account: Account) -> None:
+        if account.auto_storage is None:
+            raise errors.no_auto_storage()
+        account.auto_storage = {**account.auto_storage, "lastKeySync": self.world.clock.iso()}
+
+    # Pools
+
+    def pool(self, account: Account, name: str) -> Pool:
+        found = account.pools.get(name.lower())
+        if found is None:
+            raise errors.pool_not_found(name)
+        return found
+
+    def put_pool(self, account: Account, name: str, document: dict[str, Any]) -> Pool:
+        now = self.world.clock.time()
+        former = account.pools.get(name.lower())
+        created = former.created if former else now
+        pool = Pool(name, dict(document.get("properties") or {}), document.get("identity"), created, now)
+        account.pools[name.lower()] = pool
+        return pool
+
+    def delete_pool(self, account: Account, name: str) -> Operation | None:
+        if account.pools.pop(name.lower(), None) is None:
+            return None
+        return self._begin("delete pool", account, self.world.clock.time())
+
+    # Beginning
+
+    def seed(self, count: int) -> None:
+        """Plain accounts on Microsoft-managed keys, spread over resource groups of the seeded subscription."""
+        resources = self.world.resources
+        subscription = resources.subscriptions()[0].id
+        now = self.world.clock.time()
+        for number in range(count):
+            location = SEED_LOCATIONS[number // SEED_GROUP % len(SEED_LOCATIONS)]
+            group = f"batch-{number // SEED_GROUP:03d}"
+            if number % SEED_GROUP == 0 and resources.group(subscription, group) is None:
+                resources.put_group(subscription, group, location)
+            self._add(Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now))
+
+    # Within
+
+    def _begin(self, kind: str, account: Account, ready_at: float, polls_owed: int = 0) -> Operation:
+        operation = Operation(str(uuid.uuid4()), kind, account.key, ready_at, polls_owed)
+        self._operations[operation.id] = operation
+        return operation
+
+    def _add(self, account: Account) -> None:
+        self._accounts[account.key] = account
+        insort(self._order, account.key)
+        self._names[account.location, account.name.lower()] = account.key
+
+    def _bury(self) -> None:
+        now = self.world.clock.time()
+        for key in [key for key in self._dying if (self._accounts[key].gone_at or 0) <= now]:
+            self._remove(self._accounts[key])
+
+    def _remove(self, account: Account) -> None:
+        self._dying.discard(account.key)
+        self._protected.pop(account.key, None)
+        del self._accounts[account.key]
+        del self._order[bisect_left(self._order, account.key)]
+        del self._names[account.location, account.name.lower()]
+        if account.identity.principal_id:
+            self.world.directory.remove_principal(account.identity.principal_id)
+
+    def _apply(self, account: Account, wish: Wish) -> None:
+        """All of it, or nothing."""
+        identity = self._identity(account, wish.identity)
+        try:
+            protection = self._protection(account, identity, wish.encryption)
+        except Exception:
+            self._let_go(identity, unless=account.identity)
+            raise
+        self._let_go(account.identity, unless=identity)
+        account.identity = identity
+        account.protection = protection
+        if protection is None:
+            self._protected.pop(account.key, None)
+        else:
+            key = KeyIdentifier.parse(protection.version)
+            self._protected[account.key] = key.vault if key else ""
+        if wish.tags is not None:
+            account.tags = dict(wish.tags)
+        for name, value in wish.fields.items():
+            setattr(account, name, value)
+        if wish.fields.get("auto_storage"):
+            self.sync_auto_storage_keys(account)
+
+    def _protection(self, account: Account, identity: Identity, wish: EncryptionWish | None) -> Protection | None:
+        if wish is None:
+            return account.protection
+        if wish.key_identifier is None:
+            return None
+        return KeyUse(self.world).protect(identity, wish.key_identifier)
+
+    def _identity(self, account: Account, wish: IdentityWish | None) -> Identity:
+        if wish is None or (wish.type == account.identity.type and wish.type != "UserAssigned"):
+            return account.identity
+        if wish.type == "None":
+            return Identity()
+        if wish.type == "SystemAssigned":
+            principal = self.world.directory.add_principal(account.name, kind="ManagedIdentity", resource_id=account.id)
+            return Identity("SystemAssigned", principal.object_id, principal.tenant_id)
+        return Identity("UserAssigned", user_assigned=self._user_assigned(account, wish))
+
+    def _user_assigned(self, account: Account, wish: IdentityWish) -> dict[str, AssignedIdentity]:
+        """Those that are there, those that are named, without those that are named as null."""
+        named = {resource_id.lower() for resource_id in wish.ids}
+        kept = {rid: one for rid, one in account.identity.user_assigned.items() if rid.lower() not in named}
+        for resource_id in [resource_id for resource_id, wanted in wish.ids.items() if wanted]:
+            found = self.world.identities.get(resource_id)
+            if found is None:
+                raise errors.identity_not_found(account.id, resource_id)
+            kept[resource_id] = AssignedIdentity(found.principal_id, found.client_id)
+        if not kept:
+            raise errors.missing_identity_ids()
+        return kept
+
+    def _let_go(self, identity: Identity, unless: Identity) -> None:
+        """An account's own identity ends with its assignment."""
+        if identity.principal_id and identity.principal_id != unless.principal_id:
+            self.world.directory.remove_principal(identity.principal_id)
+
+    def _assess(self, account: Account) -> None:
+        """Note whether Batch can use the key, and since when again."""
+        protection = account.protection
+        if protection is None:
+            return
+        use = KeyUse(self.world)
+        use.follow(account)
+        reason = use.unusable(account)
+        now = self.world.clock.time()
+        if reason:
+            protection.lost, protection.back_at = reason, None
+        elif protection.lost:
+            protection.back_at = now if protection.back_at is None else protection.back_at
+            if now >= protection.back_at + self.world.timing.batch_recovery:
+                protection.lost, protection.back_at = "", None

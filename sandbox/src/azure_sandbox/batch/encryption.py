@@ -1,0 +1,209 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What Batch does with a customer's key: it wraps the account's own data-encryption key with it, and unwraps that
+whenever the account is used, as the account's identity and under the vault's rules."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..web import AzureError
+from .account import Account, Identity, Protection
+from .errors import Refusal, key_refused
+
+if TYPE_CHECKING:
+    from ..entra.rules import Principal
+    from ..key_vault.rules import Vault
+    from ..world import World
+
+KEY_SIZES = (2048, 3072, 4096)
+NEEDED = ("get", "wrapKey", "unwrapKey")
+
+_IDENTIFIER = re.compile(
+    r"https://(?P<host>(?P<vault>[a-z][a-z0-9-]{1,22}[a-z0-9])\.vault\.(?:azure\.net|usgovcloudapi\.net|azure\.cn))"
+    r"(?::443)?/keys/(?P<name>[a-z0-9-]{1,127})(?:/(?P<version>[0-9a-f]{32}))?/?",
+    re.IGNORECASE,
+)
+_NETWORK = ("ForbiddenByFirewall", "ForbiddenByConnection")
+
+
+@dataclass(frozen=True)
+class KeyIdentifier:
+    host: str
+    vault: str
+    name: str
+    # Empty: whichever is the newest.
+    version: str
+
+    @classmethod
+    def parse(cls, text: str) -> KeyIdentifier | None:
+        found = _IDENTIFIER.fullmatch(text)
+        if found is None:
+            return None
+        return cls(found["host"].lower(), found["vault"].lower(), found["name"], (found["version"] or "").lower())
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.host}/keys/{self.name}" + (f"/{self.version}" if self.version else "")
+
+
+@dataclass
+class KeyUse:
+    world: World
+
+    def protect(self, identity: Identity, key_identifier: str) -> Protection:
+        """A fresh data-encryption key under the customer's key. Raises Refusal."""
+        return self._protect(identity, key_identifier, os.urandom(32))
+
+    def unusable(self, account: Account) -> str:
+        """Why the account's data-encryption key cannot be had; empty when it can."""
+        try:
+            self._unprotect(account)
+        except Refusal as refusal:
+            return refusal.reason
+        return ""
+
+    def follow(self, account: Account) -> None:
+        """To the newest version of a key without a version, if that can be used; else it stays on the one it has."""
+        protection = account.protection
+        key = KeyIdentifier.parse(protection.key_identifier) if protection else None
+        if protection is None or key is None or key.version:
+            return
+        try:
+            if self._look(key)["key"]["kid"] == protection.version:
+                return
+            fresh = self._protect(account.identity, protection.key_identifier, self._unprotect(account))
+        except Refusal:
+            return
+        protection.version, protection.wrapped = fresh.version, fresh.wrapped
+
+    def _protect(self, identity: Identity, key_identifier: str, data_key: bytes) -> Protection:
+        key = KeyIdentifier.parse(key_identifier)
+        if key is None:
+            raise key_refused(f"'{key_identifier}' is not the identifier of a key in a key vault.")
+        refusals = []
+        for principal in self._principals(identity):
+            try:
+                version, wrapped = self._wrap(principal, key, data_key)
+            except Refusal as refusal:
+                refusals.append(refusal)
+            else:
+                return Protection(key_identifier, version, wrapped, hashlib.sha256(data_key).digest())
+        raise refusals[0]
+
+    def _unprotect(self, account: Account) -> bytes:
+        protection = account.protection
+        assert protection is not None
+        key = KeyIdentifier.parse(protection.version)
+        assert key is not None
+        self._require_usable(key, self._look(key)["attributes"])
+        refusals = []
+        for principal in self._principals(account.identity):
+            try:
+                data_key = self.world.keys.unwrap(principal, protection.version, protection.wrapped)
+            except AzureError as error:
+                refusals.append(_refused_by_key_vault(error))
+                continue
+            if hashlib.sha256(data_key).digest() == protection.digest:
+                return data_key
+            refusals.append(key_refused(f"The key '{key.url}' is not the one that the account was encrypted with."))
+        raise refusals[0]
+
+    def _principals(self, identity: Identity) -> list[Principal]:
+        """The identity's, as far as they exist: at least one."""
+        if not identity.principal_ids:
+            raise key_refused("The account has no identity to read the key with.")
+        found = [self.world.directory.principal(object_id) for object_id in identity.principal_ids]
+        principals = [principal for principal in found if principal is not None]
+        if not principals:
+            raise key_refused("The account's identity does not exist any more.")
+        return principals
+
+    def _wrap(self, principal: Principal, key: KeyIdentifier, data_key: bytes) -> tuple[str, bytes]:
+        vault = self._vault(key)
+        self._require_safe(vault)
+        self._require_access(vault, principal, key.name)
+        bundle = self._look(key)
+        self._require_fit(key, bundle)
+        self._require_usable(key, bundle["attributes"])
+        try:
+            version, wrapped = self.world.keys.wrap(principal, key.url, data_key)
+            same = self.world.keys.unwrap(principal, version, wrapped) == data_key
+        except AzureError as error:
+            raise _refused_by_key_vault(error) from error
+        if not same:
+            raise key_refused(f"The key '{version}' does not unwrap what it wrapped.")
+        return version, wrapped
+
+    def _vault(self, key: KeyIdentifier) -> Vault:
+        vault = self.world.vaults.by_name(key.vault)
+        if vault is None or vault.host.lower() != key.host:
+            raise key_refused(f"The key vault '{key.host}' was not found.")
+        return vault
+
+    def _require_safe(self, vault: Vault) -> None:
+        if vault.tenant_id.lower() != self.world.directory.tenant_id.lower():
+            raise key_refused(f"The key vault '{vault.name}' belongs to another tenant than the account.")
+        # Every vault is soft-deleted nowadays; one that says otherwise is from before.
+        if not getattr(vault, "soft_delete", True):
+            raise key_refused(f"Soft delete is not enabled on the key vault '{vault.name}'.")
+        if not vault.purge_protection:
+            raise key_refused(f"Purge protection is not enabled on the key vault '{vault.name}'.")
+
+    def _require_access(self, vault: Vault, principal: Principal, key_name: str) -> None:
+        missing = []
+        for permission in NEEDED:
+            try:
+                self.world.vaults.permits(vault, principal, permission, key_name)
+            except AzureError as error:
+                if _code(error) in _NETWORK:
+                    raise _refused_by_key_vault(error) from error
+                missing.append(permission)
+        if missing:
+            lacking = f"does not have the permission(s) {', '.join(missing)} on the key '{key_name}'"
+            raise key_refused(f"The identity '{principal.object_id}' {lacking} in the key vault '{vault.name}'.")
+
+    def _look(self, key: KeyIdentifier) -> dict[str, Any]:
+        self._vault(key)
+        try:
+            return self.world.keys.look(key.url)
+        except AzureError as error:
+            raise key_refused(f"The key '{key.url}' was not found.") from error
+
+    def _require_fit(self, key: KeyIdentifier, bundle: dict[str, Any]) -> None:
+        kind = bundle["key"]["kty"]
+        if kind not in ("RSA", "RSA-HSM"):
+            raise key_refused(f"The key '{key.url}' is of type {kind}; RSA or RSA-HSM is needed.")
+        size = bundle["attributes"]["key_size"]
+        if size not in KEY_SIZES:
+            sizes = ", ".join(map(str, KEY_SIZES))
+            raise key_refused(f"The key '{key.url}' has {size} bits; one of {sizes} is needed.")
+        missing = [name for name in ("wrapKey", "unwrapKey") if name not in bundle["key"].get("key_ops", ())]
+        if missing:
+            raise key_refused(f"The key '{key.url}' does not permit the operation(s) {', '.join(missing)}.")
+
+    def _require_usable(self, key: KeyIdentifier, attributes: dict[str, Any]) -> None:
+        now = self.world.clock.time()
+        if not attributes.get("enabled", True):
+            raise key_refused(f"The key '{key.url}' is disabled.")
+        if attributes.get("exp") is not None and attributes["exp"] <= now:
+            raise key_refused(f"The key '{key.url}' has expired.")
+        if attributes.get("nbf") is not None and attributes["nbf"] > now:
+            raise key_refused(f"The key '{key.url}' is not valid yet.")
+
+
+def _code(error: AzureError) -> str:
+    details = (error.body or {}).get("error") or {}
+    return str((details.get("innererror") or {}).get("code") or details.get("code"))
+
+
+def _refused_by_key_vault(error: AzureError) -> Refusal:
+    message = str(((error.body or {}).get("error") or {}).get("message"))
+    first = message.splitlines()[0] if message else ""
+    return key_refused(f"Key Vault answered {error.status} {_code(error)}: {first}")

@@ -1,0 +1,158 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What Batch answers when it refuses. Sources: docs/sandbox-fidelity.md, "Batch"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..resource_manager.errors import gateway_error
+from ..web import AzureError
+
+_LINKED_ID = (
+    "Property id '{value}' at path '{path}' is invalid. Expect fully qualified resource Id that start with"
+    " '/subscriptions/{{subscriptionId}}' or '/providers/{{resourceProviderNamespace}}/'."
+)
+
+
+class Refusal(Exception):
+    """The Batch service says no. Its details are labels with values: Reason, PropertyName, PropertyPath."""
+
+    def __init__(self, status: int, code: str, summary: str, details: Mapping[str, str]) -> None:
+        super().__init__(f"{code}: {summary} {dict(details)}")
+        self.status = status
+        self.code = code
+        self.summary = summary
+        self.details = dict(details)
+
+    @property
+    def reason(self) -> str:
+        return self.details.get("Reason", self.summary)
+
+    def answer(self, request_id: str, time: str) -> AzureError:
+        error = {
+            "code": self.code,
+            "message": f"{self.summary}\nRequestId:{request_id}\nTime:{time}",
+            "target": "BatchAccount",
+            "details": [{"code": label, "message": value} for label, value in self.details.items()],
+        }
+        return AzureError(self.status, {"error": error}, {"x-ms-request-id": request_id})
+
+
+def invalid_body(reason: str) -> Refusal:
+    summary = "The specified Request Body is not syntactically valid."
+    return Refusal(400, "InvalidRequestBody", summary, {"Reason": reason})
+
+
+def missing_property(path: str) -> Refusal:
+    summary = "A required property was not specified in the request body."
+    names = {"PropertyName": path.rpartition(".")[2], "PropertyPath": path}
+    return Refusal(400, "MissingRequiredProperty", summary, names)
+
+
+def invalid_value(path: str, reason: str) -> Refusal:
+    summary = "The value provided for one of the properties in the request body is invalid."
+    names = {"Reason": reason, "PropertyName": path.rpartition(".")[2], "PropertyPath": path}
+    return Refusal(400, "InvalidPropertyValue", summary, names)
+
+
+def invalid_name(reason: str) -> Refusal:
+    return Refusal(400, "InvalidAccountName", "The specified account name is not valid.", {"Reason": reason})
+
+
+def name_taken(reason: str) -> Refusal:
+    return Refusal(409, "AccountAlreadyExists", "The specified account already exists.", {"Reason": reason})
+
+
+def in_progress(name: str, state: str) -> Refusal:
+    reason = f"Account '{name}' is in provisioning state '{state}'."
+    summary = "Another operation on the account is in progress."
+    return Refusal(409, "AccountOperationInProgress", summary, {"Reason": reason})
+
+
+def key_refused(reason: str) -> Refusal:
+    names = {"Reason": reason, "PropertyPath": "properties.encryption.keyVaultProperties.keyIdentifier"}
+    return Refusal(400, "InvalidKeyVaultProperties", "The specified Key Vault properties are invalid.", names)
+
+
+def key_not_accessible(key_identifier: str, reason: str) -> Refusal:
+    summary = "The key that the account is encrypted with is not accessible."
+    return Refusal(409, "KeyVaultKeyNotAccessible", summary, {"Reason": reason, "KeyIdentifier": key_identifier})
+
+
+def shared_key_disabled() -> Refusal:
+    reason = "SharedKey is not among the allowed authentication modes of the account."
+    summary = "The operation is not allowed for the account's authentication modes."
+    return Refusal(409, "SharedKeyNotAllowed", summary, {"Reason": reason})
+
+
+def no_auto_storage() -> Refusal:
+    reason = "The account has no auto-storage account."
+    return Refusal(409, "AutoStorageNotConfigured", "The operation needs an auto-storage account.", {"Reason": reason})
+
+
+def pool_not_found(name: str) -> Refusal:
+    return Refusal(404, "PoolNotFound", "The specified pool does not exist.", {"Reason": f"There is no pool '{name}'."})
+
+
+def operation_not_found(name: str) -> Refusal:
+    summary = "The specified operation does not exist."
+    return Refusal(404, "OperationNotFound", summary, {"Reason": f"There is no operation '{name}'."})
+
+
+# What the gateway says before the request reaches the service: no RequestId, no target, no details.
+
+
+def location_unavailable(location: str, available: Collection[str]) -> AzureError:
+    message = (
+        f"The provided location '{location}' is not available for resource type 'Microsoft.Batch/batchAccounts'."
+        f" List of available regions for the resource type is '{','.join(available)}'."
+    )
+    return gateway_error(400, "LocationNotAvailableForResourceType", message)
+
+
+def location_differs(name: str, group: str, present: str, wanted: str) -> AzureError:
+    message = (
+        f"The resource '{name}' already exists in location '{present}' in resource group '{group}'. A resource with"
+        f" the same name cannot be created in location '{wanted}'. Please select a new resource name."
+    )
+    return gateway_error(409, "InvalidResourceLocation", message)
+
+
+def invalid_skip_token(token: str) -> AzureError:
+    return gateway_error(400, "InvalidSkipToken", f"The skip token '{token}' is not valid.")
+
+
+def missing_identity_ids() -> AzureError:
+    message = "The identity ids must not be null or empty for 'UserAssigned' identity type."
+    return gateway_error(400, "MissingIdentityIds", message)
+
+
+def identity_ids_unexpected(kind: str) -> AzureError:
+    message = f"The identity ids must be null or empty for '{kind}' identity type."
+    return gateway_error(400, "InvalidIdentityIds", message)
+
+
+def linked_id_invalid(value: str, path: str) -> AzureError:
+    return gateway_error(400, "LinkedInvalidPropertyId", _LINKED_ID.format(value=value, path=path))
+
+
+def linked_authorization_failed(app_id: str, object_id: str, scope: str, linked: str) -> AzureError:
+    message = (
+        f"The client '{app_id}' with object id '{object_id}' has permission to perform action"
+        f" 'Microsoft.Batch/batchAccounts/write' on scope '{scope}'; however, it does not have permission to perform"
+        f" action(s) 'Microsoft.ManagedIdentity/userAssignedIdentities/assign/action' on the linked scope(s)"
+        f" '{linked}' (respectively) or the linked scope(s) are invalid."
+    )
+    return gateway_error(403, "LinkedAuthorizationFailed", message)
+
+
+def identity_not_found(account_id: str, identity_id: str) -> AzureError:
+    inner = f'{{"error":{{"code":"BadRequest","message":"Resource \'{identity_id}\' was not found."}}}}'
+    message = (
+        f"Identity operation for resource '{account_id}' failed with error 'Failed to perform resource identity"
+        f" operation. Status: 'BadRequest'. Response: '{inner}'.'."
+    )
+    return gateway_error(400, "FailedIdentityOperation", message)

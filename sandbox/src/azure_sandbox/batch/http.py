@@ -1,0 +1,284 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from ..web import Call, answer
+from . import documents, errors, wishes
+from .account import Account, Operation
+from .errors import Refusal
+from .rules import ACCOUNT_QUOTA, DOMAINS, PUBLIC_DOMAIN
+from .wishes import Wish
+
+Handler = Callable[[Call], Response]
+
+# Stored times lie a little before those that a write's own answer shows.
+_ANSWER_DELAY = 0.03
+
+
+def by_the_service(handler: Handler) -> Handler:
+    """The service signs its refusals with the request's id and the time."""
+
+    @functools.wraps(handler)
+    def handled(call: Call) -> Response:
+        try:
+            return handler(call)
+        except Refusal as refusal:
+            raise refusal.answer(str(uuid.uuid4()), call.world.clock.iso()) from refusal
+
+    return handled
+
+
+def _find(call: Call) -> Account | None:
+    return call.world.batch.find(call.path["subscription"], call.path["group"], call.path["account"])
+
+
+def _get(call: Call) -> Account:
+    return call.world.batch.get(call.path["subscription"], call.path["group"], call.path["account"])
+
+
+def _usable(call: Call) -> Account:
+    account = _get(call)
+    call.world.batch.use(account)
+    return account
+
+
+def _account(call: Call, account: Account, moment: float) -> Response:
+    document = documents.account_document(account, call.world.batch.state(account), call.api_version)
+    return answer(document, headers={"etag": documents.etag(moment), "last-modified": documents.http_date(moment)})
+
+
+def _written(call: Call, account: Account) -> Response:
+    """A write's answer shows the moment of the answer, a later GET the one that was stored before it."""
+    return _account(call, account, max(call.world.clock.time(), account.modified) + _ANSWER_DELAY)
+
+
+# Accounts
+
+
+@by_the_service
+def put(call: Call) -> Response:
+    wish = wishes.of_put(call.json)
+    _check_linked(call, wish)
+    account = _find(call)
+    if account is not None:
+        call.world.batch.replace(account, wish)
+        return _written(call, account)
+    subscription, group, name = call.path["subscription"], call.path["group"], call.path["account"]
+    resource_group = call.world.resources.group(subscription, group)
+    assert resource_group is not None
+    domain = DOMAINS.get(call.host, PUBLIC_DOMAIN)
+    operation = call.world.batch.create(resource_group.subscription, resource_group.name, name, wish, domain)
+    return _accepted(call, operation, f"{_get(call).id}/operationResults/{operation.id}")
+
+
+@by_the_service
+def get(call: Call) -> Response:
+    account = _get(call)
+    return _account(call, account, account.modified)
+
+
+@by_the_service
+def patch(call: Call) -> Response:
+    account = _get(call)
+    wish = wishes.of_patch(call.json)
+    _check_linked(call, wish)
+    call.world.batch.update(account, wish)
+    return _written(call, account)
+
+
+@by_the_service
+def delete(call: Call) -> Response:
+    account = _find(call)
+    if account is None:
+        return answer(status=204)
+    operation = call.world.batch.delete(account)
+    where = f"/subscriptions/{account.subscription}/providers/Microsoft.Batch/locations/{account.location}"
+    return _accepted(call, operation, f"{where}/accountOperationResults/{account.name}-{operation.id}")
+
+
+@by_the_service
+def list_accounts(call: Call) -> Response:
+    subscription, group = call.path["subscription"], call.path.get("group")
+    after = _unskip(call.query("$skiptoken"))
+    accounts, more = call.world.batch.page(subscription, group, after)
+    state = call.world.batch.state
+    value = [documents.account_document(account, state(account), call.api_version) for account in accounts]
+    if more is None:
+        return answer({"value": value})
+    url = f"https://{call.host}{quote(call.request.url.path)}?api-version={call.api_version}"
+    return answer({"value": value, "nextLink": f"{url}&$skiptoken={_skip(more)}"})
+
+
+def _skip(key: tuple[str, str, str]) -> str:
+    return _base64url("/".join(key).encode())
+
+
+def _unskip(token: str) -> tuple[str, str, str] | None:
+    if not token:
+        return None
+    try:
+        parts = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode().split("/")
+    except ValueError:
+        parts = []
+    if len(parts) != 3:
+        raise errors.invalid_skip_token(token)
+    return parts[0], parts[1], parts[2]
+
+
+def _check_linked(call: Call, wish: Wish) -> None:
+    """Who gives an account an identity must be allowed to assign that identity."""
+    caller = call.caller
+    if wish.identity is None or caller is None:
+        return
+    action = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
+    for identity_id, wanted in wish.identity.ids.items():
+        if wanted and not call.world.authorization.allows(caller, action, identity_id):
+            scope = call.request.url.path
+            raise errors.linked_authorization_failed(caller.app_id, caller.object_id, scope, identity_id)
+
+
+# Long-running operations
+
+
+def _accepted(call: Call, operation: Operation, path: str) -> Response:
+    """A Location for the next poll, signed afresh every time; the former ones stay good."""
+    now = call.world.clock.time()
+    certificate = _base64url(hashlib.sha512(b"asyncoperationsigningcertificate").digest() * 8)
+    signed = f"t={documents.ticks(now)}&c={certificate}&s={_base64url(os.urandom(256))}&h={_base64url(os.urandom(32))}"
+    headers = {
+        "location": f"https://{call.host}{path}?api-version={call.api_version}&{signed}",
+        "retry-after": str(call.world.timing.retry_after),
+    }
+    # The operation goes by the id of the request that began it.
+    if call.request.method != "GET":
+        headers["x-ms-request-id"] = operation.id
+    return answer(status=202, headers=headers)
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+@by_the_service
+def create_result(call: Call) -> Response:
+    operation = call.world.batch.operation(call.path["operation"])
+    if not call.world.batch.poll(operation):
+        return _accepted(call, operation, call.request.url.path)
+    return _written(call, _get(call))
+
+
+@by_the_service
+def delete_result(call: Call) -> Response:
+    # {account}-{guid}: the account's name has no hyphen.
+    operation = call.world.batch.operation(call.path["operation"].partition("-")[2])
+    if not call.world.batch.poll(operation):
+        return _accepted(call, operation, call.request.url.path)
+    return answer(status=200)
+
+
+@by_the_service
+def delete_pool_result(call: Call) -> Response:
+    # delete-{pool}-{guid}: a pool's name may have hyphens.
+    call.world.batch.operation(call.path["operation"][-36:])
+    return answer(status=200)
+
+
+# Keys
+
+
+@by_the_service
+def list_keys(call: Call) -> Response:
+    account = _usable(call)
+    if not account.shared_key_allowed:
+        raise errors.shared_key_disabled()
+    return answer(documents.keys_document(account))
+
+
+@by_the_service
+def regenerate_keys(call: Call) -> Response:
+    account = _usable(call)
+    if not account.shared_key_allowed:
+        raise errors.shared_key_disabled()
+    which = call.json.get("keyName")
+    if not which:
+        raise errors.missing_property("keyName")
+    call.world.batch.regenerate_key(account, str(which))
+    return answer(documents.keys_document(account))
+
+
+@by_the_service
+def sync_auto_storage_keys(call: Call) -> Response:
+    call.world.batch.sync_auto_storage_keys(_usable(call))
+    return answer(status=204)
+
+
+@by_the_service
+def list_outbound_dependencies(call: Call) -> Response:
+    return answer(documents.outbound_dependencies(_usable(call)))
+
+
+# Locations
+
+
+@by_the_service
+def check_name(call: Call) -> Response:
+    problem = call.world.batch.name_problem(call.path["location"], str(call.json.get("name") or ""))
+    if problem is None:
+        return answer({"nameAvailable": True})
+    reason, message = problem
+    return answer({"nameAvailable": False, "reason": reason, "message": message})
+
+
+def quotas(call: Call) -> Response:
+    return answer({"accountQuota": ACCOUNT_QUOTA})
+
+
+# Pools
+
+
+@by_the_service
+def list_pools(call: Call) -> Response:
+    account = _usable(call)
+    return answer({"value": [documents.pool_document(account, pool) for pool in account.pools.values()]})
+
+
+@by_the_service
+def get_pool(call: Call) -> Response:
+    account = _usable(call)
+    return _pool(call, account, call.path["name"])
+
+
+@by_the_service
+def put_pool(call: Call) -> Response:
+    account = _usable(call)
+    pool = call.world.batch.put_pool(account, call.path["name"], call.json)
+    return _pool(call, account, pool.name)
+
+
+def _pool(call: Call, account: Account, name: str) -> Response:
+    pool = call.world.batch.pool(account, name)
+    return answer(documents.pool_document(account, pool), headers={"etag": documents.pool_etag(pool)})
+
+
+@by_the_service
+def delete_pool(call: Call) -> Response:
+    account = _usable(call)
+    name = call.path["name"]
+    operation = call.world.batch.delete_pool(account, name)
+    if operation is None:
+        return answer(status=204)
+    return _accepted(call, operation, f"{account.id}/poolOperationResults/delete-{name}-{operation.id}")

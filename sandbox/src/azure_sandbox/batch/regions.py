@@ -1,0 +1,21 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The regions that have Batch."""
+
+from __future__ import annotations
+
+PUBLIC = (
+    "australiacentral australiaeast australiasoutheast brazilsouth brazilsoutheast canadacentral canadaeast"
+    " centralindia centralus eastasia eastus eastus2 francecentral francesouth germanynorth germanywestcentral"
+    " israelcentral italynorth japaneast japanwest jioindiawest koreacentral koreasouth mexicocentral northcentralus"
+    " northeurope norwayeast norwaywest polandcentral qatarcentral southafricanorth southafricawest southcentralus"
+    " southindia southeastasia spaincentral swedencentral swedensouth switzerlandnorth switzerlandwest uaecentral"
+    " uaenorth uksouth ukwest westcentralus westeurope westindia westus westus2 westus3"
+).split()
+US_GOVERNMENT = "usdodcentral usdodeast usgovarizona usgovtexas usgovvirginia".split()
+CHINA = "chinaeast chinaeast2 chinaeast3 chinanorth chinanorth2 chinanorth3".split()
+
+# The sandbox has one world for all clouds, so that every one of them takes every region.
+REGIONS = tuple(sorted([*PUBLIC, *US_GOVERNMENT, *CHINA]))
