@@ -11,6 +11,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+# Subscription, group and name of an account, in lower case
+Key = tuple[str, str, str]
+
 MICROSOFT_BATCH = "Microsoft.Batch"
 MICROSOFT_KEY_VAULT = "Microsoft.KeyVault"
 
@@ -105,7 +108,7 @@ class Account:
         )
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         return account_key(self.subscription, self.group, self.name)
 
     @property
@@ -115,7 +118,7 @@ class Account:
         return "SharedKey" in self.authentication_modes
 
 
-def account_key(subscription: str, group: str, name: str) -> tuple[str, str, str]:
+def account_key(subscription: str, group: str, name: str) -> Key:
     return subscription.lower(), group.lower(), name.lower()
 
 
@@ -126,7 +129,7 @@ class Operation:
     id: str
     # create, or delete of an account or a pool
     kind: str
-    account: tuple[str, str, str]
+    account: Key
     ready_at: float
     # A create answers 202 to its first poll however quick it was.
     polls_owed: int = 0

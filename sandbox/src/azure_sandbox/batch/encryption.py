@@ -174,7 +174,9 @@ class KeyUse:
         try:
             return self.world.keys.look(key.url)
         except AzureError as error:
-            raise key_refused(f"The key '{key.url}' was not found.") from error
+            # A new vault's name takes a while to resolve.
+            what = f"key vault '{key.host}'" if _code(error) == "VaultNotFound" else f"key '{key.url}'"
+            raise key_refused(f"The {what} was not found.") from error
 
     def _require_fit(self, key: KeyIdentifier, bundle: dict[str, Any]) -> None:
         kind = bundle["key"]["kty"]

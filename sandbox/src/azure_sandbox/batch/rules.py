@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 import uuid
-from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..resource_manager.errors import location_required, resource_not_found
-from . import errors
-from .account import Account, AssignedIdentity, Identity, Operation, Pool, Protection, account_key, new_key
+from . import errors, identity
+from .account import Account, Identity, Key, Operation, Pool, Protection, new_key
 from .encryption import KeyIdentifier, KeyUse
 from .regions import REGIONS
-from .wishes import EncryptionWish, IdentityWish, Wish
+from .register import Register
+from .wishes import EncryptionWish, Wish
 
 if TYPE_CHECKING:
     from ..world import World
 
-PAGE = 100
 # Not kept to: what it would be is a matter of the subscription.
 ACCOUNT_QUOTA = 50
 DOMAINS = {
@@ -35,17 +34,11 @@ SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
 # Accounts to a group
 SEED_GROUP = 50
 
-Key = tuple[str, str, str]
-
 
 @dataclass
 class BatchAccounts:
     world: World
-    _accounts: dict[Key, Account] = field(default_factory=dict)
-    # Sorted, so that a page of a long list is quickly found.
-    _order: list[Key] = field(default_factory=list)
-    # By location and name, which are unique together.
-    _names: dict[tuple[str, str], Key] = field(default_factory=dict)
+    _register: Register = field(default_factory=Register)
     _operations: dict[str, Operation] = field(default_factory=dict)
     # Accounts on a customer's key, with its vault's name.
     _protected: dict[Key, str] = field(default_factory=dict)
@@ -55,7 +48,7 @@ class BatchAccounts:
 
     def find(self, subscription: str, group: str, name: str) -> Account | None:
         self._bury()
-        return self._accounts.get(account_key(subscription, group, name))
+        return self._register.find(subscription, group, name)
 
     def get(self, subscription: str, group: str, name: str) -> Account:
         account = self.find(subscription, group, name)
@@ -69,20 +62,12 @@ class BatchAccounts:
 
     def all(self) -> list[Account]:
         self._bury()
-        return [self._accounts[key] for key in self._order]
+        return list(self._register)
 
     def page(self, subscription: str, group: str | None, after: Key | None) -> tuple[list[Account], Key | None]:
         """Up to a page of accounts, and the key to go on after."""
         self._bury()
-        scope = (subscription.lower(),) if group is None else (subscription.lower(), group.lower())
-        start = bisect_left(self._order, scope) if after is None else bisect_right(self._order, after)
-        keys = []
-        for key in self._order[start : start + PAGE + 1]:
-            if key[: len(scope)] != scope:
-                break
-            keys.append(key)
-        more = len(keys) > PAGE
-        return [self._accounts[key] for key in keys[:PAGE]], keys[PAGE - 1] if more else None
+        return self._register.page(subscription, group, after)
 
     def state(self, account: Account) -> str:
         if account.gone_at is not None:
@@ -96,7 +81,7 @@ class BatchAccounts:
             return "Invalid", "Account name must be at least 3 characters and at most 24 characters."
         if re.fullmatch(r"[a-zA-Z0-9]+", name) is None:
             return "Invalid", "Account name must contain only letters and numbers."
-        if (location.replace(" ", "").lower(), name.lower()) in self._names:
+        if self._register.has_name(location.replace(" ", "").lower(), name):
             return "AlreadyExists", f"An account named '{name}' is already in use."
         return None
 
@@ -115,7 +100,7 @@ class BatchAccounts:
         ready = now + self.world.timing.batch_create
         account = Account(subscription, group, name, wish.location, domain, now, ready, ready)
         self._apply(account, wish)
-        self._add(account)
+        self._register.add(account)
         return self._begin("create", account, ready, polls_owed=1)
 
     def replace(self, account: Account, wish: Wish) -> None:
@@ -187,7 +172,7 @@ class BatchAccounts:
         wanted = vault_name.lower() if vault_name else None
         for key, vault in list(self._protected.items()):
             if wanted is None or vault == wanted:
-                self._assess(self._accounts[key])
+                self._assess(self._register[key])
 
     def regenerate_key(self, account: Account, which: str) -> None:
         if which not in account.keys:
@@ -233,7 +218,9 @@ class BatchAccounts:
             group = f"batch-{number // SEED_GROUP:03d}"
             if number % SEED_GROUP == 0 and resources.group(subscription, group) is None:
                 resources.put_group(subscription, group, location)
-            self._add(Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now))
+            self._register.add(
+                Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now)
+            )
 
     # Within
 
@@ -242,35 +229,28 @@ class BatchAccounts:
         self._operations[operation.id] = operation
         return operation
 
-    def _add(self, account: Account) -> None:
-        self._accounts[account.key] = account
-        insort(self._order, account.key)
-        self._names[account.location, account.name.lower()] = account.key
-
     def _bury(self) -> None:
         now = self.world.clock.time()
-        for key in [key for key in self._dying if (self._accounts[key].gone_at or 0) <= now]:
-            self._remove(self._accounts[key])
+        for account in [self._register[key] for key in self._dying]:
+            if account.gone_at is not None and account.gone_at <= now:
+                self._remove(account)
 
     def _remove(self, account: Account) -> None:
         self._dying.discard(account.key)
         self._protected.pop(account.key, None)
-        del self._accounts[account.key]
-        del self._order[bisect_left(self._order, account.key)]
-        del self._names[account.location, account.name.lower()]
-        if account.identity.principal_id:
-            self.world.directory.remove_principal(account.identity.principal_id)
+        self._register.remove(account)
+        identity.let_go(self.world, account.identity, unless=Identity())
 
     def _apply(self, account: Account, wish: Wish) -> None:
         """All of it, or nothing."""
-        identity = self._identity(account, wish.identity)
+        wanted = identity.wanted(self.world, account, wish.identity)
         try:
-            protection = self._protection(account, identity, wish.encryption)
+            protection = self._protection(account, wanted, wish.encryption)
         except Exception:
-            self._let_go(identity, unless=account.identity)
+            identity.let_go(self.world, wanted, unless=account.identity)
             raise
-        self._let_go(account.identity, unless=identity)
-        account.identity = identity
+        identity.let_go(self.world, account.identity, unless=wanted)
+        account.identity = wanted
         account.protection = protection
         if protection is None:
             self._protected.pop(account.key, None)
@@ -284,40 +264,12 @@ class BatchAccounts:
         if wish.fields.get("auto_storage"):
             self.sync_auto_storage_keys(account)
 
-    def _protection(self, account: Account, identity: Identity, wish: EncryptionWish | None) -> Protection | None:
+    def _protection(self, account: Account, wanted: Identity, wish: EncryptionWish | None) -> Protection | None:
         if wish is None:
             return account.protection
         if wish.key_identifier is None:
             return None
-        return KeyUse(self.world).protect(identity, wish.key_identifier)
-
-    def _identity(self, account: Account, wish: IdentityWish | None) -> Identity:
-        if wish is None or (wish.type == account.identity.type and wish.type != "UserAssigned"):
-            return account.identity
-        if wish.type == "None":
-            return Identity()
-        if wish.type == "SystemAssigned":
-            principal = self.world.directory.add_principal(account.name, kind="ManagedIdentity", resource_id=account.id)
-            return Identity("SystemAssigned", principal.object_id, principal.tenant_id)
-        return Identity("UserAssigned", user_assigned=self._user_assigned(account, wish))
-
-    def _user_assigned(self, account: Account, wish: IdentityWish) -> dict[str, AssignedIdentity]:
-        """Those that are there, those that are named, without those that are named as null."""
-        named = {resource_id.lower() for resource_id in wish.ids}
-        kept = {rid: one for rid, one in account.identity.user_assigned.items() if rid.lower() not in named}
-        for resource_id in [resource_id for resource_id, wanted in wish.ids.items() if wanted]:
-            found = self.world.identities.get(resource_id)
-            if found is None:
-                raise errors.identity_not_found(account.id, resource_id)
-            kept[resource_id] = AssignedIdentity(found.principal_id, found.client_id)
-        if not kept:
-            raise errors.missing_identity_ids()
-        return kept
-
-    def _let_go(self, identity: Identity, unless: Identity) -> None:
-        """An account's own identity ends with its assignment."""
-        if identity.principal_id and identity.principal_id != unless.principal_id:
-            self.world.directory.remove_principal(identity.principal_id)
+        return KeyUse(self.world).protect(wanted, wish.key_identifier)
 
     def _assess(self, account: Account) -> None:
         """Note whether Batch can use the key, and since when again."""

@@ -1,0 +1,48 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which identity an account has, and what becomes of the one it had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import errors
+from .account import Account, AssignedIdentity, Identity
+from .wishes import IdentityWish
+
+if TYPE_CHECKING:
+    from ..world import World
+
+
+def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identity:
+    """What the account's identity is to be. A new one of its own is in the directory from here on."""
+    if wish is None or (wish.type == account.identity.type and wish.type != "UserAssigned"):
+        return account.identity
+    if wish.type == "None":
+        return Identity()
+    if wish.type == "SystemAssigned":
+        principal = world.directory.add_principal(account.name, kind="ManagedIdentity", resource_id=account.id)
+        return Identity("SystemAssigned", principal.object_id, principal.tenant_id)
+    return Identity("UserAssigned", user_assigned=_user_assigned(world, account, wish))
+
+
+def _user_assigned(world: World, account: Account, wish: IdentityWish) -> dict[str, AssignedIdentity]:
+    """Those that are there, those that are named, without those that are named as null."""
+    named = {resource_id.lower() for resource_id in wish.ids}
+    assigned = {rid: one for rid, one in account.identity.user_assigned.items() if rid.lower() not in named}
+    for resource_id in [resource_id for resource_id, assign in wish.ids.items() if assign]:
+        found = world.identities.get(resource_id)
+        if found is None:
+            raise errors.identity_not_found(account.id, resource_id)
+        assigned[resource_id] = AssignedIdentity(found.principal_id, found.client_id)
+    if not assigned:
+        raise errors.missing_identity_ids()
+    return assigned
+
+
+def let_go(world: World, former: Identity, unless: Identity) -> None:
+    """An account's own identity ends with its assignment."""
+    if former.principal_id and former.principal_id != unless.principal_id:
+        world.directory.remove_principal(former.principal_id)
