@@ -26,6 +26,8 @@ class Timing:
     # Until a changed role assignment is what the data plane goes by; withdrawn ones last as long.
     role_propagation: float = 0
     policy_propagation: float = 0
+    # Whether Resource Manager counts requests and answers 429 to too many.
+    throttling: bool = False
 
 
 QUICK = Timing()
@@ -42,4 +44,5 @@ REALISTIC = Timing(
     key_recover=5,
     role_propagation=60,
     policy_propagation=5,
+    throttling=True,
 )

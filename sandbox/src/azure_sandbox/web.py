@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -46,8 +46,10 @@ class Call:
     path: Mapping[str, str] = field(default_factory=dict)
     # Set by the plane once the token has been checked.
     caller: Principal | None = None
+    # Set by the plane once it is found; the request log tells it.
+    route: Route | None = None
 
-    @property
+    @cached_property
     def host(self) -> str:
         return self.request.headers.get("host", "").lower().removesuffix(":443")
 
@@ -71,7 +73,7 @@ class Call:
         return document
 
 
-Handler = Callable[[Call], Union[Response, Awaitable[Response]]]
+Handler = Callable[[Call], Response | Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -85,26 +87,27 @@ class Route:
     action: str = ""
 
 
+async def call_handler(route: Route, call: Call) -> Response:
+    """Handlers may be coroutines or not."""
+    response = route.handler(call)
+    return response if isinstance(response, Response) else await response
+
+
 class Routes:
     """The operations of one service. Paths match in any letter case, as they do at Azure."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._table = [(re.compile(compile_path(r.path)[0].pattern, re.IGNORECASE), r) for r in routes]
 
-    def __iter__(self) -> Iterable[Route]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Route]:
         return iter(route for _pattern, route in self._table)
 
     def match(self, method: str, path: str) -> tuple[Route | None, dict[str, str], set[str]]:
         """The route with its path parameters, or none with the methods that the path does take."""
-        methods: set[str] = set()
         for pattern, route in self._table:
-            found = pattern.match(path)
-            if found is None:
-                continue
-            if route.method == method:
+            if route.method == method and (found := pattern.match(path)):
                 return route, found.groupdict(), set()
-            methods.add(route.method)
-        return None, {}, methods
+        return None, {}, {route.method for pattern, route in self._table if pattern.match(path)}
 
 
 def answer(

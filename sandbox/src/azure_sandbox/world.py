@@ -13,7 +13,9 @@ from .entra.rules import Directory
 from .key_vault.rules import Vaults
 from .key_vault_keys.rules import Keys
 from .managed_identity.rules import Identities
+from .operators import Operator
 from .resource_manager.rules import Resources
+from .resource_manager.throttling import Throttle
 from .timing import QUICK, Timing
 
 
@@ -23,6 +25,9 @@ class World:
     def __init__(self, timing: Timing = QUICK) -> None:
         self.clock = Clock()
         self.timing = timing
+        # Filled by seed.
+        self.operator = Operator()
+        self.throttle = Throttle()
         self.directory = Directory(self)
         self.resources = Resources(self)
         self.authorization = Authorization(self)

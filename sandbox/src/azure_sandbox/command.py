@@ -1,0 +1,195 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command line: azure-sandbox run, serve and env."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from .environment import IN_THE_WAY
+from .running import InThread, Options, Running
+from .state import StateProblem
+
+DEFAULT_PORT = 9180
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="azure-sandbox: %(message)s", stream=sys.stderr)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # Requests that are no HTTP are the client's affair.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    try:
+        status: int = options.action(options)
+    except (StateProblem, OSError) as error:
+        print(f"azure-sandbox: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="azure-sandbox",
+        description="A local stand-in for the parts of Azure that Batch accounts on customer-managed keys need.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="run | serve | env")
+    common = _common_options()
+    run = actions.add_parser("run", parents=[common], help="start, run COMMAND with the environment set, and stop")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    run.set_defaults(action=_run, port=0)
+    serve = actions.add_parser("serve", parents=[common], help="stay in the foreground")
+    serve.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 for a free one (default: %(default)s)")
+    serve.set_defaults(action=_serve)
+    env = actions.add_parser("env", help="the export lines of a sandbox that `serve` runs")
+    env.add_argument("--port", type=_port, default=DEFAULT_PORT, help="(default: %(default)s)")
+    env.set_defaults(action=_env)
+    return parser
+
+
+def _common_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the sandbox's state there")
+    options.add_argument("--realistic", action="store_true", help="Azure's own delays and throttling limits")
+    options.add_argument("--latency", type=_not_negative, default=0, metavar="MS", help="delay every answer by MS")
+    options.add_argument(
+        "--accounts", type=_count, default=0, metavar="N", help="N Batch accounts to begin with (not to a kept state)"
+    )
+    return options
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError
+    return port
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1e9:
+        raise ValueError
+    return number
+
+
+def _count(text: str) -> int:
+    return int(_not_negative(text))
+
+
+def _options(parsed: argparse.Namespace) -> Options:
+    return Options(parsed.port, parsed.state_dir, parsed.realistic, parsed.latency / 1000, parsed.accounts)
+
+
+# serve
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve_until_stopped(_options(parsed)))
+    return 0
+
+
+async def _serve_until_stopped(options: Options) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    running = Running(options)
+    await running.start()
+    sandbox = running.sandbox
+    print(f"azure-sandbox is ready at {sandbox.url} (CA: {sandbox.certificate})", flush=True)
+    await stopped.wait()
+    await running.stop()
+
+
+# env
+
+
+def _env(parsed: argparse.Namespace) -> int:
+    url = f"http://127.0.0.1:{parsed.port}/environment"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5) as response:
+            environment = json.load(response)
+        if "AZURE_SANDBOX_URL" not in environment:
+            raise ValueError("no sandbox")
+    except (urllib.error.URLError, ValueError, OSError) as error:
+        print(f"azure-sandbox: no sandbox answers at port {parsed.port} ({error})", file=sys.stderr)
+        return 1
+    for name, value in environment.items():
+        print(f"export {name}={shlex.quote(value)}")
+    in_the_way = [name for name in IN_THE_WAY if name in os.environ]
+    if in_the_way:
+        print(f"unset {' '.join(in_the_way)}")
+    return 0
+
+
+# run
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
+    if not command:
+        print("azure-sandbox: run needs a command: azure-sandbox run -- COMMAND ...", file=sys.stderr)
+        return 2
+    with InThread(_options(parsed)) as sandbox:
+        environment = {name: value for name, value in os.environ.items() if name not in IN_THE_WAY}
+        return _run_command(command, {**environment, **sandbox.environment})
+
+
+def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Its exit status; 128 and the signal's number for a signal, as shells have it."""
+    pending: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def forward(number: int, _frame: object) -> None:
+        if process is None:
+            pending.append(number)
+        elif not _from_terminal(number):
+            process.send_signal(number)
+
+    former = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        process = subprocess.Popen(command, env=environment)
+        for number in pending:
+            process.send_signal(number)
+        status = process.wait()
+    except FileNotFoundError as error:
+        print(f"azure-sandbox: {error.filename}: command not found", file=sys.stderr)
+        return NOT_FOUND
+    except PermissionError as error:
+        print(f"azure-sandbox: {error.filename}: {error.strerror}", file=sys.stderr)
+        return NOT_EXECUTABLE
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
+def _from_terminal(number: int) -> bool:
+    """A terminal sends its ^C to the whole foreground group, the command included."""
+    if number not in (signal.SIGINT, signal.SIGQUIT):
+        return False
+    try:
+        return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

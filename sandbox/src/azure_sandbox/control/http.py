@@ -1,0 +1,173 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The control API over HTTP. Every body, in and out, is a JSON object."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from ..entra import assertions
+from ..entra.rules import FederatedCredential, Principal
+from ..faults import BadFault
+from ..timing import Timing
+from ..web import AzureError, Call, answer
+from . import errors
+
+if TYPE_CHECKING:
+    from ..server import Sandbox
+
+SECRET_SECONDS = 3600 * 24
+
+
+def describe(sandbox: Sandbox, call: Call) -> Response:
+    return answer({"name": "azure-sandbox", "url": sandbox.url, "tenant": sandbox.world.directory.tenant_id})
+
+
+def get_environment(sandbox: Sandbox, call: Call) -> Response:
+    return answer(sandbox.environment)
+
+
+def reset(sandbox: Sandbox, call: Call) -> Response:
+    sandbox.reset()
+    return answer({})
+
+
+# Request log
+
+
+def get_requests(sandbox: Sandbox, call: Call) -> Response:
+    try:
+        since = int(call.query("since") or 0)
+    except ValueError as error:
+        raise errors.bad_request("since is the number of a request") from error
+    writes = call.query("writes").lower() in ("true", "1", "yes")
+    return answer(
+        {
+            "requests": [entry.document() for entry in sandbox.log.entries(since, writes)],
+            "last": sandbox.log.last,
+        }
+    )
+
+
+def delete_requests(sandbox: Sandbox, call: Call) -> Response:
+    sandbox.log.clear()
+    return answer({})
+
+
+# Clock and timing
+
+
+def get_clock(sandbox: Sandbox, call: Call) -> Response:
+    clock = sandbox.world.clock
+    return answer({"now": clock.iso(), "time": clock.time()})
+
+
+def advance_clock(sandbox: Sandbox, call: Call) -> Response:
+    seconds = call.json.get("seconds")
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or seconds < 0:
+        raise errors.bad_request("seconds is a number, and time goes forward only")
+    sandbox.world.clock.advance(seconds)
+    sandbox.world.batch.reassess(None)
+    return get_clock(sandbox, call)
+
+
+def get_timing(sandbox: Sandbox, call: Call) -> Response:
+    return answer(dataclasses.asdict(sandbox.world.timing))
+
+
+def patch_timing(sandbox: Sandbox, call: Call) -> Response:
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Timing)}
+    for name, value in call.json.items():
+        if name not in kinds:
+            raise errors.bad_request(f"there is no {name}; there is {', '.join(kinds)}")
+        is_flag = kinds[name] is bool
+        if is_flag != isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise errors.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
+    sandbox.world.timing = dataclasses.replace(sandbox.world.timing, **call.json)
+    return get_timing(sandbox, call)
+
+
+# Faults
+
+
+def get_faults(sandbox: Sandbox, call: Call) -> Response:
+    return answer({"faults": [fault.document() for fault in sandbox.faults]})
+
+
+def post_fault(sandbox: Sandbox, call: Call) -> Response:
+    try:
+        return answer(sandbox.faults.add(call.json).document(), 201)
+    except BadFault as error:
+        raise errors.bad_request(str(error)) from error
+
+
+def delete_faults(sandbox: Sandbox, call: Call) -> Response:
+    sandbox.faults.clear()
+    return answer({})
+
+
+# Principals
+
+
+def _principal_document(principal: Principal) -> dict[str, Any]:
+    return {
+        "object_id": principal.object_id,
+        "client_id": principal.app_id,
+        "tenant_id": principal.tenant_id,
+        "name": principal.display_name,
+        "kind": principal.kind,
+        "resource_id": principal.resource_id,
+    }
+
+
+def get_principals(sandbox: Sandbox, call: Call) -> Response:
+    return answer({"principals": [_principal_document(p) for p in sandbox.world.directory.principals()]})
+
+
+def post_principal(sandbox: Sandbox, call: Call) -> Response:
+    directory, wish = sandbox.world.directory, call.json
+    if not isinstance(wish.get("name"), str):
+        raise errors.bad_request("a principal needs a name")
+    principal = directory.add_principal(wish["name"])
+    try:
+        extras = _register(sandbox, principal, wish)
+    except (AzureError, KeyError, TypeError, ValueError) as error:
+        directory.remove_principal(principal.object_id)
+        raise errors.bad_request(f"{type(error).__name__}: {error}") from error
+    lifetime = wish.get("secret_lifetime", SECRET_SECONDS)
+    secret = directory.add_secret(principal, float(lifetime))
+    sandbox.world.batch.reassess(None)
+    return answer({**_principal_document(principal), "secret": secret, **extras}, 201)
+
+
+def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> dict[str, Any]:
+    """Roles, and what else than a secret the principal can prove itself with."""
+    extras: dict[str, Any] = {}
+    directory = sandbox.world.directory
+    for grant in wish.get("roles") or []:
+        sandbox.world.authorization.assign(grant["scope"], grant["role"], principal.object_id)
+    if wish.get("certificate"):
+        extras["thumbprint"] = assertions.add_certificate(directory, principal, wish["certificate"].encode())
+    if wish.get("federated_subject"):
+        key = wish.get("federated_public_key")
+        credential = FederatedCredential(
+            wish.get("federated_issuer") or assertions.sandbox_issuer(directory),
+            wish["federated_subject"],
+            wish.get("federated_audience") or assertions.FEDERATED_AUDIENCE,
+            key.encode() if key else None,
+        )
+        directory.credentials(principal).federated.append(credential)
+    return extras
+
+
+def post_federated_token(sandbox: Sandbox, call: Call) -> Response:
+    object_id = str(call.json.get("object_id") or sandbox.world.operator.object_id)
+    principal = sandbox.world.directory.principal(object_id)
+    if principal is None:
+        raise errors.not_found(f"there is no principal {object_id}")
+    return answer({"token": assertions.federated_token(sandbox.world.directory, principal)})

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The operations of the control API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
+from . import errors, http
+
+if TYPE_CHECKING:
+    from ..server import Sandbox
+
+_TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call], Response]], ...] = (
+    ("GET", "/", http.describe),
+    ("GET", "/environment", http.get_environment),
+    ("POST", "/reset", http.reset),
+    ("GET", "/requests", http.get_requests),
+    ("DELETE", "/requests", http.delete_requests),
+    ("GET", "/clock", http.get_clock),
+    ("POST", "/clock/advance", http.advance_clock),
+    ("GET", "/timing", http.get_timing),
+    ("PATCH", "/timing", http.patch_timing),
+    ("GET", "/faults", http.get_faults),
+    ("POST", "/faults", http.post_fault),
+    ("DELETE", "/faults", http.delete_faults),
+    ("GET", "/principals", http.get_principals),
+    ("POST", "/principals", http.post_principal),
+    ("POST", "/federated-token", http.post_federated_token),
+)
+
+
+def service(sandbox: Sandbox) -> Callable[[Call], Awaitable[Response]]:
+    routes = Routes(Route(method, path, partial(handler, sandbox)) for method, path, handler in _TABLE)
+
+    async def handle(call: Call) -> Response:
+        route, call.path, methods = routes.match(call.request.method, call.request.url.path)
+        try:
+            if route is None:
+                path = call.request.url.path
+                raise errors.method_not_allowed(methods) if methods else errors.not_found(f"there is no {path}")
+            return await call_handler(route, call)
+        except AzureError as error:
+            return answer(error.body, error.status, error.headers)
+        except BadJson as error:
+            refusal = errors.bad_request(str(error))
+            return answer(refusal.body, refusal.status)
+
+    return handle

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The tenant: its principals, what they prove themselves with, and what a token of theirs is good for."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import string
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..clouds import CLOUDS, Cloud
+from . import tokens
+from .tokens import Subject, TokenProblem
+
+if TYPE_CHECKING:
+    from ..world import World
+
+__all__ = ["Directory", "Principal", "TokenProblem"]
+
+SECRET_CHARACTERS = string.ascii_letters + string.digits
+APP_TOKEN_SECONDS = 3599
+MANAGED_IDENTITY_TOKEN_SECONDS = 86399
+
+
+@dataclass
+class Principal:
+    object_id: str
+    app_id: str
+    tenant_id: str
+    display_name: str
+    # ServicePrincipal or ManagedIdentity
+    kind: str = "ServicePrincipal"
+    # A managed identity's resource.
+    resource_id: str | None = None
+
+
+@dataclass
+class Secret:
+    value: str
+    # By the sandbox's clock.
+    expires: float
+
+
+@dataclass
+class FederatedCredential:
+    """Whose tokens are taken for the principal's own."""
+
+    issuer: str
+    subject: str
+    audience: str
+    # The issuer's, PEM; none for the sandbox's own issuer.
+    public_key: bytes | None = None
+
+
+@dataclass
+class Credentials:
+    secrets: list[Secret] = field(default_factory=list)
+    # PEM, by their SHA-1 thumbprint as in an assertion's x5t: base64url without padding.
+    certificates: dict[str, bytes] = field(default_factory=dict)
+    federated: list[FederatedCredential] = field(default_factory=list)
+
+
+class Directory:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.tenant_id = str(uuid.uuid4())
+        self.signing_key = tokens.new_signing_key()
+        self._principals: dict[str, Principal] = {}
+        self._credentials: dict[str, Credentials] = {}
+
+    # Principals
+
+    def principals(self) -> Iterator[Principal]:
+        return iter(list(self._principals.values()))
+
+    def principal(self, object_id: str) -> Principal | None:
+        return self._principals.get(object_id.lower())
+
+    def by_app_id(self, app_id: str) -> Principal | None:
+        wanted = app_id.lower()
+        return next((p for p in self._principals.values() if p.app_id == wanted), None)
+
+    def add_principal(
+        self, display_name: str, kind: str = "ServicePrincipal", resource_id: str | None = None
+    ) -> Principal:
+        principal = Principal(str(uuid.uuid4()), str(uuid.uuid4()), self.tenant_id, display_name, kind, resource_id)
+        self._principals[principal.object_id] = principal
+        return principal
+
+    def remove_principal(self, object_id: str) -> None:
+        """Its tokens stay good until they expire, as they do at Entra."""
+        principal = self._principals.pop(object_id.lower(), None)
+        if principal is not None:
+            self._credentials.pop(principal.app_id, None)
+
+    # Credentials
+
+    def credentials(self, principal: Principal) -> Credentials:
+        return self._credentials.setdefault(principal.app_id, Credentials())
+
+    def add_secret(self, principal: Principal, lifetime_s: float) -> str:
+        # Entra's are 40 characters as well, with a tilde in them.
+        text = "".join(secrets.choice(SECRET_CHARACTERS) for _ in range(39))
+        value = f"{text[:3]}~{text[3:]}"
+        self.credentials(principal).secrets.append(Secret(value, self._world.clock.time() + lifetime_s))
+        return value
+
+    def secret_state(self, principal: Principal, value: str) -> str:
+        """valid, expired or wrong"""
+        for secret in self.credentials(principal).secrets:
+            if hmac.compare_digest(secret.value.encode(), value.encode()):
+                return "valid" if secret.expires > self._world.clock.time() else "expired"
+        return "wrong"
+
+    # Tokens
+
+    def issue(self, principal: Principal, cloud: Cloud, audience: str, credential: str) -> tuple[str, int]:
+        """An access token, and how many seconds it is good for."""
+        managed = principal.kind == "ManagedIdentity"
+        lifetime = MANAGED_IDENTITY_TOKEN_SECONDS if managed else APP_TOKEN_SECONDS
+        subject = Subject(principal.object_id, principal.app_id, principal.tenant_id, principal.resource_id, credential)
+        return tokens.issue(self.signing_key, cloud, subject, audience, lifetime), lifetime
+
+    def authenticate(self, authorization_header: str | None, audiences: frozenset[str] | set[str]) -> Principal:
+        """Whose token it is. Raises TokenProblem."""
+        scheme, _, token = (authorization_header or "").partition(" ")
+        if not authorization_header or scheme.lower() != "bearer":
+            raise TokenProblem("missing")
+        claims = tokens.read(self.signing_key, token.strip())
+        if claims["aud"] not in audiences:
+            raise TokenProblem("audience", str(claims["aud"]))
+        if claims["iss"] not in {cloud.issuer(self.tenant_id) for cloud in CLOUDS}:
+            raise TokenProblem("issuer", str(claims["iss"]))
+        if claims["exp"] <= time.time():
+            raise TokenProblem("expired", str(claims["exp"]))
+        return self.principal(claims["oid"]) or Principal(
+            claims["oid"], claims["appid"], claims["tid"], "(removed)", resource_id=claims.get("xms_mirid")
+        )

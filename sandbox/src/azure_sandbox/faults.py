@@ -1,0 +1,161 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Faults to order: a wrong answer, a late one, or none at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class BadFault(Exception):
+    """The description of a fault makes no sense."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+@dataclass
+class Fault:
+    number: int
+    # As it was asked for; it is what GET /faults shows.
+    description: Mapping[str, Any]
+    method: str | None
+    host: re.Pattern[str] | None
+    path: re.Pattern[str] | None
+    # Matching requests that pass before it strikes, and how often it strikes; none: always.
+    skip: int
+    times: int | None
+    answer: Answer | None
+    # The request is handled as ever, and then answered so.
+    handled: bool
+    delay: float
+    # before: the request is not handled; after: it is, but nobody hears of it.
+    drop: str | None
+    matched: int = 0
+    struck: int = 0
+
+    def matches(self, method: str, host: str, path: str) -> bool:
+        return (
+            (self.method is None or self.method == method)
+            and (self.host is None or self.host.search(host) is not None)
+            and (self.path is None or self.path.search(path) is not None)
+        )
+
+    def document(self) -> dict[str, Any]:
+        return {"id": self.number, **self.description, "matched": self.matched, "struck": self.struck}
+
+
+class Faults:
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+        self._last = 0
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self._faults)
+
+    def any(self) -> bool:
+        return bool(self._faults)
+
+    def clear(self) -> None:
+        self._faults.clear()
+
+    def add(self, description: Mapping[str, Any]) -> Fault:
+        self._last += 1
+        fault = parse(self._last, description)
+        self._faults.append(fault)
+        return fault
+
+    def strike(self, method: str, host: str, path: str) -> Fault | None:
+        """The fault that this request meets; the first one, if there are several."""
+        found: Fault | None = None
+        for fault in self._faults:
+            if not fault.matches(method, host, path):
+                continue
+            fault.matched += 1
+            due = fault.matched > fault.skip and (fault.times is None or fault.struck < fault.times)
+            if due and found is None:
+                fault.struck += 1
+                found = fault
+        return found
+
+
+_KNOWN = {"match", "skip", "times", "answer", "handled", "delay", "drop"}
+
+
+def parse(number: int, description: Mapping[str, Any]) -> Fault:
+    _check_names(description, _KNOWN, "a fault")
+    match = description.get("match") or {}
+    _check_names(match, {"method", "host", "path"}, "match")
+    drop = description.get("drop")
+    if drop not in (None, "before", "after"):
+        raise BadFault("drop is 'before' or 'after'")
+    fault = Fault(
+        number,
+        dict(description),
+        str(match["method"]).upper() if match.get("method") else None,
+        _pattern(match.get("host")),
+        _pattern(match.get("path")),
+        _count(description.get("skip"), 0, "skip") or 0,
+        _count(description.get("times", 1), None, "times"),
+        _answer(description.get("answer")),
+        bool(description.get("handled")),
+        _seconds(description.get("delay")),
+        drop,
+    )
+    if fault.answer is None and fault.drop is None and not fault.delay:
+        raise BadFault("a fault needs an answer, a delay or a drop")
+    return fault
+
+
+def _check_names(document: Any, known: set[str], what: str) -> None:
+    if not isinstance(document, Mapping):
+        raise BadFault(f"{what} is an object")
+    unknown = set(document) - known
+    if unknown:
+        raise BadFault(f"{what} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
+
+
+def _pattern(text: Any) -> re.Pattern[str] | None:
+    if not text:
+        return None
+    try:
+        return re.compile(str(text), re.IGNORECASE)
+    except re.error as error:
+        raise BadFault(f"{text} is no regular expression: {error}") from error
+
+
+def _count(value: Any, default: int | None, name: str) -> int | None:
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadFault(f"{name} is a number of requests")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if value is None:
+        return 0.0
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+        raise BadFault("delay is a number of seconds")
+    return float(value)
+
+
+def _answer(document: Any) -> Answer | None:
+    if document is None:
+        return None
+    _check_names(document, {"status", "headers", "body"}, "answer")
+    status = document.get("status")
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise BadFault("answer needs a status of 200 to 599")
+    headers = document.get("headers") or {}
+    _check_names(headers, set(headers), "headers")
+    return Answer(status, {str(name): str(value) for name, value in headers.items()}, document.get("body"))

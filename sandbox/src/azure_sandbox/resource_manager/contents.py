@@ -1,0 +1,40 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What lies in resource groups: the resources of all providers, as Resource Manager's own lists show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..world import World
+
+
+@dataclass(frozen=True)
+class Resource:
+    id: str
+    name: str
+    type: str
+    location: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "type": self.type,
+            "location": self.location,
+            "tags": self.tags,
+        }
+
+
+def resources(world: World) -> Iterator[Resource]:
+    return iter(())
+
+
+def delete(world: World, resource: Resource) -> None:
+    pass

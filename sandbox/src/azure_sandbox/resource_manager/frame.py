@@ -1,0 +1,244 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every request on a management host passes here: token, operation, version, subscription, permission, group."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import datetime, timezone
+from functools import lru_cache
+
+from starlette.responses import Response
+
+from .. import clouds
+from ..authorization import routes as authorization
+from ..batch import routes as batch
+from ..clouds import Cloud
+from ..entra.rules import TokenProblem
+from ..key_vault import routes as key_vault
+from ..managed_identity import routes as managed_identity
+from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
+from . import errors, providers, routes, throttling
+from .providers import Provider
+
+_own = providers.add(routes.PROVIDER, routes.API_VERSIONS, routes.ROUTES)
+for _module in (batch, key_vault, managed_identity, authorization):
+    providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
+_public = Routes(routes.PUBLIC_ROUTES)
+
+_FIXED = {
+    "cache-control": "no-cache",
+    "pragma": "no-cache",
+    "expires": "-1",
+    "strict-transport-security": "max-age=31536000; includeSubDomains",
+    "x-content-type-options": "nosniff",
+    "x-cache": "CONFIG_NOCACHE",
+}
+
+
+async def handle(call: Call) -> Response:
+    try:
+        response = await _handle(call)
+    except BadJson as error:
+        response = _refusal(errors.invalid_request_content(str(error)))
+    except AzureError as error:
+        response = _refusal(error)
+    _add_headers(call, response)
+    return response
+
+
+def _refusal(error: AzureError) -> Response:
+    return answer(error.body, error.status, error.headers)
+
+
+async def _handle(call: Call) -> Response:
+    path = tidy(call.request.url.path)
+    method = call.request.method
+    public, _, _ = _public.match(method, path)
+    if public is not None:
+        call.route = public
+        return await call_handler(public, call)
+    _authenticate(call)
+    provider = _provider(path)
+    route, call.path, methods = provider.routes.match(method, path)
+    if route is None:
+        raise _no_route(call, provider, path, methods)
+    call.route = route
+    _check_version(call, provider, path)
+    _check_subscription(call, provider)
+    throttling.check(call)
+    _check_permission(call, route, path)
+    _check_group(call, provider)
+    return await call_handler(route, call)
+
+
+def tidy(path: str) -> str:
+    """Clients that join a host with a slash and a path with a slash are answered all the same."""
+    return "/" + path.strip("/")
+
+
+# Token
+
+
+@lru_cache(maxsize=64)
+def _cloud(host: str) -> Cloud:
+    return clouds.by_management_host(host) or clouds.PUBLIC
+
+
+def _authenticate(call: Call) -> None:
+    audiences = _cloud(call.host).management_audiences
+    tenant = call.world.directory.tenant_id
+    try:
+        call.caller = call.world.directory.authenticate(call.request.headers.get("authorization"), audiences)
+    except TokenProblem as problem:
+        raise _token_error(problem, tenant, audiences) from problem
+
+
+def _token_error(problem: TokenProblem, tenant: str, audiences: frozenset[str]) -> AzureError:
+    if problem.kind == "missing":
+        return errors.authentication_missing(tenant)
+    if problem.kind == "expired":
+        return errors.token_expired(tenant, _clock_time(float(problem.detail)), _clock_time(time.time()))
+    if problem.kind == "audience":
+        return errors.token_audience(tenant, problem.detail, audiences)
+    if problem.kind == "issuer":
+        return errors.token_tenant(tenant, problem.detail)
+    return errors.token_malformed(tenant)
+
+
+def _clock_time(seconds: float) -> str:
+    """`4/3/2025 9:30:10 AM`"""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    hour = moment.hour % 12 or 12
+    return f"{moment.month}/{moment.day}/{moment.year} {hour}:{moment:%M:%S} {'AM' if moment.hour < 12 else 'PM'}"
+
+
+# Operation
+
+
+def _provider(path: str) -> Provider:
+    """By the last `/providers/NAMESPACE/` in the path; Microsoft.Resources where there is none."""
+    _, found, rest = path.lower().rpartition("/providers/")
+    namespace, _, below = rest.partition("/")
+    if not found or not below or below in ("register", "unregister"):
+        return _own
+    provider = providers.PROVIDERS.get(namespace)
+    if provider is None:
+        raise errors.invalid_resource_namespace(path[len(path) - len(rest) :].partition("/")[0])
+    return provider
+
+
+def _no_route(call: Call, provider: Provider, path: str, methods: set[str]) -> AzureError:
+    if methods:
+        return errors.method_not_allowed(call.request.method, methods)
+    kind = providers.resource_type(path, provider.namespace)
+    if kind and not provider.knows(kind):
+        version = call.api_version
+        return errors.invalid_resource_type(kind, provider.namespace, version, provider.api_versions)
+    return errors.not_in_sandbox(call.request.method, path)
+
+
+def _check_version(call: Call, provider: Provider, path: str) -> None:
+    version = call.api_version
+    if version in provider.api_versions:
+        return
+    if not version:
+        raise errors.missing_api_version()
+    if provider is _own:
+        raise errors.invalid_api_version(version, provider.api_versions)
+    group = call.world.resources.group(call.path.get("subscription", ""), call.path.get("group", ""))
+    location = call.path.get("location") or (group.location if group else "")
+    kind = providers.resource_type(path, provider.namespace)
+    raise errors.no_registered_provider(location, version, kind, provider.api_versions)
+
+
+# Subscription, permission, group
+
+
+def _check_subscription(call: Call, provider: Provider) -> None:
+    id = call.path.get("subscription") or _subscription_in(call.path.get("scope", ""))
+    if not id:
+        return
+    subscription = call.world.resources.subscription(id)
+    if subscription is not None:
+        if call.request.method == "PUT" and subscription.registration(provider.namespace) != "Registered":
+            raise errors.missing_subscription_registration(provider.namespace)
+        return
+    try:
+        uuid.UUID(id)
+    except ValueError as error:
+        raise errors.invalid_subscription_id(id) from error
+    raise errors.subscription_not_found(id)
+
+
+def _subscription_in(scope: str) -> str:
+    parts = scope.strip("/").split("/")
+    return parts[1] if len(parts) > 1 and parts[0].lower() == "subscriptions" else ""
+
+
+def _check_permission(call: Call, route: Route, path: str) -> None:
+    if not route.action:
+        return
+    assert call.caller is not None
+    scope = scope_of(path)
+    if not call.world.authorization.allows(call.caller, route.action, scope):
+        raise errors.authorization_failed(call.caller.app_id, call.caller.object_id, route.action, scope)
+
+
+def scope_of(path: str) -> str:
+    """The innermost resource, group or subscription that the path lies in: what an assignment can be made at.
+
+    A list's own name, an action's name and the like stand for nothing that has a name, and are left off.
+    """
+    above, found, rest = path.rpartition("/providers/")
+    if not found:
+        parts = path.split("/")
+        named = 5 if len(parts) > 4 and parts[3].lower() == "resourcegroups" else 3
+        return "/".join(parts[:named]) if len(parts) >= named and parts[1].lower() == "subscriptions" else "/"
+    parts = rest.split("/")
+    if len(parts) % 2 == 0:
+        parts = parts[:-1]
+    if len(parts) > 1:
+        return f"{above}{found}{'/'.join(parts)}"
+    return above or "/"
+
+
+def _check_group(call: Call, provider: Provider) -> None:
+    name = call.path.get("group")
+    if not name or provider is _own:
+        return
+    if call.world.resources.group(call.path["subscription"], name) is None:
+        raise errors.resource_group_not_found(name)
+
+
+# Headers
+
+
+def _add_headers(call: Call, response: Response) -> None:
+    headers = response.headers
+    correlation = str(uuid.uuid4())
+    for name, value in _FIXED.items():
+        headers.setdefault(name, value)
+    gateway = errors.FAILURE_CAUSE in headers
+    # The gateway's own answers have one id for both.
+    headers.setdefault("x-ms-request-id", correlation if gateway else str(uuid.uuid4()))
+    headers.setdefault("x-ms-correlation-request-id", correlation)
+    now = time.gmtime()
+    headers.setdefault("x-ms-routing-request-id", f"WESTEUROPE:{time.strftime('%Y%m%dT%H%M%SZ', now)}:{correlation}")
+    reference = correlation.replace("-", "").upper()
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+    headers.setdefault("x-msedge-ref", f"Ref A: {reference} Ref B: SANDBOX Ref C: {moment}")
+    if call.request.headers.get("x-ms-return-client-request-id", "").lower() == "true":
+        headers["x-ms-client-request-id"] = call.request.headers.get("x-ms-client-request-id", "")
+    if call.caller is not None:
+        if not gateway:
+            headers.setdefault("x-ms-operation-identifier", _operation_identifier(call, correlation))
+        throttling.add_headers(call, headers)
+
+
+def _operation_identifier(call: Call, correlation: str) -> str:
+    assert call.caller is not None
+    return f"tenantId={call.caller.tenant_id},objectId={call.caller.object_id}/westeurope/{correlation}"

@@ -1,0 +1,49 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The resource providers, each with its operations and the api-versions that it takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..web import Route, Routes
+
+
+@dataclass(frozen=True)
+class Provider:
+    namespace: str
+    api_versions: frozenset[str]
+    routes: Routes
+
+    @property
+    def resource_types(self) -> list[str]:
+        """`batchAccounts`, `batchAccounts/pools`, `locations/quotas`, ...: by the templates of the operations."""
+        return sorted({kind for route in self.routes if (kind := resource_type(route.path, self.namespace))})
+
+    def knows(self, kind: str) -> bool:
+        return kind.lower() in _lowered(tuple(self.resource_types))
+
+
+@lru_cache(maxsize=64)
+def _lowered(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(name.lower() for name in names)
+
+
+def resource_type(path: str, namespace: str) -> str:
+    """The type of a path or template below its last provider: every other segment."""
+    parts = re.split(f"/providers/{re.escape(namespace)}/", path, flags=re.IGNORECASE)
+    return "/".join(parts[-1].strip("/").split("/")[0::2]) if len(parts) > 1 else ""
+
+
+# By lower-case namespace. Filled by the frame, which knows the providers; they need not know each other.
+PROVIDERS: dict[str, Provider] = {}
+
+
+def add(namespace: str, api_versions: Collection[str], routes: Collection[Route]) -> Provider:
+    provider = PROVIDERS[namespace.lower()] = Provider(namespace, frozenset(api_versions), Routes(routes))
+    return provider

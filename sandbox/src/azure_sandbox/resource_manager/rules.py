@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Subscriptions, resource groups, and which providers a subscription is registered with."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import contents, errors
+from .contents import Resource
+
+if TYPE_CHECKING:
+    from ..world import World
+
+GROUP_NAME = re.compile(r"[\w\-.()]{1,90}")
+REGISTERED, NOT_REGISTERED = "Registered", "NotRegistered"
+# Until a deleted group is gone; its contents go at once.
+GROUP_DELETE_SECONDS = 10
+
+
+@dataclass
+class Subscription:
+    id: str
+    display_name: str
+    tenant_id: str
+    state: str = "Enabled"
+    # By lower-case namespace; a provider that is not in it is registered.
+    registrations: dict[str, str] = field(default_factory=dict)
+
+    def registration(self, namespace: str) -> str:
+        return self.registrations.get(namespace.lower(), REGISTERED)
+
+
+@dataclass
+class ResourceGroup:
+    subscription: str
+    name: str
+    location: str
+    tags: dict[str, str] = field(default_factory=dict)
+    managed_by: str | None = None
+
+    @property
+    def id(self) -> str:
+        return f"/subscriptions/{self.subscription}/resourceGroups/{self.name}"
+
+
+@dataclass
+class Operation:
+    """Work that goes on after its request has been answered."""
+
+    id: str
+    # By the sandbox's clock.
+    done_at: float
+
+
+def tidy_location(location: str) -> str:
+    """`West Europe` and `westeurope` are the same region."""
+    return location.replace(" ", "").lower()
+
+
+class Resources:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._subscriptions: dict[str, Subscription] = {}
+        self._groups: dict[tuple[str, str], ResourceGroup] = {}
+        self._operations: dict[str, Operation] = {}
+
+    # Subscriptions
+
+    def add_subscription(self, display_name: str) -> Subscription:
+        subscription = Subscription(str(uuid.uuid4()), display_name, self._world.directory.tenant_id)
+        self._subscriptions[subscription.id] = subscription
+        return subscription
+
+    def subscription(self, id: str) -> Subscription | None:
+        return self._subscriptions.get(id.lower())
+
+    def subscriptions(self) -> list[Subscription]:
+        return list(self._subscriptions.values())
+
+    # Resource groups
+
+    def group(self, subscription: str | Subscription, name: str) -> ResourceGroup | None:
+        return self._groups.get(self._key(subscription, name))
+
+    def groups(self, subscription: str | Subscription) -> list[ResourceGroup]:
+        wanted = self._key(subscription, "")[0]
+        return [group for (holder, _name), group in self._groups.items() if holder == wanted]
+
+    def put_group(
+        self, subscription: str | Subscription, name: str, location: str, tags: dict[str, str] | None = None
+    ) -> tuple[ResourceGroup, bool]:
+        """The group, and whether it is new."""
+        if GROUP_NAME.fullmatch(name) is None or name.endswith("."):
+            raise errors.invalid_resource_group_name(name)
+        location = tidy_location(location)
+        key = self._key(subscription, name)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = ResourceGroup(key[0], name, location, dict(tags or {}))
+            return group, True
+        if group.location != location:
+            raise errors.resource_group_location(group.name, group.location)
+        group.tags = dict(tags or {})
+        return group, False
+
+    def delete_group(self, group: ResourceGroup) -> Operation:
+        for resource in self.of_group(group):
+            contents.delete(self._world, resource)
+        del self._groups[self._key(group.subscription, group.name)]
+        return self.start_operation(GROUP_DELETE_SECONDS if self._world.timing.throttling else 0)
+
+    @staticmethod
+    def _key(subscription: str | Subscription, name: str) -> tuple[str, str]:
+        holder = subscription if isinstance(subscription, str) else subscription.id
+        return holder.lower(), name.lower()
+
+    # Resources of all providers
+
+    def all(self, subscription: str | Subscription) -> Iterator[Resource]:
+        wanted = f"/subscriptions/{self._key(subscription, '')[0]}/"
+        return (r for r in contents.resources(self._world) if r.id.lower().startswith(wanted))
+
+    def of_group(self, group: ResourceGroup) -> list[Resource]:
+        inside = f"{group.id}/".lower()
+        return [resource for resource in self.all(group.subscription) if resource.id.lower().startswith(inside)]
+
+    # Long-running operations
+
+    def start_operation(self, seconds: float) -> Operation:
+        operation = Operation(str(uuid.uuid4()), self._world.clock.time() + seconds)
+        self._operations[operation.id] = operation
+        return operation
+
+    def operation(self, id: str) -> Operation | None:
+        return self._operations.get(id.lower())
+
+    def is_done(self, operation: Operation) -> bool:
+        return self._world.clock.time() >= operation.done_at

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How many requests a principal has left in a subscription."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import MutableHeaders
+
+from . import errors
+
+if TYPE_CHECKING:
+    from ..web import Call
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bucket's size, and how much of it comes back each second."""
+
+    size: int
+    refill: int
+
+
+# Per principal and subscription, as Microsoft documents them ("Understand how Azure Resource Manager throttles
+# requests"); the global ones are fifteen times that and are what the headers tell.
+LIMITS = {"reads": Limit(250, 25), "writes": Limit(200, 10), "deletes": Limit(200, 10)}
+REMAINING = {"reads": "16499", "writes": "11999", "deletes": "11999"}
+
+
+@dataclass
+class Throttle:
+    """Part of the world: kind, subscription and principal -> what is left, and when that was."""
+
+    buckets: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+
+    def take(self, key: tuple[str, str, str], now: float) -> float:
+        """The seconds until there is something to take again, or 0 if there was."""
+        limit = LIMITS[key[0]]
+        left, since = self.buckets.get(key, (float(limit.size), now))
+        left = min(float(limit.size), left + (now - since) * limit.refill)
+        if left < 1:
+            self.buckets[key] = (left, now)
+            return (1 - left) / limit.refill
+        self.buckets[key] = (left - 1, now)
+        return 0
+
+
+def _kind(method: str) -> str:
+    return {"GET": "reads", "HEAD": "reads", "DELETE": "deletes"}.get(method, "writes")
+
+
+def check(call: Call) -> None:
+    if not call.world.timing.throttling or call.caller is None:
+        return
+    kind, subscription = _kind(call.request.method), call.path.get("subscription", "")
+    wait = call.world.throttle.take((kind, subscription.lower(), call.caller.object_id), call.world.clock.time())
+    if wait:
+        raise errors.throttled(kind.removesuffix("s"), subscription, call.caller.app_id, math.ceil(wait))
+
+
+def add_headers(call: Call, headers: MutableHeaders) -> None:
+    kind = _kind(call.request.method)
+    headers.setdefault(f"x-ms-ratelimit-remaining-subscription-global-{kind}", REMAINING[kind])

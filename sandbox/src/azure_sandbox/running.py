@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A sandbox that runs: world, certificates and proxy together, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import seed, state
+from .certificates import Authority
+from .proxy import Proxy
+from .server import Sandbox
+from .timing import QUICK, REALISTIC
+
+
+@dataclass(frozen=True)
+class Options:
+    port: int = 0
+    state_dir: Path | None = None
+    realistic: bool = False
+    # Seconds that every answer is late.
+    latency: float = 0
+    accounts: int = 0
+
+
+class Running:
+    """In an event loop that is there already."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._stack = contextlib.ExitStack()
+        self._proxy: Proxy | None = None
+        self.sandbox: Sandbox
+
+    async def start(self) -> None:
+        try:
+            await self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    async def _start(self) -> None:
+        options = self._options
+        directory = self._directory()
+        self.sandbox = self._sandbox()
+        authority = Authority.load(directory) or Authority.make()
+        certificate = authority.save_certificate(directory)
+        if options.state_dir is not None:
+            authority.save_private_key(directory)
+        self._proxy = Proxy(self.sandbox, authority.context, self.sandbox.refusal)
+        self.sandbox.listens_at(await self._proxy.start(options.port), certificate)
+
+    def _directory(self) -> Path:
+        if self._options.state_dir is not None:
+            self._stack.enter_context(state.locked(self._options.state_dir))
+            return self._options.state_dir.resolve()
+        directory = Path(tempfile.mkdtemp(prefix="azure-sandbox-"))
+        self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        return directory
+
+    def _sandbox(self) -> Sandbox:
+        options = self._options
+        timing = REALISTIC if options.realistic else QUICK
+        saved = state.load(options.state_dir) if options.state_dir is not None else None
+        if saved is None:
+            return Sandbox(seed.new_world(timing, options.accounts), latency=options.latency)
+        saved.world.timing = timing
+        return Sandbox(saved.world, latency=options.latency, beginning=saved.beginning)
+
+    async def stop(self) -> None:
+        with self._stack:
+            if self._proxy is not None:
+                await self._proxy.stop()
+            if self._options.state_dir is not None:
+                state.save(self._options.state_dir, state.State(self.sandbox.world, self.sandbox.beginning))
+
+
+class InThread:
+    """In an event loop of its own, beside whatever the main thread does."""
+
+    def __init__(self, options: Options) -> None:
+        self._running = Running(options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="azure-sandbox", daemon=True)
+
+    def __enter__(self) -> Sandbox:
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._running.start(), self._loop).result()
+        except BaseException:
+            self._end_loop()
+            raise
+        return self._running.sandbox
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(self._running.stop(), self._loop).result()
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

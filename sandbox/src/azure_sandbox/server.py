@@ -1,0 +1,280 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The sandbox as one ASGI application: which service a host is, faults, the request log, and what follows a write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from . import clouds, control
+from .entra import frame as entra
+from .entra import metadata
+from .environment import environment
+from .faults import Fault, Faults
+from .key_vault_keys import frame as key_vault_keys
+from .proxy import Refusal
+from .request_log import Entry, RequestLog, is_write
+from .resource_manager import frame as resource_manager
+from .web import AzureError, BadJson, Call, answer
+from .world import World
+
+logger = logging.getLogger("azure_sandbox")
+
+BODY_LIMIT = 16 * 1024 * 1024
+UNKNOWN = "unknown"
+
+
+class Gone(Exception):
+    """The client has closed the connection."""
+
+
+@dataclass(frozen=True)
+class Service:
+    name: str
+    handle: Callable[[Call], Awaitable[Response]]
+    scheme: str = "https"
+
+
+ENTRA = Service("entra", entra.handle)
+METADATA = Service("metadata", metadata.handle, "http")
+RESOURCE_MANAGER = Service("resource_manager", resource_manager.handle)
+KEY_VAULT_KEYS = Service("key_vault_keys", key_vault_keys.handle)
+
+
+def service_of(host: str) -> Service | None:
+    if host == metadata.HOST:
+        return METADATA
+    if clouds.by_management_host(host):
+        return RESOURCE_MANAGER
+    if clouds.by_vault_host(host):
+        return KEY_VAULT_KEYS
+    if clouds.by_login_host(host):
+        return ENTRA
+    return None
+
+
+class Sandbox:
+    def __init__(self, world: World, *, latency: float = 0, beginning: bytes | None = None) -> None:
+        self.world = world
+        # What a reset goes back to.
+        self.beginning = beginning or pickle.dumps(world)
+        self.latency = latency
+        self.log = RequestLog()
+        self.faults = Faults()
+        self.url = ""
+        self.certificate = Path()
+        self._services: dict[str, Service | None] = {}
+        self._control = control.service(self)
+
+    def listens_at(self, port: int, certificate: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.certificate = certificate
+        for name in ("127.0.0.1", "localhost"):
+            self._services[f"{name}:{port}"] = Service("control", self._control, "http")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment(self.url, self.certificate, self.world.operator)
+
+    def reset(self) -> None:
+        self.world = pickle.loads(self.beginning)
+        self.log.clear()
+        self.faults.clear()
+
+    # Which host is what
+
+    def service(self, host: str) -> Service | None:
+        if host not in self._services:
+            if len(self._services) > 10_000:
+                return service_of(host)
+            self._services[host] = service_of(host)
+        return self._services[host]
+
+    def refusal(self, host: str, port: int) -> Refusal | None:
+        """Why the proxy opens no tunnel to a host, if it does not."""
+        service = self.service(host)
+        if service is None or service.scheme != "https" or port != 443:
+            self._log_connect(host, port, UNKNOWN)
+            return Refusal("502 Bad Gateway", f"{host}:{port} is not in the sandbox, and nothing is ever forwarded.\n")
+        if service is KEY_VAULT_KEYS and self.world.vaults.by_name(host.partition(".")[0]) is None:
+            self._log_connect(host, port, "unresolved")
+            return Refusal("502 Bad Gateway", f"{host} does not resolve: the sandbox has no vault of that name.\n")
+        return None
+
+    def _log_connect(self, host: str, port: int, route: str) -> None:
+        self.log.add(
+            Entry(
+                number=self.log.next_number(),
+                time=self.world.clock.time(),
+                method="CONNECT",
+                url=f"{host}:{port}",
+                host=host,
+                content=b"",
+                content_type="",
+                status=502,
+                principal=None,
+                service=UNKNOWN if route == UNKNOWN else "key_vault_keys",
+                route=route,
+                write=False,
+                seconds=0,
+            )
+        )
+
+    # A request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        request = Request(scope)
+        try:
+            content = await _read(receive)
+        except Gone:
+            return
+        call = Call(self.world, request, content or b"")
+        if not call.host and scope["state"].get("tunnel_host"):
+            call.host = scope["state"]["tunnel_host"]
+        service = self.service(call.host)
+        if service is not None and service.name == "control":
+            response: Response | None = await self._handle(service, call)
+        else:
+            fault = self.faults.strike(request.method, call.host, _target(scope)) if self.faults.any() else None
+            response = await self._answer(service, call, fault, too_long=content is None)
+            self._log(service, call, response, fault, started)
+        if response is None:
+            await _drop(scope, receive)
+        else:
+            await response(scope, receive, send)
+
+    async def _answer(
+        self, service: Service | None, call: Call, fault: Fault | None, *, too_long: bool
+    ) -> Response | None:
+        """None for a connection that is to be dropped."""
+        delay = self.latency + (fault.delay if fault else 0)
+        if delay:
+            await asyncio.sleep(delay)
+        if fault and fault.drop == "before":
+            return None
+        if fault and fault.answer and not fault.handled:
+            return _ordered(fault)
+        if too_long:
+            return answer({"error": {"code": "RequestTooLarge", "message": "The request is too large."}}, 413)
+        response = _refused(service, call) or await self._handle_and_follow(service, call)
+        if fault and fault.drop == "after":
+            return None
+        return _ordered(fault) if fault and fault.answer else response
+
+    async def _handle_and_follow(self, service: Service | None, call: Call) -> Response:
+        assert service is not None
+        response = await self._handle(service, call)
+        if _wrote(service, call, response.status_code):
+            self._reassess(service, call)
+        return response
+
+    async def _handle(self, service: Service, call: Call) -> Response:
+        try:
+            return await service.handle(call)
+        except AzureError as error:
+            return answer(error.body, error.status, error.headers)
+        except BadJson as error:
+            return answer({"error": {"code": "BadRequest", "message": str(error)}}, 400)
+        except Exception:
+            logger.exception("%s %s%s", call.request.method, call.host, call.request.url.path)
+            message = "The sandbox failed; its own log tells where. This is a defect of the sandbox."
+            return answer({"error": {"code": "InternalServerError", "message": message}}, 500)
+
+    def _reassess(self, service: Service, call: Call) -> None:
+        """Batch goes by what it can do with its keys; vaults, keys, roles and identities all bear on that."""
+        path = call.request.url.path.lower()
+        if service is KEY_VAULT_KEYS:
+            self.world.batch.reassess(call.host.partition(".")[0])
+        elif "/providers/microsoft.keyvault/" in path:
+            self.world.batch.reassess(call.path.get("vault"))
+        elif "/providers/microsoft.batch/" not in path:
+            self.world.batch.reassess(None)
+
+    def _log(
+        self, service: Service | None, call: Call, response: Response | None, fault: Fault | None, started: float
+    ) -> None:
+        status = response.status_code if response else None
+        request = call.request
+        self.log.add(
+            Entry(
+                number=self.log.next_number(),
+                time=self.world.clock.time(),
+                method=request.method,
+                url=f"{request.scope['scheme']}://{call.host}{_target(request.scope)}",
+                host=call.host,
+                content=call.content,
+                content_type=request.headers.get("content-type", ""),
+                status=status,
+                principal=call.caller.object_id if call.caller else None,
+                service=service.name if service else UNKNOWN,
+                route=call.route.path if call.route else UNKNOWN,
+                write=service is not None and _wrote(service, call, 200 if status is None else status),
+                seconds=time.perf_counter() - started,
+                fault=fault.number if fault else None,
+            )
+        )
+
+
+def _wrote(service: Service, call: Call, status: int) -> bool:
+    return is_write(service.name, call.request.method, call.request.url.path, status, call.route is not None)
+
+
+def _target(scope: Scope) -> str:
+    query = scope["query_string"].decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
+def _refused(service: Service | None, call: Call) -> Response | None:
+    if service is None:
+        message = f"{call.host or 'A request without a host'} is not in the sandbox, and nothing is ever forwarded."
+        return answer({"error": {"code": "UnknownHost", "message": message}}, 502)
+    if service.scheme != call.request.scope["scheme"]:
+        message = f"{call.host} is asked over {service.scheme} only."
+        return answer({"error": {"code": "HttpsRequired", "message": message}}, 403)
+    return None
+
+
+def _ordered(fault: Fault) -> Response:
+    assert fault.answer is not None
+    body = fault.answer.body
+    if isinstance(body, str):
+        return Response(body, fault.answer.status, dict(fault.answer.headers))
+    return answer(body, fault.answer.status, fault.answer.headers)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The request's body; none if it is too long."""
+    parts: list[bytes] = []
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        length += len(message["body"])
+        if length <= BODY_LIMIT:
+            parts.append(message["body"])
+        if not message["more_body"]:
+            return b"".join(parts) if length <= BODY_LIMIT else None
+
+
+async def _drop(scope: Scope, receive: Receive) -> None:
+    transport: Any = scope["state"]["transport"]
+    transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A sandbox's world on disk, so that it can go on another day."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pickle
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .world import World
+
+FILE = "world.pickle"
+LOCK = "lock"
+# Of the shape of what is saved; a file of another one is refused.
+FORMAT = 1
+
+
+class StateProblem(Exception):
+    """The directory is in use, or what is in it can't be trusted or understood."""
+
+
+@dataclass
+class State:
+    world: World
+    # What a reset goes back to.
+    beginning: bytes
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One sandbox at a time works with a state directory."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (directory / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StateProblem(f"{directory} is in use by another sandbox") from error
+        yield
+
+
+def load(directory: Path) -> State | None:
+    path = directory / FILE
+    if not path.exists():
+        return None
+    # A pickle can hold code, so nobody else may have been able to write it.
+    facts = path.stat()
+    if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StateProblem(f"{path} is not yours alone; it is not read")
+    try:
+        saved = pickle.loads(path.read_bytes())
+        if saved["format"] != FORMAT:
+            raise StateProblem(f"{path} was saved by another version of azure-sandbox; remove it to begin anew")
+        return State(saved["world"], saved["beginning"])
+    except (pickle.UnpicklingError, AttributeError, EOFError, ImportError, KeyError, TypeError) as error:
+        raise StateProblem(f"{path} can't be read ({error}); remove it to begin anew") from error
+
+
+def save(directory: Path, state: State) -> None:
+    """The file is the old one or the new one, never half of one."""
+    content = pickle.dumps({"format": FORMAT, "world": state.world, "beginning": state.beginning})
+    # mkstemp makes it mode 0600.
+    descriptor, name = tempfile.mkstemp(prefix=f".{FILE}.", dir=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, directory / FILE)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,37 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A running sandbox, and the environment that points the SDKs at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from sandbox_client import Control, Sandbox, plain_environment, started
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[Sandbox]:
+    sandbox = started()
+    yield sandbox
+    sandbox.process.terminate()
+    assert sandbox.process.wait(20) == 0
+
+
+@pytest.fixture
+def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """As it is in the beginning, with the environment that points the SDKs at it."""
+    running_sandbox.control.reset()
+    for name in set(os.environ) - set(plain_environment()):
+        monkeypatch.delenv(name)
+    for name, value in running_sandbox.environment.items():
+        monkeypatch.setenv(name, value)
+    return running_sandbox
+
+
+@pytest.fixture
+def control(sandbox: Sandbox) -> Control:
+    return sandbox.control
