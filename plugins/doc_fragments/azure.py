@@ -1,0 +1,82 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Fragments of documentation that every module shares."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    # The options are those of module_utils/_arguments.py; tests/unit/test_documentation.py ties the two.
+    DOCUMENTATION = r"""
+options:
+  subscription_id:
+    description:
+      - Id of the subscription.
+      - Environment variable E(AZURE_SUBSCRIPTION_ID).
+    type: str
+  tenant:
+    description:
+      - Id or domain of the tenant to sign in to.
+      - Environment variables E(AZURE_TENANT) and E(AZURE_TENANT_ID).
+    type: str
+  client_id:
+    description:
+      - Application (client) id to sign in with; with O(auth_source=msi) that of a user-assigned identity.
+      - Environment variable E(AZURE_CLIENT_ID).
+    type: str
+  secret:
+    description:
+      - Secret of the application.
+      - Environment variables E(AZURE_SECRET) and E(AZURE_CLIENT_SECRET).
+    type: str
+  x509_certificate_path:
+    description:
+      - Path of a PEM file with the application's certificate and private key, used in place of O(secret).
+      - Environment variable E(AZURE_CERTIFICATE_PATH).
+    type: path
+  auth_source:
+    description:
+      - Where the credentials come from.
+      - V(auto) takes a credential file if O(profile) is set, else O(client_id) with O(secret) or
+        O(x509_certificate_path), else the section C(default) of the credential file if there is such a file, else the
+        session of the Azure CLI.
+      - V(env) are the options above and their environment variables.
+      - V(credential_file) is C(~/.azure/credentials), an INI file with a section for each profile.
+      - V(msi) is the managed identity of the machine.
+      - V(workload_identity) is a federated token, as E(AZURE_FEDERATED_TOKEN_FILE) names it.
+      - Environment variable E(ANSIBLE_AZURE_AUTH_SOURCE).
+    type: str
+    default: auto
+    choices: [auto, env, cli, credential_file, msi, workload_identity]
+  profile:
+    description:
+      - Section of the credential file.
+      - Environment variable E(AZURE_PROFILE).
+    type: str
+  cloud_environment:
+    description:
+      - The cloud, V(AzureCloud), V(AzureUSGovernment) or V(AzureChinaCloud).
+      - Environment variable E(AZURE_CLOUD_ENVIRONMENT).
+    type: str
+    default: AzureCloud
+  wait_timeout:
+    description:
+      - How long to wait for a change to be finished and confirmed, in seconds.
+      - Azure may take ten minutes until an account answers on a key to which access was just granted.
+    type: int
+    default: 600
+requirements:
+  - Python 3.10 or newer
+  - azure-identity >= 1.19.0
+  - azure-mgmt-batch >= 17.3.0
+  - azure-mgmt-keyvault >= 10.3.1
+  - azure-keyvault-keys >= 4.10.0
+  - azure-mgmt-authorization >= 4.0.0
+  - azure-mgmt-msi >= 7.0.0
+notes:
+  - Where the connection is C(local), the task runs inside Ansible's own process, which spares it the start of a Python
+    interpreter. Set the variable C(cmk_in_process) to V(false) to have it run as an ordinary module.
+  - A failure has a stable RV(ignore:code) beside its message; C(docs/errors.md) lists them.
+"""

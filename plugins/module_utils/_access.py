@@ -1,0 +1,206 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may use a vault's keys for customer-managed encryption: get, wrapKey and unwrapKey, by policy or by role.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import _usage, _vault
+from ._errors import InvalidOption
+from ._ids import UserAssignedId, check_guid, check_key_name, check_vault_name, parse_user_assigned_id, within
+from ._plan import Plan, Step
+
+# Permission of an access policy -> data action of a role, for the three that Batch needs.
+NEEDED = {
+    "get": "Microsoft.KeyVault/vaults/keys/read",
+    "wrapKey": "Microsoft.KeyVault/vaults/keys/wrap/action",
+    "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
+}
+_ALL = (
+    *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "purge", "encrypt"),
+    *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),
+    *("getrotationpolicy", "setrotationpolicy"),
+)
+ROLE = "Key Vault Crypto Service Encryption User"
+ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
+# Makes an assignment's name a function of what it grants, so that a run which was stopped finds its own again.
+_NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    vault: str
+    present: bool
+    principal_id: str | None
+    identity_id: UserAssignedId | None
+    key_name: str | None
+    force: bool
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    principal, identity, key_name = params["principal_id"], params["identity_id"], params["key_name"]
+    if (principal is None) == (identity is None):
+        raise InvalidOption("principal_id", principal, "one of principal_id and identity_id is needed.", "Set one.")
+    return Goal(
+        group=params["resource_group"],
+        vault=check_vault_name(params["vault_name"], "vault_name"),
+        present=params["state"] == "present",
+        principal_id=check_guid(principal, "principal_id") if principal else None,
+        identity_id=parse_user_assigned_id(identity, "identity_id") if identity else None,
+        key_name=check_key_name(key_name, "key_name") if key_name else None,
+        force=params["force"],
+    )
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    vault = _vault.required(observed["vault"], goal.group, goal.vault)
+    by_role = _vault.authorization_of(vault) == _vault.RBAC
+    scope = scope_of(vault, goal.key_name if by_role else None)
+    principal = observed["principal_id"]
+    if by_role:
+        steps, granted_after = _role_steps(goal, observed, scope, principal)
+    else:
+        steps, granted_after = _policy_steps(goal, vault, principal)
+    before = describe(goal, observed)
+    warnings: tuple[str, ...] = ()
+    if steps and not goal.present:
+        visible = observed["visible"]
+        users = _usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
+        warnings = _usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
+    return Plan(goal, before, {**before, "granted": granted_after}, steps, warnings)
+
+
+def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's return value."""
+    vault, principal = observed["vault"], observed["principal_id"]
+    by_role = _vault.authorization_of(vault) == _vault.RBAC
+    return {
+        "vault_id": vault["id"],
+        "authorization": _vault.authorization_of(vault),
+        "principal_id": principal,
+        "scope": scope_of(vault, goal.key_name if by_role else None),
+        "granted": sorted(granted(vault, principal, goal.key_name, observed["assignments"], observed["definitions"])),
+    }
+
+
+def granted(
+    vault: Mapping[str, Any],
+    principal: str,
+    key_name: str | None,
+    assignments: Iterable[Mapping[str, Any]],
+    definitions: Mapping[str, Mapping[str, Any]],
+) -> set[str]:
+    """Which of the needed permissions the principal has, in the vault's own mode of authorization."""
+    if _vault.authorization_of(vault) == _vault.ACCESS_POLICY:
+        return _needed_among(_key_permissions(_policy_of(vault, principal)))
+    scope = scope_of(vault, key_name)
+    reaching = [a["properties"] for a in assignments if within(a["properties"]["scope"], scope)]
+    roles = [definitions[role_guid(properties["roleDefinitionId"])] for properties in reaching]
+    return {name for name, action in NEEDED.items() if any(_allows(role, action) for role in roles)}
+
+
+def scope_of(vault: Mapping[str, Any], key_name: str | None) -> str:
+    return f"{vault['id']}/keys/{key_name}" if key_name else str(vault["id"])
+
+
+def role_guid(role_definition_id: str) -> str:
+    """Azure gives a role's id with or without a subscription before it; the guid alone is stable."""
+    return role_definition_id.rsplit("/", 1)[-1].lower()
+
+
+def _needed_among(permissions: Iterable[str]) -> set[str]:
+    lower = {permission.lower() for permission in permissions}
+    return {name for name in NEEDED if name.lower() in lower or "all" in lower}
+
+
+def _policy_of(vault: Mapping[str, Any], principal: str) -> Mapping[str, Any]:
+    """The principal's own entry; one with an applicationId is for that application acting on its behalf."""
+    entries = vault["properties"].get("accessPolicies", [])
+    own = (e for e in entries if e["objectId"].lower() == principal.lower() and not e.get("applicationId"))
+    return next(own, {})
+
+
+def _key_permissions(policy: Mapping[str, Any]) -> list[str]:
+    return list(policy.get("permissions", {}).get("keys") or [])
+
+
+def _spelt_out(permissions: list[str]) -> list[str]:
+    """With `all` replaced by what it stands for, so that a part of it can be taken away."""
+    return list(_ALL) if "all" in {permission.lower() for permission in permissions} else permissions
+
+
+def _policy_steps(goal: Goal, vault: Mapping[str, Any], principal: str) -> tuple[tuple[Step, ...], list[str]]:
+    policy = _policy_of(vault, principal)
+    has = _key_permissions(policy)
+    if goal.present:
+        missing = set(NEEDED) - _needed_among(has)
+        if not missing:
+            return (), sorted(NEEDED)
+        # The whole entry, so that it comes out the same whether Azure merges an added entry or replaces it.
+        return (_policy_step("add", goal, vault, principal, policy, [*has, *sorted(missing)]),), sorted(NEEDED)
+    if not _needed_among(has):
+        return (), []
+    kept = [permission for permission in _spelt_out(has) if not _needed_among([permission])]
+    others = any(policy["permissions"].get(kind) for kind in ("secrets", "certificates", "storage"))
+    if kept or others:
+        return (_policy_step("replace", goal, vault, principal, policy, kept),), []
+    return (_policy_step("remove", goal, vault, principal, policy, has),), []
+
+
+def _policy_step(
+    operation: str,
+    goal: Goal,
+    vault: Mapping[str, Any],
+    principal: str,
+    policy: Mapping[str, Any],
+    keys: list[str],
+) -> Step:
+    entry = {
+        "tenantId": vault["properties"]["tenantId"],
+        "objectId": principal,
+        "permissions": {**policy.get("permissions", {}), "keys": keys},
+    }
+    return Step("set_policy", {"group": goal.group, "vault": goal.vault, "operation": operation, "entry": entry})
+
+
+def _role_steps(
+    goal: Goal, observed: Mapping[str, Any], scope: str, principal: str
+) -> tuple[tuple[Step, ...], list[str]]:
+    assignments, definitions = observed["assignments"], observed["definitions"]
+    if goal.present:
+        has = granted(observed["vault"], principal, goal.key_name, assignments, definitions)
+        if has == set(NEEDED):
+            return (), sorted(NEEDED)
+        name = str(uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower()))
+        arguments = {"scope": scope, "name": name, "role": ROLE_ID, "principal": principal}
+        return (Step("assign", arguments),), sorted(NEEDED)
+    own = [a for a in assignments if _is_own(a["properties"], scope)]
+    left = [a for a in assignments if not _is_own(a["properties"], scope)]
+    steps = tuple(Step("unassign", {"assignment_id": a["id"]}) for a in own)
+    return steps, sorted(granted(observed["vault"], principal, goal.key_name, left, definitions))
+
+
+def _is_own(properties: Mapping[str, Any], scope: str) -> bool:
+    at_scope = properties["scope"].rstrip("/").casefold() == scope.casefold()
+    return at_scope and role_guid(properties["roleDefinitionId"]) == ROLE_ID
+
+
+def _allows(role: Mapping[str, Any], action: str) -> bool:
+    def matches(patterns: Iterable[str]) -> bool:
+        return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
+
+    return any(
+        matches(permission.get("dataActions", [])) and not matches(permission.get("notDataActions", []))
+        for permission in role.get("permissions", [])
+    )

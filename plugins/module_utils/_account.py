@@ -1,0 +1,223 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts: that one exists with the identity that customer-managed keys need.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import _preflight
+from ._errors import InvalidOption, NotFound, Refused
+from ._ids import (
+    KeyIdentifier,
+    UserAssignedId,
+    check_account_name,
+    parse_key_identifier,
+    parse_user_assigned_id,
+    same_id,
+)
+from ._plan import Plan, Step
+from ._usage import key_of
+
+SYSTEM_ASSIGNED = "system_assigned"
+USER_ASSIGNED = "user_assigned"
+_TYPES = {SYSTEM_ASSIGNED: "SystemAssigned", USER_ASSIGNED: "UserAssigned"}
+_OPTIONS = {azure: option for option, azure in _TYPES.items()} | {"None": "none"}
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    name: str
+    present: bool
+    location: str | None
+    identity_id: UserAssignedId | None
+    # The key that an account which is yet to be made begins its life on.
+    key: KeyIdentifier | None
+    vault_group: str | None
+    adopt_existing: bool
+    force: bool
+
+    @property
+    def identity_type(self) -> str:
+        return USER_ASSIGNED if self.identity_id else SYSTEM_ASSIGNED
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    identity_id, key = params["identity_id"], params["key_identifier"]
+    if key and not identity_id:
+        raise InvalidOption(
+            "key_identifier",
+            key,
+            "an account can be created with its key only when it has a user-assigned identity, because a "
+            "system-assigned one exists, and can be granted access, only once the account does.",
+            "Set identity_id, or leave out key_identifier and use azbatch.cmk.batch_encryption afterwards.",
+        )
+    return Goal(
+        group=params["resource_group"],
+        name=check_account_name(params["name"], "name"),
+        present=params["state"] == "present",
+        location=params["location"],
+        identity_id=parse_user_assigned_id(identity_id, "identity_id") if identity_id else None,
+        key=parse_key_identifier(key, "key_identifier") if key else None,
+        vault_group=params["vault_resource_group"],
+        adopt_existing=params["adopt_existing"],
+        force=params["force"],
+    )
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    account = observed["account"]
+    before = describe(account)
+    if not goal.present:
+        return Plan(goal, before, describe(None), (_step("delete", goal),) if account else ())
+    if account is None:
+        return _birth(goal, observed, before)
+    if _has_identity(goal, account):
+        return Plan(goal, before, before, warnings=_unheeded_key(goal, account))
+    _refuse_unwanted_adoption(goal, account)
+    # Whether a PATCH adds to the user-assigned identities or replaces them is not known for Batch: send them all.
+    identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
+    after = {**before, "identity": describe_identity(identity)}
+    return Plan(goal, before, after, (_step("update", goal, body={"identity": identity}),))
+
+
+def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The module's return value."""
+    if account is None:
+        return {"exists": False}
+    key = key_of(account)
+    return {
+        "exists": True,
+        "id": account["id"],
+        "name": account["name"],
+        "location": account["location"],
+        "identity": describe_identity(account.get("identity", {})),
+        "key_source": "microsoft_keyvault" if key else "microsoft_batch",
+        "key_identifier": str(key) if key else None,
+        "tags": account.get("tags", {}),
+    }
+
+
+def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    assigned = identity.get("userAssignedIdentities", {})
+    return {
+        "type": _OPTIONS.get(identity.get("type", "None"), identity.get("type")),
+        "principal_id": identity.get("principalId"),
+        "tenant_id": identity.get("tenantId"),
+        "user_assigned_identities": {
+            name: {"principal_id": value.get("principalId"), "client_id": value.get("clientId")}
+            for name, value in assigned.items()
+        },
+    }
+
+
+def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    location = goal.location or observed["group"]["location"]
+    body: dict[str, Any] = {"location": location, "identity": _identity_body(goal)}
+    after = {
+        **describe(None),
+        "exists": True,
+        "name": goal.name,
+        "location": location,
+        "identity": describe_identity(body["identity"]),
+        "key_source": "microsoft_keyvault" if goal.key else "microsoft_batch",
+        "key_identifier": str(goal.key) if goal.key else None,
+    }
+    if goal.key is None:
+        return Plan(goal, before, after, (_step("create", goal, body=body),))
+    checks = _preflight.require(observed["evidence"])
+    body["properties"] = {"encryption": encryption_body(goal.key)}
+    return Plan(
+        goal,
+        before,
+        after,
+        (_step("create", goal, body=body),),
+        warnings=_preflight.warnings(checks),
+        report={"preflight": _preflight.describe(checks)},
+    )
+
+
+def encryption_body(key: KeyIdentifier | None) -> dict[str, Any]:
+    if key is None:
+        return {"keySource": "Microsoft.Batch"}
+    return {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": str(key)}}
+
+
+def _has_identity(goal: Goal, account: Mapping[str, Any]) -> bool:
+    identity = account.get("identity", {})
+    if identity.get("type") != _TYPES[goal.identity_type]:
+        return False
+    wanted = str(goal.identity_id) if goal.identity_id else None
+    return wanted is None or any(same_id(wanted, name) for name in identity.get("userAssignedIdentities", {}))
+
+
+def _refuse_unwanted_adoption(goal: Goal, account: Mapping[str, Any]) -> None:
+    identity = describe_identity(account.get("identity", {}))
+    if identity["type"] == "none" and not goal.adopt_existing:
+        raise Refused(
+            f"The Batch account {goal.name} exists and has no identity. Azure's guide says that customer-managed keys "
+            "are for accounts that were created with an identity. Create another account, or set "
+            "adopt_existing: true to give this one an identity.",
+            code="account_without_identity",
+            option="adopt_existing",
+            remedy="Create another account, or set adopt_existing: true.",
+        )
+    if key_of(account) and not goal.force:
+        raise Refused(
+            f"The Batch account {goal.name} reaches its key {key_of(account)} with its {identity['type']} identity; "
+            "with another identity it may lose that key. Take the account back to Microsoft-managed keys first, or "
+            "set force: true.",
+            code="identity_in_use",
+            accounts=[account["id"]],
+            option="force",
+            remedy="Take the account back to Microsoft-managed keys first, or set force: true.",
+        )
+    if identity["type"] != "none" and not goal.adopt_existing:
+        raise Refused(
+            f"The Batch account {goal.name} exists with a {identity['type']} identity, not the one asked for. "
+            "Set identity_id to the one it has, or set adopt_existing: true to change it.",
+            code="identity_differs",
+            option="identity_id",
+            remedy="Set identity_id to the one the account has, or set adopt_existing: true.",
+        )
+
+
+def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+    if goal.key is None or goal.key.same(key_of(account)):
+        return ()
+    return (
+        f"The Batch account {goal.name} exists already; key_identifier is only for its creation. "
+        "Use azbatch.cmk.batch_encryption to change the key.",
+    )
+
+
+def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> dict[str, Any]:
+    if goal.identity_id is None:
+        return {"type": "SystemAssigned"}
+    return {"type": "UserAssigned", "userAssignedIdentities": {name: {} for name in (*kept, str(goal.identity_id))}}
+
+
+def _step(action: str, goal: Goal, **arguments: Any) -> Step:
+    return Step(action, {"group": goal.group, "name": goal.name, **arguments})
+
+
+def required(account: Mapping[str, Any] | None, group: str, name: str) -> Mapping[str, Any]:
+    """The account's document, or the error that there is none."""
+    if account is None:
+        raise NotFound(
+            f"There is no Batch account {name} in the resource group {group}. Create it with "
+            "azbatch.cmk.batch_account_identity, or correct account_name, resource_group or subscription_id.",
+            code="account_not_found",
+            option="account_name",
+            value=name,
+            remedy="Create the account, or correct account_name, resource_group or subscription_id.",
+        )
+    return account

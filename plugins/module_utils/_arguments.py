@@ -1,0 +1,35 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options that every module has. Their documentation is the doc fragment azbatch.cmk.azure; a test ties the two.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import env_fallback
+
+
+def _option(*environment: str, **spec: Any) -> dict[str, Any]:
+    return {"type": "str", "fallback": (env_fallback, list(environment)), **spec}
+
+
+CONNECTION: dict[str, dict[str, Any]] = {
+    "subscription_id": _option("AZURE_SUBSCRIPTION_ID"),
+    "tenant": _option("AZURE_TENANT", "AZURE_TENANT_ID"),
+    "client_id": _option("AZURE_CLIENT_ID"),
+    "secret": _option("AZURE_SECRET", "AZURE_CLIENT_SECRET", no_log=True),
+    "x509_certificate_path": _option("AZURE_CERTIFICATE_PATH", type="path"),
+    "auth_source": _option(
+        "ANSIBLE_AZURE_AUTH_SOURCE",
+        default="auto",
+        choices=["auto", "env", "cli", "credential_file", "msi", "workload_identity"],
+    ),
+    "profile": _option("AZURE_PROFILE"),
+    "cloud_environment": _option("AZURE_CLOUD_ENVIRONMENT", default="AzureCloud"),
+    "wait_timeout": {"type": "int", "default": 600},
+}

@@ -1,0 +1,169 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who the caller is: credentials from the options' sources, and tokens shared by all tasks of a run.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .._errors import InvalidOption
+from . import _sdk
+from ._environments import Environment
+
+# azure-core asks for a new token when fewer seconds than this are left; so does the cache.
+_SPARE = 300
+_FILE = Path("~/.azure/credentials")
+_FROM_FILE = ("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "cloud_environment")
+
+
+def completed(connection: Mapping[str, Any]) -> dict[str, Any]:
+    """The connection options, with a credential file's values where that is the source."""
+    options = dict(connection)
+    if options["auth_source"] == "auto":
+        options["auth_source"] = _automatic(options)
+    if options["auth_source"] == "credential_file":
+        options.update(_from_file(options["profile"] or "default"))
+    return options
+
+
+def credential(options: Mapping[str, Any], environment: Environment) -> Any:
+    identity = _sdk.load("azure-identity")
+    source = options["auth_source"]
+    if source == "cli":
+        return identity.AzureCliCredential(tenant_id=options["tenant"] or "")
+    if source == "msi":
+        return identity.ManagedIdentityCredential(**_given(client_id=options["client_id"]))
+    authority = {"authority": environment.authority, "additionally_allowed_tenants": ["*"]}
+    if source == "workload_identity":
+        given = _given(tenant_id=options["tenant"], client_id=options["client_id"])
+        return identity.WorkloadIdentityCredential(**given, **authority)
+    _require(options, "tenant", "client_id")
+    if options["x509_certificate_path"]:
+        return _certificate(identity, options, authority)
+    _require(options, "secret")
+    return identity.ClientSecretCredential(options["tenant"], options["client_id"], options["secret"], **authority)
+
+
+class SharedTokens:
+    """A credential that keeps its tokens in files, so that the tasks of a run ask for one token per audience.
+
+    `folder` is the run's own temporary directory (mode 0700, removed when the run ends); without one, tokens are kept
+    in memory. A token has a file of its own, mode 0600, named by a hash of the caller and the scope.
+    """
+
+    def __init__(self, inner: Any, caller: str, folder: str | None) -> None:
+        self._inner = inner
+        self._caller = caller
+        self._folder = Path(folder) if folder else None
+        self._kept: dict[str, dict[str, Any]] = {}
+
+    def get_token(self, *scopes: str, **kwargs: Any) -> Any:
+        info = self.get_token_info(*scopes, options=kwargs)
+        return _sdk.load("azure-core").credentials.AccessToken(info.token, info.expires_on)
+
+    def get_token_info(self, *scopes: str, options: Any = None) -> Any:
+        options = options or {}
+        tokens = _sdk.load("azure-core").credentials
+        name = hashlib.sha256(" ".join([self._caller, *scopes]).encode()).hexdigest()
+        with self._locked(name):
+            # A claims challenge says that the token we have is not good enough.
+            kept = None if options.get("claims") else self._read(name)
+            if kept is None:
+                token = self._inner.get_token(*scopes, **options)
+                kept = {"token": token.token, "expires_on": token.expires_on}
+                self._write(name, kept)
+        return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """One of fifty forks asks; the others wait for its answer."""
+        if self._folder is None:
+            yield
+            return
+        with open(self._folder / f"{name}.lock", "w", opener=_private) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        kept = self._kept.get(name)
+        if kept is None and self._folder is not None:
+            with contextlib.suppress(FileNotFoundError):
+                kept = json.loads((self._folder / f"{name}.json").read_text())
+        return kept if kept and kept["expires_on"] - time.time() > _SPARE else None
+
+    def _write(self, name: str, kept: dict[str, Any]) -> None:
+        self._kept[name] = kept
+        if self._folder is not None:
+            with open(self._folder / f"{name}.json", "w", opener=_private) as file:
+                json.dump(kept, file)
+
+
+def claims(token: str) -> dict[str, Any]:
+    """What a token says of its bearer. Not verified: the services do that."""
+    payload = token.split(".")[1]
+    read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return read
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _automatic(options: Mapping[str, Any]) -> str:
+    """In the order of azure.azcollection: options and environment, the credential file, the Azure CLI's session."""
+    if options["profile"]:
+        return "credential_file"
+    if options["secret"] or options["x509_certificate_path"] or options["client_id"]:
+        return "env"
+    return "credential_file" if _FILE.expanduser().exists() else "cli"
+
+
+def _from_file(profile: str) -> dict[str, Any]:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(_FILE.expanduser())
+    if not parser.has_section(profile):
+        raise InvalidOption(
+            "profile", profile, f"{_FILE} has no such section.", "Add it, or name another.", code="profile_not_found"
+        )
+    return {name: value for name, value in parser.items(profile) if name in _FROM_FILE}
+
+
+def _certificate(identity: Any, options: Mapping[str, Any], authority: Mapping[str, Any]) -> Any:
+    path = Path(options["x509_certificate_path"])
+    if not path.is_file():
+        raise InvalidOption(
+            "x509_certificate_path", str(path), "there is no such file.", "Correct it.", code="certificate_not_found"
+        )
+    return identity.CertificateCredential(options["tenant"], options["client_id"], str(path), **authority)
+
+
+def _require(options: Mapping[str, Any], *names: str) -> None:
+    missing = [name for name in names if not options[name]]
+    if missing:
+        raise InvalidOption(
+            missing[0],
+            None,
+            f"signing in as an application needs {' and '.join(missing)}.",
+            f"Set {' and '.join(missing)} (environment: {', '.join('AZURE_' + name.upper() for name in missing)}), "
+            "or choose another auth_source.",
+            code="credentials_missing",
+        )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

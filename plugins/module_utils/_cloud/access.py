@@ -1,0 +1,73 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may use a vault's keys: access policies and role assignments.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import _sdk
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+
+
+class Access:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        vault = self._cloud.vaults.get(goal.group, goal.vault)
+        principal = goal.principal_id or self._cloud.identities.get(goal.identity_id)["properties"]["principalId"]
+        observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
+        if vault is not None and vault["properties"].get("enableRbacAuthorization"):
+            scope = f"{vault['id']}/keys/{goal.key_name}" if goal.key_name else vault["id"]
+            observed["assignments"] = self.assignments(scope, principal)
+            observed["definitions"] = self.definitions(observed["assignments"])
+        if not goal.present:
+            observed["visible"] = self._cloud.accounts.visible()
+        return observed
+
+    def assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
+        """The role assignments of a principal, its groups' among them, that reach the scope."""
+        with _sdk.translated(f"list the role assignments of {principal} on {scope}"):
+            return _sdk.documents(
+                self._client().role_assignments.list_for_scope, scope, filter=f"atScope() and assignedTo('{principal}')"
+            )
+
+    def definitions(self, assignments: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The roles that are assigned, by the guid of each."""
+        ids = {assignment["properties"]["roleDefinitionId"] for assignment in assignments}
+        with _sdk.translated("read the definitions of the assigned roles"):
+            roles = [_sdk.document(self._client().role_definitions.get_by_id, role_id) for role_id in sorted(ids)]
+        return {role["name"].lower(): role["properties"] for role in roles}
+
+    def assign(self, scope: str, name: str, role: str, principal: str) -> None:
+        subscription = scope.split("/")[2]
+        body = {
+            "properties": {
+                "roleDefinitionId": f"/subscriptions/{subscription}/providers/Microsoft.Authorization"
+                f"/roleDefinitions/{role}",
+                "principalId": principal,
+                # Spares Azure the look-up of a principal that is too new to be found everywhere.
+                "principalType": "ServicePrincipal",
+            }
+        }
+        with _sdk.translated(f"assign a role to {principal} on {scope}"):
+            self._client().role_assignments.create(scope, name, _sdk.content(body))
+
+    def unassign(self, assignment_id: str) -> None:
+        with _sdk.translated(f"delete the role assignment {assignment_id}"):
+            self._client().role_assignments.delete_by_id(assignment_id)
+
+    def set_policy(self, group: str, vault: str, operation: str, entry: Mapping[str, Any]) -> None:
+        self._cloud.vaults.set_policy(group, vault, operation, entry)
+
+    def _client(self) -> Any:
+        return self._cloud.client("azure-mgmt-authorization", "AuthorizationManagementClient", api_version="2022-04-01")

@@ -1,0 +1,85 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._errors import CmkError, Denied, Rejected
+from . import _sdk
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+
+
+class Accounts:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        account = self.get(goal.group, goal.name)
+        observed: dict[str, Any] = {"account": account}
+        if account is None and goal.present:
+            if goal.location is None:
+                observed["group"] = self._cloud.resources.group(goal.group)
+            if goal.key is not None:
+                identity = self._cloud.identities.get(goal.identity_id)["properties"]
+                principals = (identity["principalId"],)
+                observed["evidence"] = self._cloud.evidence.gather(
+                    goal.key, goal.vault_group, principals, identity["tenantId"]
+                )
+        return observed
+
+    def get(self, group: str, name: str) -> dict[str, Any] | None:
+        with _sdk.translated(f"read the Batch account {name}"):
+            return _sdk.document_or_none(self._client().batch_account.get, group, name)
+
+    def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        what = f"create the Batch account {name}"
+        with _sdk.translated(what):
+            poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
+            _sdk.finish(poller, self._cloud.wait_timeout, what)
+
+    def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        with _sdk.translated(f"change the Batch account {name}"):
+            self._client().batch_account.update(group, name, _sdk.content(body))
+
+    def delete(self, group: str, name: str) -> None:
+        what = f"delete the Batch account {name}"
+        with _sdk.translated(what):
+            _sdk.finish(self._client().batch_account.begin_delete(group, name), self._cloud.wait_timeout, what)
+
+    def silence(self, group: str, name: str) -> CmkError | None:
+        """Why the account does not answer; none if it does, or if the caller may not ask.
+
+        Reading the account itself proves nothing, for that works without its key too. Listing its pools needs no
+        more than the permission to read.
+        """
+        try:
+            with _sdk.translated(f"list the pools of the Batch account {name}"):
+                next(self._client().pool.list_by_batch_account(group, name).by_page(), None)
+        except (Denied, Rejected) as error:
+            return None if error.facts["azure"]["code"] == "AuthorizationFailed" else error
+        return None
+
+    def visible(self) -> dict[str, list[Any]]:
+        """The Batch accounts of all subscriptions that the caller sees, and where it may not look."""
+        accounts: list[Any] = []
+        unseen: list[str] = []
+        for subscription in self._cloud.resources.subscription_ids():
+            try:
+                with _sdk.translated(f"list the Batch accounts of the subscription {subscription}"):
+                    accounts += _sdk.documents(self._client(subscription).batch_account.list)
+            except Denied:
+                unseen.append(f"/subscriptions/{subscription}")
+        return {"accounts": accounts, "unseen": unseen}
+
+    def _client(self, subscription_id: str | None = None) -> Any:
+        return self._cloud.client("azure-mgmt-batch", "BatchManagementClient", subscription_id)

@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What preflight wants to know of a key and of those who are to use it.
+
+What the caller may not read, or what does not answer, stands in the evidence as the error that says why.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._errors import CmkError, Denied, NotFound, Unavailable
+from .._ids import KeyIdentifier
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+
+
+class Evidence:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def gather(
+        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
+    ) -> dict[str, Any]:
+        vault = _or_reason(lambda: self._cloud.vaults.find(key.vault, vault_group))
+        bundle = _or_reason(lambda: self._cloud.keys.bundle(key))
+        by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
+        roles = _or_reason(lambda: self._roles(vault["id"], key.name, principals)) if by_role else ({}, {})
+        assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
+        return {
+            "key": key,
+            "principals": principals,
+            "tenant_id": tenant_id,
+            "vault": vault,
+            "bundle": bundle,
+            "assignments": roles if isinstance(roles, CmkError) else assignments,
+            "definitions": definitions,
+            "now": self._cloud.keys.now,
+        }
+
+    def _roles(self, vault_id: str, key_name: str, principals: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        scope = f"{vault_id}/keys/{key_name}"
+        assignments = {principal: self._cloud.access.assignments(scope, principal) for principal in principals}
+        everyone = [assignment for of_one in assignments.values() for assignment in of_one]
+        return assignments, self._cloud.access.definitions(everyone)
+
+
+def _or_reason(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (Denied, NotFound, Unavailable) as reason:
+        return reason

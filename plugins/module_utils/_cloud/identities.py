@@ -1,0 +1,38 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""User-assigned managed identities.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._errors import NotFound
+from .._ids import UserAssignedId
+from . import _sdk
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+
+
+class Identities:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def get(self, identity_id: UserAssignedId) -> dict[str, Any]:
+        client = self._cloud.client("azure-mgmt-msi", "ManagedServiceIdentityClient", identity_id.subscription)
+        with _sdk.translated(f"read the user-assigned identity {identity_id.name}"):
+            identity = _sdk.document_or_none(client.user_assigned_identities.get, identity_id.group, identity_id.name)
+        if identity is None:
+            raise NotFound(
+                f"There is no user-assigned identity {identity_id}. Create it, or correct identity_id.",
+                code="identity_not_found",
+                option="identity_id",
+                value=str(identity_id),
+                remedy="Create the identity, or correct identity_id.",
+            )
+        return identity

@@ -1,0 +1,150 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys in vaults: Key Vault's data plane.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from .._errors import Denied, TimedOut, Unavailable
+from .._ids import KeyIdentifier
+from . import _sdk
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+
+
+class Keys:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._clients: dict[str, Any] = {}
+        # By Key Vault's clock, since a key's times are; until it has answered, by ours.
+        self.now = time.time()
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        url = self._url(goal.vault)
+        key = self._read(url, goal.name, "")
+        deleted = self._deleted(url, goal.name) if key is None else None
+        return {
+            "key": key,
+            "versions": self._versions(url, goal.name) if key else [],
+            "policy": self._policy(url, goal.name) if key and goal.rotation_policy is not None else None,
+            "deleted": deleted,
+            "visible": self._cloud.accounts.visible() if key and goal.guarded else None,
+            "now": self.now,
+        }
+
+    def bundle(self, key: KeyIdentifier) -> dict[str, Any] | None:
+        """The key version, or the newest one where the identifier has none."""
+        try:
+            return self._read(key.vault_url, key.name, key.version or "")
+        except Unavailable as error:
+            # A vault that is gone has no host any more.
+            error.code = "vault_unreachable" if error.code == "unreachable" else error.code
+            raise
+
+    def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
+        """A key, or a new version of it."""
+        attributes = body["attributes"]
+        with _sdk.translated(f"create a version of the key {name} in {vault}"):
+            self._client(self._url(vault)).create_key(
+                name,
+                body["kty"],
+                size=body["key_size"],
+                key_operations=body["key_ops"],
+                enabled=attributes["enabled"],
+                expires_on=_date(attributes.get("exp")),
+                tags=body.get("tags"),
+            )
+
+    def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
+        attributes = body.get("attributes", {})
+        with _sdk.translated(f"change the key {name} in {vault}"):
+            self._client(self._url(vault)).update_key_properties(
+                name,
+                version,
+                key_operations=body.get("key_ops"),
+                enabled=attributes.get("enabled"),
+                expires_on=_date(attributes.get("exp")),
+            )
+
+    def set_rotation_policy(self, vault: str, name: str, policy: Mapping[str, Any]) -> None:
+        sdk = _sdk.load("azure-keyvault-keys")
+        actions = [
+            sdk.KeyRotationLifetimeAction(
+                action["action"]["type"],
+                time_after_create=action["trigger"].get("timeAfterCreate"),
+                time_before_expiry=action["trigger"].get("timeBeforeExpiry"),
+            )
+            for action in policy["lifetimeActions"]
+        ]
+        model = sdk.KeyRotationPolicy(lifetime_actions=actions, expires_in=policy["attributes"].get("expiryTime"))
+        with _sdk.translated(f"set the rotation policy of the key {name} in {vault}"):
+            self._client(self._url(vault)).update_key_rotation_policy(name, model)
+
+    def delete(self, vault: str, name: str) -> None:
+        with _sdk.translated(f"delete the key {name} in {vault}"):
+            self._finish(self._client(self._url(vault)).begin_delete_key(name, _polling_interval=1), "deletion", name)
+
+    def recover(self, vault: str, name: str) -> None:
+        with _sdk.translated(f"recover the key {name} in {vault}"):
+            poller = self._client(self._url(vault)).begin_recover_deleted_key(name, _polling_interval=1)
+            self._finish(poller, "recovery", name)
+
+    def _finish(self, poller: Any, what: str, name: str) -> None:
+        """Unlike others, Key Vault's pollers give a result before the service has done the work."""
+        poller.wait(self._cloud.wait_timeout)
+        if not poller.done():
+            raise TimedOut(
+                f"The {what} of the key {name} is not finished after {self._cloud.wait_timeout} s. Run the task again.",
+                option="wait_timeout",
+                value=self._cloud.wait_timeout,
+            )
+
+    def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
+        with _sdk.translated(f"read the key {name} in {url}"):
+            answer = _sdk.answer_or_missing(self._client(url).get_key, name, version)
+        self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        return None if answer.status_code == 404 else json.loads(answer.text())
+
+    def _versions(self, url: str, name: str) -> list[dict[str, Any]] | None:
+        """All versions; none if the caller may read the key and not list it."""
+        try:
+            with _sdk.translated(f"list the versions of the key {name} in {url}"):
+                return _sdk.documents(self._client(url).list_properties_of_key_versions, name)
+        except Denied:
+            return None
+
+    def _policy(self, url: str, name: str) -> dict[str, Any]:
+        with _sdk.translated(f"read the rotation policy of the key {name} in {url}"):
+            return _sdk.document(self._client(url).get_key_rotation_policy, name)
+
+    def _deleted(self, url: str, name: str) -> dict[str, Any] | None:
+        try:
+            with _sdk.translated(f"look for a deleted key {name} in {url}"):
+                return _sdk.document_or_none(self._client(url).get_deleted_key, name)
+        except Denied:
+            return None
+
+    def _url(self, vault: str) -> str:
+        return f"https://{vault.lower()}.{self._cloud.environment.vault_suffix}"
+
+    def _client(self, url: str) -> Any:
+        if url not in self._clients:
+            sdk = _sdk.load("azure-keyvault-keys")
+            self._clients[url] = sdk.KeyClient(url, self._cloud.credential)
+        return self._clients[url]
+
+
+def _date(timestamp: int | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, timezone.utc)

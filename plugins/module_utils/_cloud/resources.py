@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Subscriptions and resource groups.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from . import _sdk
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+
+# Seen in recorded traffic; both have been stable for years.
+_SUBSCRIPTIONS = "2022-12-01"
+_GROUPS = "2021-04-01"
+
+
+class Resources:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def group(self, name: str) -> dict[str, Any]:
+        path = f"/subscriptions/{self._cloud.subscription_id}/resourceGroups/{name}"
+        with _sdk.translated(f"read the resource group {name}"):
+            return self._get(path, _GROUPS)
+
+    def subscription_ids(self) -> list[str]:
+        """All subscriptions that the caller sees, the task's own first."""
+        with _sdk.translated("list the subscriptions"):
+            page = self._get("/subscriptions", _SUBSCRIPTIONS)
+            items = list(page["value"])
+            while page.get("nextLink"):
+                page = self._get(page["nextLink"])
+                items += page["value"]
+        own = self._cloud.subscription_id
+        return [own, *(item["subscriptionId"] for item in items if item["subscriptionId"].lower() != own.lower())]
+
+    def _get(self, url: str, api_version: str | None = None) -> dict[str, Any]:
+        from azure.core.rest import HttpRequest
+
+        params = {"api-version": api_version} if api_version else None
+        answer = self._client.send_request(HttpRequest("GET", self._client.format_url(url), params=params))
+        answer.raise_for_status()
+        document: dict[str, Any] = json.loads(answer.text())
+        return document
+
+    @cached_property
+    def _client(self) -> Any:
+        """A bare client: for two reads, a package of models would be a large dependency."""
+        policies = _sdk.load("azure-core").pipeline.policies
+        management = _sdk.load("azure-mgmt-core")
+        environment = self._cloud.environment
+        challenge = management.policies.ARMChallengeAuthenticationPolicy
+        return management.ARMPipelineClient(
+            environment.resource_manager,
+            policies=[
+                policies.RetryPolicy(),
+                challenge(self._cloud.credential, environment.resource_manager_scope),
+            ],
+        )

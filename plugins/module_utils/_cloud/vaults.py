@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Key vaults, as resources.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._errors import Denied
+from . import _sdk
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+
+
+class Vaults:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        vault = self.get(goal.group, goal.name)
+        observed: dict[str, Any] = {"vault": vault, "deleted": None}
+        if vault is not None:
+            return observed
+        observed["deleted"] = self._deleted(goal.name)
+        observed["caller"] = self._cloud.caller
+        if goal.location is None and observed["deleted"] is None:
+            observed["group"] = self._cloud.resources.group(goal.group)
+        return observed
+
+    def get(self, group: str, name: str) -> dict[str, Any] | None:
+        with _sdk.translated(f"read the key vault {name}"):
+            return _sdk.document_or_none(self._client().vaults.get, group, name)
+
+    def find(self, name: str, group: str | None) -> dict[str, Any] | None:
+        """The vault of that name: in its resource group if that is known, else in all subscriptions seen."""
+        if group is not None:
+            return self.get(group, name)
+        for subscription in self._cloud.resources.subscription_ids():
+            with _sdk.translated(f"list the key vaults of the subscription {subscription}"):
+                vaults = _sdk.documents(self._client(subscription).vaults.list_by_subscription)
+            found = next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
+            if found is not None:
+                return found
+        return None
+
+    def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """Also brings back a deleted vault, where the body says so."""
+        what = f"create the key vault {name}"
+        with _sdk.translated(what):
+            poller = self._client().vaults.begin_create_or_update(group, name, _sdk.content(body))
+            _sdk.finish(poller, self._cloud.wait_timeout, what)
+
+    def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        with _sdk.translated(f"change the key vault {name}"):
+            self._client().vaults.update(group, name, _sdk.content(body))
+
+    def set_policy(self, group: str, name: str, operation: str, entry: Mapping[str, Any]) -> None:
+        """Add, replace or remove one principal's access policy; those of others are not touched."""
+        body = {"properties": {"accessPolicies": [entry]}}
+        with _sdk.translated(f"change an access policy of the key vault {name}"):
+            self._client().vaults.update_access_policy(group, name, operation, _sdk.content(body))
+
+    def _deleted(self, name: str) -> dict[str, Any] | None:
+        try:
+            with _sdk.translated("list the deleted key vaults"):
+                vaults = _sdk.documents(self._client().vaults.list_deleted)
+        except Denied:
+            return None
+        return next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
+
+    def _client(self, subscription_id: str | None = None) -> Any:
+        return self._cloud.client("azure-mgmt-keyvault", "KeyVaultManagementClient", subscription_id)

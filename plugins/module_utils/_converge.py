@@ -1,0 +1,64 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The pipe that every module is: read, plan, stop in check mode, apply, read, plan again.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ._errors import CmkError, NotConverged
+from ._plan import Outcome, Plan
+
+
+class Noun(Protocol):
+    def plan(self, goal: Any, observed: Any) -> Plan: ...
+
+
+class Service(Protocol):
+    """Besides `read`, it has a method for the action of each of the noun's steps."""
+
+    def read(self, goal: Any) -> Any: ...
+
+
+def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Outcome:
+    todo = noun.plan(goal, service.read(goal))
+    if check_mode or not todo.changed:
+        return Outcome(todo.changed, todo.before, todo.after, todo.warnings, todo.report)
+    applied: list[str] = []
+    try:
+        _apply(todo, service, applied)
+        seen = noun.plan(todo.goal, service.read(todo.goal))
+        if seen.changed:
+            raise NotConverged(
+                "Azure accepted the change, but read again it does not show it. "
+                "Run the task again; if it fails in the same way, the difference is under `missing`.",
+                missing={"before": dict(seen.before), "after": dict(seen.after)},
+            )
+    except CmkError as failure:
+        failure.facts.update(applied=applied, **_put_back(todo, service, noun))
+        raise
+    return Outcome(True, todo.before, seen.before, todo.warnings + seen.warnings, todo.report)
+
+
+def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
+    for step in todo.steps:
+        getattr(service, step.action)(**step.arguments)
+        applied.append(step.action)
+
+
+def _put_back(todo: Plan, service: Service, noun: Noun) -> dict[str, Any]:
+    """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved."""
+    if todo.former is None:
+        return {}
+    try:
+        back = noun.plan(todo.former, service.read(todo.former))
+        _apply(back, service, [])
+        stands = noun.plan(todo.former, service.read(todo.former))
+    except CmkError as failure:
+        return {"restored": False, "restore_failure": failure.result()}
+    return {"restored": not stands.changed, "stands": dict(stands.before)}

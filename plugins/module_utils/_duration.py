@@ -1,0 +1,43 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ISO 8601 durations, as Key Vault's rotation policies use them, and points in time.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+
+from ._errors import InvalidOption
+
+# A month and a year have no fixed length; these are the ones Key Vault's own documentation counts with.
+_DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
+_DURATION = re.compile(
+    r"P(?=.)(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
+)
+
+
+def seconds(duration: str | None, option: str) -> int | None:
+    """The length of a duration such as P90D, PT12H or P1Y6M in seconds."""
+    if duration is None:
+        return None
+    found = _DURATION.fullmatch(duration)
+    if found is None:
+        raise InvalidOption(
+            option, duration, "this is not an ISO 8601 duration.", "Use for example P90D, P18M, P2Y or PT12H."
+        )
+    parts = {unit: int(count or 0) for unit, count in found.groupdict().items()}
+    days = sum(length * parts[unit] for unit, length in _DAYS.items())
+    return days * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"]
+
+
+def instant(timestamp: float | None) -> str | None:
+    """Seconds since 1970 as 2026-11-24T12:00:00Z."""
+    if timestamp is None:
+        return None
+    return datetime.fromtimestamp(timestamp, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

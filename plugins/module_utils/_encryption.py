@@ -1,0 +1,101 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The key that a Batch account is on.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import _account, _preflight
+from ._errors import CmkError, InvalidOption, Unavailable
+from ._ids import KeyIdentifier, check_account_name, parse_key_identifier
+from ._plan import Plan, Step
+from ._usage import key_of
+
+KEY_VAULT = "microsoft_keyvault"
+BATCH = "microsoft_batch"
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    account: str
+    # None: a Microsoft-managed key.
+    key: KeyIdentifier | None
+    vault_group: str | None
+    # Try it although the account does not answer: the way back from a switch that failed.
+    insist: bool = False
+
+    def is_met_by(self, account: Mapping[str, Any]) -> bool:
+        has = key_of(account)
+        return has is None if self.key is None else self.key.same(has)
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    source, key = params["key_source"], params["key_identifier"]
+    if source == KEY_VAULT and not key:
+        raise InvalidOption("key_identifier", key, f"key_source: {source} needs it.", "Set it to the key to use.")
+    if source == BATCH and key:
+        raise InvalidOption(
+            "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."
+        )
+    return Goal(
+        group=params["resource_group"],
+        account=check_account_name(params["account_name"], "account_name"),
+        key=parse_key_identifier(key, "key_identifier") if key else None,
+        vault_group=params["vault_resource_group"],
+    )
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    account = _account.required(observed["account"], goal.group, goal.account)
+    _require_answer(goal, account, observed["silence"])
+    before = describe(account)
+    if goal.is_met_by(account):
+        return Plan(goal, before, before)
+    checks = _preflight.require(observed["evidence"]) if goal.key else ()
+    body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
+    return Plan(
+        goal,
+        before,
+        {**before, **describe_key(goal.key)},
+        (Step("set_encryption", {"group": goal.group, "name": goal.account, "body": body}),),
+        warnings=_preflight.warnings(checks),
+        former=replace(goal, key=key_of(account), insist=True),
+        report={"preflight": _preflight.describe(checks)},
+    )
+
+
+def describe(account: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's return value."""
+    return {"id": account["id"], "name": account["name"], **describe_key(key_of(account))}
+
+
+def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
+    return {
+        "key_source": KEY_VAULT if key else BATCH,
+        "key_identifier": str(key) if key else None,
+        "key_version": key.version if key else None,
+        "follows_latest": key is not None and key.version is None,
+    }
+
+
+def _require_answer(goal: Goal, account: Mapping[str, Any], silence: CmkError | None) -> None:
+    if silence is None or goal.insist:
+        return
+    stands = key_of(account) or "a Microsoft-managed key"
+    raise Unavailable(
+        f"The Batch account {goal.account} does not answer: {silence.msg} It stands on {stands}. Give its identity "
+        "access to that key again (enable or recover the key, recover the vault, restore the grant); the account "
+        "answers within ten minutes after that.",
+        code="account_not_answering",
+        key_identifier=str(key_of(account) or "") or None,
+        remedy="Give the account's identity access to its key again.",
+    )

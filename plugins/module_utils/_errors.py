@@ -1,0 +1,81 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What can go wrong, in words that a playbook can branch on.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CmkError(Exception):
+    """A failure with a message for people and a stable code for playbooks.
+
+    Facts go into the task's result beside them: the option and its value, the remedy, what had been applied.
+    """
+
+    code = "failed"
+
+    def __init__(self, msg: str, *, code: str | None = None, **facts: Any) -> None:
+        super().__init__(msg)
+        self.msg = msg
+        self.code = code or self.code
+        self.facts = facts
+
+    def result(self) -> dict[str, Any]:
+        return {"msg": self.msg, "code": self.code, **self.facts}
+
+
+class InvalidOption(CmkError):
+    """An option's value that no run could work with; told before anything is read or written."""
+
+    code = "invalid_option"
+
+    def __init__(self, option: str, value: Any, problem: str, remedy: str, *, code: str | None = None) -> None:
+        super().__init__(
+            f"{option} is {value!r}: {problem} {remedy}", code=code, option=option, value=value, remedy=remedy
+        )
+
+
+class Refused(CmkError):
+    """This collection declines to do it, for the safety of an account (invariants I1 and I2)."""
+
+
+class NotFound(CmkError):
+    code = "not_found"
+
+
+class Denied(CmkError):
+    """The caller's own permissions do not allow it."""
+
+    code = "permission_denied"
+
+
+class Rejected(CmkError):
+    """The service understood the request and turned it down."""
+
+    code = "rejected_by_service"
+
+
+class Unavailable(CmkError):
+    """The service could not be reached or did not answer properly."""
+
+    code = "service_unavailable"
+
+
+class TimedOut(CmkError):
+    code = "timed_out"
+
+
+class NotConverged(CmkError):
+    """The service took the change but, read again, does not show it (invariant I4)."""
+
+    code = "not_confirmed"
+
+
+class MissingSdk(CmkError):
+    code = "missing_sdk"

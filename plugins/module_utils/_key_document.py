@@ -1,0 +1,67 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What Key Vault's documents say of a key.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import _rotation_policy
+from ._duration import instant
+from ._ids import KeyIdentifier, parse_key_identifier
+
+# What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
+TYPES = ("RSA", "RSA-HSM")
+SIZES = (2048, 3072, 4096)
+OPERATIONS = ("wrapKey", "unwrapKey")
+
+
+def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's return value."""
+    key = observed["key"]
+    if key is None:
+        return {"exists": False, "soft_deleted": observed["deleted"] is not None}
+    identifier = identifier_of(key)
+    attributes, versions = key["attributes"], observed["versions"]
+    return {
+        "exists": True,
+        "soft_deleted": False,
+        "key_identifier": str(identifier),
+        "versionless_identifier": str(identifier.versionless),
+        "version": identifier.version,
+        "key_type": key["key"]["kty"],
+        "key_size": size_of(key),
+        "key_ops": key["key"].get("key_ops", []),
+        "enabled": attributes["enabled"],
+        "created_on": instant(attributes["created"]),
+        "expires_on": instant(attributes.get("exp")),
+        "previous_version": previous_version(versions, identifier.version),
+        "enabled_versions": sorted(version_of(v) for v in versions or () if v["attributes"]["enabled"]),
+        "rotation_policy": _rotation_policy.describe(observed["policy"]),
+    }
+
+
+def size_of(key: Mapping[str, Any]) -> int | None:
+    """The modulus' length in bits; `key_size` is in today's answers and missing from older ones."""
+    modulus = key["key"].get("n")
+    return len(modulus) * 6 // 8 * 8 if modulus else None
+
+
+def identifier_of(key: Mapping[str, Any]) -> KeyIdentifier:
+    return parse_key_identifier(key["key"]["kid"], "kid")
+
+
+def version_of(item: Mapping[str, Any]) -> str:
+    return str(item["kid"]).rsplit("/", 1)[-1]
+
+
+def previous_version(versions: Sequence[Mapping[str, Any]] | None, current: str | None) -> str | None:
+    """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
+    older = [v for v in versions or () if version_of(v) != current]
+    return version_of(max(older, key=lambda v: v["attributes"]["created"])) if older else None

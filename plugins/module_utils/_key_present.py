@@ -1,0 +1,158 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys that are to be usable: their newest version is mended, or followed by a new one when that is due.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import _rotation_policy
+from ._duration import instant
+from ._errors import Refused
+from ._key_document import OPERATIONS, SIZES, TYPES, identifier_of, size_of
+from ._key_goal import Goal, step
+from ._plan import Plan, Step
+
+# Key Vault counts in whole seconds and stamps a version a moment after the request was made.
+_CLOCK_TOLERANCE = 300
+
+
+def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    key = observed["key"]
+    if key is None and observed["deleted"]:
+        raise Refused(
+            f"The key {goal.name} was deleted and its name is kept for it. Bring it back with state: recovered, or "
+            "use another name.",
+            code="key_soft_deleted",
+            option="state",
+            remedy="Use state: recovered, or another name.",
+        )
+    steps, after = _new_version(goal, observed, before) if _is_due(goal, observed) else _mended(goal, observed, before)
+    if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
+        policy = _rotation_policy.body(goal.rotation_policy, observed["policy"])
+        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        after = {**after, "rotation_policy": dict(goal.rotation_policy)}
+    if goal.new_version:
+        goal = replace(goal, new_version=False, other_than=before.get("version"))
+    return Plan(goal, before, after, steps)
+
+
+def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
+    key, now = observed["key"], observed["now"]
+    if key is None:
+        return True
+    attributes = key["attributes"]
+    too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
+    expired = attributes.get("exp", now + 1) <= now
+    return goal.new_version or too_old or expired or identifier_of(key).version == goal.other_than
+
+
+def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[tuple[Step, ...], Any]:
+    """A key, or one more version of it; what the task does not name is as in the version before."""
+    former = observed["key"]
+    if former is not None:
+        _refuse_other_family(goal, former)
+    operations = list(former["key"].get("key_ops", [])) if former else []
+    attributes: dict[str, Any] = {"enabled": True}
+    if goal.expires_in is not None:
+        attributes["exp"] = int(observed["now"] + goal.expires_in)
+    body: dict[str, Any] = {
+        "kty": goal.key_type or (former["key"]["kty"] if former else "RSA"),
+        "key_size": goal.key_size or (size_of(former) if former else SIZES[0]),
+        "key_ops": [*operations, *(o for o in OPERATIONS if o not in operations)],
+        "attributes": attributes,
+    }
+    if former and former.get("tags"):
+        body["tags"] = former["tags"]
+    after = {
+        **before,
+        "exists": True,
+        "key_type": body["kty"],
+        "key_size": body["key_size"],
+        "key_ops": body["key_ops"],
+        "enabled": True,
+        "expires_on": instant(attributes.get("exp")),
+        # Known only once Key Vault has made it.
+        "key_identifier": None,
+        "version": None,
+        "created_on": None,
+        "previous_version": before.get("version"),
+    }
+    return (step("create", goal, body=body),), after
+
+
+def _mended(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[tuple[Step, ...], Any]:
+    key = observed["key"]
+    _refuse_other_family(goal, key)
+    _refuse_other_size(goal, key)
+    body: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    after = dict(before)
+    if not key["attributes"]["enabled"]:
+        attributes["enabled"] = after["enabled"] = True
+    expiry = _changed_expiry(goal, observed)
+    if expiry is not None:
+        attributes["exp"] = expiry
+        after["expires_on"] = instant(expiry)
+    missing = [operation for operation in OPERATIONS if operation not in before["key_ops"]]
+    if missing:
+        body["key_ops"] = after["key_ops"] = [*before["key_ops"], *missing]
+    if attributes:
+        body["attributes"] = attributes
+    if not body:
+        return (), after
+    return (step("update", goal, version=before["version"], body=body),), after
+
+
+def _changed_expiry(goal: Goal, observed: Mapping[str, Any]) -> int | None:
+    if goal.expires_in is None:
+        return None
+    attributes = observed["key"]["attributes"]
+    wanted = attributes["created"] + goal.expires_in
+    if abs(attributes.get("exp", 0) - wanted) <= _CLOCK_TOLERANCE:
+        return None
+    if wanted <= observed["now"]:
+        raise Refused(
+            f"The key {goal.name}'s current version was created on {instant(attributes['created'])}; with the "
+            f"expires_in asked for it would have expired on {instant(wanted)} and be lost to all who use it. Set "
+            "new_version: true or max_version_age so that a new version takes over, or a longer expires_in.",
+            code="expiry_in_past",
+            option="expires_in",
+            remedy="Set new_version: true or max_version_age, or a longer expires_in.",
+        )
+    return int(wanted)
+
+
+def _refuse_other_family(goal: Goal, key: Mapping[str, Any]) -> None:
+    has = key["key"]["kty"]
+    if has in TYPES and goal.key_type in (None, has):
+        return
+    raise Refused(
+        f"The key {goal.name} exists with the type {has}, not {goal.key_type or 'RSA or RSA-HSM, as Batch needs'}. "
+        "Use another name, or set key_type to the type it has if Batch takes that.",
+        code="key_type_differs",
+        option="key_type",
+        value=goal.key_type,
+        remedy="Use another name, or set key_type to the type it has.",
+    )
+
+
+def _refuse_other_size(goal: Goal, key: Mapping[str, Any]) -> None:
+    has = size_of(key)
+    if goal.key_size in (None, has):
+        return
+    raise Refused(
+        f"The key {goal.name}'s current version has {has} bits, not {goal.key_size}. A version never changes its "
+        f"size: set new_version: true to add one of {goal.key_size} bits, or set key_size: {has}.",
+        code="key_size_differs",
+        option="key_size",
+        value=goal.key_size,
+        remedy=f"Set new_version: true, or key_size: {has}.",
+    )

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys that are disabled or deleted, unless an account uses them (invariant I2).
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import _usage
+from ._errors import Denied, InvalidOption
+from ._key_document import identifier_of, version_of
+from ._key_goal import Goal, key_not_found, step
+from ._plan import Plan
+
+
+def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    if observed["key"] is None:
+        raise key_not_found(goal)
+    versions = observed["versions"]
+    if versions is None:
+        raise Denied(
+            f"The versions of the key {goal.name} could not be listed, for want of the permission to list keys. "
+            "Grant it (Key Vault Crypto Officer, or `list` in the access policy).",
+        )
+    chosen = [v for v in versions if goal.version in (None, version_of(v))]
+    if goal.version and not chosen:
+        raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
+    enabled = [version_of(v) for v in chosen if v["attributes"]["enabled"]]
+    if not enabled:
+        return Plan(goal, before, before)
+    key = identifier_of(observed["key"])
+    target = replace(key, version=goal.version)
+    visible = observed["visible"]
+    users = _usage.on_key(visible, target, _followers_on(observed))
+    what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
+    warnings = _usage.guard(users, visible, what, force=goal.force)
+    steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": False}}) for v in enabled)
+    left = [v for v in before["enabled_versions"] if v not in enabled]
+    after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
+    return Plan(goal, before, after, steps, warnings)
+
+
+def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    key = observed["key"]
+    if key is None:
+        return Plan(goal, before, before)
+    visible = observed["visible"]
+    users = _usage.on_key(visible, identifier_of(key).versionless)
+    warnings = _usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
+    return Plan(goal, before, {"exists": False, "soft_deleted": True}, (step("delete", goal),), warnings)
+
+
+def _followers_on(observed: Mapping[str, Any]) -> list[str]:
+    """The newest version, and while it is younger than the lag those before it as well."""
+    newest = observed["key"]
+    if observed["now"] - newest["attributes"]["created"] < _usage.FOLLOWING_LAG:
+        return [version_of(v) for v in observed["versions"]]
+    return [version_of(newest["key"])]

@@ -1,0 +1,35 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The edge between a module and Ansible: arguments in, a result out. The only place that knows AnsibleModule.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ._arguments import CONNECTION
+from ._cloud.cloud import Cloud
+from ._errors import CmkError
+from ._plan import Outcome
+
+
+def argument_spec(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {**CONNECTION, **arguments}
+
+
+def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
+    module = AnsibleModule(argument_spec=argument_spec(arguments), supports_check_mode=True)
+    try:
+        result = run(module.params, Cloud(module.params), check_mode=module.check_mode).result()
+    except CmkError as failure:
+        module.fail_json(**failure.result())
+    for warning in result.pop("warnings", []):
+        module.warn(warning)
+    module.exit_json(**result)

@@ -1,0 +1,234 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What must hold before Batch is pointed at a key (invariant I1): pure, over what was read.
+
+What could not be read stands in the evidence as the error that says why, and its checks are `unknown`.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _access, _key_document
+from ._duration import instant
+from ._errors import CmkError, Refused
+from ._ids import KeyIdentifier
+
+OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to know of a key and of the identity that is to use it."""
+
+    key: KeyIdentifier
+    # Object ids of the account's identities; Batch may use any of them.
+    principals: Sequence[str]
+    tenant_id: str | None
+    vault: Mapping[str, Any] | CmkError | None
+    bundle: Mapping[str, Any] | CmkError | None
+    # Role assignments that reach the key, for each principal; empty for a vault with access policies.
+    assignments: Mapping[str, Sequence[Mapping[str, Any]]] | CmkError
+    definitions: Mapping[str, Mapping[str, Any]]
+    now: float
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    status: str
+    evidence: str
+    remedy: str = ""
+
+
+def require(read: Mapping[str, Any]) -> tuple[Check, ...]:
+    """All checks; if one fails, an error that tells of all that fail."""
+    evidence = Evidence(**read)
+    checks = tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
+    failed = [check for check in checks if check.status == FAILED]
+    if not failed:
+        return checks
+    told = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
+    raise Refused(
+        f"Batch could not use the key {evidence.key}, so the account was not pointed at it. {told}",
+        code="preflight_failed",
+        failed=[check.name for check in failed],
+        preflight=describe(checks),
+        remedy=" ".join(check.remedy for check in failed),
+    )
+
+
+def warnings(checks: Sequence[Check]) -> tuple[str, ...]:
+    return tuple(f"Could not check {c.name}: {c.evidence}" for c in checks if c.status == UNKNOWN)
+
+
+def describe(checks: Sequence[Check]) -> list[dict[str, str]]:
+    return [{"name": c.name, "status": c.status, "evidence": c.evidence, "remedy": c.remedy} for c in checks]
+
+
+# A judgement: whether it holds (None: could not be seen), the evidence, and the remedy if it does not.
+Judgement = tuple["bool | None", str, str]
+
+
+def _named(name: str, judgement: Judgement) -> Check:
+    holds, seen, remedy = judgement
+    if holds is None:
+        return Check(name, UNKNOWN, seen)
+    return Check(name, OK, seen) if holds else Check(name, FAILED, seen, remedy)
+
+
+def _of_vault(judge: Callable[[Mapping[str, Any], Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
+    def judged(evidence: Evidence) -> Judgement:
+        vault = evidence.vault
+        if vault is None or isinstance(vault, CmkError):
+            return None, _unseen(f"the vault {evidence.key.vault}", vault), ""
+        return judge(vault, evidence)
+
+    return judged
+
+
+def _of_key(judge: Callable[[Mapping[str, Any], Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
+    def judged(evidence: Evidence) -> Judgement:
+        bundle = evidence.bundle
+        if bundle is None or isinstance(bundle, CmkError):
+            return None, _unseen("the key", bundle), ""
+        return judge(bundle, evidence)
+
+    return judged
+
+
+def _unseen(what: str, error: CmkError | None) -> str:
+    return f"{what} could not be read: {error.msg}" if error else f"{what} was not found."
+
+
+def _identity_present(evidence: Evidence) -> Judgement:
+    seen = f"{len(evidence.principals)} identity." if evidence.principals else "The account has no identity."
+    return bool(evidence.principals), seen, "Give it one with azbatch.cmk.batch_account_identity."
+
+
+def _vault_reachable(evidence: Evidence) -> Judgement:
+    answer = evidence.bundle
+    if isinstance(answer, CmkError) and answer.code == "vault_unreachable":
+        return False, answer.msg, "Correct the key identifier, or recover the vault if it was deleted."
+    if isinstance(evidence.vault, CmkError) and isinstance(answer, CmkError):
+        return None, answer.msg, ""
+    return True, f"{evidence.key.vault_url} answered.", ""
+
+
+def _soft_delete(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    on = vault["properties"].get("enableSoftDelete", True)
+    return on, f"Soft delete is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
+
+
+def _purge_protection(evidence: Evidence) -> Judgement:
+    on = _purge_protection_seen(evidence)
+    if on is None:
+        return None, "neither the vault nor the key could be read.", ""
+    return on, f"Purge protection is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
+
+
+def _purge_protection_seen(evidence: Evidence) -> bool | None:
+    """On the vault, or by the key itself for a caller who may not read the vault."""
+    if isinstance(evidence.vault, Mapping):
+        return bool(evidence.vault["properties"].get("enablePurgeProtection"))
+    if isinstance(evidence.bundle, Mapping):
+        return "Purgeable" not in evidence.bundle["attributes"].get("recoveryLevel", "Purgeable")
+    return None
+
+
+def _same_tenant(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
+    has = vault["properties"]["tenantId"]
+    if evidence.tenant_id is None:
+        return None, "the account's tenant is not known.", ""
+    same = has.lower() == evidence.tenant_id.lower()
+    seen = f"The vault is of tenant {has}, the account of {evidence.tenant_id}."
+    return same, seen, "Use a vault of the account's tenant."
+
+
+def _key_exists(evidence: Evidence) -> Judgement:
+    if isinstance(evidence.bundle, CmkError):
+        return None, _unseen("the key", evidence.bundle), ""
+    if evidence.bundle is None:
+        remedy = "Create it with azbatch.cmk.keyvault_cmk_key, or recover it if it was deleted."
+        return False, f"There is no key {evidence.key}.", remedy
+    return True, f"{evidence.bundle['key']['kid']} is there.", ""
+
+
+def _enabled(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    on = bundle["attributes"]["enabled"]
+    return on, f"The key version is {'enabled' if on else 'disabled'}.", "Enable it, or use another version."
+
+
+def _not_expired(bundle: Mapping[str, Any], evidence: Evidence) -> Judgement:
+    begins, ends = bundle["attributes"].get("nbf"), bundle["attributes"].get("exp")
+    seen = f"Valid from {instant(begins) or 'ever'} to {instant(ends) or 'ever'}."
+    valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now < ends)
+    return valid, seen, "Make a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
+
+
+def _type_rsa(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    has = bundle["key"]["kty"]
+    return has in _key_document.TYPES, f"The key's type is {has}.", "Use a key of type RSA or RSA-HSM."
+
+
+def _size_supported(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    has = _key_document.size_of(bundle)
+    return has in _key_document.SIZES, f"The key has {has} bits.", "Use a key of 2048, 3072 or 4096 bits."
+
+
+def _ops_wrap_unwrap(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    allowed = bundle["key"].get("key_ops", [])
+    holds = set(_key_document.OPERATIONS) <= set(allowed)
+    seen = f"The key allows {', '.join(allowed) or 'nothing'}."
+    return holds, seen, "Allow wrapKey and unwrapKey with azbatch.cmk.keyvault_cmk_key."
+
+
+def _access_granted(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
+    if not evidence.principals:
+        return None, "the account has no identity to look for.", ""
+    if isinstance(evidence.assignments, CmkError):
+        return None, _unseen("role assignments", evidence.assignments), ""
+    missing = {principal: _missing(vault, principal, evidence) for principal in evidence.principals}
+    lacking = [f"{principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
+    seen = f"On {vault['name']}: {'; '.join(lacking)}." if lacking else "The identity may get, wrapKey and unwrapKey."
+    return not lacking, seen, "Grant it with azbatch.cmk.keyvault_cmk_access."
+
+
+def _missing(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> list[str]:
+    assignments = evidence.assignments.get(principal, ()) if isinstance(evidence.assignments, Mapping) else ()
+    has = _access.granted(vault, principal, evidence.key.name, assignments, evidence.definitions)
+    return sorted(set(_access.NEEDED) - has)
+
+
+def _network_open(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    properties = vault["properties"]
+    rules = properties.get("networkAcls", {})
+    trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
+    public = properties.get("publicNetworkAccess", "Enabled") == "Enabled"
+    is_open = trusted or (public and rules.get("defaultAction", "Allow") == "Allow")
+    seen = "The vault lets Azure services in." if is_open else "The vault's firewall keeps Azure services out."
+    return is_open, seen, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
+
+
+_JUDGES: dict[str, Callable[[Evidence], Judgement]] = {
+    "identity_present": _identity_present,
+    "vault_reachable": _vault_reachable,
+    "vault_soft_delete": _of_vault(_soft_delete),
+    "vault_purge_protection": _purge_protection,
+    "same_tenant": _of_vault(_same_tenant),
+    "key_exists": _key_exists,
+    "key_enabled": _of_key(_enabled),
+    "key_not_expired": _of_key(_not_expired),
+    "key_type_rsa": _of_key(_type_rsa),
+    "key_size_supported": _of_key(_size_supported),
+    "key_ops_wrap_unwrap": _of_key(_ops_wrap_unwrap),
+    "access_granted": _of_vault(_access_granted),
+    "network_open_to_batch": _of_vault(_network_open),
+}
+NAMES = tuple(_JUDGES)

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rotation policies: when Key Vault makes a new version of a key by itself.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._duration import seconds
+from ._errors import InvalidOption
+
+
+def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if policy is None:
+        return None
+    for name, value in policy.items():
+        seconds(value, f"rotation_policy.{name}")
+    after, before = policy["time_after_create"], policy["time_before_expiry"]
+    if (after is None) == (before is None):
+        raise InvalidOption(
+            "rotation_policy",
+            dict(policy),
+            "it needs one of time_after_create and time_before_expiry.",
+            "Set one of them.",
+        )
+    return dict(policy)
+
+
+def describe(policy: Mapping[str, Any] | None) -> dict[str, str | None] | None:
+    if policy is None:
+        return None
+    trigger = next((a["trigger"] for a in policy.get("lifetimeActions", []) if _rotates(a)), {})
+    return {
+        "expiry_time": policy.get("attributes", {}).get("expiryTime"),
+        "time_after_create": trigger.get("timeAfterCreate"),
+        "time_before_expiry": trigger.get("timeBeforeExpiry"),
+    }
+
+
+def _rotates(action: Mapping[str, Any]) -> bool:
+    return str(action["action"]["type"]).lower() == "rotate"
+
+
+def body(policy: Mapping[str, Any], former: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The whole policy, for a PUT replaces it: other actions than rotation stay as they are."""
+    trigger = {"timeAfterCreate": policy["time_after_create"], "timeBeforeExpiry": policy["time_before_expiry"]}
+    rotate = {"trigger": {k: v for k, v in trigger.items() if v}, "action": {"type": "Rotate"}}
+    others = [a for a in (former or {}).get("lifetimeActions", []) if not _rotates(a)]
+    attributes = {"expiryTime": policy["expiry_time"]} if policy["expiry_time"] else {}
+    return {"lifetimeActions": [rotate, *others], "attributes": attributes}

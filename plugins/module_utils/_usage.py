@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which Batch accounts use a key (invariant I2).
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ._errors import CmkError, InvalidOption, Refused
+from ._ids import KeyIdentifier, parse_key_identifier, principals_of
+
+# Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
+# a new version at least once a day. Until then the former version may be the one that an account is on.
+FOLLOWING_LAG = 24 * 3600
+
+
+# The Batch accounts that the caller can see (`accounts`), and the subscriptions where it may not look (`unseen`).
+Visible = Mapping[str, Any]
+
+
+def key_of(account: Mapping[str, Any]) -> KeyIdentifier | None:
+    """The key that an account document says it is on; none on a Microsoft-managed key."""
+    encryption = account.get("properties", {}).get("encryption", {})
+    identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
+    if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
+        return None
+    try:
+        return parse_key_identifier(identifier, "key_identifier")
+    except InvalidOption:
+        return None
+
+
+def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:
+    """The ids of the accounts on this key, or on this version of it where the identifier has one.
+
+    `followers_on` are the versions that an account which follows the key may be on.
+    """
+    return [account["id"] for account in visible["accounts"] if _is_on(key_of(account), key, followers_on)]
+
+
+def _is_on(used: KeyIdentifier | None, key: KeyIdentifier, followers_on: Iterable[str] | None) -> bool:
+    if used is None or not used.versionless.same(key.versionless):
+        return False
+    if key.version is None:
+        return True
+    return key.version in (followers_on or ()) if used.version is None else used.same(key)
+
+
+def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:
+    """The ids of the accounts that reach a key of this vault as this principal."""
+
+    def reaches(account: Mapping[str, Any]) -> bool:
+        key = key_of(account)
+        in_vault = key is not None and key.vault == vault.lower()
+        named = key is not None and (key_name is None or key.name.casefold() == key_name.casefold())
+        return in_vault and named and principal in principals_of(account.get("identity", {}))
+
+    return [account["id"] for account in visible["accounts"] if reaches(account)]
+
+
+def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
+    """Refuse what would cut off an account; with force say what it does to whom, as warnings."""
+    unseen = tuple(f"Not looked at, for want of permission: Batch accounts of {place}." for place in visible["unseen"])
+    if not users:
+        return unseen
+    names = ", ".join(users)
+    if not force:
+        raise _in_use(what, names, users, visible)
+    return (f"{what} although these Batch accounts use it and may lose their key: {names}.", *unseen)
+
+
+def _in_use(what: str, names: str, users: list[str], visible: Visible) -> CmkError:
+    return Refused(
+        f"Refused: {what} while Batch accounts use it: {names}. Switch them to another key first "
+        "(azbatch.cmk.batch_encryption), or set force: true if they may lose their key.",
+        code="in_use",
+        accounts=users,
+        unseen=list(visible["unseen"]),
+        remedy="Switch the accounts to another key, or set force: true.",
+    )

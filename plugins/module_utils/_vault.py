@@ -1,0 +1,206 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Vaults fit to hold a Batch account's key.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._errors import InvalidOption, NotFound, Refused
+from ._ids import check_vault_name
+from ._plan import Plan, Step
+
+RBAC = "rbac"
+ACCESS_POLICY = "access_policy"
+
+# A vault with access policies gives even its creator no right to its keys. These are what this collection's own
+# modules need there; purge is not among them.
+CREATOR_KEY_PERMISSIONS = (
+    "get",
+    "list",
+    "create",
+    "update",
+    "delete",
+    "recover",
+    "getrotationpolicy",
+    "setrotationpolicy",
+)
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    name: str
+    location: str | None
+    authorization: str | None
+    sku: str
+    retention_days: int
+    recover: bool
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    retention = params["retention_days"]
+    if not 7 <= retention <= 90:
+        raise InvalidOption(
+            "retention_days", retention, "Key Vault keeps what was deleted for 7 to 90 days.", "Use 7 to 90."
+        )
+    return Goal(
+        group=params["resource_group"],
+        name=check_vault_name(params["name"], "name"),
+        location=params["location"],
+        authorization=params["authorization"],
+        sku=params["sku"],
+        retention_days=retention,
+        recover=params["recover"],
+    )
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    vault = observed["vault"]
+    before = describe(vault)
+    if vault is None:
+        return _recovery(goal, observed, before) if observed["deleted"] else _birth(goal, observed, before)
+    _refuse_other_authorization(goal, vault)
+    properties = vault["properties"]
+    changes = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
+    if not properties.get("enableSoftDelete", True):
+        changes["enableSoftDelete"] = True
+    if not changes:
+        return Plan(goal, before, before)
+    after = {**before, "purge_protection": True, "soft_delete": True}
+    return Plan(goal, before, after, (_step("update", goal, body={"properties": changes}),))
+
+
+def describe(vault: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The module's return value."""
+    if vault is None:
+        return {"exists": False}
+    properties = vault["properties"]
+    return {
+        "exists": True,
+        "id": vault["id"],
+        "name": vault["name"],
+        "location": vault["location"],
+        "vault_uri": url(vault),
+        "tenant_id": properties["tenantId"],
+        "sku": properties["sku"]["name"].lower(),
+        "authorization": authorization_of(vault),
+        "soft_delete": properties.get("enableSoftDelete", True),
+        "purge_protection": properties.get("enablePurgeProtection", False),
+        "retention_days": properties.get("softDeleteRetentionInDays", 90),
+        "tags": vault.get("tags", {}),
+    }
+
+
+def authorization_of(vault: Mapping[str, Any]) -> str:
+    return RBAC if vault["properties"].get("enableRbacAuthorization") else ACCESS_POLICY
+
+
+def url(vault: Mapping[str, Any]) -> str:
+    """Azure gives the URL without a slash at its end at creation, and with one ever after."""
+    return str(vault["properties"]["vaultUri"]).rstrip("/").lower()
+
+
+def required(vault: Mapping[str, Any] | None, group: str, name: str) -> Mapping[str, Any]:
+    """The vault's document, or the error that there is none."""
+    if vault is None:
+        raise NotFound(
+            f"There is no key vault {name} in the resource group {group}. Create it with "
+            "azbatch.cmk.keyvault_cmk_vault, or correct vault_name, resource_group or subscription_id.",
+            code="vault_not_found",
+            option="vault_name",
+            value=name,
+            remedy="Create the vault, or correct vault_name, resource_group or subscription_id.",
+        )
+    return vault
+
+
+def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    if not goal.recover:
+        raise Refused(
+            f"A vault {goal.name} was deleted and its name is kept for it, with its keys in it. Set recover: true to "
+            "bring it back, or use another name.",
+            code="vault_soft_deleted",
+            option="recover",
+            value=False,
+            remedy="Set recover: true, or use another name.",
+        )
+    deleted = observed["deleted"]["properties"]
+    body = {
+        "location": deleted["location"],
+        # Azure keeps all of the vault but its tags, which it takes from this request.
+        "tags": deleted.get("tags", {}),
+        "properties": {
+            "createMode": "recover",
+            "tenantId": observed["caller"]["tenant_id"],
+            "sku": {"family": "A", "name": goal.sku},
+            "accessPolicies": [],
+        },
+    }
+    after = {"exists": True, "name": goal.name, "location": deleted["location"], "purge_protection": True}
+    steps = [_step("create", goal, body=body)]
+    if not deleted.get("purgeProtectionEnabled"):
+        steps.append(_step("update", goal, body={"properties": {"enablePurgeProtection": True}}))
+    return Plan(goal, before, after, tuple(steps))
+
+
+def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    location = goal.location or observed["group"]["location"]
+    caller = observed["caller"]
+    authorization = goal.authorization or RBAC
+    properties = {
+        "tenantId": caller["tenant_id"],
+        "sku": {"family": "A", "name": goal.sku},
+        "enableSoftDelete": True,
+        "softDeleteRetentionInDays": goal.retention_days,
+        "enablePurgeProtection": True,
+        # Said always: what is meant when it is left out depends on the api-version.
+        "enableRbacAuthorization": authorization == RBAC,
+        "accessPolicies": [] if authorization == RBAC else [_creator_policy(caller)],
+    }
+    after = {
+        "exists": True,
+        "name": goal.name,
+        "location": location,
+        "tenant_id": caller["tenant_id"],
+        "sku": goal.sku,
+        "authorization": authorization,
+        "soft_delete": True,
+        "purge_protection": True,
+        "retention_days": goal.retention_days,
+        "tags": {},
+    }
+    return Plan(goal, before, after, (_step("create", goal, body={"location": location, "properties": properties}),))
+
+
+def _creator_policy(caller: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "tenantId": caller["tenant_id"],
+        "objectId": caller["object_id"],
+        "permissions": {"keys": list(CREATOR_KEY_PERMISSIONS), "secrets": [], "certificates": []},
+    }
+
+
+def _refuse_other_authorization(goal: Goal, vault: Mapping[str, Any]) -> None:
+    has = authorization_of(vault)
+    if goal.authorization in (None, has):
+        return
+    raise Refused(
+        f"The vault {goal.name} authorizes by {has}, not by {goal.authorization}. Changing that would take away the "
+        f"access of everyone who has it now. Set authorization: {has}, or leave it out, or use another vault.",
+        code="vault_authorization_differs",
+        option="authorization",
+        value=goal.authorization,
+        remedy=f"Set authorization: {has}, or leave it out, or use another vault.",
+    )
+
+
+def _step(action: str, goal: Goal, **arguments: Any) -> Step:
+    return Step(action, {"group": goal.group, "name": goal.name, **arguments})

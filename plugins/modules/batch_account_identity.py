@@ -1,0 +1,200 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: batch_account_identity
+short_description: Have a Batch account with the identity that customer-managed keys need
+description:
+  - Makes sure that a Batch account exists with a system-assigned or a user-assigned managed identity, or that it does
+    not exist.
+  - Azure's guide says that customer-managed keys are for accounts that were created with an identity. An existing
+    account without one is refused, unless O(adopt_existing) is set.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  resource_group:
+    description: Name of the account's resource group, which must exist.
+    type: str
+    required: true
+  name:
+    description: Name of the account, 3 to 24 letters and digits.
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) has the account exist with the identity.
+      - V(absent) deletes it with all that is in it. That is the one thing an account allows once its key is lost.
+    type: str
+    default: present
+    choices: [present, absent]
+  location:
+    description:
+      - Region of a new account. The default is that of its resource group.
+      - An existing account stays where it is.
+    type: str
+  identity_id:
+    description:
+      - Resource id of the user-assigned identity that the account is to have.
+      - Without it, the account has a system-assigned identity.
+    type: str
+  key_identifier:
+    description:
+      - The key that a new account begins its life on, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION), or without
+        the version to follow the newest.
+      - Needs O(identity_id), and that identity must have been granted access to the key. It has no effect on an
+        existing account; M(azbatch.cmk.batch_encryption) changes that one's key.
+    type: str
+  vault_resource_group:
+    description:
+      - Resource group of the vault that O(key_identifier) names. Without it, the vault is looked for in all
+        subscriptions that the caller sees.
+    type: str
+  adopt_existing:
+    description: Give an existing account the identity if it has none, or another one.
+    type: bool
+    default: false
+  force:
+    description: Change the identity of an account that reaches its key with it, although it may lose the key.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - azbatch.cmk.azure
+  - azbatch.cmk.attributes
+seealso:
+  - module: azbatch.cmk.batch_encryption
+  - module: azbatch.cmk.keyvault_cmk_access
+"""
+
+EXAMPLES = r"""
+- name: Have an account with a system-assigned identity
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    location: westeurope
+  register: account
+
+- name: Show what has to be granted access to the key
+  ansible.builtin.debug:
+    var: account.identity.principal_id
+
+- name: Have an account that is born on a customer-managed key
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    identity_id: "{{ batch_identity_id }}"
+    key_identifier: https://myvault.vault.azure.net/keys/batch
+
+- name: Delete an account, even one that has lost its key
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    state: absent
+"""
+
+RETURN = r"""
+exists:
+  description: Whether the account exists. The values below are there only if it does.
+  returned: success
+  type: bool
+  sample: true
+id:
+  description: Resource id of the account. Not known in check mode for an account that would be created.
+  returned: success, if it exists
+  type: str
+  sample: /subscriptions/GUID/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch
+name:
+  description: Name of the account.
+  returned: success, if it exists
+  type: str
+  sample: mybatch
+location:
+  description: Region of the account.
+  returned: success, if it exists
+  type: str
+  sample: westeurope
+identity:
+  description: The account's managed identity.
+  returned: success, if it exists
+  type: dict
+  contains:
+    type:
+      description: V(system_assigned), V(user_assigned) or V(none).
+      type: str
+      sample: system_assigned
+    principal_id:
+      description: Object id of a system-assigned identity, which is what gets access to the key.
+      type: str
+      sample: 66666666-7777-8888-9999-000000000000
+    tenant_id:
+      description: Tenant of a system-assigned identity.
+      type: str
+      sample: aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee
+    user_assigned_identities:
+      description: For each user-assigned identity, by its resource id, its C(principal_id) and C(client_id).
+      type: dict
+      sample: {}
+key_source:
+  description: V(microsoft_batch) or V(microsoft_keyvault).
+  returned: success, if it exists
+  type: str
+  sample: microsoft_batch
+key_identifier:
+  description: The key that the account is on, if that is a customer-managed one.
+  returned: success, if it exists
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
+tags:
+  description: The account's tags, which this module leaves as they are.
+  returned: success, if it exists
+  type: dict
+  sample: {}
+preflight:
+  description: What was checked before a new account was created on a key, as in M(azbatch.cmk.batch_encryption).
+  returned: when an account is created with O(key_identifier)
+  type: list
+  elements: dict
+code:
+  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  returned: failure
+  type: str
+  sample: account_without_identity
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _account
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "resource_group": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+    "location": {"type": "str"},
+    "identity_id": {"type": "str"},
+    # A key's identifier is no secret, whatever its name may suggest.
+    "key_identifier": {"type": "str", "no_log": False},
+    "vault_resource_group": {"type": "str"},
+    "adopt_existing": {"type": "bool", "default": False},
+    "force": {"type": "bool", "default": False},
+}
+
+
+def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+    return converge(_account.desired(params), cloud.accounts, _account, check_mode=check_mode)
+
+
+def main() -> None:
+    execute(ARGUMENTS, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: batch_encryption
+short_description: Put a Batch account on a customer-managed key, on another one, or back on a Microsoft-managed key
+description:
+  - Makes sure that a Batch account is on the key asked for.
+  - Before an account is pointed at a key, everything that Batch needs is checked, and all that is wrong is told at
+    once. The result's RV(preflight) lists the checks.
+  - After the change the account is read again, and it must answer. If Azure refuses the key, or takes it and the
+    account does not answer within O(wait_timeout), the former setting is put back.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  resource_group:
+    description: Name of the account's resource group.
+    type: str
+    required: true
+  account_name:
+    description: Name of the account. It must have an identity, see M(azbatch.cmk.batch_account_identity).
+    type: str
+    required: true
+  key_source:
+    description:
+      - V(microsoft_keyvault) is the customer-managed key O(key_identifier).
+      - V(microsoft_batch) is a key that Microsoft manages.
+    type: str
+    required: true
+    choices: [microsoft_keyvault, microsoft_batch]
+  key_identifier:
+    description:
+      - The key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION); the account stays on that version.
+      - Without the version, the account follows the key, that is Batch takes over new versions by itself.
+    type: str
+  vault_resource_group:
+    description:
+      - Resource group of the key's vault. Without it, the vault is looked for in all subscriptions that the caller
+        sees.
+    type: str
+extends_documentation_fragment:
+  - azbatch.cmk.azure
+  - azbatch.cmk.attributes
+notes:
+  - The checks are C(identity_present), C(vault_reachable), C(vault_soft_delete), C(vault_purge_protection),
+    C(same_tenant), C(key_exists), C(key_enabled), C(key_not_expired), C(key_type_rsa), C(key_size_supported),
+    C(key_ops_wrap_unwrap), C(access_granted) and C(network_open_to_batch). A check that the caller's own permissions
+    do not allow is V(unknown) and gives a warning.
+seealso:
+  - module: azbatch.cmk.batch_account_identity
+  - module: azbatch.cmk.keyvault_cmk_key
+"""
+
+EXAMPLES = r"""
+- name: Put an account on a version of a key
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+
+- name: Have an account follow a key
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: https://myvault.vault.azure.net/keys/batch
+
+- name: Take an account back to a Microsoft-managed key
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_batch
+"""
+
+RETURN = r"""
+id:
+  description: Resource id of the account.
+  returned: success
+  type: str
+  sample: /subscriptions/GUID/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch
+name:
+  description: Name of the account.
+  returned: success
+  type: str
+  sample: mybatch
+key_source:
+  description: V(microsoft_keyvault) or V(microsoft_batch).
+  returned: success
+  type: str
+  sample: microsoft_keyvault
+key_identifier:
+  description: The key that the account is on; null for a Microsoft-managed one.
+  returned: success
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
+key_version:
+  description: The version that the account is pinned to; null if it follows the key.
+  returned: success
+  type: str
+  sample: 0123456789abcdef0123456789abcdef
+follows_latest:
+  description: Whether the account follows the key's newest version.
+  returned: success
+  type: bool
+  sample: false
+preflight:
+  description: What was checked before the account was pointed at a key; empty when that was not necessary.
+  returned: when the setting changes, and with a failure of code V(preflight_failed)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the check.
+      type: str
+      sample: access_granted
+    status:
+      description: V(ok), V(failed) or V(unknown).
+      type: str
+      sample: ok
+    evidence:
+      description: What was seen.
+      type: str
+      sample: The identity may get, wrapKey and unwrapKey.
+    remedy:
+      description: What to do about a failed check.
+      type: str
+      sample: ""
+restored:
+  description: Whether the account stands on its former setting, read again after the failure.
+  returned: failure after a write
+  type: bool
+  sample: true
+code:
+  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  returned: failure
+  type: str
+  sample: preflight_failed
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "resource_group": {"type": "str", "required": True},
+    "account_name": {"type": "str", "required": True},
+    "key_source": {
+        "type": "str",
+        "required": True,
+        "choices": ["microsoft_keyvault", "microsoft_batch"],
+        "no_log": False,
+    },
+    # A key's identifier is no secret, whatever its name may suggest.
+    "key_identifier": {"type": "str", "no_log": False},
+    "vault_resource_group": {"type": "str"},
+}
+
+
+def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+    return converge(_encryption.desired(params), cloud.encryption, _encryption, check_mode=check_mode)
+
+
+def main() -> None:
+    execute(ARGUMENTS, run)
+
+
+if __name__ == "__main__":
+    main()

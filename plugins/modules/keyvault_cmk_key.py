@@ -1,0 +1,250 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: keyvault_cmk_key
+short_description: Have a key that Batch can use, and new versions of it when they are due
+description:
+  - Makes sure that an RSA key exists in a vault, enabled, not expired, and allowed to wrap and unwrap; or that it is
+    disabled, deleted or recovered.
+  - A key or a version that a Batch account uses, as far as the caller can see, is not disabled or deleted unless
+    O(force) is set. Keys are never purged.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  vault_name:
+    description: Name of the vault.
+    type: str
+    required: true
+  name:
+    description: Name of the key.
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) has the key's newest version usable. A new version is made if there is none, if the newest has
+        expired, or if O(max_version_age) or O(new_version) say so.
+      - V(disabled) disables one O(version), or all of them.
+      - V(absent) deletes the key; the vault keeps it for its retention time.
+      - V(recovered) brings back a deleted key, and leaves one that is there as it is.
+    type: str
+    default: present
+    choices: [present, disabled, absent, recovered]
+  version:
+    description: The version that is disabled. Only with O(state=disabled).
+    type: str
+  key_type:
+    description:
+      - V(RSA), or V(RSA-HSM) in a premium vault. A new key is V(RSA) by default.
+      - An existing key of another type is refused.
+    type: str
+  key_size:
+    description:
+      - Bits of the key, 2048, 3072 or 4096. A new key has 2048 by default.
+      - A version that exists and differs is refused, unless a new version is due.
+    type: int
+  expires_in:
+    description:
+      - When the version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or V(P90D).
+        A month counts as 30 days, a year as 365.
+      - Without it a new version does not expire, and an existing one is left as it is.
+    type: str
+  max_version_age:
+    description:
+      - Make a new version if the newest is older than this ISO 8601 duration, such as V(P90D). A nightly run thus
+        changes something only when it is due.
+    type: str
+  new_version:
+    description: Make a new version in any case.
+    type: bool
+    default: false
+  rotation_policy:
+    description:
+      - When Key Vault is to make new versions by itself. An account that follows the key takes them over.
+      - Notifications that the policy holds stay as they are.
+    type: dict
+    suboptions:
+      expiry_time:
+        description: When versions made by the policy expire, as an ISO 8601 duration of 28 days or more.
+        type: str
+      time_after_create:
+        description: How long after its creation a version is followed by a new one, as an ISO 8601 duration.
+        type: str
+      time_before_expiry:
+        description: How long before it expires a version is followed by a new one, as an ISO 8601 duration.
+        type: str
+  force:
+    description: Disable or delete although a Batch account that the caller can see uses the key.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - azbatch.cmk.azure
+  - azbatch.cmk.attributes
+seealso:
+  - module: azbatch.cmk.keyvault_cmk_vault
+  - module: azbatch.cmk.batch_encryption
+"""
+
+EXAMPLES = r"""
+- name: Have a key
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    key_size: 3072
+  register: key
+
+- name: Make a new version when the newest is older than 90 days
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    max_version_age: P90D
+  register: key
+
+- name: Have Key Vault make a new version 30 days before the newest expires
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    rotation_policy:
+      expiry_time: P1Y
+      time_before_expiry: P30D
+
+- name: Disable the version before, once no account uses it
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    version: "{{ key.previous_version }}"
+    state: disabled
+"""
+
+RETURN = r"""
+exists:
+  description: Whether the key exists. The values below are there only if it does.
+  returned: success
+  type: bool
+  sample: true
+soft_deleted:
+  description: Whether a deleted key of that name can be recovered.
+  returned: success
+  type: bool
+  sample: false
+key_identifier:
+  description: Identifier of the newest version. Null in check mode for one that would be made.
+  returned: success, if it exists
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
+versionless_identifier:
+  description: Identifier that stands for whichever version is the newest.
+  returned: success, if it exists
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch
+version:
+  description: The newest version. Null in check mode for one that would be made.
+  returned: success, if it exists
+  type: str
+  sample: 0123456789abcdef0123456789abcdef
+previous_version:
+  description: The version before the newest, if there is one and the caller may list versions.
+  returned: success, if it exists
+  type: str
+  sample: fedcba9876543210fedcba9876543210
+key_type:
+  description: V(RSA) or V(RSA-HSM).
+  returned: success, if it exists
+  type: str
+  sample: RSA
+key_size:
+  description: Bits of the newest version.
+  returned: success, if it exists
+  type: int
+  sample: 2048
+key_ops:
+  description: What the newest version may be used for.
+  returned: success, if it exists
+  type: list
+  elements: str
+  sample: [wrapKey, unwrapKey]
+enabled:
+  description: Whether the newest version is enabled.
+  returned: success, if it exists
+  type: bool
+  sample: true
+created_on:
+  description: When the newest version was created, in UTC.
+  returned: success, if it exists
+  type: str
+  sample: "2026-01-31T12:00:00Z"
+expires_on:
+  description: When the newest version expires, in UTC; null if it does not.
+  returned: success, if it exists
+  type: str
+  sample: "2027-01-31T12:00:00Z"
+enabled_versions:
+  description: All versions that are enabled, sorted, as far as the caller may list them.
+  returned: success, if it exists
+  type: list
+  elements: str
+  sample: [0123456789abcdef0123456789abcdef]
+rotation_policy:
+  description: The key's rotation policy, with the names of O(rotation_policy); null where that option is left out.
+  returned: success, if it exists
+  type: dict
+  sample: {expiry_time: P1Y, time_after_create: null, time_before_expiry: P30D}
+accounts:
+  description: The Batch accounts that would lose their key.
+  returned: failure with code V(in_use)
+  type: list
+  elements: str
+code:
+  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  returned: failure
+  type: str
+  sample: in_use
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _key
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "vault_name": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "default": "present", "choices": ["present", "disabled", "absent", "recovered"]},
+    "version": {"type": "str"},
+    # Neither type nor size of a key is a secret, whatever the options' names may suggest.
+    "key_type": {"type": "str", "no_log": False},
+    "key_size": {"type": "int", "no_log": False},
+    "expires_in": {"type": "str"},
+    "max_version_age": {"type": "str"},
+    "new_version": {"type": "bool", "default": False},
+    "rotation_policy": {
+        "type": "dict",
+        "options": {
+            "expiry_time": {"type": "str"},
+            "time_after_create": {"type": "str"},
+            "time_before_expiry": {"type": "str"},
+        },
+    },
+    "force": {"type": "bool", "default": False},
+}
+
+
+def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+    return converge(_key.desired(params), cloud.keys, _key, check_mode=check_mode)
+
+
+def main() -> None:
+    execute(ARGUMENTS, run)
+
+
+if __name__ == "__main__":
+    main()

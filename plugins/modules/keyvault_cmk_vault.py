@@ -1,0 +1,182 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: keyvault_cmk_vault
+short_description: Have a key vault fit to hold a Batch account's key
+description:
+  - Makes sure that a key vault exists with soft delete and purge protection, which Batch demands of the vault of a
+    customer-managed key.
+  - B(Purge protection cannot be taken back.) An existing vault without it gets it, and keeps it for good.
+  - Nothing else of an existing vault is changed; its access policies, tags and network rules stay as they are.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  resource_group:
+    description: Name of the vault's resource group, which must exist.
+    type: str
+    required: true
+  name:
+    description: Name of the vault. Vaults' names are unique in all of Azure.
+    type: str
+    required: true
+  location:
+    description:
+      - Region of a new vault. The default is that of its resource group.
+      - An existing vault stays where it is.
+    type: str
+  authorization:
+    description:
+      - By what the vault decides who may use its keys.
+      - A new vault is created with V(rbac) where this is left out. An existing vault that differs is refused, because
+        a change would take away everybody's access.
+      - In a new vault with V(access_policy), the caller gets the key permissions that the modules of this collection
+        need, since nobody else could give them. With V(rbac), the caller needs the role C(Key Vault Crypto Officer)
+        on the vault or above it to manage keys.
+    type: str
+    choices: [rbac, access_policy]
+  sku:
+    description: The kind of a new vault. Keys of type C(RSA-HSM) need V(premium).
+    type: str
+    default: standard
+    choices: [standard, premium]
+  retention_days:
+    description: For how many days a new vault keeps what was deleted, 7 to 90. It cannot be changed later.
+    type: int
+    default: 90
+  recover:
+    description: Bring back a deleted vault of that name, with the keys in it. Without it, such a vault is refused.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - azbatch.cmk.azure
+  - azbatch.cmk.attributes
+seealso:
+  - module: azbatch.cmk.keyvault_cmk_access
+  - module: azbatch.cmk.keyvault_cmk_key
+"""
+
+EXAMPLES = r"""
+- name: Have a vault that goes by roles
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    authorization: rbac
+
+- name: Have a vault that goes by access policies and keeps what was deleted for 30 days
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    authorization: access_policy
+    retention_days: 30
+
+- name: Bring a deleted vault back, should there be one
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    recover: true
+"""
+
+RETURN = r"""
+exists:
+  description: Whether the vault exists. The values below are there only if it does.
+  returned: success
+  type: bool
+  sample: true
+id:
+  description: Resource id of the vault. Not known in check mode for a vault that would be created.
+  returned: success
+  type: str
+  sample: /subscriptions/GUID/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/myvault
+name:
+  description: Name of the vault.
+  returned: success
+  type: str
+  sample: myvault
+location:
+  description: Region of the vault.
+  returned: success
+  type: str
+  sample: westeurope
+vault_uri:
+  description: URL of the vault, without a slash at its end.
+  returned: success, outside check mode for a new vault
+  type: str
+  sample: https://myvault.vault.azure.net
+tenant_id:
+  description: Tenant of the vault.
+  returned: success
+  type: str
+  sample: aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee
+sku:
+  description: V(standard) or V(premium).
+  returned: success
+  type: str
+  sample: standard
+authorization:
+  description: V(rbac) or V(access_policy).
+  returned: success
+  type: str
+  sample: rbac
+soft_delete:
+  description: Whether deleted keys can be recovered.
+  returned: success
+  type: bool
+  sample: true
+purge_protection:
+  description: Whether deleted keys are safe from being purged.
+  returned: success
+  type: bool
+  sample: true
+retention_days:
+  description: For how many days the vault keeps what was deleted.
+  returned: success
+  type: int
+  sample: 90
+tags:
+  description: The vault's tags, which this module leaves as they are.
+  returned: success
+  type: dict
+  sample: {}
+code:
+  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  returned: failure
+  type: str
+  sample: vault_soft_deleted
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _vault
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "resource_group": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "location": {"type": "str"},
+    "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
+    "sku": {"type": "str", "default": "standard", "choices": ["standard", "premium"]},
+    "retention_days": {"type": "int", "default": 90},
+    "recover": {"type": "bool", "default": False},
+}
+
+
+def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+    return converge(_vault.desired(params), cloud.vaults, _vault, check_mode=check_mode)
+
+
+def main() -> None:
+    execute(ARGUMENTS, run)
+
+
+if __name__ == "__main__":
+    main()

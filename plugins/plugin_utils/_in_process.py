@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Modules run inside Ansible's own process, which spares every task an interpreter's start and the SDKs' import.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from ansible import constants
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
+
+# Ansible loads an action plugin before it forks its workers, so the SDKs are imported once a run. Where one is missing
+# here, it may still be there for the interpreter that a module would run with.
+_MISSING = _sdk.preload()
+_HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+
+
+def action_for(module: ModuleType) -> type[ActionBase]:
+    """The action plugin that runs `module`, one of this collection's own, with the module's arguments and results."""
+    return type("ActionModule", (InProcessAction,), {"module": module})
+
+
+class InProcessAction(ActionBase):
+    module: ModuleType
+
+    _supports_check_mode = True
+    _supports_async = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if not self._may_run_here(task_vars):
+            result.update(self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val))
+            return result
+        # A worker process serves one task, so this environment is that task's alone.
+        os.environ.update(self._environment())
+        result.update(self._run_module())
+        return result
+
+    def _may_run_here(self, task_vars: Mapping[str, Any]) -> bool:
+        wanted = boolean(self._templar.template(task_vars.get("cmk_in_process", True)))
+        is_local = self._connection.transport == "local" and not self._task.become
+        return wanted and is_local and not self._task.async_val and _MISSING is None
+
+    def _environment(self) -> dict[str, str]:
+        environment: dict[str, Any] = {}
+        self._compute_environment_string(environment)
+        return {name: str(value) for name, value in environment.items()}
+
+    def _run_module(self) -> dict[str, Any]:
+        spec = {**CONNECTION, **self.module.ARGUMENTS}
+        validation = ArgumentSpecValidator(spec).validate(self._task.args)
+        params = validation.validated_parameters
+        if validation.error_messages:
+            result: dict[str, Any] = {"failed": True, "msg": "; ".join(validation.error_messages)}
+        else:
+            cloud = Cloud(params, constants.DEFAULT_LOCAL_TMP, self._notify)
+            try:
+                result = self.module.run(params, cloud, check_mode=self._task.check_mode).result()
+            except CmkError as failure:
+                result = {"failed": True, **failure.result()}
+        hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}
+        result["invocation"] = {"module_args": {**params, **hidden}}
+        clean: dict[str, Any] = remove_values(result, validation._no_log_values)
+        return clean
+
+    def _notify(self, message: str) -> None:
+        Display().display(f"{self._task.get_name()}: {message}")
