@@ -17,7 +17,7 @@ from typing import Any
 
 from . import _usage, _vault
 from ._errors import InvalidOption
-from ._ids import UserAssignedId, check_guid, check_key_name, check_vault_name, parse_user_assigned_id, within
+from ._ids import UserAssignedId, check_guid, check_key_name, check_vault_name, group_of, parse_user_assigned_id, within
 from ._plan import Plan, Step
 
 # Permission of an access policy -> data action of a role, for the three that Batch needs.
@@ -39,7 +39,7 @@ _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
 
 @dataclass(frozen=True)
 class Goal:
-    group: str
+    group: str | None
     vault: str
     present: bool
     principal_id: str | None
@@ -64,7 +64,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
-    vault = _vault.required(observed["vault"], goal.group, goal.vault)
+    vault = _vault.required(observed["vault"], goal.vault)
     by_role = _vault.authorization_of(vault) == _vault.RBAC
     scope = scope_of(vault, goal.key_name if by_role else None)
     principal = observed["principal_id"]
@@ -171,7 +171,9 @@ def _policy_step(
         "objectId": principal,
         "permissions": {**policy.get("permissions", {}), "keys": keys},
     }
-    return Step("set_policy", {"group": goal.group, "vault": goal.vault, "operation": operation, "entry": entry})
+    return Step(
+        "set_policy", {"group": group_of(vault["id"]), "vault": goal.vault, "operation": operation, "entry": entry}
+    )
 
 
 def _role_steps(

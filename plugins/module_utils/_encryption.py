@@ -15,7 +15,7 @@ from typing import Any
 
 from . import _account, _preflight
 from ._errors import CmkError, InvalidOption, Unavailable
-from ._ids import KeyIdentifier, check_account_name, parse_key_identifier
+from ._ids import KeyIdentifier, check_account_name, parse_key_identifier, principals_of
 from ._plan import Plan, Step
 from ._usage import key_of
 
@@ -76,6 +76,21 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
 def describe(account: Mapping[str, Any]) -> dict[str, Any]:
     """The module's return value."""
     return {"id": account["id"], "name": account["name"], **describe_key(key_of(account))}
+
+
+def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
+    """The return value of the module that only looks."""
+    account, silence = observed["account"], observed["silence"]
+    if account is None:
+        return {"exists": False}
+    return {
+        "exists": True,
+        **describe(account),
+        "identity": _account.describe_identity(account.get("identity", {})),
+        "principal_ids": list(principals_of(account.get("identity", {}))),
+        "answers": silence is None,
+        "silence": silence.msg if silence else None,
+    }
 
 
 def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:

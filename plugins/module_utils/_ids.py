@@ -144,6 +144,11 @@ def same_id(one: str, other: str) -> bool:
     return one.rstrip("/").casefold() == other.rstrip("/").casefold()
 
 
+def group_of(resource_id: str) -> str:
+    """The name of the resource group in an ARM id: /subscriptions/ID/resourceGroups/NAME/..."""
+    return resource_id.split("/")[4]
+
+
 def within(scope: str, resource_id: str) -> bool:
     """Whether an assignment at `scope` reaches the resource."""
     above, below = scope.rstrip("/").casefold(), resource_id.rstrip("/").casefold()

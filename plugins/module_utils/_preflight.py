@@ -58,7 +58,7 @@ def require(read: Mapping[str, Any]) -> tuple[Check, ...]:
     raise Refused(
         f"Batch could not use the key {evidence.key}, so the account was not pointed at it. {told}",
         code="preflight_failed",
-        failed=[check.name for check in failed],
+        failed_checks=[check.name for check in failed],
         preflight=describe(checks),
         remedy=" ".join(check.remedy for check in failed),
     )

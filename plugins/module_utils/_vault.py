@@ -108,12 +108,12 @@ def url(vault: Mapping[str, Any]) -> str:
     return str(vault["properties"]["vaultUri"]).rstrip("/").lower()
 
 
-def required(vault: Mapping[str, Any] | None, group: str, name: str) -> Mapping[str, Any]:
+def required(vault: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
     """The vault's document, or the error that there is none."""
     if vault is None:
         raise NotFound(
-            f"There is no key vault {name} in the resource group {group}. Create it with "
-            "azbatch.cmk.keyvault_cmk_vault, or correct vault_name, resource_group or subscription_id.",
+            f"There is no key vault {name} where it was looked for. Create it with azbatch.cmk.keyvault_cmk_vault, or "
+            "correct vault_name, resource_group or subscription_id.",
             code="vault_not_found",
             option="vault_name",
             value=name,

@@ -19,9 +19,10 @@ author:
   - The azbatch.cmk authors (@azbatch)
 options:
   resource_group:
-    description: Name of the vault's resource group.
+    description:
+      - Name of the vault's resource group. Without it, the vault is looked for in all subscriptions that the caller
+        sees.
     type: str
-    required: true
   vault_name:
     description: Name of the vault.
     type: str
@@ -131,7 +132,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "resource_group": {"type": "str", "required": True},
+    "resource_group": {"type": "str"},
     "vault_name": {"type": "str", "required": True},
     "principal_id": {"type": "str"},
     "identity_id": {"type": "str"},

@@ -23,7 +23,7 @@ class Access:
         self._cloud = cloud
 
     def read(self, goal: Any) -> dict[str, Any]:
-        vault = self._cloud.vaults.get(goal.group, goal.vault)
+        vault = self._cloud.vaults.find(goal.vault, goal.group)
         principal = goal.principal_id or self._cloud.identities.get(goal.identity_id)["properties"]["principalId"]
         observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):

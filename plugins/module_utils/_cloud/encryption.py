@@ -29,14 +29,16 @@ class Encryption:
         self._cloud = cloud
 
     def read(self, goal: Any) -> dict[str, Any]:
-        account = self._cloud.accounts.get(goal.group, goal.account)
-        observed: dict[str, Any] = {"account": account, "silence": None}
-        if account is None:
-            return observed
-        observed["silence"] = self._cloud.accounts.silence(goal.group, goal.account)
-        if goal.key is not None and not goal.is_met_by(account):
+        observed = self.survey(goal.group, goal.account)
+        account = observed["account"]
+        if account is not None and goal.key is not None and not goal.is_met_by(account):
             observed["evidence"] = self._evidence(goal, account)
         return observed
+
+    def survey(self, group: str, name: str) -> dict[str, Any]:
+        """The account, and why it does not answer if it does not."""
+        account = self._cloud.accounts.get(group, name)
+        return {"account": account, "silence": self._cloud.accounts.silence(group, name) if account else None}
 
     def set_encryption(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Ask until Batch takes the key, then until the account answers on it.
