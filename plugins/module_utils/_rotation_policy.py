@@ -35,16 +35,12 @@ def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def describe(policy: Mapping[str, Any] | None) -> dict[str, str | None] | None:
     if policy is None:
         return None
-    trigger = next((a["trigger"] for a in policy.get("lifetimeActions", []) if _rotates(a)), {})
+    trigger: Mapping[str, str] = next((a["trigger"] for a in policy.get("lifetimeActions", []) if _rotates(a)), {})
     return {
         "expiry_time": policy.get("attributes", {}).get("expiryTime"),
         "time_after_create": trigger.get("timeAfterCreate"),
         "time_before_expiry": trigger.get("timeBeforeExpiry"),
     }
-
-
-def _rotates(action: Mapping[str, Any]) -> bool:
-    return str(action["action"]["type"]).lower() == "rotate"
 
 
 def body(policy: Mapping[str, Any], former: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -54,3 +50,7 @@ def body(policy: Mapping[str, Any], former: Mapping[str, Any] | None) -> dict[st
     others = [a for a in (former or {}).get("lifetimeActions", []) if not _rotates(a)]
     attributes = {"expiryTime": policy["expiry_time"]} if policy["expiry_time"] else {}
     return {"lifetimeActions": [rotate, *others], "attributes": attributes}
+
+
+def _rotates(action: Mapping[str, Any]) -> bool:
+    return str(action["action"]["type"]).lower() == "rotate"

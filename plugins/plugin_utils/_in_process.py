@@ -72,7 +72,8 @@ class InProcessAction(ActionBase):
         if validation.error_messages:
             result: dict[str, Any] = {"failed": True, "msg": "; ".join(validation.error_messages)}
         else:
-            cloud = Cloud(params, constants.DEFAULT_LOCAL_TMP, self._notify)
+            # Ansible sets its constants as it loads them, where mypy does not see it.
+            cloud = Cloud(params, constants.DEFAULT_LOCAL_TMP, self._notify)  # type: ignore[attr-defined]
             try:
                 result = self.module.run(params, cloud, check_mode=self._task.check_mode).result()
             except CmkError as failure:

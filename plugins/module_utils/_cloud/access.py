@@ -10,28 +10,32 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _sdk
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .identities import Identities
+from .session import Session
+from .vaults import Vaults
+from .visible import VisibleAccounts
 
 
 class Access:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, session: Session, vaults: Vaults, identities: Identities, visible: VisibleAccounts) -> None:
+        self._session = session
+        self._vaults = vaults
+        self._identities = identities
+        self._visible = visible
 
     def read(self, goal: Any) -> dict[str, Any]:
-        vault = self._cloud.vaults.find(goal.vault, goal.group)
-        principal = goal.principal_id or self._cloud.identities.get(goal.identity_id)["properties"]["principalId"]
+        vault = self._vaults.find(goal.vault, goal.group)
+        principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
         observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
             scope = f"{vault['id']}/keys/{goal.key_name}" if goal.key_name else vault["id"]
             observed["assignments"] = self.assignments(scope, principal)
             observed["definitions"] = self.definitions(observed["assignments"])
         if not goal.present:
-            observed["visible"] = self._cloud.accounts.visible()
+            observed["visible"] = self._visible.read()
         return observed
 
     def assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
@@ -67,7 +71,9 @@ class Access:
             self._client().role_assignments.delete_by_id(assignment_id)
 
     def set_policy(self, group: str, vault: str, operation: str, entry: Mapping[str, Any]) -> None:
-        self._cloud.vaults.set_policy(group, vault, operation, entry)
+        self._vaults.set_policy(group, vault, operation, entry)
 
     def _client(self) -> Any:
-        return self._cloud.client("azure-mgmt-authorization", "AuthorizationManagementClient", api_version="2022-04-01")
+        return self._session.client(
+            "azure-mgmt-authorization", "AuthorizationManagementClient", api_version="2022-04-01"
+        )

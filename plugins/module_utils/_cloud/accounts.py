@@ -10,29 +10,33 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._errors import CmkError, Denied, Rejected
 from . import _sdk
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .evidence import Evidence
+from .identities import Identities
+from .resources import Resources
+from .session import Session
 
 
 class Accounts:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, session: Session, resources: Resources, identities: Identities, evidence: Evidence) -> None:
+        self._session = session
+        self._resources = resources
+        self._identities = identities
+        self._evidence = evidence
 
     def read(self, goal: Any) -> dict[str, Any]:
         account = self.get(goal.group, goal.name)
         observed: dict[str, Any] = {"account": account}
         if account is None and goal.present:
             if goal.location is None:
-                observed["group"] = self._cloud.resources.group(goal.group)
+                observed["group"] = self._resources.group(goal.group)
             if goal.key is not None:
-                identity = self._cloud.identities.get(goal.identity_id)["properties"]
+                identity = self._identities.get(goal.identity_id)["properties"]
                 principals = (identity["principalId"],)
-                observed["evidence"] = self._cloud.evidence.gather(
+                observed["evidence"] = self._evidence.gather(
                     goal.key, goal.vault_group, principals, identity["tenantId"]
                 )
         return observed
@@ -45,7 +49,7 @@ class Accounts:
         what = f"create the Batch account {name}"
         with _sdk.translated(what):
             poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
-            _sdk.finish(poller, self._cloud.wait_timeout, what)
+            _sdk.finish(poller, self._session.wait_timeout, what)
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         with _sdk.translated(f"change the Batch account {name}"):
@@ -54,7 +58,7 @@ class Accounts:
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"
         with _sdk.translated(what):
-            _sdk.finish(self._client().batch_account.begin_delete(group, name), self._cloud.wait_timeout, what)
+            _sdk.finish(self._client().batch_account.begin_delete(group, name), self._session.wait_timeout, what)
 
     def silence(self, group: str, name: str) -> CmkError | None:
         """Why the account does not answer; none if it does, or if the caller may not ask.
@@ -69,17 +73,5 @@ class Accounts:
             return None if error.facts["azure"]["code"] == "AuthorizationFailed" else error
         return None
 
-    def visible(self) -> dict[str, list[Any]]:
-        """The Batch accounts of all subscriptions that the caller sees, and where it may not look."""
-        accounts: list[Any] = []
-        unseen: list[str] = []
-        for subscription in self._cloud.resources.subscription_ids():
-            try:
-                with _sdk.translated(f"list the Batch accounts of the subscription {subscription}"):
-                    accounts += _sdk.documents(self._client(subscription).batch_account.list)
-            except Denied:
-                unseen.append(f"/subscriptions/{subscription}")
-        return {"accounts": accounts, "unseen": unseen}
-
-    def _client(self, subscription_id: str | None = None) -> Any:
-        return self._cloud.client("azure-mgmt-batch", "BatchManagementClient", subscription_id)
+    def _client(self) -> Any:
+        return self._session.client("azure-mgmt-batch", "BatchManagementClient")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure as one caller sees it: each service made when it is first asked for.
+"""Azure's services as one caller sees them, each made when it is first asked for.
 
 This module util is private to the collection.
 """
@@ -11,12 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from types import ModuleType
 from typing import Any
 
-from .._errors import InvalidOption
-from . import _credential, _sdk
-from ._environments import Environment, environment_of
 from .access import Access
 from .accounts import Accounts
 from .encryption import Encryption
@@ -24,117 +20,54 @@ from .evidence import Evidence
 from .identities import Identities
 from .keys import Keys
 from .resources import Resources
+from .session import Session, silent
 from .vaults import Vaults
-
-
-def _silent(message: str) -> None:
-    """A module has nobody to talk to before it ends."""
+from .visible import VisibleAccounts
 
 
 class Cloud:
-    """`connection` are the options of the doc fragment azbatch.cmk.azure.
-
-    `token_folder` is a private directory in which the tasks of a run share their tokens. `notify` takes lines that
-    tell a waiting person what is being waited for.
-    """
+    """`connection`, `token_folder` and `notify` are those of a Session."""
 
     def __init__(
         self,
         connection: Mapping[str, Any],
         token_folder: str | None = None,
-        notify: Callable[[str], None] = _silent,
+        notify: Callable[[str], None] = silent,
     ) -> None:
-        self._connection = connection
-        self._token_folder = token_folder
-        self._clients: dict[tuple[str, str], Any] = {}
-        self.notify = notify
-
-    @cached_property
-    def _options(self) -> Mapping[str, Any]:
-        return _credential.completed(self._connection)
-
-    @cached_property
-    def environment(self) -> Environment:
-        return environment_of(self._options["cloud_environment"])
-
-    @cached_property
-    def subscription_id(self) -> str:
-        subscription = self._options["subscription_id"]
-        if not subscription:
-            raise InvalidOption(
-                "subscription_id",
-                subscription,
-                "no subscription is known.",
-                "Set subscription_id (environment: AZURE_SUBSCRIPTION_ID).",
-                code="subscription_missing",
-            )
-        return str(subscription)
-
-    @property
-    def wait_timeout(self) -> int:
-        """How long a change may take until it is given up, in seconds."""
-        seconds = self._options["wait_timeout"]
-        if seconds < 0:
-            raise InvalidOption("wait_timeout", seconds, "it is negative.", "Use seconds, 0 or more.")
-        return int(seconds)
-
-    @cached_property
-    def credential(self) -> Any:
-        options = self._options
-        caller = [options[name] or "" for name in ("auth_source", "tenant", "client_id", "profile")]
-        inner = _credential.credential(options, self.environment)
-        return _credential.SharedTokens(inner, "|".join([*caller, self.environment.name]), self._token_folder)
-
-    @cached_property
-    def caller(self) -> dict[str, str]:
-        """The caller's own object id and tenant."""
-        with _sdk.translated("sign in"):
-            token = self.credential.get_token(self.environment.resource_manager_scope).token
-        said = _credential.claims(token)
-        return {"object_id": said["oid"], "tenant_id": said["tid"]}
-
-    def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
-        """A management client of a subscription, by default the task's own."""
-        subscription = subscription_id or self.subscription_id
-        if (name, subscription) not in self._clients:
-            module: ModuleType = _sdk.load(package)
-            self._clients[name, subscription] = getattr(module, name)(
-                self.credential,
-                subscription,
-                base_url=self.environment.resource_manager,
-                credential_scopes=[self.environment.resource_manager_scope],
-                **more,
-            )
-        return self._clients[name, subscription]
-
-    @cached_property
-    def resources(self) -> Resources:
-        return Resources(self)
+        self._session = Session(connection, token_folder, notify)
 
     @cached_property
     def accounts(self) -> Accounts:
-        return Accounts(self)
+        return Accounts(self._session, self._resources, self._identities, self._evidence)
 
     @cached_property
     def vaults(self) -> Vaults:
-        return Vaults(self)
+        return Vaults(self._session, self._resources)
 
     @cached_property
     def access(self) -> Access:
-        return Access(self)
+        return Access(self._session, self.vaults, self._identities, self._visible)
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self)
-
-    @cached_property
-    def identities(self) -> Identities:
-        return Identities(self)
+        return Keys(self._session, self._visible)
 
     @cached_property
     def encryption(self) -> Encryption:
-        return Encryption(self)
+        return Encryption(self._session, self.accounts, self._evidence)
 
     @cached_property
-    def evidence(self) -> Evidence:
-        return Evidence(self)
+    def _resources(self) -> Resources:
+        return Resources(self._session)
+
+    @cached_property
+    def _visible(self) -> VisibleAccounts:
+        return VisibleAccounts(self._session, self._resources)
+
+    @cached_property
+    def _identities(self) -> Identities:
+        return Identities(self._session)
+
+    @cached_property
+    def _evidence(self) -> Evidence:
+        return Evidence(self.vaults, self.keys, self.access)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._errors import CmkError, Rejected, Unavailable
 from .._ids import principals_of
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .accounts import Accounts
+from .evidence import Evidence
+from .session import Session
 
 # A request that Azure will never take, however long one waits.
 _FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
@@ -25,20 +25,22 @@ _LONGEST_PAUSE = 30
 
 
 class Encryption:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, session: Session, accounts: Accounts, evidence: Evidence) -> None:
+        self._session = session
+        self._accounts = accounts
+        self._evidence = evidence
 
     def read(self, goal: Any) -> dict[str, Any]:
         observed = self.survey(goal.group, goal.account)
         account = observed["account"]
         if account is not None and goal.key is not None and not goal.is_met_by(account):
-            observed["evidence"] = self._evidence(goal, account)
+            observed["evidence"] = self._gathered(goal, account)
         return observed
 
     def survey(self, group: str, name: str) -> dict[str, Any]:
         """The account, and why it does not answer if it does not."""
-        account = self._cloud.accounts.get(group, name)
-        return {"account": account, "silence": self._cloud.accounts.silence(group, name) if account else None}
+        account = self._accounts.get(group, name)
+        return {"account": account, "silence": self._accounts.silence(group, name) if account else None}
 
     def set_encryption(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Ask until Batch takes the key, then until the account answers on it.
@@ -46,11 +48,11 @@ class Encryption:
         A role or a policy that was granted a moment ago may not have reached Batch yet: it is refused as if it were
         missing. Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide).
         """
-        deadline = time.monotonic() + self._cloud.wait_timeout
+        deadline = time.monotonic() + self._session.wait_timeout
 
         def refusal() -> CmkError | None:
             try:
-                self._cloud.accounts.update(group, name, body)
+                self._accounts.update(group, name, body)
             except Rejected as error:
                 if error.facts["azure"]["code"] in _FOR_GOOD:
                     raise
@@ -60,21 +62,19 @@ class Encryption:
         refused = self._until_none(refusal, deadline, f"Batch does not take the new setting of {name} yet")
         if refused is not None:
             raise refused
-        silent = self._until_none(
-            lambda: self._cloud.accounts.silence(group, name), deadline, f"{name} does not answer yet"
-        )
+        silent = self._until_none(lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet")
         if silent is not None:
             raise Unavailable(
-                f"The Batch account {name} took the new setting and did not answer for {self._cloud.wait_timeout} s: "
+                f"The Batch account {name} took the new setting and did not answer for {self._session.wait_timeout} s: "
                 f"{silent.msg}",
                 code="account_not_answering",
             )
 
-    def _evidence(self, goal: Any, account: Mapping[str, Any]) -> dict[str, Any]:
+    def _gathered(self, goal: Any, account: Mapping[str, Any]) -> dict[str, Any]:
         identity = account.get("identity", {})
         # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
-        tenant = identity.get("tenantId") or self._cloud.caller["tenant_id"]
-        return self._cloud.evidence.gather(goal.key, goal.vault_group, principals_of(identity), tenant)
+        tenant = identity.get("tenantId") or self._session.caller["tenant_id"]
+        return self._evidence.gather(goal.key, goal.vault_group, principals_of(identity), tenant)
 
     def _until_none(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
         """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed."""
@@ -83,7 +83,7 @@ class Encryption:
             left = deadline - time.monotonic()
             if left <= 0:
                 return complaint
-            self._cloud.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
+            self._session.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None

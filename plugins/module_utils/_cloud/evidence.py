@@ -12,24 +12,26 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._errors import CmkError, Denied, NotFound, Unavailable
 from .._ids import KeyIdentifier
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .access import Access
+from .keys import Keys
+from .vaults import Vaults
 
 
 class Evidence:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, vaults: Vaults, keys: Keys, access: Access) -> None:
+        self._vaults = vaults
+        self._keys = keys
+        self._access = access
 
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
     ) -> dict[str, Any]:
-        vault = _or_reason(lambda: self._cloud.vaults.find(key.vault, vault_group))
-        bundle = _or_reason(lambda: self._cloud.keys.bundle(key))
+        vault = _or_reason(lambda: self._vaults.find(key.vault, vault_group))
+        bundle = _or_reason(lambda: self._keys.bundle(key))
         by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
         roles = _or_reason(lambda: self._roles(vault["id"], key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
@@ -41,14 +43,14 @@ class Evidence:
             "bundle": bundle,
             "assignments": roles if isinstance(roles, CmkError) else assignments,
             "definitions": definitions,
-            "now": self._cloud.keys.now,
+            "now": self._keys.now,
         }
 
     def _roles(self, vault_id: str, key_name: str, principals: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         scope = f"{vault_id}/keys/{key_name}"
-        assignments = {principal: self._cloud.access.assignments(scope, principal) for principal in principals}
+        assignments = {principal: self._access.assignments(scope, principal) for principal in principals}
         everyone = [assignment for of_one in assignments.values() for assignment in of_one]
-        return assignments, self._cloud.access.definitions(everyone)
+        return assignments, self._access.definitions(everyone)
 
 
 def _or_reason(read: Callable[[], Any]) -> Any:

@@ -9,22 +9,20 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._errors import NotFound
 from .._ids import UserAssignedId
 from . import _sdk
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .session import Session
 
 
 class Identities:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def get(self, identity_id: UserAssignedId) -> dict[str, Any]:
-        client = self._cloud.client("azure-mgmt-msi", "ManagedServiceIdentityClient", identity_id.subscription)
+        client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", identity_id.subscription)
         with _sdk.translated(f"read the user-assigned identity {identity_id.name}"):
             identity = _sdk.document_or_none(client.user_assigned_identities.get, identity_id.group, identity_id.name)
         if identity is None:

@@ -14,19 +14,19 @@ import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._errors import Denied, TimedOut, Unavailable
 from .._ids import KeyIdentifier
 from . import _sdk
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .session import Session
+from .visible import VisibleAccounts
 
 
 class Keys:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, session: Session, visible: VisibleAccounts) -> None:
+        self._session = session
+        self._visible = visible
         self._clients: dict[str, Any] = {}
         # By Key Vault's clock, since a key's times are; until it has answered, by ours.
         self.now = time.time()
@@ -40,7 +40,7 @@ class Keys:
             "versions": self._versions(url, goal.name) if key else [],
             "policy": self._policy(url, goal.name) if key and goal.rotation_policy is not None else None,
             "deleted": deleted,
-            "visible": self._cloud.accounts.visible() if key and goal.guarded else None,
+            "visible": self._visible.read() if key and goal.guarded else None,
             "now": self.now,
         }
 
@@ -103,12 +103,12 @@ class Keys:
 
     def _finish(self, poller: Any, what: str, name: str) -> None:
         """Unlike others, Key Vault's pollers give a result before the service has done the work."""
-        poller.wait(self._cloud.wait_timeout)
+        poller.wait(self._session.wait_timeout)
         if not poller.done():
             raise TimedOut(
-                f"The {what} of the key {name} is not finished after {self._cloud.wait_timeout} s. Run the task again.",
+                f"The {what} of the key {name} was not finished in {self._session.wait_timeout} s. Run the task again.",
                 option="wait_timeout",
-                value=self._cloud.wait_timeout,
+                value=self._session.wait_timeout,
             )
 
     def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
@@ -137,12 +137,12 @@ class Keys:
             return None
 
     def _url(self, vault: str) -> str:
-        return f"https://{vault.lower()}.{self._cloud.environment.vault_suffix}"
+        return f"https://{vault.lower()}.{self._session.environment.vault_suffix}"
 
     def _client(self, url: str) -> Any:
         if url not in self._clients:
             sdk = _sdk.load("azure-keyvault-keys")
-            self._clients[url] = sdk.KeyClient(url, self._cloud.credential)
+            self._clients[url] = sdk.KeyClient(url, self._session.credential)
         return self._clients[url]
 
 

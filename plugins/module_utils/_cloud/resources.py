@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _sdk
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .session import Session
 
 # Seen in recorded traffic; both have been stable for years.
 _SUBSCRIPTIONS = "2022-12-01"
@@ -24,11 +22,11 @@ _GROUPS = "2021-04-01"
 
 
 class Resources:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def group(self, name: str) -> dict[str, Any]:
-        path = f"/subscriptions/{self._cloud.subscription_id}/resourceGroups/{name}"
+        path = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{name}"
         with _sdk.translated(f"read the resource group {name}"):
             return self._get(path, _GROUPS)
 
@@ -40,7 +38,7 @@ class Resources:
             while page.get("nextLink"):
                 page = self._get(page["nextLink"])
                 items += page["value"]
-        own = self._cloud.subscription_id
+        own = self._session.subscription_id
         return [own, *(item["subscriptionId"] for item in items if item["subscriptionId"].lower() != own.lower())]
 
     def _get(self, url: str, api_version: str | None = None) -> dict[str, Any]:
@@ -57,12 +55,12 @@ class Resources:
         """A bare client: for two reads, a package of models would be a large dependency."""
         policies = _sdk.load("azure-core").pipeline.policies
         management = _sdk.load("azure-mgmt-core")
-        environment = self._cloud.environment
+        environment = self._session.environment
         challenge = management.policies.ARMChallengeAuthenticationPolicy
         return management.ARMPipelineClient(
             environment.resource_manager,
             policies=[
                 policies.RetryPolicy(),
-                challenge(self._cloud.credential, environment.resource_manager_scope),
+                challenge(self._session.credential, environment.resource_manager_scope),
             ],
         )

@@ -10,18 +10,18 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._errors import Denied
 from . import _sdk
-
-if TYPE_CHECKING:
-    from .cloud import Cloud
+from .resources import Resources
+from .session import Session
 
 
 class Vaults:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, session: Session, resources: Resources) -> None:
+        self._session = session
+        self._resources = resources
 
     def read(self, goal: Any) -> dict[str, Any]:
         vault = self.get(goal.group, goal.name)
@@ -29,9 +29,9 @@ class Vaults:
         if vault is not None:
             return observed
         observed["deleted"] = self._deleted(goal.name)
-        observed["caller"] = self._cloud.caller
+        observed["caller"] = self._session.caller
         if goal.location is None and observed["deleted"] is None:
-            observed["group"] = self._cloud.resources.group(goal.group)
+            observed["group"] = self._resources.group(goal.group)
         return observed
 
     def get(self, group: str, name: str) -> dict[str, Any] | None:
@@ -42,7 +42,7 @@ class Vaults:
         """The vault of that name: in its resource group if that is known, else in all subscriptions seen."""
         if group is not None:
             return self.get(group, name)
-        for subscription in self._cloud.resources.subscription_ids():
+        for subscription in self._resources.subscription_ids():
             with _sdk.translated(f"list the key vaults of the subscription {subscription}"):
                 vaults = _sdk.documents(self._client(subscription).vaults.list_by_subscription)
             found = next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
@@ -55,7 +55,7 @@ class Vaults:
         what = f"create the key vault {name}"
         with _sdk.translated(what):
             poller = self._client().vaults.begin_create_or_update(group, name, _sdk.content(body))
-            _sdk.finish(poller, self._cloud.wait_timeout, what)
+            _sdk.finish(poller, self._session.wait_timeout, what)
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         with _sdk.translated(f"change the key vault {name}"):
@@ -76,4 +76,4 @@ class Vaults:
         return next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
 
     def _client(self, subscription_id: str | None = None) -> Any:
-        return self._cloud.client("azure-mgmt-keyvault", "KeyVaultManagementClient", subscription_id)
+        return self._session.client("azure-mgmt-keyvault", "KeyVaultManagementClient", subscription_id)

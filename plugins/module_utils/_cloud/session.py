@@ -1,0 +1,100 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One caller's way to Azure: who it is, where the cloud is, and how long it is ready to wait.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from .._errors import InvalidOption
+from . import _credential, _sdk
+from ._environments import Environment, environment_of
+
+
+def silent(message: str) -> None:
+    """A module has nobody to talk to before it ends."""
+
+
+class Session:
+    """`connection` are the options of the doc fragment azbatch.cmk.azure.
+
+    `token_folder` is a private directory in which the tasks of a run share their tokens. `notify` takes lines that
+    tell a waiting person what is being waited for.
+    """
+
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        token_folder: str | None = None,
+        notify: Callable[[str], None] = silent,
+    ) -> None:
+        self._connection = connection
+        self._token_folder = token_folder
+        self._clients: dict[tuple[str, str], Any] = {}
+        self.notify = notify
+
+    @cached_property
+    def _options(self) -> Mapping[str, Any]:
+        return _credential.completed(self._connection)
+
+    @cached_property
+    def environment(self) -> Environment:
+        return environment_of(self._options["cloud_environment"])
+
+    @cached_property
+    def subscription_id(self) -> str:
+        subscription = self._options["subscription_id"]
+        if not subscription:
+            raise InvalidOption(
+                "subscription_id",
+                subscription,
+                "no subscription is known.",
+                "Set subscription_id (environment: AZURE_SUBSCRIPTION_ID).",
+                code="subscription_missing",
+            )
+        return str(subscription)
+
+    @property
+    def wait_timeout(self) -> int:
+        """How long a change may take until it is given up, in seconds."""
+        seconds = self._options["wait_timeout"]
+        if seconds < 0:
+            raise InvalidOption("wait_timeout", seconds, "it is negative.", "Use seconds, 0 or more.")
+        return int(seconds)
+
+    @cached_property
+    def credential(self) -> Any:
+        options = self._options
+        caller = [options[name] or "" for name in ("auth_source", "tenant", "client_id", "profile")]
+        inner = _credential.credential(options, self.environment)
+        return _credential.SharedTokens(inner, "|".join([*caller, self.environment.name]), self._token_folder)
+
+    @cached_property
+    def caller(self) -> dict[str, str]:
+        """The caller's own object id and tenant."""
+        with _sdk.translated("sign in"):
+            token = self.credential.get_token(self.environment.resource_manager_scope).token
+        said = _credential.claims(token)
+        return {"object_id": said["oid"], "tenant_id": said["tid"]}
+
+    def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
+        """A management client of a subscription, by default the task's own."""
+        subscription = subscription_id or self.subscription_id
+        if (name, subscription) not in self._clients:
+            module: ModuleType = _sdk.load(package)
+            self._clients[name, subscription] = getattr(module, name)(
+                self.credential,
+                subscription,
+                base_url=self.environment.resource_manager,
+                credential_scopes=[self.environment.resource_manager_scope],
+                **more,
+            )
+        return self._clients[name, subscription]
