@@ -183,7 +183,9 @@ class BatchAccounts:
     def sync_auto_storage_keys(self, account: Account) -> None:
         if account.auto_storage is None:
             raise errors.no_auto_storage()
-        account.auto_storage = {**account.auto_storage, "lastKeySync": self.world.clock.iso()}
+        account_id = account.auto_storage["storageAccountId"]
+        synced = {"storageAccountId": account_id, "lastKeySync": self.world.clock.iso()}
+        account.auto_storage = {**synced, **account.auto_storage, **synced}
 
     # Pools
 
