@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import requests
-
 from sandbox_client import Sandbox
 
 VERSION = "2025-06-01"

@@ -17,7 +17,6 @@ import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.batch import BatchManagementClient
-
 from batch_calls import (
     VERSION,
     account_path,
@@ -40,7 +39,9 @@ def client(sandbox: Sandbox) -> BatchManagementClient:
 
 
 def moment_of(etag: str) -> datetime:
-    ticks = int(re.fullmatch(r'"0x([0-9A-F]{15})"', etag)[1], 16)
+    found = re.fullmatch(r'"0x([0-9A-F]{15})"', etag)
+    assert found
+    ticks = int(found[1], 16)
     return datetime(1, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=ticks // 10)
 
 

@@ -18,7 +18,6 @@ from azure.core.exceptions import HttpResponseError
 from azure.identity import ClientSecretCredential
 from azure.keyvault.keys import KeyClient, KeyVaultKey
 from azure.mgmt.batch import BatchManagementClient
-
 from batch_calls import batch, create, read, refused, user_assigned_identity
 from sandbox_client import Control, Sandbox
 
@@ -357,7 +356,7 @@ def test_missing_permission(policy_vault: Vault, missing: str) -> None:
 def test_any_of_several_identities_will_do(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     first, second = (user_assigned_identity(sandbox, name) for name in ("first", "second"))
-    ids = {first["id"]: {}, second["id"]: {}}
+    ids: dict[str, Any] = {first["id"]: {}, second["id"]: {}}
     create(sandbox, identity={"type": "UserAssigned", "userAssignedIdentities": ids})
     key = policy_vault.rsa_key()
     assert first["properties"]["principalId"] in refusal(sandbox, str(key.id))

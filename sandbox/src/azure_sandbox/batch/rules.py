@@ -172,7 +172,7 @@ class BatchAccounts:
         wanted = vault_name.lower() if vault_name else None
         for key, vault in list(self._protected.items()):
             if wanted is None or vault == wanted:
-                self._assess(self._register[key])
+                self._reassess(self._register[key])
 
     def regenerate_key(self, account: Account, which: str) -> None:
         if which not in account.keys:
@@ -272,6 +272,14 @@ class BatchAccounts:
         if wish.key_identifier is None:
             return None
         return KeyUse(self.world).protect(wanted, wish.key_identifier)
+
+    def _reassess(self, account: Account) -> None:
+        """Where recovery takes no time it is enough to look when the account is used; a new version is not."""
+        protection = account.protection
+        if protection is not None and (self.world.timing.batch_recovery or protection.lost):
+            self._assess(account)
+        else:
+            KeyUse(self.world).follow(account)
 
     def _assess(self, account: Account) -> None:
         """Note whether Batch can use the key, and since when again."""
