@@ -2,16 +2,376 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Entra ID: azure-identity's credentials against the sandbox."""
+"""Entra ID and the metadata service: azure-identity's credentials, and what it never asks for."""
 
 from __future__ import annotations
 
-from azure.identity import ClientSecretCredential
-from sandbox_client import MANAGEMENT_SCOPE, Sandbox
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from azure.core.exceptions import ClientAuthenticationError
+from azure.identity import (
+    AzureAuthorityHosts,
+    CertificateCredential,
+    ClientSecretCredential,
+    CredentialUnavailableError,
+    ManagedIdentityCredential,
+    WorkloadIdentityCredential,
+)
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from sandbox_client import LOGIN, MANAGEMENT_SCOPE, VAULT_SCOPE, Control, Sandbox
+
+METADATA = "http://169.254.169.254/metadata"
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PEM = serialization.Encoding.PEM
 
 
-def test_a_secret_is_worth_a_token_that_resource_manager_takes(sandbox: Sandbox) -> None:
+def claims_of(token: str) -> dict[str, Any]:
+    return jwt.decode(token, options={"verify_signature": False})
+
+
+def certificate(key: rsa.RSAPrivateKey = KEY, days: int = 30) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=60))
+        .not_valid_after(now + timedelta(days=days))
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(PEM)
+
+
+def private(key: rsa.RSAPrivateKey = KEY) -> bytes:
+    return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def public(key: rsa.RSAPrivateKey = KEY) -> str:
+    return key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def ask(sandbox: Sandbox, tenant: str = "", version: str = "/v2.0", **fields: str | None) -> Any:
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": sandbox.client_id,
+        "client_secret": sandbox.secret,
+        "scope": MANAGEMENT_SCOPE,
+        **fields,
+    }
+    wanted = {name: value for name, value in form.items() if value is not None}
+    return sandbox.session().post(f"{LOGIN}/{tenant or sandbox.tenant_id}/oauth2{version}/token", wanted, timeout=30)
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("scope", [MANAGEMENT_SCOPE, VAULT_SCOPE])
+def test_a_secret_is_worth_a_token(sandbox: Sandbox, scope: str) -> None:
+    token = ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, sandbox.secret).get_token(scope)
+    claims = claims_of(token.token)
+    assert claims["aud"] == scope.removesuffix("/.default")
+    assert claims["iss"] == f"https://sts.windows.net/{sandbox.tenant_id}/"
+    assert claims["tid"] == sandbox.tenant_id
+    assert claims["appid"] == sandbox.client_id
+    assert claims["appidacr"] == "1"
+    assert claims["oid"] == claims["sub"] != sandbox.client_id
+    assert claims["ver"] == "1.0"
+    assert abs(claims["exp"] - time.time() - 3599) < 30
+    assert "xms_mirid" not in claims
+
+
+def test_a_token_is_worth_an_answer_of_resource_manager(sandbox: Sandbox) -> None:
     credential = ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, sandbox.secret)
     session = sandbox.session()
     session.headers["authorization"] = f"Bearer {credential.get_token(MANAGEMENT_SCOPE).token}"
     assert sandbox.arm("GET", sandbox.group, "2022-09-01", session=session).json()["name"] == "rg-sandbox"
+
+
+def test_the_answer_has_numbers_at_v2_and_strings_at_v1(sandbox: Sandbox) -> None:
+    newer = ask(sandbox).json()
+    assert set(newer) == {"token_type", "expires_in", "ext_expires_in", "access_token"}
+    assert newer["expires_in"] == 3599
+    older = ask(sandbox, version="", scope=None, resource="https://management.core.windows.net/").json()
+    assert older["expires_in"] == "3599"
+    assert claims_of(older["access_token"])["aud"] == older["resource"] == "https://management.core.windows.net/"
+
+
+def test_a_slash_too_many_in_the_scope_ends_in_the_audience(sandbox: Sandbox) -> None:
+    token = ask(sandbox, scope="https://management.azure.com//.default").json()["access_token"]
+    assert claims_of(token)["aud"] == "https://management.azure.com/"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "error", "code"),
+    [
+        ({"client_secret": "wrong"}, 401, "invalid_client", 7000215),
+        ({"client_secret": None}, 401, "invalid_client", 7000218),
+        ({"client_id": "11111111-1111-1111-1111-111111111111"}, 400, "unauthorized_client", 700016),
+        ({"client_id": None}, 400, "invalid_request", 900144),
+        ({"grant_type": None}, 400, "invalid_request", 900144),
+        ({"scope": None}, 400, "invalid_request", 900144),
+        ({"grant_type": "password"}, 400, "unsupported_grant_type", 70003),
+        ({"scope": "https://management.azure.com/user_impersonation"}, 400, "invalid_scope", 1002012),
+        ({"scope": "https://nowhere.example/.default"}, 400, "invalid_resource", 500011),
+        ({"tenant": "22222222-2222-2222-2222-222222222222"}, 400, "invalid_tenant", 90002),
+    ],
+)
+def test_what_is_wrong_is_told_in_entras_words(
+    sandbox: Sandbox, fields: dict[str, Any], status: int, error: str, code: int
+) -> None:
+    response = ask(sandbox, **fields)
+    document = response.json()
+    assert (response.status_code, document["error"], document["error_codes"]) == (status, error, [code])
+    assert document["error_description"].startswith(f"AADSTS{code}: ")
+    assert document["error_uri"].endswith(str(code))
+    assert "Correlation ID" in document["error_description"]
+
+
+def test_an_expired_secret(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(secret_lifetime=-1)
+    credential = ClientSecretCredential(sandbox.tenant_id, somebody["client_id"], somebody["secret"])
+    with pytest.raises(ClientAuthenticationError, match="AADSTS7000222"):
+        credential.get_token(MANAGEMENT_SCOPE)
+
+
+def test_a_secret_expires_by_the_sandboxs_clock(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(secret_lifetime=3600)
+    fields = {"client_id": somebody["client_id"], "client_secret": somebody["secret"]}
+    assert ask(sandbox, **fields).ok
+    control.advance(3601)
+    assert ask(sandbox, **fields).json()["error_codes"] == [7000222]
+
+
+def test_the_errors_of_the_sdk(sandbox: Sandbox) -> None:
+    """On an error MSAL asks for the instances as well: it must not find the sandbox wanting."""
+    with pytest.raises(ClientAuthenticationError, match="AADSTS7000215"):
+        ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, "wrong").get_token(MANAGEMENT_SCOPE)
+    with pytest.raises(ClientAuthenticationError, match="Unable to get authority configuration"):
+        ClientSecretCredential("2" * 8, sandbox.client_id, sandbox.secret).get_token(MANAGEMENT_SCOPE)
+    assert sandbox.control.unknown() == []
+
+
+# Certificates
+
+
+def test_a_certificate(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(certificate=certificate().decode())
+    credential = CertificateCredential(
+        sandbox.tenant_id, somebody["client_id"], certificate_data=private() + certificate()
+    )
+    claims = claims_of(credential.get_token(MANAGEMENT_SCOPE).token)
+    assert (claims["oid"], claims["appidacr"]) == (somebody["object_id"], "2")
+
+
+def test_a_certificate_that_nobody_registered(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(certificate=certificate(OTHER_KEY).decode())
+    credential = CertificateCredential(
+        sandbox.tenant_id, somebody["client_id"], certificate_data=private() + certificate()
+    )
+    with pytest.raises(ClientAuthenticationError, match=r"AADSTS700027.*not registered"):
+        credential.get_token(MANAGEMENT_SCOPE)
+
+
+def test_an_expired_certificate(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(certificate=certificate(days=-1).decode())
+    credential = CertificateCredential(
+        sandbox.tenant_id, somebody["client_id"], certificate_data=private() + certificate(days=-1)
+    )
+    with pytest.raises(ClientAuthenticationError, match=r"AADSTS700027.*expired"):
+        credential.get_token(MANAGEMENT_SCOPE)
+
+
+# Federated assertions
+
+
+def assertion(sandbox: Sandbox, text: str, client_id: str = "") -> Any:
+    return ask(
+        sandbox,
+        client_id=client_id or sandbox.client_id,
+        client_secret=None,
+        client_assertion=text,
+        client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    )
+
+
+def test_a_token_of_the_sandboxs_own_issuer(sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(control.call("POST", "/federated-token", {})["token"])
+    credential = WorkloadIdentityCredential(
+        tenant_id=sandbox.tenant_id, client_id=sandbox.client_id, token_file_path=str(file)
+    )
+    assert claims_of(credential.get_token(VAULT_SCOPE).token)["appid"] == sandbox.client_id
+
+
+def test_a_federated_token_is_its_principals_only(sandbox: Sandbox, control: Control) -> None:
+    one, other = control.principal("one"), control.principal("other")
+    tokens = [control.call("POST", "/federated-token", {"object_id": each["object_id"]}) for each in (one, other)]
+    assert assertion(sandbox, tokens[0]["token"], one["client_id"]).ok
+    assert assertion(sandbox, tokens[1]["token"], one["client_id"]).json()["error_codes"] == [700213]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "code"),
+    [
+        ({}, KEY, None),
+        ({"iss": "https://elsewhere.example"}, KEY, 700211),
+        ({"sub": "another"}, KEY, 700213),
+        ({"aud": "another"}, KEY, 700212),
+        ({}, OTHER_KEY, 700027),
+        ({"exp": 1}, KEY, 700024),
+    ],
+)
+def test_a_token_of_another_issuer(
+    sandbox: Sandbox, control: Control, changes: dict[str, Any], key: rsa.RSAPrivateKey, code: int | None
+) -> None:
+    somebody = control.principal(
+        federated_issuer="https://issuer.example", federated_subject="pod", federated_public_key=public()
+    )
+    claims = {
+        "iss": "https://issuer.example",
+        "sub": "pod",
+        "aud": ["api://AzureADTokenExchange"],
+        "exp": int(time.time()) + 600,
+        **changes,
+    }
+    response = assertion(sandbox, jwt.encode(claims, key, "RS256"), somebody["client_id"])
+    assert response.json().get("error_codes") == (None if code is None else [code])
+
+
+def test_an_assertion_that_is_none(sandbox: Sandbox) -> None:
+    assert assertion(sandbox, "not.a.token").json()["error_codes"] == [50027]
+
+
+# Discovery
+
+
+@pytest.mark.parametrize("tenant", ["own", "common", "organizations"])
+@pytest.mark.parametrize("version", ["", "/v2.0"])
+def test_discovery(sandbox: Sandbox, tenant: str, version: str) -> None:
+    tenant = sandbox.tenant_id if tenant == "own" else tenant
+    url = f"{LOGIN}/{tenant}{version}/.well-known/openid-configuration"
+    document = sandbox.session().get(url, timeout=30).json()
+    assert document["token_endpoint"] == f"{LOGIN}/{tenant}/oauth2{version}/token"
+    keys = sandbox.session().get(document["jwks_uri"], timeout=30).json()["keys"]
+    token = sandbox.token()
+    key = jwt.PyJWK(keys[0])
+    assert jwt.get_unverified_header(token)["kid"] == keys[0]["kid"]
+    assert jwt.decode(token, key, ["RS256"], audience="https://management.azure.com")["tid"] == sandbox.tenant_id
+
+
+def test_discovery_of_an_unknown_tenant(sandbox: Sandbox) -> None:
+    response = sandbox.session().get(f"{LOGIN}/nobody/v2.0/.well-known/openid-configuration", timeout=30)
+    assert (response.status_code, response.json()["error_codes"]) == (400, [90002])
+
+
+@pytest.mark.parametrize(("host", "known"), [("login.microsoftonline.us", True), ("login.example.com", False)])
+def test_instance_discovery(sandbox: Sandbox, host: str, known: bool) -> None:
+    response = sandbox.session().get(
+        f"{LOGIN}/common/discovery/instance",
+        params={"authorization_endpoint": f"https://{host}/common/oauth2/authorize", "api-version": "1.1"},
+        timeout=30,
+    )
+    assert response.ok is known
+    if known:
+        assert any(host in instance["aliases"] for instance in response.json()["metadata"])
+    else:
+        assert response.json()["error"] == "invalid_instance"
+
+
+@pytest.mark.parametrize(
+    ("authority", "resource", "issuer"),
+    [
+        (AzureAuthorityHosts.AZURE_GOVERNMENT, "https://management.usgovcloudapi.net", "sts.windows.net"),
+        (AzureAuthorityHosts.AZURE_GOVERNMENT, "https://vault.usgovcloudapi.net", "sts.windows.net"),
+        (AzureAuthorityHosts.AZURE_CHINA, "https://management.chinacloudapi.cn", "sts.chinacloudapi.cn"),
+        (AzureAuthorityHosts.AZURE_CHINA, "https://vault.azure.cn", "sts.chinacloudapi.cn"),
+    ],
+)
+def test_other_clouds(sandbox: Sandbox, authority: str, resource: str, issuer: str) -> None:
+    credential = ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, sandbox.secret, authority=authority)
+    claims = claims_of(credential.get_token(f"{resource}/.default").token)
+    assert (claims["aud"], claims["iss"]) == (resource, f"https://{issuer}/{sandbox.tenant_id}/")
+    if "management" in resource:
+        url = f"{resource}{sandbox.group}?api-version=2022-09-01"
+        session = sandbox.session()
+        session.headers["authorization"] = f"Bearer {credential.get_token(f'{resource}/.default').token}"
+        assert session.get(url, timeout=30).json()["name"] == "rg-sandbox"
+
+
+def test_a_cloud_has_no_resources_of_another(sandbox: Sandbox) -> None:
+    assert ask(sandbox, scope="https://vault.usgovcloudapi.net/.default").json()["error_codes"] == [500011]
+
+
+# The metadata service
+
+
+def test_the_machines_own_identity(sandbox: Sandbox) -> None:
+    token = ManagedIdentityCredential().get_token(VAULT_SCOPE)
+    claims = claims_of(token.token)
+    assert claims["aud"] == "https://vault.azure.net"
+    assert claims["xms_mirid"].endswith("/Microsoft.Compute/virtualMachines/sandbox-machine")
+    assert claims["exp"] - time.time() > 80_000
+
+
+def test_a_user_assigned_identity(sandbox: Sandbox) -> None:
+    path = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id1"
+    identity = sandbox.arm("PUT", path, "2023-01-31", {"location": "westeurope"}).json()
+    facts = identity["properties"]
+    for credential in (
+        ManagedIdentityCredential(client_id=facts["clientId"]),
+        ManagedIdentityCredential(identity_config={"object_id": facts["principalId"]}),
+        ManagedIdentityCredential(identity_config={"resource_id": identity["id"]}),
+    ):
+        claims = claims_of(credential.get_token(VAULT_SCOPE).token)
+        assert (claims["oid"], claims["appid"]) == (facts["principalId"], facts["clientId"])
+        assert claims["xms_mirid"] == identity["id"]
+
+
+def test_an_identity_that_the_machine_does_not_have(sandbox: Sandbox) -> None:
+    with pytest.raises(CredentialUnavailableError, match="Identity not found"):
+        ManagedIdentityCredential(client_id=sandbox.client_id).get_token(VAULT_SCOPE)
+
+
+def test_a_managed_identity_has_no_secret(sandbox: Sandbox) -> None:
+    client_id = claims_of(ManagedIdentityCredential().get_token(VAULT_SCOPE).token)["appid"]
+    assert ask(sandbox, client_id=client_id).json()["error_codes"] == [700016]
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "status", "error"),
+    [
+        ({}, "resource=https://vault.azure.net", 400, "bad_request_102"),
+        ({"Metadata": "true"}, "", 400, "invalid_request"),
+        ({"Metadata": "true"}, "resource=https://nowhere.example", 400, "invalid_resource"),
+    ],
+)
+def test_what_the_metadata_service_refuses(
+    sandbox: Sandbox, headers: dict[str, str], query: str, status: int, error: str
+) -> None:
+    url = f"{METADATA}/identity/oauth2/token?api-version=2018-02-01&{query}"
+    response = sandbox.session().get(url, headers=headers, timeout=30)
+    assert (response.status_code, response.json()["error"]) == (status, error)
+
+
+def test_every_value_of_a_metadata_token_is_a_string(sandbox: Sandbox) -> None:
+    url = f"{METADATA}/identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/"
+    document = sandbox.session().get(url, headers={"Metadata": "true"}, timeout=30).json()
+    assert all(isinstance(value, str) for value in document.values())
+
+
+def test_where_the_machine_is(sandbox: Sandbox) -> None:
+    url = f"{METADATA}/instance?api-version=2021-02-01"
+    compute = sandbox.session().get(url, headers={"Metadata": "true"}, timeout=30).json()["compute"]
+    assert (compute["subscriptionId"], compute["location"]) == (sandbox.subscription_id, "westeurope")

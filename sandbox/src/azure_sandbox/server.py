@@ -109,10 +109,15 @@ class Sandbox:
         if service is None or service.scheme != "https" or port != 443:
             self._log_connect(host, port, UNKNOWN)
             return Refusal("502 Bad Gateway", f"{host}:{port} is not in the sandbox, and nothing is ever forwarded.\n")
-        if service is KEY_VAULT_KEYS and self.world.vaults.by_name(host.partition(".")[0]) is None:
+        if service is KEY_VAULT_KEYS and not self._resolves(host):
             self._log_connect(host, port, "unresolved")
-            return Refusal("502 Bad Gateway", f"{host} does not resolve: the sandbox has no vault of that name.\n")
+            return Refusal("502 Bad Gateway", f"{host} does not resolve: the sandbox has no vault of that name yet.\n")
         return None
+
+    def _resolves(self, host: str) -> bool:
+        """A vault's name is in the DNS from a while after its creation until it is deleted."""
+        vault = self.world.vaults.by_name(host.partition(".")[0])
+        return vault is not None and vault.host.lower() == host and not self.world.vaults.is_registering(vault)
 
     def _log_connect(self, host: str, port: int, route: str) -> None:
         self.log.add(
@@ -149,7 +154,7 @@ class Sandbox:
             call.host = scope["state"]["tunnel_host"]
         service = self.service(call.host)
         if service is not None and service.name == "control":
-            response: Response | None = await self._handle(service, call)
+            response: Response | None = _refused(service, call) or await self._handle(service, call)
         else:
             fault = self.faults.strike(request.method, call.host, _target(scope)) if self.faults.any() else None
             response = await self._answer(service, call, fault, too_long=content is None)

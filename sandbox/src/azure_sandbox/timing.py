@@ -15,6 +15,8 @@ class Timing:
 
     # azure-core takes a Retry-After of 0 for none and waits its own 30 s.
     retry_after: int = 1
+    # Until a deleted resource group is gone; its contents go at once.
+    group_delete: float = 0
     batch_create: float = 0
     batch_delete: float = 0
     # Until an account answers again once Batch can use its key again.
@@ -35,6 +37,7 @@ QUICK = Timing()
 # Sources: docs/sandbox-fidelity.md, "Timing".
 REALISTIC = Timing(
     retry_after=15,
+    group_delete=30,
     batch_create=8,
     batch_delete=12,
     batch_recovery=600,

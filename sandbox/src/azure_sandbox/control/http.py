@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
 from ..entra import assertions
@@ -135,12 +136,12 @@ def post_principal(sandbox: Sandbox, call: Call) -> Response:
         raise errors.bad_request("a principal needs a name")
     principal = directory.add_principal(wish["name"])
     try:
+        lifetime = float(wish.get("secret_lifetime", SECRET_SECONDS))
         extras = _register(sandbox, principal, wish)
     except (AzureError, KeyError, TypeError, ValueError) as error:
         directory.remove_principal(principal.object_id)
         raise errors.bad_request(f"{type(error).__name__}: {error}") from error
-    lifetime = wish.get("secret_lifetime", SECRET_SECONDS)
-    secret = directory.add_secret(principal, float(lifetime))
+    secret = directory.add_secret(principal, lifetime)
     sandbox.world.batch.reassess(None)
     return answer({**_principal_document(principal), "secret": secret, **extras}, 201)
 
@@ -151,10 +152,14 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
     directory = sandbox.world.directory
     for grant in wish.get("roles") or []:
         sandbox.world.authorization.assign(grant["scope"], grant["role"], principal.object_id)
+    if wish.get("token_lifetime") is not None:
+        directory.credentials(principal).token_lifetime = int(wish["token_lifetime"])
     if wish.get("certificate"):
         extras["thumbprint"] = assertions.add_certificate(directory, principal, wish["certificate"].encode())
     if wish.get("federated_subject"):
         key = wish.get("federated_public_key")
+        if key:
+            load_pem_public_key(key.encode())
         credential = FederatedCredential(
             wish.get("federated_issuer") or assertions.sandbox_issuer(directory),
             wish["federated_subject"],

@@ -65,6 +65,8 @@ class Credentials:
     # PEM, by their SHA-1 thumbprint as in an assertion's x5t: base64url without padding.
     certificates: dict[str, bytes] = field(default_factory=dict)
     federated: list[FederatedCredential] = field(default_factory=list)
+    # Of its tokens, in seconds; below 0 they have expired when they are issued, and only the services know.
+    token_lifetime: int | None = None
 
 
 class Directory:
@@ -123,10 +125,12 @@ class Directory:
 
     def issue(self, principal: Principal, cloud: Cloud, audience: str, credential: str) -> tuple[str, int]:
         """An access token, and how many seconds it is good for."""
-        managed = principal.kind == "ManagedIdentity"
-        lifetime = MANAGED_IDENTITY_TOKEN_SECONDS if managed else APP_TOKEN_SECONDS
+        usual = MANAGED_IDENTITY_TOKEN_SECONDS if principal.kind == "ManagedIdentity" else APP_TOKEN_SECONDS
+        held = self._credentials.get(principal.app_id)
+        lifetime = held.token_lifetime if held and held.token_lifetime is not None else usual
         subject = Subject(principal.object_id, principal.app_id, principal.tenant_id, principal.resource_id, credential)
-        return tokens.issue(self.signing_key, cloud, subject, audience, lifetime), lifetime
+        token = tokens.issue(self.signing_key, cloud, subject, audience, lifetime)
+        return token, lifetime if lifetime > 0 else usual
 
     def authenticate(self, authorization_header: str | None, audiences: frozenset[str] | set[str]) -> Principal:
         """Whose token it is. Raises TokenProblem."""

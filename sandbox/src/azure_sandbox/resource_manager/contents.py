@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..world import World
 
+BATCH = "Microsoft.Batch/batchAccounts"
+VAULT = "Microsoft.KeyVault/vaults"
+IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -32,9 +36,21 @@ class Resource:
         }
 
 
-def resources(world: World) -> Iterator[Resource]:
-    return iter(())
+def resources(world: World, subscription: str) -> Iterator[Resource]:
+    for account in world.batch.all():
+        if account.subscription.lower() == subscription.lower():
+            yield Resource(account.id, account.name, BATCH, account.location, account.tags or {})
+    for vault in world.vaults.list(subscription):
+        yield Resource(vault.id, vault.name, VAULT, vault.location, vault.tags)
+    for identity in world.identities.list(subscription):
+        yield Resource(identity.id, identity.name, IDENTITY, identity.location, identity.tags)
 
 
 def delete(world: World, resource: Resource) -> None:
-    pass
+    """With its group: vaults stay recoverable, as they do at Azure."""
+    if resource.type == BATCH:
+        world.batch.remove(resource.id)
+    elif resource.type == IDENTITY:
+        world.identities.delete(resource.id)
+    elif (vault := world.vaults.by_name(resource.name)) is not None:
+        world.vaults.delete(vault)

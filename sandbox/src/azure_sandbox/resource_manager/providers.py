@@ -23,7 +23,10 @@ class Provider:
     @property
     def resource_types(self) -> list[str]:
         """`batchAccounts`, `batchAccounts/pools`, `locations/quotas`, ...: by the templates of the operations."""
-        return sorted({kind for route in self.routes if (kind := resource_type(route.path, self.namespace))})
+        paths = {route.path for route in self.routes}
+        # What is below something that can be read, and is only POSTed to, is an action of it.
+        actions = {r.path for r in self.routes if r.method == "POST" and r.path.rpartition("/")[0] in paths}
+        return sorted({kind for path in paths - actions if (kind := resource_type(path, self.namespace))})
 
     def knows(self, kind: str) -> bool:
         return kind.lower() in _lowered(tuple(self.resource_types))

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 GROUP_NAME = re.compile(r"[\w\-.()]{1,90}")
 REGISTERED, NOT_REGISTERED = "Registered", "NotRegistered"
-# Until a deleted group is gone; its contents go at once.
-GROUP_DELETE_SECONDS = 10
 
 
 @dataclass
@@ -114,7 +112,7 @@ class Resources:
         for resource in self.of_group(group):
             contents.delete(self._world, resource)
         del self._groups[self._key(group.subscription, group.name)]
-        return self.start_operation(GROUP_DELETE_SECONDS if self._world.timing.throttling else 0)
+        return self.start_operation(self._world.timing.group_delete)
 
     @staticmethod
     def _key(subscription: str | Subscription, name: str) -> tuple[str, str]:
@@ -124,8 +122,7 @@ class Resources:
     # Resources of all providers
 
     def all(self, subscription: str | Subscription) -> Iterator[Resource]:
-        wanted = f"/subscriptions/{self._key(subscription, '')[0]}/"
-        return (r for r in contents.resources(self._world) if r.id.lower().startswith(wanted))
+        return contents.resources(self._world, self._key(subscription, "")[0])
 
     def of_group(self, group: ResourceGroup) -> list[Resource]:
         inside = f"{group.id}/".lower()

@@ -1,0 +1,282 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command line: run, serve, env, and the state that lasts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sandbox_client import COMMAND, Sandbox, plain_environment, started
+
+VERSION = "2022-09-01"
+TELL = "import json, os; print(json.dumps(dict(os.environ)))"
+PYTHON = [sys.executable, "-c"]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env={**plain_environment(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Sandbox]:
+    sandbox = started(*options)
+    try:
+        yield sandbox
+    finally:
+        sandbox.process.terminate()
+        assert sandbox.process.wait(30) == 0
+
+
+# run
+
+
+def test_run_sets_the_environment(tmp_path: Path) -> None:
+    others = {"https_proxy": "http://elsewhere", "no_proxy": "management.azure.com", "ALL_PROXY": "http://elsewhere"}
+    done = command("run", "--", *PYTHON, TELL, **others, KEPT="kept")
+    assert done.returncode == 0, done.stderr
+    environment = json.loads(done.stdout)
+    url = environment["AZURE_SANDBOX_URL"]
+    assert environment["HTTPS_PROXY"] == environment["HTTP_PROXY"] == url
+    assert environment["NO_PROXY"] == "127.0.0.1,localhost"
+    bundle = environment["REQUESTS_CA_BUNDLE"]
+    assert environment["SSL_CERT_FILE"] == environment["CURL_CA_BUNDLE"] == bundle
+    assert environment["AZURE_TENANT"] == environment["AZURE_TENANT_ID"]
+    assert environment["AZURE_SECRET"] == environment["AZURE_CLIENT_SECRET"]
+    assert {"AZURE_CLIENT_ID", "AZURE_SUBSCRIPTION_ID"} <= set(environment)
+    assert environment["KEPT"] == "kept"
+    assert not set(others) & set(environment)
+    assert not Path(bundle).exists(), "nothing is left behind"
+
+
+def test_run_lets_a_program_use_azure() -> None:
+    program = (
+        "import os; from azure.identity import DefaultAzureCredential as C;"
+        "from azure.mgmt.batch import BatchManagementClient as B;"
+        "print(len(list(B(C(), os.environ['AZURE_SUBSCRIPTION_ID']).batch_account.list())))"
+    )
+    done = command("run", "--accounts", "3", "--", *PYTHON, program)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [
+        ([*PYTHON, "raise SystemExit(7)"], 7),
+        ([*PYTHON, "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"], 143),
+        (["/nowhere/at-all"], 127),
+        (["/"], 126),
+        ([], 2),
+    ],
+)
+def test_run_ends_as_the_command_does(what: list[str], status: int) -> None:
+    assert command("run", "--", *what).returncode == status
+
+
+def test_run_keeps_the_commands_own_options_and_input() -> None:
+    done = command("run", "--latency", "1", "--", "echo", "--latency", "-n", "--")
+    assert done.stdout == "--latency -n --\n"
+    process = subprocess.run(
+        [*COMMAND, "run", "--", "cat"], input="through", capture_output=True, text=True, timeout=60, check=True
+    )
+    assert process.stdout == "through"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_run_passes_signals_on(tmp_path: Path, number: signal.Signals) -> None:
+    program = (
+        "import signal, sys, time\n"
+        "for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):\n"
+        "    signal.signal(n, lambda n, f: (print('got', n, flush=True), sys.exit(5)))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(30)\n"
+    )
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--", *PYTHON, program],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=plain_environment(),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.stdout.read() == f"got {int(number)}\n"
+    assert process.wait(30) == 5
+
+
+# serve and env
+
+
+def test_serve_prints_one_line_and_ends_on_a_signal() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=plain_environment(),
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("azure-sandbox is ready at http://127.0.0.1:")
+        process.send_signal(number)
+        rest = process.communicate(timeout=30)
+        assert (rest, process.returncode) == (("", ""), 0)
+
+
+def test_serve_listens_on_the_loopback_address_only(running_sandbox: Sandbox) -> None:
+    port = int(running_sandbox.url.rpartition(":")[2])
+    with socket.socket(socket.AF_INET) as other:
+        other.settimeout(5)
+        with pytest.raises(OSError):  # noqa: PT011
+            other.connect(("127.0.0.2", port))
+
+
+def test_env(running_sandbox: Sandbox) -> None:
+    port = running_sandbox.url.rpartition(":")[2]
+    done = command("env", "--port", port, https_proxy="http://elsewhere")
+    assert done.returncode == 0, done.stderr
+    shell = f"{done.stdout}\nexec {sys.executable} -c '{TELL}'"
+    told = subprocess.run(
+        ["sh", "-c", shell], env={**os.environ, "https_proxy": "x"}, capture_output=True, text=True, check=True
+    )
+    environment = json.loads(told.stdout)
+    assert running_sandbox.environment.items() <= environment.items()
+    assert "https_proxy" not in environment
+
+
+def test_env_without_a_sandbox(running_sandbox: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    done = command("env", "--port", str(port))
+    assert done.returncode == 1
+    assert "no sandbox answers" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
+    done = command("serve", "--port", running_sandbox.url.rpartition(":")[2])
+    assert done.returncode == 1
+    assert done.stderr.startswith("azure-sandbox: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["run"], ["serve", "--port", "70000"], ["serve", "--latency", "-1"], ["serve", "--accounts", "x"], ["walk"]],
+)
+def test_arguments_that_make_no_sense(arguments: list[str]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+# Options
+
+
+def test_realistic() -> None:
+    with serving("--realistic") as sandbox:
+        timing = sandbox.control.call("GET", "/timing")
+        assert (timing["retry_after"], timing["batch_recovery"], timing["throttling"]) == (15, 600, True)
+        sandbox.control.reset()
+        assert sandbox.control.call("GET", "/timing") == timing
+
+
+def test_latency() -> None:
+    with serving("--latency", "200") as sandbox:
+        session = sandbox.bearer()
+        began = time.monotonic()
+        assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
+        assert 0.2 <= time.monotonic() - began < 2
+
+
+def test_accounts() -> None:
+    with serving("--accounts", "120") as sandbox:
+        url = f"{sandbox.subscription}/resources"
+        query = "?$filter=resourceType eq 'Microsoft.Batch/batchAccounts'"
+        assert len(sandbox.arm("GET", url + query, VERSION).json()["value"]) == 120
+
+
+# State
+
+
+def test_the_state_lasts(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    group = "resourceGroups/kept"
+    with serving("--state-dir", str(directory), "--accounts", "2") as first:
+        path = f"{first.subscription}/{group}"
+        assert first.arm("PUT", path, VERSION, {"location": "westeurope"}).status_code == 201
+        first.control.advance(86400)
+        token = first.bearer()
+    with serving("--state-dir", str(directory)) as second:
+        for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "REQUESTS_CA_BUNDLE"):
+            assert second.environment[name] == first.environment[name]
+        token.proxies = second.session().proxies
+        assert second.arm("GET", path, VERSION, session=token).ok, "the former token and CA are still good"
+        assert second.control.call("GET", "/clock")["time"] - time.time() > 86000
+        second.control.reset()
+        assert second.arm("GET", path, VERSION).status_code == 404
+        assert len(second.arm("GET", f"{second.subscription}/resources", VERSION).json()["value"]) == 2
+
+
+def test_the_state_is_its_owners_only(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    with serving("--state-dir", str(directory)):
+        pass
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    for name in ("world.pickle", "ca-key.pem"):
+        assert stat.S_IMODE((directory / name).stat().st_mode) == 0o600
+    assert {path.name for path in directory.iterdir()} == {"world.pickle", "ca-key.pem", "ca.pem", "lock"}
+
+
+def test_a_state_that_others_could_have_written_is_not_read(tmp_path: Path) -> None:
+    with serving("--state-dir", str(tmp_path)):
+        pass
+    (tmp_path / "world.pickle").chmod(0o666)
+    done = command("serve", "--port", "0", "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "not yours alone" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04N."])
+def test_a_state_that_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "world.pickle").write_bytes(content)
+    done = command("serve", "--port", "0", "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "remove it to begin anew" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "world.pickle").read_bytes() == content
+
+
+def test_one_sandbox_to_a_state(tmp_path: Path) -> None:
+    with serving("--state-dir", str(tmp_path)):
+        done = command("run", "--state-dir", str(tmp_path), "--", "true")
+    assert done.returncode == 1
+    assert "in use by another sandbox" in done.stderr
+
+
+def test_run_keeps_its_state_too(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert command("run", "--state-dir", str(tmp_path), "--", "true").returncode == 0
+    assert (tmp_path / "world.pickle").stat().st_size > 1000

@@ -1,0 +1,350 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The control API: request log, faults, clock, timing, principals, reset."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+import pytest
+import requests
+from azure.core.exceptions import HttpResponseError
+from azure.identity import DefaultAzureCredential
+from azure.mgmt.batch import BatchManagementClient
+from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
+
+VERSION = "2022-09-01"
+BATCH_VERSION = "2024-07-01"
+KEYS_VERSION = "7.4"
+
+
+def account(sandbox: Sandbox, name: str = "acct") -> str:
+    return f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+
+def get_group(sandbox: Sandbox) -> requests.Response:
+    return sandbox.arm("GET", sandbox.group, VERSION)
+
+
+def make_vault(sandbox: Sandbox) -> str:
+    path = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/control-vault"
+    properties = {
+        "tenantId": sandbox.tenant_id,
+        "sku": {"family": "A", "name": "standard"},
+        "accessPolicies": [],
+        "enableRbacAuthorization": True,
+    }
+    assert sandbox.arm("PUT", path, "2023-07-01", {"location": "westeurope", "properties": properties}).ok
+    return "https://control-vault.vault.azure.net"
+
+
+# The request log
+
+
+def test_what_an_entry_tells(sandbox: Sandbox, control: Control) -> None:
+    response = sandbox.arm("PUT", account(sandbox), BATCH_VERSION, {"location": "westeurope"})
+    assert response.status_code == 202
+    (entry,) = control.requests(writes=True)
+    assert entry.pop("milliseconds") > 0
+    assert entry.pop("time").endswith("Z")
+    assert entry.pop("number") > 0
+    owner = next(p for p in control.call("GET", "/principals")["principals"] if p["name"] == "operator")
+    assert entry == {
+        "method": "PUT",
+        "url": f"{MANAGEMENT}{account(sandbox)}?api-version={BATCH_VERSION}",
+        "host": "management.azure.com",
+        "body": {"location": "westeurope"},
+        "status": 202,
+        "principal": owner["object_id"],
+        "service": "resource_manager",
+        "route": (
+            "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts/{account}"
+        ),
+        "write": True,
+        "fault": None,
+    }
+
+
+def test_what_counts_as_a_write(sandbox: Sandbox, control: Control) -> None:
+    path = account(sandbox)
+    location = f"{sandbox.subscription}/providers/Microsoft.Batch/locations/westeurope"
+    wanted = {"name": "acct", "type": "Microsoft.Batch/batchAccounts"}
+    done = sandbox.arm("PUT", path, BATCH_VERSION, {"location": "westeurope"})
+    while done.status_code == 202:
+        done = sandbox.bearer().get(done.headers.get("location") or location, timeout=30)
+    for method, where, body in (
+        ("GET", path, None),
+        ("POST", f"{path}/listKeys", None),
+        ("POST", f"{location}/checkNameAvailability", wanted),
+        ("PATCH", path, {"tags": {"a": "b"}}),
+        ("PATCH", path, {"properties": {"encryption": {"keySource": "Microsoft.KeyVault"}}}),
+        ("POST", f"{path}/regenerateKeys", {"keyName": "Primary"}),
+        ("PUT", f"{sandbox.group}/providers/Microsoft.Nothing/things/a", {}),
+        ("DELETE", path, None),
+    ):
+        sandbox.arm(method, where, BATCH_VERSION, body)
+    made = [(entry["method"], entry["url"].partition("?")[0].rpartition("/")[2]) for entry in control.requests(0, True)]
+    assert made == [("PUT", "acct"), ("PATCH", "acct"), ("POST", "regenerateKeys"), ("DELETE", "acct")]
+
+
+def test_what_counts_as_a_write_at_a_vault(sandbox: Sandbox, control: Control) -> None:
+    vault = make_vault(sandbox)
+    body = {"kty": "RSA", "key_size": 2048}
+    create = f"{vault}/keys/k1/create?api-version={KEYS_VERSION}"
+    assert sandbox.session().post(create, json=body, timeout=30).status_code == 401
+    session = sandbox.bearer(VAULT_SCOPE)
+    kid = session.post(create, json=body, timeout=30).json()["key"]["kid"]
+    value = base64.urlsafe_b64encode(b"secret" * 4).decode()
+    data = {"alg": "RSA-OAEP-256", "value": value}
+    assert session.post(f"{kid}/wrapkey?api-version={KEYS_VERSION}", json=data, timeout=30).ok
+    assert session.get(f"{kid}?api-version={KEYS_VERSION}", timeout=30).ok
+    assert [entry["route"] for entry in control.requests(writes=True)][1:] == ["/keys/{name}/create"]
+    wrap = next(entry for entry in control.requests() if entry["url"].partition("?")[0].endswith("/wrapkey"))
+    assert wrap["body"] == {"alg": "RSA-OAEP-256", "value": "(hidden)"}
+    assert (wrap["service"], wrap["write"]) == ("key_vault_keys", False)
+
+
+def test_no_secret_is_in_the_log(sandbox: Sandbox, control: Control) -> None:
+    sandbox.tokens.clear()
+    token = sandbox.token()
+    vault = make_vault(sandbox)
+    private = {"kty": "RSA", "n": "public-part", "e": "AQAB", **{part: f"private-{part}" for part in "dpq"}}
+    session = sandbox.bearer(VAULT_SCOPE)
+    session.put(f"{vault}/keys/k2?api-version={KEYS_VERSION}", json={"key": private}, timeout=30)
+    session.post(f"{vault}/keys/restore?api-version={KEYS_VERSION}", json={"value": "private-backup"}, timeout=30)
+    session.post(f"{vault}/keys/restore?api-version={KEYS_VERSION}", data=b"private {", timeout=30)
+    log = control._session.get(f"{control.url}/requests", timeout=30).text
+    assert "client_secret=(hidden)" in log
+    assert "public-part" in log
+    for secret in (sandbox.secret, token, token.rpartition(".")[2], "private-", "private {"):
+        assert secret not in log
+
+
+def test_since_and_forget(sandbox: Sandbox, control: Control) -> None:
+    for _ in range(3):
+        get_group(sandbox)
+    last = control.call("GET", "/requests")["last"]
+    assert control.requests(since=last) == []
+    get_group(sandbox)
+    assert [entry["number"] for entry in control.requests(since=last)] == [last + 1]
+    control.call("DELETE", "/requests")
+    assert control.requests() == []
+    get_group(sandbox)
+    assert control.requests()[0]["number"] == last + 2
+
+
+def test_what_the_sandbox_does_not_have_is_called_unknown(sandbox: Sandbox, control: Control) -> None:
+    sandbox.arm("GET", f"{sandbox.group}/nowhere", VERSION)
+    sandbox.session().get(f"{LOGIN}/{sandbox.tenant_id}/nowhere", timeout=30)
+    get_group(sandbox)
+    assert [(entry["service"], entry["status"]) for entry in control.unknown()] == [
+        ("resource_manager", 404),
+        ("entra", 404),
+    ]
+
+
+# Faults
+
+
+def test_an_answer_to_order(sandbox: Sandbox, control: Control) -> None:
+    control.fault(
+        match={"method": "get", "host": "management", "path": "/resourceGroups/"},
+        skip=1,
+        times=2,
+        answer={"status": 418, "headers": {"retry-after": "7"}, "body": {"error": {"code": "Teapot"}}},
+    )
+    responses = [get_group(sandbox) for _ in range(4)]
+    assert [response.status_code for response in responses] == [200, 418, 418, 200]
+    assert responses[1].headers["retry-after"] == "7"
+    assert responses[1].json() == {"error": {"code": "Teapot"}}
+    (fault,) = control.call("GET", "/faults")["faults"]
+    assert (fault["matched"], fault["struck"], fault["skip"]) == (4, 2, 1)
+    struck = [entry for entry in control.requests() if entry["fault"]]
+    assert [entry["status"] for entry in struck] == [418, 418]
+    control.call("DELETE", "/faults")
+    assert control.call("GET", "/faults") == {"faults": []}
+
+
+def test_the_sdk_waits_as_it_is_told(sandbox: Sandbox, control: Control) -> None:
+    control.fault(match={"path": "batchAccounts"}, answer={"status": 429, "headers": {"Retry-After": "1"}})
+    started = time.monotonic()
+    with BatchManagementClient(DefaultAzureCredential(), sandbox.subscription_id) as client:
+        assert list(client.batch_account.list()) == []
+    assert time.monotonic() - started > 1
+
+
+def test_a_fault_that_lasts(sandbox: Sandbox, control: Control) -> None:
+    control.fault(match={"path": "batchAccounts"}, times=None, answer={"status": 503, "body": "not today"})
+    with (
+        BatchManagementClient(DefaultAzureCredential(), sandbox.subscription_id, retry_total=1) as client,
+        pytest.raises(HttpResponseError) as caught,
+    ):
+        list(client.batch_account.list())
+    assert caught.value.status_code == 503
+    assert len([entry for entry in control.requests() if entry["fault"]]) == 2
+
+
+def test_a_delay(sandbox: Sandbox, control: Control) -> None:
+    control.fault(delay=0.5)
+    started = time.monotonic()
+    assert get_group(sandbox).ok
+    assert time.monotonic() - started >= 0.5
+
+
+@pytest.mark.parametrize(("drop", "written"), [("before", False), ("after", True)])
+def test_a_dropped_connection(sandbox: Sandbox, control: Control, drop: str, written: bool) -> None:
+    control.fault(match={"method": "PATCH"}, drop=drop)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"a": "b"}})
+    assert (get_group(sandbox).json().get("tags") == {"a": "b"}) is written
+    (entry,) = [entry for entry in control.requests() if entry["method"] == "PATCH"]
+    assert (entry["status"], entry["write"]) == (None, written)
+
+
+def test_a_write_that_is_handled_and_answered_otherwise(sandbox: Sandbox, control: Control) -> None:
+    control.fault(match={"method": "PATCH"}, handled=True, answer={"status": 500})
+    assert sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"a": "b"}}).status_code == 500
+    assert get_group(sandbox).json()["tags"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {},
+        {"answer": {"status": 99}},
+        {"answer": {}},
+        {"answer": {"status": 500, "headers": "none"}},
+        {"answer": "500"},
+        {"delay": "long"},
+        {"delay": -1},
+        {"drop": "sometimes"},
+        {"drop": "before", "times": -1},
+        {"drop": "before", "often": 3},
+        {"drop": "before", "match": {"path": "("}},
+        {"drop": "before", "match": {"url": "x"}},
+        {"drop": "before", "match": "x"},
+    ],
+)
+def test_a_fault_that_makes_no_sense(control: Control, description: dict[str, Any]) -> None:
+    assert control.call("POST", "/faults", description, status=400)["error"]["code"] == "BadRequest"
+    assert control.call("GET", "/faults") == {"faults": []}
+
+
+def test_faults_spare_the_control_api(control: Control) -> None:
+    control.fault(times=None, answer={"status": 500})
+    assert control.call("GET", "/clock")
+
+
+# Clock and timing
+
+
+def test_the_clock(sandbox: Sandbox, control: Control) -> None:
+    before = control.call("GET", "/clock")["time"]
+    assert abs(before - time.time()) < 5
+    after = control.call("POST", "/clock/advance", {"seconds": 86400})["time"]
+    assert 86400 <= after - before < 86410
+    assert get_group(sandbox).ok, "tokens go by the machine's clock"
+    for wrong in ({}, {"seconds": -1}, {"seconds": "1"}, {"seconds": True}):
+        control.call("POST", "/clock/advance", wrong, status=400)
+
+
+def test_timing(control: Control) -> None:
+    quick = control.call("GET", "/timing")
+    assert (quick["retry_after"], quick["batch_create"], quick["throttling"]) == (1, 0, False)
+    control.timing(batch_create=9.5, throttling=True)
+    assert control.call("GET", "/timing") == {**quick, "batch_create": 9.5, "throttling": True}
+    for wrong in ({"nothing": 1}, {"batch_create": "1"}, {"batch_create": -1}, {"throttling": 1}, {"vault_dns": True}):
+        control.call("PATCH", "/timing", wrong, status=400)
+
+
+def test_a_create_takes_as_long_as_timing_says(sandbox: Sandbox, control: Control) -> None:
+    control.timing(batch_create=60)
+    started = sandbox.arm("PUT", account(sandbox), BATCH_VERSION, {"location": "westeurope"})
+    session = sandbox.bearer()
+    assert [session.get(started.headers["location"], timeout=30).status_code for _ in range(3)] == [202] * 3
+    control.advance(61)
+    assert session.get(started.headers["location"], timeout=30).status_code == 200
+
+
+# Principals
+
+
+def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal("reader", roles=[{"role": "Reader", "scope": sandbox.group}])
+    assert (somebody["name"], somebody["tenant_id"]) == ("reader", sandbox.tenant_id)
+    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
+    assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
+    assert {p["name"] for p in control.call("GET", "/principals")["principals"]} >= {"operator", "reader"}
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"name": 1},
+        {"name": "x", "roles": [{"role": "Emperor", "scope": "/"}]},
+        {"name": "x", "roles": [{"role": "Reader"}]},
+        {"name": "x", "certificate": "none"},
+        {"name": "x", "federated_subject": "s", "federated_public_key": "none"},
+        {"name": "x", "secret_lifetime": "long"},
+    ],
+)
+def test_a_principal_that_cannot_be(control: Control, wish: dict[str, Any]) -> None:
+    before = control.call("GET", "/principals")
+    control.call("POST", "/principals", wish, status=400)
+    assert control.call("GET", "/principals") == before
+
+
+def test_a_federated_token_of_nobody(control: Control) -> None:
+    control.call("POST", "/federated-token", {"object_id": "nobody"}, status=404)
+
+
+# Reset, and the rest
+
+
+def test_reset(sandbox: Sandbox, control: Control) -> None:
+    environment = control.call("GET", "/environment")
+    group = f"{sandbox.subscription}/resourceGroups/new"
+    assert sandbox.arm("PUT", group, VERSION, {"location": "westeurope"}).ok
+    make_vault(sandbox)
+    control.advance(3600)
+    control.timing(retry_after=5)
+    control.fault(match={"path": "nowhere"}, delay=1)
+    control.reset()
+    assert control.requests() == []
+    assert control.call("GET", "/faults") == {"faults": []}
+    assert control.call("GET", "/clock")["time"] - time.time() < 60
+    assert control.call("GET", "/timing")["retry_after"] == 1
+    assert sandbox.arm("GET", group, VERSION).status_code == 404
+    assert sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION).json()["value"] == []
+    assert control.call("GET", "/environment") == environment
+    assert get_group(sandbox).ok, "tokens from before stay good"
+
+
+def test_the_environment(sandbox: Sandbox, control: Control) -> None:
+    environment = control.call("GET", "/environment")
+    assert set(environment) == {
+        *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"),
+        *("AZURE_TENANT", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET"),
+        *("AZURE_SUBSCRIPTION_ID", "AZURE_SANDBOX_URL"),
+    }
+    assert environment["NO_PROXY"] == "127.0.0.1,localhost"
+
+
+def test_what_the_control_api_does_not_have(sandbox: Sandbox, control: Control) -> None:
+    control.call("GET", "/nowhere", status=404)
+    control.call("POST", "/clock", {}, status=405)
+    control.call("GET", "/requests?since=yesterday", status=400)
+    response = control._session.post(f"{control.url}/faults", data=b"{", timeout=30)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "BadRequest")
+    assert control.requests() == [], "the control API is not in the log"
+
+
+def test_another_name_for_the_control_api_is_refused(control: Control) -> None:
+    """A page in a browser cannot reach it by a name that it made resolve to 127.0.0.1."""
+    response = control._session.get(f"{control.url}/environment", headers={"host": "evil.example"}, timeout=30)
+    assert response.status_code == 502

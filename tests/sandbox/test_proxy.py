@@ -1,0 +1,297 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The proxy: tunnels, certificates, connections that last, and what is no HTTP at all."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import pytest
+import requests
+from sandbox_client import LOGIN, MANAGEMENT, Control, Sandbox
+
+HOST = "management.azure.com"
+VERSION = "2022-09-01"
+
+
+@contextmanager
+def connection(sandbox: Sandbox) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", int(sandbox.url.rpartition(":")[2])), timeout=10) as plain:
+        yield plain
+
+
+def read_head(stream: socket.socket) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        part = stream.recv(1)
+        assert part, f"the connection ended after {head!r}"
+        head += part
+    return head
+
+
+def read_answer(stream: socket.socket) -> tuple[int, bytes]:
+    head = read_head(stream).lower()
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    body = b""
+    while len(body) < length:
+        body += stream.recv(length - len(body))
+    return int(head.split()[1]), body
+
+
+def read_all(stream: socket.socket) -> bytes:
+    content = b""
+    while part := stream.recv(4096):
+        content += part
+    return content
+
+
+@contextmanager
+def tunnel(sandbox: Sandbox, host: str = HOST) -> Iterator[ssl.SSLSocket]:
+    with connection(sandbox) as plain:
+        plain.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+        assert read_head(plain).startswith(b"HTTP/1.1 200 ")
+        context = ssl.create_default_context(cafile=sandbox.environment["SSL_CERT_FILE"])
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        with context.wrap_socket(plain, server_hostname=host) as secure:
+            yield secure
+
+
+def request(sandbox: Sandbox, method: str = "GET", body: bytes = b"") -> bytes:
+    head = (
+        f"{method} {sandbox.group}?api-version={VERSION} HTTP/1.1\r\nHost: {HOST}\r\n"
+        f"Authorization: Bearer {sandbox.token()}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def answers(sandbox: Sandbox) -> bool:
+    return sandbox.arm("GET", sandbox.group, VERSION).ok
+
+
+# Names
+
+
+@pytest.mark.parametrize("host", [HOST, "login.microsoftonline.com", "westeurope.management.azure.com"])
+def test_a_certificate_for_each_host(sandbox: Sandbox, host: str) -> None:
+    with tunnel(sandbox, host) as secure:
+        certificate = secure.getpeercert()
+        assert certificate is not None
+        assert certificate["subjectAltName"] == (("DNS", host),)
+        assert secure.selected_alpn_protocol() is None
+
+
+@pytest.mark.parametrize("host", ["pypi.org", "graph.microsoft.com", "localhost", "127.0.0.1", "x.azure.com"])
+def test_an_unknown_host_is_refused_by_name(sandbox: Sandbox, control: Control, host: str) -> None:
+    with connection(sandbox) as plain:
+        plain.sendall(f"CONNECT {host}:443 HTTP/1.1\r\n\r\n".encode())
+        answer = read_all(plain)
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert host.encode() in answer
+    (entry,) = control.unknown()
+    assert (entry["method"], entry["host"], entry["service"]) == ("CONNECT", host, "unknown")
+
+
+def test_the_client_hears_of_it(sandbox: Sandbox) -> None:
+    with pytest.raises(requests.exceptions.ProxyError, match="502"):
+        sandbox.session().get("https://pypi.org/simple/", timeout=10)
+
+
+def test_no_port_but_443(sandbox: Sandbox) -> None:
+    with pytest.raises(requests.exceptions.ProxyError, match="502"):
+        sandbox.session().get(f"{MANAGEMENT}:8443/", timeout=10)
+
+
+def test_a_vault_that_is_not_there_does_not_resolve(sandbox: Sandbox, control: Control) -> None:
+    with pytest.raises(requests.exceptions.ProxyError, match="502"):
+        sandbox.session().get("https://nobodys-vault.vault.azure.net/keys", timeout=10)
+    assert [entry["route"] for entry in control.requests()] == ["unresolved"]
+    assert control.unknown() == []
+
+
+def test_a_vaults_name_resolves_once_it_is_registered(sandbox: Sandbox, control: Control) -> None:
+    control.timing(vault_dns=31)
+    path = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/new-vault"
+    properties = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, "accessPolicies": []}
+    assert sandbox.arm("PUT", path, "2023-07-01", {"location": "westeurope", "properties": properties}).ok
+    url = "https://new-vault.vault.azure.net/keys?api-version=7.4"
+    with pytest.raises(requests.exceptions.ProxyError):
+        sandbox.session().get(url, timeout=10)
+    control.advance(32)
+    assert sandbox.session().get(url, timeout=10).status_code == 401
+    assert sandbox.arm("DELETE", path, "2023-07-01").ok
+    with pytest.raises(requests.exceptions.ProxyError):
+        sandbox.session().get(url, timeout=10)
+
+
+def test_plain_http_to_a_host_that_has_none(sandbox: Sandbox) -> None:
+    response = sandbox.session().get(f"http://{HOST}/subscriptions", timeout=10)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "HttpsRequired")
+    response = sandbox.session().get("http://example.com/", timeout=10)
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "UnknownHost")
+
+
+def test_the_control_api_is_not_reached_through_a_tunnel(sandbox: Sandbox) -> None:
+    with tunnel(sandbox) as secure:
+        secure.sendall(f"GET /environment HTTP/1.1\r\nHost: {sandbox.url[7:]}\r\n\r\n".encode())
+        assert read_answer(secure)[0] == 403
+
+
+# Connections
+
+
+def test_a_connection_lasts(sandbox: Sandbox) -> None:
+    with tunnel(sandbox) as secure:
+        for _ in range(50):
+            secure.sendall(request(sandbox))
+            assert read_answer(secure)[0] == 200
+
+
+def test_requests_that_do_not_wait_for_answers(sandbox: Sandbox) -> None:
+    with tunnel(sandbox) as secure:
+        secure.sendall(b"".join(request(sandbox, method) for method in ("GET", "POST", "GET")))
+        assert [read_answer(secure)[0] for _ in range(3)] == [200, 405, 200]
+
+
+def test_a_request_in_pieces(sandbox: Sandbox) -> None:
+    whole = request(sandbox, "PATCH", b'{"tags":{"a":"b"}}')
+    with tunnel(sandbox) as secure:
+        for start in range(0, len(whole), 97):
+            secure.sendall(whole[start : start + 97])
+        status, body = read_answer(secure)
+    assert status == 200
+    assert b'"tags":{"a":"b"}' in body
+
+
+def test_a_connect_in_pieces(sandbox: Sandbox) -> None:
+    with connection(sandbox) as plain:
+        for byte in f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode():
+            plain.sendall(bytes([byte]))
+        assert read_head(plain).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_without_a_host_is_for_the_tunnels(sandbox: Sandbox) -> None:
+    with tunnel(sandbox) as secure:
+        secure.sendall(request(sandbox).replace(f"Host: {HOST}\r\n".encode(), b"").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        answer = read_all(secure)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_many_connections_at_once(sandbox: Sandbox) -> None:
+    token = sandbox.token()
+
+    def ask(_number: int) -> int:
+        with sandbox.session() as session:
+            session.headers["authorization"] = f"Bearer {token}"
+            return session.get(f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}", timeout=30).status_code
+
+    with ThreadPoolExecutor(32) as pool:
+        assert set(pool.map(ask, range(200))) == {200}
+
+
+def test_a_large_body(sandbox: Sandbox) -> None:
+    url = f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}"
+    body = {"tags": {"a": "b" * 3_000_000}}
+    response = sandbox.bearer().patch(url, json=body, timeout=30)
+    assert response.json()["tags"] == body["tags"]
+    response = sandbox.bearer().patch(url, data=b" " * (16 * 1024 * 1024 + 1), timeout=30)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "RequestTooLarge")
+
+
+# What clients should not do
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00" * 64,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\r\n\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: [\r\n\r\n",
+        b"CONNECT \r\n\r\n",
+        b"CONNECT nowhere HTTP/1.1\r\n\r\n",
+        b"CONNECT management.azure.com:99999999 HTTP/1.1\r\n\r\n",
+        b"CONNECT management.azure.com:443 HTTP/1.1\r\n\r\nand then some",
+        b"CONNECT " + b"a" * 20_000,
+        b"CONNECT m\xc3\xa9.example:443 HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_garbage(sandbox: Sandbox, garbage: bytes) -> None:
+    with connection(sandbox) as plain:
+        plain.sendall(garbage)
+        plain.shutdown(socket.SHUT_WR)
+        answer = read_all(plain)
+    assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 502"))
+    assert answers(sandbox)
+
+
+@pytest.mark.parametrize("garbage", [b"\x00" * 64, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello"])
+def test_garbage_instead_of_tls(sandbox: Sandbox, garbage: bytes) -> None:
+    with connection(sandbox) as plain:
+        plain.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
+        read_head(plain)
+        plain.sendall(garbage)
+        with suppress(ConnectionResetError):
+            read_all(plain)
+    assert answers(sandbox)
+
+
+def test_garbage_inside_tls(sandbox: Sandbox) -> None:
+    with tunnel(sandbox) as secure:
+        secure.sendall(b"\x00\x01\x02 nonsense\r\n\r\n")
+        assert read_all(secure).startswith(b"HTTP/1.1 400 ")
+    assert answers(sandbox)
+
+
+def test_a_client_that_does_not_trust_the_authority(sandbox: Sandbox) -> None:
+    session = sandbox.session()
+    session.verify = True
+    with pytest.raises(requests.exceptions.SSLError):
+        session.get(f"{LOGIN}/", timeout=10)
+    assert answers(sandbox)
+
+
+def test_clients_that_hang_up(sandbox: Sandbox, control: Control) -> None:
+    control.fault(delay=0.2, times=None)
+    for part in (5, 40, len(request(sandbox))):
+        with tunnel(sandbox) as secure:
+            secure.sendall(request(sandbox)[:part])
+    for _ in range(3):
+        with connection(sandbox) as plain:
+            plain.sendall(b"CONNECT management")
+    with connection(sandbox) as plain:
+        plain.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
+    assert answers(sandbox)
+
+
+def test_a_client_that_has_said_all_still_gets_its_answer(sandbox: Sandbox, control: Control) -> None:
+    control.fault(delay=0.2, match={"path": "/metadata/instance"})
+    with connection(sandbox) as plain:
+        plain.sendall(b"GET /metadata/instance HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n")
+        plain.shutdown(socket.SHUT_WR)
+        assert read_all(plain).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_silent_client_is_in_nobodys_way(sandbox: Sandbox) -> None:
+    with connection(sandbox), connection(sandbox) as half:
+        half.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
+        done = threading.Event()
+
+        def ask() -> None:
+            assert answers(sandbox)
+            done.set()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert done.wait(5)
+        thread.join()

@@ -1,0 +1,388 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Resource Manager: its gateway's order of refusals, subscriptions, groups, providers and lists."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jwt
+import pytest
+import requests
+from azure.identity import DefaultAzureCredential
+from azure.mgmt.keyvault import KeyVaultManagementClient
+from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
+
+VERSION = "2022-09-01"
+BATCH_VERSION = "2024-07-01"
+ELSEWHERE = "33333333-3333-3333-3333-333333333333"
+GUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+def error(response: requests.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+def signed_in(sandbox: Sandbox, token: str) -> requests.Session:
+    session = sandbox.session()
+    session.headers["authorization"] = f"Bearer {token}"
+    return session
+
+
+# Tokens
+
+
+def test_no_token(sandbox: Sandbox) -> None:
+    response = sandbox.arm("GET", sandbox.group, VERSION, session=sandbox.session())
+    assert error(response) == (401, "AuthenticationFailed")
+    assert response.headers["www-authenticate"] == (
+        f'Bearer authorization_uri="https://login.windows.net/{sandbox.tenant_id}", error="invalid_token", '
+        "error_description=\"The authentication failed because of missing 'Authorization' header.\""
+    )
+
+
+def test_a_token_comes_before_everything_else(sandbox: Sandbox) -> None:
+    response = sandbox.session().get(f"{MANAGEMENT}/subscriptions/nonsense/nowhere", timeout=30)
+    assert error(response) == (401, "AuthenticationFailed")
+
+
+def test_a_token_for_something_else(sandbox: Sandbox) -> None:
+    response = sandbox.arm("GET", sandbox.group, VERSION, session=sandbox.bearer(VAULT_SCOPE))
+    assert error(response) == (401, "InvalidAuthenticationTokenAudience")
+    assert "'https://vault.azure.net'" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("audience", ["https://management.core.windows.net/", "https://management.azure.com/"])
+def test_older_audiences(sandbox: Sandbox, audience: str) -> None:
+    session = sandbox.bearer(f"{audience}/.default")
+    assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
+
+
+@pytest.mark.parametrize("token", ["nonsense", "a.b.c", ""])
+def test_a_token_that_is_none(sandbox: Sandbox, token: str) -> None:
+    response = sandbox.arm("GET", sandbox.group, VERSION, session=signed_in(sandbox, token))
+    assert error(response) == (401, "InvalidAuthenticationToken")
+
+
+def test_a_token_that_was_changed(sandbox: Sandbox) -> None:
+    header, claims, signature = sandbox.token().split(".")
+    for forged in (f"{header}.{claims}.{signature[::-1]}", f"{header}.{claims}."):
+        response = sandbox.arm("GET", sandbox.group, VERSION, session=signed_in(sandbox, forged))
+        assert error(response) == (401, "InvalidAuthenticationToken")
+
+
+def test_a_token_signed_by_somebody_else(sandbox: Sandbox) -> None:
+    claims = jwt.decode(sandbox.token(), options={"verify_signature": False})
+    for forged in (jwt.encode(claims, "x" * 32, "HS256"), jwt.encode(claims, None, "none")):
+        response = sandbox.arm("GET", sandbox.group, VERSION, session=signed_in(sandbox, forged))
+        assert error(response) == (401, "InvalidAuthenticationToken")
+
+
+def test_a_token_that_has_expired(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(token_lifetime=-10)
+    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
+    response = sandbox.arm("GET", sandbox.group, VERSION, session=session)
+    assert error(response) == (401, "ExpiredAuthenticationToken")
+    moment = r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}:\d{2} [AP]M"
+    pattern = f"The access token expiry UTC time '{moment}' is earlier than current UTC time '{moment}'."
+    assert re.fullmatch(pattern, response.json()["error"]["message"])
+
+
+def test_the_token_of_somebody_who_is_gone(sandbox: Sandbox, control: Control) -> None:
+    """It stays a token until it expires; the roles that went with its principal are another matter."""
+    somebody = control.principal(roles=[{"role": "Reader", "scope": sandbox.subscription}])
+    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
+    control.reset()
+    response = sandbox.arm("GET", sandbox.group, VERSION, session=session)
+    assert error(response) == (403, "AuthorizationFailed")
+
+
+# Operation and version
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "version", "expected"),
+    [
+        ("GET", "{group}", "", (400, "MissingApiVersionParameter")),
+        ("GET", "{group}", "1999-01-01", (400, "InvalidApiVersionParameter")),
+        ("GET", "{group}/providers/Microsoft.Batch/batchAccounts/a", "1999-01-01", (400, "NoRegisteredProviderFound")),
+        ("GET", "{group}/providers/Microsoft.Nothing/things/a", VERSION, (404, "InvalidResourceNamespace")),
+        ("GET", "{group}/providers/Microsoft.Batch/things/a", BATCH_VERSION, (404, "InvalidResourceType")),
+        ("POST", "{group}", VERSION, (405, "MethodNotAllowed")),
+        ("GET", "{group}/nowhere", VERSION, (404, "NotInSandbox")),
+        ("GET", "/subscriptions/nonsense/resourceGroups/g", VERSION, (400, "InvalidSubscriptionId")),
+        ("GET", f"/subscriptions/{ELSEWHERE}/resourceGroups/g", VERSION, (404, "SubscriptionNotFound")),
+        ("GET", "{subscription}/resourceGroups/nobodys", VERSION, (404, "ResourceGroupNotFound")),
+        (
+            "GET",
+            "{subscription}/resourceGroups/nobodys/providers/Microsoft.Batch/batchAccounts/a",
+            BATCH_VERSION,
+            (404, "ResourceGroupNotFound"),
+        ),
+        ("GET", "{group}/providers/Microsoft.Batch/batchAccounts/a", BATCH_VERSION, (404, "ResourceNotFound")),
+    ],
+)
+def test_what_the_gateway_refuses(
+    sandbox: Sandbox, method: str, path: str, version: str, expected: tuple[int, str]
+) -> None:
+    path = path.format(group=sandbox.group, subscription=sandbox.subscription)
+    response = sandbox.arm(method, path, version)
+    assert error(response) == expected
+    assert response.headers["x-ms-failure-cause"] == "gateway"
+    assert response.headers["x-ms-request-id"] == response.headers["x-ms-correlation-request-id"]
+    assert set(response.json()["error"]) == {"code", "message"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'"text"'])
+def test_a_body_that_is_no_object(sandbox: Sandbox, content: bytes) -> None:
+    url = f"{MANAGEMENT}{sandbox.subscription}/resourceGroups/new?api-version={VERSION}"
+    response = sandbox.bearer().put(url, data=content, headers={"content-type": "application/json"}, timeout=30)
+    assert error(response) == (400, "InvalidRequestContent")
+
+
+def test_paths_and_parameters_in_any_letter_case(sandbox: Sandbox) -> None:
+    session = sandbox.bearer()
+    path = sandbox.group.upper()
+    response = session.get(f"{MANAGEMENT}/{path}/?API-Version={VERSION}", timeout=30)
+    assert response.json()["id"] == sandbox.group
+
+
+def test_the_gateways_headers(sandbox: Sandbox) -> None:
+    response = sandbox.arm("GET", sandbox.group, VERSION)
+    headers = response.headers
+    assert re.fullmatch(GUID, headers["x-ms-request-id"])
+    assert headers["x-ms-request-id"] != headers["x-ms-correlation-request-id"]
+    correlation = headers["x-ms-correlation-request-id"]
+    assert re.fullmatch(rf"WESTEUROPE:\d{{8}}T\d{{6}}Z:{correlation}", headers["x-ms-routing-request-id"])
+    assert headers["x-ms-ratelimit-remaining-subscription-global-reads"] == "16499"
+    assert headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+    assert headers["content-type"] == "application/json; charset=utf-8"
+    assert "date" in headers
+    assert "server" not in headers
+
+
+def test_the_clients_request_id_on_demand(sandbox: Sandbox) -> None:
+    session = sandbox.bearer()
+    session.headers["x-ms-client-request-id"] = ELSEWHERE
+    assert "x-ms-client-request-id" not in sandbox.arm("GET", sandbox.group, VERSION, session=session).headers
+    session.headers["x-ms-return-client-request-id"] = "true"
+    response = sandbox.arm("GET", sandbox.group, VERSION, session=session)
+    assert response.headers["x-ms-client-request-id"] == ELSEWHERE
+
+
+# Permissions
+
+
+def test_somebody_without_any_role(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal()
+    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
+    response = sandbox.arm("GET", sandbox.group, VERSION, session=session)
+    assert error(response) == (403, "AuthorizationFailed")
+    assert response.json()["error"]["message"] == (
+        f"The client '{somebody['client_id']}' with object id '{somebody['object_id']}' does not have authorization to "
+        f"perform action 'Microsoft.Resources/subscriptions/resourceGroups/read' over scope '{sandbox.group}' or the "
+        "scope is invalid. If access was recently granted, please refresh your credentials."
+    )
+    assert sandbox.arm("GET", "/subscriptions", "2022-12-01", session=session).json()["value"] == []
+
+
+def test_a_reader_reads(sandbox: Sandbox, control: Control) -> None:
+    reader = control.principal(roles=[{"role": "Reader", "scope": sandbox.group}])
+    session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
+    assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
+    tags = {"location": "westeurope", "tags": {"a": "b"}}
+    assert error(sandbox.arm("PUT", sandbox.group, VERSION, tags, session)) == (403, "AuthorizationFailed")
+    account = f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/acct"
+    refusal = sandbox.arm("DELETE", account, BATCH_VERSION, session=session)
+    assert f"'Microsoft.Batch/batchAccounts/delete' over scope '{account}'" in refusal.json()["error"]["message"]
+
+
+def test_a_refusal_does_not_tell_what_is_there(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal()
+    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
+    for group in ("rg-sandbox", "nobodys"):
+        path = f"{sandbox.subscription}/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts"
+        response = sandbox.arm("GET", path, BATCH_VERSION, session=session)
+        assert error(response) == (403, "AuthorizationFailed")
+        assert f"over scope '{sandbox.subscription}/resourceGroups/{group}'" in response.json()["error"]["message"]
+
+
+# Tenants, subscriptions, the cloud
+
+
+def test_subscriptions_and_tenants(sandbox: Sandbox) -> None:
+    listed = sandbox.arm("GET", "/subscriptions", "2022-12-01").json()["value"]
+    assert [(s["subscriptionId"], s["tenantId"], s["state"]) for s in listed] == [
+        (sandbox.subscription_id, sandbox.tenant_id, "Enabled")
+    ]
+    assert sandbox.arm("GET", sandbox.subscription, "2022-12-01").json() == listed[0]
+    tenants = sandbox.arm("GET", "/tenants", "2022-12-01").json()["value"]
+    assert [tenant["tenantId"] for tenant in tenants] == [sandbox.tenant_id]
+    assert sandbox.arm("GET", f"{sandbox.subscription}/locations", "2022-12-01").json()["value"]
+
+
+def test_the_clouds_description_needs_no_token(sandbox: Sandbox) -> None:
+    session = sandbox.session()
+    clouds = session.get(f"{MANAGEMENT}/metadata/endpoints?api-version=2022-09-01", timeout=30).json()
+    assert [cloud["name"] for cloud in clouds] == ["AzureCloud", "AzureUSGovernment", "AzureChinaCloud"]
+    assert clouds[0]["authentication"]["loginEndpoint"] == LOGIN
+    assert clouds[0]["suffixes"]["keyVaultDns"] == "vault.azure.net"
+    older = session.get(f"{MANAGEMENT}/metadata/endpoints?api-version=2015-01-01", timeout=30).json()
+    assert older["authentication"]["loginEndpoint"] == f"{LOGIN}/"
+
+
+# Resource groups
+
+
+def test_the_life_of_a_group(sandbox: Sandbox) -> None:
+    path = f"{sandbox.subscription}/resourceGroups/New"
+    assert sandbox.arm("HEAD", path, VERSION).status_code == 404
+    created = sandbox.arm("PUT", path, VERSION, {"location": "West Europe", "tags": {"a": "b"}})
+    assert created.status_code == 201
+    assert created.json() == {
+        "id": path,
+        "name": "New",
+        "type": "Microsoft.Resources/resourceGroups",
+        "location": "westeurope",
+        "tags": {"a": "b"},
+        "properties": {"provisioningState": "Succeeded"},
+    }
+    assert sandbox.arm("HEAD", path.lower(), VERSION).status_code == 204
+    again = sandbox.arm("PUT", path.lower(), VERSION, {"location": "westeurope"})
+    assert (again.status_code, again.json()["name"], again.json().get("tags")) == (200, "New", None)
+    assert sandbox.arm("PATCH", path, VERSION, {"tags": {"c": "d"}}).json()["tags"] == {"c": "d"}
+    listed = sandbox.arm("GET", f"{sandbox.subscription}/resourceGroups", VERSION).json()["value"]
+    assert [group["name"] for group in listed] == ["rg-sandbox", "New"]
+    deleted = sandbox.arm("DELETE", path, VERSION)
+    assert deleted.status_code == 202
+    done = sandbox.bearer().get(deleted.headers["location"], timeout=30)
+    assert (done.status_code, done.content) == (200, b"")
+    assert error(sandbox.arm("GET", path, VERSION)) == (404, "ResourceGroupNotFound")
+
+
+def test_deleting_a_group_takes_a_while(sandbox: Sandbox, control: Control) -> None:
+    control.timing(group_delete=30)
+    deleted = sandbox.arm("DELETE", sandbox.group, VERSION)
+    session = sandbox.bearer()
+    running = session.get(deleted.headers["location"], timeout=30)
+    assert (running.status_code, running.headers["retry-after"]) == (202, "1")
+    control.advance(31)
+    assert session.get(running.headers["location"], timeout=30).status_code == 200
+
+
+def test_what_a_group_cannot_be(sandbox: Sandbox) -> None:
+    path = f"{sandbox.subscription}/resourceGroups"
+    assert error(sandbox.arm("PUT", f"{path}/new", VERSION, {})) == (400, "LocationRequired")
+    assert error(sandbox.arm("PUT", f"{path}/new.", VERSION, {"location": "westeurope"}))[0] == 400
+    moved = sandbox.arm("PUT", sandbox.group, VERSION, {"location": "eastus"})
+    assert error(moved) == (409, "InvalidResourceGroupLocation")
+
+
+# Providers
+
+
+def test_providers(sandbox: Sandbox) -> None:
+    listed = sandbox.arm("GET", f"{sandbox.subscription}/providers", VERSION).json()["value"]
+    wanted = {"Microsoft.Batch", "Microsoft.KeyVault", "Microsoft.ManagedIdentity", "Microsoft.Authorization"}
+    assert wanted <= {provider["namespace"] for provider in listed}
+    batch = sandbox.arm("GET", f"{sandbox.subscription}/providers/microsoft.batch", VERSION).json()
+    types = {kind["resourceType"]: kind for kind in batch["resourceTypes"]}
+    assert {"batchAccounts", "batchAccounts/pools", "locations/quotas"} <= set(types)
+    assert "batchAccounts/listKeys" not in types
+    assert BATCH_VERSION in types["batchAccounts"]["apiVersions"]
+    assert batch["registrationState"] == "Registered"
+
+
+def test_a_provider_that_is_not_registered(sandbox: Sandbox) -> None:
+    provider = f"{sandbox.subscription}/providers/Microsoft.Batch"
+    assert sandbox.arm("POST", f"{provider}/unregister", VERSION).json()["registrationState"] == "NotRegistered"
+    account = f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/acct"
+    refused = sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"})
+    assert error(refused) == (409, "MissingSubscriptionRegistration")
+    assert sandbox.arm("POST", f"{provider}/register", VERSION).json()["registrationState"] == "Registered"
+    assert sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"}).status_code == 202
+
+
+# Resources of all providers
+
+
+def fill(sandbox: Sandbox, *names: str) -> None:
+    for name in names:
+        path = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/{name}"
+        properties: dict[str, Any] = {
+            "tenantId": sandbox.tenant_id,
+            "sku": {"family": "A", "name": "standard"},
+            "accessPolicies": [],
+        }
+        body = {"location": "westeurope", "tags": {"name": name}, "properties": properties}
+        assert sandbox.arm("PUT", path, "2023-07-01", body).ok
+    account = f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/acct"
+    assert sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"}).ok
+    identity = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id1"
+    assert sandbox.arm("PUT", identity, "2023-01-31", {"location": "westeurope"}).ok
+
+
+def test_resources(sandbox: Sandbox) -> None:
+    fill(sandbox, "vault-one", "vault-two")
+    path = f"{sandbox.subscription}/resources"
+    listed = sandbox.arm("GET", path, VERSION).json()["value"]
+    assert sorted(resource["name"] for resource in listed) == ["acct", "id1", "vault-one", "vault-two"]
+    query = "?$filter=resourceType eq 'microsoft.keyvault/vaults' and name eq 'Vault-One'"
+    filtered = sandbox.arm("GET", f"{path}{query}", "2015-11-01").json()["value"]
+    assert filtered == [
+        {
+            "id": f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/vault-one",
+            "name": "vault-one",
+            "type": "Microsoft.KeyVault/vaults",
+            "location": "westeurope",
+            "tags": {"name": "vault-one"},
+        }
+    ]
+    assert len(sandbox.arm("GET", f"{sandbox.group}/resources", VERSION).json()["value"]) == 4
+    bad = sandbox.arm("GET", f"{path}?$filter=substringof('a', name)", VERSION)
+    assert error(bad) == (400, "InvalidFilterInQueryString")
+
+
+def test_the_sdks_list_of_vaults(sandbox: Sandbox) -> None:
+    fill(sandbox, "vault-one")
+    with KeyVaultManagementClient(DefaultAzureCredential(), sandbox.subscription_id) as client:
+        assert [vault.name for vault in client.vaults.list()] == ["vault-one"]
+
+
+def test_lists_show_what_the_caller_may_read(sandbox: Sandbox, control: Control) -> None:
+    fill(sandbox, "vault-one")
+    role = {"role": "Key Vault Reader", "scope": sandbox.group}
+    reader = control.principal(roles=[role])
+    session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
+    listed = sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION, session=session).json()["value"]
+    assert [resource["name"] for resource in listed] == ["vault-one"]
+
+
+def test_a_groups_contents_go_with_it(sandbox: Sandbox) -> None:
+    fill(sandbox, "vault-one")
+    assert sandbox.arm("DELETE", sandbox.group, VERSION).status_code == 202
+    assert sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION).json()["value"] == []
+    path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/deletedVaults"
+    assert [vault["name"] for vault in sandbox.arm("GET", path, "2023-07-01").json()["value"]] == ["vault-one"]
+
+
+# Throttling
+
+
+def test_too_many_requests(sandbox: Sandbox, control: Control) -> None:
+    control.timing(throttling=True)
+    session = sandbox.bearer()
+    statuses = [sandbox.arm("GET", sandbox.group, VERSION, session=session).status_code for _ in range(320)]
+    assert statuses[:250] == [200] * 250
+    assert 429 in statuses
+    session.headers["connection"] = "keep-alive"
+    refused = sandbox.arm("GET", sandbox.group, VERSION, session=session)
+    while refused.status_code != 429:
+        refused = sandbox.arm("GET", sandbox.group, VERSION, session=session)
+    assert error(refused) == (429, "SubscriptionRequestsThrottled")
+    assert int(refused.headers["retry-after"]) >= 1
+    control.advance(10)
+    assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
