@@ -209,6 +209,7 @@ def test_a_write_that_is_handled_and_answered_otherwise(sandbox: Sandbox, contro
     control.fault(match={"method": "PATCH"}, handled=True, answer={"status": 500})
     assert sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"a": "b"}}).status_code == 500
     assert get_group(sandbox).json()["tags"] == {"a": "b"}
+    assert [entry["status"] for entry in control.requests(writes=True)] == [500]
 
 
 @pytest.mark.parametrize(

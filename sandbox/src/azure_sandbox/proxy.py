@@ -44,24 +44,26 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         super().__init__(config, server_state, app_state)
+        self._connected = False
         self._early = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.app_state["transport"] = transport
         super().connection_made(transport)
+        self._connected = True
         if self._early:
             early, self._early = self._early, b""
             self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
         # A request that came along with the end of the handshake is here before start_tls returns.
-        if self.transport is None:
+        if not self._connected:
             self._early += data
         elif self.parser is not None:
             super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.transport is not None:
+        if self._connected:
             super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]

@@ -40,7 +40,6 @@ READING_POSTS = frozenset(
         "verify",
         "backup",
         "release",
-        "getremotelogin",
     }
 )
 WRITING_SERVICES = frozenset({"resource_manager", "key_vault_keys"})

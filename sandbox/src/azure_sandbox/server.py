@@ -185,7 +185,9 @@ class Sandbox:
     async def _handle_and_follow(self, service: Service | None, call: Call) -> Response:
         assert service is not None
         response = await self._handle(service, call)
-        if _wrote(service, call, response.status_code):
+        request, known = call.request, call.route is not None
+        call.wrote = is_write(service.name, request.method, request.url.path, response.status_code, known)
+        if call.wrote:
             self._reassess(service, call)
         return response
 
@@ -214,7 +216,6 @@ class Sandbox:
     def _log(
         self, service: Service | None, call: Call, response: Response | None, fault: Fault | None, started: float
     ) -> None:
-        status = response.status_code if response else None
         request = call.request
         self.log.add(
             Entry(
@@ -225,19 +226,15 @@ class Sandbox:
                 host=call.host,
                 content=call.content,
                 content_type=request.headers.get("content-type", ""),
-                status=status,
+                status=response.status_code if response else None,
                 principal=call.caller.object_id if call.caller else None,
                 service=service.name if service else UNKNOWN,
                 route=call.route.path if call.route else UNKNOWN,
-                write=service is not None and _wrote(service, call, 200 if status is None else status),
+                write=call.wrote,
                 seconds=time.perf_counter() - started,
                 fault=fault.number if fault else None,
             )
         )
-
-
-def _wrote(service: Service, call: Call, status: int) -> bool:
-    return is_write(service.name, call.request.method, call.request.url.path, status, call.route is not None)
 
 
 def _target(scope: Scope) -> str:

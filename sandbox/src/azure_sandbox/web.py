@@ -48,6 +48,8 @@ class Call:
     caller: Principal | None = None
     # Set by the plane once it is found; the request log tells it.
     route: Route | None = None
+    # Set by the server: whether it changed what Azure holds.
+    wrote: bool = False
 
     @cached_property
     def host(self) -> str:
