@@ -96,6 +96,7 @@ class Proxy:
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             interface="asgi3",
         )

@@ -21,22 +21,13 @@ from ..entra.rules import TokenProblem
 from ..key_vault import routes as key_vault
 from ..managed_identity import routes as managed_identity
 from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import errors, providers, routes, throttling
+from . import errors, headers, providers, routes, throttling
 from .providers import Provider
 
 _own = providers.add(routes.PROVIDER, routes.API_VERSIONS, routes.ROUTES)
 for _module in (batch, key_vault, managed_identity, authorization):
     providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
 _public = Routes(routes.PUBLIC_ROUTES)
-
-_FIXED = {
-    "cache-control": "no-cache",
-    "pragma": "no-cache",
-    "expires": "-1",
-    "strict-transport-security": "max-age=31536000; includeSubDomains",
-    "x-content-type-options": "nosniff",
-    "x-cache": "CONFIG_NOCACHE",
-}
 
 
 async def handle(call: Call) -> Response:
@@ -46,7 +37,7 @@ async def handle(call: Call) -> Response:
         response = _refusal(errors.invalid_request_content(str(error)))
     except AzureError as error:
         response = _refusal(error)
-    _add_headers(call, response)
+    headers.add(call, response)
     return response
 
 
@@ -212,33 +203,3 @@ def _check_group(call: Call, provider: Provider) -> None:
         return
     if call.world.resources.group(call.path["subscription"], name) is None:
         raise errors.resource_group_not_found(name)
-
-
-# Headers
-
-
-def _add_headers(call: Call, response: Response) -> None:
-    headers = response.headers
-    correlation = str(uuid.uuid4())
-    for name, value in _FIXED.items():
-        headers.setdefault(name, value)
-    gateway = errors.FAILURE_CAUSE in headers
-    # The gateway's own answers have one id for both.
-    headers.setdefault("x-ms-request-id", correlation if gateway else str(uuid.uuid4()))
-    headers.setdefault("x-ms-correlation-request-id", correlation)
-    now = time.gmtime()
-    headers.setdefault("x-ms-routing-request-id", f"WESTEUROPE:{time.strftime('%Y%m%dT%H%M%SZ', now)}:{correlation}")
-    reference = correlation.replace("-", "").upper()
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
-    headers.setdefault("x-msedge-ref", f"Ref A: {reference} Ref B: SANDBOX Ref C: {moment}")
-    if call.request.headers.get("x-ms-return-client-request-id", "").lower() == "true":
-        headers["x-ms-client-request-id"] = call.request.headers.get("x-ms-client-request-id", "")
-    if call.caller is not None:
-        if not gateway:
-            headers.setdefault("x-ms-operation-identifier", _operation_identifier(call, correlation))
-        throttling.add_headers(call, headers)
-
-
-def _operation_identifier(call: Call, correlation: str) -> str:
-    assert call.caller is not None
-    return f"tenantId={call.caller.tenant_id},objectId={call.caller.object_id}/westeurope/{correlation}"

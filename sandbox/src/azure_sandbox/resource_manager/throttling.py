@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import MutableHeaders
-
 from . import errors
 
 if TYPE_CHECKING:
@@ -63,6 +61,7 @@ def check(call: Call) -> None:
         raise errors.throttled(kind.removesuffix("s"), subscription, call.caller.app_id, math.ceil(wait))
 
 
-def add_headers(call: Call, headers: MutableHeaders) -> None:
+def remaining(call: Call) -> tuple[str, str]:
+    """The header that tells it."""
     kind = _kind(call.request.method)
-    headers.setdefault(f"x-ms-ratelimit-remaining-subscription-global-{kind}", REMAINING[kind])
+    return f"x-ms-ratelimit-remaining-subscription-global-{kind}", REMAINING[kind]
