@@ -17,7 +17,6 @@ export VENV := $(CURDIR)/.venv
 export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
 export PATH := $(VENV)/bin:$(PATH)
 
-COLLECTION := $(ANSIBLE_COLLECTIONS_PATH)/ansible_collections/azbatch/cmk
 SETUP := $(VENV)/setup.stamp
 
 .PHONY: help
@@ -38,7 +37,7 @@ demo: $(SETUP)  ## see the collection at work, against the sandbox
 .PHONY: lint
 lint: $(SETUP)  ## style, types, YAML, documentation, changelog fragments
 	ruff check .
-	MYPYPATH=$(ANSIBLE_COLLECTIONS_PATH) mypy $(COLLECTION)/plugins sandbox/src
+	mypy
 	yamllint --strict .
 	ansible-lint --offline
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all --disallow-unknown-collection-refs .
@@ -75,4 +74,4 @@ test-all: test  ## test, then again on other releases of the SDKs, of ansible-co
 
 .PHONY: clean
 clean:  ## remove what the other targets made
-	rm -rf .venv .ansible build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .ansible .mypy_cache .pytest_cache .ruff_cache

@@ -25,7 +25,9 @@ def test_scenario(scenario: str, tmp_path: Path) -> None:
     environment = {**os.environ, "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "molecule")}
     command = ["azure-sandbox", "run", "--", "molecule", "test", "--scenario-name", scenario]
 
-    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
 
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
