@@ -376,16 +376,12 @@ def test_vault_without_purge_protection(sandbox: Sandbox) -> None:
 
 
 def test_vault_of_another_tenant(policy_vault: Vault) -> None:
-    key = protected(policy_vault)
+    create(policy_vault.sandbox, identity={"type": "SystemAssigned"})
+    policy_vault.permit(principal_id(policy_vault.sandbox))
+    key = policy_vault.rsa_key()
     policy_vault.patch(tenantId=str(uuid.uuid4()))
-    assert "ForbiddenBy" not in refusal_of_unusable(policy_vault.sandbox, str(key.id))
-
-
-def refusal_of_unusable(sandbox: Sandbox, key_identifier: str) -> str:
-    """An account that is on no customer's key yet says most plainly what is wrong with the key."""
-    create(sandbox, "account2", identity={"type": "SystemAssigned"})
-    response = batch(sandbox, "PATCH", "account2", customer(key_identifier))
-    return refused(response, 400, "InvalidKeyVaultProperties")["Reason"]
+    told = refusal(policy_vault.sandbox, str(key.id))
+    assert told == "The key vault 'vault1' belongs to another tenant than the account."
 
 
 def test_missing_vault(policy_vault: Vault) -> None:
@@ -466,12 +462,17 @@ LOSSES: dict[str, tuple[Change, Change, str]] = {
     "grant withdrawn": (
         lambda vault, key: vault.forbid(principal_id(vault.sandbox)),
         lambda vault, key: vault.permit(principal_id(vault.sandbox)),
-        "Forbidden",
+        "does not have the permission(s) get, unwrapKey",
     ),
     "unwrapKey taken from the key": (
         lambda vault, key: vault.keys.update_key_properties(key.name, key_operations=["wrapKey"]),
         lambda vault, key: vault.keys.update_key_properties(key.name, key_operations=["wrapKey", "unwrapKey"]),
         "unwrapKey",
+    ),
+    "vault moved to another tenant": (
+        lambda vault, key: vault.patch(tenantId=str(uuid.uuid4())),
+        lambda vault, key: vault.patch(tenantId=vault.sandbox.tenant_id),
+        "belongs to another tenant",
     ),
     "network closed": (
         lambda vault, key: vault.patch(networkAcls={"bypass": "None", "defaultAction": "Deny"}),

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 KEY_SIZES = (2048, 3072, 4096)
 NEEDED = ("get", "wrapKey", "unwrapKey")
+NEEDED_IN_USE = ("get", "unwrapKey")
 
 _IDENTIFIER = re.compile(
     r"https://(?P<host>(?P<vault>[a-z][a-z0-9-]{1,22}[a-z0-9])\.vault\.(?:azure\.net|usgovcloudapi\.net|azure\.cn))"
     r"(?::443)?/keys/(?P<name>[a-z0-9-]{1,127})(?:/(?P<version>[0-9a-f]{32}))?/?",
     re.IGNORECASE,
 )
-_NETWORK = ("ForbiddenByFirewall", "ForbiddenByConnection")
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,26 @@ class KeyUse:
         assert protection is not None
         key = KeyIdentifier.parse(protection.version)
         assert key is not None
+        vault = self._vault(key)
+        self._require_same_tenant(vault)
         self._require_usable(key, self._look(key)["attributes"])
         refusals = []
         for principal in self._principals(account.identity):
             try:
-                data_key = self.world.keys.unwrap(principal, protection.version, protection.wrapped)
-            except AzureError as error:
-                refusals.append(_refused_by_key_vault(error))
-                continue
-            if hashlib.sha256(data_key).digest() == protection.digest:
-                return data_key
-            refusals.append(key_refused(f"The key '{key.url}' is not the one that the account was encrypted with."))
+                self._require_access(vault, principal, key.name, NEEDED_IN_USE)
+                return self._unwrap(principal, protection)
+            except Refusal as refusal:
+                refusals.append(refusal)
         raise refusals[0]
+
+    def _unwrap(self, principal: Principal, protection: Protection) -> bytes:
+        try:
+            data_key = self.world.keys.unwrap(principal, protection.version, protection.wrapped)
+        except AzureError as error:
+            raise _refused_by_key_vault(error) from error
+        if hashlib.sha256(data_key).digest() != protection.digest:
+            raise key_refused(f"The key '{protection.version}' is not the one that the account was encrypted with.")
+        return data_key
 
     def _principals(self, identity: Identity) -> list[Principal]:
         """The identity's, as far as they exist: at least one."""
@@ -127,8 +135,9 @@ class KeyUse:
 
     def _wrap(self, principal: Principal, key: KeyIdentifier, data_key: bytes) -> tuple[str, bytes]:
         vault = self._vault(key)
+        self._require_same_tenant(vault)
         self._require_safe(vault)
-        self._require_access(vault, principal, key.name)
+        self._require_access(vault, principal, key.name, NEEDED)
         bundle = self._look(key)
         self._require_fit(key, bundle)
         self._require_usable(key, bundle["attributes"])
@@ -147,23 +156,23 @@ class KeyUse:
             raise key_refused(f"The key vault '{key.host}' was not found.")
         return vault
 
-    def _require_safe(self, vault: Vault) -> None:
+    def _require_same_tenant(self, vault: Vault) -> None:
         if vault.tenant_id.lower() != self.world.directory.tenant_id.lower():
             raise key_refused(f"The key vault '{vault.name}' belongs to another tenant than the account.")
+
+    def _require_safe(self, vault: Vault) -> None:
         # Every vault is soft-deleted nowadays; one that says otherwise is from before.
         if not getattr(vault, "soft_delete", True):
             raise key_refused(f"Soft delete is not enabled on the key vault '{vault.name}'.")
         if not vault.purge_protection:
             raise key_refused(f"Purge protection is not enabled on the key vault '{vault.name}'.")
 
-    def _require_access(self, vault: Vault, principal: Principal, key_name: str) -> None:
+    def _require_access(self, vault: Vault, principal: Principal, key_name: str, needed: tuple[str, ...]) -> None:
         missing = []
-        for permission in NEEDED:
+        for permission in needed:
             try:
                 self.world.vaults.permits(vault, principal, permission, key_name)
-            except AzureError as error:
-                if _code(error) in _NETWORK:
-                    raise _refused_by_key_vault(error) from error
+            except AzureError:
                 missing.append(permission)
         if missing:
             lacking = f"does not have the permission(s) {', '.join(missing)} on the key '{key_name}'"

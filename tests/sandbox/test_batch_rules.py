@@ -1,0 +1,123 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rules of Batch that no request reaches: keys and vaults that Key Vault makes no more, many accounts, saving."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+from typing import Any
+
+import pytest
+
+from azure_sandbox import seed
+from azure_sandbox.batch import wishes
+from azure_sandbox.batch.account import Account
+from azure_sandbox.batch.errors import Refusal
+from azure_sandbox.key_vault.rules import Order
+from azure_sandbox.key_vault.vault import Vault
+from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.world import World
+
+KEY = "https://vault1.vault.azure.net/keys/key1"
+
+
+def world_with_account() -> tuple[World, Account, Vault]:
+    world = seed.new_world()
+    subscription = world.operator.subscription_id
+    body = {"location": "westeurope", "identity": {"type": "SystemAssigned"}}
+    world.batch.create(subscription, "rg-sandbox", "account1", wishes.of_put(body), "batch.azure.com")
+    account = world.batch.get(subscription, "rg-sandbox", "account1")
+    properties = {
+        "tenantId": world.directory.tenant_id,
+        "sku": {"family": "A", "name": "standard"},
+        "enableRbacAuthorization": True,
+        "enablePurgeProtection": True,
+    }
+    vault_body = {"location": "westeurope", "properties": properties}
+    order = Order(subscription, "rg-sandbox", "vault1", vault_body, "2023-07-01", ".vault.azure.net", "somebody")
+    vault, _ = world.vaults.put(order)
+    role = "Key Vault Crypto Service Encryption User"
+    world.authorization.assign(vault.id, role, account.identity.principal_id)
+    return world, account, vault
+
+
+def make_key(world: World, vault: Vault, size: int = 2048) -> None:
+    wish = Wish("RSA", size=size, key_ops=("wrapKey", "unwrapKey"))
+    asyncio.run(world.keys.create(vault, "key1", wish))
+
+
+def encrypt(world: World, account: Account) -> None:
+    vault = {"keyIdentifier": KEY}
+    body: dict[str, Any] = {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": vault}}
+    world.batch.update(account, wishes.of_patch({"properties": body}))
+
+
+def test_key_of_another_size_is_refused() -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault, 1024)
+    with pytest.raises(Refusal) as caught:
+        encrypt(world, account)
+    assert caught.value.reason == f"The key '{KEY}' has 1024 bits; one of 2048, 3072, 4096 is needed."
+
+
+def test_vault_without_soft_delete_is_refused() -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    vault.soft_delete = False  # type: ignore[attr-defined]
+    with pytest.raises(Refusal) as caught:
+        encrypt(world, account)
+    assert caught.value.reason == "Soft delete is not enabled on the key vault 'vault1'."
+
+
+def test_data_encryption_key_lies_wrapped_only_and_is_another_after_each_change() -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    encrypt(world, account)
+    first = account.protection
+    encrypt(world, account)
+    second = account.protection
+    assert first is not None
+    assert second is not None
+    principal = world.directory.principal(account.identity.principal_id)
+    assert principal is not None
+    keys = {world.keys.unwrap(principal, each.version, each.wrapped) for each in (first, second)}
+    assert [len(key) for key in keys] == [32, 32]
+    assert not any(key in pickle.dumps(world) for key in keys)
+
+
+def test_another_key_of_the_same_name_and_version_is_noticed() -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    encrypt(world, account)
+    assert world.batch.health(account) == "ok"
+    key = world.keys.key(vault, "key1")
+    version = key.latest.version
+    make_key(world, vault)
+    key.versions = [key.latest]
+    key.latest.version = version
+    assert world.batch.health(account).startswith("Key Vault answered 400")
+
+
+def test_saved_world_goes_on() -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    encrypt(world, account)
+    restored = pickle.loads(pickle.dumps(world))
+    again = restored.batch.by_id(account.id)
+    assert again == account
+    assert restored.batch.health(again) == "ok"
+
+
+def test_ten_thousand_accounts_are_quickly_there() -> None:
+    started = time.perf_counter()
+    world = seed.new_world(accounts=10_000)
+    assert time.perf_counter() - started < 2
+    accounts = world.batch.all()
+    assert len({account.name for account in accounts}) == 10_000
+    assert all(account.protection is None for account in accounts)
+    groups = {group.name for group in world.resources.groups(world.operator.subscription_id)}
+    assert {account.group for account in accounts} <= groups
