@@ -277,6 +277,10 @@ def test_what_a_group_cannot_be(sandbox: Sandbox) -> None:
     path = f"{sandbox.subscription}/resourceGroups"
     assert error(sandbox.arm("PUT", f"{path}/new", VERSION, {})) == (400, "LocationRequired")
     assert error(sandbox.arm("PUT", f"{path}/new.", VERSION, {"location": "westeurope"}))[0] == 400
+    assert error(sandbox.arm("PUT", f"{path}/new", VERSION, {"location": 1})) == (400, "LocationRequired")
+    for tags in (["a"], {"a": 1}, "a"):
+        body = {"location": "westeurope", "tags": tags}
+        assert error(sandbox.arm("PUT", f"{path}/new", VERSION, body)) == (400, "InvalidRequestContent")
     moved = sandbox.arm("PUT", sandbox.group, VERSION, {"location": "eastus"})
     assert error(moved) == (409, "InvalidResourceGroupLocation")
 

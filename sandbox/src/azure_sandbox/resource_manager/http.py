@@ -117,6 +117,13 @@ def get_group(call: Call) -> Response:
     return answer(_group_document(_group(call)))
 
 
+def _tags(call: Call) -> dict[str, str]:
+    tags = call.json.get("tags") or {}
+    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
+        raise errors.invalid_request_content("tags are names and values")
+    return dict(tags)
+
+
 def head_group(call: Call) -> Response:
     found = call.world.resources.group(call.path["subscription"], call.path["group"]) is not None
     return answer(status=204 if found else 404)
@@ -124,18 +131,16 @@ def head_group(call: Call) -> Response:
 
 def put_group(call: Call) -> Response:
     location = call.json.get("location")
-    if not location:
+    if not location or not isinstance(location, str):
         raise errors.location_required()
-    group, new = call.world.resources.put_group(
-        _subscription(call), call.path["group"], location, call.json.get("tags")
-    )
+    group, new = call.world.resources.put_group(_subscription(call), call.path["group"], location, _tags(call))
     return answer(_group_document(group), 201 if new else 200)
 
 
 def patch_group(call: Call) -> Response:
     group = _group(call)
     if call.json.get("tags") is not None:
-        group.tags = dict(call.json["tags"])
+        group.tags = _tags(call)
     return answer(_group_document(group))
 
 
