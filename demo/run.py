@@ -51,8 +51,9 @@ def play(playbook: str, extra_vars: tuple[str, ...]) -> str | None:
     arguments = [argument for variable in extra_vars for argument in ("-e", variable)]
     command = ["ansible-playbook", f"azbatch.cmk.{playbook}", "-e", f"@{VARS}", *arguments]
     print("$ " + " ".join(["ansible-playbook", f"azbatch.cmk.{playbook}", "-e", f"@demo/{VARS.name}", *arguments]))
+    quiet = {"ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false"}
     output = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env={**os.environ, **quiet}, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             output += line
@@ -74,7 +75,7 @@ def standing() -> tuple[str, str]:
     encryption = account.encryption
     properties = encryption.key_vault_properties
     version = properties.key_identifier.rsplit("/", 1)[-1] if properties else "-"
-    return str(encryption.key_source), version
+    return encryption.key_source.value, version
 
 
 if __name__ == "__main__":

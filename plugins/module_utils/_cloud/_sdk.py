@@ -153,8 +153,11 @@ _PERMISSION = re.compile(
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """The SDKs' exceptions as this collection's errors; `what` says what was being done."""
+def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
+    """The SDKs' exceptions as this collection's errors.
+
+    `what` says what was being done, `unreachable` is the code of the error that nobody answered.
+    """
     from azure.core import exceptions as sdk
 
     try:
@@ -166,7 +169,7 @@ def translated(what: str) -> Iterator[None]:
     except (sdk.ServiceRequestError, sdk.ServiceResponseError) as error:
         raise Unavailable(
             f"Could not {what}: no answer ({error.message}). Check the network, the proxy and the name of the host.",
-            code="unreachable",
+            code=unreachable,
             remedy="Check the network, the proxy and the name of the host.",
         ) from error
     except ValueError as error:

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from .._errors import Denied, TimedOut, Unavailable
+from .._errors import Denied, TimedOut
 from .._ids import KeyIdentifier
 from . import _sdk
 from .session import Session
@@ -46,12 +46,7 @@ class Keys:
 
     def bundle(self, key: KeyIdentifier) -> dict[str, Any] | None:
         """The key version, or the newest one where the identifier has none."""
-        try:
-            return self._read(key.vault_url, key.name, key.version or "")
-        except Unavailable as error:
-            # A vault that is gone has no host any more.
-            error.code = "vault_unreachable" if error.code == "unreachable" else error.code
-            raise
+        return self._read(key.vault_url, key.name, key.version or "")
 
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """A key, or a new version of it."""
@@ -112,8 +107,9 @@ class Keys:
             )
 
     def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        with _sdk.translated(f"read the key {name} in {url}"):
-            answer = _sdk.answer_or_missing(self._client(url).get_key, name, version)
+        # A vault that is not there has no host, and asking for it four times does not make one.
+        with _sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
+            answer = _sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
         self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
         return None if answer.status_code == 404 else json.loads(answer.text())
 
