@@ -78,9 +78,7 @@ def invalid_role(what: str) -> AzureError:
 
 
 def role_name_taken(name: str) -> AzureError:
-    return _error(
-        409, "RoleDefinitionWithSameNameExists", f"A custom role with the same name '{name}' already exists."
-    )
+    return _error(409, "RoleDefinitionWithSameNameExists", f"A custom role with the same name '{name}' already exists.")
 
 
 def built_in_role(guid: str) -> AzureError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RoleDefinition:
         return any(permission.allows_data(action) for permission in self.permissions)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pattern(wildcard: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in wildcard.split("*")), re.IGNORECASE)
 
@@ -208,8 +208,8 @@ BUILT_IN = (
     _role(
         "b86a8fe4-44ce-4948-aee5-eccb2c155cd7",
         "Key Vault Secrets Officer",
-        "Perform any action on the secrets of a key vault, except manage permissions. Only works for key vaults that use"
-        " the 'Azure role-based access control' permission model.",
+        "Perform any action on the secrets of a key vault, except manage permissions. Only works for key vaults that"
+        " use the 'Azure role-based access control' permission model.",
         Permission(actions=_VAULT_READER_ACTIONS, data_actions=(_VAULTS + "secrets/*",)),
     ),
     _role(

@@ -147,6 +147,11 @@ class Authorization:
         self._withdrawn.append(gone)
         return gone
 
+    def forget_below(self, scope: str) -> None:
+        """A resource is gone, and with it what was granted on it."""
+        for held in [held for held in self._assignments.values() if covers(scope, held.scope)]:
+            self.delete(held.scope, held.guid)
+
     def put_role(self, guid: str, properties: dict[str, Any], by: str | None) -> RoleDefinition:
         former = self._roles.get(guid.lower())
         if former is not None and former.kind == "BuiltInRole":

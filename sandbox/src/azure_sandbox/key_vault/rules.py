@@ -2,32 +2,288 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults: their life and their rules."""
+"""Vaults: from creation over soft deletion to the end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import builtins
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
-from ..web import AzureError
-from .vault import Vault
+from ..resource_manager.errors import location_required
+from . import errors, request
+from .access import Door, KeyVaultDenied
+from .vault import RBAC_BY_DEFAULT_SINCE, AccessPolicy, NetworkRules, Vault
 
 if TYPE_CHECKING:
+    from ..authorization.rules import RoleAssignment
     from ..entra.rules import Principal
     from ..world import World
 
+__all__ = ["KeyVaultDenied", "Order", "Purge", "Vault", "Vaults"]
 
-class KeyVaultDenied(AzureError):
-    pass
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a PUT asks for, and where."""
+
+    subscription: str
+    group: str
+    name: str
+    document: dict[str, Any]
+    api_version: str
+    vault_suffix: str
+    by: str
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        return self.document.get("properties") or {}
+
+    @property
+    def location(self) -> str:
+        return request.tidy_location(self.document.get("location") or "")
+
+    def is_for(self, vault: Vault) -> bool:
+        here = (self.subscription.lower(), self.group.lower())
+        return (vault.subscription.lower(), vault.resource_group.lower()) == here
+
+
+@dataclass
+class Purge:
+    id: str
+    vault_name: str
+    started_at: float
+    done_at: float
 
 
 @dataclass
 class Vaults:
     world: World
     _live: dict[str, Vault] = field(default_factory=dict)
+    _deleted: dict[str, Vault] = field(default_factory=dict)
+    _purges: dict[str, Purge] = field(default_factory=dict)
+
+    # Reading
 
     def by_name(self, name: str) -> Vault | None:
         return self._live.get(name.lower())
 
-    def permits(self, vault: Vault, principal: Principal, permission: str, key_name: str = "") -> None:
-        raise NotImplementedError
+    def find(self, subscription: str, group: str, name: str) -> Vault | None:
+        vault = self.by_name(name)
+        if vault is None or (vault.subscription.lower(), vault.resource_group.lower()) != (
+            subscription.lower(),
+            group.lower(),
+        ):
+            return None
+        return vault
+
+    def list(self, subscription: str, group: str | None = None) -> Iterator[Vault]:
+        for vault in self._live.values():
+            inside = group is None or vault.resource_group.lower() == group.lower()
+            if inside and vault.subscription.lower() == subscription.lower():
+                yield vault
+
+    def deleted(self, subscription: str) -> builtins.list[Vault]:
+        self._settle()
+        return [vault for vault in self._deleted.values() if vault.subscription.lower() == subscription.lower()]
+
+    def deleted_vault(self, subscription: str, location: str, name: str) -> Vault:
+        for vault in self.deleted(subscription):
+            if (vault.name.lower(), vault.location) == (name.lower(), request.tidy_location(location)):
+                return vault
+        raise errors.deleted_vault_not_found(name)
+
+    def purge_date(self, vault: Vault) -> datetime:
+        assert vault.deleted_at is not None
+        return datetime.fromtimestamp(int(vault.deleted_at), timezone.utc) + timedelta(days=vault.retention_days)
+
+    def why_not_available(self, name: str) -> tuple[str, str] | None:
+        """Reason and message, or none for a name that is free."""
+        if not request.is_name(name):
+            return "AccountNameInvalid", errors.NAME_NOT_VALID.format(name=name)
+        self._settle()
+        if name.lower() in self._live or name.lower() in self._deleted:
+            return "AlreadyExists", errors.NAME_TAKEN.format(name=name)
+        return None
+
+    def is_registering(self, vault: Vault) -> bool:
+        return self.world.clock.time() < vault.dns_ready_at
+
+    # Creating and changing
+
+    def put(self, order: Order) -> tuple[Vault, bool]:
+        """The vault, and whether it is new."""
+        if not request.is_name(order.name):
+            raise errors.name_not_valid(order.name)
+        if not order.location:
+            raise location_required()
+        self._settle()
+        if str(order.properties.get("createMode") or "").lower() == "recover":
+            return self._recover(order), False
+        vault = self.by_name(order.name)
+        if vault is None:
+            return self._create(order), True
+        if not order.is_for(vault):
+            raise errors.vault_exists(order.name)
+        if order.location != vault.location:
+            raise errors.other_location(vault.name, vault.location, vault.resource_group, order.location)
+        self._require(order, bool(order.properties.get("enableRbacAuthorization", vault.rbac)))
+        reset = {"network": NetworkRules(), "public_network_access": "Enabled", "flags": {}}
+        self._change(vault, {**reset, **request.fields(order.properties, vault)}, order.by)
+        vault.tags = dict(order.document.get("tags") or {})
+        return vault, False
+
+    def patch(self, vault: Vault, document: dict[str, Any], by: str) -> None:
+        changes = request.fields(document.get("properties") or {}, vault)
+        if "flags" in changes:
+            changes["flags"] = {**vault.flags, **changes["flags"]}
+        self._change(vault, changes, by)
+        if document.get("tags") is not None:
+            vault.tags = dict(document["tags"])
+
+    def change_policies(self, vault: Vault, operation: str, named: builtins.list[AccessPolicy], by: str) -> None:
+        change = {"add": _with, "replace": _with_instead, "remove": _without}[operation]
+        policies = {policy.holder: policy for policy in vault.access_policies}
+        for policy in named:
+            changed = change(policies.get(policy.holder), policy)
+            if changed is None:
+                policies.pop(policy.holder, None)
+            else:
+                policies[policy.holder] = changed
+        self._change(vault, {"access_policies": [*policies.values()]}, by)
+
+    # Ending
+
+    def delete(self, vault: Vault) -> None:
+        del self._live[vault.name.lower()]
+        vault.deleted_at = self.world.clock.time()
+        self._deleted[vault.name.lower()] = vault
+        # They do not come back with a recovered vault.
+        self.world.authorization.forget_below(vault.id)
+
+    def purge(self, vault: Vault) -> Purge:
+        if vault.purge_protection:
+            raise errors.purge_not_allowed()
+        now = self.world.clock.time()
+        purge = Purge(uuid.uuid4().hex, vault.name, now, now + self.world.timing.vault_purge)
+        self._purges[purge.id] = purge
+        if purge.done_at <= now:
+            self._forget(vault)
+        return purge
+
+    def purge_operation(self, purge_id: str) -> Purge:
+        self._settle()
+        if purge_id not in self._purges:
+            raise errors.operation_not_found(purge_id)
+        return self._purges[purge_id]
+
+    # The data plane
+
+    def admits(self, vault: Vault, principal: Principal, *, trusted_service: bool = False) -> None:
+        """Whether the vault's network rules let the caller in; raises KeyVaultDenied."""
+        Door(self.world).admit(vault, principal, trusted_service=trusted_service)
+
+    def permits(self, vault: Vault, principal: Principal, permission: str, key_name: str = "") -> RoleAssignment | None:
+        """Whether the caller may, by role or policy, whichever the vault goes by; raises KeyVaultDenied."""
+        return Door(self.world).permit(vault, principal, permission, key_name)
+
+    def _create(self, order: Order) -> Vault:
+        rbac_by_default = order.api_version >= RBAC_BY_DEFAULT_SINCE
+        self._require(order, bool(order.properties.get("enableRbacAuthorization", rbac_by_default)))
+        if order.name.lower() in self._deleted:
+            mine = self._deleted[order.name.lower()].subscription.lower() == order.subscription.lower()
+            raise errors.name_is_soft_deleted() if mine else errors.vault_exists(order.name)
+        changes = request.fields(order.properties, None)
+        vault = Vault(
+            order.subscription,
+            order.group,
+            order.name,
+            order.location,
+            order.name.lower() + order.vault_suffix,
+            changes["tenant_id"],
+            tags=dict(order.document.get("tags") or {}),
+            rbac_setting=True if rbac_by_default else None,
+            created_by=order.by,
+            created_at=self.world.clock.iso(3),
+            dns_ready_at=self.world.clock.time() + self.world.timing.vault_dns,
+        )
+        self._change(vault, changes, order.by)
+        vault.modified_at = vault.created_at
+        self._live[vault.name.lower()] = vault
+        return vault
+
+    def _recover(self, order: Order) -> Vault:
+        vault = self._deleted.get(order.name.lower())
+        if vault is None or not order.is_for(vault):
+            raise errors.nothing_to_recover()
+        del self._deleted[vault.name.lower()]
+        vault.deleted_at = None
+        vault.tags = dict(order.document.get("tags") or {})
+        self._live[vault.name.lower()] = vault
+        self._change(vault, {}, order.by)
+        return vault
+
+    @staticmethod
+    def _require(order: Order, rbac: bool) -> None:
+        for name in ("tenantId", "sku", *(() if rbac else ("accessPolicies",))):
+            if order.properties.get(name) is None:
+                raise errors.parameter_missing(name)
+
+    def _change(self, vault: Vault, changes: dict[str, Any], by: str) -> None:
+        policies = changes.pop("access_policies", None)
+        for name, value in changes.items():
+            setattr(vault, name, value)
+        if policies is not None:
+            self._set_policies(vault, policies)
+        vault.modified_by, vault.modified_at = by, self.world.clock.iso(3)
+
+    def _set_policies(self, vault: Vault, policies: builtins.list[AccessPolicy]) -> None:
+        vault.set_policies(policies, self.world.clock.time(), self.world.timing.policy_propagation)
+
+    def _settle(self) -> None:
+        """What time has done to the deleted vaults."""
+        now = self.world.clock.time()
+        for purge in self._purges.values():
+            vault = self._deleted.get(purge.vault_name.lower())
+            if purge.done_at <= now and vault is not None and (vault.deleted_at or 0) <= purge.started_at:
+                self._forget(vault)
+        for vault in [*self._deleted.values()]:
+            if self.purge_date(vault).timestamp() <= now:
+                self._forget(vault)
+
+    def _forget(self, vault: Vault) -> None:
+        self._deleted.pop(vault.name.lower(), None)
+        self.world.keys.forget(vault)
+
+
+def _names(policy: AccessPolicy, without: AccessPolicy | None = None) -> dict[str, tuple[str, ...]]:
+    left = {}
+    for kind, names in policy.permissions.items():
+        gone = {name.lower() for name in without.permissions.get(kind, ())} if without else set()
+        left[kind] = tuple(name for name in names if name.lower() not in gone)
+    return left
+
+
+def _with(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
+    if former is None:
+        return policy
+    merged = dict(former.permissions)
+    for kind, names in _names(policy, former).items():
+        merged[kind] = (*merged.get(kind, ()), *names)
+    return replace(former, permissions=merged)
+
+
+def _with_instead(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
+    return policy
+
+
+def _without(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy | None:
+    if former is None:
+        return None
+    left = _names(former, policy)
+    return replace(former, permissions=left) if any(left.values()) else None

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,8 @@ class Vault:
     # Until then the name does not resolve.
     dns_ready_at: float = 0
     deleted_at: float | None = None
+    # What the vault holds belongs to this one, not to a later vault of the same name.
+    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
     # Policies that the data plane goes by, each from its moment on; the last one is what the vault shows.
     felt_policies: list[tuple[float, list[AccessPolicy]]] = field(default_factory=list)
 

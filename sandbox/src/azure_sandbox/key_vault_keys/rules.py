@@ -2,28 +2,281 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys: their life and what can be done with them."""
+"""Keys: their life, version by version."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import uuid
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..key_vault.vault import Vault
+from . import documents, errors, material, operations, request, rotation
+from .key import Key, KeyVersion, Safe, Wish
 
 if TYPE_CHECKING:
+    from ..authorization.rules import RoleAssignment
     from ..entra.rules import Principal
     from ..world import World
+
+# What Batch wraps its own keys with.
+WRAP_ALGORITHM = "RSA-OAEP"
 
 
 @dataclass
 class Keys:
     world: World
+    _safes: dict[str, Safe] = field(default_factory=dict)
+    # What a backup's text stands for.
+    _backups: dict[str, Key] = field(default_factory=dict)
+
+    # Entering a vault
+
+    def vault_at(self, host: str) -> Vault:
+        vault = self.world.vaults.by_name(host.partition(".")[0])
+        if vault is None or vault.host != host or self.world.vaults.is_registering(vault):
+            raise errors.vault_not_found(host)
+        return vault
+
+    def enter(
+        self, vault: Vault, principal: Principal, permission: str, key_name: str, *, trusted_service: bool = False
+    ) -> RoleAssignment | None:
+        """Network first, then permission; whether the key is there comes later."""
+        self.world.vaults.admits(vault, principal, trusted_service=trusted_service)
+        return self.world.vaults.permits(vault, principal, permission, key_name)
+
+    # For other services
+
+    def look(self, key_identifier: str) -> dict[str, Any]:
+        """The key as its owner would see it."""
+        vault, name, version = self._parts(key_identifier)
+        return documents.bundle(vault, *self.version(vault, name, version))
 
     def wrap(self, principal: Principal, key_identifier: str, data: bytes) -> tuple[str, bytes]:
         """The identifier of the version that was used, and what it made of `data`."""
-        raise NotImplementedError
+        vault, name, version = self._parts(key_identifier)
+        for permission in ("get", "wrapKey"):
+            self.enter(vault, principal, permission, name, trusted_service=True)
+        key, used = self.version(vault, name, version)
+        wrapped = operations.encrypt(used, "wrapKey", WRAP_ALGORITHM, data, self.world.clock.time())
+        return documents.kid(vault, key, used), wrapped
 
     def unwrap(self, principal: Principal, key_identifier: str, wrapped: bytes) -> bytes:
-        raise NotImplementedError
+        vault, name, version = self._parts(key_identifier)
+        for permission in ("get", "unwrapKey"):
+            self.enter(vault, principal, permission, name, trusted_service=True)
+        _key, used = self.version(vault, name, version)
+        return operations.decrypt(used, "unwrapKey", WRAP_ALGORITHM, wrapped, self.world.clock.time())
 
-    def look(self, key_identifier: str) -> dict[str, Any]:
-        raise NotImplementedError
+    def forget(self, vault: Vault) -> None:
+        """The vault has been purged."""
+        self._safes.pop(vault.uid, None)
+
+    # Reading
+
+    def key(self, vault: Vault, name: str) -> Key:
+        key = self._safe(vault).live.get(name.lower())
+        if key is None or key.visible_from > self.world.clock.time():
+            raise errors.key_not_found(name)
+        return key
+
+    def version(self, vault: Vault, name: str, wanted: str = "") -> tuple[Key, KeyVersion]:
+        key = self.key(vault, name)
+        found = key.version(wanted)
+        if found is None:
+            raise errors.key_not_found(f"{name}/{wanted}")
+        return key, found
+
+    def keys(self, vault: Vault) -> list[Key]:
+        now = self.world.clock.time()
+        live = self._safe(vault).live
+        return [live[name] for name in sorted(live) if live[name].visible_from <= now]
+
+    def versions(self, vault: Vault, name: str) -> list[KeyVersion]:
+        """By their identifiers, not by age; none for a key that is not there."""
+        key = self._safe(vault).live.get(name.lower())
+        if key is None or key.visible_from > self.world.clock.time():
+            return []
+        return sorted(key.versions, key=lambda version: version.version)
+
+    def deleted_key(self, vault: Vault, name: str) -> Key:
+        key = self._safe(vault).deleted.get(name.lower())
+        if key is None or key.deleted_from > self.world.clock.time():
+            raise errors.deleted_key_not_found(name)
+        return key
+
+    def deleted_keys(self, vault: Vault) -> list[Key]:
+        now = self.world.clock.time()
+        deleted = self._safe(vault).deleted
+        return [deleted[name] for name in sorted(deleted) if deleted[name].deleted_from <= now]
+
+    # Making and changing
+
+    async def create(self, vault: Vault, name: str, wish: Wish) -> tuple[Key, KeyVersion]:
+        self._check_new(vault, name, wish)
+        private_key = await asyncio.to_thread(material.generate, wish.family, wish.size, wish.curve, wish.exponent)
+        # Others had their turn meanwhile.
+        self._check_new(vault, name, wish)
+        return self._add(vault, name, self._made(wish, private_key))
+
+    def import_key(self, vault: Vault, name: str, wish: Wish, private_key: bytes) -> tuple[Key, KeyVersion]:
+        self._check_new(vault, name, wish)
+        size = material.rsa_size(private_key)
+        if size is not None and size not in (2048, 3072, 4096):
+            raise errors.size_not_supported(size)
+        return self._add(vault, name, self._made(wish, private_key))
+
+    def update(self, vault: Vault, name: str, wanted: str, document: dict[str, Any]) -> tuple[Key, KeyVersion]:
+        key, version = self.version(vault, name, wanted)
+        request.apply(document, version)
+        version.updated = int(self.world.clock.time())
+        return key, version
+
+    async def rotate(self, vault: Vault, name: str) -> tuple[Key, KeyVersion]:
+        key = self.key(vault, name)
+        private_key = await asyncio.to_thread(_like, key.latest)
+        successor = self._successor(key, private_key, int(self.world.clock.time()))
+        key.versions.append(successor)
+        return key, successor
+
+    def set_policy(self, vault: Vault, name: str, document: dict[str, Any]) -> Key:
+        key = self.key(vault, name)
+        key.policy = rotation.read(document, key.policy, int(self.world.clock.time()))
+        return key
+
+    async def catch_up(self, vault: Vault) -> None:
+        """Versions that rotation policies have made due since the vault was last looked into."""
+        for key in [*self._safe(vault).live.values()]:
+            if (moment := self._due(key)) is not None:
+                private_key = await asyncio.to_thread(_like, key.latest)
+                if self._due(key) == moment:
+                    key.versions.append(self._successor(key, private_key, moment))
+
+    # Ending and coming back
+
+    def delete(self, vault: Vault, name: str) -> Key:
+        key, safe, now = self.key(vault, name), self._safe(vault), self.world.clock.time()
+        key.deleted_at, key.deleted_from = now, now + self.world.timing.key_delete
+        safe.deleted[name.lower()] = safe.live.pop(name.lower())
+        return key
+
+    def recover(self, vault: Vault, name: str) -> Key:
+        safe, now = self._safe(vault), self.world.clock.time()
+        key = safe.deleted.get(name.lower())
+        if key is None:
+            raise errors.key_not_found(name)
+        if key.deleted_from > now:
+            raise errors.key_is_being_deleted()
+        key.deleted_at, key.visible_from = None, now + self.world.timing.key_recover
+        safe.live[name.lower()] = safe.deleted.pop(name.lower())
+        return key
+
+    def purge(self, vault: Vault, name: str) -> None:
+        safe = self._safe(vault)
+        key = safe.deleted.get(name.lower())
+        if key is None:
+            raise errors.deleted_key_not_found(name)
+        if vault.purge_protection:
+            raise errors.purge_protected(vault.name, vault.location)
+        if key.deleted_from > self.world.clock.time():
+            raise errors.key_is_being_deleted()
+        del safe.deleted[name.lower()]
+
+    def backup(self, vault: Vault, name: str) -> bytes:
+        key = self.key(vault, name)
+        blob = b"azure-sandbox key backup " + uuid.uuid4().hex.encode()
+        self._backups[blob.decode()] = key.copy()
+        return blob
+
+    def restore(self, vault: Vault, blob: bytes) -> Key:
+        key = self._backups.get(blob.decode(errors="replace"))
+        if key is None:
+            raise errors.bad_parameter("The backup is not one of this sandbox.")
+        self._check_name_free(vault, key.name)
+        if key.name.lower() in self._safe(vault).live:
+            raise errors.name_is_taken(key.name)
+        restored = key.copy()
+        self._safe(vault).live[key.name.lower()] = restored
+        return restored
+
+    def _parts(self, key_identifier: str) -> tuple[Vault, str, str]:
+        """Vault, key name and version of an identifier; rotation that is due is done."""
+        url = urlsplit(key_identifier)
+        segments = url.path.strip("/").split("/")
+        if len(segments) not in (2, 3) or segments[0].lower() != "keys":
+            raise errors.bad_parameter(f"{key_identifier} does not identify a key")
+        vault = self.vault_at((url.hostname or "").lower())
+        key = self._safe(vault).live.get(segments[1].lower())
+        if key is not None and (moment := self._due(key)) is not None:
+            key.versions.append(self._successor(key, _like(key.latest), moment))
+        return vault, segments[1], segments[2] if len(segments) == 3 else ""
+
+    def _safe(self, vault: Vault) -> Safe:
+        safe = self._safes.setdefault(vault.uid, Safe())
+        now = self.world.clock.time()
+        for name, key in [*safe.deleted.items()]:
+            if (key.deleted_at or 0) + vault.retention_days * 86400 <= now:
+                del safe.deleted[name]
+        return safe
+
+    def _check_new(self, vault: Vault, name: str, wish: Wish) -> None:
+        request.check_name(name)
+        if wish.kty.endswith("-HSM") and vault.sku != "premium":
+            raise errors.hardware_key_on_standard_vault()
+        self._check_name_free(vault, name)
+
+    def _check_name_free(self, vault: Vault, name: str) -> None:
+        safe, now = self._safe(vault), self.world.clock.time()
+        deleted = safe.deleted.get(name.lower())
+        if deleted is not None:
+            raise (errors.name_is_being_deleted if deleted.deleted_from > now else errors.name_is_deleted)(name)
+        live = safe.live.get(name.lower())
+        if live is not None and live.visible_from > now:
+            raise errors.name_is_being_recovered(name)
+
+    def _made(self, wish: Wish, private_key: bytes) -> KeyVersion:
+        now = int(self.world.clock.time())
+        return KeyVersion(
+            wish.kty,
+            [*wish.key_ops],
+            private_key,
+            material.public_jwk(private_key),
+            material.rsa_size(private_key),
+            now,
+            now,
+            wish.enabled,
+            wish.not_before,
+            wish.expires,
+            wish.tags,
+        )
+
+    def _add(self, vault: Vault, name: str, version: KeyVersion) -> tuple[Key, KeyVersion]:
+        key = self._safe(vault).live.setdefault(name.lower(), Key(name, []))
+        key.versions.append(version)
+        return key, version
+
+    def _due(self, key: Key) -> int | None:
+        if key.policy is None:
+            return None
+        return key.policy.due(key.latest.created, key.latest.expires, self.world.clock.time())
+
+    @staticmethod
+    def _successor(key: Key, private_key: bytes, created: int) -> KeyVersion:
+        former = key.latest
+        return KeyVersion(
+            former.kty,
+            [*former.key_ops],
+            private_key,
+            material.public_jwk(private_key),
+            former.size,
+            created,
+            created,
+            expires=key.policy.expires(created) if key.policy else None,
+            tags=dict(former.tags) if former.tags else None,
+        )
+
+
+def _like(version: KeyVersion) -> bytes:
+    return material.generate(version.family, version.size, version.public.get("crv"))

@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from . import errors
+
 if TYPE_CHECKING:
     from ..world import World
+
+
+TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
 
 @dataclass
@@ -48,8 +53,10 @@ class Identities:
     ) -> tuple[UserAssignedIdentity, bool]:
         """The identity, and whether it is new."""
         resource_id = identity_id(subscription, group, name)
-        identity = self.get(resource_id)
+        identity, location = self.get(resource_id), document["location"].replace(" ", "").lower()
         if identity is not None:
+            if identity.location != location:
+                raise errors.other_location(name, identity.location, group, location)
             identity.tags = dict(document.get("tags") or {})
             return identity, False
         principal = self.world.directory.add_principal(name, kind="ManagedIdentity", resource_id=resource_id)
@@ -58,7 +65,7 @@ class Identities:
             subscription,
             group,
             name,
-            document["location"].replace(" ", "").lower(),
+            location,
             dict(document.get("tags") or {}),
             principal.object_id,
             principal.app_id,
@@ -81,7 +88,4 @@ class Identities:
 
 def identity_id(subscription: str, group: str, name: str) -> str:
     """The service writes `resourcegroups` in lower case, whatever the request had."""
-    return (
-        f"/subscriptions/{subscription}/resourcegroups/{group}"
-        f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
-    )
+    return f"/subscriptions/{subscription}/resourcegroups/{group}/providers/{TYPE}/{name}"

@@ -1,0 +1,70 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Role assignments and definitions as Resource Manager shows them. Nulls are written out; order is Azure's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .roles import Permission, RoleDefinition
+from .rules import RoleAssignment
+
+_PROVIDER = "/providers/Microsoft.Authorization"
+
+
+def assignment(held: RoleAssignment, subscription: str) -> dict[str, Any]:
+    """`subscription` is the one that was asked, not the one that the assignment's scope lies in."""
+    return {
+        "properties": {
+            "roleDefinitionId": role_id(held.role, subscription),
+            "principalId": held.principal_id,
+            "principalType": held.principal_type,
+            "scope": held.scope,
+            "condition": held.condition,
+            "conditionVersion": held.condition_version,
+            "createdOn": held.created_on,
+            "updatedOn": held.updated_on,
+            "createdBy": held.created_by,
+            "updatedBy": held.updated_by,
+            "delegatedManagedIdentityResourceId": held.delegated_identity,
+            "description": held.description,
+        },
+        "id": held.id,
+        "type": "Microsoft.Authorization/roleAssignments",
+        "name": held.guid,
+    }
+
+
+def role(definition: RoleDefinition, subscription: str) -> dict[str, Any]:
+    return {
+        "properties": {
+            "roleName": definition.name,
+            "type": definition.kind,
+            "description": definition.description,
+            "assignableScopes": list(definition.assignable_scopes),
+            "permissions": [_permission(permission) for permission in definition.permissions],
+            "createdOn": definition.created_on,
+            "updatedOn": definition.updated_on,
+            "createdBy": definition.created_by,
+            "updatedBy": definition.updated_by,
+        },
+        "id": role_id(definition.guid, subscription),
+        "type": "Microsoft.Authorization/roleDefinitions",
+        "name": definition.guid,
+    }
+
+
+def role_id(guid: str, subscription: str) -> str:
+    prefix = f"/subscriptions/{subscription}" if subscription else ""
+    return f"{prefix}{_PROVIDER}/roleDefinitions/{guid}"
+
+
+def _permission(permission: Permission) -> dict[str, list[str]]:
+    return {
+        "actions": list(permission.actions),
+        "notActions": list(permission.not_actions),
+        "dataActions": list(permission.data_actions),
+        "notDataActions": list(permission.not_data_actions),
+    }

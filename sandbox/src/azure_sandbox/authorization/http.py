@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Role assignments and definitions over HTTP."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from starlette.responses import Response
+
+from ..resource_manager.errors import resource_group_not_found
+from ..web import Call, answer
+from . import documents, errors, filters
+from .rules import tidy_scope
+
+# In its answer to a creation, Azure has the assignment made this much earlier than last changed.
+_SEEMING_AGE = timedelta(seconds=0.8)
+
+
+def _scope(call: Call) -> str:
+    return tidy_scope(call.path.get("scope", ""))
+
+
+def _subscription(call: Call) -> str:
+    parts = _scope(call).split("/")
+    return parts[2] if len(parts) > 2 and parts[1].lower() == "subscriptions" else ""
+
+
+def _by(call: Call) -> str:
+    assert call.caller is not None
+    return call.caller.object_id
+
+
+def _properties(call: Call) -> dict[str, Any]:
+    properties = call.json.get("properties") or {}
+    if not isinstance(properties, dict):
+        raise errors.invalid_request("The properties of the request are not an object.")
+    return properties
+
+
+def _check_group(call: Call) -> None:
+    """The scope is no path parameter of its own, so the frame has not looked for the group."""
+    parts = _scope(call).split("/")
+    named = len(parts) > 4 and parts[3].lower() == "resourcegroups"
+    if named and call.world.resources.group(parts[2], parts[4]) is None:
+        raise resource_group_not_found(parts[4])
+
+
+# Assignments
+
+
+def put_assignment(call: Call) -> Response:
+    _check_group(call)
+    held, is_new = call.world.authorization.put(_scope(call), call.path["name"], _properties(call), _by(call))
+    document = documents.assignment(held, _subscription(call))
+    if not is_new:
+        return answer(document)
+    seeming = call.world.clock.now() - _SEEMING_AGE
+    document["properties"].update(createdOn=f"{seeming:%Y-%m-%dT%H:%M:%S.%f}0Z", createdBy=None)
+    return answer(document, 201)
+
+
+def get_assignment(call: Call) -> Response:
+    held = call.world.authorization.assignment(_scope(call), call.path["name"])
+    return answer(documents.assignment(held, _subscription(call)))
+
+
+def delete_assignment(call: Call) -> Response:
+    gone = call.world.authorization.delete(_scope(call), call.path["name"])
+    return answer(status=204) if gone is None else answer(documents.assignment(gone, _subscription(call)))
+
+
+def list_assignments(call: Call) -> Response:
+    """Those inherited from above the scope; and those below it, unless the filter is atScope()."""
+    _check_group(call)
+    wanted = filters.read(call.query("$filter"))
+    held = call.world.authorization.assignments(
+        _scope(call), below=not wanted.at_scope, principal_id=wanted.principal_id
+    )
+    return answer({"value": [documents.assignment(one, _subscription(call)) for one in held]})
+
+
+# Definitions
+
+
+def put_role(call: Call) -> Response:
+    role = call.world.authorization.put_role(call.path["name"], _properties(call), _by(call))
+    return answer(documents.role(role, _subscription(call)), 201)
+
+
+def get_role(call: Call) -> Response:
+    role = call.world.authorization.role(call.path["name"])
+    if role is None:
+        raise errors.role_not_found(call.path["name"])
+    return answer(documents.role(role, _subscription(call)))
+
+
+def delete_role(call: Call) -> Response:
+    gone = call.world.authorization.delete_role(call.path["name"])
+    return answer(status=204) if gone is None else answer(documents.role(gone, _subscription(call)))
+
+
+def list_roles(call: Call) -> Response:
+    wanted = filters.read(call.query("$filter"))
+    found = [role for role in call.world.authorization.roles(_scope(call)) if wanted.takes(role)]
+    return answer({"value": [documents.role(role, _subscription(call)) for role in found]})

@@ -1,0 +1,156 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Vaults over HTTP, on the management plane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.responses import Response
+
+from .. import clouds
+from ..resource_manager.errors import resource_not_found
+from ..web import Call, answer
+from . import documents, errors, request
+from .rules import Order
+from .vault import Vault
+
+_HEADERS = {"x-aspnet-version": "4.0.30319", "x-ms-keyvault-service-version": "1.5.1243.0"}
+# The longest that Azure lets a client wait between two looks at a purge.
+_PURGE_RETRY_SECONDS = 5
+
+
+def _by(call: Call) -> str:
+    assert call.caller is not None
+    return call.caller.app_id
+
+
+def _vault(call: Call) -> Vault:
+    path = call.path
+    vault = call.world.vaults.find(path["subscription"], path["group"], path["vault"])
+    if vault is None:
+        raise resource_not_found("Microsoft.KeyVault/vaults", path["vault"], path["group"])
+    return vault
+
+
+def _show(call: Call, vault: Vault, *, just_created: bool = False) -> Response:
+    registering = call.world.vaults.is_registering(vault)
+    return answer(documents.vault(vault, registering=registering, just_created=just_created), headers=_HEADERS)
+
+
+def _show_all(call: Call, vaults: Iterable[Vault]) -> Response:
+    value = [documents.vault(vault, registering=call.world.vaults.is_registering(vault)) for vault in vaults]
+    return answer({"value": value}, headers=_HEADERS)
+
+
+def put(call: Call) -> Response:
+    cloud = clouds.by_management_host(call.host) or clouds.PUBLIC
+    order = Order(
+        call.path["subscription"],
+        call.path["group"],
+        call.path["vault"],
+        call.json,
+        call.api_version,
+        cloud.vault_suffix,
+        _by(call),
+    )
+    vault, new = call.world.vaults.put(order)
+    return _show(call, vault, just_created=new)
+
+
+def get(call: Call) -> Response:
+    return _show(call, _vault(call))
+
+
+def patch(call: Call) -> Response:
+    vault = _vault(call)
+    call.world.vaults.patch(vault, call.json, _by(call))
+    return _show(call, vault)
+
+
+def delete(call: Call) -> Response:
+    path = call.path
+    vault = call.world.vaults.find(path["subscription"], path["group"], path["vault"])
+    if vault is None:
+        return answer(status=204, headers=_HEADERS)
+    call.world.vaults.delete(vault)
+    return answer(headers=_HEADERS)
+
+
+def list_in_group(call: Call) -> Response:
+    return _show_all(call, call.world.vaults.list(call.path["subscription"], call.path["group"]))
+
+
+def list_in_subscription(call: Call) -> Response:
+    return _show_all(call, call.world.vaults.list(call.path["subscription"]))
+
+
+def put_access_policies(call: Call) -> Response:
+    vault, operation = _vault(call), call.path["operation"].lower()
+    if operation not in ("add", "replace", "remove"):
+        raise errors.invalid_value("operationKind")
+    sent = (call.json.get("properties") or {}).get("accessPolicies")
+    if sent is None:
+        raise errors.parameter_missing("accessPolicies")
+    named = request.access_policies(sent)
+    call.world.vaults.change_policies(vault, operation, named, _by(call))
+    holders = {policy.holder for policy in named}
+    shown = [policy for policy in vault.access_policies if policy.holder in holders]
+    document = {
+        "id": f"{vault.id}/accessPolicies/",
+        "type": "Microsoft.KeyVault/vaults/accessPolicies",
+        "properties": {"accessPolicies": documents.policies(shown)},
+    }
+    return answer(document, headers=_HEADERS)
+
+
+def _deleted(call: Call) -> Vault:
+    return call.world.vaults.deleted_vault(call.path["subscription"], call.path["location"], call.path["vault"])
+
+
+def get_deleted(call: Call) -> Response:
+    vault = _deleted(call)
+    return answer(documents.deleted_vault(vault, call.world.vaults.purge_date(vault)), headers=_HEADERS)
+
+
+def list_deleted(call: Call) -> Response:
+    vaults = call.world.vaults
+    value = [
+        documents.deleted_vault(vault, vaults.purge_date(vault)) for vault in vaults.deleted(call.path["subscription"])
+    ]
+    return answer({"value": value}, headers=_HEADERS)
+
+
+def purge(call: Call) -> Response:
+    vault = _deleted(call)
+    operation = call.world.vaults.purge(vault)
+    place = f"/subscriptions/{vault.subscription}/providers/Microsoft.KeyVault/locations/{vault.location}"
+    location = f"https://{call.host}{place}/operationResults/{operation.id}?api-version={call.api_version}"
+    return answer(status=202, headers={**_HEADERS, **_come_again(call), "location": location})
+
+
+def get_operation(call: Call) -> Response:
+    purge = call.world.vaults.purge_operation(call.path["name"])
+    now = call.world.clock.time()
+    document = documents.operation(purge.started_at, purge.done_at, now)
+    if now < purge.done_at:
+        again = {**_come_again(call), "location": str(call.request.url)}
+        return answer(document, 202, {**_HEADERS, **again})
+    return answer(document, headers=_HEADERS)
+
+
+def _come_again(call: Call) -> dict[str, str]:
+    return {"retry-after": str(min(call.world.timing.retry_after, _PURGE_RETRY_SECONDS))}
+
+
+def check_name(call: Call) -> Response:
+    name = call.json.get("name")
+    if not isinstance(name, str) or not name:
+        raise errors.parameter_missing("name")
+    problem = call.world.vaults.why_not_available(name)
+    if problem is None:
+        return answer({"nameAvailable": True}, headers=_HEADERS)
+    reason, message = problem
+    return answer({"nameAvailable": False, "reason": reason, "message": message}, headers=_HEADERS)

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From the properties that a client sent to those that a vault takes on; whatever is wrong is refused here."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+
+from . import errors
+from .vault import AccessPolicy, NetworkRules, Vault
+
+_NAME = re.compile(r"[a-z](?!.*--)[a-z0-9-]{1,22}[a-z0-9]", re.IGNORECASE)
+_GUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_FLAGS = ("enabledForDeployment", "enabledForDiskEncryption", "enabledForTemplateDeployment")
+_KEY_PERMISSIONS = frozenset(
+    "all encrypt decrypt wrapkey unwrapkey sign verify get list create update import delete backup restore recover"
+    " purge release rotate getrotationpolicy setrotationpolicy".split()
+)
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def tidy_location(location: str) -> str:
+    return location.replace(" ", "").lower()
+
+
+def fields(properties: dict[str, Any], vault: Vault | None) -> dict[str, Any]:
+    """What `properties` says, as fields of Vault. A null says nothing."""
+    said = {name: value for name, value in properties.items() if value is not None}
+    _refuse_irreversible(said)
+    found: dict[str, Any] = {}
+    if "tenantId" in said:
+        found["tenant_id"] = _guid(said["tenantId"], "tenantId")
+    if "sku" in said:
+        found["sku"] = _sku(said["sku"])
+    if "accessPolicies" in said:
+        found["access_policies"] = access_policies(said["accessPolicies"])
+    if "networkAcls" in said:
+        found["network"] = _network_rules(said["networkAcls"])
+    if "publicNetworkAccess" in said:
+        found["public_network_access"] = _choice(
+            said["publicNetworkAccess"], "publicNetworkAccess", ("Enabled", "Disabled", "SecuredByPerimeter")
+        )
+    if "enableRbacAuthorization" in said:
+        found["rbac_setting"] = _flag(said, "enableRbacAuthorization")
+    if said.get("enablePurgeProtection"):
+        found["purge_protection"] = True
+    if "softDeleteRetentionInDays" in said:
+        found["retention_days"] = _retention(said["softDeleteRetentionInDays"], vault)
+    flags = {name: _flag(said, name) for name in _FLAGS if name in said}
+    if flags:
+        found["flags"] = flags
+    return found
+
+
+def access_policies(documents: Any) -> list[AccessPolicy]:
+    if not isinstance(documents, list) or len(documents) > 1024:
+        raise errors.invalid_value("accessPolicies")
+    return [_access_policy(document) for document in documents]
+
+
+def _access_policy(document: dict[str, Any]) -> AccessPolicy:
+    application = document.get("applicationId")
+    permissions = document.get("permissions")
+    if not isinstance(permissions, dict):
+        raise errors.invalid_value("permissions")
+    wanted = {kind: tuple(names) for kind, names in permissions.items() if names is not None}
+    if any(name.lower() not in _KEY_PERMISSIONS for name in wanted.get("keys", ())):
+        raise errors.invalid_value("permissions.keys")
+    return AccessPolicy(
+        _guid(document.get("tenantId"), "tenantId"),
+        _guid(document.get("objectId"), "objectId"),
+        _guid(application, "applicationId") if application else None,
+        wanted,
+    )
+
+
+def _refuse_irreversible(said: dict[str, Any]) -> None:
+    # Refused at creation as well, and on vaults that never had it.
+    if said.get("enablePurgeProtection") is False:
+        raise errors.purge_protection_is_for_good()
+    if said.get("enableSoftDelete") is False:
+        raise errors.soft_delete_is_for_good()
+
+
+def _guid(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not _GUID.fullmatch(value):
+        raise errors.invalid_value(name)
+    return value
+
+
+def _flag(said: dict[str, Any], name: str) -> bool:
+    if not isinstance(said[name], bool):
+        raise errors.invalid_value(name)
+    return bool(said[name])
+
+
+def _choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    found = next((choice for choice in choices if str(value).lower() == choice.lower()), None)
+    if found is None:
+        raise errors.invalid_value(name)
+    return found
+
+
+def _sku(document: Any) -> str:
+    if not isinstance(document, dict):
+        raise errors.invalid_value("sku")
+    _choice(document.get("family", "A"), "sku.family", ("A",))
+    return _choice(document.get("name"), "sku.name", ("standard", "premium"))
+
+
+def _retention(days: Any, vault: Vault | None) -> int:
+    if not isinstance(days, int) or isinstance(days, bool) or not 7 <= days <= 90:
+        raise errors.invalid_value("softDeleteRetentionInDays")
+    if vault is not None and vault.retention_days != days:
+        raise errors.retention_is_set()
+    return days
+
+
+def _network_rules(document: Any) -> NetworkRules:
+    if not isinstance(document, dict):
+        raise errors.invalid_value("networkAcls")
+    addresses = tuple(_address(rule.get("value")) for rule in document.get("ipRules") or ())
+    subnets = tuple({**rule} for rule in document.get("virtualNetworkRules") or ())
+    return NetworkRules(
+        _choice(document.get("bypass") or "AzureServices", "networkAcls.bypass", ("AzureServices", "None")),
+        _choice(document.get("defaultAction") or "Allow", "networkAcls.defaultAction", ("Allow", "Deny")),
+        addresses,
+        subnets,
+    )
+
+
+def _address(value: Any) -> str:
+    """A bare address becomes a network of one."""
+    try:
+        return str(ipaddress.IPv4Network(value, strict=False))
+    except ValueError as error:
+        raise errors.invalid_value("networkAcls.ipRules") from error

@@ -1,0 +1,92 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a key, a version of it and its rotation policy are."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from dataclasses import dataclass, field
+
+from .rotation import RotationPolicy
+
+
+@dataclass
+class KeyVersion:
+    """One key pair. The moments are whole seconds since 1970."""
+
+    kty: str
+    key_ops: list[str]
+    private_key: bytes
+    # n and e, or crv, x and y, as they are shown.
+    public: dict[str, str]
+    size: int | None
+    created: int
+    updated: int
+    enabled: bool = True
+    not_before: int | None = None
+    expires: int | None = None
+    tags: dict[str, str] | None = None
+    version: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def is_hardware(self) -> bool:
+        return self.kty.endswith("-HSM")
+
+    @property
+    def family(self) -> str:
+        return self.kty.removesuffix("-HSM")
+
+
+@dataclass
+class Key:
+    name: str
+    # In order of creation: the last one is what the key's name alone stands for.
+    versions: list[KeyVersion]
+    policy: RotationPolicy | None = None
+    # A recovered key answers from then on.
+    visible_from: float = 0
+    deleted_at: float | None = None
+    # Until then the deletion is under way: neither a key nor a deleted key.
+    deleted_from: float = 0
+
+    @property
+    def latest(self) -> KeyVersion:
+        return self.versions[-1]
+
+    def version(self, wanted: str) -> KeyVersion | None:
+        if not wanted:
+            return self.latest
+        return next((version for version in self.versions if version.version == wanted.lower()), None)
+
+    def copy(self) -> Key:
+        return copy.deepcopy(self)
+
+
+@dataclass
+class Safe:
+    """The keys of one vault, by their names in lower case."""
+
+    live: dict[str, Key] = field(default_factory=dict)
+    deleted: dict[str, Key] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request to create or import wants the new version to be."""
+
+    kty: str
+    size: int | None = None
+    curve: str | None = None
+    exponent: int = 65537
+    key_ops: tuple[str, ...] = ()
+    enabled: bool = True
+    not_before: int | None = None
+    expires: int | None = None
+    tags: dict[str, str] | None = None
+
+    @property
+    def family(self) -> str:
+        return self.kty.removesuffix("-HSM")

@@ -1,0 +1,128 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rotation policies: when a key gets a new version by itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from . import errors
+
+_DURATION = re.compile(r"P(?=.)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
+_DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class LifetimeAction:
+    # Rotate or Notify
+    kind: str
+    # timeAfterCreate or timeBeforeExpiry
+    trigger: str
+    duration: str
+
+
+NOTIFY = LifetimeAction("Notify", "timeBeforeExpiry", "P30D")
+
+
+@dataclass
+class RotationPolicy:
+    actions: tuple[LifetimeAction, ...] = (NOTIFY,)
+    expiry_time: str | None = None
+    created: int | None = None
+    updated: int | None = None
+
+    def expires(self, created: int) -> int | None:
+        return add(created, self.expiry_time) if self.expiry_time else None
+
+    def due(self, created: int, expires: int | None, now: float) -> int | None:
+        """The last moment up to now at which a version made at `created` should have been succeeded."""
+        moment = self._next(created, expires)
+        if moment is None or moment > now:
+            return None
+        while (later := self._next(moment, self.expires(moment))) is not None and moment < later <= now:
+            moment = later
+        return moment
+
+    def _next(self, created: int, expires: int | None) -> int | None:
+        rotate = next((action for action in self.actions if action.kind == "Rotate"), None)
+        if rotate is None:
+            return None
+        if rotate.trigger == "timeAfterCreate":
+            return add(created, rotate.duration)
+        end = expires if expires is not None else self.expires(created)
+        return None if end is None else add(end, rotate.duration, -1)
+
+
+def add(moment: int, duration: str, sign: int = 1) -> int:
+    """Years and months by the calendar."""
+    years, months, weeks, days, hours, minutes, seconds = _parts(duration)
+    start = _EPOCH + timedelta(seconds=moment)
+    month = start.year * 12 + start.month - 1 + sign * (years * 12 + months)
+    day = min(start.day, _days_in_month(month // 12, month % 12 + 1))
+    shifted = start.replace(year=month // 12, month=month % 12 + 1, day=day)
+    rest = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+    return int((shifted + sign * rest - _EPOCH).total_seconds())
+
+
+def read(document: dict[str, Any], former: RotationPolicy | None, now: int) -> RotationPolicy:
+    """The service does not keep what it was sent: it adds a notification where there is none."""
+    actions = tuple(_action(entry) for entry in document.get("lifetimeActions") or ())
+    if len({action.kind for action in actions}) != len(actions):
+        raise errors.invalid_policy("There may be one lifetime action of each type.")
+    if not any(action.kind == "Notify" for action in actions):
+        actions = (*actions, NOTIFY)
+    expiry = (document.get("attributes") or {}).get("expiryTime") or None
+    policy = RotationPolicy(actions, expiry, former.created if former and former.created else now, now)
+    _check(policy)
+    return policy
+
+
+def _action(entry: dict[str, Any]) -> LifetimeAction:
+    kind = str((entry.get("action") or {}).get("type")).title()
+    triggers = {name: value for name, value in (entry.get("trigger") or {}).items() if value is not None}
+    if kind not in ("Rotate", "Notify") or len(triggers) != 1:
+        raise errors.invalid_policy("A lifetime action takes a type, Rotate or Notify, and one trigger.")
+    ((trigger, duration),) = triggers.items()
+    if trigger not in ("timeAfterCreate", "timeBeforeExpiry"):
+        raise errors.invalid_policy("A trigger is timeAfterCreate or timeBeforeExpiry.")
+    _parts(duration)
+    return LifetimeAction(kind, trigger, duration)
+
+
+def _check(policy: RotationPolicy) -> None:
+    life = _length(policy.expiry_time) if policy.expiry_time else None
+    if life is not None and life < 28 * _DAY:
+        raise errors.invalid_policy("The expiry time must be at least 28 days.")
+    for action in policy.actions:
+        length = _length(action.duration)
+        if length < 7 * _DAY:
+            raise errors.invalid_policy(f"The time of {action.kind} must be at least 7 days.")
+        if action.kind == "Notify":
+            continue
+        if action.trigger == "timeBeforeExpiry" and life is None:
+            raise errors.invalid_policy("Rotate by timeBeforeExpiry needs an expiry time.")
+        if life is not None and life - length < 7 * _DAY:
+            raise errors.invalid_policy("Rotate must be at least 7 days after creation and before expiry.")
+
+
+def _length(duration: str) -> timedelta:
+    years, months, weeks, days, hours, minutes, seconds = _parts(duration)
+    return timedelta(days=years * 365 + months * 30 + weeks * 7 + days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def _parts(duration: Any) -> list[int]:
+    found = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
+    if found is None or not any(found.groups()):
+        raise errors.invalid_policy(f"{duration} is not an ISO 8601 duration.")
+    return [int(part or 0) for part in found.groups()]
+
+
+def _days_in_month(year: int, month: int) -> int:
+    following = datetime(year + month // 12, month % 12 + 1, 1)
+    return (following - _DAY).day

@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""User-assigned identities over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from ..web import BadJson, Call, answer
+from . import errors
+from .rules import TYPE, UserAssignedIdentity, identity_id
+
+# The last version that begins with the id; later ones begin with the location.
+_ID_FIRST = "2022-01-31-preview"
+
+
+def _id(call: Call) -> str:
+    return identity_id(call.path["subscription"], call.path["group"], call.path["identity"])
+
+
+def _get(call: Call) -> UserAssignedIdentity:
+    identity = call.world.identities.get(_id(call))
+    if identity is None:
+        raise errors.identity_not_found(call.path["identity"], call.path["group"])
+    return identity
+
+
+def _document(call: Call, identity: UserAssignedIdentity) -> dict[str, Any]:
+    who = {"id": identity.id, "name": identity.name, "type": TYPE}
+    place = {"location": identity.location, "tags": identity.tags}
+    properties: dict[str, Any] = {
+        "tenantId": identity.tenant_id,
+        "principalId": identity.principal_id,
+        "clientId": identity.client_id,
+    }
+    if identity.isolation_scope:
+        properties["isolationScope"] = identity.isolation_scope
+    ordered = {**who, **place} if call.api_version <= _ID_FIRST else {**place, **who}
+    return {**ordered, "properties": properties}
+
+
+def _tags(call: Call) -> dict[str, str]:
+    tags = call.json.get("tags") or {}
+    if not isinstance(tags, dict):
+        raise BadJson("tags is not an object")
+    return tags
+
+
+def put(call: Call) -> Response:
+    if not isinstance(call.json.get("location"), str):
+        raise errors.location_required()
+    place = (call.path["subscription"], call.path["group"], call.path["identity"])
+    identity, is_new = call.world.identities.put(*place, {**call.json, "tags": _tags(call)})
+    document = _document(call, identity)
+    # A resource id, not a URL, and nothing to poll.
+    return answer(document, 201, {"location": identity.id}) if is_new else answer(document)
+
+
+def get(call: Call) -> Response:
+    return answer(_document(call, _get(call)))
+
+
+def patch(call: Call) -> Response:
+    identity = _get(call)
+    if call.json.get("tags") is not None:
+        call.world.identities.tag(identity, _tags(call))
+    return answer(_document(call, identity))
+
+
+def delete(call: Call) -> Response:
+    return answer(status=200 if call.world.identities.delete(_id(call)) else 204)
+
+
+def list_identities(call: Call) -> Response:
+    identities = call.world.identities.list(call.path["subscription"], call.path.get("group"))
+    return answer({"value": [_document(call, identity) for identity in identities]})
