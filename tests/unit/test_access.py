@@ -1,0 +1,517 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may get, wrapKey and unwrapKey: by the vault's access policies, or by roles."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from documents import (
+    CRYPTO_OFFICER,
+    DEFINITIONS,
+    ENCRYPTION_USER,
+    GROUP_OF_PEOPLE,
+    KEY,
+    NEEDED,
+    OTHER,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    TENANT,
+    VAULT_ID,
+    account,
+    account_id,
+    assignment,
+    definition,
+    identity_id,
+    policy,
+    system_assigned,
+    vault,
+    visible,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+
+KEY_ID = f"{VAULT_ID}/keys/batch"
+ALL_BUT_NEEDED = set(_access._ALL) - set(NEEDED)
+
+
+def goal(**options: Any) -> _access.Goal:
+    params = {
+        "resource_group": None,
+        "vault_name": "myvault",
+        "principal_id": PRINCIPAL,
+        "identity_id": None,
+        "key_name": None,
+        "state": "present",
+        "force": False,
+        **options,
+    }
+    return _access.desired(params)
+
+
+def seen(
+    document: dict[str, Any] | None,
+    *assignments: dict[str, Any],
+    definitions: dict[str, Any] = DEFINITIONS,
+    accounts: dict[str, Any] | None = None,
+    principal: str = PRINCIPAL,
+) -> dict[str, Any]:
+    return {
+        "vault": document,
+        "principal_id": principal,
+        "assignments": list(assignments),
+        "definitions": definitions,
+        "visible": accounts or visible(),
+    }
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"principal_id": None}, id="none"),
+        pytest.param({"identity_id": identity_id()}, id="both"),
+    ],
+)
+def test_one_principal_is_needed(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(**options)
+
+    assert refused.value.facts["option"] == "principal_id"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"vault_name": "v"}, "invalid_vault_name"),
+        ({"principal_id": "mybatch"}, "invalid_principal_id"),
+        ({"principal_id": None, "identity_id": "id-batch"}, "invalid_identity_id"),
+        ({"key_name": "my_key"}, "invalid_key_name"),
+    ],
+)
+def test_malformed_option_is_refused(options: dict[str, Any], code: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(**options)
+
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_vault_has_to_be_there(state: str) -> None:
+    with pytest.raises(NotFound) as failed:
+        _access.plan(goal(state=state), seen(None))
+
+    assert failed.value.code == "vault_not_found"
+
+
+# A vault that goes by access policies
+
+
+def only_step(plan: Plan) -> dict[str, Any]:
+    [step] = plan.steps
+    assert step.action == "set_policy"
+    assert step.arguments["group"] == "rg-keys"
+    assert step.arguments["vault"] == "myvault"
+    return dict(step.arguments)
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        pytest.param(NEEDED, id="just these"),
+        pytest.param(["WrapKey", "GET", "unwrapkey"], id="letter case"),
+        pytest.param([*NEEDED, "list"], id="more than these"),
+        pytest.param(["all"], id="all"),
+        pytest.param(["All"], id="All"),
+    ],
+)
+def test_who_has_the_permissions_gets_nothing(permissions: list[str]) -> None:
+    plan = _access.plan(goal(), seen(vault(policy(keys=permissions))))
+
+    assert not plan.changed
+    assert plan.after == plan.before
+    assert plan.before["granted"] == NEEDED
+
+
+@pytest.mark.parametrize(
+    ("entries", "permissions"),
+    [
+        pytest.param([], NEEDED, id="no entry"),
+        pytest.param([policy(keys=[])], NEEDED, id="empty entry"),
+        pytest.param([policy(keys=["get"])], ["get", "unwrapKey", "wrapKey"], id="a part"),
+        pytest.param([policy(keys=["list", "wrapKey"])], ["list", "wrapKey", "get", "unwrapKey"], id="others kept"),
+        pytest.param([policy(OTHER)], NEEDED, id="somebody else's entry"),
+        pytest.param([policy(application=OTHER)], NEEDED, id="an application acting for it"),
+        pytest.param([{"tenantId": TENANT, "objectId": PRINCIPAL, "permissions": {}}], NEEDED, id="no key permissions"),
+        pytest.param(
+            [{"tenantId": TENANT, "objectId": PRINCIPAL, "permissions": {"keys": None}}], NEEDED, id="null permissions"
+        ),
+    ],
+)
+def test_missing_permissions_are_added_to_its_own_entry(entries: list[dict[str, Any]], permissions: list[str]) -> None:
+    plan = _access.plan(goal(), seen(vault(*entries)))
+
+    step = only_step(plan)
+    assert step["operation"] == "add"
+    assert step["entry"]["objectId"] == PRINCIPAL
+    assert step["entry"]["tenantId"] == TENANT
+    assert "applicationId" not in step["entry"]
+    assert step["entry"]["permissions"]["keys"] == permissions
+    assert plan.after == {**plan.before, "granted": NEEDED}
+
+
+def test_other_kinds_of_permissions_are_kept() -> None:
+    entry = policy(keys=["list"], secrets=["get"], certificates=["get", "list"], storage=["get"])
+
+    step = only_step(_access.plan(goal(), seen(vault(entry))))
+
+    assert step["entry"]["permissions"] == {**entry["permissions"], "keys": ["list", *NEEDED]}
+
+
+def test_letter_case_of_the_principal_does_not_matter() -> None:
+    assert not _access.plan(goal(), seen(vault(policy(PRINCIPAL.upper())))).changed
+
+
+def test_key_name_has_no_effect() -> None:
+    plan = _access.plan(goal(key_name="batch"), seen(vault(policy())))
+
+    assert not plan.changed
+    assert plan.before["scope"] == VAULT_ID
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param([], id="no entry"),
+        pytest.param([policy(keys=["list"], secrets=["get"])], id="none of the three"),
+        pytest.param([policy(application=OTHER)], id="an application acting for it"),
+        pytest.param([policy(OTHER)], id="somebody else's entry"),
+    ],
+)
+def test_from_who_has_none_of_the_permissions_nothing_is_taken(entries: list[dict[str, Any]]) -> None:
+    plan = _access.plan(goal(state="absent"), seen(vault(*entries)))
+
+    assert not plan.changed
+    assert plan.before["granted"] == plan.after["granted"] == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [policy(), policy(keys=["get"]), policy(keys=["WrapKey"]), policy(keys=NEEDED, secrets=[], certificates=[])],
+)
+def test_entry_that_holds_nothing_else_is_removed(entry: dict[str, Any]) -> None:
+    plan = _access.plan(goal(state="absent"), seen(vault(policy(OTHER), entry)))
+
+    step = only_step(plan)
+    assert step["operation"] == "remove"
+    assert step["entry"] == entry
+    assert plan.after["granted"] == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "left"),
+    [
+        pytest.param(policy(keys=[*NEEDED, "list"]), ["list"], id="another key permission"),
+        pytest.param(policy(secrets=["get"]), [], id="secrets"),
+        pytest.param(policy(certificates=["get"]), [], id="certificates"),
+        pytest.param(policy(storage=["get"]), [], id="storage"),
+        pytest.param(policy(secrets=["all"], certificates=[]), [], id="all secrets"),
+    ],
+)
+def test_what_else_an_entry_holds_is_kept(entry: dict[str, Any], left: list[str]) -> None:
+    plan = _access.plan(goal(state="absent"), seen(vault(entry)))
+
+    step = only_step(plan)
+    assert step["operation"] == "replace"
+    assert step["entry"] == {**entry, "permissions": {**entry["permissions"], "keys": left}}
+    assert plan.after["granted"] == []
+
+
+@pytest.mark.parametrize("every", ["all", "All"])
+def test_a_part_of_all_is_taken_away(every: str) -> None:
+    step = only_step(_access.plan(goal(state="absent"), seen(vault(policy(keys=[every])))))
+
+    assert step["operation"] == "replace"
+    assert set(step["entry"]["permissions"]["keys"]) == ALL_BUT_NEEDED
+
+
+# A vault that goes by roles
+
+
+@pytest.mark.parametrize(
+    ("scope", "key_name"),
+    [
+        pytest.param(VAULT_ID, None, id="at the vault"),
+        pytest.param(VAULT_ID.upper(), None, id="at the vault, in another letter case"),
+        pytest.param(f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-keys", None, id="at the group"),
+        pytest.param(f"/subscriptions/{SUBSCRIPTION}", "batch", id="at the subscription"),
+        pytest.param("/", "batch", id="at the root"),
+        pytest.param(VAULT_ID, "batch", id="at the vault of the key"),
+        pytest.param(KEY_ID, "batch", id="at the key"),
+        pytest.param("/providers/Microsoft.Management/managementGroups/mg", None, id="at a management group"),
+    ],
+)
+@pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
+def test_who_has_a_role_that_reaches_the_scope_gets_none(scope: str, key_name: str | None, role: str) -> None:
+    plan = _access.plan(goal(key_name=key_name), seen(vault(rbac=True), assignment(role, scope)))
+
+    assert not plan.changed
+    assert plan.before["granted"] == NEEDED
+
+
+def test_role_of_a_group_that_it_is_in_counts() -> None:
+    inherited = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE)
+
+    assert not _access.plan(goal(), seen(vault(rbac=True), inherited)).changed
+
+
+READ, WRAP, UNWRAP = (f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action"))
+
+
+@pytest.mark.parametrize(
+    ("roles", "granted"),
+    [
+        pytest.param([definition()], [], id="no permissions"),
+        pytest.param([definition(([], []))], [], id="no data actions"),
+        pytest.param([definition(([READ], []))], ["get"], id="one action"),
+        pytest.param([definition(([READ], [])), definition(([WRAP, UNWRAP], []))], NEEDED, id="two roles together"),
+        pytest.param([definition(([READ], []), ([WRAP], []), ([UNWRAP], []))], NEEDED, id="one role in three parts"),
+        pytest.param([definition((["*"], []))], NEEDED, id="everything"),
+        pytest.param([definition((["Microsoft.KeyVault/*"], []))], NEEDED, id="everything in vaults"),
+        pytest.param([definition((["MICROSOFT.KEYVAULT/VAULTS/KEYS/*"], []))], NEEDED, id="letter case"),
+        pytest.param([definition((["Microsoft.KeyVault/vaults/*/read"], []))], ["get"], id="reading everything"),
+        pytest.param([definition((["Microsoft.KeyVault/vaults/keys/*/action"], []))], NEEDED[1:], id="acts"),
+        pytest.param([definition((["Microsoft.KeyVault/vaults/secrets/*"], []))], [], id="secrets only"),
+        pytest.param([definition((["*"], [UNWRAP]))], ["get", "wrapKey"], id="all but one"),
+        pytest.param([definition((["*"], ["*/unwrap/*", WRAP.upper()]))], ["get"], id="all but a pattern"),
+        pytest.param([definition((["*"], [UNWRAP])), definition(([UNWRAP], []))], NEEDED, id="given by another"),
+        pytest.param([definition((["*"], [UNWRAP]), ([UNWRAP], []))], NEEDED, id="given beside"),
+        pytest.param([{"permissions": [{"actions": ["*"]}]}], [], id="actions are no data actions"),
+    ],
+)
+def test_what_roles_allow(roles: list[dict[str, Any]], granted: list[str]) -> None:
+    guids = [str(uuid.UUID(int=number)) for number in range(len(roles))]
+    assigned = [assignment(guid.upper(), VAULT_ID) for guid in guids]
+
+    plan = _access.plan(goal(), seen(vault(rbac=True), *assigned, definitions=dict(zip(guids, roles, strict=True))))
+
+    assert plan.before["granted"] == granted
+    assert plan.changed is (granted != NEEDED)
+
+
+@pytest.mark.parametrize(
+    "assigned",
+    [
+        pytest.param([], id="none"),
+        pytest.param([assignment(ENCRYPTION_USER, KEY_ID)], id="below the scope"),
+        pytest.param([assignment(ENCRYPTION_USER, f"{VAULT_ID}2")], id="another vault"),
+    ],
+)
+def test_role_is_assigned_at_the_vault(assigned: list[dict[str, Any]]) -> None:
+    plan = _access.plan(goal(), seen(vault(rbac=True), *assigned))
+
+    [step] = plan.steps
+    assert step.action == "assign"
+    assert step.arguments["scope"] == VAULT_ID
+    assert step.arguments["role"] == ENCRYPTION_USER
+    assert step.arguments["principal"] == PRINCIPAL
+    assert plan.before["granted"] == []
+    assert plan.after == {**plan.before, "granted": NEEDED}
+
+
+def test_role_is_assigned_at_the_key() -> None:
+    plan = _access.plan(
+        goal(key_name="batch"), seen(vault(rbac=True), assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/b"))
+    )
+
+    [step] = plan.steps
+    assert step.arguments["scope"] == plan.before["scope"] == KEY_ID
+
+
+def name_of_assignment(*, vault_name: str = VAULT_ID, principal: str = PRINCIPAL, key_name: str | None = None) -> str:
+    document = {**vault(rbac=True), "id": vault_name}
+    [step] = _access.plan(goal(key_name=key_name), seen(document, principal=principal)).steps
+    return str(uuid.UUID(step.arguments["name"]))
+
+
+def test_name_of_an_assignment_depends_on_what_it_grants_and_on_nothing_else() -> None:
+    names = [name_of_assignment(), name_of_assignment(principal=OTHER), name_of_assignment(key_name="batch")]
+
+    assert len(set(names)) == 3
+    assert names[0] == name_of_assignment(vault_name=VAULT_ID.upper(), principal=PRINCIPAL.upper())
+
+
+OWN = assignment(ENCRYPTION_USER, VAULT_ID, name="own")
+SHOUTED = assignment(ENCRYPTION_USER.upper(), f"{VAULT_ID.upper()}/", name="own")
+OFFICER = assignment(CRYPTO_OFFICER, VAULT_ID, name="officer")
+
+
+@pytest.mark.parametrize(
+    ("assigned", "removed", "left"),
+    [
+        pytest.param([OWN], ["own"], [], id="its own"),
+        pytest.param(
+            [assignment(ENCRYPTION_USER.upper(), f"{VAULT_ID.upper()}/", name="own")], ["own"], [], id="letter case"
+        ),
+        pytest.param([OWN, assignment(CRYPTO_OFFICER, "/", name="high")], ["own"], NEEDED, id="another role above"),
+        pytest.param(
+            [OWN, assignment(CRYPTO_OFFICER, VAULT_ID, name="officer")], ["own"], NEEDED, id="another role here"
+        ),
+        pytest.param([OWN, assignment(ENCRYPTION_USER, "/", name="high")], ["own"], NEEDED, id="the same role above"),
+        pytest.param([assignment(ENCRYPTION_USER, "/", name="high")], [], NEEDED, id="only above"),
+        pytest.param([OFFICER], [], NEEDED, id="only another role"),
+        pytest.param([], [], [], id="none"),
+    ],
+)
+def test_only_its_own_assignment_is_deleted(
+    assigned: list[dict[str, Any]], removed: list[str], left: list[str]
+) -> None:
+    plan = _access.plan(goal(state="absent"), seen(vault(rbac=True), *assigned))
+
+    ids = {item["id"] for item in assigned if item["name"] in removed}
+    assert {step.arguments["assignment_id"] for step in plan.steps} == ids
+    assert {step.action for step in plan.steps} <= {"unassign"}
+    assert plan.after["granted"] == left
+
+
+def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
+    groups = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE, name="group")
+
+    plan = _access.plan(goal(state="absent"), seen(vault(rbac=True), OWN, groups))
+
+    assert [step.arguments["assignment_id"] for step in plan.steps] == [OWN["id"]]
+    assert plan.after["granted"] == NEEDED
+
+
+def test_assignment_at_the_vault_is_not_deleted_for_a_key() -> None:
+    at_key = assignment(ENCRYPTION_USER, KEY_ID, name="key")
+
+    plan = _access.plan(goal(state="absent", key_name="batch"), seen(vault(rbac=True), OWN, at_key))
+
+    assert [step.arguments["assignment_id"] for step in plan.steps] == [at_key["id"]]
+    assert plan.after["granted"] == NEEDED
+
+
+# The guard
+
+USER = account("user", key=f"{KEY}/{'d' * 32}", identity=system_assigned())
+BY_POLICY = seen(vault(policy()), accounts=visible(USER, unseen=("/subscriptions/hidden",)))
+BY_ROLE = seen(vault(rbac=True), OWN, accounts=visible(USER))
+
+
+@pytest.mark.parametrize(
+    ("state", "options"),
+    [
+        pytest.param(BY_POLICY, {}, id="by policy"),
+        pytest.param(BY_POLICY, {"key_name": "other"}, id="by policy, which knows no single key"),
+        pytest.param(BY_POLICY, {"principal_id": PRINCIPAL.upper()}, id="by policy, in another letter case"),
+        pytest.param(BY_ROLE, {}, id="by role"),
+        pytest.param(BY_ROLE, {"principal_id": PRINCIPAL.upper()}, id="by role, in another letter case"),
+    ],
+)
+def test_access_in_use_is_not_withdrawn(state: dict[str, Any], options: dict[str, str]) -> None:
+    wanted = goal(state="absent", **options)
+
+    with pytest.raises(Refused) as refused:
+        _access.plan(wanted, {**state, "principal_id": wanted.principal_id})
+
+    assert refused.value.code == "in_use"
+    assert refused.value.facts["accounts"] == [account_id("user")]
+
+
+def test_forced_withdrawal_names_who_loses_the_key() -> None:
+    plan = _access.plan(goal(state="absent", force=True), BY_POLICY)
+
+    assert plan.changed
+    assert account_id("user") in plan.warnings[0]
+    assert "/subscriptions/hidden" in plan.warnings[1]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(seen(vault(), accounts=visible(USER)), id="nothing to withdraw"),
+        pytest.param(
+            seen(vault(policy()), accounts=visible(account(key=KEY, identity=system_assigned(OTHER)))), id="others only"
+        ),
+    ],
+)
+def test_guard_does_not_stand_in_the_way_of_what_harms_nobody(state: dict[str, Any]) -> None:
+    assert _access.plan(goal(state="absent"), state).warnings == ()
+
+
+def test_access_to_a_key_that_nobody_is_on_is_withdrawn() -> None:
+    at_key = assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/other")
+    state = seen(vault(rbac=True), at_key, accounts=visible(USER))
+
+    assert _access.plan(goal(state="absent", key_name="other"), state).changed
+
+
+# What is told
+
+
+def test_description() -> None:
+    assert _access.describe(goal(key_name="batch"), seen(vault(rbac=True), OWN)) == {
+        "vault_id": VAULT_ID,
+        "authorization": "rbac",
+        "principal_id": PRINCIPAL,
+        "scope": KEY_ID,
+        "granted": NEEDED,
+    }
+
+
+# Whatever the other entries are
+
+PERMISSIONS = st.lists(st.sampled_from([*_access._ALL, "all", "Get", "WRAPKEY"]), unique=True, max_size=6)
+ENTRIES = st.lists(
+    st.builds(
+        policy,
+        st.sampled_from([PRINCIPAL, PRINCIPAL.upper(), OTHER, GROUP_OF_PEOPLE]),
+        PERMISSIONS,
+        application=st.sampled_from([None, OTHER]),
+        secrets=st.sampled_from([[], ["get"], ["all"]]),
+    ),
+    max_size=5,
+    # A vault has one entry for a principal, and one more for each application that acts for it.
+    unique_by=lambda entry: (entry["objectId"].lower(), entry.get("applicationId")),
+)
+
+
+def is_own(entry: dict[str, Any]) -> bool:
+    return entry["objectId"].lower() == PRINCIPAL and "applicationId" not in entry
+
+
+def as_azure_does(entries: list[dict[str, Any]], step: Step) -> list[dict[str, Any]]:
+    others = [entry for entry in entries if not is_own(entry)]
+    return others if step.arguments["operation"] == "remove" else [*others, step.arguments["entry"]]
+
+
+@given(ENTRIES, st.sampled_from(["present", "absent"]))
+def test_only_its_own_entry_is_touched_and_the_second_plan_is_empty(entries: list[dict[str, Any]], state: str) -> None:
+    before = next(filter(is_own, entries), policy(keys=[]))
+    plan = _access.plan(goal(state=state), seen(vault(*entries)))
+
+    after = entries
+    for step in plan.steps:
+        assert is_own(step.arguments["entry"])
+        after = as_azure_does(entries, step)
+    again = _access.plan(plan.goal, seen(vault(*after)))
+
+    assert [entry for entry in after if not is_own(entry)] == [entry for entry in entries if not is_own(entry)]
+    assert not again.changed
+    assert again.before == plan.after
+    assert again.before["granted"] == (NEEDED if state == "present" else [])
+    own = next(filter(is_own, after), policy(keys=[]))
+    assert own["permissions"].get("secrets", []) == before["permissions"].get("secrets", [])
+    kept = {name.lower() for name in before["permissions"]["keys"]} - {"all", *map(str.lower, NEEDED)}
+    assert kept <= {name.lower() for name in own["permissions"]["keys"]}

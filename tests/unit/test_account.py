@@ -1,0 +1,396 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts with the identity that customer-managed keys need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import (
+    KEY,
+    NEW,
+    OLD,
+    OTHER,
+    PRINCIPAL,
+    TENANT,
+    account,
+    account_id,
+    evidence,
+    identity_id,
+    key,
+    system_assigned,
+    user_assigned,
+    vault,
+)
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _account
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+
+
+def goal(**options: Any) -> _account.Goal:
+    params = {
+        "resource_group": "rg-batch",
+        "name": "mybatch",
+        "state": "present",
+        "location": None,
+        "identity_id": None,
+        "key_identifier": None,
+        "vault_resource_group": None,
+        "adopt_existing": False,
+        "force": False,
+        **options,
+    }
+    return _account.desired(params)
+
+
+def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
+    return {"account": document, "group": {"location": "northeurope"}, **others}
+
+
+def update(identity: dict[str, Any]) -> Step:
+    return Step("update", {"group": "rg-batch", "name": "mybatch", "body": {"identity": identity}})
+
+
+def create(**body: Any) -> Step:
+    return Step("create", {"group": "rg-batch", "name": "mybatch", "body": body})
+
+
+def with_ids(*names: str) -> dict[str, Any]:
+    return {"type": "UserAssigned", "userAssignedIdentities": {identity_id(name): {} for name in names}}
+
+
+# What is asked for
+
+
+def test_a_key_at_birth_needs_a_user_assigned_identity() -> None:
+    with pytest.raises(InvalidOption, match="system-assigned") as refused:
+        goal(key_identifier=KEY)
+
+    assert refused.value.facts["option"] == "key_identifier"
+    assert refused.value.facts["value"] == KEY
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"name": "my-batch"}, "invalid_name"),
+        ({"identity_id": "id-batch"}, "invalid_identity_id"),
+        ({"identity_id": identity_id(), "key_identifier": "batch"}, "invalid_key_identifier"),
+    ],
+)
+def test_malformed_option_is_refused(options: dict[str, str], code: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(**options)
+
+    assert refused.value.code == code
+
+
+# An account that is not there
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        pytest.param(
+            {"location": "westeurope"},
+            {"location": "westeurope", "identity": {"type": "SystemAssigned"}},
+            id="system-assigned",
+        ),
+        pytest.param({}, {"location": "northeurope", "identity": {"type": "SystemAssigned"}}, id="region of the group"),
+        pytest.param(
+            {"location": "westeurope", "identity_id": identity_id()},
+            {"location": "westeurope", "identity": with_ids("id-batch")},
+            id="user-assigned",
+        ),
+    ],
+)
+def test_account_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
+    plan = _account.plan(goal(**options), seen())
+
+    assert plan.steps == (create(**body),)
+    assert plan.before == {"exists": False}
+    assert plan.after["exists"] is True
+    assert plan.after["name"] == "mybatch"
+    assert plan.after["location"] == body["location"]
+    assert plan.after["key_source"] == "microsoft_batch"
+    assert plan.after["key_identifier"] is None
+    assert "id" not in plan.after
+    assert plan.report == {}
+
+
+def test_region_of_the_group_is_not_needed_where_a_region_is_given() -> None:
+    assert _account.plan(goal(location="westeurope"), {"account": None}).changed
+
+
+@pytest.mark.parametrize("identifier", [KEY, f"{KEY}/{NEW}"], ids=["follows", "pinned"])
+def test_account_is_born_on_a_key_that_passed_preflight(identifier: str) -> None:
+    wanted = goal(identity_id=identity_id(), key_identifier=identifier)
+
+    plan = _account.plan(wanted, seen(evidence=evidence()))
+
+    encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
+    assert plan.steps == (
+        create(location="northeurope", identity=with_ids("id-batch"), properties={"encryption": encryption}),
+    )
+    assert plan.after["key_source"] == "microsoft_keyvault"
+    assert plan.after["key_identifier"] == identifier
+    assert {check["status"] for check in plan.report["preflight"]} == {"ok"}
+    assert plan.warnings == ()
+
+
+def test_account_is_not_born_on_a_key_that_fails_preflight() -> None:
+    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
+
+    with pytest.raises(Refused) as refused:
+        _account.plan(wanted, seen(evidence=evidence(bundle=key(enabled=False), vault=vault())))
+
+    assert refused.value.code == "preflight_failed"
+    assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
+
+
+def test_what_preflight_could_not_see_is_a_warning() -> None:
+    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
+    denied = CmkError("You may not.", code="permission_denied")
+
+    plan = _account.plan(wanted, seen(evidence=evidence(vault=denied)))
+
+    assert plan.changed
+    assert any("same_tenant" in warning and "You may not." in warning for warning in plan.warnings)
+
+
+# An account that is there
+
+
+@pytest.mark.parametrize(
+    ("options", "identity"),
+    [
+        pytest.param({}, system_assigned(), id="system-assigned"),
+        pytest.param({"identity_id": identity_id("one")}, user_assigned(one=PRINCIPAL), id="user-assigned"),
+        pytest.param({"identity_id": identity_id("two")}, user_assigned(one=PRINCIPAL, two=OTHER), id="one of several"),
+        pytest.param(
+            {"identity_id": identity_id("ONE", groups="RESOURCEGROUPS")},
+            user_assigned(one=PRINCIPAL),
+            id="another letter case",
+        ),
+        pytest.param({"location": "northeurope"}, system_assigned(), id="another region stays as it is"),
+        pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="leave to change it is no wish to"),
+    ],
+)
+def test_account_with_the_identity_stays_as_it_is(options: dict[str, Any], identity: dict[str, Any]) -> None:
+    document = account(identity=identity, tags={"owner": "me"})
+
+    plan = _account.plan(goal(**options), seen(document))
+
+    assert not plan.changed
+    assert plan.warnings == ()
+    assert plan.before == plan.after == _account.describe(document)
+
+
+@pytest.mark.parametrize(
+    ("on", "warned"),
+    [
+        pytest.param(None, True, id="on a Microsoft-managed key"),
+        pytest.param(f"{KEY}/{OLD}", True, id="on another version"),
+        pytest.param(f"{KEY}/{NEW}".upper(), False, id="on that key"),
+    ],
+)
+def test_key_of_an_existing_account_is_not_changed_and_that_is_told(on: str | None, warned: bool) -> None:
+    wanted = goal(identity_id=identity_id("one"), key_identifier=f"{KEY}/{NEW}")
+
+    plan = _account.plan(wanted, seen(account(key=on, identity=user_assigned(one=PRINCIPAL))))
+
+    assert not plan.changed
+    assert any("azbatch.cmk.batch_encryption" in warning for warning in plan.warnings) is warned
+
+
+WITHOUT = account()
+SYSTEM = account(identity=system_assigned())
+USER = account(identity=user_assigned(one=PRINCIPAL))
+SYSTEM_ON_KEY = account(key=KEY, identity=system_assigned())
+USER_ON_KEY = account(key=KEY, identity=user_assigned(one=PRINCIPAL))
+
+
+@pytest.mark.parametrize(
+    ("options", "document", "code"),
+    [
+        pytest.param({}, WITHOUT, "account_without_identity", id="none"),
+        pytest.param({"identity_id": identity_id()}, WITHOUT, "account_without_identity", id="none, user-assigned"),
+        pytest.param({"force": True}, WITHOUT, "account_without_identity", id="none, force is not for that"),
+        pytest.param({}, USER, "identity_differs", id="user-assigned, not system-assigned"),
+        pytest.param({"identity_id": identity_id("one")}, SYSTEM, "identity_differs", id="system- not user-assigned"),
+        pytest.param({"identity_id": identity_id("two")}, USER, "identity_differs", id="another user-assigned"),
+        pytest.param({"force": True}, USER, "identity_differs", id="another, force is not for that"),
+        pytest.param({"identity_id": identity_id("one")}, SYSTEM_ON_KEY, "identity_in_use", id="in use"),
+        pytest.param({"adopt_existing": True}, USER_ON_KEY, "identity_in_use", id="in use, adopted"),
+    ],
+)
+def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[str, Any], code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        _account.plan(goal(**options), seen(document))
+
+    assert refused.value.code == code
+    assert refused.value.facts["remedy"]
+
+
+def test_refusal_names_the_account_that_would_lose_its_key() -> None:
+    with pytest.raises(Refused) as refused:
+        _account.plan(goal(adopt_existing=True), seen(USER_ON_KEY))
+
+    assert refused.value.facts["accounts"] == [account_id()]
+    assert KEY in refused.value.msg
+
+
+@pytest.mark.parametrize(
+    ("options", "document", "identity"),
+    [
+        pytest.param({}, WITHOUT, {"type": "SystemAssigned"}, id="none to system-assigned"),
+        pytest.param({"identity_id": identity_id("one")}, WITHOUT, with_ids("one"), id="none to user-assigned"),
+        pytest.param({}, USER, {"type": "SystemAssigned"}, id="user- to system-assigned"),
+        pytest.param({"identity_id": identity_id("one")}, SYSTEM, with_ids("one"), id="system- to user-assigned"),
+        pytest.param({"identity_id": identity_id("two")}, USER, with_ids("one", "two"), id="the one it has is kept"),
+        pytest.param(
+            {"identity_id": identity_id("two"), "force": True}, USER_ON_KEY, with_ids("one", "two"), id="in use, forced"
+        ),
+    ],
+)
+def test_identity_is_adopted_and_nothing_else_is_sent(
+    options: dict[str, Any], document: dict[str, Any], identity: dict[str, Any]
+) -> None:
+    plan = _account.plan(goal(adopt_existing=True, **options), seen(document))
+
+    assert plan.steps == (update(identity),)
+    assert {**plan.before, "identity": None} == {**plan.after, "identity": None}
+
+
+# Away with it
+
+
+def test_account_is_deleted() -> None:
+    plan = _account.plan(goal(state="absent"), seen(SYSTEM_ON_KEY))
+
+    assert plan.steps == (Step("delete", {"group": "rg-batch", "name": "mybatch"}),)
+    assert plan.before["exists"] is True
+    assert plan.after == {"exists": False}
+
+
+def test_account_that_is_not_there_needs_no_deleting() -> None:
+    plan = _account.plan(goal(state="absent"), {"account": None})
+
+    assert not plan.changed
+    assert plan.before == plan.after == {"exists": False}
+
+
+# What is told
+
+
+def test_description_of_no_account() -> None:
+    assert _account.describe(None) == {"exists": False}
+
+
+def test_description_of_an_account() -> None:
+    document = account(key=f"{KEY}/{NEW}", identity=system_assigned(), tags={"owner": "me"})
+
+    assert _account.describe(document) == {
+        "exists": True,
+        "id": account_id(),
+        "name": "mybatch",
+        "location": "westeurope",
+        "identity": {
+            "type": "system_assigned",
+            "principal_id": PRINCIPAL,
+            "tenant_id": TENANT,
+            "user_assigned_identities": {},
+        },
+        "key_source": "microsoft_keyvault",
+        "key_identifier": f"{KEY}/{NEW}",
+        "tags": {"owner": "me"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("identity", "kind", "principals"),
+    [
+        ({}, "none", {}),
+        ({"type": "None"}, "none", {}),
+        (user_assigned(one=PRINCIPAL), "user_assigned", {"principal_id": PRINCIPAL, "client_id": "client-of-one"}),
+    ],
+)
+def test_description_of_an_identity(identity: dict[str, Any], kind: str, principals: dict[str, str]) -> None:
+    described = _account.describe_identity(identity)
+
+    assert described["type"] == kind
+    assert described["principal_id"] is None
+    assert described["user_assigned_identities"].get(identity_id("one"), {}) == principals
+
+
+def test_required_account() -> None:
+    assert _account.required(SYSTEM, "rg-batch", "mybatch") is SYSTEM
+
+    with pytest.raises(NotFound) as failed:
+        _account.required(None, "rg-batch", "mybatch")
+
+    assert failed.value.code == "account_not_found"
+    assert failed.value.facts["value"] == "mybatch"
+
+
+# Whatever it was
+
+
+def as_azure_does(document: dict[str, Any] | None, step: Step) -> dict[str, Any] | None:
+    if step.action == "delete":
+        return None
+    body = step.arguments["body"]
+    identity = dict(body["identity"])
+    if identity["type"] == "SystemAssigned":
+        identity = system_assigned()
+    else:
+        named = identity["userAssignedIdentities"]
+        identity["userAssignedIdentities"] = {name: {"principalId": OTHER, "clientId": "c"} for name in named}
+    if document is not None:
+        return {**document, "identity": identity}
+    new = {**account(identity=identity), "location": body["location"]}
+    encryption = body.get("properties", {}).get("encryption")
+    return {**new, "properties": {**new["properties"], "encryption": encryption}} if encryption else new
+
+
+IDENTITIES = st.sampled_from(
+    [None, system_assigned(), user_assigned(one=PRINCIPAL), user_assigned(one=OTHER, two=OTHER)]
+)
+DOCUMENTS = st.none() | st.builds(account, key=st.sampled_from([None, KEY, f"{KEY}/{OLD}"]), identity=IDENTITIES)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "state": st.sampled_from(["present", "absent"]),
+        "identity_id": st.sampled_from([None, identity_id("one"), identity_id("two")]),
+        "key_identifier": st.sampled_from([None, KEY]),
+        "adopt_existing": st.booleans(),
+        "force": st.booleans(),
+    }
+)
+
+
+@given(OPTIONS, DOCUMENTS)
+def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+    options: dict[str, Any], document: dict[str, Any] | None
+) -> None:
+    assume(options["identity_id"] or not options["key_identifier"])
+    wanted = goal(**options)
+    try:
+        first = _account.plan(wanted, seen(document, evidence=evidence()))
+    except Refused:
+        assert not (options["adopt_existing"] and options["force"])
+        return
+
+    for step in first.steps:
+        document = as_azure_does(document, step)
+    second = _account.plan(first.goal, seen(document))
+
+    assert not second.changed
+    assert second.before["exists"] is (options["state"] == "present")
+    for name in ("exists", "name", "location", "key_source", "key_identifier"):
+        assert second.before.get(name) == first.after.get(name)

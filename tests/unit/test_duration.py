@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ISO 8601 durations and points in time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._duration import instant, seconds
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+
+DAY = 86400
+
+
+@pytest.mark.parametrize(
+    ("duration", "length"),
+    [
+        (None, None),
+        ("P1D", DAY),
+        ("P90D", 90 * DAY),
+        ("P2W", 14 * DAY),
+        ("P1M", 30 * DAY),
+        ("P18M", 540 * DAY),
+        ("P1Y", 365 * DAY),
+        ("P1Y6M2W3D", (365 + 180 + 14 + 3) * DAY),
+        ("PT12H", DAY // 2),
+        ("PT1M", 60),
+        ("PT1H1M1S", 3661),
+        ("P1DT1S", DAY + 1),
+        ("P0D", 0),
+    ],
+)
+def test_length_in_seconds(duration: str | None, length: int | None) -> None:
+    assert seconds(duration, "expires_in") == length
+
+
+@pytest.mark.parametrize(
+    "duration",
+    ["", "P", "PT", "P1DT", "90", "90D", "P90", "p90d", "P1.5D", "-P1D", "P1H", "PT1D", "P1D1Y", "P90D ", "P90D\n"],
+)
+def test_what_is_no_duration_is_refused(duration: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        seconds(duration, "expires_in")
+
+    assert refused.value.code == "invalid_option"
+    assert refused.value.facts["option"] == "expires_in"
+    assert refused.value.facts["value"] == duration
+
+
+COUNT = st.integers(min_value=0, max_value=9999)
+
+
+@given(COUNT, COUNT, COUNT, COUNT)
+def test_parts_add_up(days: int, hours: int, minutes: int, rest: int) -> None:
+    written = seconds(f"P{days}DT{hours}H{minutes}M{rest}S", "expires_in")
+
+    assert written == days * DAY + hours * 3600 + minutes * 60 + rest
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "written"),
+    [
+        (None, None),
+        (0, "1970-01-01T00:00:00Z"),
+        (1_780_000_000, "2026-05-28T20:26:40Z"),
+        (1_780_000_000.9, "2026-05-28T20:26:40Z"),
+    ],
+)
+def test_point_in_time(timestamp: float | None, written: str | None) -> None:
+    assert instant(timestamp) == written

@@ -1,0 +1,362 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The key that a Batch account is on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import (
+    KEY,
+    NEW,
+    OLD,
+    OTHER,
+    PRINCIPAL,
+    account,
+    account_id,
+    evidence,
+    key,
+    policy,
+    system_assigned,
+    user_assigned,
+    vault,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    Denied,
+    InvalidOption,
+    NotFound,
+    Refused,
+    Rejected,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+
+PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
+ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
+UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
+SILENCE = Rejected("Azure says: (Forbidden) the key cannot be read.")
+
+
+def goal(identifier: str | None, **options: Any) -> _encryption.Goal:
+    params = {
+        "resource_group": "rg-batch",
+        "account_name": "mybatch",
+        "key_source": "microsoft_keyvault" if identifier else "microsoft_batch",
+        "key_identifier": identifier,
+        "vault_resource_group": None,
+        **options,
+    }
+    return _encryption.desired(params)
+
+
+def seen(on: str | None, *, silence: CmkError | None = None, **read: Any) -> dict[str, Any]:
+    return {
+        "account": account(key=on, identity=system_assigned()),
+        "silence": silence,
+        "evidence": evidence(**read),
+    }
+
+
+def patch(encryption: dict[str, Any]) -> Step:
+    body = {"properties": {"encryption": encryption}}
+    return Step("set_encryption", {"group": "rg-batch", "name": "mybatch", "body": body})
+
+
+def to(identifier: str) -> Step:
+    return patch({"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}})
+
+
+BACK = patch({"keySource": "Microsoft.Batch"})
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"key_source": "microsoft_keyvault", "key_identifier": None}, id="no key"),
+        pytest.param({"key_source": "microsoft_keyvault", "key_identifier": ""}, id="empty key"),
+        pytest.param({"key_source": "microsoft_batch", "key_identifier": KEY}, id="a key too many"),
+    ],
+)
+def test_source_and_identifier_go_together(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(None, **options)
+
+    assert refused.value.facts["option"] == "key_identifier"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [({"account_name": "my-batch"}, "invalid_account_name"), ({"key_identifier": "batch"}, "invalid_key_identifier")],
+)
+def test_malformed_option_is_refused(options: dict[str, Any], code: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(KEY, **options)
+
+    assert refused.value.code == code
+
+
+# Where it is to be
+
+
+@pytest.mark.parametrize(
+    ("on", "asked"),
+    [
+        pytest.param(None, None, id="Microsoft-managed"),
+        pytest.param(PINNED_OLD, PINNED_OLD, id="pinned"),
+        pytest.param(KEY, KEY, id="follows"),
+        pytest.param(PINNED_OLD.upper(), PINNED_OLD, id="another letter case"),
+        pytest.param(f"https://myvault.vault.azure.net:443/keys/batch/{OLD}/", PINNED_OLD, id="another spelling"),
+    ],
+)
+def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | None) -> None:
+    observed = seen(on)
+    del observed["evidence"]  # not even looked for
+
+    plan = _encryption.plan(goal(asked), observed)
+
+    assert not plan.changed
+    assert plan.before == plan.after
+    assert plan.report == {}
+
+
+@pytest.mark.parametrize(
+    ("on", "asked", "step"),
+    [
+        pytest.param(None, PINNED_NEW, to(PINNED_NEW), id="first key"),
+        pytest.param(None, KEY, to(KEY), id="first key, followed"),
+        pytest.param(PINNED_OLD, PINNED_NEW, to(PINNED_NEW), id="another version"),
+        pytest.param(PINNED_NEW, KEY, to(KEY), id="pinned to following"),
+        pytest.param(KEY, PINNED_NEW, to(PINNED_NEW), id="following to pinned"),
+        pytest.param(ELSEWHERE, KEY, to(KEY), id="another vault"),
+        pytest.param(PINNED_OLD, None, BACK, id="back"),
+        pytest.param(KEY, None, BACK, id="back from following"),
+    ],
+)
+def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | None, step: Step) -> None:
+    plan = _encryption.plan(goal(asked), seen(on))
+
+    assert plan.steps == (step,)
+    assert plan.before["key_identifier"] == on
+    assert plan.after["key_identifier"] == asked
+    assert plan.after["key_source"] == ("microsoft_keyvault" if asked else "microsoft_batch")
+
+
+def test_preflight_is_told_before_a_key_and_not_needed_on_the_way_back() -> None:
+    there = _encryption.plan(goal(KEY), seen(None))
+    back = _encryption.plan(goal(None), {"account": account(key=KEY), "silence": None})
+
+    assert {check["status"] for check in there.report["preflight"]} == {"ok"}
+    assert back.report == {"preflight": []}
+
+
+def test_account_is_not_pointed_at_a_key_that_fails_preflight() -> None:
+    with pytest.raises(Refused) as refused:
+        _encryption.plan(goal(KEY), seen(None, bundle=key(enabled=False), vault=vault(policy(OTHER))))
+
+    assert refused.value.code == "preflight_failed"
+    assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
+
+
+def test_what_preflight_could_not_see_is_a_warning() -> None:
+    plan = _encryption.plan(goal(KEY), seen(None, bundle=Denied("You may not.")))
+
+    assert plan.changed
+    assert any("key_exists" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("asked", [None, KEY, PINNED_OLD])
+def test_account_has_to_be_there(asked: str | None) -> None:
+    with pytest.raises(NotFound) as failed:
+        _encryption.plan(goal(asked), {"account": None, "silence": None})
+
+    assert failed.value.code == "account_not_found"
+
+
+@pytest.mark.parametrize(
+    ("on", "asked"),
+    [
+        pytest.param(PINNED_OLD, PINNED_NEW, id="another version"),
+        pytest.param(PINNED_OLD, PINNED_OLD, id="the key it is on"),
+        pytest.param(PINNED_OLD, None, id="back"),
+        pytest.param(None, KEY, id="Microsoft-managed"),
+    ],
+)
+def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str | None) -> None:
+    with pytest.raises(Unavailable) as failed:
+        _encryption.plan(goal(asked), seen(on, silence=SILENCE))
+
+    assert failed.value.code == "account_not_answering"
+    assert failed.value.facts["key_identifier"] == on
+    assert SILENCE.msg in failed.value.msg
+
+
+def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_microsoft_managed_one() -> None:
+    assert _encryption.plan(goal(None), seen(UNKNOWN_KIND)).changed
+    assert _encryption.describe(account(key=UNKNOWN_KIND))["key_source"] == "microsoft_keyvault"
+
+
+# The way back from a switch that failed
+
+
+@pytest.mark.parametrize("on", [None, PINNED_OLD, KEY])
+def test_former_goal_leads_back_to_what_was(on: str | None) -> None:
+    plan = _encryption.plan(goal(PINNED_NEW), seen(on))
+
+    back = _encryption.plan(plan.former, seen(PINNED_NEW, silence=SILENCE))
+
+    assert back.steps == ((to(on) if on else BACK),)
+    assert not _encryption.plan(plan.former, seen(on)).changed
+
+
+def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones() -> None:
+    plan = _encryption.plan(goal(KEY, vault_resource_group="rg-keys"), seen(ELSEWHERE))
+
+    assert plan.former.vault_group is None
+
+
+class Batch:
+    """An account whose key is written and read; `refuses` a key, or takes it and is `silent` on it."""
+
+    def __init__(self, on: str | None, *, refuses: str = "", silent: str = "") -> None:
+        self.on = on
+        self.refuses = refuses
+        self.silent = silent
+        self.writes: list[str | None] = []
+
+    def read(self, wanted: Any) -> dict[str, Any]:
+        return seen(self.on, silence=SILENCE if self.silent and self.on == self.silent else None)
+
+    def set_encryption(self, group: str, name: str, body: dict[str, Any]) -> None:
+        asked = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
+        self.writes.append(asked)
+        if asked == self.refuses:
+            raise Rejected("Azure says: no.")
+        self.on = asked
+
+
+@pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
+def test_switch_is_made_and_confirmed(former: str | None) -> None:
+    batch = Batch(former)
+
+    outcome = converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+
+    assert batch.writes == [PINNED_NEW]
+    assert outcome.changed
+    assert outcome.after["key_identifier"] == PINNED_NEW
+    assert not converge(goal(PINNED_NEW), batch, _encryption, check_mode=False).changed
+
+
+@pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
+def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
+    batch = Batch(former, silent=PINNED_NEW)
+
+    with pytest.raises(Unavailable) as failed:
+        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+
+    assert batch.writes == [PINNED_NEW, former]
+    assert batch.on == former
+    assert failed.value.code == "account_not_answering"
+    assert failed.value.facts["restored"] is True
+    assert failed.value.facts["stands"]["key_identifier"] == former
+
+
+def test_refused_switch_leaves_the_account_where_it_was() -> None:
+    batch = Batch(PINNED_OLD, refuses=PINNED_NEW)
+
+    with pytest.raises(Rejected) as failed:
+        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+
+    assert batch.writes == [PINNED_NEW]
+    assert failed.value.facts["applied"] == []
+    assert failed.value.facts["restored"] is True
+    assert failed.value.facts["stands"]["key_identifier"] == PINNED_OLD
+
+
+def test_check_mode_preflights_and_writes_nothing() -> None:
+    batch = Batch(None)
+
+    outcome = converge(goal(KEY), batch, _encryption, check_mode=True)
+
+    assert batch.writes == []
+    assert outcome.changed
+    assert outcome.report["preflight"]
+
+
+# What is told
+
+
+@pytest.mark.parametrize(
+    ("on", "described"),
+    [
+        pytest.param(
+            None,
+            {"key_source": "microsoft_batch", "key_identifier": None, "key_version": None, "follows_latest": False},
+            id="Microsoft-managed",
+        ),
+        pytest.param(
+            PINNED_OLD,
+            {
+                "key_source": "microsoft_keyvault",
+                "key_identifier": PINNED_OLD,
+                "key_version": OLD,
+                "follows_latest": False,
+            },
+            id="pinned",
+        ),
+        pytest.param(
+            KEY,
+            {"key_source": "microsoft_keyvault", "key_identifier": KEY, "key_version": None, "follows_latest": True},
+            id="follows",
+        ),
+    ],
+)
+def test_description(on: str | None, described: dict[str, Any]) -> None:
+    assert _encryption.describe(account(key=on)) == {"id": account_id(), "name": "mybatch", **described}
+
+
+def test_survey_of_no_account() -> None:
+    assert _encryption.survey({"account": None, "silence": None}) == {"exists": False}
+
+
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["answers", "silent"])
+def test_survey_of_an_account(silence: CmkError | None) -> None:
+    document = account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER))
+
+    told = _encryption.survey({"account": document, "silence": silence})
+
+    assert told["exists"] is True
+    assert told["key_identifier"] == KEY
+    assert told["identity"]["type"] == "user_assigned"
+    assert told["principal_ids"] == [PRINCIPAL, OTHER]
+    assert told["answers"] is (silence is None)
+    assert told["silence"] == (silence.msg if silence else None)
+
+
+# Whatever it was
+
+PLACES = st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW, PINNED_NEW.upper(), ELSEWHERE])
+
+
+@given(PLACES, st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW]))
+def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(on: str | None, asked: str | None) -> None:
+    def planned(place: str | None) -> Plan:
+        return _encryption.plan(goal(asked), seen(place))
+
+    first = planned(on)
+    second = planned(asked if first.changed else on)
+
+    assert not second.changed
+    assert second.before == first.after
+    assert len(first.steps) <= 1

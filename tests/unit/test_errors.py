@@ -1,0 +1,69 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Errors: a message for people, a stable code for playbooks, facts beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _errors
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, InvalidOption, NotFound
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (_errors.InvalidOption, "invalid_option"),
+        (_errors.NotFound, "not_found"),
+        (_errors.Denied, "permission_denied"),
+        (_errors.Rejected, "rejected_by_service"),
+        (_errors.Unavailable, "service_unavailable"),
+        (_errors.TimedOut, "timed_out"),
+        (_errors.NotConverged, "not_confirmed"),
+        (_errors.MissingSdk, "missing_sdk"),
+    ],
+)
+def test_every_kind_has_its_code(error: type[CmkError], code: str) -> None:
+    assert error.code == code
+
+
+def test_a_closer_code_takes_the_kinds_place() -> None:
+    error = NotFound("There is no key.", code="key_not_found")
+
+    assert error.code == "key_not_found"
+    assert NotFound("There is nothing.").code == "not_found"
+
+
+def test_result_has_message_code_and_facts() -> None:
+    error = NotFound("There is no key batch.", option="name", value="batch", remedy="Correct name.")
+
+    assert error.result() == {
+        "msg": "There is no key batch.",
+        "code": "not_found",
+        "option": "name",
+        "value": "batch",
+        "remedy": "Correct name.",
+    }
+    assert str(error) == error.msg
+
+
+def test_facts_can_be_added_on_the_way_up() -> None:
+    error = CmkError("It failed.", code="rejected_by_service")
+    error.facts.update(applied=["create"])
+
+    assert error.result()["applied"] == ["create"]
+
+
+def test_invalid_option_tells_option_value_problem_and_remedy() -> None:
+    error = InvalidOption("key_size", 1024, "Batch takes other sizes.", "Use 2048.")
+
+    assert error.msg == "key_size is 1024: Batch takes other sizes. Use 2048."
+    assert error.result() == {
+        "msg": error.msg,
+        "code": "invalid_option",
+        "option": "key_size",
+        "value": 1024,
+        "remedy": "Use 2048.",
+    }

@@ -1,0 +1,262 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Key identifiers, ARM ids and names: parsed, formatted, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from documents import NEW, OLD, OTHER, PRINCIPAL, SUBSCRIPTION, VAULT_ID, identity_id, system_assigned, user_assigned
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _ids
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import KeyIdentifier, UserAssignedId
+
+PUBLIC = "vault.azure.net"
+VERSION = "0123456789abcdef0123456789ABCDEF"
+
+
+@pytest.mark.parametrize(
+    ("value", "parsed"),
+    [
+        pytest.param(
+            f"https://myvault.vault.azure.net/keys/batch/{VERSION}",
+            KeyIdentifier("myvault", PUBLIC, "batch", VERSION),
+            id="pinned",
+        ),
+        pytest.param(
+            "https://myvault.vault.azure.net/keys/batch", KeyIdentifier("myvault", PUBLIC, "batch"), id="follows"
+        ),
+        pytest.param(
+            "https://myvault.vault.azure.net/keys/batch/", KeyIdentifier("myvault", PUBLIC, "batch"), id="slash"
+        ),
+        pytest.param(
+            f"https://myvault.vault.azure.net:443/keys/batch/{VERSION}/",
+            KeyIdentifier("myvault", PUBLIC, "batch", VERSION),
+            id="port",
+        ),
+        pytest.param(
+            "  https://myvault.vault.azure.net/keys/batch\n", KeyIdentifier("myvault", PUBLIC, "batch"), id="blanks"
+        ),
+        pytest.param(
+            "HTTPS://MyVault.Vault.Azure.Net/keys/Batch", KeyIdentifier("myvault", PUBLIC, "Batch"), id="letter case"
+        ),
+        pytest.param(
+            "https://my-vault.vault.usgovcloudapi.net/keys/k",
+            KeyIdentifier("my-vault", "vault.usgovcloudapi.net", "k"),
+            id="US Government",
+        ),
+        pytest.param(
+            "https://myvault.vault.azure.cn/keys/k", KeyIdentifier("myvault", "vault.azure.cn", "k"), id="China"
+        ),
+    ],
+)
+def test_key_identifier_is_parsed(value: str, parsed: KeyIdentifier) -> None:
+    assert _ids.parse_key_identifier(value, "key_identifier") == parsed
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("batch", id="name only"),
+        pytest.param("http://myvault.vault.azure.net/keys/batch", id="no TLS"),
+        pytest.param("https://myvault.vault.azure.net/secrets/batch", id="secret"),
+        pytest.param("https://myvault.vault.azure.net/keys/", id="no key"),
+        pytest.param("https://myvault.vault.azure.net/keys/batch/latest", id="version is a word"),
+        pytest.param(f"https://myvault.vault.azure.net/keys/batch/{VERSION}0", id="version too long"),
+        pytest.param("https://myvault.vault.azure.net/keys/my_key", id="underscore"),
+        pytest.param("https://myvault.vault.azure.net:8443/keys/batch", id="other port"),
+        pytest.param("https://myhsm.managedhsm.azure.net/keys/batch", id="managed HSM"),
+        pytest.param("https://myvault.vault.azure.net.evil.example/keys/batch", id="other host"),
+        pytest.param("https://evil.example/myvault.vault.azure.net/keys/batch", id="host in the path"),
+        pytest.param("https://vault.azure.net/keys/batch", id="no vault"),
+        pytest.param("https://myvault.vault.azure.net/keys/batch?api-version=7.4", id="query"),
+    ],
+)
+def test_what_is_no_key_identifier_is_refused(value: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        _ids.parse_key_identifier(value, "cmk_key")
+
+    assert refused.value.code == "invalid_key_identifier"
+    assert refused.value.facts["option"] == "cmk_key"
+    assert refused.value.facts["value"] == value
+
+
+IDENTIFIERS = st.builds(
+    KeyIdentifier,
+    vault=st.from_regex(r"[a-z][a-z0-9]{2,23}", fullmatch=True),
+    suffix=st.sampled_from(_ids.VAULT_SUFFIXES),
+    name=st.from_regex(r"[a-zA-Z0-9-]{1,127}", fullmatch=True),
+    version=st.none() | st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
+)
+
+
+@given(IDENTIFIERS)
+def test_key_identifier_survives_being_written_and_read(identifier: KeyIdentifier) -> None:
+    assert _ids.parse_key_identifier(str(identifier), "key_identifier") == identifier
+    assert identifier.same(_ids.parse_key_identifier(str(identifier).upper(), "key_identifier"))
+    assert str(identifier).startswith(str(identifier.versionless))
+    assert identifier.versionless.version is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param(("myvault", "batch", OLD), ("myvault", "batch", OLD), True, id="equal"),
+        pytest.param(("myvault", "batch", OLD), ("myvault", "BATCH", OLD.upper()), True, id="letter case"),
+        pytest.param(("myvault", "batch", OLD), ("myvault", "batch", NEW), False, id="version"),
+        pytest.param(("myvault", "batch", OLD), ("myvault", "batch", None), False, id="pinned and following"),
+        pytest.param(("myvault", "batch", None), ("myvault", "batch2", None), False, id="name"),
+        pytest.param(("myvault", "batch", None), ("myvault2", "batch", None), False, id="vault"),
+    ],
+)
+def test_keys_are_compared(one: tuple[str, str, str], other: tuple[str, str, str], same: bool) -> None:
+    first, second = (KeyIdentifier(vault, PUBLIC, name, version) for vault, name, version in (one, other))
+
+    assert first.same(second) is same
+    assert second.same(first) is same
+
+
+def test_no_key_is_not_the_same_as_one() -> None:
+    assert not KeyIdentifier("myvault", PUBLIC, "batch").same(None)
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [
+        (_ids.check_account_name, "abc"),
+        (_ids.check_account_name, "A1b2C3d4E5f6G7h8I9j0K1l2"),
+        (_ids.check_vault_name, "a-b"),
+        (_ids.check_vault_name, "Vault-1-2-3"),
+        (_ids.check_vault_name, "a23456789012345678901234"),
+        (_ids.check_key_name, "k"),
+        (_ids.check_key_name, "-1-" * 42),
+        (_ids.check_guid, PRINCIPAL),
+        (_ids.check_guid, PRINCIPAL.upper()),
+    ],
+)
+def test_name_is_accepted(check: Callable[[str, str], str], value: str) -> None:
+    assert check(value, "name") == value
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [
+        (_ids.check_account_name, "ab"),
+        (_ids.check_account_name, "a" * 25),
+        (_ids.check_account_name, "my-batch"),
+        (_ids.check_account_name, "mybätch"),
+        (_ids.check_account_name, "mybatch\n"),
+        (_ids.check_vault_name, "ab"),
+        (_ids.check_vault_name, "a" * 25),
+        (_ids.check_vault_name, "1vault"),
+        (_ids.check_vault_name, "my--vault"),
+        (_ids.check_vault_name, "vault-"),
+        (_ids.check_vault_name, "my_vault"),
+        (_ids.check_key_name, ""),
+        (_ids.check_key_name, "k" * 128),
+        (_ids.check_key_name, "my_key"),
+        (_ids.check_key_name, "my/key"),
+        (_ids.check_guid, "mybatch"),
+        (_ids.check_guid, PRINCIPAL.replace("-", "")),
+        (_ids.check_guid, f"{PRINCIPAL}0"),
+    ],
+)
+def test_name_is_refused(check: Callable[[str, str], str], value: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        check(value, "vault_name")
+
+    assert refused.value.code == "invalid_vault_name"
+    assert refused.value.facts["option"] == "vault_name"
+    assert refused.value.facts["value"] == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        identity_id(),
+        identity_id(groups="resourcegroups"),
+        identity_id() + "/",
+        f"  {identity_id()}\n",
+        identity_id().replace("Microsoft.ManagedIdentity", "microsoft.managedidentity"),
+    ],
+)
+def test_id_of_a_user_assigned_identity_is_parsed(value: str) -> None:
+    parsed = _ids.parse_user_assigned_id(value, "identity_id")
+
+    assert parsed == UserAssignedId(SUBSCRIPTION, "rg-batch", "id-batch")
+    assert str(parsed) == identity_id()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "id-batch",
+        PRINCIPAL,
+        VAULT_ID,
+        identity_id().removeprefix("/"),
+        identity_id() + "/federatedIdentityCredentials/one",
+        identity_id().replace("/resourceGroups/rg-batch", ""),
+    ],
+)
+def test_what_is_no_id_of_a_user_assigned_identity_is_refused(value: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        _ids.parse_user_assigned_id(value, "identity_id")
+
+    assert refused.value.code == "invalid_identity_id"
+
+
+@pytest.mark.parametrize(
+    ("identity", "principals"),
+    [
+        pytest.param({}, (), id="unknown"),
+        pytest.param({"type": "None"}, (), id="none"),
+        pytest.param(system_assigned(), (PRINCIPAL,), id="system-assigned"),
+        pytest.param(user_assigned(one=PRINCIPAL), (PRINCIPAL,), id="user-assigned"),
+        pytest.param(user_assigned(one=PRINCIPAL, two=OTHER), (PRINCIPAL, OTHER), id="several"),
+        pytest.param({"type": "UserAssigned", "userAssignedIdentities": {identity_id(): {}}}, (), id="not told yet"),
+    ],
+)
+def test_principals_of_an_identity(identity: dict, principals: tuple[str, ...]) -> None:
+    assert _ids.principals_of(identity) == principals
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (identity_id(), identity_id(groups="resourcegroups"), True),
+        (identity_id(), identity_id() + "/", True),
+        (identity_id(), identity_id().upper(), True),
+        (identity_id("one"), identity_id("two"), False),
+    ],
+)
+def test_arm_ids_are_compared(one: str, other: str, same: bool) -> None:
+    assert _ids.same_id(one, other) is same
+
+
+def test_group_of_a_resource() -> None:
+    assert _ids.group_of(VAULT_ID) == "rg-keys"
+
+
+@pytest.mark.parametrize(
+    ("scope", "reaches"),
+    [
+        pytest.param("/", True, id="everything"),
+        pytest.param(f"/subscriptions/{SUBSCRIPTION}", True, id="subscription"),
+        pytest.param(f"/subscriptions/{SUBSCRIPTION}/resourcegroups/RG-KEYS/", True, id="group"),
+        pytest.param(VAULT_ID, True, id="itself"),
+        pytest.param(f"{VAULT_ID}/keys/batch", False, id="below"),
+        pytest.param(VAULT_ID[:-1], False, id="shorter name"),
+        pytest.param(f"{VAULT_ID}2", False, id="longer name"),
+        pytest.param("/subscriptions/another", False, id="another subscription"),
+    ],
+)
+def test_reach_of_a_scope(scope: str, reaches: bool) -> None:
+    assert _ids.within(scope, VAULT_ID) is reaches

@@ -1,0 +1,99 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What Key Vault's documents say of a key."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, deleted_key, key, listed, observed_key, rotation_policy
+from hypothesis import given
+from hypothesis import strategies as st
+from wishes import rotation
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _key_document
+
+
+@pytest.mark.parametrize(
+    ("deleted", "soft_deleted"), [(None, False), (deleted_key(), True)], ids=["never was", "was deleted"]
+)
+def test_key_that_is_not_there(deleted: dict[str, Any] | None, soft_deleted: bool) -> None:
+    assert _key_document.describe(observed_key(deleted=deleted)) == {"exists": False, "soft_deleted": soft_deleted}
+
+
+def test_key_is_described() -> None:
+    observed = observed_key(
+        key(OLD, created=NOW - 100 * DAY),
+        key(MIDDLE, created=NOW - 50 * DAY, enabled=False),
+        key(NEW, size=3072, created=NOW - DAY, exp=NOW + DAY, key_ops=["sign", "wrapKey"]),
+        policy=rotation_policy(timeAfterCreate="P90D"),
+    )
+
+    assert _key_document.describe(observed) == {
+        "exists": True,
+        "soft_deleted": False,
+        "key_identifier": f"{KEY}/{NEW}",
+        "versionless_identifier": KEY,
+        "version": NEW,
+        "key_type": "RSA",
+        "key_size": 3072,
+        "key_ops": ["sign", "wrapKey"],
+        "enabled": True,
+        "created_on": "2026-05-27T20:26:40Z",
+        "expires_on": "2026-05-29T20:26:40Z",
+        "previous_version": MIDDLE,
+        "enabled_versions": sorted([OLD, NEW]),
+        "rotation_policy": rotation(time_after_create="P90D"),
+    }
+
+
+def test_fields_that_key_vault_leaves_out() -> None:
+    bundle = key()
+    del bundle["key"]["key_ops"]
+
+    described = _key_document.describe(observed_key(bundle))
+
+    assert described["key_ops"] == []
+    assert described["expires_on"] is None
+    assert described["rotation_policy"] is None
+    assert described["previous_version"] is None
+
+
+def test_versions_that_may_not_be_listed() -> None:
+    described = _key_document.describe(observed_key(key(), versions=None))
+
+    assert described["previous_version"] is None
+    assert described["enabled_versions"] == []
+
+
+@given(st.sampled_from([2048, 3072, 4096]), st.binary(min_size=512, max_size=512))
+def test_size_is_that_of_the_modulus(size: int, material: bytes) -> None:
+    modulus = b"\x80" + material[1 : size // 8]
+    encoded = base64.urlsafe_b64encode(modulus).rstrip(b"=").decode()
+
+    assert _key_document.size_of({"key": {"n": encoded}}) == size
+
+
+def test_elliptic_key_has_no_modulus() -> None:
+    assert _key_document.size_of(key(kty="EC")) is None
+
+
+@pytest.mark.parametrize(
+    ("created", "current", "previous"),
+    [
+        pytest.param({NEW: 0}, NEW, None, id="the only one"),
+        pytest.param({OLD: 0, NEW: 1}, NEW, OLD, id="two"),
+        # The order of the list is that of the ids, here MIDDLE, NEW, OLD.
+        pytest.param({OLD: 0, MIDDLE: 1, NEW: 2}, NEW, MIDDLE, id="three"),
+        pytest.param({MIDDLE: 0, OLD: 1, NEW: 2}, NEW, OLD, id="three, in another order"),
+        pytest.param({}, NEW, None, id="none listed"),
+    ],
+)
+def test_previous_version_goes_by_time(created: dict[str, int], current: str, previous: str | None) -> None:
+    versions = [listed(key(version, created=NOW + days * DAY)) for version, days in sorted(created.items())]
+
+    assert _key_document.previous_version(versions, current) == previous

@@ -1,0 +1,363 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys that are to be usable: mended, or followed by a new version when that is due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import DAY, KEY, NEW, NOW, OLD, deleted_key, key, listed, observed_key, rotation_policy
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from wishes import key_goal, rotation
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _key
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+
+WRAP = ["wrapKey", "unwrapKey"]
+NEWEST = "d" * 32
+
+
+def plan(bundle: dict[str, Any] | None, **options: Any) -> Plan:
+    observed = observed_key(bundle) if bundle else observed_key()
+    return _key.plan(key_goal(**options), observed)
+
+
+def create(**body: Any) -> Step:
+    return Step("create", {"vault": "myvault", "name": "batch", "body": body})
+
+
+def update(**body: Any) -> Step:
+    return Step("update", {"vault": "myvault", "name": "batch", "version": NEW, "body": body})
+
+
+# A key that is not there
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        pytest.param({}, {}, id="defaults"),
+        pytest.param({"key_type": "RSA-HSM"}, {"kty": "RSA-HSM"}, id="type"),
+        pytest.param({"key_size": 4096}, {"key_size": 4096}, id="size"),
+        pytest.param(
+            {"expires_in": "P1Y"}, {"attributes": {"enabled": True, "exp": NOW + 365 * DAY}}, id="expiry from now on"
+        ),
+        pytest.param({"max_version_age": "P1D", "new_version": True}, {}, id="one version at a time"),
+    ],
+)
+def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
+    made = plan(None, **options)
+
+    default = {"kty": "RSA", "key_size": 2048, "key_ops": WRAP, "attributes": {"enabled": True}}
+    assert made.steps == (create(**{**default, **body}),)
+    assert made.before == {"exists": False, "soft_deleted": False}
+    assert made.after["exists"] is True
+    assert made.after["enabled"] is True
+    assert made.after["key_ops"] == WRAP
+    # What only Key Vault can know.
+    assert made.after["key_identifier"] is made.after["version"] is made.after["created_on"] is None
+
+
+def test_name_of_a_deleted_key_is_not_used_again() -> None:
+    with pytest.raises(Refused) as refused:
+        _key.plan(key_goal(), observed_key(deleted=deleted_key()))
+
+    assert refused.value.code == "key_soft_deleted"
+    assert "recovered" in refused.value.facts["remedy"]
+
+
+# A key that is fit
+
+
+@pytest.mark.parametrize(
+    ("options", "bundle"),
+    [
+        pytest.param({}, key(), id="nothing asked"),
+        pytest.param({}, key(exp=NOW + 1), id="about to expire"),
+        pytest.param({}, key(kty="RSA-HSM"), id="in hardware"),
+        pytest.param({"key_type": "RSA", "key_size": 3072}, key(size=3072), id="as asked"),
+        pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY), id="as old as it may be"),
+        pytest.param({"expires_in": "P20D"}, key(created=NOW - DAY, exp=NOW + 19 * DAY), id="expires as asked"),
+        pytest.param({"expires_in": "P20D"}, key(created=NOW - DAY, exp=NOW + 19 * DAY + 300), id="a little later"),
+        pytest.param({"expires_in": "P20D"}, key(created=NOW - DAY, exp=NOW + 19 * DAY - 300), id="a little sooner"),
+        pytest.param({}, key(key_ops=["encrypt", "decrypt", *WRAP]), id="may do more"),
+        pytest.param({"force": True}, key(), id="forced to nothing"),
+    ],
+)
+def test_fit_key_stays_as_it_is(options: dict[str, Any], bundle: dict[str, Any]) -> None:
+    made = plan(bundle, **options)
+
+    assert not made.changed
+    assert made.before == made.after
+    assert made.before["version"] == NEW
+
+
+# A new version
+
+
+@pytest.mark.parametrize(
+    ("options", "bundle"),
+    [
+        pytest.param({"new_version": True}, key(created=NOW), id="asked for"),
+        pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY - 1), id="too old"),
+        pytest.param({}, key(exp=NOW), id="expired this second"),
+        pytest.param({}, key(exp=NOW - DAY), id="expired"),
+        pytest.param({"max_version_age": "P10D"}, key(created=NOW - 11 * DAY, enabled=False), id="too old, disabled"),
+    ],
+)
+def test_new_version_is_made_when_it_is_due(options: dict[str, Any], bundle: dict[str, Any]) -> None:
+    made = plan(bundle, **options)
+
+    assert made.steps == (create(kty="RSA", key_size=2048, key_ops=WRAP, attributes={"enabled": True}),)
+    assert made.after["previous_version"] == NEW
+    assert made.after["version"] is made.after["key_identifier"] is made.after["created_on"] is None
+    assert made.after["versionless_identifier"] == KEY
+    assert made.after["expires_on"] is None
+
+
+def test_new_version_is_like_the_one_before() -> None:
+    former = key(kty="RSA-HSM", size=4096, key_ops=["sign", "unwrapKey"], tags={"owner": "me"}, exp=NOW - DAY)
+
+    assert plan(former).steps == (
+        create(
+            kty="RSA-HSM",
+            key_size=4096,
+            key_ops=["sign", "unwrapKey", "wrapKey"],
+            attributes={"enabled": True},
+            tags={"owner": "me"},
+        ),
+    )
+
+
+def test_new_version_may_have_another_size() -> None:
+    [step] = plan(key(size=2048), new_version=True, key_size=4096, expires_in="P1Y").steps
+
+    assert step.arguments["body"]["key_size"] == 4096
+    assert step.arguments["body"]["attributes"]["exp"] == NOW + 365 * DAY
+
+
+def test_wish_for_a_new_version_is_met_by_any_other_than_the_one_seen() -> None:
+    wanted = key_goal(new_version=True)
+    former, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
+
+    first = _key.plan(wanted, observed_key(former))
+
+    assert first.goal.new_version is False
+    assert not _key.plan(first.goal, observed_key(former, newer)).changed
+    # The service said yes, and still shows the former.
+    assert _key.plan(first.goal, observed_key(former)).changed
+
+
+def test_wish_for_a_new_version_is_met_by_the_first() -> None:
+    first = _key.plan(key_goal(new_version=True), observed_key())
+
+    assert not _key.plan(first.goal, observed_key(key(created=NOW))).changed
+
+
+# A version that is mended
+
+
+@pytest.mark.parametrize(
+    ("options", "bundle", "body", "after"),
+    [
+        pytest.param({}, key(enabled=False), {"attributes": {"enabled": True}}, {"enabled": True}, id="disabled"),
+        pytest.param(
+            {}, key(key_ops=["wrapKey"]), {"key_ops": ["wrapKey", "unwrapKey"]}, {"key_ops": WRAP}, id="may not unwrap"
+        ),
+        pytest.param(
+            {}, key(key_ops=["sign"]), {"key_ops": ["sign", *WRAP]}, {"key_ops": ["sign", *WRAP]}, id="others kept"
+        ),
+        pytest.param(
+            {"expires_in": "P20D"},
+            key(created=NOW - DAY),
+            {"attributes": {"exp": NOW + 19 * DAY}},
+            {"expires_on": "2026-06-16T20:26:40Z"},
+            id="expiry set",
+        ),
+        pytest.param(
+            {"expires_in": "P20D"},
+            key(created=NOW - DAY, exp=NOW + 19 * DAY + 301),
+            {"attributes": {"exp": NOW + 19 * DAY}},
+            {"expires_on": "2026-06-16T20:26:40Z"},
+            id="expiry brought forward",
+        ),
+        pytest.param(
+            {"expires_in": "P30D"},
+            key(created=NOW - DAY, exp=NOW + DAY, enabled=False, key_ops=[]),
+            {"key_ops": WRAP, "attributes": {"enabled": True, "exp": NOW + 29 * DAY}},
+            {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-26T20:26:40Z"},
+            id="all at once",
+        ),
+    ],
+)
+def test_version_is_mended_and_nothing_else_is_sent(
+    options: dict[str, Any], bundle: dict[str, Any], body: dict[str, Any], after: dict[str, Any]
+) -> None:
+    made = plan(bundle, **options)
+
+    assert made.steps == (update(**body),)
+    assert {name: made.after[name] for name in after} == after
+    assert made.after["version"] == NEW
+
+
+def test_version_that_is_enabled_again_is_foreseen_among_those_that_are() -> None:
+    assert plan(key(enabled=False)).after["enabled_versions"] == [NEW]
+
+
+def test_expiry_that_has_passed_already_is_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        plan(key(created=NOW - 20 * DAY), expires_in="P20D")
+
+    assert refused.value.code == "expiry_in_past"
+    assert refused.value.facts["option"] == "expires_in"
+
+
+@pytest.mark.parametrize("options", [{"new_version": True}, {"max_version_age": "P19D"}])
+def test_expiry_that_has_passed_is_no_matter_for_a_new_version(options: dict[str, Any]) -> None:
+    [step] = plan(key(created=NOW - 20 * DAY), expires_in="P20D", **options).steps
+
+    assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
+
+
+# A key that cannot be made to fit
+
+
+@pytest.mark.parametrize("options", [{}, {"new_version": True}, {"max_version_age": "P1D"}])
+@pytest.mark.parametrize(
+    ("kty", "asked"),
+    [("EC", None), ("EC-HSM", None), ("EC", "RSA"), ("RSA", "RSA-HSM"), ("RSA-HSM", "RSA")],
+)
+def test_key_of_another_type_is_refused(options: dict[str, Any], kty: str, asked: str | None) -> None:
+    with pytest.raises(Refused) as refused:
+        plan(key(kty=kty), key_type=asked, **options)
+
+    assert refused.value.code == "key_type_differs"
+    assert kty in refused.value.msg
+
+
+@pytest.mark.parametrize(("has", "asked"), [(2048, 3072), (4096, 2048)])
+def test_version_of_another_size_is_refused_unless_a_new_one_is_due(has: int, asked: int) -> None:
+    with pytest.raises(Refused) as refused:
+        plan(key(size=has), key_size=asked)
+
+    assert refused.value.code == "key_size_differs"
+    assert refused.value.facts["value"] == asked
+    assert str(has) in refused.value.facts["remedy"]
+
+
+# Rotation policy
+
+
+def test_rotation_policy_of_a_new_key() -> None:
+    wanted = rotation(time_before_expiry="P30D", expiry_time="P1Y")
+
+    created, policy = plan(None, rotation_policy=wanted).steps
+
+    assert created.action == "create"
+    assert policy == Step(
+        "set_rotation_policy",
+        {
+            "vault": "myvault",
+            "name": "batch",
+            "policy": {
+                "lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}],
+                "attributes": {"expiryTime": "P1Y"},
+            },
+        },
+    )
+
+
+def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
+    former = rotation_policy(timeBeforeExpiry="P10D")
+    wanted = rotation(time_after_create="P90D")
+
+    made = _key.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=former))
+
+    [step] = made.steps
+    assert step.action == "set_rotation_policy"
+    assert [action["action"]["type"] for action in step.arguments["policy"]["lifetimeActions"]] == ["Rotate", "Notify"]
+    assert made.before["rotation_policy"] == rotation(time_before_expiry="P10D")
+    assert made.after["rotation_policy"] == wanted
+
+
+def test_rotation_policy_that_is_as_asked_stays() -> None:
+    observed = observed_key(key(), policy=rotation_policy(timeAfterCreate="P90D"))
+
+    assert not _key.plan(key_goal(rotation_policy=rotation(time_after_create="P90D")), observed).changed
+
+
+# Whatever it was
+
+
+def as_azure_does(observed: dict[str, Any], steps: tuple[Step, ...]) -> dict[str, Any]:
+    """The steps carried out, two seconds after they were planned."""
+    bundles = [observed["key"]] if observed["key"] else []
+    policy = observed["policy"]
+    for step in steps:
+        arguments = step.arguments
+        if step.action == "create":
+            body = arguments["body"]
+            fields = {**body["attributes"], "key_ops": body["key_ops"], "created": NOW + 1}
+            bundles.append(key(NEWEST, kty=body["kty"], size=body["key_size"], **fields))
+        elif step.action == "update":
+            body, last = arguments["body"], bundles[-1]
+            attributes = {**last["attributes"], **body.get("attributes", {})}
+            operations = body.get("key_ops", last["key"]["key_ops"])
+            bundles[-1] = {**last, "attributes": attributes, "key": {**last["key"], "key_ops": operations}}
+        else:
+            policy = arguments["policy"]
+    return {**observed, "key": bundles[-1], "versions": list(map(listed, bundles)), "policy": policy, "now": NOW + 2}
+
+
+BUNDLES = st.builds(
+    key,
+    kty=st.sampled_from(["RSA", "RSA-HSM", "EC"]),
+    size=st.sampled_from([2048, 3072]),
+    created=st.integers(NOW - 400 * DAY, NOW),
+    enabled=st.booleans(),
+    key_ops=st.lists(st.sampled_from(["wrapKey", "unwrapKey", "sign", "encrypt"]), unique=True),
+)
+EXPIRING = st.builds(
+    lambda bundle, exp: {**bundle, "attributes": {**bundle["attributes"], "exp": exp}},
+    BUNDLES,
+    st.integers(NOW - 10 * DAY, NOW + 400 * DAY),
+)
+POLICIES = st.sampled_from([rotation_policy(), rotation_policy(timeAfterCreate="P90D"), None])
+OPTIONS = st.fixed_dictionaries(
+    {
+        "key_type": st.sampled_from([None, "RSA", "RSA-HSM"]),
+        "key_size": st.sampled_from([None, 2048, 3072]),
+        "expires_in": st.sampled_from([None, "P30D", "P1Y"]),
+        "max_version_age": st.sampled_from([None, "P30D", "P90D"]),
+        "new_version": st.booleans(),
+        "rotation_policy": st.sampled_from([None, rotation(time_after_create="P90D")]),
+    }
+)
+
+
+@given(st.none() | BUNDLES | EXPIRING, POLICIES, OPTIONS)
+def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+    bundle: dict[str, Any] | None, policy: dict[str, Any] | None, options: dict[str, Any]
+) -> None:
+    # Within the tolerance, an expiry may be a moment ahead of the second plan.
+    assume(not bundle or not NOW < bundle["attributes"].get("exp", NOW + DAY) <= NOW + 2)
+    assume(not bundle or not NOW - 2 <= bundle["attributes"]["created"] + 90 * DAY <= NOW)
+    assume(not bundle or not NOW - 2 <= bundle["attributes"]["created"] + 30 * DAY <= NOW + 2)
+    observed = {**(observed_key(bundle) if bundle else observed_key()), "policy": policy}
+    try:
+        first = _key.plan(key_goal(**options), observed)
+    except Refused:
+        return
+
+    second = _key.plan(first.goal, as_azure_does(observed, first.steps))
+
+    assert not second.changed
+    for name in ("exists", "key_type", "key_size", "key_ops", "enabled", "previous_version"):
+        assert second.before[name] == first.after.get(name)
+    if first.changed and options["rotation_policy"]:
+        assert second.before["rotation_policy"] == first.after["rotation_policy"] == options["rotation_policy"]

@@ -1,0 +1,242 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys that are disabled, deleted or brought back, and the accounts that must not lose them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, deleted_key, key, observed_key, visible
+from wishes import key_goal
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _key, _usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+
+LAG = _usage.FOLLOWING_LAG
+UNSEEN = ("/subscriptions/hidden",)
+
+
+def versions(
+    *accounts: dict[str, Any], newest_is: int = 10 * DAY, disabled: tuple[str, ...] = (), **others: Any
+) -> dict[str, Any]:
+    """Three versions of a key, the newest so many seconds old, and the accounts that the caller sees."""
+    ages = {OLD: newest_is + 200 * DAY, MIDDLE: newest_is + 100 * DAY, NEW: newest_is}
+    bundles = [key(name, created=NOW - age, enabled=name not in disabled) for name, age in ages.items()]
+    return observed_key(*bundles, visible=visible(*accounts, **others))
+
+
+def disable(observed: dict[str, Any], version: str | None = None, *, force: bool = False) -> Plan:
+    return _key.plan(key_goal(state="disabled", version=version, force=force), observed)
+
+
+def delete(observed: dict[str, Any], *, force: bool = False) -> Plan:
+    return _key.plan(key_goal(state="absent", force=force), observed)
+
+
+def off(*names: str) -> tuple[Step, ...]:
+    body = {"attributes": {"enabled": False}}
+    return tuple(Step("update", {"vault": "myvault", "name": "batch", "version": name, "body": body}) for name in names)
+
+
+def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
+    assert refused.value.code == "in_use"
+    return [name.rsplit("/", 1)[-1] for name in refused.value.facts["accounts"]]
+
+
+# Disabled
+
+
+def test_one_version_is_disabled() -> None:
+    plan = disable(versions(), OLD)
+
+    assert plan.steps == off(OLD)
+    assert plan.after == {**plan.before, "enabled_versions": sorted([MIDDLE, NEW])}
+    assert plan.warnings == ()
+
+
+def test_newest_version_is_disabled() -> None:
+    plan = disable(versions(), NEW)
+
+    assert plan.steps == off(NEW)
+    assert plan.after["enabled"] is False
+    assert plan.after["enabled_versions"] == sorted([OLD, MIDDLE])
+
+
+def test_all_versions_are_disabled() -> None:
+    plan = disable(versions(disabled=(MIDDLE,)))
+
+    assert {step.arguments["version"] for step in plan.steps} == {OLD, NEW}
+    assert plan.after["enabled"] is False
+    assert plan.after["enabled_versions"] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "disabled"),
+    [
+        pytest.param(OLD, (OLD,), id="the version"),
+        pytest.param(None, (OLD, MIDDLE, NEW), id="all"),
+    ],
+)
+def test_what_is_disabled_stays_as_it_is_whoever_uses_it(version: str | None, disabled: tuple[str, ...]) -> None:
+    plan = disable(versions(account(key=f"{KEY}/{OLD}"), disabled=disabled), version)
+
+    assert not plan.changed
+    assert plan.before == plan.after
+
+
+@pytest.mark.parametrize(
+    ("key_of_account", "version", "in_use"),
+    [
+        pytest.param(f"{KEY}/{OLD}", OLD, True, id="pinned to it"),
+        pytest.param(f"{KEY}/{OLD.upper()}", OLD, True, id="pinned to it, in another letter case"),
+        pytest.param(f"{KEY}/{NEW}", OLD, False, id="pinned to another"),
+        pytest.param(KEY, NEW, True, id="follows, the newest"),
+        pytest.param(KEY, OLD, False, id="follows, not the newest"),
+        pytest.param(f"{KEY}/{OLD}", None, True, id="all versions, pinned to one"),
+        pytest.param(KEY, None, True, id="all versions, follows"),
+        pytest.param(f"{KEY}2", None, False, id="on another key"),
+        pytest.param(None, None, False, id="on a Microsoft-managed key"),
+    ],
+)
+def test_version_in_use_is_not_disabled(key_of_account: str | None, version: str | None, in_use: bool) -> None:
+    observed = versions(account(key=key_of_account))
+
+    if not in_use:
+        assert disable(observed, version).changed
+        return
+    with pytest.raises(Refused) as refused:
+        disable(observed, version)
+    assert accounts_of(refused) == ["mybatch"]
+
+
+@pytest.mark.parametrize(
+    ("newest_is", "version", "in_use"),
+    [
+        pytest.param(0, MIDDLE, True, id="just made"),
+        pytest.param(LAG - 1, MIDDLE, True, id="within the lag"),
+        pytest.param(LAG - 1, OLD, True, id="within the lag, one before"),
+        pytest.param(LAG - 1, NEW, True, id="within the lag, the newest"),
+        pytest.param(LAG, MIDDLE, False, id="after the lag"),
+        pytest.param(LAG, NEW, True, id="after the lag, the newest"),
+    ],
+)
+def test_follower_may_be_on_a_former_version_for_a_while(newest_is: int, version: str, in_use: bool) -> None:
+    observed = versions(account(key=KEY), newest_is=newest_is)
+
+    if not in_use:
+        assert disable(observed, version).changed
+        return
+    with pytest.raises(Refused) as refused:
+        disable(observed, version)
+    assert accounts_of(refused) == ["mybatch"]
+
+
+def test_version_that_is_not_there() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        disable(versions(), "d" * 32)
+
+    assert refused.value.facts["option"] == "version"
+
+
+def test_versions_that_may_not_be_listed() -> None:
+    with pytest.raises(Denied) as denied:
+        disable({**versions(), "versions": None}, OLD)
+
+    assert denied.value.code == "permission_denied"
+    assert "list" in denied.value.msg
+
+
+@pytest.mark.parametrize("deleted", [None, deleted_key()])
+def test_key_that_is_not_there_cannot_be_disabled(deleted: dict[str, Any] | None) -> None:
+    with pytest.raises(NotFound) as failed:
+        disable(observed_key(deleted=deleted))
+
+    assert failed.value.code == "key_not_found"
+
+
+# Deleted
+
+
+def test_key_is_deleted() -> None:
+    plan = delete(versions())
+
+    assert plan.steps == (Step("delete", {"vault": "myvault", "name": "batch"}),)
+    assert plan.after == {"exists": False, "soft_deleted": True}
+
+
+@pytest.mark.parametrize("deleted", [None, deleted_key()])
+def test_key_that_is_not_there_needs_no_deleting(deleted: dict[str, Any] | None) -> None:
+    assert not delete(observed_key(deleted=deleted)).changed
+
+
+@pytest.mark.parametrize("used", [KEY, f"{KEY}/{OLD}", f"{KEY}/{NEW}", f"{KEY}/{'d' * 32}"])
+def test_key_in_use_is_not_deleted(used: str) -> None:
+    with pytest.raises(Refused) as refused:
+        delete(versions(account("one", key=used), account("two"), account("three", key=used)))
+
+    assert accounts_of(refused) == ["one", "three"]
+
+
+# Both
+
+
+@pytest.mark.parametrize("act", [disable, delete])
+def test_forced_act_names_who_loses_the_key_and_who_was_not_seen(act: Any) -> None:
+    plan = act(versions(account(key=KEY), unseen=UNSEEN), force=True)
+
+    assert plan.changed
+    assert account_id() in plan.warnings[0]
+    assert UNSEEN[0] in plan.warnings[1]
+
+
+@pytest.mark.parametrize("act", [disable, delete])
+def test_where_the_caller_may_not_look_is_told(act: Any) -> None:
+    [warning] = act(versions(unseen=UNSEEN)).warnings
+
+    assert UNSEEN[0] in warning
+
+
+def test_second_plan_is_empty() -> None:
+    for first, after in (
+        (disable(versions(), OLD), versions(disabled=(OLD,))),
+        (disable(versions()), versions(disabled=(OLD, MIDDLE, NEW))),
+        (delete(versions()), observed_key(deleted=deleted_key())),
+    ):
+        second = _key.plan(first.goal, after)
+
+        assert not second.changed
+        assert second.before == first.after
+
+
+# Recovered
+
+
+def recover(observed: dict[str, Any]) -> Plan:
+    return _key.plan(key_goal(state="recovered"), observed)
+
+
+def test_deleted_key_is_recovered() -> None:
+    plan = recover(observed_key(deleted=deleted_key()))
+
+    assert plan.steps == (Step("recover", {"vault": "myvault", "name": "batch"}),)
+    assert plan.before == {"exists": False, "soft_deleted": True}
+    assert plan.after == {"exists": True, "soft_deleted": False}
+    assert not _key.plan(plan.goal, versions()).changed
+
+
+def test_key_that_is_there_is_left_as_it_is() -> None:
+    plan = recover(versions(disabled=(NEW,)))
+
+    assert not plan.changed
+    assert plan.before == plan.after
+
+
+def test_key_that_never_was_cannot_be_recovered() -> None:
+    with pytest.raises(NotFound) as failed:
+        recover(observed_key())
+
+    assert failed.value.code == "key_not_found"

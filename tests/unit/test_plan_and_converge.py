@@ -1,0 +1,296 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The pipe: read, plan, stop in check mode, apply, read, plan again. Driven with a noun and a service of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, NotConverged, Refused, Rejected
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Books that are to stand on a shelf, and whether one more is wanted whatever stands there."""
+
+    books: frozenset[str]
+    one_more: bool = False
+    more_than: int = 0
+    put_back: bool = False
+
+
+class Books:
+    """A noun: a step for each book that is missing, in the order of the alphabet."""
+
+    @staticmethod
+    def plan(goal: Goal, observed: frozenset[str]) -> Plan:
+        if "forbidden" in goal.books - observed:
+            raise Refused("That book is not wanted here.", code="forbidden")
+        missing = sorted(goal.books - observed)
+        steps = [Step("add", {"book": book}) for book in missing]
+        steps += [Step("remove", {"book": book}) for book in sorted(observed - goal.books) if goal.put_back]
+        if goal.one_more or len(observed) < goal.more_than:
+            steps.append(Step("add", {"book": f"volume {len(observed) + 1}"}))
+        return Plan(
+            replace(goal, one_more=False, more_than=len(observed) + 1) if goal.one_more else goal,
+            {"books": sorted(observed)},
+            {"books": sorted(observed | goal.books)},
+            tuple(steps),
+            warnings=tuple(f"{book} is heavy." for book in missing if book == "atlas"),
+            former=replace(goal, books=observed, put_back=True) if "former" in goal.books else None,
+            report={"shelf": "upper"} if steps else {},
+        )
+
+
+@dataclass
+class Shelf:
+    """A service. `stuck` books can be added and are not seen afterwards; `nailed` ones cannot be moved at all."""
+
+    books: set[str] = field(default_factory=set)
+    stuck: frozenset[str] = frozenset()
+    nailed: frozenset[str] = frozenset()
+    calls: list[Any] = field(default_factory=list)
+
+    def read(self, goal: Goal) -> frozenset[str]:
+        self.calls.append(("read", goal))
+        return frozenset(self.books)
+
+    def add(self, book: str) -> None:
+        self.calls.append(("add", book))
+        if book in self.nailed:
+            raise Rejected(f"{book} cannot be added.")
+        self.books |= {book} - self.stuck
+
+    def remove(self, book: str) -> None:
+        self.calls.append(("remove", book))
+        if book in self.nailed:
+            raise Rejected(f"{book} cannot be removed.")
+        self.books.discard(book)
+
+    @property
+    def did(self) -> list[str]:
+        return [name for name, _argument in self.calls]
+
+
+def goal(*books: str, **wishes: Any) -> Goal:
+    return Goal(frozenset(books), **wishes)
+
+
+def run(wanted: Goal, shelf: Shelf, *, check_mode: bool = False) -> Outcome:
+    return converge(wanted, shelf, Books, check_mode=check_mode)
+
+
+# Plan and Outcome
+
+
+@pytest.mark.parametrize(("steps", "changed"), [((), False), ((Step("add"),), True)])
+def test_a_plan_changes_something_if_it_has_a_step(steps: tuple[Step, ...], changed: bool) -> None:
+    assert Plan(None, {}, {}, steps).changed is changed
+
+
+def test_result_is_the_state_with_what_is_told_beside_it() -> None:
+    outcome = Outcome(True, {"size": 1}, {"size": 2}, ("It is heavy.",), {"preflight": []})
+
+    assert outcome.result() == {
+        "size": 2,
+        "preflight": [],
+        "changed": True,
+        "diff": {"before": {"size": 1}, "after": {"size": 2}},
+        "warnings": ["It is heavy."],
+    }
+
+
+def test_result_without_warnings_has_no_such_key() -> None:
+    assert "warnings" not in Outcome(False, {}, {}).result()
+
+
+# converge
+
+
+def test_nothing_to_do_is_one_read_and_no_write() -> None:
+    shelf = Shelf({"atlas", "novel"})
+
+    outcome = run(goal("novel"), shelf)
+
+    assert shelf.did == ["read"]
+    assert outcome == Outcome(False, {"books": ["atlas", "novel"]}, {"books": ["atlas", "novel"]})
+
+
+def test_check_mode_writes_nothing_and_tells_what_would_be() -> None:
+    shelf = Shelf({"novel"})
+
+    outcome = run(goal("atlas"), shelf, check_mode=True)
+
+    assert shelf.did == ["read"]
+    assert shelf.books == {"novel"}
+    assert outcome == Outcome(
+        True, {"books": ["novel"]}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}
+    )
+
+
+def test_check_mode_refuses_what_a_run_would_refuse() -> None:
+    with pytest.raises(Refused):
+        run(goal("forbidden"), Shelf(), check_mode=True)
+
+
+def test_a_change_is_written_and_read_again() -> None:
+    shelf = Shelf()
+
+    outcome = run(goal("novel", "atlas"), shelf)
+
+    assert shelf.did == ["read", "add", "add", "read"]
+    assert [argument for name, argument in shelf.calls if name == "add"] == ["atlas", "novel"]
+    assert outcome == Outcome(
+        True, {"books": []}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}
+    )
+
+
+def test_what_is_told_is_what_was_seen_and_not_what_was_foreseen() -> None:
+    class Busy(Shelf):
+        def add(self, book: str) -> None:
+            super().add(book)
+            self.books.add("somebody's own")
+
+    assert run(goal("novel"), Busy()).after == {"books": ["novel", "somebody's own"]}
+
+
+def test_the_second_run_changes_nothing() -> None:
+    shelf = Shelf()
+    run(goal("novel"), shelf)
+    shelf.calls.clear()
+
+    assert run(goal("novel"), shelf).changed is False
+    assert shelf.did == ["read"]
+
+
+def test_a_wish_for_one_more_is_a_state_once_it_is_planned() -> None:
+    shelf = Shelf({"volume 1"})
+
+    outcome = run(goal(one_more=True), shelf)
+
+    assert outcome.after == {"books": ["volume 1", "volume 2"]}
+    assert [wanted.one_more for name, wanted in shelf.calls if name == "read"] == [True, False]
+
+
+def test_a_refusal_before_the_first_write_says_nothing_of_steps() -> None:
+    shelf = Shelf()
+
+    with pytest.raises(Refused) as refused:
+        run(goal("atlas", "forbidden"), shelf)
+
+    assert refused.value.result() == {"msg": "That book is not wanted here.", "code": "forbidden"}
+    assert shelf.did == ["read"]
+
+
+def test_what_the_service_takes_and_does_not_show_is_a_failure() -> None:
+    shelf = Shelf(stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("atlas", "novel"), shelf)
+
+    assert shelf.did == ["read", "add", "add", "read"]
+    assert failed.value.facts == {
+        "missing": {"before": {"books": ["atlas"]}, "after": {"books": ["atlas", "novel"]}},
+        "applied": ["add", "add"],
+    }
+
+
+def test_a_failure_tells_what_had_been_applied_before_it() -> None:
+    shelf = Shelf(nailed=frozenset({"novel"}))
+
+    with pytest.raises(Rejected) as failed:
+        run(goal("atlas", "novel", "poem"), shelf)
+
+    assert failed.value.facts == {"applied": ["add"]}
+    assert shelf.books == {"atlas"}
+    assert shelf.did == ["read", "add", "add"]
+
+
+def test_a_bug_is_not_dressed_up_as_a_failure() -> None:
+    class Broken(Shelf):
+        def add(self, book: str) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(goal("novel", "former"), Broken())
+
+
+# The way back
+
+
+def test_a_failed_change_is_put_back() -> None:
+    shelf = Shelf({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert shelf.books == {"atlas"}
+    assert failed.value.facts["applied"] == ["add", "add"]
+    assert failed.value.facts["restored"] is True
+    assert failed.value.facts["stands"] == {"books": ["atlas"]}
+    # Written, read; then the way back: read, written, read.
+    assert shelf.did == ["read", "add", "add", "read", "read", "remove", "read"]
+
+
+def test_where_nothing_moved_nothing_is_put_back() -> None:
+    shelf = Shelf({"atlas"}, nailed=frozenset({"former"}))
+
+    with pytest.raises(Rejected) as failed:
+        run(goal("former"), shelf)
+
+    assert failed.value.facts == {"applied": [], "restored": True, "stands": {"books": ["atlas"]}}
+    assert shelf.did == ["read", "add", "read", "read"]
+
+
+def test_failing_to_put_back_is_told_beside_the_first_failure() -> None:
+    class Jammed(Shelf):
+        def remove(self, book: str) -> None:
+            raise Rejected(f"{book} cannot be removed.", azure={"code": "Stuck"})
+
+    shelf = Jammed({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["restore_failure"] == {
+        "msg": "former cannot be removed.",
+        "code": "rejected_by_service",
+        "azure": {"code": "Stuck"},
+    }
+    assert "stands" not in failed.value.facts
+
+
+def test_putting_back_is_confirmed_too() -> None:
+    class Deaf(Shelf):
+        def remove(self, book: str) -> None:
+            self.calls.append(("remove", book))
+
+    shelf = Deaf({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["stands"] == {"books": ["atlas", "former"]}
+
+
+def test_the_first_failure_is_the_one_that_is_raised() -> None:
+    class Unreadable(Shelf):
+        def read(self, goal: Goal) -> frozenset[str]:
+            if "remove" in self.did or self.did.count("read") == 2:
+                raise CmkError("It is dark.", code="service_unavailable")
+            return super().read(goal)
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), Unreadable(stuck=frozenset({"novel"})))
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["restore_failure"]["code"] == "service_unavailable"

@@ -1,0 +1,291 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What must hold before Batch is pointed at a key: every check, when it holds, fails and cannot be seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import (
+    CRYPTO_OFFICER,
+    DAY,
+    DEFINITIONS,
+    ENCRYPTION_USER,
+    KEY,
+    NEW,
+    NOW,
+    OTHER,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    TENANT,
+    VAULT_ID,
+    assignment,
+    evidence,
+    key,
+    policy,
+    vault,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, NotFound, Refused, Unavailable
+
+NAMES = [
+    "identity_present",
+    "vault_reachable",
+    "vault_soft_delete",
+    "vault_purge_protection",
+    "same_tenant",
+    "key_exists",
+    "key_enabled",
+    "key_not_expired",
+    "key_type_rsa",
+    "key_size_supported",
+    "key_ops_wrap_unwrap",
+    "access_granted",
+    "network_open_to_batch",
+]
+DENIED = Denied("You may not.")
+BUSY = Unavailable("It is busy.")
+GONE = Unavailable("No answer.", code="vault_unreachable")
+
+
+def checks(**read: Any) -> dict[str, dict[str, str]]:
+    """Every check by its name, whether or not they let the account through."""
+    try:
+        told = _preflight.describe(_preflight.require(evidence(**read)))
+    except Refused as refused:
+        told = refused.facts["preflight"]
+    return {check["name"]: check for check in told}
+
+
+def roles(*assigned: dict[str, Any], of: str = PRINCIPAL) -> dict[str, Any]:
+    return {"vault": vault(rbac=True), "assignments": {of: list(assigned)}, "definitions": DEFINITIONS}
+
+
+def of_vault(*policies: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    return {"vault": vault(*(policies or (policy(),)), **properties)}
+
+
+def of_key(**fields: Any) -> dict[str, Any]:
+    return {"bundle": key(**fields)}
+
+
+MANAGEMENT_GROUP = "/providers/Microsoft.Management/managementGroups/mg"
+CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetworkRules": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "read"),
+    [
+        ("identity_present", "ok", {}),
+        ("identity_present", "ok", {"principals": (PRINCIPAL, OTHER)}),
+        ("identity_present", "failed", {"principals": ()}),
+        ("vault_reachable", "ok", {}),
+        ("vault_reachable", "ok", {"vault": DENIED}),
+        ("vault_reachable", "ok", {"bundle": DENIED}),
+        ("vault_reachable", "ok", {"bundle": None}),
+        ("vault_reachable", "failed", {"bundle": GONE}),
+        ("vault_reachable", "failed", {"bundle": GONE, "vault": None}),
+        ("vault_reachable", "failed", {"bundle": GONE, "vault": DENIED}),
+        ("vault_reachable", "unknown", {"bundle": BUSY, "vault": DENIED}),
+        ("vault_soft_delete", "ok", {}),
+        ("vault_soft_delete", "ok", of_vault(enableSoftDelete=None)),
+        ("vault_soft_delete", "failed", of_vault(enableSoftDelete=False)),
+        ("vault_soft_delete", "unknown", {"vault": DENIED}),
+        ("vault_soft_delete", "unknown", {"vault": None}),
+        ("vault_purge_protection", "ok", {}),
+        ("vault_purge_protection", "failed", of_vault(enablePurgeProtection=None)),
+        ("vault_purge_protection", "ok", {"vault": DENIED, **of_key(recoveryLevel="CustomizedRecoverable")}),
+        ("vault_purge_protection", "failed", {"vault": DENIED, **of_key(recoveryLevel="Recoverable+Purgeable")}),
+        ("vault_purge_protection", "failed", {"vault": None, **of_key(recoveryLevel="Purgeable")}),
+        ("vault_purge_protection", "unknown", {"vault": DENIED, "bundle": DENIED}),
+        ("vault_purge_protection", "unknown", {"vault": DENIED, "bundle": None}),
+        ("same_tenant", "ok", {}),
+        ("same_tenant", "ok", {"tenant_id": TENANT.upper()}),
+        ("same_tenant", "failed", {"tenant_id": SUBSCRIPTION}),
+        ("same_tenant", "unknown", {"tenant_id": None}),
+        ("same_tenant", "unknown", {"vault": DENIED}),
+        ("key_exists", "ok", {}),
+        ("key_exists", "failed", {"bundle": None}),
+        ("key_exists", "unknown", {"bundle": DENIED}),
+        ("key_exists", "unknown", {"bundle": GONE}),
+        ("key_enabled", "ok", {}),
+        ("key_enabled", "failed", of_key(enabled=False)),
+        ("key_enabled", "unknown", {"bundle": DENIED}),
+        ("key_enabled", "unknown", {"bundle": None}),
+        ("key_not_expired", "ok", {}),
+        ("key_not_expired", "ok", of_key(nbf=NOW - DAY, exp=NOW + DAY)),
+        ("key_not_expired", "ok", of_key(nbf=NOW, exp=NOW + 1)),
+        ("key_not_expired", "failed", of_key(exp=NOW)),
+        ("key_not_expired", "failed", of_key(exp=NOW - DAY)),
+        ("key_not_expired", "failed", of_key(nbf=NOW + 1)),
+        ("key_not_expired", "unknown", {"bundle": DENIED}),
+        ("key_type_rsa", "ok", of_key(kty="RSA-HSM")),
+        ("key_type_rsa", "failed", of_key(kty="EC")),
+        ("key_type_rsa", "failed", of_key(kty="EC-HSM")),
+        ("key_type_rsa", "unknown", {"bundle": DENIED}),
+        ("key_size_supported", "ok", of_key(size=2048)),
+        ("key_size_supported", "ok", of_key(size=3072)),
+        ("key_size_supported", "ok", of_key(size=4096)),
+        ("key_size_supported", "failed", of_key(kty="EC")),
+        ("key_size_supported", "unknown", {"bundle": DENIED}),
+        ("key_ops_wrap_unwrap", "ok", of_key(key_ops=["sign", "unwrapKey", "wrapKey"])),
+        ("key_ops_wrap_unwrap", "failed", of_key(key_ops=["wrapKey"])),
+        ("key_ops_wrap_unwrap", "failed", of_key(key_ops=["unwrapKey"])),
+        ("key_ops_wrap_unwrap", "failed", of_key(key_ops=[])),
+        ("key_ops_wrap_unwrap", "unknown", {"bundle": DENIED}),
+        ("access_granted", "ok", {}),
+        ("access_granted", "ok", of_vault(policy(keys=["all"]))),
+        ("access_granted", "ok", of_vault(policy(PRINCIPAL.upper()))),
+        ("access_granted", "failed", of_vault(policy(OTHER))),
+        ("access_granted", "failed", of_vault(policy(keys=["get", "wrapKey"]))),
+        ("access_granted", "failed", of_vault(policy(application=OTHER))),
+        ("access_granted", "ok", {"principals": (PRINCIPAL, OTHER), **of_vault(policy(), policy(OTHER))}),
+        # Which of several identities Batch takes is not known, so all of them need it.
+        ("access_granted", "failed", {"principals": (PRINCIPAL, OTHER), **of_vault(policy())}),
+        ("access_granted", "ok", roles(assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/batch"))),
+        ("access_granted", "ok", roles(assignment(ENCRYPTION_USER, VAULT_ID))),
+        ("access_granted", "ok", roles(assignment(CRYPTO_OFFICER, f"/subscriptions/{SUBSCRIPTION}"))),
+        (
+            "access_granted",
+            "ok",
+            roles(assignment(ENCRYPTION_USER, MANAGEMENT_GROUP)),
+        ),
+        ("access_granted", "failed", roles()),
+        ("access_granted", "failed", roles(assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/other"))),
+        ("access_granted", "failed", roles(assignment(ENCRYPTION_USER, VAULT_ID, principal=OTHER), of=OTHER)),
+        # A policy counts for nothing in a vault that goes by roles.
+        ("access_granted", "failed", {**roles(), "vault": vault(policy(), rbac=True)}),
+        ("access_granted", "unknown", {**roles(), "assignments": DENIED}),
+        ("access_granted", "unknown", {"principals": ()}),
+        ("access_granted", "unknown", {"vault": DENIED}),
+        ("access_granted", "unknown", {"vault": None}),
+        ("network_open_to_batch", "ok", {}),
+        ("network_open_to_batch", "ok", of_vault(publicNetworkAccess=None)),
+        ("network_open_to_batch", "ok", of_vault(networkAcls={**CLOSED, "bypass": "AzureServices"})),
+        ("network_open_to_batch", "ok", of_vault(networkAcls={**CLOSED, "defaultAction": "Allow"})),
+        ("network_open_to_batch", "ok", of_vault(publicNetworkAccess="Disabled")),
+        ("network_open_to_batch", "failed", of_vault(networkAcls=CLOSED)),
+        (
+            "network_open_to_batch",
+            "failed",
+            of_vault(publicNetworkAccess="Disabled", networkAcls={**CLOSED, "defaultAction": "Allow"}),
+        ),
+        ("network_open_to_batch", "unknown", {"vault": DENIED}),
+    ],
+)
+def test_check(name: str, status: str, read: dict[str, Any]) -> None:
+    check = checks(**read)[name]
+
+    assert check["status"] == status, check
+    assert check["evidence"]
+    # A remedy is for what is wrong.
+    assert bool(check["remedy"]) is (status == "failed")
+
+
+def test_every_check_has_its_cases() -> None:
+    cases = test_check.pytestmark[0].args[1]
+
+    assert {(name, status) for name, status, _read in cases} >= {
+        (name, status) for name in NAMES for status in ("ok", "failed", "unknown") if name != "identity_present"
+    }
+
+
+def test_names_are_stable() -> None:
+    assert list(_preflight.NAMES) == NAMES
+    assert list(checks()) == NAMES
+
+
+def test_all_is_well() -> None:
+    passed = _preflight.require(evidence())
+
+    assert {check.status for check in passed} == {"ok"}
+    assert _preflight.warnings(passed) == ()
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    wrong = evidence(
+        f"{KEY}/{NEW}",
+        principals=(OTHER,),
+        tenant_id=SUBSCRIPTION,
+        vault=vault(policy(), enableSoftDelete=False, enablePurgeProtection=None, networkAcls=CLOSED),
+        bundle=key(kty="EC", enabled=False, exp=NOW, key_ops=["sign"]),
+    )
+
+    with pytest.raises(Refused) as refused:
+        _preflight.require(wrong)
+
+    failed = [name for name in NAMES if name not in ("identity_present", "vault_reachable", "key_exists")]
+    assert refused.value.code == "preflight_failed"
+    assert refused.value.facts["failed_checks"] == failed
+    assert [check["name"] for check in refused.value.facts["preflight"]] == NAMES
+    assert f"{KEY}/{NEW}" in refused.value.msg
+    for check in refused.value.facts["preflight"]:
+        assert (check["name"] in refused.value.msg) is (check["status"] == "failed")
+        assert check["remedy"] in refused.value.msg
+        assert check["remedy"] in refused.value.facts["remedy"]
+
+
+def test_what_is_missing_is_named_for_each_principal() -> None:
+    read = {"principals": (PRINCIPAL, OTHER), **of_vault(policy(keys=["get"]))}
+
+    seen = checks(**read)["access_granted"]["evidence"]
+
+    assert f"{PRINCIPAL} lacks unwrapKey, wrapKey" in seen
+    assert f"{OTHER} lacks get, unwrapKey, wrapKey" in seen
+
+
+def test_what_could_not_be_seen_lets_through_with_a_warning_each() -> None:
+    unknown = [
+        "vault_soft_delete",
+        "same_tenant",
+        "key_exists",
+        "key_enabled",
+        "key_not_expired",
+        "key_type_rsa",
+        "key_size_supported",
+        "key_ops_wrap_unwrap",
+        "access_granted",
+        "network_open_to_batch",
+    ]
+
+    passed = _preflight.require(evidence(vault=DENIED, bundle=Denied("You may not see the key.")))
+    warned = _preflight.warnings(passed)
+
+    assert {check.name for check in passed if check.status == "unknown"} >= set(unknown)
+    assert not any(check.status == "failed" for check in passed)
+    for name in unknown:
+        assert any(name in warning and "You may not" in warning for warning in warned)
+
+
+READ = st.fixed_dictionaries(
+    {
+        "principals": st.sampled_from([(), (PRINCIPAL,), (PRINCIPAL, OTHER)]),
+        "vault": st.sampled_from(
+            [None, DENIED, NotFound("It is not there."), vault(), vault(policy()), vault(rbac=True, networkAcls=CLOSED)]
+        ),
+        "bundle": st.sampled_from([None, DENIED, BUSY, GONE, key(), key(enabled=False), key(kty="EC"), key(exp=NOW)]),
+        "assignments": st.sampled_from([{}, DENIED, {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID)]}]),
+        "definitions": st.just(DEFINITIONS),
+        "tenant_id": st.sampled_from([None, TENANT, SUBSCRIPTION]),
+    }
+)
+
+
+@given(READ)
+def test_an_account_is_let_through_exactly_when_no_check_fails(read: dict[str, Any]) -> None:
+    statuses = {name: check["status"] for name, check in checks(**read).items()}
+
+    assert list(statuses) == NAMES
+    try:
+        passed = _preflight.require(evidence(**read))
+    except Refused as refused:
+        assert refused.facts["failed_checks"] == [name for name in NAMES if statuses[name] == "failed"] != []  # noqa: PT017
+    else:
+        assert "failed" not in statuses.values()
+        assert len(_preflight.warnings(passed)) == list(statuses.values()).count("unknown")

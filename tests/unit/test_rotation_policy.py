@@ -1,0 +1,94 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rotation policies: checked, described, written without losing what they hold besides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import rotation_policy
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _rotation_policy
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+
+
+def wish(**options: str) -> dict[str, str | None]:
+    return {"expiry_time": None, "time_after_create": None, "time_before_expiry": None, **options}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param(None, id="none"),
+        pytest.param(wish(time_after_create="P90D"), id="after creation"),
+        pytest.param(wish(time_before_expiry="P30D", expiry_time="P1Y"), id="before expiry"),
+    ],
+)
+def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
+    assert _rotation_policy.checked(policy) == policy
+
+
+@pytest.mark.parametrize(
+    ("policy", "option"),
+    [
+        pytest.param(wish(), "rotation_policy", id="empty"),
+        pytest.param(wish(expiry_time="P1Y"), "rotation_policy", id="no trigger"),
+        pytest.param(wish(time_after_create="P90D", time_before_expiry="P30D"), "rotation_policy", id="two triggers"),
+        pytest.param(wish(time_after_create="90 days"), "rotation_policy.time_after_create", id="no duration"),
+        pytest.param(wish(time_after_create="P90D", expiry_time="1y"), "rotation_policy.expiry_time", id="no expiry"),
+    ],
+)
+def test_policy_is_refused(policy: dict[str, Any], option: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        _rotation_policy.checked(policy)
+
+    assert refused.value.facts["option"] == option
+
+
+@pytest.mark.parametrize(
+    ("policy", "described"),
+    [
+        pytest.param(None, None, id="not read"),
+        pytest.param(rotation_policy(), wish(), id="notifies only"),
+        pytest.param(rotation_policy(timeAfterCreate="P90D"), wish(time_after_create="P90D"), id="after creation"),
+        pytest.param(rotation_policy(timeBeforeExpiry="P30D"), wish(time_before_expiry="P30D"), id="before expiry"),
+        pytest.param({"attributes": {"expiryTime": "P1Y"}}, wish(expiry_time="P1Y"), id="expiry only"),
+    ],
+)
+def test_policy_is_described(policy: dict[str, Any] | None, described: dict[str, Any] | None) -> None:
+    assert _rotation_policy.describe(policy) == described
+
+
+@pytest.mark.parametrize("spelling", ["Rotate", "rotate", "ROTATE"])
+def test_letter_case_of_the_action_does_not_matter(spelling: str) -> None:
+    policy = {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": spelling}}]}
+
+    assert _rotation_policy.describe(policy) == wish(time_after_create="P90D")
+    assert len(_rotation_policy.body(wish(time_after_create="P60D"), policy)["lifetimeActions"]) == 1
+
+
+def test_body_of_a_first_policy() -> None:
+    assert _rotation_policy.body(wish(time_before_expiry="P30D", expiry_time="P1Y"), None) == {
+        "lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}],
+        "attributes": {"expiryTime": "P1Y"},
+    }
+
+
+def test_body_keeps_notifications_and_drops_the_former_rotation() -> None:
+    former = rotation_policy(timeBeforeExpiry="P30D")
+    [_rotate, notify] = former["lifetimeActions"]
+
+    body = _rotation_policy.body(wish(time_after_create="P90D"), former)
+
+    assert body == {
+        "lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}, notify],
+        "attributes": {},
+    }
+
+
+@pytest.mark.parametrize("policy", [wish(time_after_create="P90D"), wish(time_before_expiry="P30D", expiry_time="P1Y")])
+def test_what_is_written_is_what_is_read(policy: dict[str, Any]) -> None:
+    assert _rotation_policy.describe(_rotation_policy.body(policy, rotation_policy())) == policy

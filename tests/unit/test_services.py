@@ -1,0 +1,76 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where the services send what a plan says, seen at a session that keeps the calls instead of sending them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from documents import PRINCIPAL, SUBSCRIPTION, VAULT_ID, policy, vault, visible
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.access import Access
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.vaults import Vaults
+
+pytest.importorskip("azure.core")
+
+ELSEWHERE = "99999999-1111-2222-3333-444444444444"
+
+
+class Session:
+    """A session for SUBSCRIPTION."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
+        return Client(subscription_id or SUBSCRIPTION, self.calls)
+
+
+class Client:
+    def __init__(self, subscription: str, calls: list[tuple[str, Any]]) -> None:
+        self._subscription = subscription
+        self._calls = calls
+
+    @property
+    def vaults(self) -> Client:
+        return self
+
+    def update_access_policy(self, group: str, name: str, operation: str, body: Any) -> None:
+        self._calls.append((self._subscription, (group, name, operation, json.load(body))))
+
+
+@pytest.mark.parametrize("subscription", [SUBSCRIPTION, ELSEWHERE], ids=["own", "another"])
+@pytest.mark.parametrize(("state", "operation"), [("present", "add"), ("absent", "remove")])
+def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: str, operation: str) -> None:
+    document = {**vault(policy(keys=["get"])), "id": VAULT_ID.replace(SUBSCRIPTION, subscription)}
+    params = {
+        "resource_group": None,
+        "vault_name": "myvault",
+        "principal_id": PRINCIPAL,
+        "identity_id": None,
+        "key_name": None,
+        "state": state,
+        "force": False,
+    }
+    observed = {
+        "vault": document,
+        "principal_id": PRINCIPAL,
+        "assignments": [],
+        "definitions": {},
+        "visible": visible(),
+    }
+    session = Session()
+    service = Access(session, Vaults(session, None), None, None)
+
+    for step in _access.plan(_access.desired(params), observed).steps:
+        getattr(service, step.action)(**step.arguments)
+
+    [(where, (group, name, done, body))] = session.calls
+    assert where == subscription
+    assert (group, name, done) == ("rg-keys", "myvault", operation)
+    assert [entry["objectId"] for entry in body["properties"]["accessPolicies"]] == [PRINCIPAL]

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which Batch accounts use a key, and the guard that asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import (
+    KEY,
+    NEW,
+    OLD,
+    OTHER,
+    PRINCIPAL,
+    account,
+    account_id,
+    system_assigned,
+    user_assigned,
+    visible,
+)
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
+
+OTHER_KEY = "https://myvault.vault.azure.net/keys/other"
+OTHER_VAULT = "https://vault2.vault.azure.net/keys/batch"
+
+
+def identifier(text: str) -> _usage.KeyIdentifier:
+    return parse_key_identifier(text, "key_identifier")
+
+
+@pytest.mark.parametrize(
+    ("document", "key"),
+    [
+        pytest.param({}, None, id="empty"),
+        pytest.param(account(), None, id="Microsoft-managed"),
+        pytest.param(account(key=KEY), KEY, id="follows"),
+        pytest.param(account(key=f"{KEY}/{NEW}"), f"{KEY}/{NEW}", id="pinned"),
+        pytest.param(
+            account(key=f"https://MYVAULT.vault.azure.net:443/keys/batch/{NEW}"), f"{KEY}/{NEW}", id="another spelling"
+        ),
+        pytest.param(
+            {
+                "properties": {
+                    "encryption": {"keySource": "Microsoft.Batch", "keyVaultProperties": {"keyIdentifier": KEY}}
+                }
+            },
+            None,
+            id="a key that does not count",
+        ),
+    ],
+)
+def test_key_of_an_account(document: dict[str, Any], key: str | None) -> None:
+    assert _usage.key_of(document) == (identifier(key) if key else None)
+
+
+PINNED_OLD = account("pinnedold", key=f"{KEY}/{OLD}")
+PINNED_NEW = account("pinnednew", key=f"{KEY.upper()}/{NEW.upper()}")
+FOLLOWS = account("follows", key=KEY)
+ELSEWHERE = [account("managed"), account("otherkey", key=OTHER_KEY), account("othervault", key=OTHER_VAULT)]
+EVERYONE = visible(PINNED_OLD, PINNED_NEW, FOLLOWS, *ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("key", "followers_on", "users"),
+    [
+        pytest.param(KEY, None, ["pinnedold", "pinnednew", "follows"], id="whole key"),
+        pytest.param(f"{KEY}/{NEW}", [NEW], ["pinnednew", "follows"], id="version that followers are on"),
+        pytest.param(f"{KEY}/{OLD}", [NEW], ["pinnedold"], id="version that followers have left"),
+        pytest.param(f"{KEY}/{OLD}", [OLD, NEW], ["pinnedold", "follows"], id="version that followers may be on yet"),
+        pytest.param(f"{KEY}/{'d' * 32}", [NEW], [], id="version that nobody is on"),
+        pytest.param(f"{KEY}2", None, [], id="a longer name"),
+    ],
+)
+def test_accounts_on_a_key(key: str, followers_on: list[str] | None, users: list[str]) -> None:
+    assert _usage.on_key(EVERYONE, identifier(key), followers_on) == [account_id(name) for name in users]
+
+
+BY_SYSTEM = account("bysystem", key=KEY, identity=system_assigned())
+BY_USER = account("byuser", key=f"{OTHER_KEY}/{OLD}", identity=user_assigned(one=OTHER, two=PRINCIPAL))
+BY_OTHER = account("byother", key=KEY, identity=system_assigned(OTHER))
+NO_KEY = account("nokey", identity=system_assigned())
+IN_OTHER_VAULT = account("othervault", key=OTHER_VAULT, identity=system_assigned())
+
+
+@pytest.mark.parametrize(
+    ("vault", "principal", "key_name", "users"),
+    [
+        pytest.param("myvault", PRINCIPAL, None, ["bysystem", "byuser"], id="any key"),
+        pytest.param("MyVault", PRINCIPAL, None, ["bysystem", "byuser"], id="letter case of the vault"),
+        pytest.param("myvault", PRINCIPAL.upper(), None, ["bysystem", "byuser"], id="letter case of the principal"),
+        pytest.param("myvault", PRINCIPAL, "BATCH", ["bysystem"], id="one key"),
+        pytest.param("myvault", PRINCIPAL, "third", [], id="a key nobody is on"),
+        pytest.param("myvault", OTHER, None, ["byuser", "byother"], id="one of several identities"),
+        pytest.param("vault2", PRINCIPAL, None, ["othervault"], id="another vault"),
+        pytest.param("vault3", PRINCIPAL, None, [], id="a vault nobody is on"),
+    ],
+)
+def test_accounts_that_reach_a_vault_as_a_principal(
+    vault: str, principal: str, key_name: str | None, users: list[str]
+) -> None:
+    everyone = visible(BY_SYSTEM, BY_USER, BY_OTHER, NO_KEY, IN_OTHER_VAULT)
+
+    found = _usage.through_principal(everyone, vault, principal, key_name)
+
+    assert found == [account_id(name) for name in users]
+
+
+SUBSCRIPTION = "/subscriptions/hidden"
+
+
+def test_guard_lets_through_what_nobody_uses() -> None:
+    assert _usage.guard([], visible(), "the key is deleted", force=False) == ()
+
+
+def test_guard_tells_where_it_could_not_look() -> None:
+    [warning] = _usage.guard([], visible(unseen=(SUBSCRIPTION,)), "the key is deleted", force=False)
+
+    assert SUBSCRIPTION in warning
+
+
+def test_guard_refuses_and_names_who_would_lose_the_key() -> None:
+    users = [account_id("one"), account_id("two")]
+
+    with pytest.raises(Refused) as refused:
+        _usage.guard(users, visible(unseen=(SUBSCRIPTION,)), "the key batch is deleted", force=False)
+
+    assert refused.value.code == "in_use"
+    assert refused.value.facts["accounts"] == users
+    assert refused.value.facts["unseen"] == [SUBSCRIPTION]
+    assert all(user in refused.value.msg for user in users)
+    assert "the key batch is deleted" in refused.value.msg
+
+
+def test_forced_guard_says_what_it_does_to_whom() -> None:
+    told, unseen = _usage.guard([account_id("one")], visible(unseen=(SUBSCRIPTION,)), "the key is deleted", force=True)
+
+    assert account_id("one") in told
+    assert SUBSCRIPTION in unseen

@@ -1,0 +1,318 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Vaults fit to hold a Batch account's key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import CALLER, OTHER, TENANT, VAULT_ID, deleted_vault, policy, vault
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _vault
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+
+
+def goal(**options: Any) -> _vault.Goal:
+    params = {
+        "resource_group": "rg-keys",
+        "name": "myvault",
+        "location": None,
+        "authorization": None,
+        "sku": "standard",
+        "retention_days": 90,
+        "recover": False,
+        **options,
+    }
+    return _vault.desired(params)
+
+
+def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
+    if document is not None:
+        return {"vault": document, "deleted": None}
+    return {"vault": None, "deleted": None, "caller": CALLER, "group": {"location": "northeurope"}, **others}
+
+
+def step(action: str, **body: Any) -> Step:
+    return Step(action, {"group": "rg-keys", "name": "myvault", "body": body})
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize("days", [7, 30, 90])
+def test_retention_is_accepted(days: int) -> None:
+    assert goal(retention_days=days).retention_days == days
+
+
+@pytest.mark.parametrize("days", [-1, 0, 6, 91])
+def test_retention_is_refused(days: int) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(retention_days=days)
+
+    assert refused.value.facts["option"] == "retention_days"
+    assert refused.value.facts["value"] == days
+
+
+def test_malformed_name_is_refused() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(name="my--vault")
+
+    assert refused.value.code == "invalid_name"
+
+
+# A vault that is not there
+
+
+def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
+    plan = _vault.plan(goal(), seen())
+
+    assert plan.steps == (
+        step(
+            "create",
+            location="northeurope",
+            properties={
+                "tenantId": TENANT,
+                "sku": {"family": "A", "name": "standard"},
+                "enableSoftDelete": True,
+                "softDeleteRetentionInDays": 90,
+                "enablePurgeProtection": True,
+                "enableRbacAuthorization": True,
+                "accessPolicies": [],
+            },
+        ),
+    )
+    assert plan.before == {"exists": False}
+    assert plan.after == {
+        "exists": True,
+        "name": "myvault",
+        "location": "northeurope",
+        "tenant_id": TENANT,
+        "sku": "standard",
+        "authorization": "rbac",
+        "soft_delete": True,
+        "purge_protection": True,
+        "retention_days": 90,
+        "tags": {},
+    }
+
+
+def test_new_vault_is_as_the_task_says() -> None:
+    wanted = goal(location="westeurope", authorization="rbac", sku="premium", retention_days=7)
+
+    [created] = _vault.plan(wanted, {"vault": None, "deleted": None, "caller": CALLER}).steps
+
+    body = created.arguments["body"]
+    assert body["location"] == "westeurope"
+    assert body["properties"]["sku"] == {"family": "A", "name": "premium"}
+    assert body["properties"]["softDeleteRetentionInDays"] == 7
+
+
+def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_purge_them() -> None:
+    [created] = _vault.plan(goal(authorization="access_policy"), seen()).steps
+
+    properties = created.arguments["body"]["properties"]
+    [entry] = properties["accessPolicies"]
+    assert properties["enableRbacAuthorization"] is False
+    assert entry["objectId"] == CALLER["object_id"]
+    assert entry["tenantId"] == TENANT
+    assert set(entry["permissions"]["keys"]) >= {"get", "list", "create", "update", "delete", "recover"}
+    assert "purge" not in entry["permissions"]["keys"]
+    assert entry["permissions"]["secrets"] == entry["permissions"]["certificates"] == []
+
+
+# A deleted vault
+
+
+def test_deleted_vault_is_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        _vault.plan(goal(), seen(deleted=deleted_vault()))
+
+    assert refused.value.code == "vault_soft_deleted"
+    assert refused.value.facts["option"] == "recover"
+
+
+@pytest.mark.parametrize("protected", [True, False], ids=["protected", "unprotected"])
+def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) -> None:
+    deleted = deleted_vault(protected=protected, tags={"owner": "me"})
+
+    plan = _vault.plan(goal(recover=True, location="westeurope"), seen(deleted=deleted))
+
+    recovered = step(
+        "create",
+        location="northeurope",
+        tags={"owner": "me"},
+        properties={
+            "createMode": "recover",
+            "tenantId": TENANT,
+            "sku": {"family": "A", "name": "standard"},
+            "accessPolicies": [],
+        },
+    )
+    protect = step("update", properties={"enablePurgeProtection": True})
+    assert plan.steps == ((recovered,) if protected else (recovered, protect))
+    assert plan.after["purge_protection"] is True
+
+
+def test_leave_to_recover_is_no_reason_to_where_nothing_was_deleted() -> None:
+    [created] = _vault.plan(goal(recover=True), seen()).steps
+
+    assert "createMode" not in created.arguments["body"]["properties"]
+
+
+# A vault that is there
+
+
+@pytest.mark.parametrize(
+    ("options", "document"),
+    [
+        pytest.param({}, vault(), id="access policies"),
+        pytest.param({}, vault(rbac=True), id="roles"),
+        pytest.param({"authorization": "access_policy"}, vault(), id="access policies, as asked"),
+        pytest.param(
+            {"authorization": "access_policy"}, vault(enableRbacAuthorization=False), id="access policies, said aloud"
+        ),
+        pytest.param({"authorization": "rbac"}, vault(rbac=True), id="roles, as asked"),
+        pytest.param({}, vault(enableSoftDelete=None), id="soft delete left out is on"),
+        pytest.param({"retention_days": 7}, vault(), id="retention cannot be changed"),
+        pytest.param({"sku": "premium"}, vault(), id="sku stays"),
+        pytest.param({"location": "northeurope"}, vault(), id="region stays"),
+        pytest.param({"recover": True}, vault(), id="recovered already"),
+    ],
+)
+def test_fit_vault_stays_as_it_is(options: dict[str, Any], document: dict[str, Any]) -> None:
+    plan = _vault.plan(goal(**options), seen(document))
+
+    assert not plan.changed
+    assert plan.before == plan.after == _vault.describe(document)
+
+
+@pytest.mark.parametrize(
+    ("document", "changes"),
+    [
+        pytest.param(vault(enablePurgeProtection=None), {"enablePurgeProtection": True}, id="purge protection"),
+        pytest.param(
+            vault(enablePurgeProtection=None, enableSoftDelete=False),
+            {"enablePurgeProtection": True, "enableSoftDelete": True},
+            id="both",
+        ),
+    ],
+)
+def test_vault_gets_what_it_lacks_and_nothing_else_is_sent(document: dict[str, Any], changes: dict[str, Any]) -> None:
+    plan = _vault.plan(goal(), seen(document))
+
+    assert plan.steps == (step("update", properties=changes),)
+    assert plan.after == {**plan.before, "purge_protection": True, "soft_delete": True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "document"),
+    [
+        ("rbac", vault()),
+        ("rbac", vault(enablePurgeProtection=None)),
+        ("access_policy", vault(rbac=True)),
+    ],
+)
+def test_other_authorization_is_refused(asked: str, document: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as refused:
+        _vault.plan(goal(authorization=asked), seen(document))
+
+    assert refused.value.code == "vault_authorization_differs"
+    assert refused.value.facts["value"] == asked
+
+
+# What is told
+
+
+def test_description_of_a_vault() -> None:
+    document = vault(policy(OTHER), enablePurgeProtection=None, sku={"family": "A", "name": "Premium"})
+
+    assert _vault.describe(document) == {
+        "exists": True,
+        "id": VAULT_ID,
+        "name": "myvault",
+        "location": "westeurope",
+        "vault_uri": "https://myvault.vault.azure.net",
+        "tenant_id": TENANT,
+        "sku": "premium",
+        "authorization": "access_policy",
+        "soft_delete": True,
+        "purge_protection": False,
+        "retention_days": 90,
+        "tags": {},
+    }
+    assert _vault.describe(None) == {"exists": False}
+
+
+@pytest.mark.parametrize("uri", ["https://MyVault.vault.azure.net", "https://myvault.vault.azure.net/"])
+def test_url_is_the_same_at_birth_and_ever_after(uri: str) -> None:
+    assert _vault.url(vault(vaultUri=uri)) == "https://myvault.vault.azure.net"
+
+
+def test_required_vault() -> None:
+    document = vault()
+    assert _vault.required(document, "myvault") is document
+
+    with pytest.raises(NotFound) as failed:
+        _vault.required(None, "myvault")
+
+    assert failed.value.code == "vault_not_found"
+
+
+# Whatever it was
+
+
+def as_azure_does(state: dict[str, Any], document: dict[str, Any] | None, done: Step) -> dict[str, Any]:
+    body = done.arguments["body"]
+    properties = body["properties"]
+    if properties.get("createMode") == "recover":
+        protected = state["deleted"]["properties"].get("purgeProtectionEnabled")
+        return {**vault(enablePurgeProtection=protected), "location": body["location"], "tags": body["tags"]}
+    if document is None:
+        return {**vault(**properties), "location": body["location"]}
+    return {**document, "properties": {**document["properties"], **properties}}
+
+
+DOCUMENTS = st.builds(
+    vault,
+    rbac=st.booleans(),
+    enablePurgeProtection=st.sampled_from([None, True]),
+    enableSoftDelete=st.sampled_from([None, True, False]),
+)
+STATES = st.one_of(
+    st.builds(seen, DOCUMENTS),
+    st.just(seen()),
+    st.sampled_from([seen(deleted=deleted_vault()), seen(deleted=deleted_vault(protected=False))]),
+)
+
+
+@given(STATES, st.sampled_from([None, "access_policy"]), st.booleans())
+def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+    state: dict[str, Any], authorization: str | None, recover: bool
+) -> None:
+    try:
+        first = _vault.plan(goal(authorization=authorization, recover=recover), state)
+    except Refused:
+        return
+
+    document = state["vault"]
+    for done in first.steps:
+        document = as_azure_does(state, document, done)
+    second = _vault.plan(first.goal, seen(document))
+
+    assert not second.changed
+    assert {name: second.before[name] for name in first.after} == first.after
+
+
+def test_how_a_deleted_vault_authorizes_is_found_out_once_it_is_back() -> None:
+    first = _vault.plan(goal(authorization="rbac", recover=True), seen(deleted=deleted_vault()))
+
+    with pytest.raises(Refused) as refused:
+        _vault.plan(first.goal, seen(vault()))
+
+    assert refused.value.code == "vault_authorization_differs"

@@ -1,0 +1,33 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What several tests ask of a key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _key, _key_goal
+
+
+def key_goal(**options: Any) -> _key_goal.Goal:
+    params = {
+        "vault_name": "myvault",
+        "name": "batch",
+        "state": "present",
+        "version": None,
+        "key_type": None,
+        "key_size": None,
+        "expires_in": None,
+        "max_version_age": None,
+        "new_version": False,
+        "rotation_policy": None,
+        "force": False,
+        **options,
+    }
+    return _key.desired(params)
+
+
+def rotation(**options: str) -> dict[str, str | None]:
+    return {"expiry_time": None, "time_after_create": None, "time_before_expiry": None, **options}
