@@ -53,8 +53,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
         raise InvalidOption(
             "key_size",
             key_size,
-            "Batch takes RSA keys of 2048, 3072 or 4096 bits.",
-            "Use one of these.",
+            "Batch takes RSA keys of other sizes.",
+            "Use 2048, 3072 or 4096.",
             code="key_size_not_supported",
         )
     version, state = params["version"], params["state"]

@@ -59,6 +59,12 @@ def credential(options: Mapping[str, Any], environment: Environment) -> Any:
     return identity.ClientSecretCredential(options["tenant"], options["client_id"], options["secret"], **authority)
 
 
+def fingerprint(options: Mapping[str, Any]) -> str:
+    """Tells callers apart, by their secrets as well: a wrong one must not go unnoticed for another's token."""
+    names = ("auth_source", "tenant", "client_id", "secret", "x509_certificate_path", "profile", "cloud_environment")
+    return hashlib.sha256(json.dumps([options[name] for name in names]).encode()).hexdigest()
+
+
 class SharedTokens:
     """A credential that keeps its tokens in files, so that the tasks of a run ask for one token per audience.
 

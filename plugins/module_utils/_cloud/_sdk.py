@@ -15,6 +15,7 @@ import importlib
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -61,7 +62,8 @@ def preload() -> MissingSdk | None:
 
 def _missing(package: str, problem: str, found: str | None = None) -> MissingSdk:
     floor = FLOORS[package][1]
-    remedy = f"pip install '{package}>={floor}' for the Python interpreter that runs the task, or set its interpreter."
+    wanted = " ".join(f"'{name}>={oldest}'" for name, (_module, oldest) in FLOORS.items())
+    remedy = f"For the Python interpreter that runs the task ({sys.executable}): pip install {wanted}"
     return MissingSdk(
         f"The Python package {package} {problem}, and version {floor} or newer is needed. {remedy}",
         package=package,
@@ -158,6 +160,7 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
 
     `what` says what was being done, `unreachable` is the code of the error that nobody answered.
     """
+    load("azure-core")
     from azure.core import exceptions as sdk
 
     try:
@@ -179,8 +182,10 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
 
 def _authentication(what: str, error: Any) -> CmkError:
     number = re.search(r"AADSTS(\d+)", error.message)
+    # msal reads the tenant's metadata first, and keeps Entra's number to itself if there are none.
+    unknown_tenant = "Unable to get authority configuration" in error.message
     code, option, remedy = _ENTRA.get(
-        number[1] if number else "",
+        number[1] if number else "90002" if unknown_tenant else "",
         ("authentication_failed", "auth_source", "Check the options tenant, client_id, secret and auth_source."),
     )
     return CmkError(

@@ -72,10 +72,8 @@ class Session:
 
     @cached_property
     def credential(self) -> Any:
-        options = self._options
-        caller = [options[name] or "" for name in ("auth_source", "tenant", "client_id", "profile")]
-        inner = _credential.credential(options, self.environment)
-        return _credential.SharedTokens(inner, "|".join([*caller, self.environment.name]), self._token_folder)
+        inner = _credential.credential(self._options, self.environment)
+        return _credential.SharedTokens(inner, _credential.fingerprint(self._options), self._token_folder)
 
     @cached_property
     def caller(self) -> dict[str, str]:
