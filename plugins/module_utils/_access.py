@@ -17,7 +17,7 @@ from typing import Any
 
 from . import _usage, _vault
 from ._errors import InvalidOption
-from ._ids import UserAssignedId, check_guid, check_key_name, check_vault_name, group_of, parse_user_assigned_id, within
+from ._ids import UserAssignedId, check_guid, check_key_name, check_vault_name, parse_user_assigned_id, same_id, within
 from ._plan import Plan, Step
 
 # Permission of an access policy -> data action of a role, for the three that Batch needs.
@@ -148,19 +148,18 @@ def _policy_steps(goal: Goal, vault: Mapping[str, Any], principal: str) -> tuple
         if not missing:
             return (), sorted(NEEDED)
         # The whole entry, so that it comes out the same whether Azure merges an added entry or replaces it.
-        return (_policy_step("add", goal, vault, principal, policy, [*has, *sorted(missing)]),), sorted(NEEDED)
+        return (_policy_step("add", vault, principal, policy, [*has, *sorted(missing)]),), sorted(NEEDED)
     if not _needed_among(has):
         return (), []
     kept = [permission for permission in _spelt_out(has) if not _needed_among([permission])]
     others = any(policy["permissions"].get(kind) for kind in ("secrets", "certificates", "storage"))
     if kept or others:
-        return (_policy_step("replace", goal, vault, principal, policy, kept),), []
-    return (_policy_step("remove", goal, vault, principal, policy, has),), []
+        return (_policy_step("replace", vault, principal, policy, kept),), []
+    return (_policy_step("remove", vault, principal, policy, has),), []
 
 
 def _policy_step(
     operation: str,
-    goal: Goal,
     vault: Mapping[str, Any],
     principal: str,
     policy: Mapping[str, Any],
@@ -171,9 +170,7 @@ def _policy_step(
         "objectId": principal,
         "permissions": {**policy.get("permissions", {}), "keys": keys},
     }
-    return Step(
-        "set_policy", {"group": group_of(vault["id"]), "vault": goal.vault, "operation": operation, "entry": entry}
-    )
+    return Step("set_policy", {"vault_id": vault["id"], "operation": operation, "entry": entry})
 
 
 def _role_steps(
@@ -187,15 +184,18 @@ def _role_steps(
         name = str(uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower()))
         arguments = {"scope": scope, "name": name, "role": ROLE_ID, "principal": principal}
         return (Step("assign", arguments),), sorted(NEEDED)
-    own = [a for a in assignments if _is_own(a["properties"], scope)]
-    left = [a for a in assignments if not _is_own(a["properties"], scope)]
+    own = [a for a in assignments if _is_own(a["properties"], scope, principal)]
+    left = [a for a in assignments if a not in own]
     steps = tuple(Step("unassign", {"assignment_id": a["id"]}) for a in own)
     return steps, sorted(granted(observed["vault"], principal, goal.key_name, left, definitions))
 
 
-def _is_own(properties: Mapping[str, Any], scope: str) -> bool:
-    at_scope = properties["scope"].rstrip("/").casefold() == scope.casefold()
-    return at_scope and role_guid(properties["roleDefinitionId"]) == ROLE_ID
+def _is_own(properties: Mapping[str, Any], scope: str, principal: str) -> bool:
+    """Not one that the principal has as a member of a group: that is the group's."""
+    has_principal = properties["principalId"].lower() == principal.lower()
+    return (
+        has_principal and same_id(properties["scope"], scope) and role_guid(properties["roleDefinitionId"]) == ROLE_ID
+    )
 
 
 def _allows(role: Mapping[str, Any], action: str) -> bool:

@@ -144,9 +144,10 @@ def same_id(one: str, other: str) -> bool:
     return one.rstrip("/").casefold() == other.rstrip("/").casefold()
 
 
-def group_of(resource_id: str) -> str:
-    """The name of the resource group in an ARM id: /subscriptions/ID/resourceGroups/NAME/..."""
-    return resource_id.split("/")[4]
+def place_of(resource_id: str) -> tuple[str, str, str]:
+    """Subscription, resource group and name: /subscriptions/ID/resourceGroups/NAME/providers/NAMESPACE/TYPE/NAME."""
+    parts = resource_id.rstrip("/").split("/")
+    return parts[2], parts[4], parts[8]
 
 
 def within(scope: str, resource_id: str) -> bool:

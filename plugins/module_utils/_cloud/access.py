@@ -70,8 +70,8 @@ class Access:
         with _sdk.translated(f"delete the role assignment {assignment_id}"):
             self._client().role_assignments.delete_by_id(assignment_id)
 
-    def set_policy(self, group: str, vault: str, operation: str, entry: Mapping[str, Any]) -> None:
-        self._vaults.set_policy(group, vault, operation, entry)
+    def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
+        self._vaults.set_policy(vault_id, operation, entry)
 
     def _client(self) -> Any:
         return self._session.client(

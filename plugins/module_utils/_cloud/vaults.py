@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import Denied
+from .._ids import place_of
 from . import _sdk
 from .resources import Resources
 from .session import Session
@@ -61,11 +62,12 @@ class Vaults:
         with _sdk.translated(f"change the key vault {name}"):
             self._client().vaults.update(group, name, _sdk.content(body))
 
-    def set_policy(self, group: str, name: str, operation: str, entry: Mapping[str, Any]) -> None:
+    def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
         """Add, replace or remove one principal's access policy; those of others are not touched."""
+        subscription, group, name = place_of(vault_id)
         body = {"properties": {"accessPolicies": [entry]}}
         with _sdk.translated(f"change an access policy of the key vault {name}"):
-            self._client().vaults.update_access_policy(group, name, operation, _sdk.content(body))
+            self._client(subscription).vaults.update_access_policy(group, name, operation, _sdk.content(body))
 
     def _deleted(self, name: str) -> dict[str, Any] | None:
         try:
