@@ -33,7 +33,10 @@ def seconds(duration: str | None, option: str) -> int | None:
         )
     parts = {unit: int(count or 0) for unit, count in found.groupdict().items()}
     days = sum(length * parts[unit] for unit, length in _DAYS.items())
-    return days * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"]
+    length = days * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"]
+    if not length:
+        raise InvalidOption(option, duration, "this lasts no time at all.", "Use for example P90D.")
+    return length
 
 
 def instant(timestamp: float | None) -> str | None:

@@ -68,7 +68,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         {**before, **describe_key(goal.key)},
         (Step("set_encryption", {"group": goal.group, "name": goal.account, "body": body}),),
         warnings=_preflight.warnings(checks),
-        former=replace(goal, key=key_of(account), insist=True),
+        former=replace(goal, key=key_of(account), vault_group=None, insist=True),
         report={"preflight": _preflight.describe(checks)},
     )
 

@@ -19,10 +19,15 @@ from ._errors import InvalidOption
 # Key Vault's hosts in the three clouds. A managed HSM has another suffix; Batch takes keys of vaults only.
 VAULT_SUFFIXES = ("vault.azure.net", "vault.usgovcloudapi.net", "vault.azure.cn")
 
+_MANAGEMENT_GROUP = "/providers/microsoft.management/managementgroups/"
+
 _KEY_IDENTIFIER = re.compile(
     r"https://(?P<vault>[a-z0-9-]{3,24})\.(?P<suffix>[a-z0-9.]+?)(?::443)?"
     r"/keys/(?P<name>[a-z0-9-]{1,127})(?:/(?P<version>[0-9a-f]{32}))?/?",
     re.IGNORECASE,
+)
+_ANY_KEY_IDENTIFIER = re.compile(
+    r"https://(?P<vault>[^./]+)\.(?P<suffix>[^/]+)/keys/(?P<name>[^/]+)(?:/(?P<version>[^/]+))?/?", re.IGNORECASE
 )
 _ACCOUNT_NAME = re.compile(r"[a-zA-Z0-9]{3,24}")
 _VAULT_NAME = re.compile(r"[a-zA-Z](?!.*--)[a-zA-Z0-9-]{1,22}[a-zA-Z0-9]")
@@ -73,6 +78,15 @@ def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
             code="invalid_key_identifier",
         )
     return KeyIdentifier(found["vault"].lower(), found["suffix"].lower(), found["name"], found["version"])
+
+
+def read_key_identifier(value: str) -> KeyIdentifier:
+    """An identifier as a service gives it, which may be of a kind that this collection would not set."""
+    found = _ANY_KEY_IDENTIFIER.fullmatch(value)
+    if found is None:
+        return KeyIdentifier("unknown", "invalid", value)
+    suffix = found["suffix"].lower().removesuffix(":443")
+    return KeyIdentifier(found["vault"].lower(), suffix, found["name"], found["version"])
 
 
 def check_account_name(value: str, option: str) -> str:
@@ -151,6 +165,11 @@ def place_of(resource_id: str) -> tuple[str, str, str]:
 
 
 def within(scope: str, resource_id: str) -> bool:
-    """Whether an assignment at `scope` reaches the resource."""
+    """Whether an assignment at `scope` reaches the resource, of all those that Azure lists for it.
+
+    A management group stands above subscriptions without being a part of their ids.
+    """
+    if scope.casefold().startswith(_MANAGEMENT_GROUP):
+        return True
     above, below = scope.rstrip("/").casefold(), resource_id.rstrip("/").casefold()
     return below == above or below.startswith(f"{above}/")

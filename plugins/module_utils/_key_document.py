@@ -14,7 +14,7 @@ from typing import Any
 
 from . import _rotation_policy
 from ._duration import instant
-from ._ids import KeyIdentifier, parse_key_identifier
+from ._ids import KeyIdentifier, read_key_identifier
 
 # What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
@@ -54,7 +54,7 @@ def size_of(key: Mapping[str, Any]) -> int | None:
 
 
 def identifier_of(key: Mapping[str, Any]) -> KeyIdentifier:
-    return parse_key_identifier(key["key"]["kid"], "kid")
+    return read_key_identifier(key["key"]["kid"])
 
 
 def version_of(item: Mapping[str, Any]) -> str:

@@ -97,6 +97,7 @@ def _mended(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) 
     after = dict(before)
     if not key["attributes"]["enabled"]:
         attributes["enabled"] = after["enabled"] = True
+        after["enabled_versions"] = sorted([*before["enabled_versions"], before["version"]])
     expiry = _changed_expiry(goal, observed)
     if expiry is not None:
         attributes["exp"] = expiry

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._errors import CmkError, InvalidOption, Refused
-from ._ids import KeyIdentifier, parse_key_identifier, principals_of
+from ._errors import CmkError, Refused
+from ._ids import KeyIdentifier, principals_of, read_key_identifier
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
 # a new version at least once a day. Until then the former version may be the one that an account is on.
@@ -30,10 +30,7 @@ def key_of(account: Mapping[str, Any]) -> KeyIdentifier | None:
     identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
     if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
         return None
-    try:
-        return parse_key_identifier(identifier, "key_identifier")
-    except InvalidOption:
-        return None
+    return read_key_identifier(identifier)
 
 
 def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:
@@ -59,7 +56,8 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
         key = key_of(account)
         in_vault = key is not None and key.vault == vault.lower()
         named = key is not None and (key_name is None or key.name.casefold() == key_name.casefold())
-        return in_vault and named and principal in principals_of(account.get("identity", {}))
+        own = {one.lower() for one in principals_of(account.get("identity", {}))}
+        return in_vault and named and principal.lower() in own
 
     return [account["id"] for account in visible["accounts"] if reaches(account)]
 
