@@ -34,6 +34,7 @@ from documents import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from wishes import access_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _access
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound, Refused
@@ -41,20 +42,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Ste
 
 KEY_ID = f"{VAULT_ID}/keys/batch"
 ALL_BUT_NEEDED = set(_access._ALL) - set(NEEDED)
-
-
-def goal(**options: Any) -> _access.Goal:
-    params = {
-        "resource_group": None,
-        "vault_name": "myvault",
-        "principal_id": PRINCIPAL,
-        "identity_id": None,
-        "key_name": None,
-        "state": "present",
-        "force": False,
-        **options,
-    }
-    return _access.desired(params)
 
 
 def seen(
@@ -120,8 +107,7 @@ def test_vault_has_to_be_there(state: str) -> None:
 def only_step(plan: Plan) -> dict[str, Any]:
     [step] = plan.steps
     assert step.action == "set_policy"
-    assert step.arguments["group"] == "rg-keys"
-    assert step.arguments["vault"] == "myvault"
+    assert step.arguments["vault_id"] == VAULT_ID
     return dict(step.arguments)
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._duration import instant, seconds
@@ -31,7 +31,6 @@ DAY = 86400
         ("PT1M", 60),
         ("PT1H1M1S", 3661),
         ("P1DT1S", DAY + 1),
-        ("P0D", 0),
     ],
 )
 def test_length_in_seconds(duration: str | None, length: int | None) -> None:
@@ -40,7 +39,25 @@ def test_length_in_seconds(duration: str | None, length: int | None) -> None:
 
 @pytest.mark.parametrize(
     "duration",
-    ["", "P", "PT", "P1DT", "90", "90D", "P90", "p90d", "P1.5D", "-P1D", "P1H", "PT1D", "P1D1Y", "P90D ", "P90D\n"],
+    [
+        "",
+        "P",
+        "PT",
+        "P1DT",
+        "90",
+        "90D",
+        "P90",
+        "p90d",
+        "P1.5D",
+        "-P1D",
+        "P1H",
+        "PT1D",
+        "P1D1Y",
+        "P0D",
+        "PT0S",
+        "P90D ",
+        "P90D\n",
+    ],
 )
 def test_what_is_no_duration_is_refused(duration: str) -> None:
     with pytest.raises(InvalidOption) as refused:
@@ -56,6 +73,8 @@ COUNT = st.integers(min_value=0, max_value=9999)
 
 @given(COUNT, COUNT, COUNT, COUNT)
 def test_parts_add_up(days: int, hours: int, minutes: int, rest: int) -> None:
+    assume(days or hours or minutes or rest)
+
     written = seconds(f"P{days}DT{hours}H{minutes}M{rest}S", "expires_in")
 
     assert written == days * DAY + hours * 3600 + minutes * 60 + rest

@@ -88,6 +88,29 @@ def test_what_is_no_key_identifier_is_refused(value: str) -> None:
     assert refused.value.facts["value"] == value
 
 
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        pytest.param(
+            f"https://MyVault.vault.azure.net:443/keys/batch/{VERSION}/",
+            KeyIdentifier("myvault", PUBLIC, "batch", VERSION),
+            id="one that could be set",
+        ),
+        pytest.param(
+            "https://myhsm.managedhsm.azure.net/keys/my_key/1",
+            KeyIdentifier("myhsm", "managedhsm.azure.net", "my_key", "1"),
+            id="one that could not",
+        ),
+    ],
+)
+def test_identifier_that_a_service_gives_is_read(value: str, read: KeyIdentifier) -> None:
+    assert _ids.read_key_identifier(value) == read
+
+
+def test_identifier_that_makes_no_sense_is_read_too() -> None:
+    assert "batch" in str(_ids.read_key_identifier("batch"))
+
+
 IDENTIFIERS = st.builds(
     KeyIdentifier,
     vault=st.from_regex(r"[a-z][a-z0-9]{2,23}", fullmatch=True),
@@ -100,6 +123,7 @@ IDENTIFIERS = st.builds(
 @given(IDENTIFIERS)
 def test_key_identifier_survives_being_written_and_read(identifier: KeyIdentifier) -> None:
     assert _ids.parse_key_identifier(str(identifier), "key_identifier") == identifier
+    assert _ids.read_key_identifier(str(identifier)) == identifier
     assert identifier.same(_ids.parse_key_identifier(str(identifier).upper(), "key_identifier"))
     assert str(identifier).startswith(str(identifier.versionless))
     assert identifier.versionless.version is None
@@ -241,8 +265,8 @@ def test_arm_ids_are_compared(one: str, other: str, same: bool) -> None:
     assert _ids.same_id(one, other) is same
 
 
-def test_group_of_a_resource() -> None:
-    assert _ids.group_of(VAULT_ID) == "rg-keys"
+def test_place_of_a_resource() -> None:
+    assert _ids.place_of(VAULT_ID) == _ids.place_of(f"{VAULT_ID}/") == (SUBSCRIPTION, "rg-keys", "myvault")
 
 
 @pytest.mark.parametrize(
@@ -256,6 +280,7 @@ def test_group_of_a_resource() -> None:
         pytest.param(VAULT_ID[:-1], False, id="shorter name"),
         pytest.param(f"{VAULT_ID}2", False, id="longer name"),
         pytest.param("/subscriptions/another", False, id="another subscription"),
+        pytest.param("/providers/Microsoft.Management/managementGroups/mg", True, id="management group"),
     ],
 )
 def test_reach_of_a_scope(scope: str, reaches: bool) -> None:

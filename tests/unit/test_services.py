@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from documents import PRINCIPAL, SUBSCRIPTION, VAULT_ID, policy, vault, visible
+from wishes import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _access
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.access import Access
@@ -48,26 +49,11 @@ class Client:
 @pytest.mark.parametrize(("state", "operation"), [("present", "add"), ("absent", "remove")])
 def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: str, operation: str) -> None:
     document = {**vault(policy(keys=["get"])), "id": VAULT_ID.replace(SUBSCRIPTION, subscription)}
-    params = {
-        "resource_group": None,
-        "vault_name": "myvault",
-        "principal_id": PRINCIPAL,
-        "identity_id": None,
-        "key_name": None,
-        "state": state,
-        "force": False,
-    }
-    observed = {
-        "vault": document,
-        "principal_id": PRINCIPAL,
-        "assignments": [],
-        "definitions": {},
-        "visible": visible(),
-    }
+    observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
     session = Session()
     service = Access(session, Vaults(session, None), None, None)
 
-    for step in _access.plan(_access.desired(params), observed).steps:
+    for step in _access.plan(access_goal(state=state), {**observed, "visible": visible()}).steps:
         getattr(service, step.action)(**step.arguments)
 
     [(where, (group, name, done, body))] = session.calls

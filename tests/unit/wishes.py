@@ -2,13 +2,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What several tests ask of a key."""
+"""What several tests ask for: the options of a task, most of them left out."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key, _key_goal
+from documents import PRINCIPAL
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _key_goal
+
+
+def access_goal(**options: Any) -> _access.Goal:
+    params = {
+        "resource_group": None,
+        "vault_name": "myvault",
+        "principal_id": PRINCIPAL,
+        "identity_id": None,
+        "key_name": None,
+        "state": "present",
+        "force": False,
+        **options,
+    }
+    return _access.desired(params)
 
 
 def key_goal(**options: Any) -> _key_goal.Goal:

@@ -1,0 +1,505 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is documented is what is there: options, return values, roles, codes of errors."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from documents import PRINCIPAL, account, key, observed_key, system_assigned, vault
+from wishes import access_goal
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import (
+    _access,
+    _account,
+    _encryption,
+    _key,
+    _preflight,
+    _vault,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = "ansible_collections.azbatch.cmk.plugins"
+MODULES = sorted(file.stem for file in (ROOT / "plugins" / "modules").glob("*.py") if file.stem != "__init__")
+ROLES = sorted(folder.name for folder in (ROOT / "roles").iterdir() if folder.is_dir())
+PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(f"{PLUGINS}.modules.{name}")
+
+
+def fragment(name: str) -> dict[str, Any]:
+    return yaml.safe_load(importlib.import_module(f"{PLUGINS}.doc_fragments.{name}").ModuleDocFragment.DOCUMENTATION)
+
+
+def documentation(name: str) -> dict[str, Any]:
+    """A module's own, with the options of the fragments that it names."""
+    own = yaml.safe_load(module(name).DOCUMENTATION)
+    shared = [fragment(full.removeprefix("azbatch.cmk.")) for full in own["extends_documentation_fragment"]]
+    return {**own, "options": {k: v for part in (*shared, own) for k, v in (part.get("options") or {}).items()}}
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(MODULES) >= 6
+    assert {"provision", "rotate", "revert"} <= set(ROLES)
+    assert PLAYBOOKS
+
+
+# Modules
+
+
+def documented(options: dict[str, Any]) -> dict[str, Any]:
+    """Documented options, as an argument spec would say them."""
+    return {
+        name: {
+            "type": option.get("type", "str"),
+            "default": option.get("default"),
+            "choices": option.get("choices"),
+            "required": option.get("required", False),
+            "elements": option.get("elements"),
+            "aliases": option.get("aliases", []),
+            "options": documented(option.get("suboptions") or {}),
+        }
+        for name, option in options.items()
+    }
+
+
+def accepted(arguments: dict[str, Any]) -> dict[str, Any]:
+    """An argument spec, with what it leaves unsaid."""
+    return {
+        name: {
+            "type": option.get("type", "str"),
+            "default": option.get("default"),
+            "choices": option.get("choices"),
+            "required": option.get("required", False),
+            "elements": option.get("elements"),
+            "aliases": option.get("aliases", []),
+            "options": accepted(option.get("options") or {}),
+        }
+        for name, option in arguments.items()
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_options_are_the_arguments(name: str) -> None:
+    assert documented(documentation(name)["options"]) == accepted({**CONNECTION, **module(name).ARGUMENTS})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_own_options_do_not_hide_those_of_the_connection(name: str) -> None:
+    assert set(module(name).ARGUMENTS).isdisjoint(CONNECTION)
+
+
+def entries(options: dict[str, Any], inner: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, option in options.items():
+        yield name, option
+        yield from entries(option.get(inner) or {}, inner)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_option_and_every_return_value_is_described(name: str) -> None:
+    options = entries(documentation(name)["options"], "suboptions")
+    returned = entries(yaml.safe_load(module(name).RETURN), "contains")
+
+    for entry, said in (*options, *returned):
+        text = said["description"]
+        sentences = [text] if isinstance(text, str) else text
+        assert sentences, entry
+        assert all(sentence.strip().endswith((".", "):")) for sentence in sentences), entry
+        assert said.get("type"), entry
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_top_level_return_values_say_when_they_are_there(name: str) -> None:
+    assert [key for key, said in yaml.safe_load(module(name).RETURN).items() if not said.get("returned")] == []
+
+
+ANSWERS = {"account": account(identity=system_assigned()), "silence": None}
+UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
+# What a module tells of a thing that exists, beside what a failure tells.
+TOLD = {
+    "batch_account_identity": {**_account.describe(account()), "preflight": []},
+    "batch_encryption": {**_encryption.describe(account()), "preflight": []},
+    "batch_encryption_info": _encryption.survey(ANSWERS),
+    "keyvault_cmk_access": _access.describe(access_goal(), UNGRANTED),
+    "keyvault_cmk_key": _key.describe(observed_key(key())),
+    "keyvault_cmk_vault": _vault.describe(vault()),
+}
+FAILURES = {"code", "accounts", "restored"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_return_values_are_those_that_are_told(name: str) -> None:
+    assert set(yaml.safe_load(module(name).RETURN)) - FAILURES == set(TOLD[name])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_identity_is_documented_as_it_is_told(name: str) -> None:
+    returned = yaml.safe_load(module(name).RETURN)
+
+    if "contains" in returned.get("identity", {}):
+        assert set(returned["identity"]["contains"]) == set(_account.describe_identity({}))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_examples_that_use_documented_options(name: str) -> None:
+    full = f"azbatch.cmk.{name}"
+    options = documentation(name)["options"]
+
+    tasks = yaml.safe_load(module(name).EXAMPLES)
+
+    own = [task[full] for task in tasks if full in task]
+    assert own
+    assert all(task["name"] for task in tasks)
+    for given in own:
+        assert set(given) <= set(options)
+        assert {option for option, said in options.items() if said.get("required")} <= set(given)
+        for option, value in given.items():
+            assert value in options[option].get("choices", [value])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_documentation_names_its_module(name: str) -> None:
+    assert documentation(name)["module"] == name
+
+
+def test_checks_of_preflight_are_documented_in_their_order() -> None:
+    [note] = [text for text in documentation("batch_encryption")["notes"] if "The checks are" in text]
+
+    assert tuple(re.findall(r"C\((\w+)\)", note)) == _preflight.NAMES
+
+
+# The connection
+
+
+@pytest.mark.parametrize("name", CONNECTION)
+def test_environment_variables_are_documented(name: str) -> None:
+    text = fragment("azure")["options"][name]["description"]
+    said = [sentence for sentence in text if sentence.startswith("Environment variable")]
+
+    _fallback, variables = CONNECTION[name].get("fallback", (None, []))
+
+    assert re.findall(r"E\((\w+)\)", " ".join(said)) == variables
+
+
+def floors_of(lines: list[str]) -> dict[str, str]:
+    found = (re.match(r"([\w-]+) ?>= ?([\d.]+)", line) for line in lines)
+    return dict(match.groups() for match in found if match)
+
+
+def test_oldest_sdks_are_the_same_wherever_they_are_named() -> None:
+    checked = {package: floor for package, (_module, floor) in _sdk.FLOORS.items()}
+
+    assert floors_of((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()) == checked
+    assert floors_of(fragment("azure")["requirements"]) == checked
+
+
+# Roles
+
+
+def specification(role: str) -> dict[str, Any]:
+    return load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"]
+
+
+def defaults(role: str) -> dict[str, Any]:
+    return load(ROOT / "roles" / role / "defaults" / "main.yml") or {}
+
+
+def text_of(role: str) -> str:
+    """Its tasks and variables, without comments."""
+    folder = ROOT / "roles" / role
+    files = [*sorted((folder / "tasks").glob("*.yml")), *sorted((folder / "vars").glob("*.yml"))]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
+def is_template(value: Any) -> bool:
+    return isinstance(value, str) and "{{" in value
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_of_a_role_are_those_that_are_documented(role: str) -> None:
+    options = specification(role)["options"]
+    literal = {name: value for name, value in defaults(role).items() if not is_template(value)}
+
+    assert literal == {name: option["default"] for name, option in options.items() if "default" in option}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_default_that_is_another_variable_is_told(role: str) -> None:
+    for name, value in defaults(role).items():
+        if is_template(value):
+            [other] = re.findall(r"\bcmk_\w+", value)
+            assert f"O({other})" in " ".join(specification(role)["options"][name]["description"])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_of_a_role_is_documented(role: str) -> None:
+    used = set(re.findall(r"(?<!\w)cmk_\w+", text_of(role))) | set(defaults(role))
+
+    assert used - {"cmk_result"} - set(specification(role)["options"]) == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_documented_variable_of_a_role_has_an_effect(role: str) -> None:
+    templates = " ".join(value for value in defaults(role).values() if is_template(value))
+    used = set(re.findall(r"(?<!\w)cmk_\w+", f"{text_of(role)} {templates}"))
+
+    assert set(specification(role)["options"]) - used == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_of_a_role_is_described(role: str) -> None:
+    for name, option in entries(specification(role)["options"], "options"):
+        assert all(sentence.endswith(".") for sentence in option["description"]), name
+        assert option["description"], name
+
+
+def test_a_variable_means_the_same_in_every_role() -> None:
+    seen: dict[str, Any] = {}
+    for role in ROLES:
+        for name, option in specification(role)["options"].items():
+            assert seen.setdefault(name, option) == option, f"{name} differs in {role}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_is_laid_out_like_the_others(role: str) -> None:
+    folder = ROOT / "roles" / role
+
+    phases = [task["ansible.builtin.import_tasks"] for task in load(folder / "tasks" / "main.yml")]
+
+    assert phases == [phase for phase in ("observe.yml", "plan.yml", "apply.yml", "verify.yml") if phase in phases]
+    assert {"observe.yml", "plan.yml", "verify.yml"} <= set(phases)
+    assert sorted(file.name for file in (folder / "tasks").iterdir()) == sorted(["main.yml", *phases])
+    assert (folder / "README.md").is_file()
+    assert (folder / "meta" / "main.yml").is_file()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
+    facts = [task.get("ansible.builtin.set_fact", {}) for task in load(ROOT / "roles" / role / "tasks" / "verify.yml")]
+    [reported] = [fact["cmk_result"] for fact in facts if fact]
+    manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
+    rows = [
+        row.split("|")[1:3]
+        for row in manual.partition("## What it reports")[2].splitlines()
+        if "`" in row and "|" in row
+    ]
+    told = {name: meaning for names, meaning in rows for name in re.findall(r"`(\w+)`", names)}
+
+    assert set(told) == set(reported)
+    assert set(re.findall(r"`(\w+)`", told["changed_steps"])) == set(reported["changed_steps"])
+    assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_example_in_the_manual_of_a_role_sets_what_it_requires(role: str) -> None:
+    manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```yaml\n(.*?)```", manual, re.S)
+    [[given]] = [play["roles"] for play in yaml.safe_load(example)]
+    options = specification(role)["options"]
+
+    assert given.pop("role") == f"azbatch.cmk.{role}"
+    assert set(given) <= set(options)
+    assert {name for name, option in options.items() if option.get("required")} <= set(given)
+    for name, value in given.items():
+        assert value in options[name].get("choices", [value])
+
+
+def test_every_role_has_its_playbook() -> None:
+    assert [file.stem for file in PLAYBOOKS] == ROLES
+
+
+@pytest.mark.parametrize("file", PLAYBOOKS, ids=lambda file: file.stem)
+def test_playbook_is_its_role(file: Path) -> None:
+    [play] = load(file)
+    [task] = play["tasks"]
+
+    assert task["ansible.builtin.include_role"] == {"name": f"azbatch.cmk.{file.stem}"}
+    assert play["hosts"] == "{{ cmk_hosts | default('localhost') }}"
+    assert play["gather_facts"] is False
+
+
+# Codes of errors
+
+TREES = [ast.parse(file.read_text(encoding="utf-8"), str(file)) for file in (ROOT / "plugins").rglob("*.py")]
+NODES = [node for tree in TREES for node in ast.walk(tree)]
+CALLS = [node for node in NODES if isinstance(node, ast.Call)]
+
+
+def constants(*nodes: ast.AST | None) -> set[str]:
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def passed_as(name: str) -> set[str]:
+    """Strings that are given to a parameter of this name, or are its default."""
+    found = constants(*(keyword.value for call in CALLS for keyword in call.keywords if keyword.arg == name))
+    for arguments in (node.args for node in NODES if isinstance(node, ast.FunctionDef)):
+        with_default = arguments.args[len(arguments.args) - len(arguments.defaults) :] + arguments.kwonlyargs
+        defaults = [*arguments.defaults, *arguments.kw_defaults]
+        pairs = zip(with_default, defaults, strict=True)
+        found |= constants(*(default for argument, default in pairs if argument.arg == name))
+    return found
+
+
+def taken_from_tables() -> set[str]:
+    """First parts of the rows of tables, as in `code, option, remedy = TABLE[...]`, and of their defaults."""
+    found: set[str] = set()
+    tables = {
+        node.targets[0].id: node.value
+        for node in NODES
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Dict)
+    }
+    for node in NODES:
+        match node:
+            case ast.Assign(targets=[ast.Tuple(elts=[ast.Name(id="code"), *_rest])], value=value):
+                for part in ast.walk(value):
+                    rows = tables[part.id].values if isinstance(part, ast.Name) and part.id in tables else [part]
+                    found |= constants(*(row.elts[0] for row in rows if isinstance(row, ast.Tuple)))
+    return found
+
+
+def options_checked() -> set[str]:
+    """Names of the options that are checked by one of the functions check_..."""
+    return {
+        option
+        for call in CALLS
+        if isinstance(call.func, ast.Name) and call.func.id.startswith("check_")
+        for option in constants(call.args[1])
+    }
+
+
+def codes_of_kinds() -> set[str]:
+    """The code that a class of errors has. The one at the root stands for none: see below."""
+    found: set[str] = set()
+    for kind in (node for node in NODES if isinstance(node, ast.ClassDef) and node.name != "CmkError"):
+        for line in kind.body:
+            match line:
+                case ast.Assign(targets=[ast.Name(id="code")], value=value):
+                    found |= constants(value)
+    return found
+
+
+def codes_set_later() -> set[str]:
+    """As in `error.code = ...`."""
+    found: set[str] = set()
+    for node in NODES:
+        match node:
+            case ast.Assign(targets=[ast.Attribute(attr="code", value=ast.Name(id=owner))], value=value):
+                found |= constants(*ast.walk(value)) if owner != "self" else set()
+    return found
+
+
+def codes() -> set[str]:
+    """Every code that an error of this collection may have."""
+    found = codes_of_kinds() | codes_set_later()
+    for value in (keyword.value for call in CALLS for keyword in call.keywords if keyword.arg == "code"):
+        match value:
+            case ast.Constant(value=str(code)):
+                found.add(code)
+            case ast.JoinedStr(values=[ast.Constant(value=start), ast.FormattedValue(value=ast.Name(id="option"))]):
+                found |= {f"{start}{option}" for option in options_checked()}
+            case ast.Name(id="code"):
+                found |= taken_from_tables()
+            case ast.Name(id=name):
+                found |= passed_as(name)
+            case _:
+                pytest.fail(f"this test does not understand how a code is made: {ast.unparse(value)}")
+    return found
+
+
+ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+DOCUMENTED_CODES = re.findall(r"^\| `([a-z_]+)` \|(?:[^|\n]+\|){3}$", ERRORS, re.M)
+
+
+def test_collector_of_codes_sees_every_way_to_make_one() -> None:
+    assert {"key_not_found", "invalid_account_name", "secret_wrong", "vault_unreachable", "timed_out"} <= codes()
+
+
+def test_every_code_is_documented_and_every_documented_code_is_used() -> None:
+    assert sorted(DOCUMENTED_CODES) == sorted(codes())
+
+
+def test_errors_without_a_code_of_their_kind_always_get_one() -> None:
+    bare = {"CmkError", "Refused"}
+    without = [
+        ast.unparse(call)
+        for call in CALLS
+        if isinstance(call.func, ast.Name)
+        and call.func.id in bare
+        and "code" not in {keyword.arg for keyword in call.keywords}
+    ]
+
+    assert without == []
+
+
+def test_roles_branch_on_codes_that_there_are() -> None:
+    said = {code for role in ROLES for code in re.findall(r"\.code \| default\(''\) [!=]= '(\w+)'", text_of(role))}
+
+    assert said
+    assert said <= set(DOCUMENTED_CODES)
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", ERRORS, re.S))
+def test_examples_of_branching_parse_and_use_documented_options(example: str) -> None:
+    tasks = yaml.safe_load(example)
+    tasks += [inner for task in tasks for inner in task.get("block", [])]
+    own = [(full, given) for task in tasks for full, given in task.items() if full.startswith("azbatch.cmk.")]
+
+    assert own
+    for full, given in own:
+        assert set(given) <= set(documentation(full.removeprefix("azbatch.cmk."))["options"])
+
+
+def test_codes_that_the_modules_give_as_samples_are_documented() -> None:
+    samples = {yaml.safe_load(module(name).RETURN)["code"]["sample"] for name in MODULES}
+
+    assert samples <= set(DOCUMENTED_CODES)
+
+
+# The version
+
+
+def numbers(version: Any) -> tuple[int, ...]:
+    return tuple(map(int, str(version).split(".")))
+
+
+VERSION = load(ROOT / "galaxy.yml")["version"]
+
+
+def test_nothing_was_added_in_a_version_yet_to_come() -> None:
+    added = {name: documentation(name)["version_added"] for name in MODULES}
+    added |= {role: specification(role)["version_added"] for role in ROLES}
+
+    assert {name: version for name, version in added.items() if numbers(version) > numbers(VERSION)} == {}
+
+
+def test_sandbox_has_the_version_of_the_collection() -> None:
+    said = re.search(r'^version = "(.+)"$', (ROOT / "sandbox" / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+
+    assert said is not None
+    assert said[1] == VERSION
+
+
+@pytest.mark.parametrize("file", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda file: file.name)
+def test_manuals_name_no_other_version_of_the_collection(file: Path) -> None:
+    named = re.findall(r"azbatch[-.]cmk(?:[-:]|==)(\d+\.\d+\.\d+)", file.read_text(encoding="utf-8"))
+
+    assert set(named) <= {VERSION}
