@@ -102,7 +102,7 @@ def test_what_counts_as_a_write_at_a_vault(sandbox: Sandbox, control: Control) -
     data = {"alg": "RSA-OAEP-256", "value": value}
     assert session.post(f"{kid}/wrapkey?api-version={KEYS_VERSION}", json=data, timeout=30).ok
     assert session.get(f"{kid}?api-version={KEYS_VERSION}", timeout=30).ok
-    assert [entry["route"] for entry in control.requests(writes=True)][1:] == ["/keys/{name}/create"]
+    assert [entry["route"] for entry in control.requests(writes=True)][1:] == ["/keys/{key}/create"]
     wrap = next(entry for entry in control.requests() if entry["url"].partition("?")[0].endswith("/wrapkey"))
     assert wrap["body"] == {"alg": "RSA-OAEP-256", "value": "(hidden)"}
     assert (wrap["service"], wrap["write"]) == ("key_vault_keys", False)

@@ -358,7 +358,7 @@ def test_the_sdks_list_of_vaults(sandbox: Sandbox) -> None:
 
 def test_lists_show_what_the_caller_may_read(sandbox: Sandbox, control: Control) -> None:
     fill(sandbox, "vault-one")
-    role = {"role": "Key Vault Reader", "scope": sandbox.group}
+    role = {"role": "Key Vault Contributor", "scope": sandbox.group}
     reader = control.principal(roles=[role])
     session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
     listed = sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION, session=session).json()["value"]
