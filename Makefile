@@ -74,4 +74,4 @@ test-all: test  ## test, then again on other releases of the SDKs, of ansible-co
 
 .PHONY: clean
 clean:  ## remove what the other targets made
-	rm -rf .venv .ansible .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache
