@@ -1,0 +1,354 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs a real ansible-playbook against the sandbox, and tells what each task gave back and which requests it made."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandbox_client import Sandbox, plain_environment
+
+HERE = Path(__file__).resolve().parent
+BIN = Path(sys.executable).parent
+# How a module runs: in Ansible's own process, or as any module does.
+WAYS = ("in_process", "module")
+
+_FAILS = "_fails"
+
+
+def task(name: str, module: str, /, register: str | None = None, **arguments: Any) -> dict[str, Any]:
+    """A task of this collection. Keywords of a task other than `register` are set on what this returns."""
+    return {"name": name, f"azbatch.cmk.{module}": arguments, **({"register": register} if register else {})}
+
+
+def checked(one: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
+    """The same task in check mode."""
+    unregistered = {keyword: value for keyword, value in one.items() if keyword != "register"}
+    return {**unregistered, "name": name or f"{one['name']} (check)", "check_mode": True}
+
+
+def fails(one: Mapping[str, Any]) -> dict[str, Any]:
+    """The same task, which has to fail."""
+    return {**one, _FAILS: True}
+
+
+def ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Check, apply, check again, apply again; `climbed` looks at how it went."""
+    name = one["name"]
+    return [
+        checked(one, f"{name}: check"),
+        {**one, "name": f"{name}: apply"},
+        checked(one, f"{name}: check again"),
+        {**one, "name": f"{name}: apply again"},
+    ]
+
+
+@dataclass
+class Task:
+    """A finished task, or an item of its loop."""
+
+    name: str
+    full_name: str
+    action: str
+    host: str
+    status: str
+    item: bool
+    result: dict[str, Any]
+    requests: list[dict[str, Any]]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.result[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.result.get(key, default)
+
+    @property
+    def failed(self) -> bool:
+        return self.status in ("failed", "unreachable")
+
+    @property
+    def writes(self) -> list[dict[str, Any]]:
+        return writes(self.requests)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [str(warning) for warning in self.result.get("warnings") or []]
+
+    def refused(self, code: str) -> Task:
+        """It failed with that code and a message that stands for itself, and wrote nothing."""
+        assert self.failed, f"{self.name} did not fail: {self.result}"
+        assert self.result.get("code") == code, f"{self.name}: {self.result.get('code')}: {self.result.get('msg')}"
+        assert "Traceback" not in self.result["msg"], self.result["msg"]
+        self.untouched()
+        return self
+
+    def untouched(self) -> Task:
+        assert not self.writes, f"{self.name} wrote: {short(self.writes)}"
+        return self
+
+
+def writes(requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Attempts to change something, whatever became of them; stricter than the log's own `write`."""
+    services = ("resource_manager", "key_vault_keys")
+    return [r for r in requests if r["service"] in services and r["method"] not in ("GET", "HEAD", "CONNECT")]
+
+
+def short(requests: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"{r['method']} {r['url'].partition('?')[0]} {r['status']}" for r in requests]
+
+
+@dataclass
+class Run:
+    """A run of ansible-playbook that is over."""
+
+    rc: int
+    output: str
+    tasks: list[Task]
+    # What is left of its temporary files.
+    local_tmp: Path
+
+    def __getitem__(self, name: str) -> Task:
+        """The last task of that name (items of loops aside)."""
+        found = [one for one in self if one.name == name]
+        assert found, f"there is no task {name!r} among {[one.name for one in self]}\n{self.output}"
+        return found[-1]
+
+    def __iter__(self) -> Iterator[Task]:
+        return (one for one in self.tasks if not one.item)
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        return [request for one in self.tasks for request in one.requests]
+
+    @property
+    def writes(self) -> list[dict[str, Any]]:
+        return writes(self.requests)
+
+    @property
+    def failed(self) -> list[Task]:
+        return [one for one in self if one.failed]
+
+    @property
+    def changed(self) -> list[Task]:
+        return [one for one in self if one.result.get("changed")]
+
+    def climbed(self, name: str) -> Task:
+        """The task of `ladder` behaved: foretold, did, and had nothing left to do. Returns what was applied."""
+        check, apply, again, second = (
+            self[f"{name}: {step}"] for step in ("check", "apply", "check again", "apply again")
+        )
+        for one in (check, apply, again, second):
+            assert one.status == "ok", f"{one.name}: {one.result}"
+        assert check["changed"] is True, check.result
+        assert apply["changed"] is True, apply.result
+        assert again["changed"] is False, again.result
+        assert second["changed"] is False, second.result
+        for one in (check, again, second):
+            one.untouched()
+        assert apply.writes, f"{apply.name} says that it changed something and wrote nothing"
+        assert check["diff"]["before"] == apply["diff"]["before"]
+        assert second["diff"]["before"] == second["diff"]["after"] == apply["diff"]["after"]
+        assert_foretold(check["diff"]["after"], apply["diff"]["after"])
+        state = {k: v for k, v in second.result.items() if k in apply["diff"]["after"]}
+        assert state == apply["diff"]["after"]
+        return apply
+
+
+def assert_foretold(foretold: Mapping[str, Any], came: Mapping[str, Any], where: str = "after") -> None:
+    """What check mode said of the end is what came; what only the service can know it left out or null."""
+    for name, value in foretold.items():
+        assert name in came, f"{where}.{name} was foretold and is not there: {came}"
+        if isinstance(value, Mapping) and isinstance(came[name], Mapping):
+            assert_foretold(value, came[name], f"{where}.{name}")
+        else:
+            assert value is None or value == came[name], f"{where}.{name}: foretold {value!r}, came {came[name]!r}"
+
+
+@dataclass
+class Ansible:
+    """Runs playbooks in a folder of its own, with an environment that knows nothing but the sandbox."""
+
+    sandbox: Sandbox
+    folder: Path
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def home(self) -> Path:
+        """HOME of what runs."""
+        return self.folder / "home"
+
+    @property
+    def collections_path(self) -> str:
+        return os.environ["ANSIBLE_COLLECTIONS_PATH"]
+
+    def environment(self, **more: str | None) -> dict[str, str]:
+        """None takes a variable away."""
+        self.home.mkdir(exist_ok=True)
+        (self.folder / "ansible.cfg").touch()
+        plain = {n: v for n, v in plain_environment().items() if not n.startswith(("ANSIBLE_", "PYTEST_", "COV_"))}
+        made: dict[str, str | None] = {
+            **plain,
+            **self.sandbox.environment,
+            "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.home),
+            "LC_ALL": "C.UTF-8",
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+            "ANSIBLE_HOME": str(self.home / ".ansible"),
+            "ANSIBLE_LOCAL_TEMP": str(self.local_tmp),
+            "ANSIBLE_COLLECTIONS_PATH": self.collections_path,
+            "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callbacks"),
+            "ANSIBLE_CALLBACKS_ENABLED": "recorder",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_RETRY_FILES_ENABLED": "0",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+            **more,
+        }
+        return {name: value for name, value in made.items() if value is not None}
+
+    @property
+    def local_tmp(self) -> Path:
+        return self.folder / "local-tmp"
+
+    def write(self, name: str, content: Any) -> Path:
+        """A file in the folder: text as it is, everything else as JSON, which is YAML too."""
+        path = self.folder / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
+        return path
+
+    def arguments(
+        self,
+        playbook: str | Path | Sequence[Mapping[str, Any]],
+        *,
+        way: str | None = None,
+        extra_vars: Mapping[str, Any] | None = None,
+        check: bool = False,
+        diff: bool = False,
+        verbosity: int = 0,
+        arguments: Sequence[str] = (),
+    ) -> list[str]:
+        """The command line. `playbook` is a file, a name such as azbatch.cmk.provision, or plays."""
+        if not isinstance(playbook, str | Path):
+            playbook = self.write(f"playbook-{len(self.runs)}.json", list(playbook))
+        variables = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            **({"cmk_in_process": way == "in_process"} if way else {}),
+            **(extra_vars or {}),
+        }
+        return [
+            str(BIN / "ansible-playbook"),
+            str(playbook),
+            *([] if "-i" in arguments else ["-i", "localhost,"]),
+            "-e",
+            f"@{self.write(f'vars-{len(self.runs)}.json', variables)}",
+            *(["--check"] if check else []),
+            *(["--diff"] if diff else []),
+            *([f"-{'v' * verbosity}"] if verbosity else []),
+            *arguments,
+        ]
+
+    def recording(self) -> tuple[Path, dict[str, str]]:
+        """The file that the next run's recorder writes, and the environment that tells the recorder so."""
+        file = self.folder / f"record-{len(self.runs)}.jsonl"
+        since = self.sandbox.control.call("GET", f"/requests?since={2**62}")["last"]
+        return file, {
+            "RECORDER_FILE": str(file),
+            "RECORDER_URL": self.sandbox.url,
+            "RECORDER_SINCE": str(since),
+        }
+
+    def playbook(
+        self,
+        playbook: str | Path | Sequence[Mapping[str, Any]],
+        *,
+        environment: Mapping[str, str | None] | None = None,
+        timeout: float = 180,
+        **options: Any,
+    ) -> Run:
+        """Run it to its end, whatever that is. `options` are those of `arguments`."""
+        record, recorder = self.recording()
+        done = subprocess.run(
+            self.arguments(playbook, **options),
+            env=self.environment(**recorder, **(environment or {})),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        run = Run(done.returncode, done.stdout, recorded(record), self.local_tmp)
+        self.runs.append(run)
+        return run
+
+    def play(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        *,
+        vars: Mapping[str, Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Run:
+        """Run tasks, all of them: just those that are marked by `fails` have to fail, whatever comes after them."""
+        expected = [one["name"] for one in tasks if one.get(_FAILS)]
+        play = {
+            "name": "Test",
+            "hosts": "localhost",
+            "gather_facts": False,
+            "ignore_errors": True,
+            "vars": dict(vars or {}),
+            **(keywords or {}),
+            "tasks": [{k: v for k, v in one.items() if k != _FAILS} for one in tasks],
+        }
+        run = self.playbook([play], **options)
+        assert [one.name for one in run] == [one["name"] for one in tasks], run.output
+        told = "\n".join(f"{one.name}: {one.get('code')}: {one.get('msg')}" for one in run.failed)
+        assert [one.name for one in run.failed] == expected, f"{told}\n{run.output}"
+        return run
+
+
+def recorded(file: Path) -> list[Task]:
+    if not file.exists():
+        return []
+    return [Task(**json.loads(line)) for line in file.read_text().splitlines()]
+
+
+# Two runs of the same give the same but for these.
+_VOLATILE = (
+    (re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE), "<guid>"),
+    (re.compile(r"\b[0-9a-f]{32}\b", re.IGNORECASE), "<version>"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+\d\d:\d\d)?"), "<time>"),
+    (re.compile(r"\b0x[0-9a-f]+\b"), "<address>"),
+    # Files in a test's own folder
+    (re.compile(r"/[^\s'\"]*/pytest-[^\s'\"]*"), "<path>"),
+)
+# Ansible's own additions, which a module's way through a process of its own brings along.
+_ANSIBLES = ("invocation", "exception", "ansible_facts", "deprecations")
+
+
+def comparable(run: Run) -> list[tuple[str, str, Any]]:
+    """What the two ways must agree on: every value of every result, but for what differs from run to run."""
+    return [(one.name, one.status, _steady(one.result)) for one in run.tasks if one.action.startswith("azbatch.cmk.")]
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = (n for n in value if n not in _ANSIBLES and not n.startswith("_ansible_"))
+        return {_steady(name): _steady(value[name]) for name in kept}
+    if isinstance(value, list):
+        return [_steady(item) for item in value]
+    if isinstance(value, str):
+        for pattern, name in _VOLATILE:
+            value = pattern.sub(name, value)
+    return value

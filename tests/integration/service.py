@@ -1,0 +1,252 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Azure as Azure's own SDK sees it, to make what a test begins with and to look at what a module left behind."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from azure.identity import ClientSecretCredential
+from azure.keyvault.keys import KeyClient, KeyVaultKey
+from azure.mgmt.authorization import AuthorizationManagementClient
+from azure.mgmt.batch import BatchManagementClient
+from azure.mgmt.keyvault import KeyVaultManagementClient
+from azure.mgmt.msi import ManagedServiceIdentityClient
+from sandbox_client import Sandbox
+
+GROUP = "rg-sandbox"
+LOCATION = "westeurope"
+DAY = 86400
+NEEDED = ["get", "unwrapKey", "wrapKey"]
+OFFICER = ["get", "list", "create", "update", "import", "delete", "recover", "getrotationpolicy", "setrotationpolicy"]
+ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
+_BATCH = "2024-07-01"
+_VAULTS = "2024-11-01"
+_ROLES = "2022-04-01"
+_IDENTITIES = "2023-01-31"
+
+
+def _wire(response: Any, _deserialized: Any, _headers: Any) -> Any:
+    """What came over the wire: the SDKs' generations differ in their models."""
+    return json.loads(response.http_response.text())
+
+
+class Service:
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+
+    # What is there
+
+    def account(self, name: str = "account1") -> dict[str, Any]:
+        """The whole account."""
+        found: dict[str, Any] = self.batch.batch_account.get(GROUP, name, cls=_wire)
+        return found
+
+    def accounts(self) -> list[str]:
+        return [account.name for account in self.batch.batch_account.list()]
+
+    def answers(self, name: str = "account1") -> bool:
+        """Whether the account can use its key. Raises what the SDK raises if it cannot."""
+        return list(self.batch.pool.list_by_batch_account(GROUP, name)) == []
+
+    def encryption(self, name: str = "account1") -> str | None:
+        """The identifier of the customer's key that the account is on; none on a Microsoft-managed one."""
+        encryption = self.account(name)["properties"]["encryption"]
+        if encryption["keySource"] == "Microsoft.Batch":
+            return None
+        assert encryption["keySource"] == "Microsoft.KeyVault"
+        identifier: str = encryption["keyVaultProperties"]["keyIdentifier"]
+        return identifier
+
+    def vault(self, name: str = "vault-one") -> dict[str, Any]:
+        """The whole vault."""
+        found: dict[str, Any] = self.vaults.vaults.get(GROUP, name, cls=_wire)
+        return found
+
+    def permissions(self, principal: str, vault: str = "vault-one") -> dict[str, list[str]] | None:
+        """What a principal's own access policy allows it."""
+        for policy in self.vault(vault)["properties"]["accessPolicies"]:
+            if policy["objectId"] == principal and not policy.get("applicationId"):
+                found: dict[str, list[str]] = policy["permissions"]
+                return found
+        return None
+
+    def assignments(self, principal: str) -> list[tuple[str, str]]:
+        """Scope and role's guid of each of a principal's role assignments."""
+        found = self.authorization.role_assignments.list_for_subscription(filter=f"principalId eq '{principal}'")
+        return [(one.scope, one.role_definition_id.rpartition("/")[2]) for one in found]
+
+    def key(self, name: str = "key1", version: str | None = None, vault: str = "vault-one") -> KeyVaultKey:
+        return self.keys(vault).get_key(name, version)
+
+    def versions(self, name: str = "key1", vault: str = "vault-one") -> list[Any]:
+        """The properties of a key's versions, the oldest first."""
+        return sorted(self.keys(vault).list_properties_of_key_versions(name), key=lambda one: one.created_on)
+
+    # What a test begins with
+
+    def make_account(self, name: str = "account1", **body: Any) -> dict[str, Any]:
+        """With a system-assigned identity, unless told otherwise."""
+        wish = {"location": LOCATION, "identity": {"type": "SystemAssigned"}, **body}
+        self._arm("PUT", f"{self.account_id(name)}", _BATCH, wish)
+        return self.account(name)
+
+    def change_account(self, name: str = "account1", **body: Any) -> None:
+        self._arm("PATCH", self.account_id(name), _BATCH, body)
+
+    def point(self, identifier: str | None, name: str = "account1") -> None:
+        """Put the account on a key, as somebody else would."""
+        encryption: dict[str, Any] = {"keySource": "Microsoft.Batch"}
+        if identifier:
+            encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
+        self.change_account(name, properties={"encryption": encryption})
+
+    def make_vault(self, name: str = "vault-one", *, rbac: bool = False, **body: Any) -> dict[str, Any]:
+        """Fit for Batch, with all rights on keys for the caller, unless told otherwise."""
+        properties = {
+            "tenantId": self.sandbox.tenant_id,
+            "sku": {"family": "A", "name": "standard"},
+            "enablePurgeProtection": True,
+            "enableRbacAuthorization": rbac,
+            "accessPolicies": [] if rbac else [self.policy(self.operator, *OFFICER)],
+            **body.pop("properties", {}),
+        }
+        self._arm("PUT", self.vault_id(name), _VAULTS, {"location": LOCATION, "properties": properties, **body})
+        return self.vault(name)
+
+    def change_vault(self, name: str = "vault-one", **body: Any) -> None:
+        self._arm("PATCH", self.vault_id(name), _VAULTS, body)
+
+    def delete_vault(self, name: str = "vault-one") -> None:
+        self._arm("DELETE", self.vault_id(name), _VAULTS)
+
+    def policy(self, principal: str, *keys: str, **more: Any) -> dict[str, Any]:
+        permissions = {"keys": [*keys], **more.pop("permissions", {})}
+        return {"tenantId": self.sandbox.tenant_id, "objectId": principal, "permissions": permissions, **more}
+
+    def set_policy(self, kind: str, *policies: Mapping[str, Any], vault: str = "vault-one") -> None:
+        """`kind` is add, replace or remove."""
+        body = {"properties": {"accessPolicies": policies}}
+        self._arm("PUT", f"{self.vault_id(vault)}/accessPolicies/{kind}", _VAULTS, body)
+
+    def grant(self, principal: str, vault: str = "vault-one") -> None:
+        """What Batch needs, by the vault's own mode."""
+        if self.vault(vault)["properties"]["enableRbacAuthorization"]:
+            self.assign(principal, self.vault_id(vault))
+        else:
+            self.set_policy("add", self.policy(principal, *NEEDED), vault=vault)
+
+    def revoke(self, principal: str, vault: str = "vault-one") -> None:
+        if self.vault(vault)["properties"]["enableRbacAuthorization"]:
+            for one in self.authorization.role_assignments.list_for_subscription(
+                filter=f"principalId eq '{principal}'"
+            ):
+                self.authorization.role_assignments.delete_by_id(one.id)
+        else:
+            self.set_policy("remove", self.policy(principal, *NEEDED), vault=vault)
+
+    def assign(self, principal: str, scope: str, role: str = ENCRYPTION_USER) -> None:
+        properties = {
+            "roleDefinitionId": f"{self.sandbox.subscription}/providers/Microsoft.Authorization/roleDefinitions/{role}",
+            "principalId": principal,
+            "principalType": "ServicePrincipal",
+        }
+        path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        self._arm("PUT", path, _ROLES, {"properties": properties})
+
+    def make_key(self, name: str = "key1", vault: str = "vault-one", size: int = 2048, **wishes: Any) -> KeyVaultKey:
+        """A key, or one more version of it."""
+        operations = wishes.pop("key_operations", ["wrapKey", "unwrapKey"])
+        return self.keys(vault).create_rsa_key(name, size=size, key_operations=operations, **wishes)
+
+    def disable(self, name: str = "key1", version: str | None = None, vault: str = "vault-one") -> None:
+        self.keys(vault).update_key_properties(name, version, enabled=False)
+
+    def make_identity(self, name: str = "identity1") -> dict[str, Any]:
+        identity: dict[str, Any] = self._arm("PUT", self.identity_id(name), _IDENTITIES, {"location": LOCATION})
+        return identity
+
+    def on_key(self, *, rbac: bool = False, follow: bool = False) -> tuple[str, str]:
+        """account1 on key1 of vault-one. Returns the identity's principal and the identifier of the key's version."""
+        self.make_vault(rbac=rbac)
+        principal: str = self.make_account()["identity"]["principalId"]
+        self.grant(principal)
+        identifier = self.make_key().id
+        self.point(identifier.rpartition("/")[0] if follow else identifier)
+        return principal, identifier
+
+    # Names
+
+    def account_id(self, name: str = "account1") -> str:
+        return f"{self.sandbox.group}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+    def vault_id(self, name: str = "vault-one") -> str:
+        return f"{self.sandbox.group}/providers/Microsoft.KeyVault/vaults/{name}"
+
+    def identity_id(self, name: str = "identity1") -> str:
+        return f"{self.sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+
+    @property
+    def operator(self) -> str:
+        """The object id of whom the environment's credentials are."""
+        principals = self.sandbox.control.call("GET", "/principals")["principals"]
+        found: str = next(one["object_id"] for one in principals if one["client_id"] == self.sandbox.client_id)
+        return found
+
+    # The SDK
+
+    @cached_property
+    def batch(self) -> BatchManagementClient:
+        return BatchManagementClient(*self._who, **self._through)
+
+    @cached_property
+    def vaults(self) -> KeyVaultManagementClient:
+        return KeyVaultManagementClient(*self._who, **self._through)
+
+    @cached_property
+    def authorization(self) -> AuthorizationManagementClient:
+        return AuthorizationManagementClient(*self._who, api_version=_ROLES, **self._through)
+
+    @cached_property
+    def identities(self) -> ManagedServiceIdentityClient:
+        return ManagedServiceIdentityClient(*self._who, **self._through)
+
+    def keys(self, vault: str = "vault-one") -> KeyClient:
+        return KeyClient(f"https://{vault}.vault.azure.net", self._credential, **self._through)
+
+    @cached_property
+    def _through(self) -> dict[str, Any]:
+        """By arguments, since the tests' own process keeps its environment."""
+        url, bundle = self.sandbox.url, self.sandbox.environment["REQUESTS_CA_BUNDLE"]
+        return {"proxies": {"http": url, "https": url}, "connection_verify": bundle, "retry_total": 0}
+
+    @cached_property
+    def _credential(self) -> ClientSecretCredential:
+        own = self.sandbox
+        return ClientSecretCredential(own.tenant_id, own.client_id, own.secret, **self._through)
+
+    @property
+    def _who(self) -> tuple[ClientSecretCredential, str]:
+        return self._credential, self.sandbox.subscription_id
+
+    def _arm(self, method: str, path: str, version: str, body: Any = None) -> Any:
+        response = self.sandbox.arm(method, path, version, body)
+        assert response.ok, response.text
+        return response.json() if response.content else None
+
+
+def raised(call: Callable[[], Any]) -> str:
+    """The code of the error that the SDK raises."""
+    from azure.core.exceptions import HttpResponseError
+
+    try:
+        call()
+    except HttpResponseError as error:
+        return str(error.error.code if error.error else error.reason)
+    return ""
