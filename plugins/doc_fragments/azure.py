@@ -69,7 +69,9 @@ options:
     default: 600
 requirements:
   - Python 3.10 or newer
+  - azure-core >= 1.31.0
   - azure-identity >= 1.19.0
+  - azure-mgmt-core >= 1.4.0
   - azure-mgmt-batch >= 17.3.0
   - azure-mgmt-keyvault >= 10.3.1
   - azure-keyvault-keys >= 4.10.0

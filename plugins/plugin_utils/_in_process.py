@@ -17,6 +17,7 @@ from typing import Any
 from ansible import constants
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.errors import AnsibleValidationErrorMultiple, UnsupportedError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -69,8 +70,8 @@ class InProcessAction(ActionBase):
         spec = {**CONNECTION, **self.module.ARGUMENTS}
         validation = ArgumentSpecValidator(spec).validate(self._task.args)
         params = validation.validated_parameters
-        if validation.error_messages:
-            result: dict[str, Any] = {"failed": True, "msg": "; ".join(validation.error_messages)}
+        if validation.errors.errors:
+            result: dict[str, Any] = {"failed": True, "msg": self._first_error(validation.errors)}
         else:
             # Ansible sets its constants as it loads them, where mypy does not see it.
             cloud = Cloud(params, constants.DEFAULT_LOCAL_TMP, self._notify)  # type: ignore[attr-defined]
@@ -82,6 +83,12 @@ class InProcessAction(ActionBase):
         result["invocation"] = {"module_args": {**params, **hidden}}
         clean: dict[str, Any] = remove_values(result, validation._no_log_values)
         return clean
+
+    def _first_error(self, errors: AnsibleValidationErrorMultiple) -> str:
+        """In AnsibleModule's words."""
+        if isinstance(errors[0], UnsupportedError):
+            return f"Unsupported parameters for ({self._task.action}) module: {errors.msg}"
+        return str(errors.msg)
 
     def _notify(self, message: str) -> None:
         Display().display(f"{self._task.get_name()}: {message}")
