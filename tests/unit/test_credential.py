@@ -1,0 +1,289 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who the caller is, and tokens that the tasks of a run share and nobody else can read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _credential
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._credential import SharedTokens
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._environments import environment_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+
+credentials = pytest.importorskip("azure.core.credentials")
+
+SCOPE = "https://management.azure.com/.default"
+VAULT_SCOPE = "https://vault.azure.net/.default"
+FILE = """
+[default]
+subscription_id = of-default
+secret = of-default%
+
+[other]
+subscription_id = of-other
+tenant = of-other
+wait_timeout = 1
+"""
+
+
+def options(**given: Any) -> dict[str, Any]:
+    names = ("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "profile")
+    standard = {"auth_source": "auto", "cloud_environment": "AzureCloud", "wait_timeout": 600}
+    return {**dict.fromkeys(names), **standard, **given}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def file(home: Path) -> Path:
+    (home / ".azure").mkdir()
+    path = home / ".azure" / "credentials"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+# Where the credentials come from
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        pytest.param({}, "cli", id="nothing"),
+        pytest.param({"client_id": "c", "secret": "s"}, "env", id="secret"),
+        pytest.param({"client_id": "c", "x509_certificate_path": "/c.pem"}, "env", id="certificate"),
+        pytest.param({"auth_source": "msi", "client_id": "c"}, "msi", id="as told"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_source_without_a_file(given: dict[str, Any], source: str) -> None:
+    assert _credential.completed(options(**given))["auth_source"] == source
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "subscription"),
+    [
+        pytest.param({}, "credential_file", "of-default", id="nothing"),
+        pytest.param({"profile": "other"}, "credential_file", "of-other", id="profile"),
+        pytest.param({"profile": "other", "secret": "s"}, "credential_file", "of-other", id="profile and secret"),
+        pytest.param({"secret": "s"}, "env", None, id="secret"),
+        pytest.param({"auth_source": "credential_file"}, "credential_file", "of-default", id="as told"),
+        pytest.param({"auth_source": "cli"}, "cli", None, id="told otherwise"),
+    ],
+)
+@pytest.mark.usefixtures("file")
+def test_source_with_a_file(given: dict[str, Any], source: str, subscription: str | None) -> None:
+    completed = _credential.completed(options(**given))
+
+    assert completed["auth_source"] == source
+    assert completed["subscription_id"] == subscription
+
+
+@pytest.mark.usefixtures("file")
+def test_values_of_the_file_are_taken_as_they_are() -> None:
+    assert _credential.completed(options())["secret"] == "of-default%"
+    assert _credential.completed(options(profile="other"))["wait_timeout"] == 600
+
+
+@pytest.mark.usefixtures("file")
+def test_profile_that_is_not_there() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        _credential.completed(options(profile="third"))
+
+    assert refused.value.code == "profile_not_found"
+    assert "of-default" not in refused.value.msg
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"auth_source": "cli"}, "AzureCliCredential"),
+        ({"auth_source": "msi"}, "ManagedIdentityCredential"),
+        ({"auth_source": "env", "tenant": "t", "client_id": "c", "secret": "s"}, "ClientSecretCredential"),
+    ],
+)
+def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
+    made = _credential.credential(options(**given), environment_of("AzureCloud"))
+
+    assert type(made).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, "tenant and client_id"),
+        ({"tenant": "t"}, "client_id"),
+        ({"client_id": "c", "secret": "s"}, "tenant"),
+        ({"tenant": "t", "client_id": "c"}, "secret"),
+    ],
+)
+def test_what_is_missing_is_named(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        _credential.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
+
+    assert refused.value.code == "credentials_missing"
+    assert f"needs {named}." in refused.value.msg
+
+
+def test_certificate_that_is_not_there(tmp_path: Path) -> None:
+    given = {"tenant": "t", "client_id": "c", "x509_certificate_path": str(tmp_path / "no.pem")}
+
+    with pytest.raises(InvalidOption) as refused:
+        _credential.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
+
+    assert refused.value.code == "certificate_not_found"
+
+
+# The session
+
+
+@pytest.mark.parametrize(
+    ("name", "manager", "vaults"),
+    [
+        ("AzureCloud", "https://management.azure.com", "vault.azure.net"),
+        ("azureusgovernment", "https://management.usgovcloudapi.net", "vault.usgovcloudapi.net"),
+        ("AzureChinaCloud", "https://management.chinacloudapi.cn", "vault.azure.cn"),
+    ],
+)
+def test_clouds(name: str, manager: str, vaults: str) -> None:
+    environment = Session(options(auth_source="cli", cloud_environment=name)).environment
+
+    assert (environment.resource_manager, environment.vault_suffix) == (manager, vaults)
+    assert environment.resource_manager_scope == f"{manager}/.default"
+
+
+@pytest.mark.parametrize(
+    ("given", "ask", "code"),
+    [
+        ({"cloud_environment": "Moon"}, "environment", "unknown_cloud"),
+        ({}, "subscription_id", "subscription_missing"),
+        ({"wait_timeout": -1}, "wait_timeout", "invalid_option"),
+    ],
+)
+def test_session_refuses(given: dict[str, Any], ask: str, code: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        getattr(Session(options(auth_source="cli", **given)), ask)
+
+    assert refused.value.code == code
+    assert refused.value.facts["option"] in (ask, "cloud_environment")
+
+
+# Tokens
+
+
+class Entra:
+    """A credential that counts how often it is asked."""
+
+    def __init__(self, lasts: float = 3600, takes: float = 0) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self._lasts = lasts
+        self._takes = takes
+        self._lock = threading.Lock()
+
+    def get_token(self, *scopes: str, **more: Any) -> Any:
+        time.sleep(self._takes)
+        with self._lock:
+            self.asked.append((scopes, more))
+            return credentials.AccessToken(f"token-{len(self.asked)}", int(time.time() + self._lasts))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "in memory"])
+def test_a_token_is_asked_for_once_for_each_scope(tmp_path: Path, shared: bool) -> None:
+    entra = Entra()
+    tokens = SharedTokens(entra, "me", str(tmp_path) if shared else None)
+
+    assert [tokens.get_token(scope).token for scope in (SCOPE, SCOPE, VAULT_SCOPE, VAULT_SCOPE)] == [
+        *("token-1", "token-1"),
+        *("token-2", "token-2"),
+    ]
+    assert tokens.get_token_info(SCOPE).token == "token-1"
+    assert len(entra.asked) == 2
+
+
+def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:
+    entra = Entra(takes=0.05)
+
+    def task(_number: int) -> str:
+        return SharedTokens(entra, "me", str(tmp_path)).get_token(SCOPE).token
+
+    with ThreadPoolExecutor(8) as tasks:
+        assert set(tasks.map(task, range(8))) == {"token-1"}
+    assert len(entra.asked) == 1
+
+
+def test_callers_do_not_share_a_token(tmp_path: Path) -> None:
+    entra = Entra()
+
+    ours, theirs = (SharedTokens(entra, caller, str(tmp_path)).get_token(SCOPE).token for caller in ("me", "you"))
+
+    assert ours != theirs
+
+
+@pytest.mark.parametrize("lasts", [-10, 10, 299])
+def test_token_about_to_expire_is_asked_for_again(tmp_path: Path, lasts: float) -> None:
+    entra = Entra(lasts)
+    tokens = SharedTokens(entra, "me", str(tmp_path))
+
+    tokens.get_token(SCOPE)
+    tokens.get_token(SCOPE)
+
+    assert len(entra.asked) == 2
+
+
+def test_token_that_is_not_good_enough_is_asked_for_again(tmp_path: Path) -> None:
+    entra = Entra()
+    tokens = SharedTokens(entra, "me", str(tmp_path))
+    tokens.get_token(SCOPE)
+
+    better = tokens.get_token_info(SCOPE, options={"claims": "more"})
+
+    assert better.token == "token-2"
+    assert entra.asked[1][1]["claims"] == "more"
+    assert tokens.get_token(SCOPE).token == "token-2"
+
+
+def test_only_its_owner_can_read_a_token(tmp_path: Path) -> None:
+    SharedTokens(Entra(), "me", str(tmp_path)).get_token(SCOPE)
+
+    files = list(tmp_path.iterdir())
+    assert any("token-1" in file.read_text(encoding="utf-8") for file in files)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tenant", "t"),
+        ("client_id", "c"),
+        ("secret", "hushed"),
+        ("x509_certificate_path", "/c.pem"),
+        ("profile", "p"),
+        ("auth_source", "msi"),
+        ("cloud_environment", "AzureChinaCloud"),
+    ],
+)
+def test_callers_are_told_apart(name: str, value: str) -> None:
+    assert _credential.fingerprint(options(**{name: value})) != _credential.fingerprint(options())
+
+
+def test_claims_of_a_token_are_read() -> None:
+    for said in ({"oid": "o", "tid": "t"}, {"oid": "of another length", "tid": "ü"}):
+        payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
+
+        assert _credential.claims(f"header.{payload}.signature") == said

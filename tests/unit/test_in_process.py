@@ -1,0 +1,361 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A module runs inside Ansible's own process when it may, and tells the same there as anywhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play_context import PlayContext
+from ansible.playbook.task import Task
+from ansible.plugins.loader import connection_loader
+from ansible.template import Templar
+
+from ansible_collections.azbatch.cmk.plugins.action import batch_encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, MissingSdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
+
+NAME = "azbatch.cmk.batch_encryption"
+COLLECTIONS = Path(_in_process.__file__).parents[5]
+
+# Where a task runs
+
+
+class Watched(batch_encryption.ActionModule):
+    """The action plugin, up to where it runs the module or hands it over."""
+
+    def _run_module(self) -> dict[str, Any]:
+        return {"ran": "here"}
+
+    def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {"ran": "elsewhere", **kwargs}
+
+
+def run(*, connection: str = "local", variables: dict[str, Any] | None = None, **keywords: Any) -> dict[str, Any]:
+    loader = DataLoader()
+    task = Task()
+    task.action, task.args = NAME, {}
+    for keyword, value in keywords.items():
+        setattr(task, keyword, value)
+    action = Watched(
+        task,
+        connection=connection_loader.get(connection, PlayContext(), os.devnull),
+        play_context=PlayContext(),
+        loader=loader,
+        templar=Templar(loader=loader, variables=variables or {}),
+        shared_loader_obj=None,
+    )
+    return action.run(task_vars=variables or {})
+
+
+@pytest.fixture(autouse=True)
+def _sdk_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_in_process, "_MISSING", None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="by default"),
+        pytest.param({"check_mode": True}, id="in check mode"),
+        pytest.param({"diff": True}, id="in diff mode"),
+        pytest.param({"variables": {"cmk_in_process": True}}, id="when told to"),
+        pytest.param({"variables": {"cmk_in_process": "yes"}}, id="when told to, in a word"),
+    ],
+)
+def test_task_runs_here(options: dict[str, Any]) -> None:
+    assert run(**options)["ran"] == "here"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"variables": {"cmk_in_process": False}}, id="told to"),
+        pytest.param({"variables": {"cmk_in_process": "no"}}, id="told to, in a word"),
+        pytest.param({"connection": "ssh"}, id="on another machine"),
+        pytest.param({"become": True}, id="as another user"),
+        pytest.param({"async_val": 60}, id="in the background"),
+    ],
+)
+def test_task_is_handed_over(options: dict[str, Any]) -> None:
+    assert run(**options)["ran"] == "elsewhere"
+
+
+def test_task_in_the_background_stays_there() -> None:
+    assert run(async_val=60)["wrap_async"] == 60
+    assert not run(variables={"cmk_in_process": False})["wrap_async"]
+
+
+def test_variables_go_with_a_task_that_is_handed_over() -> None:
+    variables = {"cmk_in_process": False, "ansible_python_interpreter": "/opt/python"}
+
+    assert run(variables=variables)["task_vars"] == variables
+
+
+def test_without_the_sdk_here_it_may_be_there_where_the_module_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_in_process, "_MISSING", MissingSdk("azure-identity is not there."))
+
+    assert run()["ran"] == "elsewhere"
+
+
+# How it runs here
+
+
+class Module:
+    """Stands in for a module of the collection: it keeps what it is run with, and does what it is told."""
+
+    ARGUMENTS: ClassVar[dict[str, Any]] = {"name": {"type": "str", "required": True}, "size": {"type": "int"}}
+
+    def __init__(self, outcome: Outcome | CmkError) -> None:
+        self.outcome = outcome
+        self.runs: list[dict[str, Any]] = []
+
+    def run(self, params: Mapping[str, Any], cloud: Any, *, check_mode: bool) -> Outcome:
+        self.runs.append({"params": params, "cloud": cloud, "check_mode": check_mode})
+        if isinstance(self.outcome, CmkError):
+            raise self.outcome
+        return self.outcome
+
+
+def run_module(module: Module, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
+    task = Task()
+    task.action, task.args, task.check_mode = "a.b.c", arguments, check_mode
+    action = _in_process.action_for(module)(
+        task,
+        connection=connection_loader.get("local", PlayContext(), os.devnull),
+        play_context=PlayContext(),
+        loader=DataLoader(),
+        templar=Templar(loader=DataLoader(), variables={}),
+        shared_loader_obj=None,
+    )
+    return action.run(task_vars={})
+
+
+def test_outcome_is_the_result() -> None:
+    result = run_module(Module(Outcome(True, {"size": 1}, {"size": 2}, ("It is heavy.",), {"preflight": []})), name="x")
+
+    assert result["changed"] is True
+    assert result["size"] == 2
+    assert result["preflight"] == []
+    assert result["diff"] == {"before": {"size": 1}, "after": {"size": 2}}
+    assert result["warnings"] == ["It is heavy."]
+    assert not result.get("failed")
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_module_gets_typed_arguments_with_their_defaults(check_mode: bool) -> None:
+    module = Module(Outcome(False, {}, {}))
+
+    run_module(module, name="x", size="3", check_mode=check_mode)
+
+    [given] = module.runs
+    assert given["check_mode"] is check_mode
+    assert given["params"]["size"] == 3
+    assert given["params"]["wait_timeout"] == 600
+    assert given["params"]["auth_source"] == "auto"
+
+
+def test_module_is_not_run_with_wrong_arguments() -> None:
+    module = Module(Outcome(True, {}, {}))
+
+    result = run_module(module, size="big")
+
+    assert result["failed"]
+    assert module.runs == []
+
+
+def test_failure_is_a_result_with_its_code_and_facts() -> None:
+    failure = CmkError("It is in use.", code="in_use", accounts=["one"])
+
+    result = run_module(Module(failure), name="x")
+
+    assert result["failed"] is True
+    assert {name: result[name] for name in ("msg", "code", "accounts")} == {
+        "msg": "It is in use.",
+        "code": "in_use",
+        "accounts": ["one"],
+    }
+
+
+HUSHED = Outcome(True, {"key": "a hushed b"}, {"key": ["hushed"]}, ("hushed",), {"told": "hushed"})
+REJECTED = CmkError("It said hushed.", code="rejected_by_service", azure={"message": "hushed"})
+
+
+@pytest.mark.parametrize("outcome", [HUSHED, REJECTED], ids=["success", "failure"])
+def test_secret_is_in_no_result(outcome: Outcome | CmkError) -> None:
+    assert "hushed" not in json.dumps(run_module(Module(outcome), name="x", secret="hushed"))
+
+
+# What it tells, here and elsewhere
+
+SECRET = "correct-horse-battery"
+ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
+SWITCH = {**ACCOUNT, "key_source": "microsoft_keyvault", "key_identifier": "https://myvault.vault.azure.net/keys/batch"}
+# No case gets as far as the network.
+SIGN_IN = {"subscription_id": "s", "tenant": "t", "client_id": "c", "auth_source": "env"}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "a missing option": (NAME, {"key_source": "microsoft_batch", "resource_group": "rg-batch"}, {}),
+    "two missing options": (NAME, {"key_source": "microsoft_batch"}, {}),
+    "an unknown option": (NAME, {**SWITCH, "colour": "blue"}, {}),
+    "a wrong choice": (NAME, {**SWITCH, "key_source": "somebody"}, {}),
+    "a wrong type": (NAME, {**SWITCH, "wait_timeout": "long"}, {}),
+    "several at once": (NAME, {"key_source": "somebody", "wait_timeout": "long"}, {}),
+    "a malformed name": (NAME, {**SWITCH, "account_name": "my-batch"}, {}),
+    "a malformed identifier": (NAME, {**SWITCH, "key_identifier": "https://myvault.vault.azure.net/keys/"}, {}),
+    "a name with a secret in it": (NAME, {**SWITCH, "secret": SECRET, "account_name": f"my {SECRET}"}, {}),
+    "credentials that are missing": (NAME, {**SWITCH, **SIGN_IN}, {}),
+    "a certificate that is not there": (NAME, {**SWITCH, **SIGN_IN, "x509_certificate_path": "~/no.pem"}, {}),
+    "a variable of the environment": (NAME, SWITCH, {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_CLOUD_ENVIRONMENT": "Moon"}),
+    "a secret of the environment": (NAME, {**SWITCH, "account_name": f"my {SECRET}"}, {"AZURE_SECRET": SECRET}),
+    "an option within an option": (
+        "azbatch.cmk.keyvault_cmk_key",
+        {"vault_name": "myvault", "name": "batch", "rotation_policy": {"expiry": "P1Y"}},
+        {},
+    ),
+}
+NOWHERE = "/nowhere/python"
+
+
+def tasks() -> list[dict[str, Any]]:
+    """Every case twice. An interpreter that is not there shows that the first time none is started."""
+    made = []
+    for number, (module, arguments, environment) in enumerate(CASES.values()):
+        for way, variables in {
+            "here": {"ansible_python_interpreter": NOWHERE},
+            "elsewhere": {"cmk_in_process": "{{ nothing_here }}", "ansible_python_interpreter": sys.executable},
+        }.items():
+            task = {module: arguments, "environment": environment, "vars": variables, "ignore_errors": True}
+            made.append({"name": f"Case {number}, {way}", **task, "register": f"{way}_{number}"})
+    nowhere = {"cmk_in_process": False, "ansible_python_interpreter": NOWHERE}
+    made.append({"name": "Nowhere", NAME: SWITCH, "vars": nowhere, "ignore_errors": True, "register": "nowhere"})
+    return made
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of all tasks by the names under which they are registered, and what was shown of them."""
+    folder = tmp_path_factory.mktemp("in-process")
+    cases = tasks()
+    names = [task["register"] for task in cases]
+    collected = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}"
+    keep = {
+        "name": "Keep",
+        "ansible.builtin.copy": {"content": collected, "dest": str(folder / "told"), "mode": "0600"},
+    }
+    play = {"hosts": "localhost", "gather_facts": False, "vars": {"nothing_here": "no"}, "tasks": [*cases, keep]}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "ANSIBLE_"))}
+    environment |= {
+        "HOME": str(folder),
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "ANSIBLE_INVENTORY": "localhost,",
+        # Whatever looks for Azure all the same finds nobody.
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, "-m", "ansible", "playbook", "--connection", "local", "-vvv", str(folder / "play.yml")]
+    ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return {**json.loads((folder / "told").read_text(encoding="utf-8")), "shown": ran.stdout + ran.stderr}
+
+
+def both(told: dict[str, Any], case: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    number = list(CASES).index(case)
+    return told[f"here_{number}"], told[f"elsewhere_{number}"]
+
+
+def comparable(result: dict[str, Any]) -> dict[str, Any]:
+    """Without what tells where something happened, not what: a traceback, and kinds of strings of Ansible's own."""
+    kept = {name: value for name, value in result.items() if name not in ("exception", "invocation")}
+    return {**kept, "msg": re.sub(r"<class '[\w.]+'>", "a class", kept["msg"])}
+
+
+def shown(told: dict[str, Any], case: str) -> list[str]:
+    """What is shown of a case, arguments and all, each time that it is run."""
+    number = list(CASES).index(case)
+    return [part for part in told["shown"].split("TASK [") if part.startswith(f"Case {number}, ")]
+
+
+def test_module_that_is_handed_over_needs_an_interpreter(told: dict[str, Any]) -> None:
+    assert told["nowhere"]["failed"]
+    assert "code" not in told["nowhere"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_is_told_here_and_elsewhere(told: dict[str, Any], case: str) -> None:
+    here, elsewhere = both(told, case)
+
+    assert elsewhere["failed"]
+    assert comparable(here) == comparable(elsewhere)
+
+
+def test_arguments_are_in_the_result_here_exactly_when_they_are_elsewhere(told: dict[str, Any]) -> None:
+    # From 2.21 on Ansible leaves them out unless its user wants them.
+    here, elsewhere = both(told, "a malformed name")
+
+    assert ("invocation" in here) is ("invocation" in elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("case", "code"),
+    [
+        ("a malformed name", "invalid_account_name"),
+        ("a malformed identifier", "invalid_key_identifier"),
+        ("credentials that are missing", "credentials_missing"),
+        ("a certificate that is not there", "certificate_not_found"),
+        ("a variable of the environment", "unknown_cloud"),
+    ],
+)
+def test_failure_has_its_code(told: dict[str, Any], case: str, code: str) -> None:
+    for result in both(told, case):
+        assert result["code"] == code
+        assert result["changed"] is False
+
+
+@pytest.mark.parametrize("case", ["a missing option", "an unknown option", "a wrong choice", "a wrong type"])
+def test_wrong_use_names_the_option(told: dict[str, Any], case: str) -> None:
+    option = {
+        "a missing option": "account_name",
+        "an unknown option": "colour",
+        "a wrong choice": "key_source",
+        "a wrong type": "wait_timeout",
+    }[case]
+
+    for result in both(told, case):
+        assert option in result["msg"]
+        assert "code" not in result
+
+
+@pytest.mark.parametrize("case", ["a name with a secret in it", "a secret of the environment"])
+def test_secret_is_taken_out_of_the_result(told: dict[str, Any], case: str) -> None:
+    for result in both(told, case):
+        assert result["code"] == "invalid_account_name"
+        assert SECRET not in json.dumps(result)
+        assert "********" in result["msg"]
+    for text in shown(told, case):
+        assert '"secret": "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"' in text or '"invocation"' not in text
+
+
+def test_secret_is_shown_nowhere(told: dict[str, Any]) -> None:
+    # The environment of a task that is handed over goes through a shell's command line, whatever the module.
+    assert SECRET not in told["shown"].replace(f"AZURE_SECRET={SECRET}", "")
+
+
+def test_identifier_of_a_key_is_no_secret(told: dict[str, Any]) -> None:
+    for text in shown(told, "credentials that are missing"):
+        assert f'"key_identifier": "{SWITCH["key_identifier"]}"' in text or '"invocation"' not in text
+    for result in both(told, "a malformed identifier"):
+        assert result["value"] == "https://myvault.vault.azure.net/keys/"

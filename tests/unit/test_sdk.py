@@ -1,0 +1,269 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The SDKs' exceptions in this collection's terms, and the SDKs that are missing or too old."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, MissingSdk, NotFound, TimedOut
+
+sdk = pytest.importorskip("azure.core.exceptions")
+
+
+class Answer:
+    """An HTTP answer, as far as the SDK's exceptions look at it."""
+
+    def __init__(self, status: int, body: str, reason: str = "") -> None:
+        self.status_code = status
+        self.reason = reason
+        self.headers = {"x-ms-request-id": "a-request"}
+        self._body = body
+
+    def text(self, encoding: str | None = None) -> str:
+        return self._body
+
+    def body(self) -> bytes:
+        return self._body.encode()
+
+
+def error(code: str, message: str = "It says so.", *, inner: str | None = None, **more: Any) -> str:
+    return json.dumps(
+        {"error": {"code": code, "message": message, **({"innererror": {"code": inner}} if inner else {}), **more}}
+    )
+
+
+def translated(raised: Exception, **options: str) -> CmkError:
+    with pytest.raises(CmkError) as failed, _sdk.translated("read the key", **options):
+        raise raised
+    assert failed.value.msg.startswith("Could not read the key")
+    assert failed.value.__cause__ is raised
+    return failed.value
+
+
+RBAC = (
+    "Caller is not authorized to perform action on resource.\r\nCaller: appid=a;oid=b;iss=https://sts.windows.net/c/\r\n"
+    "Action: 'Microsoft.KeyVault/vaults/keys/read'\r\nResource: '/subscriptions/s'\r\nAssignment: (not found)\r\n"
+)
+ARM = (
+    "The client 'c' with object id 'o' does not have authorization to perform action "
+    "'Microsoft.Batch/batchAccounts/read' over scope '/subscriptions/s' or the scope is invalid."
+)
+POLICY = (
+    "The user, group or application 'appid=a;oid=b' does not have keys wrapKey permission on key vault 'v;location=w'."
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (400, error("InvalidRequestBody"), "rejected_by_service"),
+        (409, error("Conflict", inner="ObjectIsBeingDeleted"), "rejected_by_service"),
+        (400, error("InvalidSubscriptionId"), "subscription_not_found"),
+        (404, error("SubscriptionNotFound"), "subscription_not_found"),
+        (404, error("ResourceGroupNotFound"), "resource_group_not_found"),
+        (404, error("ResourceNotFound"), "not_found"),
+        (403, error("AuthorizationFailed", ARM), "permission_denied"),
+        (403, error("Forbidden", RBAC, inner="ForbiddenByRbac"), "permission_denied"),
+        (403, error("Forbidden", inner="ForbiddenByFirewall"), "network_denied"),
+        (403, error("Forbidden", inner="ForbiddenByConnection"), "network_denied"),
+        (429, error("Throttled"), "service_unavailable"),
+        (500, error("InternalServerError"), "service_unavailable"),
+        (503, "<html>busy</html>", "service_unavailable"),
+        (418, "", "rejected_by_service"),
+    ],
+)
+def test_answer_has_its_code(status: int, body: str, code: str) -> None:
+    failure = translated(sdk.HttpResponseError(response=Answer(status, body, "A reason")))
+
+    assert failure.code == code
+    assert failure.facts["azure"]["status"] == status
+    assert failure.facts["azure"]["request_id"] == "a-request"
+
+
+def test_azures_own_words_are_kept() -> None:
+    details = [{"code": "PropertyName", "message": "keyVaultProperties"}]
+    body = error("MissingRequiredProperty", "A required property was not specified.", details=details)
+
+    failure = translated(sdk.HttpResponseError(response=Answer(400, body)))
+
+    assert failure.facts["azure"]["code"] == "MissingRequiredProperty"
+    assert "A required property was not specified. PropertyName: keyVaultProperties" in failure.msg
+
+
+@pytest.mark.parametrize(
+    ("message", "action"),
+    [
+        (ARM, "Microsoft.Batch/batchAccounts/read"),
+        (RBAC, "Microsoft.KeyVault/vaults/keys/read"),
+        (POLICY, "keys wrapKey"),
+        ("No.", "this"),
+    ],
+    ids=["management", "role", "policy", "not told"],
+)
+def test_missing_right_is_named(message: str, action: str) -> None:
+    failure = translated(sdk.HttpResponseError(response=Answer(403, error("Forbidden", message))))
+
+    assert failure.facts["action"] == action
+    assert action in failure.facts["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "option"),
+    [
+        ("AADSTS7000215: Invalid client secret provided.", "secret_wrong", "secret"),
+        ("AADSTS7000222: The provided client secret keys are expired.", "secret_expired", "secret"),
+        ("AADSTS700016: Application with identifier 'c' was not found.", "client_unknown", "client_id"),
+        ("AADSTS90002: Tenant 't' not found.", "tenant_unknown", "tenant"),
+        ("AADSTS900023: Specified tenant identifier 't' is neither", "tenant_unknown", "tenant"),
+        ("AADSTS700027: The certificate is not registered.", "certificate_wrong", "x509_certificate_path"),
+        ("AADSTS50105: something else", "authentication_failed", "auth_source"),
+        ("Azure CLI not found on path", "authentication_failed", "auth_source"),
+    ],
+)
+def test_failed_sign_in_has_its_code(message: str, code: str, option: str) -> None:
+    failure = translated(sdk.ClientAuthenticationError(message=message))
+
+    assert (failure.code, failure.facts["option"]) == (code, option)
+    assert message in failure.msg
+
+
+@pytest.mark.parametrize("kind", [sdk.ServiceRequestError, sdk.ServiceResponseError])
+def test_no_answer(kind: type[Exception]) -> None:
+    assert translated(kind("Name or service not known")).code == "unreachable"
+    assert translated(kind("Name or service not known"), unreachable="vault_unreachable").code == "vault_unreachable"
+
+
+def test_value_that_azure_identity_refuses() -> None:
+    assert translated(ValueError("Invalid tenant id provided.")).code == "authentication_failed"
+
+
+def test_page_of_a_proxy_is_no_failed_sign_in() -> None:
+    with pytest.raises(CmkError) as failed, _sdk.translated("read the key"):
+        _sdk.document(lambda raw_response_hook: raw_response_hook(Hooked(Answer(200, "<html>Welcome</html>"))))
+
+    assert failed.value.code == "service_unavailable"
+
+
+class Hooked:
+    def __init__(self, answer: Answer) -> None:
+        self.http_response = answer
+
+
+def raising(status: int, code: str) -> Any:
+    def call(raw_response_hook: Any) -> None:
+        raise sdk.ResourceNotFoundError(response=Answer(status, error(code)))
+
+    return call
+
+
+def test_missing_resource_is_none() -> None:
+    assert _sdk.document_or_none(raising(404, "ResourceNotFound")) is None
+
+
+@pytest.mark.parametrize("code", ["ResourceGroupNotFound", "SubscriptionNotFound"])
+def test_missing_group_or_subscription_is_an_error(code: str) -> None:
+    with pytest.raises(NotFound), _sdk.translated("read it"):
+        _sdk.document_or_none(raising(404, code))
+
+
+def test_pages_of_a_list_are_put_together() -> None:
+    class Pages:
+        def by_page(self) -> None: ...
+
+        def __iter__(self) -> Any:
+            for value in ([1, 2], [3]):
+                self.hook(Hooked(Answer(200, json.dumps({"value": value}))))
+                yield from value
+
+    def call(raw_response_hook: Any) -> Pages:
+        pages = Pages()
+        pages.hook = raw_response_hook
+        return pages
+
+    assert _sdk.documents(call) == [1, 2, 3]
+
+
+class Poller:
+    def __init__(self, *, done: bool) -> None:
+        self._done = done
+        self.calls: list[Any] = []
+
+    def wait(self, timeout: float) -> None:
+        self.calls.append(("wait", timeout))
+
+    def done(self) -> bool:
+        return self._done
+
+    def status(self) -> str:
+        return "InProgress"
+
+    def result(self) -> None:
+        self.calls.append("result")
+
+
+def test_operation_that_ends_in_time() -> None:
+    poller = Poller(done=True)
+
+    _sdk.finish(poller, 5, "create the account")
+
+    assert poller.calls == [("wait", 5), "result"]
+
+
+def test_operation_that_does_not_end_in_time() -> None:
+    with pytest.raises(TimedOut) as failed:
+        _sdk.finish(Poller(done=False), 5, "create the account")
+
+    assert failed.value.facts["option"] == "wait_timeout"
+    assert "InProgress" in failed.value.msg
+
+
+# The packages
+
+
+def test_packages_are_there() -> None:
+    assert _sdk.preload() is None
+
+
+def test_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_sdk.FLOORS, "azure-identity", ("azure.no_such_package", "1.19.0"))
+
+    with pytest.raises(MissingSdk) as failed:
+        _sdk.load("azure-identity")
+
+    assert failed.value.facts["package"] == "azure-identity"
+    assert failed.value.facts["floor"] == "1.19.0"
+    assert failed.value.facts["found"] is None
+    assert "azure-identity" in failed.value.facts["remedy"]
+    assert isinstance(_sdk.preload(), MissingSdk)
+
+
+@pytest.mark.parametrize(
+    ("found", "enough"),
+    [
+        ("1.18.9", False),
+        ("1.9.0", False),
+        ("1.19.0b1", True),
+        ("1.19", False),
+        ("1.19.0", True),
+        ("1.20.0", True),
+        ("2", True),
+    ],
+)
+def test_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str, enough: bool) -> None:
+    monkeypatch.setitem(_sdk.FLOORS, "azure-core", ("azure.core", "1.19.0"))
+    monkeypatch.setattr(_sdk.metadata, "version", lambda package: found)
+
+    if enough:
+        assert _sdk.load("azure-core").__name__ == "azure.core"
+        return
+    with pytest.raises(MissingSdk) as failed:
+        _sdk.load("azure-core")
+    assert failed.value.facts["found"] == found
+    assert found in failed.value.msg
