@@ -199,7 +199,10 @@ class BatchAccounts:
         now = self.world.clock.time()
         former = account.pools.get(name.lower())
         created = former.created if former else now
-        pool = Pool(name, dict(document.get("properties") or {}), document.get("identity"), created, now)
+        properties = document.get("properties") or {}
+        if not isinstance(properties, dict):
+            raise errors.invalid_body("properties is not an object")
+        pool = Pool(name, properties, document.get("identity"), created, now)
         account.pools[name.lower()] = pool
         return pool
 
