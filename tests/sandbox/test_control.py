@@ -140,7 +140,9 @@ def test_since_and_forget(sandbox: Sandbox, control: Control) -> None:
 def test_what_the_sandbox_does_not_have_is_called_unknown(sandbox: Sandbox, control: Control) -> None:
     sandbox.arm("GET", f"{sandbox.group}/nowhere", VERSION)
     sandbox.session().get(f"{LOGIN}/{sandbox.tenant_id}/nowhere", timeout=30)
+    sandbox.arm("GET", f"{sandbox.group}/nowhere", VERSION, session=sandbox.session())
     get_group(sandbox)
+    assert [entry["status"] for entry in control.requests() if entry["route"] == "unauthenticated"] == [401]
     assert [(entry["service"], entry["status"]) for entry in control.unknown()] == [
         ("resource_manager", 404),
         ("entra", 404),

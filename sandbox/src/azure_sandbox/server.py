@@ -229,12 +229,19 @@ class Sandbox:
                 status=response.status_code if response else None,
                 principal=call.caller.object_id if call.caller else None,
                 service=service.name if service else UNKNOWN,
-                route=call.route.path if call.route else UNKNOWN,
+                route=_route(call, response),
                 write=call.wrote,
                 seconds=time.perf_counter() - started,
                 fault=fault.number if fault else None,
             )
         )
+
+
+def _route(call: Call, response: Response | None) -> str:
+    if call.route is not None:
+        return call.route.path
+    # Without a token nothing more is looked at, so that nothing is known to be unknown.
+    return "unauthenticated" if response is not None and response.status_code == 401 else UNKNOWN
 
 
 def _target(scope: Scope) -> str:
