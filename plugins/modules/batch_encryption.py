@@ -131,11 +131,25 @@ preflight:
       description: What to do about a failed check.
       type: str
       sample: ""
+applied:
+  description: The writes that were made before the failure.
+  returned: failure on the way
+  type: list
+  elements: str
+  sample: []
 restored:
   description: Whether the account stands on its former setting, read again after the failure.
-  returned: failure after a write
+  returned: failure on the way
   type: bool
   sample: true
+stands:
+  description: How the account stands after the failure, with the values of a success.
+  returned: failure on the way, if it could be read
+  type: dict
+restore_failure:
+  description: Why the former setting could not be put back, with its own C(code) and C(msg).
+  returned: failure on the way back
+  type: dict
 code:
   description: What went wrong, as a stable word; C(docs/errors.md) lists them.
   returned: failure

@@ -228,10 +228,12 @@ def _service_error(error: Any) -> dict[str, Any]:
     except (AttributeError, KeyError, TypeError, ValueError):
         body = {}
     details = "; ".join(f"{d.get('code')}: {d.get('message')}" for d in body.get("details") or ())
+    # Batch signs its messages with the request's id and the time, each on a line of its own.
+    message = str(body.get("message") or error.message).partition("\nRequestId:")[0]
     return {
         "status": error.status_code,
         "code": body.get("code") or error.reason,
         "inner_code": (body.get("innererror") or {}).get("code"),
-        "message": " ".join(filter(None, [body.get("message") or error.message, details])),
+        "message": " ".join(f"{message} {details}".split()),
         "request_id": error.response.headers.get("x-ms-request-id") if error.response else None,
     }
