@@ -338,7 +338,7 @@ def test_name_of_an_assignment_depends_on_what_it_grants_and_on_nothing_else() -
 
 
 OWN = assignment(ENCRYPTION_USER, VAULT_ID, name="own")
-SHOUTED = assignment(ENCRYPTION_USER.upper(), f"{VAULT_ID.upper()}/", name="own")
+SHOUTED = assignment(ENCRYPTION_USER.upper(), f"{VAULT_ID.upper()}/", principal=PRINCIPAL.upper(), name="own")
 OFFICER = assignment(CRYPTO_OFFICER, VAULT_ID, name="officer")
 
 

@@ -292,6 +292,10 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
     assert (folder / "meta" / "main.yml").is_file()
 
 
+def changed_steps(role: str) -> set[str]:
+    return set(load(ROOT / "roles" / role / "vars" / "main.yml")[f"__{role}_changed_steps"])
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
     facts = [task.get("ansible.builtin.set_fact", {}) for task in load(ROOT / "roles" / role / "tasks" / "verify.yml")]
@@ -305,7 +309,7 @@ def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
     told = {name: meaning for names, meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
     assert set(told) == set(reported)
-    assert set(re.findall(r"`(\w+)`", told["changed_steps"])) == set(reported["changed_steps"])
+    assert set(re.findall(r"`(\w+)`", told["changed_steps"])) == changed_steps(role)
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
 
 

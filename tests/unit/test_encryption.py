@@ -200,6 +200,7 @@ def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str |
     assert failed.value.code == "account_not_answering"
     assert failed.value.facts["key_identifier"] == on
     assert SILENCE.msg in failed.value.msg
+    assert f"It stands on {on or 'a Microsoft-managed key'}." in failed.value.msg
 
 
 def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_microsoft_managed_one() -> None:

@@ -97,7 +97,7 @@ def test_what_is_no_key_identifier_is_refused(value: str) -> None:
             id="one that could be set",
         ),
         pytest.param(
-            "https://myhsm.managedhsm.azure.net/keys/my_key/1",
+            "https://MyHSM.ManagedHSM.azure.net/keys/my_key/1",
             KeyIdentifier("myhsm", "managedhsm.azure.net", "my_key", "1"),
             id="one that could not",
         ),
@@ -285,3 +285,4 @@ def test_place_of_a_resource() -> None:
 )
 def test_reach_of_a_scope(scope: str, reaches: bool) -> None:
     assert _ids.within(scope, VAULT_ID) is reaches
+    assert _ids.within(scope, f"{VAULT_ID.upper()}/") is reaches

@@ -111,6 +111,7 @@ def test_version_in_use_is_not_disabled(key_of_account: str | None, version: str
     with pytest.raises(Refused) as refused:
         disable(observed, version)
     assert accounts_of(refused) == ["mybatch"]
+    assert (f"version {version}" in refused.value.msg) is (version is not None)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ("vault_purge_protection", "unknown", {"vault": DENIED, "bundle": None}),
         ("same_tenant", "ok", {}),
         ("same_tenant", "ok", {"tenant_id": TENANT.upper()}),
+        ("same_tenant", "ok", of_vault(tenantId=TENANT.upper())),
         ("same_tenant", "failed", {"tenant_id": SUBSCRIPTION}),
         ("same_tenant", "unknown", {"tenant_id": None}),
         ("same_tenant", "unknown", {"vault": DENIED}),
@@ -186,6 +187,32 @@ def test_check(name: str, status: str, read: dict[str, Any]) -> None:
     assert check["evidence"]
     # A remedy is for what is wrong.
     assert bool(check["remedy"]) is (status == "failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "seen", "read"),
+    [
+        ("identity_present", "has no identity", {"principals": ()}),
+        ("vault_soft_delete", "is on", {}),
+        ("vault_soft_delete", "is off", of_vault(enableSoftDelete=False)),
+        ("vault_purge_protection", "is on", {}),
+        ("vault_purge_protection", "is off", of_vault(enablePurgeProtection=None)),
+        ("same_tenant", SUBSCRIPTION, {"tenant_id": SUBSCRIPTION}),
+        ("key_exists", f"no key {KEY}", {"bundle": None}),
+        ("key_enabled", "enabled", {}),
+        ("key_enabled", "disabled", of_key(enabled=False)),
+        ("key_not_expired", "to 2026-05-28T20:26:40Z", of_key(exp=NOW)),
+        ("key_not_expired", "from 2026-05-28T20:26:40Z", of_key(nbf=NOW)),
+        ("key_type_rsa", "EC", of_key(kty="EC")),
+        ("key_size_supported", "3072", of_key(size=3072)),
+        ("key_ops_wrap_unwrap", "sign, wrapKey", of_key(key_ops=["sign", "wrapKey"])),
+        ("key_ops_wrap_unwrap", "nothing", of_key(key_ops=[])),
+        ("network_open_to_batch", "lets Azure services in", {}),
+        ("network_open_to_batch", "keeps Azure services out", of_vault(networkAcls=CLOSED)),
+    ],
+)
+def test_evidence_says_what_was_seen(name: str, seen: str, read: dict[str, Any]) -> None:
+    assert seen in checks(**read)[name]["evidence"]
 
 
 def test_every_check_has_its_cases() -> None:

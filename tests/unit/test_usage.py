@@ -81,7 +81,7 @@ def test_accounts_on_a_key(key: str, followers_on: list[str] | None, users: list
     assert _usage.on_key(EVERYONE, identifier(key), followers_on) == [account_id(name) for name in users]
 
 
-BY_SYSTEM = account("bysystem", key=KEY, identity=system_assigned())
+BY_SYSTEM = account("bysystem", key=f"{KEY[:-5]}Batch", identity=system_assigned(PRINCIPAL.upper()))
 BY_USER = account("byuser", key=f"{OTHER_KEY}/{OLD}", identity=user_assigned(one=OTHER, two=PRINCIPAL))
 BY_OTHER = account("byother", key=KEY, identity=system_assigned(OTHER))
 NO_KEY = account("nokey", identity=system_assigned())
@@ -142,3 +142,7 @@ def test_forced_guard_says_what_it_does_to_whom() -> None:
 
     assert account_id("one") in told
     assert SUBSCRIPTION in unseen
+
+
+def test_a_follower_is_given_a_day_to_take_over_a_new_version() -> None:
+    assert _usage.FOLLOWING_LAG == 24 * 60 * 60

@@ -249,6 +249,12 @@ def test_description_of_a_vault() -> None:
     assert _vault.describe(None) == {"exists": False}
 
 
+def test_fields_that_azure_leaves_out_have_their_defaults() -> None:
+    described = _vault.describe(vault(enableSoftDelete=None, softDeleteRetentionInDays=None))
+
+    assert (described["soft_delete"], described["retention_days"]) == (True, 90)
+
+
 @pytest.mark.parametrize("uri", ["https://MyVault.vault.azure.net", "https://myvault.vault.azure.net/"])
 def test_url_is_the_same_at_birth_and_ever_after(uri: str) -> None:
     assert _vault.url(vault(vaultUri=uri)) == "https://myvault.vault.azure.net"
