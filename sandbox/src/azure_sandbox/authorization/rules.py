@@ -158,7 +158,7 @@ class Authorization:
             raise errors.built_in_role(guid)
         name = properties.get("roleName")
         scopes = properties.get("assignableScopes")
-        if not name or not scopes:
+        if not isinstance(name, str) or not name or not _texts(scopes) or not scopes:
             raise errors.invalid_role("The role definition must have a roleName and assignableScopes.")
         twin = self.role_named(name)
         if twin is not None and twin is not former:
@@ -168,7 +168,7 @@ class Authorization:
             guid.lower(),
             name,
             properties.get("description") or "",
-            tuple(_permission(document) for document in properties.get("permissions") or []),
+            _permissions(properties.get("permissions") or []),
             "CustomRole",
             tuple(scopes),
             former.created_on if former else now,
@@ -203,7 +203,7 @@ class Authorization:
         if not is_guid(guid):
             raise errors.invalid_assignment_id(guid)
         role_id, principal_id = properties.get("roleDefinitionId"), properties.get("principalId")
-        if not role_id or not principal_id or not is_guid(principal_id):
+        if not isinstance(role_id, str) or not isinstance(principal_id, str) or not is_guid(principal_id):
             raise errors.invalid_request("The role assignment needs a roleDefinitionId and a principalId.")
         role = self.role(role_id)
         if role is None:
@@ -239,6 +239,19 @@ class Authorization:
         return former
 
 
+def _permissions(documents: Any) -> tuple[Permission, ...]:
+    if not isinstance(documents, list) or not all(isinstance(document, dict) for document in documents):
+        raise errors.invalid_role("The permissions of a role are a list of objects.")
+    return tuple(_permission(document) for document in documents)
+
+
 def _permission(document: dict[str, Any]) -> Permission:
     names = ("actions", "notActions", "dataActions", "notDataActions")
-    return Permission(*(tuple(document.get(name) or ()) for name in names))
+    parts = [document.get(name) or [] for name in names]
+    if not all(_texts(part) for part in parts):
+        raise errors.invalid_role("The actions of a role are lists of names.")
+    return Permission(*(tuple(part) for part in parts))
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)

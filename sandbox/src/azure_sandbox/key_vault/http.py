@@ -91,7 +91,7 @@ def put_access_policies(call: Call) -> Response:
     vault, operation = _vault(call), call.path["operation"].lower()
     if operation not in ("add", "replace", "remove"):
         raise errors.invalid_value("operationKind")
-    sent = (call.json.get("properties") or {}).get("accessPolicies")
+    sent = request.mapping(call.json.get("properties"), "properties").get("accessPolicies")
     if sent is None:
         raise errors.parameter_missing("accessPolicies")
     named = request.access_policies(sent)

@@ -30,6 +30,13 @@ def tidy_location(location: str) -> str:
     return location.replace(" ", "").lower()
 
 
+def mapping(value: Any, name: str) -> dict[str, Any]:
+    """An object that was sent, or an empty one if none was."""
+    if value is not None and not isinstance(value, dict):
+        raise errors.invalid_value(name)
+    return dict(value or {})
+
+
 def fields(properties: dict[str, Any], vault: Vault | None) -> dict[str, Any]:
     """What `properties` says, as fields of Vault. A null says nothing."""
     said = {name: value for name, value in properties.items() if value is not None}
@@ -66,11 +73,12 @@ def access_policies(documents: Any) -> list[AccessPolicy]:
 
 
 def _access_policy(document: dict[str, Any]) -> AccessPolicy:
+    document = mapping(document, "accessPolicies")
     application = document.get("applicationId")
     permissions = document.get("permissions")
     if not isinstance(permissions, dict):
         raise errors.invalid_value("permissions")
-    wanted = {kind: tuple(names) for kind, names in permissions.items() if names is not None}
+    wanted = {kind: _names(kind, names) for kind, names in permissions.items() if names is not None}
     if any(name.lower() not in _KEY_PERMISSIONS for name in wanted.get("keys", ())):
         raise errors.invalid_value("permissions.keys")
     return AccessPolicy(
@@ -79,6 +87,12 @@ def _access_policy(document: dict[str, Any]) -> AccessPolicy:
         _guid(application, "applicationId") if application else None,
         wanted,
     )
+
+
+def _names(kind: str, names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise errors.invalid_value(f"permissions.{kind}")
+    return tuple(names)
 
 
 def _refuse_irreversible(said: dict[str, Any]) -> None:
@@ -126,8 +140,8 @@ def _retention(days: Any, vault: Vault | None) -> int:
 def _network_rules(document: Any) -> NetworkRules:
     if not isinstance(document, dict):
         raise errors.invalid_value("networkAcls")
-    addresses = tuple(_address(rule.get("value")) for rule in document.get("ipRules") or ())
-    subnets = tuple({**rule} for rule in document.get("virtualNetworkRules") or ())
+    addresses = tuple(_address(rule.get("value")) for rule in _rules(document, "ipRules"))
+    subnets = tuple(_rules(document, "virtualNetworkRules"))
     return NetworkRules(
         _choice(document.get("bypass") or "AzureServices", "networkAcls.bypass", ("AzureServices", "None")),
         _choice(document.get("defaultAction") or "Allow", "networkAcls.defaultAction", ("Allow", "Deny")),
@@ -136,9 +150,16 @@ def _network_rules(document: Any) -> NetworkRules:
     )
 
 
+def _rules(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    rules = document.get(name) or []
+    if not isinstance(rules, list):
+        raise errors.invalid_value(f"networkAcls.{name}")
+    return [mapping(rule, f"networkAcls.{name}") for rule in rules]
+
+
 def _address(value: Any) -> str:
     """A bare address becomes a network of one."""
     try:
-        return str(ipaddress.IPv4Network(value, strict=False))
+        return str(ipaddress.IPv4Network(str(value), strict=False))
     except ValueError as error:
         raise errors.invalid_value("networkAcls.ipRules") from error

@@ -42,11 +42,18 @@ class Order:
 
     @property
     def properties(self) -> dict[str, Any]:
-        return self.document.get("properties") or {}
+        """Without the nulls, which say nothing."""
+        sent = request.mapping(self.document.get("properties"), "properties")
+        return {name: value for name, value in sent.items() if value is not None}
 
     @property
     def location(self) -> str:
-        return request.tidy_location(self.document.get("location") or "")
+        location = self.document.get("location")
+        return request.tidy_location(location) if isinstance(location, str) else ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return request.mapping(self.document.get("tags"), "tags")
 
     def is_for(self, vault: Vault) -> bool:
         here = (self.subscription.lower(), self.group.lower())
@@ -135,16 +142,17 @@ class Vaults:
         self._require(order, bool(order.properties.get("enableRbacAuthorization", vault.rbac)))
         reset = {"network": NetworkRules(), "public_network_access": "Enabled", "flags": {}}
         self._change(vault, {**reset, **request.fields(order.properties, vault)}, order.by)
-        vault.tags = dict(order.document.get("tags") or {})
+        vault.tags = order.tags
         return vault, False
 
     def patch(self, vault: Vault, document: dict[str, Any], by: str) -> None:
-        changes = request.fields(document.get("properties") or {}, vault)
+        changes = request.fields(request.mapping(document.get("properties"), "properties"), vault)
+        tags = request.mapping(document.get("tags"), "tags")
         if "flags" in changes:
             changes["flags"] = {**vault.flags, **changes["flags"]}
         self._change(vault, changes, by)
         if document.get("tags") is not None:
-            vault.tags = dict(document["tags"])
+            vault.tags = tags
 
     def change_policies(self, vault: Vault, operation: str, named: builtins.list[AccessPolicy], by: str) -> None:
         change = {"add": _with, "replace": _with_instead, "remove": _without}[operation]
@@ -206,7 +214,7 @@ class Vaults:
             order.location,
             order.name.lower() + order.vault_suffix,
             changes["tenant_id"],
-            tags=dict(order.document.get("tags") or {}),
+            tags=order.tags,
             rbac_setting=True if rbac_by_default else None,
             created_by=order.by,
             created_at=self.world.clock.iso(3),
@@ -223,7 +231,7 @@ class Vaults:
             raise errors.nothing_to_recover()
         del self._deleted[vault.name.lower()]
         vault.deleted_at = None
-        vault.tags = dict(order.document.get("tags") or {})
+        vault.tags = order.tags
         self._live[vault.name.lower()] = vault
         self._change(vault, {}, order.by)
         return vault

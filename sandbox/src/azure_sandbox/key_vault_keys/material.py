@@ -65,7 +65,7 @@ def from_jwk(jwk: Mapping[str, Any]) -> bytes:
         if str(jwk.get("kty")).upper().startswith("RSA"):
             return _dump(_rsa_from_jwk(jwk))
         return _dump(_ec_from_jwk(jwk))
-    except (KeyError, ValueError, BadMaterial) as error:
+    except (KeyError, TypeError, ValueError, BadMaterial) as error:
         raise BadMaterial("the key's parts do not make a key") from error
 
 
@@ -92,7 +92,8 @@ def rsa_size(private_key: bytes) -> int | None:
 
 @lru_cache(maxsize=1024)
 def load(private_key: bytes) -> PrivateKey:
-    return cast(PrivateKey, serialization.load_der_private_key(private_key, None))
+    # It was valid when it was made or imported; to check that again takes longer than most else.
+    return cast(PrivateKey, serialization.load_der_private_key(private_key, None, unsafe_skip_rsa_key_validation=True))
 
 
 def encrypt(private_key: bytes, algorithm: str, data: bytes) -> bytes:

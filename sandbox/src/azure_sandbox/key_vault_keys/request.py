@@ -19,6 +19,8 @@ OPERATIONS = {
 }
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 _TYPES = ("RSA", "RSA-HSM", "EC", "EC-HSM")
+# 9999-12-31T23:59:59Z
+_END_OF_TIME = 253402300799
 _SIZES = (2048, 3072, 4096)
 
 
@@ -36,7 +38,7 @@ def wish(document: dict[str, Any], *, imported: bool = False) -> Wish:
     if size is not None and (size not in _SIZES or family != "RSA"):
         raise errors.size_not_supported(size)
     curve = document.get("crv")
-    if curve is not None and curve not in CURVES:
+    if curve is not None and (not isinstance(curve, str) or curve not in CURVES):
         raise errors.bad_parameter(f"Invalid crv value: {curve}")
     found: dict[str, Any] = {"enabled": True}
     found.update(attributes(document.get("attributes")))
@@ -75,7 +77,7 @@ def key_ops(value: Any, family: str) -> list[str] | None:
         raise errors.bad_parameter("Invalid key_ops value")
     known = {*OPERATIONS[family], "import", "export"}
     for operation in value:
-        if operation not in known:
+        if not isinstance(operation, str) or operation not in known:
             raise errors.bad_parameter(f"Invalid key_ops value: {operation}")
     return list(value)
 
@@ -93,7 +95,7 @@ def attributes(document: Any) -> dict[str, Any]:
         found["enabled"] = document["enabled"]
     for sent, name in (("nbf", "not_before"), ("exp", "expires")):
         if document.get(sent) is not None:
-            if not isinstance(document[sent], int) or isinstance(document[sent], bool):
+            if not _is_moment(document[sent]):
                 raise errors.bad_parameter(f"Invalid {sent} value")
             found[name] = document[sent]
     _check_order(found.get("not_before"), found.get("expires"))
@@ -106,6 +108,10 @@ def tags(document: Any) -> dict[str, str] | None:
     if not isinstance(document, dict):
         raise errors.bad_parameter("Invalid tags value")
     return {str(name): str(value) for name, value in document.items()} or None
+
+
+def _is_moment(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _END_OF_TIME
 
 
 def _check_order(not_before: int | None, expires: int | None) -> None:

@@ -7,14 +7,18 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from . import errors
 
-_DURATION = re.compile(r"P(?=.)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
+_DURATION = re.compile(
+    r"P(?=.)(?:(\d{1,5})Y)?(?:(\d{1,5})M)?(?:(\d{1,5})W)?(?:(\d{1,5})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,5})M)?(?:(\d{1,5})S)?)?"
+)
 _DAY = timedelta(days=1)
+_LONGEST = 36500 * _DAY
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -64,7 +68,7 @@ def add(moment: int, duration: str, sign: int = 1) -> int:
     years, months, weeks, days, hours, minutes, seconds = _parts(duration)
     start = _EPOCH + timedelta(seconds=moment)
     month = start.year * 12 + start.month - 1 + sign * (years * 12 + months)
-    day = min(start.day, _days_in_month(month // 12, month % 12 + 1))
+    day = min(start.day, monthrange(month // 12, month % 12 + 1)[1])
     shifted = start.replace(year=month // 12, month=month % 12 + 1, day=day)
     rest = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
     return int((shifted + sign * rest - _EPOCH).total_seconds())
@@ -72,20 +76,30 @@ def add(moment: int, duration: str, sign: int = 1) -> int:
 
 def read(document: dict[str, Any], former: RotationPolicy | None, now: int) -> RotationPolicy:
     """The service does not keep what it was sent: it adds a notification where there is none."""
-    actions = tuple(_action(entry) for entry in document.get("lifetimeActions") or ())
+    entries = document.get("lifetimeActions") or []
+    if not isinstance(entries, list):
+        raise errors.invalid_policy("The lifetime actions are not a list.")
+    actions = tuple(_action(entry) for entry in entries)
     if len({action.kind for action in actions}) != len(actions):
         raise errors.invalid_policy("There may be one lifetime action of each type.")
     if not any(action.kind == "Notify" for action in actions):
         actions = (*actions, NOTIFY)
-    expiry = (document.get("attributes") or {}).get("expiryTime") or None
+    expiry = _mapping(document.get("attributes")).get("expiryTime") or None
     policy = RotationPolicy(actions, expiry, former.created if former and former.created else now, now)
     _check(policy)
     return policy
 
 
-def _action(entry: dict[str, Any]) -> LifetimeAction:
-    kind = str((entry.get("action") or {}).get("type")).title()
-    triggers = {name: value for name, value in (entry.get("trigger") or {}).items() if value is not None}
+def _mapping(value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise errors.invalid_policy("Lifetime actions, their parts and the attributes are objects.")
+    return value or {}
+
+
+def _action(document: Any) -> LifetimeAction:
+    entry = _mapping(document)
+    kind = str(_mapping(entry.get("action")).get("type")).title()
+    triggers = {name: value for name, value in _mapping(entry.get("trigger")).items() if value is not None}
     if kind not in ("Rotate", "Notify") or len(triggers) != 1:
         raise errors.invalid_policy("A lifetime action takes a type, Rotate or Notify, and one trigger.")
     ((trigger, duration),) = triggers.items()
@@ -97,12 +111,14 @@ def _action(entry: dict[str, Any]) -> LifetimeAction:
 
 def _check(policy: RotationPolicy) -> None:
     life = _length(policy.expiry_time) if policy.expiry_time else None
-    if life is not None and life < 28 * _DAY:
-        raise errors.invalid_policy("The expiry time must be at least 28 days.")
+    if life is not None and not 28 * _DAY <= life <= _LONGEST:
+        raise errors.invalid_policy("The expiry time must be at least 28 days, and no more than 100 years.")
     for action in policy.actions:
         length = _length(action.duration)
-        if length < 7 * _DAY:
-            raise errors.invalid_policy(f"The time of {action.kind} must be at least 7 days.")
+        if not 7 * _DAY <= length <= _LONGEST:
+            raise errors.invalid_policy(
+                f"The time of {action.kind} must be at least 7 days, and no more than 100 years."
+            )
         if action.kind == "Notify":
             continue
         if action.trigger == "timeBeforeExpiry" and life is None:
@@ -121,8 +137,3 @@ def _parts(duration: Any) -> list[int]:
     if found is None or not any(found.groups()):
         raise errors.invalid_policy(f"{duration} is not an ISO 8601 duration.")
     return [int(part or 0) for part in found.groups()]
-
-
-def _days_in_month(year: int, month: int) -> int:
-    following = datetime(year + month // 12, month % 12 + 1, 1)
-    return (following - _DAY).day

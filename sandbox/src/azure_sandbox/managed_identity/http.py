@@ -43,18 +43,20 @@ def _document(call: Call, identity: UserAssignedIdentity) -> dict[str, Any]:
     return {**ordered, "properties": properties}
 
 
-def _tags(call: Call) -> dict[str, str]:
-    tags = call.json.get("tags") or {}
-    if not isinstance(tags, dict):
-        raise BadJson("tags is not an object")
-    return tags
+def _object(call: Call, name: str) -> dict[str, Any]:
+    value = call.json.get(name) or {}
+    if not isinstance(value, dict):
+        raise BadJson(f"{name} is not an object")
+    return value
 
 
 def put(call: Call) -> Response:
-    if not isinstance(call.json.get("location"), str):
+    location = call.json.get("location")
+    if not isinstance(location, str) or not location:
         raise errors.location_required()
+    isolation_scope = _object(call, "properties").get("isolationScope")
     place = (call.path["subscription"], call.path["group"], call.path["identity"])
-    identity, is_new = call.world.identities.put(*place, {**call.json, "tags": _tags(call)})
+    identity, is_new = call.world.identities.put(*place, location, _object(call, "tags"), isolation_scope)
     document = _document(call, identity)
     # A resource id, not a URL, and nothing to poll.
     return answer(document, 201, {"location": identity.id}) if is_new else answer(document)
@@ -67,7 +69,7 @@ def get(call: Call) -> Response:
 def patch(call: Call) -> Response:
     identity = _get(call)
     if call.json.get("tags") is not None:
-        call.world.identities.tag(identity, _tags(call))
+        call.world.identities.tag(identity, _object(call, "tags"))
     return answer(_document(call, identity))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import errors
 
@@ -49,15 +49,21 @@ class Identities:
                 yield identity
 
     def put(
-        self, subscription: str, group: str, name: str, document: dict[str, Any]
+        self,
+        subscription: str,
+        group: str,
+        name: str,
+        location: str,
+        tags: dict[str, str],
+        isolation_scope: str | None,
     ) -> tuple[UserAssignedIdentity, bool]:
         """The identity, and whether it is new."""
         resource_id = identity_id(subscription, group, name)
-        identity, location = self.get(resource_id), document["location"].replace(" ", "").lower()
+        identity, location = self.get(resource_id), location.replace(" ", "").lower()
         if identity is not None:
             if identity.location != location:
                 raise errors.other_location(name, identity.location, group, location)
-            identity.tags = dict(document.get("tags") or {})
+            identity.tags = dict(tags)
             return identity, False
         principal = self.world.directory.add_principal(name, kind="ManagedIdentity", resource_id=resource_id)
         identity = UserAssignedIdentity(
@@ -66,11 +72,11 @@ class Identities:
             group,
             name,
             location,
-            dict(document.get("tags") or {}),
+            dict(tags),
             principal.object_id,
             principal.app_id,
             principal.tenant_id,
-            (document.get("properties") or {}).get("isolationScope"),
+            isolation_scope,
         )
         self._by_id[resource_id.lower()] = identity
         return identity, True

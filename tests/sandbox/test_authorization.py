@@ -1,0 +1,329 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Role assignments and definitions, by azure-mgmt-authorization and byte by byte."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError, ResourceExistsError
+from azure.identity import DefaultAzureCredential
+from azure.mgmt.authorization import AuthorizationManagementClient
+from key_vault_calls import (
+    CRYPTO_OFFICER,
+    ENCRYPTION_USER,
+    ROLES,
+    assign,
+    data,
+    error,
+    make_key,
+    make_vault,
+    message,
+    put_vault,
+    somebody,
+    vault_path,
+    withdraw,
+)
+from sandbox_client import Control, Sandbox
+
+GUID = "11111111-0000-4000-8000-000000000001"
+OTHER_GUID = "11111111-0000-4000-8000-000000000002"
+READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
+CONTRIBUTOR = "b24988ac-6180-42a0-ab88-20f7382dd24c"
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> AuthorizationManagementClient:
+    return AuthorizationManagementClient(DefaultAzureCredential(), sandbox.subscription_id)
+
+
+def held(sandbox: Sandbox, scope: str, name_filter: str = "") -> list[dict[str, Any]]:
+    path = f"{scope}/providers/Microsoft.Authorization/roleAssignments"
+    response = sandbox.arm("GET", f"{path}?$filter={name_filter}" if name_filter else path, ROLES)
+    assert response.status_code == 200, response.text
+    assert list(response.json()) == ["value"]
+    found: list[dict[str, Any]] = response.json()["value"]
+    return found
+
+
+# Assignments
+
+
+def test_the_sdk_makes_reads_lists_and_deletes(
+    sandbox: Sandbox, control: Control, client: AuthorizationManagementClient
+) -> None:
+    who, name = somebody(control), str(uuid.uuid4())
+    wish = {"role_definition_id": f"/providers/x/roleDefinitions/{READER}", "principal_id": who["object_id"]}
+    assignments = client.role_assignments
+    made = assignments.create(sandbox.group, name, wish)
+    assert made.principal_type == "ServicePrincipal"
+    assert assignments.get(sandbox.group, name).created_on == made.updated_on
+    assert assignments.get_by_id(made.id).name == name
+    mine = f"principalId eq '{who['object_id']}'"
+    assert [found.id for found in assignments.list_for_subscription(filter=mine)] == [made.id]
+    assert made.id in [found.id for found in assignments.list_for_resource_group("rg-sandbox", filter="atScope()")]
+    assert assignments.delete_by_id(made.id).id == made.id
+    assert not list(assignments.list_for_scope(sandbox.group, filter=mine))
+
+
+def test_the_bytes_of_a_creation(sandbox: Sandbox, control: Control) -> None:
+    who = somebody(control)
+    response = assign(sandbox, sandbox.group, READER, who["object_id"])
+    assert response.status_code == 201
+    document = response.json()
+    assert list(document) == ["properties", "id", "type", "name"]
+    assert list(document["properties"]) == [
+        "roleDefinitionId",
+        "principalId",
+        "principalType",
+        "scope",
+        "condition",
+        "conditionVersion",
+        "createdOn",
+        "updatedOn",
+        "createdBy",
+        "updatedBy",
+        "delegatedManagedIdentityResourceId",
+        "description",
+    ]
+    made = document["properties"]
+    assert made["createdBy"] is None
+    assert made["createdOn"] < made["updatedOn"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z", made["createdOn"])
+    read = sandbox.arm("GET", document["id"], ROLES).json()["properties"]
+    assert read["createdOn"] == read["updatedOn"] == made["updatedOn"]
+    assert read["createdBy"] == read["updatedBy"] == made["updatedBy"]
+
+
+def test_the_same_again(sandbox: Sandbox, control: Control) -> None:
+    who = somebody(control)
+    assign(sandbox, sandbox.group, READER, who["object_id"])
+    assert assign(sandbox, sandbox.group, READER, who["object_id"]).status_code == 200
+    twin = assign(sandbox, sandbox.group, READER, who["object_id"], OTHER_GUID)
+    assert error(twin) == (409, "RoleAssignmentExists", "")
+    assert message(twin) == (
+        "The role assignment already exists. The ID of the existing role assignment is"
+        " 11111111000040008000000000000001."
+    )
+
+
+def test_the_sdk_takes_a_twin_for_what_exists(
+    sandbox: Sandbox, control: Control, client: AuthorizationManagementClient
+) -> None:
+    wish = {"role_definition_id": f"/x/{READER}", "principal_id": somebody(control)["object_id"]}
+    client.role_assignments.create(sandbox.group, GUID, wish)
+    with pytest.raises(ResourceExistsError) as refusal:
+        client.role_assignments.create(sandbox.group, OTHER_GUID, wish)
+    assert refusal.value.error.code == "RoleAssignmentExists"
+
+
+def test_a_guid_stands_for_one_grant(sandbox: Sandbox, control: Control) -> None:
+    who = somebody(control)
+    assign(sandbox, sandbox.group, READER, who["object_id"])
+    for scope, role in ((sandbox.group, CONTRIBUTOR), (sandbox.subscription, READER)):
+        changed = assign(sandbox, scope, role, who["object_id"])
+        assert error(changed) == (400, "RoleAssignmentUpdateNotPermitted", "")
+
+
+def test_a_principal_that_the_directory_does_not_know(sandbox: Sandbox, client: AuthorizationManagementClient) -> None:
+    unknown = str(uuid.uuid4())
+    wish = {"role_definition_id": f"/x/{READER}", "principal_id": unknown}
+    with pytest.raises(HttpResponseError) as refusal:
+        client.role_assignments.create(sandbox.group, GUID, wish)
+    assert refusal.value.status_code == 400
+    assert refusal.value.error.code == "PrincipalNotFound"
+    assert f"Principal {unknown.replace('-', '')} does not exist in the directory" in refusal.value.error.message
+    assert "Group.  See https://aka.ms/docs-principaltype" in refusal.value.error.message
+    assert assign(sandbox, sandbox.group, READER, unknown).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("name", "properties", "code"),
+    [
+        ("nonsense", {}, "InvalidRoleAssignmentId"),
+        (GUID, {}, "InvalidCreateRoleAssignmentRequest"),
+        (GUID, {"roleDefinitionId": f"/x/{OTHER_GUID}", "principalId": GUID}, "RoleDefinitionDoesNotExist"),
+    ],
+)
+def test_malformed_requests(sandbox: Sandbox, name: str, properties: dict[str, str], code: str) -> None:
+    path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/{name}"
+    assert error(sandbox.arm("PUT", path, ROLES, {"properties": properties})) == (400, code, "")
+
+
+def test_deleting(sandbox: Sandbox, control: Control) -> None:
+    made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
+    gone = withdraw(sandbox, sandbox.group)
+    assert gone.status_code == 200
+    assert gone.json()["id"] == made["id"]
+    again = withdraw(sandbox, sandbox.group)
+    assert (again.status_code, again.content) == (204, b"")
+    assert sandbox.arm("GET", made["id"], ROLES).status_code == 404
+
+
+def test_lists_hold_what_is_inherited(sandbox: Sandbox, control: Control) -> None:
+    who = somebody(control, roles=[{"scope": "/", "role": "Reader"}])
+    mine = f"principalId eq '{who['object_id']}'"
+    (inherited,) = held(sandbox, sandbox.group, mine)
+    assert inherited["properties"]["scope"] == "/"
+    assert inherited["id"].startswith("/providers/Microsoft.Authorization/roleAssignments/")
+    # With the prefix of the subscription that was asked.
+    assert inherited["properties"]["roleDefinitionId"].startswith(sandbox.subscription)
+    below = assign(sandbox, sandbox.group, CONTRIBUTOR, who["object_id"]).json()
+    assert below["id"] in [found["id"] for found in held(sandbox, sandbox.subscription, mine)]
+    at_scope = [found["id"] for found in held(sandbox, sandbox.subscription, "atScope()")]
+    assert below["id"] not in at_scope
+    assert inherited["id"] in at_scope
+    assert {found["id"] for found in held(sandbox, sandbox.group, f"assignedTo('{who['object_id']}')")} == {
+        inherited["id"],
+        below["id"],
+    }
+    assert held(sandbox, sandbox.group, f"principalId eq '{uuid.uuid4()}'") == []
+    unsupported = sandbox.arm(
+        "GET", f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments?$filter=x eq 'y'", ROLES
+    )
+    assert error(unsupported)[:2] == (400, "UnsupportedQuery")
+
+
+def test_a_scope_in_a_group_that_is_not_there(sandbox: Sandbox, control: Control) -> None:
+    scope = f"{sandbox.subscription}/resourceGroups/rg-nowhere"
+    response = assign(sandbox, scope, READER, somebody(control)["object_id"])
+    assert error(response) == (404, "ResourceGroupNotFound", "")
+
+
+# What assignments do
+
+
+def test_the_control_plane_goes_by_actions(sandbox: Sandbox, control: Control) -> None:
+    make_vault(sandbox)
+    who = somebody(control, roles=[{"scope": sandbox.group, "role": "Contributor"}])
+    session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
+    assert sandbox.arm("GET", vault_path(sandbox), "2023-07-01", session=session).status_code == 200
+    path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments"
+    assert sandbox.arm("GET", path, ROLES, session=session).status_code == 200
+    # Contributor's notActions.
+    refused = sandbox.arm("PUT", f"{path}/{GUID}", ROLES, {"properties": {}}, session)
+    assert error(refused) == (403, "AuthorizationFailed", "")
+    assert "'Microsoft.Authorization/roleAssignments/write'" in message(refused)
+    outside = sandbox.arm("GET", sandbox.subscription, "2022-09-01", session=session)
+    assert outside.status_code == 403
+
+
+def test_owners_are_not_let_into_vaults(sandbox: Sandbox, control: Control) -> None:
+    make_vault(sandbox)
+    make_key(sandbox)
+    owner = somebody(control, roles=[{"scope": sandbox.subscription, "role": "Owner"}])
+    assert error(data(sandbox, "GET", "/keys/key1", who=owner)) == (403, "Forbidden", "ForbiddenByRbac")
+
+
+@pytest.mark.parametrize("place", ["group", "vault", "key"])
+def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place: str) -> None:
+    make_vault(sandbox)
+    make_key(sandbox)
+    make_key(sandbox, "key2")
+    who, vault = somebody(control), vault_path(sandbox)
+    scope = {"group": sandbox.group, "vault": vault.upper(), "key": f"{vault}/keys/key1"}[place]
+    assert assign(sandbox, scope, ENCRYPTION_USER, who["object_id"]).status_code == 201
+    response = data(sandbox, "GET", "/keys/key1", who=who)
+    assert response.status_code == 200
+    assert response.headers["x-ms-keyvault-rbac-assignment-id"] == GUID.replace("-", "")
+    assert data(sandbox, "GET", "/keys/key2", who=who).status_code == (403 if place == "key" else 200)
+    # Reading and wrapping is all that this role allows.
+    assert data(sandbox, "POST", "/keys/key1/rotate", who=who).status_code == 403
+
+
+def test_changes_take_their_time_on_the_data_plane(sandbox: Sandbox, control: Control) -> None:
+    control.timing(role_propagation=60)
+    make_vault(sandbox)
+    make_key(sandbox)
+    who = somebody(control)
+    assign(sandbox, vault_path(sandbox), CRYPTO_OFFICER, who["object_id"])
+    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
+    control.advance(61)
+    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
+    withdraw(sandbox, vault_path(sandbox))
+    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
+    control.advance(61)
+    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
+
+
+def test_assignments_on_a_vault_end_with_it(sandbox: Sandbox, control: Control) -> None:
+    make_vault(sandbox)
+    who = somebody(control)
+    assign(sandbox, f"{vault_path(sandbox)}/keys/key1", ENCRYPTION_USER, who["object_id"])
+    sandbox.arm("DELETE", vault_path(sandbox), "2023-07-01")
+    assert put_vault(sandbox, createMode="recover").status_code == 200
+    assert held(sandbox, sandbox.subscription, f"principalId eq '{who['object_id']}'") == []
+
+
+# Definitions
+
+
+def test_the_sdk_looks_roles_up(sandbox: Sandbox, client: AuthorizationManagementClient) -> None:
+    (role,) = client.role_definitions.list(
+        sandbox.subscription, filter="roleName eq 'key vault crypto service encryption user'"
+    )
+    assert role.name == ENCRYPTION_USER
+    assert role.role_type == "BuiltInRole"
+    assert [action.rpartition("keys/")[2] for action in role.permissions[0].data_actions] == [
+        "read",
+        "wrap/action",
+        "unwrap/action",
+    ]
+    assert client.role_definitions.get_by_id(role.id).role_name == role.role_name
+    assert len(list(client.role_definitions.list(sandbox.subscription))) >= 14
+    assert not list(client.role_definitions.list(sandbox.group, filter="roleName eq 'No such role'"))
+
+
+def test_the_bytes_of_a_definition(sandbox: Sandbox) -> None:
+    path = f"{sandbox.subscription}/providers/Microsoft.Authorization/roleDefinitions"
+    (role,) = sandbox.arm("GET", f"{path}?$filter=roleName eq 'Reader'", "2022-05-01-preview").json()["value"]
+    assert list(role) == ["properties", "id", "type", "name"]
+    assert list(role["properties"]) == [
+        "roleName",
+        "type",
+        "description",
+        "assignableScopes",
+        "permissions",
+        "createdOn",
+        "updatedOn",
+        "createdBy",
+        "updatedBy",
+    ]
+    assert role["id"] == f"{path}/{READER}"
+    missing = sandbox.arm("GET", f"{path}/{GUID}", ROLES)
+    assert error(missing) == (404, "RoleDefinitionNotFound", "")
+
+
+def test_a_role_of_ones_own(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
+    make_vault(sandbox)
+    make_key(sandbox)
+    wish = {
+        "role_name": "Key Watcher",
+        "description": "sees keys, and may do all to them but wrap",
+        "assignable_scopes": [sandbox.subscription],
+        "permissions": [
+            {
+                "data_actions": ["Microsoft.KeyVault/vaults/keys/*"],
+                "not_data_actions": ["Microsoft.KeyVault/vaults/keys/wrap/action"],
+            }
+        ],
+    }
+    role = client.role_definitions.create_or_update(sandbox.subscription, OTHER_GUID, wish)
+    assert role.role_type == "CustomRole"
+    who = somebody(control)
+    assign(sandbox, vault_path(sandbox), OTHER_GUID, who["object_id"])
+    wrap = {"alg": "RSA-OAEP", "value": "AAAA"}
+    assert data(sandbox, "POST", "/keys/key1/encrypt", wrap, who=who).status_code == 200
+    assert data(sandbox, "POST", "/keys/key1/wrapkey", wrap, who=who).status_code == 403
+    with pytest.raises(HttpResponseError) as refusal:
+        client.role_definitions.delete(sandbox.subscription, OTHER_GUID)
+    assert refusal.value.error.code == "RoleDefinitionHasAssignments"
+    withdraw(sandbox, vault_path(sandbox))
+    assert client.role_definitions.delete(sandbox.subscription, OTHER_GUID).role_name == "Key Watcher"
+    with pytest.raises(HttpResponseError):
+        client.role_definitions.create_or_update(sandbox.subscription, READER, wish)

@@ -1,0 +1,525 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Vaults on the management plane, by azure-mgmt-keyvault and byte by byte."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.identity import AzureAuthorityHosts, DefaultAzureCredential, EnvironmentCredential
+from azure.mgmt.keyvault import KeyVaultManagementClient
+from key_vault_calls import (
+    DAY,
+    NEW,
+    OLD,
+    data,
+    deleted_path,
+    error,
+    make_key,
+    make_vault,
+    message,
+    policy,
+    put_vault,
+    read_vault,
+    somebody,
+    vault_body,
+    vault_path,
+)
+from sandbox_client import Control, Sandbox
+
+GROUP = "rg-sandbox"
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> KeyVaultManagementClient:
+    return KeyVaultManagementClient(DefaultAzureCredential(), sandbox.subscription_id)
+
+
+def delete(sandbox: Sandbox, name: str = "Vault-One") -> None:
+    assert sandbox.arm("DELETE", vault_path(sandbox, name), NEW).status_code == 200
+
+
+# By the SDK
+
+
+def test_the_life_of_a_vault(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
+    vaults, started = client.vaults, time.monotonic()
+    body = vault_body(sandbox, enablePurgeProtection=None, softDeleteRetentionInDays=7, tags={"a": "1"})
+    made = vaults.begin_create_or_update(GROUP, "vault-one", body).result()
+    assert time.monotonic() - started < 10
+    assert made.properties.provisioning_state == "Succeeded"
+    assert made.properties.enable_rbac_authorization is True
+    assert vaults.get(GROUP, "VAULT-one").id == made.id
+    changed = vaults.update(GROUP, "vault-one", {"tags": {"b": "2"}})
+    assert changed.tags == {"b": "2"}
+    assert changed.properties.vault_uri == "https://vault-one.vault.azure.net/"
+    assert [vault.id for vault in vaults.list_by_resource_group(GROUP)] == [made.id]
+    assert [vault.id for vault in vaults.list_by_subscription()] == [made.id]
+    assert [vault.id for vault in vaults.list()] == [made.id]
+    vaults.delete(GROUP, "vault-one")
+    with pytest.raises(ResourceNotFoundError) as refusal:
+        vaults.get(GROUP, "vault-one")
+    assert refusal.value.error.message.startswith("The Resource 'Microsoft.KeyVault/vaults/vault-one' under resource")
+    (deleted,) = vaults.list_deleted()
+    assert deleted.properties.vault_id == made.id
+    assert vaults.get_deleted("vault-one", "westeurope").properties.deletion_date
+    vaults.begin_purge_deleted("vault-one", "westeurope").result()
+    assert not list(vaults.list_deleted())
+    assert vaults.check_name_availability({"name": "vault-one", "type": "Microsoft.KeyVault/vaults"}).name_available
+
+
+def test_the_sdk_recovers(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
+    make_vault(sandbox)
+    client.vaults.delete(GROUP, "Vault-One")
+    with pytest.raises(ResourceExistsError) as refusal:
+        client.vaults.begin_create_or_update(GROUP, "Vault-One", vault_body(sandbox))
+    assert refusal.value.error.code == "ConflictError"
+    body = vault_body(sandbox, createMode="recover")
+    assert client.vaults.begin_create_or_update(GROUP, "Vault-One", body).result().properties.vault_uri
+
+
+def test_the_sdk_changes_access_policies(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
+    make_vault(sandbox, version=OLD, accessPolicies=[])
+    who = somebody(sandbox.control)["object_id"]
+    change = {"properties": {"accessPolicies": [policy(sandbox, who, "get", "wrapKey")]}}
+    changed = client.vaults.update_access_policy(GROUP, "Vault-One", "add", change)
+    assert changed.properties.access_policies[0].permissions.keys_property == ["get", "wrapKey"]
+
+
+# The bytes
+
+
+def test_the_answer_to_a_creation_is_not_what_a_get_shows(sandbox: Sandbox) -> None:
+    made = put_vault(sandbox, version=OLD, accessPolicies=[])
+    assert made.status_code == 200
+    assert made.headers["x-aspnet-version"] == "4.0.30319"
+    assert made.headers["x-ms-keyvault-service-version"]
+    properties = made.json()["properties"]
+    assert properties["vaultUri"] == "https://Vault-One.vault.azure.net"
+    assert properties["provisioningState"] == "RegisteringDns"
+    read = read_vault(sandbox, version=OLD)
+    assert read["properties"]["vaultUri"] == "https://vault-one.vault.azure.net/"
+    assert read["properties"]["provisioningState"] == "Succeeded"
+    again = put_vault(sandbox, version=OLD, accessPolicies=[]).json()["properties"]
+    assert again["provisioningState"] == "Succeeded"
+    assert again["vaultUri"] == "https://vault-one.vault.azure.net/"
+
+
+def test_the_shape_of_a_plain_vault(sandbox: Sandbox) -> None:
+    vault = make_vault(sandbox, version=OLD, accessPolicies=[])
+    assert list(vault) == ["id", "name", "type", "location", "tags", "systemData", "properties"]
+    assert vault["id"] == vault_path(sandbox)
+    assert vault["tags"] == {}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", vault["systemData"]["createdAt"])
+    assert vault["systemData"]["createdBy"] == sandbox.client_id
+    assert vault["properties"] == {
+        "sku": {"family": "A", "name": "standard"},
+        "tenantId": sandbox.tenant_id,
+        "accessPolicies": [],
+        "enabledForDeployment": False,
+        "enableSoftDelete": True,
+        "softDeleteRetentionInDays": 90,
+        "vaultUri": "https://vault-one.vault.azure.net/",
+        "provisioningState": "Succeeded",
+        "publicNetworkAccess": "Enabled",
+    }
+
+
+def test_the_order_of_all_properties(sandbox: Sandbox) -> None:
+    vault = make_vault(
+        sandbox,
+        sku={"family": "A", "name": "Premium"},
+        accessPolicies=[policy(sandbox, sandbox.tenant_id, "get")],
+        networkAcls={"defaultAction": "Deny", "ipRules": [{"value": "1.2.3.4"}]},
+        enabledForDeployment=True,
+        enabledForDiskEncryption=False,
+        enabledForTemplateDeployment=True,
+        enablePurgeProtection=True,
+        softDeleteRetentionInDays=7,
+        vaultUri="https://elsewhere/",
+    )["properties"]
+    assert list(vault) == [
+        "sku",
+        "tenantId",
+        "networkAcls",
+        "accessPolicies",
+        "enabledForDeployment",
+        "enabledForDiskEncryption",
+        "enabledForTemplateDeployment",
+        "enableSoftDelete",
+        "softDeleteRetentionInDays",
+        "enableRbacAuthorization",
+        "enablePurgeProtection",
+        "vaultUri",
+        "provisioningState",
+        "publicNetworkAccess",
+    ]
+    assert vault["sku"]["name"] == "premium"
+    assert vault["networkAcls"] == {
+        "bypass": "AzureServices",
+        "defaultAction": "Deny",
+        "ipRules": [{"value": "1.2.3.4/32"}],
+        "virtualNetworkRules": [],
+    }
+
+
+def test_network_rules_that_rule_nothing_are_not_shown(sandbox: Sandbox) -> None:
+    vault = make_vault(sandbox, networkAcls={"bypass": "AzureServices", "defaultAction": "Allow"})
+    assert "networkAcls" not in vault["properties"]
+
+
+@pytest.mark.parametrize(
+    ("version", "sent", "shown"), [(OLD, None, None), (OLD, True, True), (NEW, None, True), (NEW, False, False)]
+)
+def test_the_permission_model_goes_by_the_version(
+    sandbox: Sandbox, version: str, sent: bool | None, shown: bool | None
+) -> None:
+    vault = make_vault(sandbox, version=version, enableRbacAuthorization=sent, accessPolicies=[])
+    assert vault["properties"].get("enableRbacAuthorization") is shown
+    # A newer version does not change an older vault.
+    put_vault(sandbox, accessPolicies=[])
+    assert read_vault(sandbox)["properties"].get("enableRbacAuthorization") is shown
+
+
+def test_dns_takes_its_time(sandbox: Sandbox, control: Control) -> None:
+    control.timing(vault_dns=31)
+    make_vault(sandbox)
+    assert read_vault(sandbox)["properties"]["provisioningState"] == "RegisteringDns"
+    control.advance(32)
+    assert read_vault(sandbox)["properties"]["provisioningState"] == "Succeeded"
+    assert data(sandbox, "GET", "/keys").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("authority", "host", "suffix"),
+    [
+        (AzureAuthorityHosts.AZURE_GOVERNMENT, "management.usgovcloudapi.net", "usgovcloudapi.net"),
+        (AzureAuthorityHosts.AZURE_CHINA, "management.chinacloudapi.cn", "azure.cn"),
+    ],
+)
+def test_other_clouds_have_other_names(sandbox: Sandbox, authority: str, host: str, suffix: str) -> None:
+    credential = EnvironmentCredential(authority=authority)
+    session = sandbox.session()
+    session.headers["authorization"] = f"Bearer {credential.get_token(f'https://{host}/.default').token}"
+    url = f"https://{host}{vault_path(sandbox)}?api-version={OLD}"
+    session.put(url, json=vault_body(sandbox, accessPolicies=[]), timeout=30)
+    uri = session.get(url, timeout=30).json()["properties"]["vaultUri"]
+    assert uri == f"https://vault-one.vault.{suffix}/"
+    challenge = sandbox.session().get(f"{uri}keys?api-version=7.4", timeout=30)
+    assert challenge.status_code == 401
+    assert f'resource="https://vault.{suffix}"' in challenge.headers["www-authenticate"]
+    session.headers["authorization"] = f"Bearer {credential.get_token(f'https://vault.{suffix}/.default').token}"
+    refused = session.get(f"{uri}keys?api-version=7.4", timeout=30)
+    assert error(refused) == (403, "Forbidden", "AccessDenied")
+    issuer = "sts.chinacloudapi.cn" if suffix.endswith("cn") else "sts.windows.net"
+    assert f"iss=https://{issuer}/" in message(refused)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("properties", "text"),
+    [
+        ({"enablePurgeProtection": False}, 'The property "enablePurgeProtection" cannot be set to false. Enabling the'),
+        ({"enableSoftDelete": False}, 'The property "enableSoftDelete" can be set to false only'),
+        ({"tenantId": "nonsense"}, "An invalid value was provided for 'tenantId'."),
+        ({"tenantId": None}, "The parameter tenantId is not specified."),
+        ({"sku": None}, "The parameter sku is not specified."),
+        ({"sku": {"name": "golden"}}, "An invalid value was provided for 'sku.name'."),
+        ({"softDeleteRetentionInDays": 6}, "An invalid value was provided for 'softDeleteRetentionInDays'."),
+        ({"softDeleteRetentionInDays": 91}, "An invalid value was provided for 'softDeleteRetentionInDays'."),
+        ({"enableRbacAuthorization": False}, "The parameter accessPolicies is not specified."),
+        ({"accessPolicies": [{"objectId": "x"}]}, "An invalid value was provided for 'permissions'."),
+        ({"networkAcls": {"ipRules": [{"value": "300.1.1.1"}]}}, "An invalid value was provided for 'networkAcls.ip"),
+    ],
+)
+def test_properties_that_are_refused(sandbox: Sandbox, properties: dict[str, Any], text: str) -> None:
+    response = put_vault(sandbox, **properties)
+    assert error(response) == (400, "BadRequest", "")
+    assert message(response).startswith(text)
+    assert sandbox.arm("GET", vault_path(sandbox), NEW).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"properties": "x"},
+        {"properties": {"accessPolicies": ["x"]}},
+        {"properties": {"accessPolicies": [{"permissions": {"keys": "get"}}]}},
+        {"properties": {"networkAcls": []}},
+        {"properties": {"networkAcls": {"ipRules": {"value": "1.2.3.4"}}}},
+        {"properties": {"networkAcls": {"ipRules": ["1.2.3.4"]}}},
+        {"properties": {"enabledForDeployment": "yes"}},
+        {"properties": {"sku": "standard"}},
+        {"tags": ["x"]},
+    ],
+)
+def test_bodies_of_another_shape(sandbox: Sandbox, body: dict[str, Any]) -> None:
+    before = make_vault(sandbox)
+    assert error(sandbox.arm("PATCH", vault_path(sandbox), NEW, body)) == (400, "BadRequest", "")
+    assert read_vault(sandbox) == before
+
+
+@pytest.mark.parametrize("name", ["ab", "1vault", "vault--one", "vault-", "a" * 25, "vault_one"])
+def test_names_that_are_refused(sandbox: Sandbox, name: str) -> None:
+    response = put_vault(sandbox, name)
+    assert error(response) == (400, "VaultNameNotValid", "")
+    assert message(response).startswith(f"The vault name '{name}' is invalid. A vault's name must be between 3-24")
+
+
+def test_names_are_global(sandbox: Sandbox) -> None:
+    make_vault(sandbox)
+    sandbox.arm("PUT", f"{sandbox.subscription}/resourceGroups/rg-two", "2022-09-01", {"location": "westeurope"})
+    elsewhere = vault_path(sandbox, "vault-ONE").replace(GROUP, "rg-two")
+    response = sandbox.arm("PUT", elsewhere, NEW, vault_body(sandbox))
+    assert error(response) == (409, "VaultAlreadyExists", "")
+    check = {"name": "vault-one", "type": "Microsoft.KeyVault/vaults"}
+    path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/checkNameAvailability"
+    taken = sandbox.arm("POST", path, NEW, check).json()
+    assert taken["nameAvailable"] is False
+    assert taken["reason"] == "AlreadyExists"
+    assert taken["message"].startswith("The vault name 'vault-one' is already in use. Vault names are globally unique")
+    assert sandbox.arm("POST", path, NEW, {**check, "name": "vault-two"}).json() == {"nameAvailable": True}
+    assert sandbox.arm("POST", path, NEW, {**check, "name": "2"}).json()["reason"] == "AccountNameInvalid"
+
+
+def test_a_vault_stays_where_it_is(sandbox: Sandbox) -> None:
+    make_vault(sandbox)
+    moved = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "eastus"})
+    assert error(moved) == (409, "InvalidResourceLocation", "")
+
+
+def test_a_version_that_is_none(sandbox: Sandbox) -> None:
+    response = sandbox.arm("GET", vault_path(sandbox), "1999-01-01")
+    assert error(response)[:2] == (400, "NoRegisteredProviderFound")
+
+
+# Changing
+
+
+def test_a_put_replaces(sandbox: Sandbox) -> None:
+    deny = {"defaultAction": "Deny"}
+    make_vault(sandbox, tags={"a": "1"}, enablePurgeProtection=True, networkAcls=deny, enabledForDiskEncryption=True)
+    put_vault(sandbox)
+    vault = read_vault(sandbox)
+    assert vault["tags"] == {}
+    assert "networkAcls" not in vault["properties"]
+    assert "enabledForDiskEncryption" not in vault["properties"]
+    # Never taken back.
+    assert vault["properties"]["enablePurgeProtection"] is True
+
+
+def test_a_patch_merges(sandbox: Sandbox) -> None:
+    before = make_vault(sandbox, tags={"a": "1"}, networkAcls={"defaultAction": "Deny"}, softDeleteRetentionInDays=7)
+    nothing = sandbox.arm("PATCH", vault_path(sandbox), NEW, {}).json()
+    assert nothing["properties"] == before["properties"]
+    assert nothing["systemData"]["lastModifiedAt"] >= before["systemData"]["lastModifiedAt"]
+    wish = {"enablePurgeProtection": True, "enabledForDeployment": True, "enableRbacAuthorization": None}
+    after = sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": wish}).json()
+    assert after["tags"] == {"a": "1"}
+    assert after["properties"] == {
+        **before["properties"],
+        "enablePurgeProtection": True,
+        "enabledForDeployment": True,
+    }
+    for wish in ({"enablePurgeProtection": False}, {"softDeleteRetentionInDays": 8}):
+        assert sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": wish}).status_code == 400
+    assert sandbox.arm("PATCH", vault_path(sandbox, "vault-two"), NEW, {}).status_code == 404
+
+
+def test_access_policies_are_added_and_taken_away(sandbox: Sandbox) -> None:
+    mine, theirs = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+    make_vault(sandbox, version=OLD, accessPolicies=[policy(sandbox, theirs, "list")])
+
+    def change(operation: str, *policies: dict[str, Any]) -> dict[str, Any]:
+        body = {"properties": {"accessPolicies": [*policies]}}
+        response = sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/{operation}", OLD, body)
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
+        assert list(document) == ["id", "type", "properties"]
+        return document
+
+    def now() -> dict[str, list[str]]:
+        policies = read_vault(sandbox, version=OLD)["properties"]["accessPolicies"]
+        return {entry["objectId"]: entry["permissions"].get("keys", []) for entry in policies}
+
+    change("add", policy(sandbox, mine, "get"))
+    merged = change("add", policy(sandbox, mine, "wrapKey", "GET"))
+    assert merged["properties"]["accessPolicies"] == [policy(sandbox, mine, "get", "wrapKey")]
+    assert now() == {theirs: ["list"], mine: ["get", "wrapKey"]}
+    change("remove", policy(sandbox, mine, "get"))
+    assert now() == {theirs: ["list"], mine: ["wrapKey"]}
+    change("replace", policy(sandbox, mine, "sign"))
+    assert now() == {theirs: ["list"], mine: ["sign"]}
+    # An application makes it another entry.
+    change("add", {**policy(sandbox, mine, "verify"), "applicationId": theirs})
+    assert len(read_vault(sandbox, version=OLD)["properties"]["accessPolicies"]) == 3
+    change("remove", policy(sandbox, mine, "sign"), policy(sandbox, theirs, "list"))
+    assert now() == {mine: ["verify"]}
+    wrong = {"properties": {"accessPolicies": [policy(sandbox, mine, "dance")]}}
+    assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/add", OLD, wrong).status_code == 400
+    assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/mend", OLD, wrong).status_code == 400
+
+
+# Deleting, recovering, purging
+
+
+def test_a_deleted_vault(sandbox: Sandbox) -> None:
+    made = make_vault(sandbox, tags={"a": "1"}, softDeleteRetentionInDays=7, enablePurgeProtection=True)
+    response = sandbox.arm("DELETE", vault_path(sandbox), NEW)
+    assert (response.status_code, response.content) == (200, b"")
+    assert sandbox.arm("DELETE", vault_path(sandbox), NEW).status_code == 204
+    deleted = sandbox.arm("GET", deleted_path(sandbox, "VAULT-ONE"), NEW).json()
+    assert list(deleted) == ["id", "name", "type", "properties"]
+    assert list(deleted["properties"]) == [
+        "vaultId",
+        "location",
+        "tags",
+        "deletionDate",
+        "scheduledPurgeDate",
+        "purgeProtectionEnabled",
+    ]
+    assert deleted["properties"]["vaultId"] == made["id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", deleted["properties"]["deletionDate"])
+    path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/deletedVaults"
+    assert sandbox.arm("GET", path, NEW).json() == {"value": [deleted]}
+
+
+def test_the_name_of_a_deleted_vault_is_taken(sandbox: Sandbox) -> None:
+    make_vault(sandbox)
+    delete(sandbox)
+    response = put_vault(sandbox)
+    assert error(response) == (409, "ConflictError", "")
+    assert message(response).startswith("A vault with the same name already exists in deleted state.")
+
+
+def test_recovery_brings_everything_back_but_tags(sandbox: Sandbox) -> None:
+    before = make_vault(sandbox, tags={"a": "1"}, enablePurgeProtection=True)
+    key = make_key(sandbox)
+    delete(sandbox)
+    response = put_vault(sandbox, createMode="recover")
+    assert response.status_code == 200
+    after = response.json()
+    assert after["properties"] == before["properties"]
+    assert after["systemData"]["createdAt"] == before["systemData"]["createdAt"]
+    assert after["tags"] == {}
+    assert data(sandbox, "GET", "/keys/key1").json()["key"] == key["key"]
+    assert sandbox.arm("GET", deleted_path(sandbox), NEW).status_code == 404
+
+
+def test_there_must_be_something_to_recover(sandbox: Sandbox) -> None:
+    assert error(put_vault(sandbox, createMode="recover")) == (400, "SoftDeletedVaultDoesNotExist", "")
+    make_vault(sandbox)
+    assert error(put_vault(sandbox, createMode="recover")) == (400, "SoftDeletedVaultDoesNotExist", "")
+
+
+def test_purging_takes_its_time(sandbox: Sandbox, control: Control) -> None:
+    control.timing(vault_purge=600)
+    make_vault(sandbox)
+    make_key(sandbox)
+    delete(sandbox)
+    response = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)
+    assert (response.status_code, response.content) == (202, b"")
+    assert response.headers["retry-after"] == "1"
+    where = response.headers["location"].removeprefix("https://management.azure.com").partition("?")[0]
+    poll = sandbox.arm("GET", where, NEW)
+    assert poll.status_code == 202
+    assert poll.json()["status"] == "NotStarted"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", poll.json()["createdDateTime"])
+    assert error(put_vault(sandbox))[0] == 409
+    control.advance(601)
+    done = sandbox.arm("GET", where, NEW)
+    assert done.status_code == 200
+    assert list(done.json()) == ["createdDateTime", "lastActionDateTime", "status"]
+    assert done.json()["status"] == "Succeeded"
+    make_vault(sandbox)
+    assert data(sandbox, "GET", "/keys").json()["value"] == []
+
+
+def test_purging_what_must_not_be_purged(sandbox: Sandbox) -> None:
+    missing = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)
+    assert error(missing) == (404, "DeletedVaultNotFound", "")
+    make_vault(sandbox, enablePurgeProtection=True)
+    delete(sandbox)
+    refused = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)
+    assert error(refused) == (405, "MethodNotAllowed", "")
+    assert message(refused) == "Operation 'DeletedVaultPurge' is not allowed."
+
+
+def test_time_purges_too(sandbox: Sandbox, control: Control) -> None:
+    make_vault(sandbox, enablePurgeProtection=True, softDeleteRetentionInDays=7)
+    delete(sandbox)
+    control.advance(7 * DAY + 1)
+    assert put_vault(sandbox).status_code == 200
+
+
+# Before the door of the data plane
+
+
+def test_the_firewall(sandbox: Sandbox) -> None:
+    make_vault(sandbox, networkAcls={"defaultAction": "Deny"})
+    response = data(sandbox, "GET", "/keys")
+    assert error(response) == (403, "Forbidden", "ForbiddenByFirewall")
+    assert re.fullmatch(
+        r"Client address is not authorized and caller is not a trusted service\.\r\nClient address: 127\.0\.0\.1\r\n"
+        rf"Caller: appid={sandbox.client_id};oid=[0-9a-f-]+;iss=https://sts\.windows\.net/{sandbox.tenant_id}/\r\n"
+        r"Vault: Vault-One;location=westeurope",
+        message(response),
+    )
+    rules = {"defaultAction": "Deny", "ipRules": [{"value": "127.0.0.0/24"}]}
+    sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": {"networkAcls": rules}})
+    assert data(sandbox, "GET", "/keys").status_code == 200
+
+
+def test_a_private_vault(sandbox: Sandbox, control: Control) -> None:
+    make_vault(sandbox, publicNetworkAccess="Disabled")
+    response = data(sandbox, "GET", "/keys", who=somebody(control))
+    # Network before permissions.
+    assert error(response) == (403, "Forbidden", "ForbiddenByConnection")
+    assert message(response).startswith(
+        "Public network access is disabled and request is not from a trusted service nor via an approved private"
+        " link.\r\nCaller: appid="
+    )
+
+
+def test_access_policies_take_their_time(sandbox: Sandbox, control: Control) -> None:
+    control.timing(policy_propagation=5)
+    make_vault(sandbox, version=OLD, accessPolicies=[])
+    who = somebody(control)
+    path = f"{vault_path(sandbox)}/accessPolicies/add"
+    change = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], "list")]}}
+    sandbox.arm("PUT", path, OLD, change)
+    refused = data(sandbox, "GET", "/keys", who=who)
+    assert error(refused) == (403, "Forbidden", "AccessDenied")
+    assert message(refused) == (
+        f"The user, group or application 'appid={who['client_id']};oid={who['object_id']};numgroups=0;"
+        f"iss=https://sts.windows.net/{sandbox.tenant_id}/' does not have keys list permission on key vault"
+        " 'Vault-One;location=westeurope'. For help resolving this issue, please see"
+        " https://go.microsoft.com/fwlink/?linkid=2125287"
+    )
+    control.advance(6)
+    assert data(sandbox, "GET", "/keys", who=who).status_code == 200
+    sandbox.arm("PATCH", vault_path(sandbox), OLD, {"properties": {"accessPolicies": []}})
+    assert data(sandbox, "GET", "/keys", who=who).status_code == 200
+    control.advance(6)
+    assert data(sandbox, "GET", "/keys", who=who).status_code == 403
+
+
+def test_a_vault_of_another_tenant_takes_no_tokens_of_this_one(sandbox: Sandbox) -> None:
+    make_vault(sandbox, tenantId="33333333-3333-4333-8333-333333333333")
+    response = data(sandbox, "GET", "/keys")
+    assert response.status_code == 401
+    assert message(response).startswith("AKV10032: Invalid issuer.")
+
+
+def test_errors_in_the_sdk(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
+    with pytest.raises(HttpResponseError) as refusal:
+        client.vaults.begin_create_or_update(GROUP, "vault-one", vault_body(sandbox, enablePurgeProtection=False))
+    assert refusal.value.error.code == "BadRequest"

@@ -1,0 +1,612 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys on the data plane, byte by byte: challenge, life, lists, refusals. The SDK's view is in test_key_vault_sdk."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from typing import Any
+
+import pytest
+import requests
+from key_vault_calls import (
+    DATA,
+    DAY,
+    NEW,
+    OLD,
+    data,
+    error,
+    make_key,
+    make_vault,
+    message,
+    policy,
+    read_vault,
+    somebody,
+    vault_path,
+    version_of,
+)
+from sandbox_client import MANAGEMENT_SCOPE, Control, Sandbox
+
+from azure_sandbox.key_vault.vault import Vault
+from azure_sandbox.key_vault_keys import material
+from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.seed import new_world
+
+KEYS = "https://vault-one.vault.azure.net/keys"
+NOT_FOUND = (
+    "A key with (name/id) {} was not found in this key vault. If you recently deleted this key you may be able to"
+    " recover it using the correct recovery command. For help resolving this issue, please see"
+    " https://go.microsoft.com/fwlink/?linkid=2125182"
+)
+
+
+@pytest.fixture(autouse=True)
+def vault(sandbox: Sandbox) -> dict[str, Any]:
+    return make_vault(sandbox, softDeleteRetentionInDays=7)
+
+
+# The challenge
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/keys"), ("POST", "/keys//create"), ("PUT", "/no/where")])
+def test_the_challenge_comes_before_everything(sandbox: Sandbox, method: str, path: str) -> None:
+    response = sandbox.session().request(method, f"https://vault-one.vault.azure.net{path}", timeout=30)
+    assert response.status_code == 401
+    assert response.content == (
+        b'{"error":{"code":"Unauthorized","message":"AKV10000: Request is missing a Bearer, PoP, or MTLS_POP token."}}'
+    )
+    assert response.headers["content-length"] == "108"
+    assert response.headers["www-authenticate"] == (
+        f'Bearer authorization="https://login.microsoftonline.com/{sandbox.tenant_id}",'
+        ' resource="https://vault.azure.net"'
+    )
+    assert "x-ms-keyvault-rbac-assignment-id" not in response.headers
+
+
+def ask(sandbox: Sandbox, token: str) -> requests.Response:
+    session = sandbox.session()
+    session.headers["authorization"] = f"Bearer {token}"
+    return session.get(f"{KEYS}?api-version={DATA}", timeout=30)
+
+
+def test_tokens_for_others(sandbox: Sandbox) -> None:
+    response = ask(sandbox, sandbox.token(MANAGEMENT_SCOPE))
+    assert error(response)[:2] == (401, "Unauthorized")
+    assert message(response) == (
+        "AKV10022: Invalid audience. Expected https://vault.azure.net, found: https://management.azure.com."
+    )
+    assert "www-authenticate" in response.headers
+    with_slash = ask(sandbox, sandbox.token("https://vault.azure.net//.default"))
+    assert "found: https://vault.azure.net/." in message(with_slash)
+
+
+def test_tokens_that_are_none(sandbox: Sandbox) -> None:
+    assert error(ask(sandbox, "nonsense"))[:2] == (401, "Unauthorized")
+    forged = sandbox.token("https://vault.azure.net/.default").rpartition(".")[0] + ".AAAA"
+    assert message(ask(sandbox, forged)).startswith("AKV10046: Unable to resolve the key used for signature validation")
+
+
+def test_headers(sandbox: Sandbox) -> None:
+    response = sandbox.bearer("https://vault.azure.net/.default").get(
+        f"{KEYS}?api-version={DATA}", headers={"x-ms-client-request-id": "mine"}, timeout=30
+    )
+    for name, value in {
+        "cache-control": "no-cache",
+        "content-type": "application/json; charset=utf-8",
+        "expires": "-1",
+        "pragma": "no-cache",
+        "strict-transport-security": "max-age=31536000;includeSubDomains",
+        "x-content-type-options": "nosniff",
+        "x-ms-client-request-id": "mine",
+        "x-ms-keyvault-network-info": "conn_type=Ipv4;addr=127.0.0.1;act_addr_fam=InterNetwork;",
+        "x-ms-keyvault-region": "westeurope",
+    }.items():
+        assert response.headers[name] == value
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-ms-keyvault-rbac-assignment-id"])
+    assert "retry-after" not in response.headers
+    assert "etag" not in response.headers
+
+
+@pytest.mark.parametrize("version", ["", "1.0"])
+def test_a_version_is_needed(sandbox: Sandbox, version: str) -> None:
+    assert error(data(sandbox, "GET", "/keys", version=version)) == (400, "BadParameter", "")
+
+
+def test_what_the_sandbox_does_not_have(sandbox: Sandbox, control: Control) -> None:
+    assert error(data(sandbox, "GET", "/secrets"))[:2] == (404, "NotInSandbox")
+    (unknown,) = control.unknown()
+    assert unknown["url"].endswith(f"/secrets?api-version={DATA}")
+    assert data(sandbox, "DELETE", "/keys").status_code == 405
+
+
+# Making
+
+
+def test_the_bytes_of_an_rsa_key(sandbox: Sandbox) -> None:
+    response = data(sandbox, "POST", "/keys/Key-One/create", {"kty": "RSA", "tags": {"name ": "a"}})
+    assert response.status_code == 200
+    bundle = response.json()
+    assert list(bundle) == ["key", "attributes", "tags"]
+    assert list(bundle["key"]) == ["kid", "kty", "key_ops", "n", "e"]
+    assert re.fullmatch(f"{KEYS}/Key-One/[0-9a-f]{{12}}4[0-9a-f]{{19}}", bundle["key"]["kid"])
+    assert bundle["key"]["key_ops"] == ["encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"]
+    assert (len(bundle["key"]["n"]), bundle["key"]["e"]) == (342, "AQAB")
+    assert bundle["attributes"] == {
+        "enabled": True,
+        "key_size": 2048,
+        "created": bundle["attributes"]["created"],
+        "updated": bundle["attributes"]["created"],
+        "recoveryLevel": "CustomizedRecoverable+Purgeable",
+        "recoverableDays": 7,
+        "exportable": False,
+        "hsmPlatform": "0",
+    }
+    assert list(bundle["attributes"])[:4] == ["enabled", "key_size", "created", "updated"]
+    assert bundle["tags"] == {"name ": "a"}
+    assert b": " not in response.content.replace(b'"name "', b"")
+
+
+def test_the_bytes_of_an_elliptic_key(sandbox: Sandbox) -> None:
+    bundle = make_key(sandbox, kty="EC", attributes={"enabled": False, "nbf": 1, "exp": 4000000000})
+    assert list(bundle) == ["key", "attributes"]
+    assert list(bundle["key"]) == ["kid", "kty", "key_ops", "crv", "x", "y"]
+    assert (bundle["key"]["crv"], bundle["key"]["key_ops"]) == ("P-256", ["sign", "verify"])
+    assert list(bundle["attributes"])[:5] == ["enabled", "nbf", "exp", "created", "updated"]
+    assert bundle["attributes"]["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("version", "absent"),
+    [("7.3", {"exportable", "hsmPlatform"}), ("7.4", {"hsmPlatform"}), ("7.5", set()), (DATA, set())],
+)
+def test_older_versions_show_less(sandbox: Sandbox, version: str, absent: set[str]) -> None:
+    make_key(sandbox)
+    attributes = data(sandbox, "GET", "/keys/key1", version=version).json()["attributes"]
+    assert {"exportable", "hsmPlatform"} - attributes.keys() == absent
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"kty": "oct"}, "KeyTypeNotSupported"),
+        ({}, "KeyTypeNotSupported"),
+        ({"kty": "RSA", "key_size": 1024}, ""),
+        ({"kty": "RSA-HSM"}, ""),
+        ({"kty": "EC", "crv": "P-1"}, ""),
+        ({"kty": "RSA", "key_ops": ["dance"]}, ""),
+        ({"kty": "EC", "key_ops": ["wrapKey"]}, ""),
+        ({"kty": "RSA", "attributes": {"nbf": 2, "exp": 1}}, ""),
+        ({"kty": "RSA", "attributes": {"exp": "tomorrow"}}, ""),
+        ({"kty": "RSA", "attributes": {"exp": 2**60}}, ""),
+        ({"kty": "RSA", "attributes": "x"}, ""),
+        ({"kty": "RSA", "key_ops": [["sign"]]}, ""),
+        ({"kty": "RSA", "tags": ["x"]}, ""),
+        ({"kty": "EC", "crv": ["P-256"]}, ""),
+    ],
+)
+def test_keys_that_are_refused(sandbox: Sandbox, body: dict[str, Any], code: str) -> None:
+    assert error(data(sandbox, "POST", "/keys/key1/create", body)) == (400, "BadParameter", code)
+    assert data(sandbox, "GET", "/keys/key1").status_code == 404
+
+
+def test_names_that_are_refused(sandbox: Sandbox) -> None:
+    without = data(sandbox, "POST", "/keys//create", {"kty": "RSA"})
+    assert (error(without)[:2], message(without)) == ((400, "BadParameter"), "Operation not specified")
+    assert error(data(sandbox, "POST", "/keys/a_b/create", {"kty": "RSA"}))[:2] == (400, "BadParameter")
+    session = sandbox.bearer("https://vault.azure.net/.default")
+    nonsense = session.post(f"{KEYS}/key1/create?api-version={DATA}", data=b"{", timeout=30)
+    assert error(nonsense)[:2] == (400, "BadParameter")
+
+
+def test_hardware_keys_take_a_premium_vault(sandbox: Sandbox) -> None:
+    change = {"properties": {"sku": {"family": "A", "name": "premium"}}}
+    assert sandbox.arm("PATCH", vault_path(sandbox), NEW, change).status_code == 200
+    bundle = make_key(sandbox, kty="RSA-HSM", key_size=3072)
+    assert (bundle["key"]["kty"], bundle["attributes"]["hsmPlatform"]) == ("RSA-HSM", "2")
+    assert bundle["attributes"]["key_size"] == 3072
+    assert make_key(sandbox, "key2", kty="EC-HSM")["key"]["kty"] == "EC-HSM"
+
+
+def test_making_a_key_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    makers = []
+    generate = material.generate
+
+    def watched(*wishes: Any) -> bytes:
+        makers.append(threading.current_thread())
+        return generate(*wishes)
+
+    monkeypatch.setattr(material, "generate", watched)
+    world = new_world()
+    vault = Vault("subscription", "group", "vault-one", "westeurope", "vault-one.vault.azure.net", "tenant")
+    asyncio.run(world.keys.create(vault, "key1", Wish("RSA")))
+    asyncio.run(world.keys.rotate(vault, "key1"))
+    world.keys.set_policy(vault, "key1", rotate_after(30))
+    world.clock.advance(40 * DAY)
+    asyncio.run(world.keys.catch_up(vault))
+    assert len(world.keys.versions(vault, "key1")) == len(makers) == 3
+    assert threading.main_thread() not in makers
+
+
+def test_the_same_name_makes_another_version(sandbox: Sandbox) -> None:
+    first = make_key(sandbox, tags={"a": "1"}, key_ops=["wrapKey", "unwrapKey"])
+    second = make_key(sandbox)
+    assert "tags" not in second
+    assert len(second["key"]["key_ops"]) == 6
+    assert data(sandbox, "GET", "/keys/KEY1/").json() == data(sandbox, "GET", "/keys/key1").json() == second
+    assert data(sandbox, "GET", f"/keys/key1/{version_of(first)}").json() == first
+
+
+def test_what_is_not_there(sandbox: Sandbox) -> None:
+    response = data(sandbox, "GET", "/keys/key1/")
+    assert error(response) == (404, "KeyNotFound", "")
+    assert message(response) == NOT_FOUND.format("key1")
+    make_key(sandbox)
+    other = "0" * 32
+    assert message(data(sandbox, "GET", f"/keys/key1/{other}")) == NOT_FOUND.format(f"key1/{other}")
+    assert message(data(sandbox, "DELETE", "/keys/key2")) == NOT_FOUND.format("key2")
+    assert message(data(sandbox, "POST", "/deletedkeys/key2/recover")) == NOT_FOUND.format("key2")
+    deleted = data(sandbox, "GET", "/deletedkeys/key2")
+    assert (error(deleted)[:2], message(deleted)) == ((404, "KeyNotFound"), "Deleted Key not found: key2")
+    assert data(sandbox, "GET", "/keys/key2/versions").json() == {"value": [], "nextLink": None}
+
+
+# Changing
+
+
+def test_a_patch_keeps_what_it_does_not_name(sandbox: Sandbox, control: Control) -> None:
+    made = make_key(sandbox, tags={"a": "1", "b": "2"})
+    control.advance(10)
+    exp = made["attributes"]["created"] + DAY
+    changed = data(sandbox, "PATCH", "/keys/key1/", {"attributes": {"exp": exp, "enabled": False}}).json()
+    assert changed["key"] == made["key"]
+    assert changed["tags"] == made["tags"]
+    assert changed["attributes"]["updated"] >= made["attributes"]["created"] + 10
+    assert changed["attributes"]["created"] == made["attributes"]["created"]
+    assert (changed["attributes"]["exp"], changed["attributes"]["enabled"]) == (exp, False)
+    # A disabled key can be seen and mended.
+    assert data(sandbox, "GET", "/keys/key1").json() == changed
+    wish = {"tags": {"c": "3"}, "key_ops": ["decrypt", "encrypt"], "attributes": {"enabled": True}}
+    mended = data(sandbox, "PATCH", f"/keys/key1/{version_of(made)}", wish).json()
+    assert mended["tags"] == {"c": "3"}
+    assert mended["key"]["key_ops"] == ["decrypt", "encrypt"]
+    assert mended["attributes"]["exp"] == exp
+
+
+def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
+    first = make_key(sandbox)
+    make_key(sandbox)
+    data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}})
+    assert data(sandbox, "GET", f"/keys/key1/{version_of(first)}").json()["attributes"]["enabled"] is True
+    assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["enabled"] is False
+
+
+# Lists
+
+
+def test_lists_of_keys(sandbox: Sandbox) -> None:
+    for name in ("key3", "key1", "key2"):
+        make_key(sandbox, name, kty="EC", tags={"name": name})
+    whole = data(sandbox, "GET", "/keys").json()
+    assert list(whole) == ["value", "nextLink"]
+    assert whole["nextLink"] is None
+    assert [entry["kid"] for entry in whole["value"]] == [f"{KEYS}/key1", f"{KEYS}/key2", f"{KEYS}/key3"]
+    assert list(whole["value"][0]) == ["kid", "attributes", "tags"]
+    first = data(sandbox, "GET", "/keys?maxresults=2").json()
+    assert first["value"] == whole["value"][:2]
+    assert re.fullmatch(
+        rf"https://vault-one\.vault\.azure\.net:443/keys\?api-version={DATA}&\$skiptoken=[^&]+&maxresults=2",
+        first["nextLink"],
+    )
+    session = sandbox.bearer("https://vault.azure.net/.default")
+    rest = session.get(first["nextLink"], timeout=30).json()
+    assert rest == {"value": whole["value"][2:], "nextLink": None}
+
+
+@pytest.mark.parametrize("query", ["maxresults=0", "maxresults=26", "maxresults=x", "$skiptoken=x"])
+def test_pages_that_are_none(sandbox: Sandbox, query: str) -> None:
+    assert error(data(sandbox, "GET", f"/keys?{query}")) == (400, "BadParameter", "")
+
+
+def test_versions_are_sorted_by_identifier_not_by_age(sandbox: Sandbox) -> None:
+    made = [make_key(sandbox, kty="EC")["key"]["kid"] for _ in range(27)]
+    listed: list[str] = []
+    session, link = sandbox.bearer("https://vault.azure.net/.default"), f"{KEYS}/key1/versions?api-version={DATA}"
+    while link:
+        page = session.get(link, timeout=30).json()
+        assert len(page["value"]) <= 25
+        listed += [entry["kid"] for entry in page["value"]]
+        link = page["nextLink"]
+    assert listed == sorted(made)
+    assert listed != made
+
+
+# Deleting
+
+
+def test_a_deleted_key(sandbox: Sandbox) -> None:
+    make_key(sandbox)
+    bundle = make_key(sandbox, tags={"a": "1"})
+    deleted = data(sandbox, "DELETE", "/keys/key1").json()
+    assert list(deleted) == ["recoveryId", "deletedDate", "scheduledPurgeDate", "key", "attributes", "tags"]
+    assert deleted["recoveryId"] == "https://vault-one.vault.azure.net/deletedkeys/key1"
+    assert deleted["scheduledPurgeDate"] - deleted["deletedDate"] == 7 * DAY
+    assert {name: deleted[name] for name in bundle} == bundle
+    assert data(sandbox, "GET", "/deletedkeys/key1").json() == deleted
+    (entry,) = data(sandbox, "GET", "/deletedkeys").json()["value"]
+    assert list(entry) == ["recoveryId", "deletedDate", "scheduledPurgeDate", "kid", "attributes", "tags"]
+    assert entry["kid"] == f"{KEYS}/key1"
+    assert data(sandbox, "GET", "/keys/key1").status_code == 404
+    assert data(sandbox, "DELETE", "/keys/key1").status_code == 404
+    reused = data(sandbox, "POST", "/keys/KEY1/create", {"kty": "RSA"})
+    assert error(reused) == (409, "Conflict", "ObjectIsDeletedButRecoverable")
+    assert message(reused) == (
+        "Key KEY1 is currently in a deleted but recoverable state, and its name cannot be reused; in this state, the"
+        " key can only be recovered or purged."
+    )
+    recovered = data(sandbox, "POST", "/deletedkeys/key1/recover")
+    assert (recovered.status_code, recovered.json()) == (200, bundle)
+    assert len(data(sandbox, "GET", "/keys/key1/versions").json()["value"]) == 2
+
+
+def test_deletion_and_recovery_take_their_time(sandbox: Sandbox, control: Control) -> None:
+    control.timing(key_delete=20, key_recover=5)
+    make_key(sandbox)
+    data(sandbox, "DELETE", "/keys/key1")
+    assert data(sandbox, "GET", "/keys/key1").status_code == 404
+    assert data(sandbox, "GET", "/deletedkeys/key1").status_code == 404
+    assert data(sandbox, "GET", "/deletedkeys").json()["value"] == []
+    made = data(sandbox, "POST", "/keys/key1/create", {"kty": "RSA"})
+    assert error(made) == (409, "Conflict", "ObjectIsBeingDeleted")
+    assert message(made) == "Key key1 is currently being deleted and cannot be re-created; retry later."
+    for method, path in (("DELETE", "/deletedkeys/key1"), ("POST", "/deletedkeys/key1/recover")):
+        early = data(sandbox, method, path)
+        assert early.json() == {
+            "error": {
+                "code": "Conflict",
+                "message": "Key is currently being deleted.",
+                "innererror": {"code": "ObjectIsBeingDeleted"},
+            }
+        }
+        assert (early.status_code, "retry-after" in early.headers) == (409, False)
+    control.advance(21)
+    assert data(sandbox, "GET", "/deletedkeys/key1").status_code == 200
+    assert data(sandbox, "POST", "/deletedkeys/key1/recover").status_code == 200
+    assert data(sandbox, "GET", "/keys/key1").status_code == 404
+    assert error(data(sandbox, "POST", "/keys/key1/create", {"kty": "RSA"}))[2] == "ObjectIsBeingRecovered"
+    control.advance(6)
+    assert data(sandbox, "GET", "/keys/key1").status_code == 200
+
+
+def test_purging(sandbox: Sandbox, control: Control) -> None:
+    make_key(sandbox)
+    assert message(data(sandbox, "DELETE", "/deletedkeys/key1")) == "Deleted Key not found: key1"
+    data(sandbox, "DELETE", "/keys/key1")
+    purged = data(sandbox, "DELETE", "/deletedkeys/key1")
+    assert (purged.status_code, purged.content) == (204, b"")
+    make_key(sandbox)
+    data(sandbox, "DELETE", "/keys/key1")
+    control.advance(7 * DAY + 1)
+    assert data(sandbox, "GET", "/deletedkeys/key1").status_code == 404
+    make_key(sandbox)
+
+
+def test_purge_protection(sandbox: Sandbox) -> None:
+    sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": {"enablePurgeProtection": True}})
+    assert make_key(sandbox)["attributes"]["recoveryLevel"] == "CustomizedRecoverable"
+    data(sandbox, "DELETE", "/keys/key1")
+    response = data(sandbox, "DELETE", "/deletedkeys/key1")
+    assert error(response)[:2] == (403, "Forbidden")
+    assert message(response) == (
+        'Operation "purge" is not allowed because purge protection is enabled for this vault. Key Vault service will'
+        " automatically purge it after the retention period has passed.\r\nVault: Vault-One;location=westeurope"
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "protected", "level"),
+    [
+        (7, None, "CustomizedRecoverable+Purgeable"),
+        (90, None, "Recoverable+Purgeable"),
+        (89, True, "CustomizedRecoverable"),
+        (90, True, "Recoverable"),
+    ],
+)
+def test_the_level_of_recovery(sandbox: Sandbox, days: int, protected: bool | None, level: str) -> None:
+    make_vault(sandbox, "vault-two", softDeleteRetentionInDays=days, enablePurgeProtection=protected)
+    bundle = data(sandbox, "POST", "/keys/key1/create", {"kty": "EC"}, vault="vault-two").json()
+    assert (bundle["attributes"]["recoveryLevel"], bundle["attributes"]["recoverableDays"]) == (level, days)
+
+
+# Rotation
+
+
+def test_rotation_inherits(sandbox: Sandbox) -> None:
+    make_key(sandbox, key_ops=["wrapKey", "unwrapKey"], tags={"a": "1"}, key_size=3072)
+    former = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).json()
+    rotated = data(sandbox, "POST", "/keys/key1/rotate").json()
+    assert rotated["key"]["kid"] != former["key"]["kid"]
+    assert rotated["key"]["n"] != former["key"]["n"]
+    assert (rotated["key"]["key_ops"], rotated["tags"]) == (former["key"]["key_ops"], former["tags"])
+    assert rotated["attributes"]["key_size"] == 3072
+    assert rotated["attributes"]["enabled"] is True
+    assert data(sandbox, "GET", "/keys/key1").json() == rotated
+    assert data(sandbox, "POST", "/keys/key2/rotate").status_code == 404
+
+
+def test_every_key_has_a_policy(sandbox: Sandbox) -> None:
+    make_key(sandbox)
+    shown = data(sandbox, "GET", "/keys/key1/rotationpolicy").json()
+    assert shown["id"] == f"{KEYS}/key1/rotationpolicy"
+    assert shown["lifetimeActions"] == [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}}]
+    assert data(sandbox, "GET", "/keys/key2/rotationpolicy").status_code == 404
+
+
+def rotate_after(days: int, **attributes: str) -> dict[str, Any]:
+    action = {"trigger": {"timeAfterCreate": f"P{days}D"}, "action": {"type": "rotate"}}
+    return {"lifetimeActions": [action], "attributes": attributes}
+
+
+def test_a_policy_is_not_kept_as_it_was_sent(sandbox: Sandbox, control: Control) -> None:
+    make_key(sandbox)
+    put = data(sandbox, "PUT", "/keys/key1/rotationpolicy", rotate_after(60, expiryTime="P90D")).json()
+    assert list(put) == ["id", "lifetimeActions", "attributes"]
+    assert put["lifetimeActions"] == [
+        {"trigger": {"timeAfterCreate": "P60D"}, "action": {"type": "Rotate"}},
+        {"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}},
+    ]
+    assert list(put["attributes"]) == ["expiryTime", "created", "updated"]
+    control.advance(10)
+    again = data(sandbox, "PUT", "/keys/key1/rotationpolicy", {"lifetimeActions": []}).json()
+    assert [action["action"]["type"] for action in again["lifetimeActions"]] == ["Notify"]
+    assert again["attributes"]["created"] == put["attributes"]["created"]
+    assert again["attributes"]["updated"] >= put["attributes"]["updated"] + 10
+    assert "expiryTime" not in again["attributes"]
+    assert data(sandbox, "GET", "/keys/key1/rotationpolicy").json() == again
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rotate_after(6),
+        rotate_after(60, expiryTime="P27D"),
+        rotate_after(25, expiryTime="P28D"),
+        rotate_after(60, expiryTime="a month"),
+        {"lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}]},
+        {"lifetimeActions": [{"trigger": {}, "action": {"type": "Rotate"}}]},
+        {"lifetimeActions": {"action": {"type": "Rotate"}}},
+        {"lifetimeActions": ["Rotate"]},
+        {"attributes": "P90D"},
+        rotate_after(99999),
+        {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Dance"}}]},
+    ],
+)
+def test_policies_that_are_refused(sandbox: Sandbox, body: dict[str, Any]) -> None:
+    make_key(sandbox)
+    assert error(data(sandbox, "PUT", "/keys/key1/rotationpolicy", body)) == (400, "BadParameter", "")
+
+
+def test_a_policy_makes_new_versions_when_their_time_has_come(sandbox: Sandbox, control: Control) -> None:
+    first = make_key(sandbox, tags={"a": "1"})
+    data(sandbox, "PUT", "/keys/key1/rotationpolicy", rotate_after(30, expiryTime="P60D"))
+    control.advance(29 * DAY)
+    assert data(sandbox, "GET", "/keys/key1").json()["key"] == first["key"]
+    control.advance(2 * DAY)
+    second = data(sandbox, "GET", "/keys/key1").json()
+    assert second["key"]["kid"] != first["key"]["kid"]
+    assert second["tags"] == {"a": "1"}
+    created = first["attributes"]["created"] + 30 * DAY
+    assert second["attributes"]["created"] == created
+    assert second["attributes"]["exp"] == created + 60 * DAY
+    assert data(sandbox, "GET", "/keys/key1").json() == second
+    # After a leap of the clock the latest one is the one that would be.
+    control.advance(100 * DAY)
+    third = data(sandbox, "GET", "/keys/key1").json()
+    assert third["attributes"]["created"] == first["attributes"]["created"] + 120 * DAY
+    assert len(data(sandbox, "GET", "/keys/key1/versions").json()["value"]) == 3
+
+
+def test_a_policy_can_count_from_the_end(sandbox: Sandbox, control: Control) -> None:
+    now = make_key(sandbox)["attributes"]["created"]
+    data(sandbox, "PATCH", "/keys/key1", {"attributes": {"exp": now + 20 * DAY}})
+    action = {"trigger": {"timeBeforeExpiry": "P10D"}, "action": {"type": "Rotate"}}
+    policy = {"lifetimeActions": [action], "attributes": {"expiryTime": "P2M"}}
+    assert data(sandbox, "PUT", "/keys/key1/rotationpolicy", policy).status_code == 200
+    control.advance(9 * DAY)
+    assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["created"] == now
+    control.advance(2 * DAY)
+    assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["created"] == now + 10 * DAY
+
+
+# Who may
+
+
+def test_refusals_by_role(sandbox: Sandbox, control: Control) -> None:
+    who = somebody(control)
+    response = data(sandbox, "GET", "/keys/Key-One", who=who)
+    # Nothing is said about whether the key is there.
+    assert error(response) == (403, "Forbidden", "ForbiddenByRbac")
+    assert "x-ms-keyvault-rbac-assignment-id" not in response.headers
+    resource = f"{vault_path(sandbox)}/keys/key-one".lower()
+    assert message(response) == (
+        "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or role"
+        " definitions were changed recently, please observe propagation time.\r\nCaller:"
+        f" appid={who['client_id']};oid={who['object_id']};iss=https://sts.windows.net/{sandbox.tenant_id}/\r\n"
+        f"Action: 'Microsoft.KeyVault/vaults/keys/read'\r\nResource: '{resource}'\r\nAssignment: (not found)\r\n"
+        "DenyAssignmentId: null\r\nDecisionReason: null \r\nVault: Vault-One;location=westeurope\r\n"
+    )
+
+
+OPERATIONS = {
+    "create": ("POST", "/keys/key1/create"),
+    "import": ("PUT", "/keys/key1"),
+    "get": ("GET", "/keys/key1"),
+    "list": ("GET", "/keys/key1/versions"),
+    "update": ("PATCH", "/keys/key1"),
+    "delete": ("DELETE", "/keys/key1"),
+    "recover": ("POST", "/deletedkeys/key1/recover"),
+    "purge": ("DELETE", "/deletedkeys/key1"),
+    "rotate": ("POST", "/keys/key1/rotate"),
+    "getrotationpolicy": ("GET", "/keys/key1/rotationpolicy"),
+    "setrotationpolicy": ("PUT", "/keys/key1/rotationpolicy"),
+    "backup": ("POST", "/keys/key1/backup"),
+    "restore": ("POST", "/keys/restore"),
+    "encrypt": ("POST", "/keys/key1/encrypt"),
+    "decrypt": ("POST", "/keys/key1/decrypt"),
+    "wrapKey": ("POST", "/keys/key1/wrapkey"),
+    "unwrapKey": ("POST", "/keys/key1/unwrapkey"),
+    "sign": ("POST", "/keys/key1/sign"),
+    "verify": ("POST", "/keys/key1/verify"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_has_a_permission_of_its_own(sandbox: Sandbox, control: Control, name: str) -> None:
+    who, (method, path) = somebody(control), OPERATIONS[name]
+    others = [other for other in OPERATIONS if other != name]
+    make_vault(sandbox, "vault-two", version=OLD, accessPolicies=[policy(sandbox, who["object_id"], *others)])
+    refused = data(sandbox, method, path, {}, vault="vault-two", who=who)
+    assert error(refused) == (403, "Forbidden", "ForbiddenByPolicy" if name == "purge" else "AccessDenied")
+    assert f"does not have keys {name} permission" in message(refused)
+    grant = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], name.lower())]}}
+    sandbox.arm("PATCH", vault_path(sandbox, "vault-two"), OLD, grant)
+    assert data(sandbox, method, path, {}, vault="vault-two", who=who).status_code != 403
+
+
+def test_all_is_all_but_purge(sandbox: Sandbox, control: Control) -> None:
+    who = somebody(control)
+    make_vault(sandbox, "vault-two", version=OLD, accessPolicies=[policy(sandbox, who["object_id"], "All")])
+    for name, (method, path) in OPERATIONS.items():
+        response = data(sandbox, method, path, {}, vault="vault-two", who=who)
+        assert (response.status_code == 403) is (name == "purge"), name
+
+
+def test_a_policy_of_a_vault_that_goes_by_roles_counts_for_nothing(sandbox: Sandbox, control: Control) -> None:
+    who = somebody(control)
+    grant = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], "list")]}}
+    sandbox.arm("PATCH", vault_path(sandbox), NEW, grant)
+    assert data(sandbox, "GET", "/keys", who=who).status_code == 403
+    sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": {"enableRbacAuthorization": False}})
+    assert data(sandbox, "GET", "/keys", who=who).status_code == 200
+    # And the other way round: the operator's role.
+    assert data(sandbox, "GET", "/keys").status_code == 403
+
+
+def test_a_deleted_vault_is_nowhere(sandbox: Sandbox) -> None:
+    session = sandbox.bearer("https://vault.azure.net/.default")
+    assert session.get(f"{KEYS}?api-version={DATA}", timeout=30).status_code == 200
+    sandbox.arm("DELETE", vault_path(sandbox), NEW)
+    # A connection from before goes on; a new one is not opened.
+    assert error(session.get(f"{KEYS}?api-version={DATA}", timeout=30))[:2] == (404, "VaultNotFound")
+    with pytest.raises(requests.exceptions.ProxyError):
+        data(sandbox, "GET", "/keys")
+
+
+def test_a_vault_keeps_its_keys_apart(sandbox: Sandbox) -> None:
+    make_key(sandbox)
+    make_vault(sandbox, "vault-two")
+    assert data(sandbox, "GET", "/keys/key1", vault="vault-two").status_code == 404
+    assert read_vault(sandbox, "vault-two")["name"] == "vault-two"
