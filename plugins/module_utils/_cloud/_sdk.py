@@ -175,6 +175,10 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
             code=unreachable,
             remedy="Check the network, the proxy and the name of the host.",
         ) from error
+    except json.JSONDecodeError as error:
+        raise Unavailable(
+            f"Could not {what}: the answer is no JSON, so it is hardly Azure's. Check the proxy, and run the task again.",
+        ) from error
     except ValueError as error:
         # azure-identity validates tenants and certificates with plain ValueErrors.
         raise CmkError(f"Could not {what}: {error}", code="authentication_failed") from error
