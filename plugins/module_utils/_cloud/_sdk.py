@@ -177,7 +177,7 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
         ) from error
     except json.JSONDecodeError as error:
         raise Unavailable(
-            f"Could not {what}: the answer is no JSON, so it is hardly Azure's. Check the proxy, and run the task again.",
+            f"Could not {what}: the answer is no JSON, so hardly Azure's. Check the proxy and run the task again.",
         ) from error
     except ValueError as error:
         # azure-identity validates tenants and certificates with plain ValueErrors.
