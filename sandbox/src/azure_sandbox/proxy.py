@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ HEAD_LIMIT = 16 * 1024
 HEAD_SECONDS = 30.0
 HANDSHAKE_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 120
+
+# Linux has it; elsewhere delays are what they are.
+QUICK_ACKNOWLEDGE: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 CONNECT = b"CONNECT "
 CONNECT_LINE = re.compile(rb"CONNECT ([A-Za-z0-9.\-_]+):(\d{1,5}) HTTP/1\.[01]")
@@ -61,6 +66,16 @@ class HttpProtocol(HttpToolsProtocol):
             self._early += data
         elif self.parser is not None:
             super().data_received(data)
+            if self.cycle is None or self.cycle.more_body:
+                self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """At once. urllib3 turns Nagle's algorithm on towards proxies, and sends head and body apart: without this
+        the body would wait for 40 ms until the kernel acknowledges the head."""
+        open_socket = self.transport.get_extra_info("socket")
+        if QUICK_ACKNOWLEDGE is not None and open_socket is not None:
+            with contextlib.suppress(OSError):
+                open_socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACKNOWLEDGE, 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connected:
