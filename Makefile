@@ -35,13 +35,14 @@ demo: $(SETUP)  ## see the collection at work, against the sandbox
 	python demo/run.py
 
 .PHONY: lint
-lint: $(SETUP)  ## style, types, YAML, documentation, changelog fragments
+lint: $(SETUP)  ## style, types, YAML, documentation, changelog, shell scripts
 	ruff check .
 	mypy
 	yamllint --strict .
 	ansible-lint --offline
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all --disallow-unknown-collection-refs .
 	antsibull-changelog lint
+	shellcheck $$(git grep -lE "^#!.*bash")
 
 .PHONY: sanity
 sanity: $(SETUP)  ## ansible-test sanity
