@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from harness import WAYS, Ansible, comparable
+from harness import WAYS, Ansible, comparable, short
 from sandbox_client import Control, Sandbox, started
 from service import Service
 
@@ -40,7 +40,9 @@ def ansible(sandbox: Sandbox, tmp_path: Path) -> Iterator[Ansible]:
     """Also sees to it that nothing was asked that the sandbox does not have."""
     ansible = Ansible(sandbox, tmp_path)
     yield ansible
-    assert not sandbox.control.unknown()
+    # Neither what a fault answered nor Key Vault's demand for a token has a route.
+    unknown = [one for one in sandbox.control.unknown() if one["fault"] is None and one["status"] != 401]
+    assert short(unknown) == []
 
 
 @pytest.fixture

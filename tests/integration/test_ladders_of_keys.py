@@ -1,0 +1,243 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys and encryption: check, apply, check again, apply again; and what then is, by Azure's own SDK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import Ansible, advance, checked, ladder, stairs, task
+from service import DAY, GROUP, Service
+
+
+def key(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
+
+
+def test_key(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault()
+    policy = {"expiry_time": "P1Y", "time_before_expiry": "P30D"}
+    run = ansible.play(
+        [
+            *ladder(key("plain", name="plain")),
+            *ladder(key("full", key_type="RSA", key_size=3072, expires_in="P90D", rotation_policy=policy)),
+            *stairs(key("longer", expires_in="P120D")),
+        ],
+        way=way,
+    )
+
+    made = run.climbed("plain")
+    found = service.key("plain")
+    assert made["key_identifier"] == found.id
+    assert made["versionless_identifier"] == found.id.rpartition("/")[0]
+    assert made["version"] == found.properties.version
+    assert made["key_type"] == found.key_type == "RSA"
+    assert made["key_size"] == len(found.key.n) * 8 == 2048
+    assert set(made["key_ops"]) == set(found.key_operations) == {"wrapKey", "unwrapKey"}
+    assert made["enabled"] is True
+    assert made["created_on"] == f"{found.properties.created_on:%Y-%m-%dT%H:%M:%SZ}"
+    assert made["expires_on"] is None
+    assert made["previous_version"] is None
+    assert made["enabled_versions"] == [found.properties.version]
+    assert len(service.versions("plain")) == 1
+
+    made = run.climbed("full")
+    found = service.key()
+    assert made["key_size"] == len(found.key.n) * 8 == 3072
+    assert made["rotation_policy"] == {"expiry_time": "P1Y", "time_after_create": None, "time_before_expiry": "P30D"}
+    rotation = service.keys().get_key_rotation_policy("key1")
+    assert rotation.expires_in == "P1Y"
+    rotating = next(a for a in rotation.lifetime_actions if "rotate" in str(a.action).lower())
+    assert (rotating.time_after_create, rotating.time_before_expiry) == (None, "P30D")
+
+    made = run.climbed("longer")
+    lasts = found.properties.expires_on - found.properties.created_on
+    assert 0 <= 120 * DAY - lasts.total_seconds() <= 300
+    assert made["expires_on"] == f"{found.properties.expires_on:%Y-%m-%dT%H:%M:%SZ}"
+    assert made["version"] == run["full: apply"]["version"]
+    assert len(service.versions()) == 1
+
+
+def test_key_in_time(ansible: Ansible, service: Service, way: str) -> None:
+    """A new version when it is due, by Key Vault's clock."""
+    service.make_vault()
+    service.make_key(tags={"owner": "somebody"}, size=3072, key_operations=["wrapKey", "unwrapKey", "encrypt"])
+    first = service.key().properties.version
+    due = key("due", max_version_age="P90D", expires_in="P120D")
+    run = ansible.play(
+        [
+            {**key("young", max_version_age="P90D")},
+            advance("89 days later", service.sandbox, 89 * DAY),
+            {**key("still young", max_version_age="P90D")},
+            advance("91 days in all", service.sandbox, 2 * DAY),
+            *ladder(due),
+            advance("the second has expired", service.sandbox, 121 * DAY),
+            *stairs(key("expired")),
+        ],
+        way=way,
+    )
+    assert run["young"]["changed"] is run["still young"]["changed"] is False
+    run["young"].untouched()
+    made = run.climbed("due")
+    assert made["previous_version"] == first
+    assert made["version"] != first
+    # What the task does not name is as it was in the version before.
+    assert made["key_size"] == 3072
+    assert set(made["key_ops"]) == {"wrapKey", "unwrapKey", "encrypt"}
+    assert run.climbed("expired")["previous_version"] == made["version"]
+    versions = service.versions()
+    assert [one.version for one in versions] == [first, made["version"], run["expired: apply"]["version"]]
+    assert [one.tags for one in versions] == [{"owner": "somebody"}] * 3
+    assert all(one.enabled for one in versions)
+
+
+def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
+    """One more each time it is wished for; a size can change with it."""
+    service.make_vault()
+    service.make_key()
+    first = service.key().properties.version
+    wish = key("wish", new_version=True, key_size=4096)
+    run = ansible.play([checked(wish), wish, {**wish, "name": "wish again"}], way=way)
+    foretold = run["wish (check)"].untouched()
+    assert foretold["changed"] is True
+    assert foretold["version"] is foretold["key_identifier"] is None
+    assert foretold["previous_version"] == first
+    assert foretold["key_size"] == 4096
+    assert run["wish"]["previous_version"] == first
+    assert run["wish again"]["previous_version"] == run["wish"]["version"]
+    assert [one.version for one in service.versions()] == [
+        first,
+        run["wish"]["version"],
+        run["wish again"]["version"],
+    ]
+    assert [len(service.key(version=one.version).key.n) * 8 for one in service.versions()] == [2048, 4096, 4096]
+
+
+def test_key_mended(ansible: Ansible, service: Service, way: str) -> None:
+    """Enabled again, and allowed to wrap and unwrap, without losing what else it may."""
+    service.make_vault()
+    service.make_key("off")
+    service.disable("off")
+    service.make_key("narrow", key_operations=["sign", "verify"])
+    run = ansible.play([*ladder(key("on", name="off")), *stairs(key("wide", name="narrow"))], way=way)
+    assert run.climbed("on")["enabled"] is True
+    assert service.key("off").properties.enabled
+    assert run.climbed("wide")["key_ops"] == ["sign", "verify", "wrapKey", "unwrapKey"]
+    assert set(service.key("narrow").key_operations) == {"sign", "verify", "wrapKey", "unwrapKey"}
+    assert len(service.versions("off")) == len(service.versions("narrow")) == 1
+
+
+def test_key_taken_away(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault()
+    versions = [service.make_key().properties.version for _ in range(3)]
+    run = ansible.play(
+        [
+            *ladder(key("one off", state="disabled", version=versions[0])),
+            *stairs(key("all off", state="disabled")),
+            *ladder(key("gone", state="absent")),
+            *ladder(key("back", state="recovered")),
+        ],
+        way=way,
+    )
+    assert set(run.climbed("one off")["enabled_versions"]) == set(versions[1:])
+    made = run.climbed("all off")
+    assert made["enabled_versions"] == []
+    assert made["enabled"] is False
+    made = run.climbed("gone")
+    assert (made["exists"], made["soft_deleted"]) == (False, True)
+    made = run.climbed("back")
+    assert (made["exists"], made["soft_deleted"]) == (True, False)
+    # Recovered as it was: recovery does not enable what somebody disabled.
+    assert [one.enabled for one in service.versions()] == [False] * 3
+    assert {one.version for one in service.versions()} == set(versions)
+
+
+def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault()
+    service.make_vault("vault-two", rbac=True)
+    principal = service.make_account()["identity"]["principalId"]
+    service.grant(principal)
+    service.grant(principal, "vault-two")
+    first, second = service.make_key().id, service.make_key().id
+    other = service.make_key("other", "vault-two").id
+    account = {"resource_group": GROUP, "account_name": "account1"}
+
+    def encryption(title: str, identifier: str | None, **options: Any) -> dict[str, Any]:
+        wish: dict[str, Any] = {"key_source": "microsoft_batch"}
+        if identifier:
+            wish = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+        return task(title, "batch_encryption", **account, **wish, **options)
+
+    look = task("look", "batch_encryption_info", **account)
+    run = ansible.play(
+        [
+            *ladder(encryption("pinned", first)),
+            {**look, "name": "look at pinned"},
+            *stairs(encryption("moved", second, vault_resource_group=GROUP)),
+            *ladder(encryption("following", first.rpartition("/")[0])),
+            {**look, "name": "look at following"},
+            *stairs(encryption("other key", other)),
+        ],
+        way=way,
+    )
+    made = run.climbed("pinned")
+    assert made["id"] == service.account()["id"]
+    assert (made["key_source"], made["key_identifier"]) == ("microsoft_keyvault", first)
+    assert (made["key_version"], made["follows_latest"]) == (first.rpartition("/")[2], False)
+    assert {check["status"] for check in made["preflight"]} == {"ok"}
+    assert len(made["preflight"]) == 13
+    assert made["diff"]["before"]["key_source"] == "microsoft_batch"
+    assert run["pinned: check"]["preflight"] == made["preflight"]
+
+    seen = run["look at pinned"].untouched()
+    assert seen["changed"] is False
+    assert (seen["exists"], seen["answers"], seen["silence"]) == (True, True, None)
+    assert (seen["key_identifier"], seen["key_version"]) == (first, first.rpartition("/")[2])
+    assert seen["principal_ids"] == [principal]
+    assert seen["identity"]["principal_id"] == principal
+
+    assert run.climbed("moved")["key_identifier"] == second
+    made = run.climbed("following")
+    assert (made["key_version"], made["follows_latest"]) == (None, True)
+    assert run["look at following"]["follows_latest"] is True
+    assert run.climbed("other key")["key_identifier"] == other
+    assert service.encryption() == other
+    assert service.answers()
+
+    run = ansible.play([*ladder(encryption("back", None)), look], way=way)
+    made = run.climbed("back")
+    assert (made["key_source"], made["key_identifier"]) == ("microsoft_batch", None)
+    assert run["look"]["key_source"] == "microsoft_batch"
+    assert service.encryption() is None
+    # Nothing of the keys is touched on the way.
+    assert all(one.enabled for one in [*service.versions(), *service.versions("other", "vault-two")])
+
+
+def test_encryption_in_another_letter_case(ansible: Ansible, service: Service, way: str) -> None:
+    """Azure keeps the letter case that it was given and ignores it."""
+    _principal, identifier = service.on_key()
+    vault, _, path = identifier.partition(".vault.azure.net/")
+    shouted = f"{vault.upper().replace('HTTPS', 'https')}.VAULT.azure.net/{path.upper().replace('KEYS/', 'keys/')}"
+    account = {"resource_group": GROUP.upper(), "account_name": "ACCOUNT1", "key_source": "microsoft_keyvault"}
+    run = ansible.play(
+        [
+            task("same", "batch_encryption", **account, key_identifier=identifier),
+            task("shouted", "batch_encryption", **account, key_identifier=shouted),
+            task("slash", "batch_encryption", **account, key_identifier=f"{identifier}/"),
+        ],
+        way=way,
+    )
+    assert [one.name for one in run.changed] == []
+    assert not run.writes
+    assert service.encryption() == identifier
+
+
+def test_info_of_what_is_not_there(ansible: Ansible, way: str) -> None:
+    run = ansible.play(
+        [task("look", "batch_encryption_info", resource_group=GROUP, account_name="nothere")],
+        way=way,
+    )
+    assert run["look"]["exists"] is False
+    assert run["look"]["changed"] is False

@@ -1,0 +1,196 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Accounts, vaults, access: check, apply, check again, apply again; and what then is, by Azure's own SDK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import Ansible, checked, ladder, stairs, task
+from service import ENCRYPTION_USER, GROUP, LOCATION, NEEDED, OFFICER, Service
+
+
+def test_vault(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault("unprotected", properties={"enablePurgeProtection": None}, tags={"owner": "somebody"})
+    service.make_vault("deleted-one", rbac=True, tags={"owner": "somebody"})
+    service.make_key("kept", "deleted-one")
+    service.delete_vault("deleted-one")
+
+    def vault(title: str, **options: Any) -> list[dict[str, Any]]:
+        return ladder(task(title, "keyvault_cmk_vault", resource_group=GROUP, **options))
+
+    run = ansible.play(
+        [
+            *vault("policies", name="by-policies", authorization="access_policy", retention_days=7),
+            *vault("roles", name="by-roles", location="northeurope", sku="premium"),
+            *vault("protection", name="unprotected"),
+            *vault("recovery", name="deleted-one", recover=True),
+        ],
+        way=way,
+    )
+
+    made = run.climbed("policies")
+    found = service.vault("by-policies")
+    assert made["id"] == found["id"]
+    assert made["location"] == found["location"] == LOCATION
+    assert made["vault_uri"] == found["properties"]["vaultUri"].rstrip("/")
+    assert made["tenant_id"] == found["properties"]["tenantId"] == service.sandbox.tenant_id
+    assert made["authorization"] == "access_policy"
+    assert made["retention_days"] == found["properties"]["softDeleteRetentionInDays"] == 7
+    assert not found["properties"]["enableRbacAuthorization"]
+    assert found["properties"]["enablePurgeProtection"]
+    assert [p["objectId"] for p in found["properties"]["accessPolicies"]] == [service.operator]
+    creator = service.permissions(service.operator, "by-policies") or {}
+    assert set(creator["keys"]) == set(OFFICER) - {"import"}
+    assert not creator.get("secrets")
+
+    made = run.climbed("roles")
+    found = service.vault("by-roles")
+    assert made["authorization"] == "rbac"
+    assert made["sku"] == found["properties"]["sku"]["name"] == "premium"
+    assert made["location"] == found["location"] == "northeurope"
+    assert made["soft_delete"] is found["properties"]["enableSoftDelete"] is True
+    assert made["purge_protection"] is found["properties"]["enablePurgeProtection"] is True
+    assert made["retention_days"] == 90
+    assert found["properties"]["enableRbacAuthorization"]
+    assert found["properties"]["accessPolicies"] == []
+
+    made = run.climbed("protection")
+    assert made["diff"]["before"]["purge_protection"] is False
+    assert made["purge_protection"] is True
+    assert service.vault("unprotected")["properties"]["enablePurgeProtection"]
+
+    made = run.climbed("recovery")
+    assert made["tags"] == service.vault("deleted-one")["tags"] == {"owner": "somebody"}
+    assert service.key("kept", vault="deleted-one").properties.enabled
+
+
+def test_account(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_account("plain", identity={"type": "None"})
+    service.make_account("others")
+    own = service.make_identity("identity1")
+    service.make_identity("identity2")
+
+    def account(title: str, **options: Any) -> dict[str, Any]:
+        return task(title, "batch_account_identity", resource_group=GROUP, **options)
+
+    run = ansible.play(
+        [
+            *ladder(account("own", name="account1")),
+            *ladder(
+                account(
+                    "assigned", name="account2", location="northeurope", identity_id=service.identity_id("identity1")
+                )
+            ),
+            *stairs(account("adopted", name="plain", adopt_existing=True)),
+            *stairs(
+                account("another", name="others", identity_id=service.identity_id("identity1"), adopt_existing=True)
+            ),
+            *stairs(
+                account("one more", name="account2", identity_id=service.identity_id("identity2"), adopt_existing=True)
+            ),
+            *ladder(account("gone", name="account1", state="absent")),
+        ],
+        way=way,
+    )
+
+    made = run.climbed("own")
+    assert made["location"] == LOCATION
+    assert made["identity"]["type"] == "system_assigned"
+    assert made["identity"]["tenant_id"] == service.sandbox.tenant_id
+    assert made["key_source"] == "microsoft_batch"
+    assert made["key_identifier"] is None
+
+    made = run.climbed("assigned")
+    found = service.account("account2")
+    assert made["id"] == found["id"]
+    assert made["location"] == found["location"] == "northeurope"
+    assert made["identity"]["user_assigned_identities"] == {
+        service.identity_id("identity1"): {
+            "principal_id": own["properties"]["principalId"],
+            "client_id": own["properties"]["clientId"],
+        }
+    }
+    assert made["identity"]["principal_id"] is None
+
+    assert run.climbed("adopted")["diff"]["before"]["identity"]["type"] == "none"
+    assert run["adopted: apply"]["identity"]["principal_id"] == service.account("plain")["identity"]["principalId"]
+    assert run.climbed("another")["diff"]["before"]["identity"]["type"] == "system_assigned"
+    assert service.account("others")["identity"]["type"] == "UserAssigned"
+    run.climbed("one more")
+    assert set(service.account("account2")["identity"]["userAssignedIdentities"]) == {
+        service.identity_id("identity1"),
+        service.identity_id("identity2"),
+    }
+
+    assert run.climbed("gone")["exists"] is False
+    assert sorted(service.accounts()) == ["account2", "others", "plain"]
+
+
+def test_access_by_policy(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault()
+    principal = service.make_identity()["properties"]["principalId"]
+    grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)
+    withdrawal = task(
+        "withdrawal", "keyvault_cmk_access", vault_name="vault-one", identity_id=service.identity_id(), state="absent"
+    )
+
+    run = ansible.play(ladder(grant), way=way)
+    made = run.climbed("grant")
+    assert made["vault_id"] == made["scope"] == service.vault()["id"]
+    assert made["authorization"] == "access_policy"
+    assert made["granted"] == NEEDED
+    assert made["diff"]["before"]["granted"] == []
+    # Exactly what Batch needs, and nothing besides.
+    assert sorted((service.permissions(principal) or {})["keys"]) == NEEDED
+
+    run = ansible.play(ladder(withdrawal), way=way)
+    assert run.climbed("withdrawal")["granted"] == []
+    assert run["withdrawal: apply"]["principal_id"] == principal
+    assert service.permissions(principal) is None
+
+
+def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault(rbac=True)
+    principal = service.make_identity()["properties"]["principalId"]
+    vault_id = service.vault_id()
+    service.make_key()
+
+    def access(title: str, **options: Any) -> list[dict[str, Any]]:
+        named = {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
+        return ladder(task(title, "keyvault_cmk_access", **named, **options))
+
+    run = ansible.play([*access("one key", key_name="key1"), *access("all keys")], way=way)
+    assert run.climbed("one key")["scope"] == f"{vault_id}/keys/key1"
+    assert run.climbed("all keys")["scope"] == vault_id
+    assert run["all keys: apply"]["granted"] == NEEDED
+    assert sorted(service.assignments(principal)) == [
+        (vault_id, ENCRYPTION_USER),
+        (f"{vault_id}/keys/key1", ENCRYPTION_USER),
+    ]
+
+    absent = access("no keys", state="absent")
+    one_left = task(
+        "one is left", "keyvault_cmk_access", vault_name="vault-one", key_name="key1", principal_id=principal
+    )
+    run = ansible.play([*absent, checked(one_left), *access("no key", key_name="key1", state="absent")], way=way)
+    run.climbed("no keys")
+    assert run["one is left (check)"]["changed"] is False
+    assert run.climbed("no key")["granted"] == []
+    assert service.assignments(principal) == []
+
+
+def test_a_role_above_is_enough(ansible: Ansible, service: Service, way: str) -> None:
+    """Nothing is assigned where the principal has the permissions already."""
+    service.make_vault(rbac=True)
+    principal = service.make_identity()["properties"]["principalId"]
+    service.assign(principal, service.sandbox.group)
+    before = service.assignments(principal)
+    run = ansible.play(
+        [task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, key_name="key1")], way=way
+    )
+    assert run["grant"]["changed"] is False
+    assert run["grant"]["granted"] == NEEDED
+    assert service.assignments(principal) == before
