@@ -26,8 +26,9 @@ NEEDED = {
     "wrapKey": "Microsoft.KeyVault/vaults/keys/wrap/action",
     "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
 }
+# What `all` stands for; purge is not among it and has to be granted by name.
 _ALL = (
-    *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "purge", "encrypt"),
+    *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "encrypt"),
     *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),
     *("getrotationpolicy", "setrotationpolicy"),
 )

@@ -86,7 +86,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     # Whether a PATCH adds to the user-assigned identities or replaces them is not known for Batch: send them all.
     identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
     after = {**before, "identity": describe_identity(identity)}
-    return Plan(goal, before, after, (_step("update", goal, body={"identity": identity}),))
+    return Plan(goal, before, after, (_step("update", goal, body={"identity": identity}),), _risked_key(account))
 
 
 def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -188,6 +188,13 @@ def _refuse_unwanted_adoption(goal: Goal, account: Mapping[str, Any]) -> None:
             option="identity_id",
             remedy="Set identity_id to the one the account has, or set adopt_existing: true.",
         )
+
+
+def _risked_key(account: Mapping[str, Any]) -> tuple[str, ...]:
+    key = key_of(account)
+    if key is None:
+        return ()
+    return (f"The identity of {account['id']} is changed although it is on {key}, which it may lose.",)
 
 
 def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def _unseen(what: str, error: CmkError | None) -> str:
 
 
 def _identity_present(evidence: Evidence) -> Judgement:
-    seen = f"{len(evidence.principals)} identity." if evidence.principals else "The account has no identity."
+    seen = f"The account is {', '.join(evidence.principals)}." if evidence.principals else "It has no identity."
     return bool(evidence.principals), seen, "Give it one with azbatch.cmk.batch_account_identity."
 
 
@@ -167,7 +167,8 @@ def _enabled(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
 
 def _not_expired(bundle: Mapping[str, Any], evidence: Evidence) -> Judgement:
     begins, ends = bundle["attributes"].get("nbf"), bundle["attributes"].get("exp")
-    seen = f"Valid from {instant(begins) or 'ever'} to {instant(ends) or 'ever'}."
+    since = f"It is valid from {instant(begins)}" if begins else "It is valid"
+    seen = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
     valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now < ends)
     return valid, seen, "Make a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
 
@@ -179,7 +180,8 @@ def _type_rsa(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
 
 def _size_supported(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
     has = _key_document.size_of(bundle)
-    return has in _key_document.SIZES, f"The key has {has} bits.", "Use a key of 2048, 3072 or 4096 bits."
+    seen = f"The key has {has} bits." if has else "The key is no RSA key, and has no such size."
+    return has in _key_document.SIZES, seen, "Use a key of 2048, 3072 or 4096 bits."
 
 
 def _ops_wrap_unwrap(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:

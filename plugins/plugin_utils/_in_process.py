@@ -79,8 +79,10 @@ class InProcessAction(ActionBase):
                 result = self.module.run(params, cloud, check_mode=self._task.check_mode).result()
             except CmkError as failure:
                 result = {"failed": True, **failure.result()}
-        hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}
-        result["invocation"] = {"module_args": {**params, **hidden}}
+        # Since ansible-core 2.21 a module's arguments are in its result only on request.
+        if getattr(constants, "INJECT_INVOCATION", True):
+            hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}
+            result["invocation"] = {"module_args": {**params, **hidden}}
         clean: dict[str, Any] = remove_values(result, validation._no_log_values)
         return clean
 

@@ -201,7 +201,7 @@ def test_check(name: str, status: str, read: dict[str, Any]) -> None:
         ("key_exists", f"no key {KEY}", {"bundle": None}),
         ("key_enabled", "enabled", {}),
         ("key_enabled", "disabled", of_key(enabled=False)),
-        ("key_not_expired", "to 2026-05-28T20:26:40Z", of_key(exp=NOW)),
+        ("key_not_expired", "until 2026-05-28T20:26:40Z", of_key(exp=NOW)),
         ("key_not_expired", "from 2026-05-28T20:26:40Z", of_key(nbf=NOW)),
         ("key_type_rsa", "EC", of_key(kty="EC")),
         ("key_size_supported", "3072", of_key(size=3072)),
