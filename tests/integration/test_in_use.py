@@ -1,0 +1,238 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""I2: what a Batch account uses is not taken away from it, unless the task says `force: true`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import Ansible, Task, advance, checked, fails, task
+from service import GROUP, Service, raised
+
+
+def key(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
+
+
+def in_use(one: Task, *accounts: str) -> None:
+    """Refused, with the accounts by name."""
+    one.refused("in_use")
+    assert set(one["accounts"]) == set(accounts)
+    for account in accounts:
+        assert account in one["msg"]
+    assert "force" in one["remedy"]
+    assert one["unseen"] == []
+
+
+def warned(one: Task, *accounts: str) -> None:
+    """Done by force, with a warning that names the accounts."""
+    assert one["changed"] is True, one
+    assert any(all(account in warning for account in accounts) for warning in one.warnings), one.warnings
+
+
+def test_key(ansible: Ansible, service: Service, way: str) -> None:
+    """Pinned accounts protect their version; a version that nobody is on may go."""
+    _principal, first = service.on_key()
+    second, third = service.make_key().id, service.make_key().id
+    service.make_account("account2")
+    service.grant(service.account("account2")["identity"]["principalId"])
+    service.point(second, "account2")
+    service.make_key("other")
+    versions = [identifier.rpartition("/")[2] for identifier in (first, second, third)]
+    account1, account2 = service.account_id(), service.account_id("account2")
+    tasks = [
+        fails(key("first", state="disabled", version=versions[0])),
+        fails(checked(key("first", state="disabled", version=versions[0]))),
+        fails(key("second", state="disabled", version=versions[1])),
+        fails(key("all", state="disabled")),
+        fails(key("delete", state="absent")),
+        fails(checked(key("delete", state="absent"))),
+        key("third", state="disabled", version=versions[2]),
+        key("third again", state="disabled", version=versions[2]),
+        key("other", name="other", state="absent"),
+    ]
+    run = ansible.play(tasks, way=way)
+    in_use(run["first"], account1)
+    in_use(run["first (check)"], account1)
+    in_use(run["second"], account2)
+    in_use(run["all"], account1, account2)
+    in_use(run["delete"], account1, account2)
+    in_use(run["delete (check)"], account1, account2)
+    assert run["third"]["changed"] is True
+    assert run["third"].warnings == []
+    assert run["third again"]["changed"] is False
+    assert run["other"]["soft_deleted"] is True
+    assert {one.version: one.enabled for one in service.versions()} == dict(
+        zip(versions, (True, True, False), strict=True)
+    )
+    assert service.answers()
+
+    run = ansible.play(
+        [
+            checked(key("by force", state="disabled", version=versions[0], force=True)),
+            key("by force", state="disabled", version=versions[0], force=True),
+            key("deleted by force", state="absent", force=True),
+        ],
+        way=way,
+    )
+    warned(run["by force (check)"].untouched(), account1)
+    warned(run["by force"], account1)
+    warned(run["deleted by force"], account1, account2)
+    # This is what it would have done to the accounts.
+    assert raised(service.answers)
+    assert raised(lambda: service.answers("account2"))
+
+
+def test_follower(ansible: Ansible, service: Service, way: str) -> None:
+    """For a day after a new version came, an account that follows the key may still be on a former one."""
+    _principal, first = service.on_key(follow=True)
+    second = service.make_key().id
+    old, new = (identifier.rpartition("/")[2] for identifier in (first, second))
+    account = service.account_id()
+    run = ansible.play(
+        [
+            fails(key("old, soon", state="disabled", version=old)),
+            advance("23 hours later", service.sandbox, 23 * 3600),
+            fails(key("old, within a day", state="disabled", version=old)),
+            advance("25 hours in all", service.sandbox, 2 * 3600),
+            fails(key("new", state="disabled", version=new)),
+            key("old, after a day", state="disabled", version=old),
+            fails(key("new, after that", state="disabled", version=new)),
+            fails(key("all", state="disabled")),
+            fails(key("gone", state="absent")),
+        ],
+        way=way,
+    )
+    for one in run.failed:
+        in_use(one, account)
+    assert run["old, after a day"]["changed"] is True
+    assert run["old, after a day"].warnings == []
+    assert {one.version: one.enabled for one in service.versions()} == {old: False, new: True}
+    assert service.answers()
+
+
+@pytest.mark.parametrize("rbac", [False, True])
+def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None:
+    principal, _identifier = service.on_key(rbac=rbac)
+    idle = service.make_account("idle")["identity"]["principalId"]
+    service.grant(idle)
+    account = service.account_id()
+
+    def away(title: str, **options: Any) -> dict[str, Any]:
+        wish = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
+        return task(title, "keyvault_cmk_access", **{**wish, **options})
+
+    run = ansible.play(
+        [
+            fails(away("used")),
+            fails(checked(away("used"))),
+            away("idle", principal_id=idle),
+            checked(away("by force", force=True)),
+            away("by force", force=True),
+            away("again"),
+        ],
+        way=way,
+    )
+    in_use(run["used"], account)
+    in_use(run["used (check)"], account)
+    assert run["idle"]["changed"] is True
+    assert run["idle"].warnings == []
+    warned(run["by force (check)"].untouched(), account)
+    warned(run["by force"], account)
+    assert run["again"].untouched()["changed"] is False
+    assert raised(service.answers)
+
+
+def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> None:
+    """A role at one key protects the accounts on that key, not those on others."""
+    principal, _identifier = service.on_key(rbac=True)
+    service.make_key("other")
+    service.assign(principal, f"{service.vault_id()}/keys/other")
+    service.assign(principal, f"{service.vault_id()}/keys/key1")
+
+    def away(title: str, **options: Any) -> dict[str, Any]:
+        wish = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
+        return task(title, "keyvault_cmk_access", **wish, **options)
+
+    run = ansible.play([away("other", key_name="other"), fails(away("used", key_name="key1"))], way=way)
+    assert run["other"]["changed"] is True
+    in_use(run["used"], service.account_id())
+    assert service.answers()
+
+
+def test_identity(ansible: Ansible, service: Service, way: str) -> None:
+    """The identity by which an account reaches its key."""
+    service.on_key()
+    service.make_identity()
+    other = {"resource_group": GROUP, "name": "account1", "identity_id": service.identity_id(), "adopt_existing": True}
+    service.make_account("free")
+    service.make_account("none", identity={"type": "None"})
+    run = ansible.play(
+        [
+            fails(task("used", "batch_account_identity", **other)),
+            fails(checked(task("used", "batch_account_identity", **other))),
+            fails(task("other", "batch_account_identity", **{**other, "name": "free", "adopt_existing": False})),
+            fails(task("none", "batch_account_identity", resource_group=GROUP, name="none")),
+            task("as it is", "batch_account_identity", resource_group=GROUP, name="account1"),
+        ],
+        way=way,
+    )
+    for name in ("used", "used (check)"):
+        assert run[name].refused("identity_in_use")["accounts"] == [service.account_id()]
+        assert run[name]["option"] == "force"
+    assert run["other"].refused("identity_differs")["option"] == "identity_id"
+    assert run["none"].refused("account_without_identity")["option"] == "adopt_existing"
+    assert run["as it is"]["changed"] is False
+    assert service.answers()
+
+
+def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: str) -> None:
+    """Subscriptions whose accounts could not be looked at are told, not passed over in silence."""
+    service.make_vault()
+    service.make_key()
+    version = service.make_key().properties.version
+    officer = service.sandbox.control.principal("officer", roles=[])
+    service.set_policy("add", service.policy(officer["object_id"], "get", "list", "update"))
+    service.sandbox.control.fault(
+        match={"method": "GET", "path": "/providers/Microsoft.Batch/batchAccounts[?]"},
+        times=None,
+        answer={"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}},
+    )
+    run = ansible.play([key("disabled", state="disabled", version=version)], way=way)
+    assert run["disabled"]["changed"] is True
+    assert len(run["disabled"].warnings) == 1
+    assert f"/subscriptions/{service.sandbox.subscription_id}" in run["disabled"].warnings[0]
+
+
+def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:
+    """Deleting is the one thing that an account allows once its key is lost."""
+    _principal, identifier = service.on_key()
+    service.disable()
+    assert raised(service.answers)
+    run = ansible.play(
+        [
+            fails(
+                task(
+                    "to Batch",
+                    "batch_encryption",
+                    resource_group=GROUP,
+                    account_name="account1",
+                    key_source="microsoft_batch",
+                )
+            ),
+            task("info", "batch_encryption_info", resource_group=GROUP, account_name="account1"),
+            task("gone", "batch_account_identity", resource_group=GROUP, name="account1", state="absent"),
+            key("now the key too", state="absent"),
+        ],
+        way=way,
+    )
+    one = run["to Batch"].refused("account_not_answering")
+    assert one["key_identifier"] == run["info"]["key_identifier"] == identifier
+    assert run["info"]["answers"] is False
+    assert run["info"]["silence"]
+    assert run["gone"]["exists"] is False
+    assert run["now the key too"]["changed"] is True
+    assert service.accounts() == []

@@ -1,0 +1,239 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""I3: nothing of others is lost. Whole resources before and after, and only the expected difference between them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from harness import Ansible, Run, task
+from service import GROUP, NEEDED, OFFICER, Service
+
+SOMEBODY = "5b0d1f0e-9c55-4b07-8d0f-1b8a2b7f6a01"
+APPLICATION = "7c6a3f0c-2f3e-4f0b-9c11-6f0d5b9d2a02"
+TAGS = {"owner": "somebody", "Cost-Centre": "42"}
+
+
+def steady(document: dict[str, Any]) -> dict[str, Any]:
+    """Without who wrote last, and when."""
+    left = copy.deepcopy(document)
+    left.get("systemData", {}).clear()
+    for policy in left["properties"].get("accessPolicies", []):
+        for kind in policy["permissions"].values():
+            kind.sort()
+    left["properties"].get("accessPolicies", []).sort(key=lambda p: (p["objectId"], p.get("applicationId", "")))
+    return left
+
+
+def with_policy(vault: dict[str, Any], policy: dict[str, Any] | None, principal: str) -> dict[str, Any]:
+    """The vault as it has to be once this principal's own policy is that one."""
+    wanted = copy.deepcopy(vault)
+    policies = wanted["properties"]["accessPolicies"]
+    policies[:] = [p for p in policies if p["objectId"] != principal or p.get("applicationId")]
+    policies += [policy] if policy else []
+    return steady(wanted)
+
+
+def crowded_vault(service: Service, *policies: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    everything = {
+        "keys": ["get", "list", "sign"],
+        "secrets": ["get", "list"],
+        "certificates": ["get"],
+        "storage": ["get", "list"],
+    }
+    return service.make_vault(
+        tags=TAGS,
+        properties={
+            "accessPolicies": [
+                service.policy(service.operator, *OFFICER, permissions={"secrets": ["get", "set"]}),
+                service.policy(SOMEBODY, permissions=everything),
+                *policies,
+            ],
+            "enabledForDeployment": True,
+            "enabledForDiskEncryption": True,
+            "enabledForTemplateDeployment": True,
+            "softDeleteRetentionInDays": 30,
+            "networkAcls": {
+                "bypass": "AzureServices",
+                "defaultAction": "Allow",
+                "ipRules": [{"value": "203.0.113.0/24"}],
+                "virtualNetworkRules": [],
+            },
+            **properties,
+        },
+    )
+
+
+def test_access(ansible: Ansible, service: Service, way: str) -> None:
+    """A principal that has other permissions, secrets and an entry through an application keeps them all."""
+    principal = service.make_identity()["properties"]["principalId"]
+    own = service.policy(principal, "list", "get", permissions={"secrets": ["get", "list"]})
+    through = service.policy(principal, "sign", applicationId=APPLICATION)
+    before = crowded_vault(service, own, through)
+
+    def access(title: str, **options: Any) -> Run:
+        wish = {"vault_name": "vault-one", "principal_id": principal, "resource_group": GROUP}
+        return ansible.play([task(title, "keyvault_cmk_access", **wish, **options)], way=way)
+
+    assert access("grant")["grant"]["changed"] is True
+    granted = service.policy(principal, "get", "list", "unwrapKey", "wrapKey", permissions={"secrets": ["get", "list"]})
+    assert steady(service.vault()) == with_policy(before, granted, principal)
+
+    assert access("withdrawal", state="absent")["withdrawal"]["changed"] is True
+    left = service.policy(principal, "list", permissions={"secrets": ["get", "list"]})
+    assert steady(service.vault()) == with_policy(before, left, principal)
+
+
+def test_access_to_all(ansible: Ansible, service: Service, way: str) -> None:
+    """`all` is enough; taken away, it leaves all that Batch does not need. Purging was never in it."""
+    principal = service.make_identity()["properties"]["principalId"]
+    before = crowded_vault(service, service.policy(principal, "all"))
+    grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)
+    run = ansible.play(
+        [grant, task("away", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, state="absent")],
+        way=way,
+    )
+    assert run["grant"].untouched()["changed"] is False
+    assert run["away"]["changed"] is True
+    kept = (service.permissions(principal) or {})["keys"]
+    assert set(kept) & {*NEEDED, "all"} == set()
+    assert {"list", "create", "sign", "rotate"} <= set(kept)
+    assert "purge" not in kept
+    assert steady(service.vault()) == with_policy(before, service.policy(principal, *kept), principal)
+
+
+def test_vault(ansible: Ansible, service: Service, way: str) -> None:
+    """Purge protection comes, all else stays, though the task names other values for what is fixed at creation."""
+    before = crowded_vault(service, enablePurgeProtection=None)
+    assert "enablePurgeProtection" not in before["properties"]
+    run = ansible.play(
+        [task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", location="northeurope")], way=way
+    )
+    assert run["vault"]["changed"] is True
+    wanted = steady(before)
+    wanted["properties"]["enablePurgeProtection"] = True
+    assert steady(service.vault()) == wanted
+    assert run["vault"]["location"] == before["location"]
+    assert run["vault"]["retention_days"] == 30
+    assert run["vault"]["tags"] == TAGS
+
+
+def test_recovered_vault(ansible: Ansible, service: Service, way: str) -> None:
+    """As it was before it was deleted, tags, policies, firewall and keys."""
+    before = crowded_vault(service)
+    service.make_key()
+    service.delete_vault()
+    run = ansible.play(
+        [task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", recover=True)], way=way
+    )
+    assert run["vault"]["changed"] is True
+    assert steady(service.vault()) == steady(before)
+    assert service.key().properties.enabled
+
+
+def crowded_account(service: Service, **body: Any) -> dict[str, Any]:
+    return service.make_account(
+        tags=TAGS,
+        **body,
+        properties={
+            "publicNetworkAccess": "Disabled",
+            "allowedAuthenticationModes": ["AAD", "TaskAuthenticationToken"],
+        },
+    )
+
+
+def test_account(ansible: Ansible, service: Service, way: str) -> None:
+    """An account gets its identity, then its key, then another one, then none, and keeps all else."""
+    before = crowded_account(service, identity={"type": "None"})
+    assert before["properties"]["publicNetworkAccess"] == "Disabled"
+    assert before["properties"]["allowedAuthenticationModes"] == ["AAD", "TaskAuthenticationToken"]
+    assert before["tags"] == TAGS
+    run = ansible.play(
+        [task("identity", "batch_account_identity", resource_group=GROUP, name="account1", adopt_existing=True)],
+        way=way,
+    )
+    wanted = {**copy.deepcopy(before), "identity": service.account()["identity"]}
+    assert wanted["identity"]["type"] == "SystemAssigned"
+    assert service.account() == wanted
+    assert run["identity"]["tags"] == TAGS
+
+    vault = crowded_vault(service)
+    principal = wanted["identity"]["principalId"]
+    service.grant(principal)
+    vault, key = service.vault(), service.make_key()
+    account = {"resource_group": GROUP, "account_name": "account1"}
+    followed = key.id.rpartition("/")[0]
+    for identifier in (key.id, followed):
+        to = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+        run = ansible.play([task("to a key", "batch_encryption", **account, **to)], way=way)
+        assert run["to a key"]["changed"] is True
+        wanted["properties"]["encryption"] = {
+            "keySource": "Microsoft.KeyVault",
+            "keyVaultProperties": {"keyIdentifier": identifier},
+        }
+        assert service.account() == wanted
+    run = ansible.play([task("back", "batch_encryption", **account, key_source="microsoft_batch")], way=way)
+    assert run["back"]["changed"] is True
+    assert service.account() == {**before, "identity": wanted["identity"]}
+    # All of this did not touch vault or key.
+    assert service.vault() == vault
+    assert service.key().properties.updated_on == key.properties.updated_on
+
+
+def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
+    """One more user-assigned identity beside the others."""
+    service.make_identity("identity1")
+    service.make_identity("identity2")
+    first = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id("identity1"): {}}}
+    before = crowded_account(service, identity=first)
+    identity_id = service.identity_id("identity2")
+    more = {"resource_group": GROUP, "name": "account1", "identity_id": identity_id, "adopt_existing": True}
+    run = ansible.play([task("more", "batch_account_identity", **more)], way=way)
+    assert run["more"]["changed"] is True
+    after = service.account()
+    assigned = after["identity"]["userAssignedIdentities"]
+    assert set(assigned) == {service.identity_id("identity1"), identity_id}
+    kept = before["identity"]["userAssignedIdentities"][service.identity_id("identity1")]
+    assert assigned[service.identity_id("identity1")] == kept
+    assert {**after, "identity": None} == {**before, "identity": None}
+
+
+def test_key(ansible: Ansible, service: Service, way: str) -> None:
+    """Tags, operations and notifications of a rotation policy stay; other keys are not touched."""
+    from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
+
+    crowded_vault(service)
+    made = service.make_key(tags=TAGS, key_operations=["sign", "wrapKey"])
+    other = service.make_key("other")
+    notify = KeyRotationLifetimeAction("Notify", time_before_expiry="P30D")
+    service.keys().update_key_rotation_policy("key1", KeyRotationPolicy(lifetime_actions=[notify], expires_in="P1Y"))
+    vault = service.vault()
+    run = ansible.play(
+        [
+            task(
+                "key",
+                "keyvault_cmk_key",
+                vault_name="vault-one",
+                name="key1",
+                expires_in="P90D",
+                rotation_policy={"expiry_time": "P1Y", "time_after_create": "P60D"},
+            )
+        ],
+        way=way,
+    )
+    assert run["key"]["changed"] is True
+    after = service.key()
+    assert after.id == made.id
+    assert after.properties.tags == TAGS
+    assert after.properties.enabled
+    assert after.key_operations == ["sign", "wrapKey", "unwrapKey"]
+    assert after.properties.not_before == made.properties.not_before
+    policy = service.keys().get_key_rotation_policy("key1")
+    by_action = {str(a.action).rpartition(".")[2].lower(): a for a in policy.lifetime_actions}
+    assert by_action["notify"].time_before_expiry == "P30D"
+    assert by_action["rotate"].time_after_create == "P60D"
+    assert service.key("other").properties.updated_on == other.properties.updated_on
+    assert service.vault() == vault
