@@ -74,8 +74,9 @@ class InProcessAction(ActionBase):
             result: dict[str, Any] = {"failed": True, "msg": self._first_error(validation.errors)}
         else:
             # Ansible sets its constants as it loads them, where mypy does not see it.
-            cloud = Cloud(params, constants.DEFAULT_LOCAL_TMP, self._notify)  # type: ignore[attr-defined]
+            folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
+                cloud = Cloud(params, folder, self._notify)
                 result = self.module.run(params, cloud, check_mode=self._task.check_mode).result()
             except CmkError as failure:
                 result = {"failed": True, **failure.result()}

@@ -40,6 +40,10 @@ class Session:
         self._token_folder = token_folder
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
+        # How long a change may take until it is given up, in seconds.
+        self.wait_timeout: int = connection["wait_timeout"]
+        if self.wait_timeout < 0:
+            raise InvalidOption("wait_timeout", self.wait_timeout, "it is negative.", "Use seconds, 0 or more.")
 
     @cached_property
     def _options(self) -> Mapping[str, Any]:
@@ -61,14 +65,6 @@ class Session:
                 code="subscription_missing",
             )
         return str(subscription)
-
-    @property
-    def wait_timeout(self) -> int:
-        """How long a change may take until it is given up, in seconds."""
-        seconds = self._options["wait_timeout"]
-        if seconds < 0:
-            raise InvalidOption("wait_timeout", seconds, "it is negative.", "Use seconds, 0 or more.")
-        return int(seconds)
 
     @cached_property
     def credential(self) -> Any:

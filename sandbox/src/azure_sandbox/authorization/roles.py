@@ -48,7 +48,9 @@ class RoleDefinition:
 
 @cache
 def _pattern(wildcard: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in wildcard.split("*")), re.IGNORECASE)
+    """`vaults/*/read` takes in `vaults/read`: Key Vault Reader, which has no more than that, reads vaults."""
+    text = ".*".join(re.escape(part) for part in wildcard.split("*"))
+    return re.compile(text.replace("/.*/", "/(?:.*/)?"), re.IGNORECASE)
 
 
 def _among(action: str, wildcards: Iterable[str]) -> bool:

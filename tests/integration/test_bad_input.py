@@ -1,0 +1,226 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bad input and missing rights: one clear error with a code, the option and the remedy, and nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness import Ansible, Run, Task, fails, task
+from service import GROUP, Service
+
+NOWHERE = "11111111-2222-3333-4444-555555555555"
+KEY = "https://vault-one.vault.azure.net/keys/key1"
+
+
+def encryption(title: str, **options: Any) -> dict[str, Any]:
+    given = {"resource_group": GROUP, "account_name": "account1", "key_source": "microsoft_keyvault"}
+    return task(title, "batch_encryption", **{**given, "key_identifier": KEY, **options})
+
+
+def back(title: str, **options: Any) -> dict[str, Any]:
+    given = {"resource_group": GROUP, "account_name": "account1", "key_source": "microsoft_batch", **options}
+    return task(title, "batch_encryption", **given)
+
+
+def account(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "batch_account_identity", **{"resource_group": GROUP, "name": "account1", **options})
+
+
+def vault(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "keyvault_cmk_vault", **{"resource_group": GROUP, "name": "vault-one", **options})
+
+
+def access(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "keyvault_cmk_access", **{"vault_name": "vault-one", **options})
+
+
+def key(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
+
+
+def told(run: Run, title: str, code: str, option: str | None = None, value: Any = None) -> Task:
+    """Which option, which value, what to do: for the program in facts, for people in the message."""
+    failed = run[title].refused(code)
+    assert failed["remedy"], str(failed)
+    if option is not None:
+        assert failed["option"] == option, str(failed)
+    if value is not None:
+        assert failed["value"] == value, str(failed)
+        assert str(value) in failed["msg"], str(failed)
+    return failed
+
+
+# None of them needs to ask Azure for anything.
+MALFORMED = {
+    "invalid_key_identifier": [
+        (encryption("no key", key_identifier="vault-one/key1"), "key_identifier", "vault-one/key1"),
+        (encryption("no vault", key_identifier="https://example.com/keys/key1"), "key_identifier", None),
+        (encryption("short version", key_identifier=f"{KEY}/abc"), "key_identifier", f"{KEY}/abc"),
+    ],
+    "invalid_account_name": [(encryption("account's name", account_name="my-batch"), "account_name", "my-batch")],
+    "invalid_name": [
+        (account("name too long", name="a" * 25), "name", "a" * 25),
+        (vault("vault's name", name="1vault"), "name", "1vault"),
+        (vault("two hyphens", name="my--vault"), "name", "my--vault"),
+        (key("key's name", name="my_key"), "name", "my_key"),
+    ],
+    "invalid_identity_id": [(account("no identity's id", identity_id="batch-cmk"), "identity_id", "batch-cmk")],
+    "invalid_principal_id": [(access("no guid", principal_id="operator"), "principal_id", "operator")],
+    "invalid_option": [
+        (back("key without need", key_identifier=KEY), "key_identifier", KEY),
+        (account("born without identity", key_identifier=KEY), "key_identifier", KEY),
+        (vault("retention", retention_days=6), "retention_days", 6),
+        (access("nobody"), "principal_id", None),
+        (key("duration", expires_in="90 days"), "expires_in", "90 days"),
+        (key("no time", max_version_age="P0D"), "max_version_age", "P0D"),
+        (key("policy", rotation_policy={"expiry_time": "P1Y"}), "rotation_policy", None),
+        (key("version", version="0" * 32), "version", "0" * 32),
+        (account("patience", wait_timeout=-1), "wait_timeout", -1),
+    ],
+    "key_type_not_supported": [(key("elliptic", key_type="EC"), "key_type", "EC")],
+    "key_size_not_supported": [(key("small", key_size=1024), "key_size", 1024)],
+    "unknown_cloud": [(back("cloud", cloud_environment="AzureGermany"), "cloud_environment", "AzureGermany")],
+}
+
+
+def test_malformed_options(ansible: Ansible, service: Service, way: str) -> None:
+    run = ansible.play([fails(one) for cases in MALFORMED.values() for one, *_ in cases], way=way)
+
+    for code, cases in MALFORMED.items():
+        for one, option, value in cases:
+            told(run, one["name"], code, option, value)
+    assert run.writes == []
+    assert service.accounts() == []
+
+
+def test_what_azure_does_not_know(ansible: Ansible, service: Service, way: str) -> None:
+    """Each with credentials or a place of its own."""
+    late = service.sandbox.control.principal("late", secret_lifetime=-1)
+    expired = {"client_id": late["client_id"], "secret": late["secret"]}
+    run = ansible.play(
+        [
+            fails(back("no account")),
+            fails(back("no group", resource_group="rg-nowhere")),
+            fails(account("no group for a new one", resource_group="rg-nowhere")),
+            fails(back("no subscription", subscription_id=NOWHERE)),
+            fails(back("subscription that is no guid", subscription_id="mine")),
+            fails(access("no vault", resource_group=GROUP, principal_id=NOWHERE)),
+            fails(access("no vault anywhere", principal_id=NOWHERE)),
+            fails(access("no identity", identity_id=service.identity_id("nobody"))),
+            fails(key("no vault for a key")),
+            fails(back("wrong secret", secret="not-the-secret-of-anybody")),
+            fails(back("expired secret", **expired)),
+            fails(back("unknown client", client_id=NOWHERE)),
+            fails(back("unknown tenant", tenant=NOWHERE)),
+        ],
+        way=way,
+    )
+    told(run, "no account", "account_not_found", "account_name", "account1")
+    told(run, "no group", "resource_group_not_found", "resource_group")
+    told(run, "no group for a new one", "resource_group_not_found", "resource_group")
+    told(run, "no subscription", "subscription_not_found", "subscription_id")
+    told(run, "subscription that is no guid", "subscription_not_found", "subscription_id")
+    told(run, "no vault", "vault_not_found", "vault_name", "vault-one")
+    told(run, "no vault anywhere", "vault_not_found", "vault_name", "vault-one")
+    told(run, "no identity", "identity_not_found", "identity_id")
+    told(run, "no vault for a key", "vault_unreachable")
+    told(run, "wrong secret", "secret_wrong", "secret")
+    told(run, "expired secret", "secret_expired", "secret")
+    told(run, "unknown client", "client_unknown", "client_id")
+    told(run, "unknown tenant", "tenant_unknown", "tenant")
+    assert run.writes == []
+
+
+def test_missing_credentials(ansible: Ansible, way: str) -> None:
+    nothing = dict.fromkeys(["AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET", "AZURE_SUBSCRIPTION_ID"])
+    run = ansible.play(
+        [
+            fails(back("no client", auth_source="env", subscription_id=NOWHERE)),
+            fails(back("no secret", auth_source="env", subscription_id=NOWHERE, client_id=NOWHERE)),
+            fails(back("no subscription at all", client_id=NOWHERE, secret="a-secret-of-somebody")),
+            fails(back("no profile", profile="nobody")),
+            fails(
+                back("no certificate", subscription_id=NOWHERE, client_id=NOWHERE, x509_certificate_path="/nowhere.pem")
+            ),
+        ],
+        way=way,
+        environment=nothing,
+    )
+    told(run, "no client", "credentials_missing", "client_id")
+    assert "AZURE_CLIENT_ID" in run["no client"]["msg"]
+    told(run, "no secret", "credentials_missing", "secret")
+    told(run, "no subscription at all", "subscription_missing", "subscription_id")
+    told(run, "no profile", "profile_not_found", "profile", "nobody")
+    told(run, "no certificate", "certificate_not_found", "x509_certificate_path", "/nowhere.pem")
+
+
+def test_missing_sdk(ansible: Ansible, tmp_path: Path, way: str) -> None:
+    """Where Ansible's own Python lacks it, the task runs as a module; there it is lacking as well."""
+    blocker = tmp_path / "blocked" / "sitecustomize.py"
+    blocker.parent.mkdir()
+    blocker.write_text("import sys\nsys.modules['azure.mgmt.batch'] = None\n")
+    run = ansible.play([fails(back("no SDK"))], way=way, environment={"PYTHONPATH": str(blocker.parent)})
+
+    failed = told(run, "no SDK", "missing_sdk")
+    assert (failed["package"], failed["floor"]) == ("azure-mgmt-batch", "17.3.0")
+    assert "azure-mgmt-batch>=17.3.0" in failed["msg"]
+
+
+def test_no_permission(ansible: Ansible, service: Service, way: str) -> None:
+    """A reader may look, so each call is denied where it would write; a stranger may not even look."""
+    principal, identifier = service.on_key(rbac=True)
+    service.make_vault("vault-two")
+    scope = service.sandbox.subscription
+    reader = service.sandbox.control.principal("reader", roles=[{"role": "Reader", "scope": scope}])
+    stranger = service.sandbox.control.principal("stranger")
+    officer = service.sandbox.control.principal(
+        "officer", roles=[{"role": role, "scope": scope} for role in ("Reader", "Key Vault Crypto User")]
+    )
+
+    def signed_in(one: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
+        module = next(name for name in one if name.startswith("azbatch.cmk."))
+        given = {**one[module], "client_id": who["client_id"], "secret": who["secret"]}
+        return fails({**one, module: given})
+
+    denied = {
+        "create account": (account("create account", name="account2"), "batchAccounts/write"),
+        "change identity": (
+            account("change identity", identity_id=service.make_identity()["id"], adopt_existing=True, force=True),
+            "batchAccounts/write",
+        ),
+        "delete account": (account("delete account", state="absent"), "batchAccounts/delete"),
+        "create vault": (vault("create vault", name="vault-three"), "vaults/write"),
+        "policy": (access("policy", vault_name="vault-two", principal_id=principal), "accessPolicies/write"),
+        "role": (access("role", principal_id=NOWHERE), "roleAssignments/write"),
+        "revert": (back("revert"), "batchAccounts/write"),
+        "see key": (key("see key"), "keys/read"),
+        "see key by policy": (key("see key by policy", vault_name="vault-two"), "keys get"),
+    }
+    officers = {"new version": (key("new version", new_version=True), "keys/create/action")}
+    tasks = [signed_in(one, reader) for one, _ in denied.values()]
+    tasks += [signed_in(one, officer) for one, _ in officers.values()]
+    strangers = ("account", "vault", "info")
+    tasks += [
+        signed_in(account("account"), stranger),
+        signed_in(vault("vault"), stranger),
+        signed_in(task("info", "batch_encryption_info", resource_group=GROUP, account_name="account1"), stranger),
+    ]
+    run = ansible.play(tasks, way=way)
+
+    for title, (_one, action) in {**denied, **officers}.items():
+        failed = run[title]
+        assert failed["code"] == "permission_denied", str(failed)
+        assert action.lower() in failed["action"].lower(), str(failed)
+        assert failed["remedy"], str(failed)
+        assert failed["changed"] is False
+    for title in strangers:
+        # Azure does not tell a stranger so much as that the subscription is there.
+        assert run[title]["code"] in ("permission_denied", "subscription_not_found"), str(run[title])
+    assert service.encryption() == identifier
+    assert service.answers()
+    assert service.accounts() == ["account1"]
+    assert len(service.versions()) == 1
