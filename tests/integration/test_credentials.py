@@ -1,0 +1,200 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every source of credentials, one token for each audience and run, and no secret in anything that is left behind."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from harness import Ansible, fails, task
+from service import GROUP, Service
+
+SIGNED_OUT = dict.fromkeys(
+    ["AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET", "AZURE_TENANT", "AZURE_TENANT_ID"]
+)
+TOKEN_FILE = "^[0-9a-f]{64}\\.(json|lock)$"
+# What a signed token looks like, whoever signed it.
+TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
+
+
+def info(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "batch_encryption_info", resource_group=GROUP, account_name="account1", **options)
+
+
+def certificate() -> tuple[str, str]:
+    """A certificate, and the same with its private key."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    public = made.public_bytes(serialization.Encoding.PEM).decode()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return public, public + private.decode()
+
+
+@pytest.fixture
+def reader(service: Service) -> dict[str, Any]:
+    """A principal for each source, and the files that go with it."""
+    public, private = certificate()
+    roles = [{"role": "Reader", "scope": service.sandbox.subscription}]
+    made = service.sandbox.control.principal("reader", roles=roles, certificate=public)
+    federated = service.sandbox.control.call("POST", "/federated-token", {"object_id": made["object_id"]})
+    return {**made, "pem": private, "federated": federated}
+
+
+def test_every_source(ansible: Ansible, service: Service, reader: dict[str, Any], tmp_path: Path, way: str) -> None:
+    own = service.sandbox
+    service.make_account()
+    pem = ansible.write("reader.pem", reader["pem"])
+    token = ansible.write("federated", next(v for v in reader["federated"].values() if str(v).startswith("eyJ")))
+    profile = {"tenant": own.tenant_id, "client_id": reader["client_id"], "secret": reader["secret"]}
+    credentials = ansible.home / ".azure" / "credentials"
+    credentials.parent.mkdir(parents=True)
+    credentials.write_text("\n".join(["[ours]", *(f"{name}={value}" for name, value in profile.items())]))
+    application = {"tenant": own.tenant_id, "client_id": reader["client_id"]}
+    by_environment = {
+        "AZURE_CLIENT_ID": reader["client_id"],
+        "AZURE_SECRET": reader["secret"],
+        "AZURE_TENANT": own.tenant_id,
+    }
+    federated = {
+        "AZURE_CLIENT_ID": reader["client_id"],
+        "AZURE_TENANT_ID": own.tenant_id,
+        "AZURE_FEDERATED_TOKEN_FILE": str(token),
+    }
+    run = ansible.play(
+        [
+            info("options", **application, secret=reader["secret"]),
+            info("certificate", **application, x509_certificate_path=str(pem)),
+            info("profile", profile="ours"),
+            info("msi", auth_source="msi"),
+            {**info("environment"), "environment": by_environment},
+            {**info("workload identity", auth_source="workload_identity"), "environment": federated},
+            fails(info("nobody, although others were there before", auth_source="env")),
+        ],
+        way=way,
+        environment=SIGNED_OUT,
+    )
+    assert all(one["exists"] for one in run if not one.failed)
+    assert run["nobody, although others were there before"]["code"] == "credentials_missing"
+    principals = {one.name: {r["principal"] for r in one.requests if r["principal"]} for one in run}
+    machine = principals.pop("msi")
+    assert len(machine) == 1
+    assert machine != {reader["object_id"]}
+    assert all(who == {reader["object_id"]} for name, who in principals.items() if not name.startswith("nobody"))
+
+
+def test_foreign_playbook(ansible: Ansible, service: Service, reader: dict[str, Any], way: str) -> None:
+    """Connection options from module_defaults of the action group, which a task may overrule."""
+    service.make_account()
+    own = service.sandbox
+    group = {
+        "tenant": own.tenant_id,
+        "client_id": reader["client_id"],
+        "secret": reader["secret"],
+        "subscription_id": own.subscription_id,
+    }
+    overruled = {"client_id": own.client_id, "secret": own.secret}
+    run = ansible.play(
+        [info("by the group"), info("by the task", **overruled)],
+        way=way,
+        environment={**SIGNED_OUT, "AZURE_SUBSCRIPTION_ID": None},
+        keywords={"module_defaults": {"group/azbatch.cmk.azure": group}},
+    )
+    assert {r["principal"] for r in run["by the group"].requests if r["principal"]} == {reader["object_id"]}
+    assert {r["principal"] for r in run["by the task"].requests if r["principal"]} == {service.operator}
+
+
+def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1")
+    run = ansible.play([info("one"), key, info("two"), {**key, "name": "key again"}, info("three")], way="in_process")
+
+    tokens = [r for r in run.requests if r["url"].endswith("/oauth2/v2.0/token")]
+    assert len(tokens) == 2, [r["url"] for r in tokens]
+    assert list(run.local_tmp.rglob("*")) == []
+
+
+def test_token_files_are_private(ansible: Ansible, service: Service) -> None:
+    service.make_account()
+    look = {
+        "name": "look",
+        "ansible.builtin.find": {
+            "paths": str(ansible.local_tmp),
+            "recurse": True,
+            "use_regex": True,
+            "patterns": TOKEN_FILE,
+        },
+    }
+    run = ansible.play([info("one"), look], way="in_process")
+
+    files = run["look"]["files"]
+    assert files
+    assert {file["mode"] for file in files} == {"0600"}
+    folders = [Path(file["path"]).parent for file in files]
+    assert not any(folder.exists() for folder in folders)
+    assert stat.S_IMODE(ansible.local_tmp.stat().st_mode) & 0o077 == 0 or list(ansible.local_tmp.iterdir()) == []
+
+
+def test_no_secret_is_told(ansible: Ansible, service: Service, reader: dict[str, Any], way: str) -> None:
+    """At -vvvv, in successes and failures alike."""
+    service.on_key()
+    own = service.sandbox
+    pem = ansible.write("reader.pem", reader["pem"])
+    wrong = "wrong-secret-that-nobody-may-see"
+    by_certificate = {"tenant": own.tenant_id, "client_id": reader["client_id"], "x509_certificate_path": str(pem)}
+    change = task("denied", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True, **by_certificate)
+    run = ansible.play(
+        [
+            info("success", secret=own.secret),
+            info("by certificate", **by_certificate),
+            fails(change),
+            fails(info("wrong", secret=wrong)),
+            fails(task("refused", "batch_encryption", resource_group=GROUP, account_name="x", key_source="nonsense")),
+        ],
+        way=way,
+        verbosity=4,
+    )
+    told = run.output + "".join(str(one.result) for one in run.tasks)
+    for hidden in (own.secret, wrong, reader["pem"].splitlines()[-3]):
+        assert hidden not in told
+    assert not TOKEN.search(told)
+    assert "PRIVATE KEY" not in told
+
+
+@pytest.mark.parametrize("keyword", [{"async": 30, "poll": 1}, {"become": True}], ids=["async", "become"])
+def test_handed_over(ansible: Ansible, service: Service, keyword: dict[str, Any]) -> None:
+    """What cannot run in Ansible's own process runs as a module, and gives the same."""
+    service.make_account()
+    run = ansible.play(
+        [{**info("here")}, {**info("there"), **keyword}],
+        way="in_process",
+        extra_vars={
+            "ansible_async_dir": str(ansible.home / ".ansible_async"),
+            "ansible_become_exe": "env",
+            "ansible_become_flags": "-u XDG_RUNTIME_DIR",
+        },
+    )
+    assert run["there"]["id"] == run["here"]["id"]
