@@ -47,7 +47,7 @@ ALL_BUT_NEEDED = set(_access._ALL) - set(NEEDED)
 def seen(
     document: dict[str, Any] | None,
     *assignments: dict[str, Any],
-    definitions: dict[str, Any] = DEFINITIONS,
+    definitions: dict[str, Any] | None = None,
     accounts: dict[str, Any] | None = None,
     principal: str = PRINCIPAL,
 ) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def seen(
         "vault": document,
         "principal_id": principal,
         "assignments": list(assignments),
-        "definitions": definitions,
+        "definitions": DEFINITIONS if definitions is None else definitions,
         "visible": accounts or visible(),
     }
 
