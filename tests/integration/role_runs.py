@@ -1,0 +1,157 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the collection's playbooks as a user does, and tells what Azure then holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from harness import Ansible, Run
+from service import DAY, Service
+
+VARS = {
+    "cmk_resource_group": "rg-sandbox",
+    "cmk_account_name": "account1",
+    "cmk_vault_name": "vault-one",
+    "cmk_key_name": "key1",
+    "cmk_wait_timeout": 30,
+}
+QUARTER = 91 * DAY
+# What differs each time, of no interest, or is told elsewhere.
+_MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")
+
+
+def run_role(ansible: Ansible, role: str, *, check: bool = False, diff: bool = False, **variables: Any) -> Run:
+    """The playbook of that role, whatever becomes of it."""
+    return ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**VARS, **variables}, check=check, diff=diff)
+
+
+def play_role(ansible: Ansible, role: str, **options: Any) -> Run:
+    """The same; it has to succeed."""
+    run = run_role(ansible, role, **options)
+    assert run.rc == 0, run.output
+    return run
+
+
+def result(run: Run) -> dict[str, Any]:
+    """What the role reported, which is also what says whether a task of it changed anything."""
+    facts = run["Report how the account stands"]["ansible_facts"]
+    found: dict[str, Any] = facts["cmk_result"]
+    assert found["changed"] == any(found["changed_steps"].values()) == bool(run.changed), (found, run.changed)
+    return found
+
+
+def steps(run: Run) -> list[str]:
+    """The steps that changed something, by the role's own word."""
+    return [step for step, changed in result(run)["changed_steps"].items() if changed]
+
+
+def wrote(run: Run) -> list[str]:
+    """What the run asked Azure to write, in order: method and what of it."""
+    return [f"{one['method']} {_thing(one['url'])}" for one in run.writes]
+
+
+def _thing(url: str) -> str:
+    path = url.partition("?")[0]
+    for pattern, name in (
+        (r"/batchAccounts/(\w+)$", r"account \1"),
+        (r"/vaults/([\w-]+)$", r"vault \1"),
+        (r"/vaults/([\w-]+)/accessPolicies/(\w+)$", r"policies \1 \2"),
+        (r"/vaults/([\w-]+)/providers/Microsoft.Authorization/roleAssignments/[\w-]+$", r"role \1"),
+        (r"//([\w-]+)\.vault\.azure\.net/keys/([\w-]+)(?:/[0-9a-f]{32})?(?:/(?:create|rotate))?$", r"key \1 \2"),
+    ):
+        if found := re.search(pattern, path):
+            return found.expand(name)
+    return path
+
+
+def unchanged(run: Run) -> Run:
+    """It succeeded, says that it changed nothing, and asked for no write."""
+    assert run.rc == 0, run.output
+    assert wrote(run) == []
+    assert result(run)["changed"] is False
+    return run
+
+
+def refused(run: Run, task: str, *words: str) -> None:
+    """It failed at that task, with these words in the message, and asked for no write."""
+    assert run.rc != 0, run.output
+    assert wrote(run) == []
+    assert [one.name for one in run.failed] == [task], run.output
+    message = str(run[task].get("msg"))
+    assert all(word in message for word in words), message
+
+
+def holdings(service: Service) -> dict[str, Any]:
+    """All that Azure holds of accounts, vaults, keys and role assignments, without moments."""
+    vaults = [vault.name for vault in service.vaults.vaults.list_by_subscription()]
+    return _steady(
+        {
+            "accounts": {name: service.account(name) for name in service.accounts()},
+            "vaults": {name: service.vault(name) for name in vaults},
+            "keys": {vault: _keys(service, vault) for vault in vaults},
+            "roles": sorted(
+                (one.principal_id, one.scope, one.role_definition_id)
+                for one in service.authorization.role_assignments.list_for_subscription()
+            ),
+        }
+    )
+
+
+def _keys(service: Service, vault: str) -> dict[str, Any]:
+    client = service.keys(vault)
+    return {
+        **{
+            one.name: [
+                {
+                    "version": version.version,
+                    "enabled": version.enabled,
+                    "tags": version.tags,
+                    "lasts": version.expires_on and (version.expires_on - version.created_on).days,
+                }
+                for version in service.versions(one.name, vault)
+            ]
+            for one in client.list_properties_of_keys()
+        },
+        "deleted": sorted(one.name for one in client.list_deleted_keys()),
+    }
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _steady(one) for name, one in value.items() if not _MOMENTS.match(name)}
+    if isinstance(value, list | tuple):
+        return [_steady(one) for one in value]
+    return value
+
+
+def named(holdings: Any, names: Iterable[tuple[str, str]]) -> Any:
+    """Ids that Azure gave replaced by names of their roles, so that two worlds can be compared."""
+    if isinstance(holdings, dict):
+        return {name: named(one, names) for name, one in holdings.items()}
+    if isinstance(holdings, list):
+        return sorted((named(one, names) for one in holdings), key=str)
+    if isinstance(holdings, str):
+        for identifier, name in names:
+            holdings = holdings.replace(identifier, name)
+    return holdings
+
+
+def standing(service: Service) -> Any:
+    """`holdings` with names in place of the identities' principals and the versions' ids."""
+    found = holdings(service)
+    names = []
+    for account, document in found["accounts"].items():
+        identity = document.get("identity", {})
+        names += [(one, f"<identity of {account}>") for one in (identity.get("principalId"),) if one]
+        for user_assigned in identity.get("userAssignedIdentities", {}).values():
+            names += [(user_assigned["principalId"], "<user-assigned>"), (user_assigned["clientId"], "<client>")]
+    for vault, keys in found["keys"].items():
+        for key, versions in keys.items():
+            if key != "deleted":
+                names += [(one["version"], f"<{vault} {key} {n}>") for n, one in enumerate(versions, 1)]
+    return named(found, names)

@@ -1,0 +1,289 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role provision through its playbook: from nothing, from every half-done state, and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import Ansible, Run
+from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from service import ENCRYPTION_USER, NEEDED, Service
+
+FOREIGN = "99999999-0000-4000-8000-000000000001"
+MODES = ("access_policy", "rbac")
+IDENTITIES = ("system_assigned", "user_assigned")
+
+
+def provision(ansible: Ansible, service: Service, identity: str = "system_assigned", **options: Any) -> Run:
+    if identity == "user_assigned":
+        options["cmk_identity"] = service.identity_id()
+    return play_role(ansible, "provision", **options)
+
+
+def principal(service: Service) -> str:
+    """Of the one identity that the account has."""
+    identity = service.account()["identity"]
+    if identity["type"] == "SystemAssigned":
+        found: str = identity["principalId"]
+        return found
+    (user_assigned,) = identity["userAssignedIdentities"].values()
+    found = user_assigned["principalId"]
+    return found
+
+
+def assert_granted(service: Service, mode: str) -> None:
+    """What Batch needs, and no more than that."""
+    if mode == "rbac":
+        assert service.assignments(principal(service)) == [(service.vault_id(), ENCRYPTION_USER)]
+        assert service.vault()["properties"]["accessPolicies"] == []
+    else:
+        granted = service.permissions(principal(service)) or {}
+        assert {kind: sorted(found) for kind, found in granted.items() if found} == {"keys": NEEDED}
+        assert service.assignments(principal(service)) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: str) -> None:
+    wish = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
+    if identity == "user_assigned":
+        service.make_identity()
+    before = holdings(service)
+
+    foretold = provision(ansible, service, check=True, **wish)
+    assert wrote(foretold) == []
+    assert result(foretold)["exists"] is False
+    assert "vault" in steps(foretold)
+    assert holdings(service) == before
+
+    run = provision(ansible, service, **wish)
+    version = service.key().properties.version
+    born = identity == "user_assigned"
+    assert result(run) == {
+        "account": "account1",
+        "exists": True,
+        "key_source": "microsoft_keyvault",
+        "key_identifier": service.key().id,
+        "key_version": version,
+        "follows_latest": False,
+        "answers": True,
+        "former_key_identifier": None,
+        "changed": True,
+        "changed_steps": {
+            "vault": True,
+            "account": not born,
+            "born_on_key": born,
+            "access": True,
+            "key": True,
+            "encryption": not born,
+        },
+    }
+    grant = "PUT role vault-one" if mode == "rbac" else "PUT policies vault-one add"
+    key = "POST key vault-one key1"
+    assert wrote(run) == (
+        ["PUT vault vault-one", grant, key, "PUT account account1"]
+        if born
+        else ["PUT vault vault-one", "PUT account account1", grant, key, "PATCH account account1"]
+    )
+    account = service.account()
+    assert account["identity"]["type"] == ("UserAssigned" if born else "SystemAssigned")
+    assert service.encryption() == service.key().id
+    if born:
+        (put,) = (one for one in run.writes if "/batchAccounts/" in one["url"])
+        assert put["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"] == service.key().id
+    assert service.answers()
+    assert len(service.key().key.n) * 8 == 3072
+    vault = service.vault()["properties"]
+    assert vault["enableSoftDelete"] and vault["enablePurgeProtection"]
+    assert vault["enableRbacAuthorization"] == (mode == "rbac")
+    assert_granted(service, mode)
+
+    done = holdings(service)
+    for check in (True, False):
+        again = unchanged(provision(ansible, service, check=check, **wish))
+        assert result(again)["key_version"] == version
+    assert holdings(service) == done
+
+
+def test_location_expiry_and_rotation_policy(ansible: Ansible, service: Service) -> None:
+    policy = {"expiry_time": "P1Y", "time_before_expiry": "P30D"}
+    wish = {
+        "cmk_location": "northeurope",
+        "cmk_vault_authorization": "access_policy",
+        "cmk_key_expires_in": "P120D",
+        "cmk_key_rotation_policy": policy,
+    }
+    provision(ansible, service, **wish)
+    assert service.account()["location"] == service.vault()["location"] == "northeurope"
+    properties = service.key().properties
+    assert (properties.expires_on - properties.created_on).days in (119, 120)
+    assert service.keys().get_key_rotation_policy("key1").expires_in == "P1Y"
+    unchanged(provision(ansible, service, **wish))
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_follow_latest(ansible: Ansible, service: Service, identity: str) -> None:
+    if identity == "user_assigned":
+        service.make_identity()
+    wish = {"identity": identity, "cmk_vault_authorization": "access_policy"}
+    run = provision(ansible, service, cmk_key_follow_latest=True, **wish)
+    told = result(run)
+    assert (told["follows_latest"], told["key_version"]) == (True, None)
+    assert service.encryption() == told["key_identifier"] == service.key().id.rpartition("/")[0]
+    unchanged(provision(ansible, service, cmk_key_follow_latest=True, **wish))
+
+    newer = service.make_key()
+    run = provision(ansible, service, **wish)
+    assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
+    assert service.encryption() == result(run)["key_identifier"] == newer.id
+    assert result(run)["former_key_identifier"] == newer.id.rpartition("/")[0]
+
+
+def test_a_pinned_account_stays_on_its_version(ansible: Ansible, service: Service) -> None:
+    _, pinned = service.on_key()
+    service.make_key()
+    unchanged(provision(ansible, service))
+    assert service.encryption() == pinned
+
+
+def test_an_account_on_another_key_is_moved(ansible: Ansible, service: Service) -> None:
+    _, former = service.on_key()
+    run = provision(ansible, service, cmk_key_name="key2")
+    assert steps(run) == ["key", "encryption"]
+    assert service.encryption() == service.key("key2").id
+    assert result(run)["former_key_identifier"] == former
+    assert service.key("key1").properties.enabled
+
+
+# What there is already, and what is then still to be done.
+SYSTEM_ASSIGNED = {
+    "vault": ["account", "access", "key", "encryption"],
+    "account": ["vault", "access", "key", "encryption"],
+    "vault account": ["access", "key", "encryption"],
+    "vault account grant": ["key", "encryption"],
+    "vault account key": ["access", "encryption"],
+    "vault account grant key": ["encryption"],
+}
+USER_ASSIGNED = {
+    "vault": ["born_on_key", "access", "key"],
+    "vault grant": ["born_on_key", "key"],
+    "vault grant key": ["born_on_key"],
+    # Not born on its key, it is put on it.
+    "account": ["vault", "access", "key", "encryption"],
+    "vault account grant key": ["encryption"],
+}
+
+
+@pytest.mark.parametrize(
+    ("identity", "there", "remaining"),
+    [("system_assigned", *one) for one in SYSTEM_ASSIGNED.items()]
+    + [("user_assigned", *one) for one in USER_ASSIGNED.items()],
+)
+def test_from_half_done(ansible: Ansible, service: Service, identity: str, there: str, remaining: list[str]) -> None:
+    mode = "rbac" if identity == "user_assigned" else "access_policy"
+    user_assigned = service.make_identity() if identity == "user_assigned" else None
+    if "vault" in there:
+        service.make_vault(rbac=mode == "rbac")
+    if "account" in there:
+        wish = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+        service.make_account(**({"identity": wish} if user_assigned else {}))
+    if "grant" in there:
+        service.grant(user_assigned["properties"]["principalId"] if user_assigned else principal(service))
+    if "key" in there:
+        service.make_key()
+    wish = {"identity": identity, "cmk_vault_authorization": mode}
+    before = holdings(service)
+
+    foretold = provision(ansible, service, check=True, **wish)
+    assert wrote(foretold) == []
+    assert steps(foretold), "it tells that something would change"
+    # Some steps are left out in check mode; none is told that is not then done.
+    assert set(steps(foretold)) <= set(remaining)
+    assert holdings(service) == before
+
+    run = provision(ansible, service, **wish)
+    assert steps(run) == remaining
+    assert len(wrote(run)) == len(remaining)
+    (version,) = service.versions()
+    assert service.encryption() == version.id
+    assert service.answers()
+    assert_granted(service, mode)
+    vault = service.vault()["properties"]
+    assert vault["enableSoftDelete"] and vault["enablePurgeProtection"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_of_others_is_lost(ansible: Ansible, service: Service, mode: str) -> None:
+    others = service.policy(FOREIGN, "get", "list", permissions={"secrets": ["get"], "keys": ["get", "list"]})
+    rules = {"bypass": "AzureServices", "defaultAction": "Allow", "ipRules": [{"value": "203.0.113.0/24"}]}
+    own = [] if mode == "rbac" else [service.policy(service.operator, "get", "list", "create", "update")]
+    properties = {
+        "enablePurgeProtection": None,
+        "networkAcls": rules,
+        "enabledForDeployment": True,
+        "accessPolicies": [*own, others],
+    }
+    service.make_vault(rbac=mode == "rbac", tags={"owner": "others"}, properties=properties)
+    service.make_account(
+        tags={"team": "hpc", "Cost": "42"},
+        properties={"publicNetworkAccess": "Enabled", "allowedAuthenticationModes": ["AAD"]},
+    )
+    service.assign(FOREIGN, service.vault_id())
+    before = holdings(service)
+
+    provision(ansible, service)
+
+    after = holdings(service)
+    assert after["accounts"]["account1"]["properties"].pop("encryption")["keySource"] == "Microsoft.KeyVault"
+    before["accounts"]["account1"]["properties"].pop("encryption")
+    assert after["accounts"] == before["accounts"]
+    then, now = (world["vaults"]["vault-one"]["properties"] for world in (before, after))
+    assert now.pop("enablePurgeProtection") is True
+    then.pop("enablePurgeProtection", None)
+    granted = [one for one in now["accessPolicies"] if one not in then["accessPolicies"]]
+    assert [one["objectId"] for one in granted] == ([] if mode == "rbac" else [principal(service)])
+    now["accessPolicies"] = [one for one in now["accessPolicies"] if one not in granted]
+    assert after["vaults"] == before["vaults"]
+    assert [one for one in after["roles"] if one[0] != principal(service)] == before["roles"]
+
+
+def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None:
+    service.make_vault()
+    principal_id = service.make_account()["identity"]["principalId"]
+    service.grant(principal_id)
+    identifier = service.make_key().id
+    for check in (True, False):
+        run = play_role(ansible, "provision", check=check, diff=True)
+        assert run.output.count("--- before\n") == 1, run.output
+        assert '-    "key_source": "microsoft_batch"' in run.output
+        assert '+    "key_source": "microsoft_keyvault"' in run.output
+        assert f'+    "key_identifier": "{identifier}"' in run.output
+    assert "--- before" not in play_role(ansible, "provision", diff=True).output
+
+
+def test_a_refusal_is_told_before_the_first_write(ansible: Ansible, service: Service) -> None:
+    service.make_account(identity={"type": "None"})
+    refused(run_role(ansible, "provision"), "Foresee the account", "account1", "adopt_existing")
+    run = play_role(ansible, "provision", cmk_adopt_existing=True, cmk_vault_authorization="access_policy")
+    assert steps(run) == ["vault", "account", "access", "key", "encryption"]
+    assert service.answers()
+
+    refused(run_role(ansible, "provision", cmk_key_size=4096), "Foresee the key", "4096")
+    refused(run_role(ansible, "provision", cmk_vault_authorization="rbac"), "Foresee the vault", "vault-one")
+
+
+def test_a_deleted_vault_is_recovered_on_request(ansible: Ansible, service: Service) -> None:
+    service.make_vault()
+    version = service.make_key().id
+    service.delete_vault()
+    refused(run_role(ansible, "provision"), "Foresee the vault", "vault-one", "recover")
+    foretold = provision(ansible, service, check=True, cmk_vault_recover=True)
+    assert wrote(foretold) == []
+    run = provision(ansible, service, cmk_vault_recover=True)
+    assert steps(run) == ["vault", "account", "access", "encryption"]
+    assert service.encryption() == version
+    assert service.answers()

@@ -1,0 +1,303 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role rotate through its playbook: due or not, to a different key, and what becomes of the version before."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from harness import Ansible, Run
+from role_runs import QUARTER, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from service import DAY, ENCRYPTION_USER, NEEDED, Service
+
+FOREIGN = "99999999-0000-4000-8000-000000000001"
+MODES = ("access_policy", "rbac")
+DUE = {"cmk_key_max_age": "P90D"}
+
+
+def rotate(ansible: Ansible, **options: Any) -> Run:
+    return play_role(ansible, "rotate", **options)
+
+
+def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> list[bool]:
+    """Of each version, the oldest first."""
+    return [version.enabled for version in service.versions(key, vault)]
+
+
+def second_account(service: Service, identifier: str) -> str:
+    """account2 on a key of vault-one; its resource id."""
+    account = service.make_account("account2")
+    service.grant(account["identity"]["principalId"])
+    service.point(identifier, "account2")
+    return str(account["id"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
+    _, first = service.on_key(rbac=mode == "rbac")
+    service.sandbox.control.advance(89 * DAY)
+    unchanged(rotate(ansible, **DUE))
+    assert enabled(service) == [True]
+
+    service.sandbox.control.advance(2 * DAY)
+    before = holdings(service)
+    foretold = rotate(ansible, check=True, **DUE)
+    assert wrote(foretold) == []
+    assert "key" in steps(foretold)
+    assert holdings(service) == before
+
+    run = rotate(ansible, **DUE)
+    second = service.key()
+    assert second.id != first
+    assert result(run) == {
+        "account": "account1",
+        "exists": True,
+        "key_source": "microsoft_keyvault",
+        "key_identifier": second.id,
+        "key_version": second.properties.version,
+        "follows_latest": False,
+        "answers": True,
+        "former_key_identifier": first,
+        "former_kept_for": [],
+        "changed": True,
+        "changed_steps": {"key": True, "access": False, "encryption": True, "former_disabled": False},
+    }
+    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
+    assert service.encryption() == second.id
+    assert service.answers()
+    assert enabled(service) == [True, True]
+
+    for check in (True, False):
+        unchanged(rotate(ansible, check=check, **DUE))
+    assert enabled(service) == [True, True]
+
+
+def test_forced(ansible: Ansible, service: Service) -> None:
+    _, first = service.on_key()
+    unchanged(rotate(ansible))
+    run = rotate(ansible, cmk_key_force_new_version=True, cmk_key_size=4096)
+    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
+    second = service.key()
+    assert service.encryption() == result(run)["key_identifier"] == second.id != first
+    assert len(second.key.n) * 8 == 4096
+    run = rotate(ansible, cmk_key_force_new_version=True)
+    assert len(service.versions()) == 3
+    assert service.encryption() == result(run)["key_identifier"] == service.key().id
+    assert len(service.key().key.n) * 8 == 4096, "a new version is as its predecessor"
+
+
+def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None:
+    _, first = service.on_key()
+    run = rotate(ansible, diff=True, cmk_key_force_new_version=True)
+    assert run.output.count("--- before\n") == 2, run.output
+    assert f'-    "key_identifier": "{first}"' in run.output
+    assert f'+    "key_identifier": "{service.encryption()}"' in run.output
+
+
+def test_a_newer_version_of_others_is_taken(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    newer = service.make_key()
+    foretold = rotate(ansible, check=True)
+    assert (steps(foretold), wrote(foretold)) == (["encryption"], [])
+    run = rotate(ansible)
+    assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
+    assert service.encryption() == newer.id
+    unchanged(rotate(ansible))
+
+
+def test_the_newest_has_expired(ansible: Ansible, service: Service) -> None:
+    _, first = service.on_key()
+    service.sandbox.control.advance(DAY)
+    service.make_key(expires_on=service.key().properties.created_on + timedelta(days=30))
+    service.sandbox.control.advance(31 * DAY)
+    run = rotate(ansible, cmk_key_expires_in="P60D", **DUE)
+    assert steps(run) == ["key", "encryption"]
+    properties = service.key().properties
+    assert len(service.versions()) == 3
+    assert service.encryption() == properties.id
+    assert (properties.expires_on - properties.created_on).days in (59, 60)
+    assert service.answers()
+
+
+def test_a_follower_needs_no_move(ansible: Ansible, service: Service) -> None:
+    service.on_key(follow=True)
+    versionless = service.encryption()
+    service.sandbox.control.advance(QUARTER)
+    wish = {**DUE, "cmk_key_follow_latest": True, "cmk_previous_version": "disable"}
+    run = rotate(ansible, **wish)
+    assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
+    told = result(run)
+    assert (told["key_identifier"], told["key_version"], told["follows_latest"]) == (versionless, None, True)
+    # Nothing tells which version a follower uses for the first day.
+    assert told["former_kept_for"] == [service.account_id()]
+    assert enabled(service) == [True, True]
+    assert service.encryption() == versionless
+    unchanged(rotate(ansible, **wish))
+
+    service.sandbox.control.advance(DAY + 3600)
+    run = rotate(ansible, **wish)
+    assert (steps(run), result(run)["former_kept_for"]) == (["former_disabled"], [])
+    assert enabled(service) == [False, True]
+    assert service.answers()
+    unchanged(rotate(ansible, **wish))
+
+
+def test_a_pinned_account_becomes_a_follower(ansible: Ansible, service: Service) -> None:
+    _, first = service.on_key()
+    run = rotate(ansible, cmk_key_follow_latest=True)
+    assert steps(run) == ["encryption"]
+    assert service.encryption() == first.rpartition("/")[0]
+    assert result(run)["follows_latest"] is True
+    unchanged(rotate(ansible, cmk_key_follow_latest=True))
+
+
+def test_the_version_before_is_disabled(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    service.sandbox.control.advance(QUARTER)
+    wish = {**DUE, "cmk_previous_version": "disable"}
+    foretold = rotate(ansible, check=True, **wish)
+    assert wrote(foretold) == []
+    run = rotate(ansible, **wish)
+    assert steps(run) == ["key", "encryption", "former_disabled"]
+    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
+    assert result(run)["former_kept_for"] == []
+    assert enabled(service) == [False, True]
+    assert service.answers()
+    unchanged(rotate(ansible, **wish))
+
+
+def test_the_version_that_the_account_was_on_is_disabled(ansible: Ansible, service: Service) -> None:
+    """Not another one that came between, which nobody asked to put away."""
+    service.on_key()
+    service.sandbox.control.advance(DAY)
+    service.make_key()
+    service.sandbox.control.advance(DAY)
+    run = rotate(ansible, cmk_key_force_new_version=True, cmk_previous_version="disable")
+    assert steps(run) == ["key", "encryption", "former_disabled"]
+    assert enabled(service) == [False, True, True]
+    assert service.answers()
+
+
+def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible, service: Service) -> None:
+    _, first = service.on_key()
+    other = second_account(service, first)
+    wish = {"cmk_previous_version": "disable"}
+    run = rotate(ansible, cmk_key_force_new_version=True, **wish)
+    assert steps(run) == ["key", "encryption"]
+    assert result(run)["former_kept_for"] == [other]
+    assert enabled(service) == [True, True]
+    assert service.answers("account2")
+    unchanged(rotate(ansible, **wish))
+
+    service.point(service.key().id, "account2")
+    run = rotate(ansible, **wish)
+    assert (steps(run), wrote(run)) == (["former_disabled"], ["PATCH key vault-one key1"])
+    assert result(run)["former_kept_for"] == []
+    assert enabled(service) == [False, True]
+    assert service.answers() and service.answers("account2")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_to_a_different_key_in_a_different_vault(ansible: Ansible, service: Service, mode: str) -> None:
+    principal, first = service.on_key(rbac=mode == "rbac")
+    service.make_vault("vault-two", rbac=mode == "rbac", tags={"owner": "others"})
+    if mode == "access_policy":
+        service.set_policy("add", service.policy(FOREIGN, "get", "list"), vault="vault-two")
+    other = service.make_key("other", "vault-two", size=4096).id
+    wish = {"cmk_new_key_identifier": other, "cmk_previous_version": "disable"}
+    before = holdings(service)
+
+    foretold = rotate(ansible, check=True, **wish)
+    assert wrote(foretold) == []
+    assert "access" in steps(foretold)
+    assert holdings(service) == before
+
+    run = rotate(ansible, **wish)
+    grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
+    assert wrote(run) == [grant, "PATCH account account1", "PATCH key vault-one key1"]
+    told = result(run)
+    assert told["changed_steps"] == {"key": False, "access": True, "encryption": True, "former_disabled": True}
+    assert (told["former_key_identifier"], told["former_kept_for"]) == (first, [])
+    assert service.encryption() == told["key_identifier"] == other
+    assert service.answers()
+    assert enabled(service) == [False]
+    if mode == "rbac":
+        assert (service.vault_id("vault-two"), ENCRYPTION_USER) in service.assignments(principal)
+    else:
+        assert sorted((service.permissions(principal, "vault-two") or {})["keys"]) == NEEDED
+        assert (service.permissions(FOREIGN, "vault-two") or {})["keys"] == ["get", "list"]
+    assert service.vault("vault-two")["tags"] == {"owner": "others"}
+    after = holdings(service)
+    for world in (before, after):
+        world["accounts"]["account1"]["properties"].pop("encryption")
+    assert after["accounts"] == before["accounts"]
+    assert after["vaults"]["vault-one"] == before["vaults"]["vault-one"]
+
+    unchanged(rotate(ansible, **wish))
+
+
+def test_to_a_different_key_that_another_account_shares(ansible: Ansible, service: Service) -> None:
+    _, first = service.on_key()
+    other_account = second_account(service, first)
+    other = service.make_key("other").id
+    wish = {"cmk_new_key_identifier": other.rpartition("/")[0], "cmk_previous_version": "disable"}
+    run = rotate(ansible, **wish)
+    assert steps(run) == ["encryption"]
+    told = result(run)
+    assert (told["follows_latest"], told["key_version"]) == (True, None)
+    assert told["former_kept_for"] == [other_account]
+    assert enabled(service) == [True]
+    assert service.answers() and service.answers("account2")
+    unchanged(rotate(ansible, **wish))
+
+
+def test_a_different_key_that_batch_could_not_use(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    service.make_key("other", enabled=False)
+    other = service.versions("other")[0].id
+    before = holdings(service)
+    for check in (True, False):
+        run = run_role(ansible, "rotate", check=check, cmk_new_key_identifier=other)
+        refused(run, "Foresee the switch to a different key", "other")
+        assert run["Foresee the switch to a different key"]["failed_checks"] == ["key_enabled"]
+    assert holdings(service) == before
+
+
+def test_no_account(ansible: Ansible, service: Service) -> None:
+    refused(run_role(ansible, "rotate"), "Require an account that is on a customer-managed key", "does not exist")
+    service.make_account()
+    refused(
+        run_role(ansible, "rotate", cmk_key_force_new_version=True),
+        "Require an account that is on a customer-managed key",
+        "account1",
+        "Microsoft-managed",
+        "azbatch.cmk.provision",
+    )
+
+
+def test_an_account_on_another_key_than_named(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    for wish in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
+        run = run_role(ansible, "rotate", cmk_key_force_new_version=True, **wish)
+        refused(run, "Require that the account is on the key that is to be rotated", "/keys/key1/")
+
+
+def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> None:
+    principal, first = service.on_key()
+    service.revoke(principal)
+    run = run_role(ansible, "rotate", cmk_key_force_new_version=True)
+    refused(run, "Require an account that answers", "account1", first)
+    assert len(service.versions()) == 1
+
+
+def test_names_in_other_letters_and_groups(ansible: Ansible, service: Service) -> None:
+    """Azure takes names in any case, and the vault may be in another resource group."""
+    _, first = service.on_key()
+    run = rotate(ansible, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
+    assert steps(run) == ["key", "encryption"]
+    assert str(service.encryption()).lower() == service.key().id.lower() != first.lower()
+    assert service.answers()
