@@ -1,0 +1,390 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""I4: a change is one that the service shows when it is read again, and a switch that fails is put back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from harness import Ansible, Task, advance, control_task, fails, short, task
+from sandbox_client import Control
+from service import GROUP, Service
+
+ACCOUNT = "/batchAccounts/account1"
+REFUSAL = {
+    "status": 400,
+    "body": {"error": {"code": "InvalidAccountState", "message": "The key could not be accessed, says the test."}},
+}
+
+
+def to_key(title: str, identifier: str | None, **options: Any) -> dict[str, Any]:
+    wish: dict[str, Any] = {"key_source": "microsoft_batch"}
+    if identifier:
+        wish = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+    return task(title, "batch_encryption", resource_group=GROUP, account_name="account1", **wish, **options)
+
+
+def order(service: Service, title: str, **fault: Any) -> dict[str, Any]:
+    """A task that orders a fault."""
+    return control_task(title, service.sandbox, "POST", "/faults", fault)
+
+
+def no_faults(service: Service, title: str) -> dict[str, Any]:
+    return control_task(title, service.sandbox, "DELETE", "/faults")
+
+
+def patches(one: Task) -> list[str]:
+    """What the account was sent, in order: a key's identifier or the other key source, and the answer's status."""
+    sent = []
+    for request in one.writes:
+        if ACCOUNT not in request["url"]:
+            continue
+        assert request["method"] == "PATCH", short(one.writes)
+        encryption = request["body"]["properties"]["encryption"]
+        key = encryption.get("keyVaultProperties", {}).get("keyIdentifier", encryption["keySource"])
+        sent.append(f"{key} {request['status']}")
+    return sent
+
+
+@pytest.fixture(params=[True, False], ids=["from a key", "from Microsoft's"])
+def switch(request: pytest.FixtureRequest, service: Service) -> tuple[str | None, str]:
+    """Where account1 stands, and where it is to go."""
+    _principal, first = service.on_key()
+    second = service.make_key().id
+    if request.param:
+        return first, second
+    service.point(None)
+    return None, second
+
+
+def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]) -> None:
+    """Azure says 200 and shows the account as it should be, but nothing has happened."""
+    former, wanted = switch
+    shown = service.account()
+    shown["properties"]["encryption"] = {
+        "keySource": "Microsoft.KeyVault",
+        "keyVaultProperties": {"keyIdentifier": wanted},
+    }
+    service.sandbox.control.fault(
+        match={"method": "PATCH", "path": ACCOUNT}, times=None, answer={"status": 200, "body": shown}
+    )
+    run = ansible.play([fails(to_key("switch", wanted))], way=way)
+    one = run["switch"]
+    assert one["code"] == "not_confirmed"
+    assert one["changed"] is False
+    assert one["missing"]["before"]["key_identifier"] == former
+    assert one["missing"]["after"]["key_identifier"] == wanted
+    assert one["applied"] == ["set_encryption"]
+    assert one["restored"] is True
+    assert one["stands"]["key_identifier"] == former
+    assert patches(one) == [f"{wanted} 200"]
+    assert service.encryption() == former
+    assert service.answers()
+
+
+def test_refusals(ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]) -> None:
+    """Once is not for ever; for ever is no longer than wait_timeout; and some refusals are for good."""
+    former, wanted = switch
+    match = {"method": "PATCH", "path": ACCOUNT}
+    senseless = {"status": 400, "body": {"error": {"code": "InvalidPropertyValue", "message": "No."}}}
+    run = ansible.play(
+        [
+            order(service, "for ever", match=match, times=None, answer=REFUSAL),
+            fails(to_key("refused", wanted, wait_timeout=2)),
+            fails(to_key("refused at once", wanted, wait_timeout=0)),
+            no_faults(service, "mercy"),
+            order(service, "for good", match=match, times=None, answer=senseless),
+            fails(to_key("senseless", wanted, wait_timeout=60)),
+            no_faults(service, "mercy again"),
+            order(service, "twice", match=match, times=2, answer=REFUSAL),
+            to_key("taken", wanted, wait_timeout=60),
+        ],
+        way=way,
+    )
+    for name in ("refused", "refused at once", "senseless"):
+        one = run[name]
+        assert one["code"] == "rejected_by_service"
+        assert one["azure"]["status"] == 400
+        assert one["azure"]["message"] in one["msg"]
+        assert one["changed"] is False
+        assert one["restored"] is True
+        assert one["stands"]["key_identifier"] == former
+        assert one["applied"] == []
+    assert len(patches(run["refused"])) in (3, 4)
+    assert set(patches(run["refused"])) == {f"{wanted} 400"}
+    assert patches(run["refused at once"]) == patches(run["senseless"]) == [f"{wanted} 400"]
+    assert patches(run["taken"]) == [f"{wanted} 400", f"{wanted} 400", f"{wanted} 200"]
+    assert run["taken"]["changed"] is True
+    assert service.encryption() == wanted
+    if way == "in_process":
+        # Somebody who waits is told what for.
+        assert "does not take the new setting of account1 yet" in run.output
+        assert "says the test" in run.output
+
+
+def test_an_account_that_does_not_answer(
+    ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]
+) -> None:
+    """Batch took the key, and the account is silent: it is put back to where it stood."""
+    former, wanted = switch
+    # The first time is before the switch.
+    silent = {"match": {"method": "GET", "path": f"{ACCOUNT}/pools"}, "answer": REFUSAL, "skip": 1}
+    run = ansible.play(
+        [
+            order(service, "silent for a while", **silent, times=4),
+            fails(to_key("put back", wanted, wait_timeout=2)),
+            no_faults(service, "mercy"),
+            order(service, "silent for a moment", **silent, times=1),
+            to_key("taken", wanted, wait_timeout=60),
+        ],
+        way=way,
+    )
+    one = run["put back"]
+    assert one["code"] == "account_not_answering"
+    assert "says the test" in one["msg"]
+    assert one["changed"] is False
+    assert one["restored"] is True, one
+    assert one["stands"]["key_identifier"] == former
+    assert patches(one) == [f"{wanted} 200", f"{former or 'Microsoft.Batch'} 200"]
+    assert run["taken"]["changed"] is True
+    assert patches(run["taken"]) == [f"{wanted} 200"]
+    assert service.encryption() == wanted
+
+
+def test_no_way_back(ansible: Ansible, service: Service, way: str) -> None:
+    """An account that is silent and cannot be put back: the failure says both, and where it stands."""
+    _principal, first = service.on_key()
+    second = service.make_key().id
+    control = service.sandbox.control
+    control.fault(match={"path": f"{ACCOUNT}/pools"}, skip=1, times=None, answer=REFUSAL)
+    control.fault(match={"method": "PATCH", "path": ACCOUNT}, skip=1, times=None, answer=REFUSAL)
+    run = ansible.play([fails(to_key("switch", second, wait_timeout=1))], way=way)
+    one = run["switch"]
+    assert one["code"] == "account_not_answering"
+    assert one["restored"] is False
+    assert one["restore_failure"]["code"] == "rejected_by_service"
+    assert one["restore_failure"]["msg"]
+    assert patches(one)[0] == f"{second} 200"
+    assert set(patches(one)[1:]) == {f"{first} 400"}
+    assert service.encryption() == second
+
+
+def test_the_way_back_is_preflighted(ansible: Ansible, service: Service, way: str) -> None:
+    """I1 holds for the way back as well: an account is not put back on a key that was disabled meanwhile."""
+    service.on_key()
+    second = service.make_key("other").id
+    service.sandbox.control.fault(match={"path": f"{ACCOUNT}/pools"}, skip=1, times=None, answer=REFUSAL)
+
+    def disable_once_switched() -> None:
+        if service.encryption() == second:
+            service.disable()
+            stop.set()
+
+    with repeatedly(disable_once_switched) as stop:
+        run = ansible.play([fails(to_key("switch", second, wait_timeout=4))], way=way)
+    one = run["switch"]
+    assert one["code"] == "account_not_answering"
+    assert one["restored"] is False
+    assert one["restore_failure"]["code"] == "preflight_failed"
+    assert one["restore_failure"]["failed_checks"] == ["key_enabled"]
+    assert patches(one) == [f"{second} 200"]
+    assert service.encryption() == second
+
+
+@contextlib.contextmanager
+def repeatedly(act: Any) -> Iterator[threading.Event]:
+    """In the background, until the event is set or the block ends."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.1):
+            act()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_grant_on_its_way(ansible: Ansible, service: Service, way: str) -> None:
+    """A role that was assigned a moment ago is there for preflight and not yet for Batch: the task waits for it."""
+    service.make_vault(rbac=True)
+    principal = service.make_account()["identity"]["principalId"]
+    identifier = service.make_key().id
+    control: Control = service.sandbox.control
+    control.timing(role_propagation=300, batch_recovery=600)
+
+    def propagate_once_refused() -> None:
+        if any(r["method"] == "PATCH" and r["status"] == 400 for r in control.requests()):
+            control.advance(301)
+            stop.set()
+
+    with repeatedly(propagate_once_refused) as stop:
+        run = ansible.play(
+            [
+                task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal),
+                to_key("switch", identifier, wait_timeout=120),
+            ],
+            way=way,
+        )
+    sent = patches(run["switch"])
+    assert len(sent) >= 2
+    assert sent[-1] == f"{identifier} 200"
+    assert set(sent[:-1]) == {f"{identifier} 400"}
+    assert run["switch"]["changed"] is True
+    assert service.encryption() == identifier
+    assert service.answers()
+
+
+def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -> None:
+    """Access is back, and the account needs ten minutes: until then nothing is done to it, after that all is well."""
+    _principal, identifier = service.on_key()
+    other = service.make_key("other").id
+    service.sandbox.control.timing(batch_recovery=600)
+    service.disable()
+    info = task("lost", "batch_encryption_info", resource_group=GROUP, account_name="account1")
+    run = ansible.play(
+        [
+            info,
+            fails(to_key("same key, disabled", identifier)),
+            task("enabled", "keyvault_cmk_key", vault_name="vault-one", name="key1"),
+            fails(to_key("same key", identifier)),
+            fails(to_key("other key", other)),
+            fails(to_key("Microsoft's", None)),
+            advance("ten minutes later", service.sandbox, 601),
+            {**info, "name": "found"},
+            to_key("same key again", identifier),
+        ],
+        way=way,
+    )
+    assert run["lost"]["answers"] is False
+    for one in run.failed:
+        one.refused("account_not_answering")
+        assert one["key_identifier"] == identifier
+        assert identifier in one["msg"]
+        assert one["remedy"]
+    assert run["enabled"]["enabled"] is True
+    assert run["found"]["answers"] is True
+    assert run["same key again"].untouched()["changed"] is False
+    assert service.answers()
+
+
+def test_a_lost_answer(ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]) -> None:
+    """Azure did it and nobody heard: the task fails, says how the account stands, and it stands where it stood."""
+    former, wanted = switch
+    run = ansible.play(
+        [
+            order(service, "lost", match={"method": "PATCH", "path": ACCOUNT}, drop="after"),
+            fails(to_key("switch", wanted)),
+            to_key("once more", wanted),
+        ],
+        way=way,
+    )
+    one = run["switch"]
+    assert one["code"] == "unreachable"
+    assert one["changed"] is False
+    assert one["restored"] is True
+    assert one["stands"]["key_identifier"] == former
+    assert patches(one) == [f"{wanted} None", f"{former or 'Microsoft.Batch'} 200"]
+    assert run["once more"]["changed"] is True
+    assert service.encryption() == wanted
+
+
+def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> None:
+    """Every other module: Azure says that it is done, and it is not."""
+    vault = service.make_vault(properties={"enablePurgeProtection": None})
+    service.make_vault("by-roles", rbac=True)
+    account = service.make_account(identity={"type": "None"})
+    key = service.make_key()
+    principal = service.make_identity()["properties"]["principalId"]
+    shown = {
+        "key": {"kid": key.id, "kty": "RSA", "key_ops": ["wrapKey", "unwrapKey"], "n": "AQAB" * 80, "e": "AQAB"},
+        "attributes": {"enabled": True, "created": 1, "updated": 1, "recoveryLevel": "Recoverable"},
+    }
+    policies = {"properties": {"accessPolicies": []}}
+    assignment = {"id": "/x", "name": "x", "type": "x", "properties": {"roleDefinitionId": "/x", "principalId": "x"}}
+    control = service.sandbox.control
+
+    def without_effect(method: str, path: str, body: Any, status: int = 200) -> None:
+        control.fault(match={"method": method, "path": path}, times=None, answer={"status": status, "body": body})
+
+    without_effect("PATCH", ACCOUNT, account)
+    without_effect("PATCH", "/vaults/vault-one[?]", vault)
+    without_effect("PUT", "/accessPolicies/add", policies)
+    without_effect("PUT", "/roleAssignments/", assignment, 201)
+    without_effect("POST", "/keys/key1/create", shown)
+    without_effect("PATCH", "/keys/key1/", shown)
+    on_vault = {"vault_name": "vault-one", "name": "key1"}
+    run = ansible.play(
+        [
+            fails(
+                task("identity", "batch_account_identity", resource_group=GROUP, name="account1", adopt_existing=True)
+            ),
+            fails(task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one")),
+            fails(task("policy", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)),
+            fails(task("role", "keyvault_cmk_access", vault_name="by-roles", principal_id=principal)),
+            fails(task("version", "keyvault_cmk_key", **on_vault, new_version=True)),
+            fails(task("disabled", "keyvault_cmk_key", **on_vault, state="disabled")),
+        ],
+        way=way,
+    )
+    for one in run:
+        assert one["code"] == "not_confirmed", one
+        assert one["changed"] is False
+        assert one["missing"]["before"] != one["missing"]["after"]
+        assert len(one["applied"]) == len(one.writes) == 1
+    assert run["version"]["missing"]["before"]["version"] == key.properties.version
+    assert service.versions()[0].enabled
+
+
+def test_busy(ansible: Ansible, service: Service, way: str) -> None:
+    """Azure is asked again when it says that it is busy, and given up in the end."""
+    service.make_vault()
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"code": "TooManyRequests"}}}
+    broken = {"status": 503, "body": {"error": {"code": "ServiceUnavailable", "message": "Not now."}}}
+    vaults = {"match": {"host": "vault-one.vault.azure.net", "path": "/keys/"}}
+    run = ansible.play(
+        [
+            order(service, "busy", **vaults, times=1, answer=busy),
+            order(service, "busy accounts", match={"path": "/batchAccounts"}, times=1, answer=busy),
+            task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1"),
+            task("account", "batch_account_identity", resource_group=GROUP, name="account1"),
+            order(service, "broken", match={"path": ACCOUNT}, times=None, answer=broken),
+            fails(to_key("given up", None)),
+        ],
+        way=way,
+    )
+    assert run["key"]["changed"] is run["account"]["changed"] is True
+    assert len(run["account"].writes) == 1
+    one = run["given up"].refused("service_unavailable")
+    assert "Not now." in one["msg"]
+
+
+def test_a_slow_creation(ansible: Ansible, service: Service, way: str) -> None:
+    """Not finished in time is an error that says so; the same task again ends well (I5)."""
+    service.sandbox.control.timing(batch_create=1000)
+    account = task("account", "batch_account_identity", resource_group=GROUP, name="account1", wait_timeout=2)
+    began = time.monotonic()
+    run = ansible.play(
+        [
+            fails({**account, "name": "too slow"}),
+            advance("later", service.sandbox, 1001),
+            account,
+        ],
+        way=way,
+    )
+    assert run["too slow"]["code"] == "timed_out"
+    assert run["too slow"]["option"] == "wait_timeout"
+    assert time.monotonic() - began < 60
+    assert run["account"].untouched()["changed"] is False
+    assert service.accounts() == ["account1"]
