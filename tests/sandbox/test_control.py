@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -351,3 +352,15 @@ def test_another_name_for_the_control_api_is_refused(control: Control) -> None:
     """A page in a browser cannot reach it by a name that it made resolve to 127.0.0.1."""
     response = control._session.get(f"{control.url}/environment", headers={"host": "evil.example"}, timeout=30)
     assert response.status_code == 502
+
+
+def test_answers_are_dated_by_the_sandboxs_clock(sandbox: Sandbox, control: Control) -> None:
+    """A client may go by the service's time, for its own clock may be wrong."""
+
+    def dated() -> float:
+        return parsedate_to_datetime(sandbox.arm("GET", sandbox.group, "2021-04-01").headers["Date"]).timestamp()
+
+    before = dated()
+    control.advance(90 * 86400)
+
+    assert 90 * 86400 <= dated() - before < 90 * 86400 + 60

@@ -14,7 +14,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
 
 from uvicorn.config import Config
@@ -118,21 +117,17 @@ class Proxy:
         self._config.load()
         self._state = ServerState()
         self._server: asyncio.Server | None = None
-        self._ticker: asyncio.Task[None] | None = None
 
     async def start(self, port: int) -> int:
         """Listen on the loopback address; the port that was got."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", port, backlog=1024)
-        self._ticker = loop.create_task(self._tick())
         port_got: int = self._server.sockets[0].getsockname()[1]
         return port_got
 
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        if self._ticker is not None:
-            self._ticker.cancel()
         for protocol in list(self._state.connections):
             protocol.shutdown()
         if self._state.tasks:
@@ -141,11 +136,6 @@ class Proxy:
             transport.abort()
         for task in [*self._state.tasks, *self.tasks]:
             task.cancel()
-
-    async def _tick(self) -> None:
-        while True:
-            self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-            await asyncio.sleep(1)
 
     def http(self, tunnel_host: str = "") -> HttpProtocol:
         return HttpProtocol(self._config, self._state, {"tunnel_host": tunnel_host})

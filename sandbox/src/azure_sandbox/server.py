@@ -12,6 +12,8 @@ import pickle
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,8 @@ class Sandbox:
         if response is None:
             await _drop(scope, receive)
         else:
+            # By the sandbox's clock: a client may go by the service's time rather than by its own.
+            response.headers["date"] = _http_date(int(self.world.clock.time()))
             await response(scope, receive, send)
 
     async def _answer(
@@ -242,6 +246,11 @@ def _route(call: Call, response: Response | None) -> str:
         return call.route.path
     # Without a token nothing more is looked at, so that nothing is known to be unknown.
     return "unauthenticated" if response is not None and response.status_code == 401 else UNKNOWN
+
+
+@lru_cache(maxsize=4)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def _target(scope: Scope) -> str:
