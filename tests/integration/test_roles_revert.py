@@ -1,0 +1,175 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role revert through its playbook: back to a Microsoft-managed key, and what becomes of key and access."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import Ansible, Run
+from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from service import ENCRYPTION_USER, NEEDED, Service, raised
+
+FOREIGN = "99999999-0000-4000-8000-000000000001"
+MODES = ("access_policy", "rbac")
+WITHDRAW = {"cmk_revert_access": "withdraw"}
+
+
+def revert(ansible: Ansible, **options: Any) -> Run:
+    return play_role(ansible, "revert", **options)
+
+
+def is_granted(service: Service, principal: str) -> bool:
+    return bool(service.assignments(principal)) or service.permissions(principal) is not None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) -> None:
+    _, former = service.on_key(rbac=mode == "rbac")
+    before = holdings(service)
+    foretold = revert(ansible, check=True, diff=True)
+    assert (steps(foretold), wrote(foretold)) == (["encryption"], [])
+    assert f'-    "key_identifier": "{former}"' in foretold.output
+    assert holdings(service) == before
+
+    run = revert(ansible)
+    assert result(run) == {
+        "account": "account1",
+        "exists": True,
+        "key_source": "microsoft_batch",
+        "key_identifier": None,
+        "key_version": None,
+        "follows_latest": False,
+        "answers": True,
+        "former_key_identifier": former,
+        "key_kept_for": [],
+        "access_kept_for": [],
+        "changed": True,
+        "changed_steps": {"encryption": True, "key": False, "access": False},
+    }
+    assert wrote(run) == ["PATCH account account1"]
+    assert service.encryption() is None
+    assert service.answers()
+    after = holdings(service)
+    for world in (before, after):
+        world["accounts"]["account1"]["properties"].pop("encryption")
+    assert after == before
+
+    for check in (True, False):
+        unchanged(revert(ansible, check=check))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_key_disabled_and_access_withdrawn(ansible: Ansible, service: Service, mode: str) -> None:
+    principal, _ = service.on_key(rbac=mode == "rbac")
+    service.grant(FOREIGN)
+    service.change_vault(tags={"owner": "others"})
+    service.change_account(tags={"team": "hpc"})
+    before = holdings(service)
+    wish = {"cmk_revert_key": "disable", **WITHDRAW}
+    foretold = revert(ansible, check=True, **wish)
+    assert wrote(foretold) == []
+    assert "encryption" in steps(foretold)
+
+    run = revert(ansible, **wish)
+    withdrawal = "DELETE role vault-one" if mode == "rbac" else "PUT policies vault-one remove"
+    assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1", withdrawal]
+    assert steps(run) == ["encryption", "key", "access"]
+    assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([], [])
+    assert service.encryption() is None
+    assert service.answers()
+    assert [version.enabled for version in service.versions()] == [False]
+    assert not is_granted(service, principal)
+
+    # That, and nothing else.
+    after = holdings(service)
+    for world in (before, after):
+        world["accounts"]["account1"]["properties"].pop("encryption")
+        world["keys"].clear()
+    properties = before["vaults"]["vault-one"]["properties"]
+    properties["accessPolicies"] = [one for one in properties["accessPolicies"] if one["objectId"] != principal]
+    before["roles"] = [one for one in before["roles"] if one[0] != principal]
+    assert after == before
+
+    for check in (True, False):
+        unchanged(revert(ansible, check=check, **wish))
+
+
+def test_key_deleted(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    run = revert(ansible, cmk_revert_key="delete")
+    assert wrote(run) == ["PATCH account account1", "DELETE key vault-one key1"]
+    assert raised(service.key) == "KeyNotFound"
+    assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"], "deleted, and not purged"
+    assert service.answers()
+    unchanged(revert(ansible, cmk_revert_key="delete"))
+
+
+@pytest.mark.parametrize(("wish", "done"), [("disable", ["key"]), ("delete", ["key"])])
+def test_key_put_away_later(ansible: Ansible, service: Service, wish: str, done: list[str]) -> None:
+    """An account that is back already: by a run that was stopped, or that kept the key."""
+    service.on_key()
+    service.point(None)
+    foretold = revert(ansible, check=True, cmk_revert_key=wish)
+    assert (steps(foretold), wrote(foretold)) == (done, [])
+    assert steps(revert(ansible, cmk_revert_key=wish)) == done
+
+
+@pytest.mark.parametrize("key", ["disable", "delete"])
+def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Service, key: str) -> None:
+    """account1 and account2 share a user-assigned identity and the key."""
+    service.make_vault()
+    principal = service.make_identity()["properties"]["principalId"]
+    service.grant(principal)
+    identifier = service.make_key().id
+    for name in ("account1", "account2"):
+        identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+        service.make_account(name, identity=identity)
+        service.point(identifier, name)
+    wish = {"cmk_revert_key": key, **WITHDRAW}
+    run = revert(ansible, **wish)
+    assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
+    other = service.account_id("account2")
+    assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([other], [other])
+    assert service.answers() and service.answers("account2")
+    assert service.key().properties.enabled
+    assert is_granted(service, principal)
+    unchanged(revert(ansible, **wish))
+
+    service.point(None, "account2")
+    run = revert(ansible, **wish)
+    assert steps(run) == ["key", "access"]
+    assert not is_granted(service, principal)
+
+
+def test_only_what_batch_needed_is_withdrawn(ansible: Ansible, service: Service) -> None:
+    principal, _ = service.on_key()
+    more = service.policy(principal, *NEEDED, "list", permissions={"keys": [*NEEDED, "list"], "secrets": ["get"]})
+    service.set_policy("replace", more)
+    revert(ansible, **WITHDRAW)
+    left = service.permissions(principal) or {}
+    assert {kind: found for kind, found in left.items() if found} == {"keys": ["list"], "secrets": ["get"]}
+
+
+def test_role_assignments_elsewhere_stay(ansible: Ansible, service: Service) -> None:
+    principal, _ = service.on_key(rbac=True)
+    service.make_vault("vault-two", rbac=True)
+    service.assign(principal, service.vault_id("vault-two"))
+    revert(ansible, **WITHDRAW)
+    assert service.assignments(principal) == [(service.vault_id("vault-two"), ENCRYPTION_USER)]
+
+
+def test_no_account(ansible: Ansible, service: Service) -> None:
+    refused(run_role(ansible, "revert", cmk_revert_key="delete"), "Require an account", "account1")
+
+
+def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> None:
+    principal, _ = service.on_key()
+    service.revoke(principal)
+    run = run_role(ansible, "revert", cmk_revert_key="delete", **WITHDRAW)
+    refused(run, "Foresee the way back", "account1")
+    assert run["Foresee the way back"]["code"] == "account_not_answering"
+    assert service.key().properties.enabled
