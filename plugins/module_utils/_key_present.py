@@ -83,6 +83,7 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
         "key_identifier": None,
         "version": None,
         "created_on": None,
+        "enabled_versions": None,
         "previous_version": before.get("version"),
     }
     return (step("create", goal, body=body),), after

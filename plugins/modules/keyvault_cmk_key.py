@@ -184,7 +184,9 @@ expires_on:
   type: str
   sample: "2027-01-31T12:00:00Z"
 enabled_versions:
-  description: All versions that are enabled, sorted, as far as the caller may list them.
+  description:
+    - All versions that are enabled, sorted, as far as the caller may list them.
+    - Null in check mode where a version would be made.
   returned: success, if it exists
   type: list
   elements: str
