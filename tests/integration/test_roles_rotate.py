@@ -170,16 +170,18 @@ def test_the_version_before_is_disabled(ansible: Ansible, service: Service) -> N
     unchanged(rotate(ansible, **wish))
 
 
-def test_the_version_that_the_account_was_on_is_disabled(ansible: Ansible, service: Service) -> None:
-    """Not another one that came between, which nobody asked to put away."""
+def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disabled(
+    ansible: Ansible, service: Service
+) -> None:
     service.on_key()
     service.sandbox.control.advance(DAY)
     service.make_key()
     service.sandbox.control.advance(DAY)
     run = rotate(ansible, cmk_key_force_new_version=True, cmk_previous_version="disable")
     assert steps(run) == ["key", "encryption", "former_disabled"]
-    assert enabled(service) == [False, True, True]
+    assert enabled(service) == [False, False, True]
     assert service.answers()
+    unchanged(rotate(ansible, cmk_previous_version="disable"))
 
 
 def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible, service: Service) -> None:
