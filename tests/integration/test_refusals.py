@@ -1,0 +1,153 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is there already and stands in the way: each refusal has its code, the option and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import Ansible, advance, checked, fails, task
+from service import DAY, GROUP, OFFICER, Service
+
+
+def key(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
+
+
+def vault(title: str, **options: Any) -> dict[str, Any]:
+    return task(title, "keyvault_cmk_vault", **{"resource_group": GROUP, "name": "vault-one", **options})
+
+
+# Task -> code, option
+KEYS = {
+    "another type": ("key_type_differs", "key_type"),
+    "another type than named": ("key_type_differs", "key_type"),
+    "another size": ("key_size_differs", "key_size"),
+    "expired by that": ("expiry_in_past", "expires_in"),
+    "deleted": ("key_soft_deleted", "state"),
+    "no such version": ("invalid_option", "version"),
+    "disable what is not there": ("key_not_found", "name"),
+    "recover what is not there": ("key_not_found", "name"),
+}
+
+
+def test_keys(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault()
+    service.make_key()
+    service.keys().create_ec_key("curve")
+    service.make_key("deleted")
+    service.keys().begin_delete_key("deleted", _polling_interval=0.1).result()
+    before = [(one.version, one.updated_on) for name in ("key1", "curve") for one in service.versions(name)]
+    tasks = [
+        key("another type", name="curve"),
+        key("another type than named", key_type="RSA-HSM"),
+        key("another size", key_size=3072),
+        key("expired by that", expires_in="P1D"),
+        key("deleted", name="deleted"),
+        key("no such version", state="disabled", version="0" * 32),
+        key("disable what is not there", name="nothing", state="disabled"),
+        key("recover what is not there", name="nothing", state="recovered"),
+    ]
+    run = ansible.play(
+        [
+            advance("two days later", service.sandbox, 2 * DAY),
+            *(fails(one) for one in tasks),
+            fails(checked(tasks[2])),
+            key("nothing to delete", name="nothing", state="absent"),
+        ],
+        way=way,
+    )
+    for name, (code, option) in KEYS.items():
+        one = run[name].refused(code)
+        assert one["option"] == option, str(one)
+        assert one["remedy"], str(one)
+    assert run["another size (check)"].refused("key_size_differs")
+    assert run["nothing to delete"].untouched()["changed"] is False
+    after = [(one.version, one.updated_on) for name in ("key1", "curve") for one in service.versions(name)]
+    assert after == before
+
+
+def test_vaults(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault()
+    service.make_vault("deleted-one")
+    service.delete_vault("deleted-one")
+    service.make_vault("shut", properties={"networkAcls": {"bypass": "AzureServices", "defaultAction": "Deny"}})
+    before = service.vault()
+    run = ansible.play(
+        [
+            fails(vault("roles", authorization="rbac")),
+            fails(vault("deleted", name="deleted-one")),
+            fails(checked(vault("deleted", name="deleted-one"))),
+            fails(key("firewall", vault_name="shut")),
+        ],
+        way=way,
+    )
+    one = run["roles"].refused("vault_authorization_differs")
+    assert (one["option"], one["value"]) == ("authorization", "rbac")
+    assert "authorization: access_policy" in one["remedy"]
+    for name in ("deleted", "deleted (check)"):
+        one = run[name].refused("vault_soft_deleted")
+        assert one["option"] == "recover"
+        assert "recover: true" in one["remedy"]
+    one = run["firewall"].refused("network_denied")
+    assert one["azure"]["inner_code"] == "ForbiddenByFirewall"
+    assert "firewall" in one["remedy"]
+    assert service.vault() == before
+
+
+def test_what_azure_turns_down(ansible: Ansible, service: Service, way: str) -> None:
+    """Azure's own code and words, and nothing half done."""
+    service.make_vault()
+    group = f"{service.sandbox.subscription}/resourceGroups/rg-other"
+    assert service.sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
+    service.make_account()
+    elsewhere = {"resource_group": "rg-other"}
+    short_lived = {"expiry_time": "P7D", "time_after_create": "P5D"}
+    run = ansible.play(
+        [
+            fails(task("account's name is taken", "batch_account_identity", name="account1", **elsewhere)),
+            fails(vault("vault's name is taken", **elsewhere)),
+            fails(task("no such region", "batch_account_identity", name="new1", location="atlantis", **elsewhere)),
+            fails(key("no HSM", name="hsm", key_type="RSA-HSM")),
+            fails(key("too short", name="policy", rotation_policy=short_lived)),
+        ],
+        way=way,
+    )
+    for one in run:
+        assert one["code"] == "rejected_by_service", str(one)
+        assert one["changed"] is False
+        assert one["azure"]["status"] in (400, 409), str(one)
+        assert one["azure"]["code"], str(one)
+        assert one["azure"]["message"] in one["msg"]
+    # The key was made before its policy was refused, and the failure says so.
+    assert run["too short"]["applied"] == ["create"]
+    for one in run:
+        if one.name != "too short":
+            assert one["applied"] == []
+    assert service.accounts() == ["account1"]
+    assert service.key("policy").properties.enabled
+
+
+def test_a_caller_with_less_than_all(ansible: Ansible, service: Service, way: str) -> None:
+    """What cannot be seen is not made up: without `list`, previous versions are unknown and none is disabled."""
+    modest = service.sandbox.control.principal("modest", roles=[])
+    service.make_vault()
+    permissions = [permission for permission in OFFICER if permission != "list"]
+    service.set_policy("add", service.policy(modest["object_id"], *permissions))
+    first = service.make_key().properties.version
+    who = {"client_id": modest["client_id"], "secret": modest["secret"]}
+    run = ansible.play(
+        [
+            key("as it is", **who),
+            key("one more", new_version=True, **who),
+            fails(key("disabled", state="disabled", version=first, **who)),
+        ],
+        way=way,
+    )
+    assert run["as it is"]["changed"] is False
+    assert run["as it is"]["previous_version"] is None
+    assert run["one more"]["changed"] is True
+    assert run["disabled"].refused("permission_denied")
+    assert all(one.enabled for one in service.versions())
