@@ -65,7 +65,9 @@ CASES = {
     "rotate to a different key": Case("rotate", another_vault, 3),
     "revert": Case("revert", an_account_on_its_key, 3),
 }
-KILLS = [pytest.param(name, k, id=f"{name}, write {k}") for name, case in CASES.items() for k in range(1, case.writes + 1)]
+KILLS = [
+    pytest.param(name, k, id=f"{name}, write {k}") for name, case in CASES.items() for k in range(1, case.writes + 1)
+]
 
 _undisturbed: dict[str, Any] = {}
 

@@ -36,9 +36,7 @@ def play_all(ansible: Ansible, playbook: str, *, serial: int | None = None, chec
 
 def results(run: Run) -> dict[str, Any]:
     """What the role reported for each host."""
-    return {
-        one.host: one["ansible_facts"]["cmk_result"] for one in run if one.name == "Report how the account stands"
-    }
+    return {one.host: one["ansible_facts"]["cmk_result"] for one in run if one.name == "Report how the account stands"}
 
 
 def on_one_key(service: Service, *, rbac: bool = False) -> str:

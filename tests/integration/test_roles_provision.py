@@ -98,7 +98,8 @@ def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: s
     assert service.answers()
     assert len(service.key().key.n) * 8 == 3072
     vault = service.vault()["properties"]
-    assert vault["enableSoftDelete"] and vault["enablePurgeProtection"]
+    assert vault["enableSoftDelete"]
+    assert vault["enablePurgeProtection"]
     assert vault["enableRbacAuthorization"] == (mode == "rbac")
     assert_granted(service, mode)
 
@@ -213,7 +214,8 @@ def test_from_half_done(ansible: Ansible, service: Service, identity: str, there
     assert service.answers()
     assert_granted(service, mode)
     vault = service.vault()["properties"]
-    assert vault["enableSoftDelete"] and vault["enablePurgeProtection"]
+    assert vault["enableSoftDelete"]
+    assert vault["enablePurgeProtection"]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -134,7 +134,8 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     other = service.account_id("account2")
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([other], [other])
-    assert service.answers() and service.answers("account2")
+    assert service.answers()
+    assert service.answers("account2")
     assert service.key().properties.enabled
     assert is_granted(service, principal)
     unchanged(revert(ansible, **wish))

@@ -110,7 +110,7 @@ def test_a_newer_version_of_others_is_taken(ansible: Ansible, service: Service) 
 
 
 def test_the_newest_has_expired(ansible: Ansible, service: Service) -> None:
-    _, first = service.on_key()
+    service.on_key()
     service.sandbox.control.advance(DAY)
     service.make_key(expires_on=service.key().properties.created_on + timedelta(days=30))
     service.sandbox.control.advance(31 * DAY)
@@ -200,7 +200,8 @@ def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible
     assert (steps(run), wrote(run)) == (["former_disabled"], ["PATCH key vault-one key1"])
     assert result(run)["former_kept_for"] == []
     assert enabled(service) == [False, True]
-    assert service.answers() and service.answers("account2")
+    assert service.answers()
+    assert service.answers("account2")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -253,7 +254,8 @@ def test_to_a_different_key_that_another_account_shares(ansible: Ansible, servic
     assert (told["follows_latest"], told["key_version"]) == (True, None)
     assert told["former_kept_for"] == [other_account]
     assert enabled(service) == [True]
-    assert service.answers() and service.answers("account2")
+    assert service.answers()
+    assert service.answers("account2")
     unchanged(rotate(ansible, **wish))
 
 

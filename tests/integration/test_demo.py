@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The demo as a visitor sees it: what it ends with, and that the README shows the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sandbox_client import plain_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+TITLE = re.compile(r"^step +key source +key version +changed$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+    home = tmp_path_factory.mktemp("demo")
+    environment = {
+        **{name: value for name, value in plain_environment().items() if not name.startswith("ANSIBLE_")},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "demo" / "run.py")],
+        cwd=home,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def rows(text: str) -> list[list[str]]:
+    """Of the table in it, below its title."""
+    title = TITLE.search(text)
+    assert title, text
+    table = text[title.end() :].strip().partition("\n\n")[0].partition("\n```")[0]
+    return [re.split(r" {2,}", line) for line in table.splitlines()]
+
+
+def test_the_table_it_ends_with(output: str) -> None:
+    table = rows(output)
+    assert [(step, source, changed) for step, source, _, changed in table] == [
+        ("provision", "Microsoft.KeyVault", "yes"),
+        ("provision again", "Microsoft.KeyVault", "no"),
+        ("rotate", "Microsoft.KeyVault", "yes"),
+        ("rotate again", "Microsoft.KeyVault", "no"),
+        ("revert", "Microsoft.Batch", "yes"),
+    ]
+    first, first_again, second, second_again, last = (version for _, _, version, _ in table)
+    assert first == first_again != second == second_again
+    assert all(re.fullmatch("[0-9a-f]{32}", version) for version in (first, second))
+    assert last == "-"
+
+
+def test_it_shows_what_to_type(output: str) -> None:
+    """Each playbook once for a row of the table, and nothing that went wrong."""
+    commands = re.findall(r"^\$ ansible-playbook azbatch\.cmk\.(\w+) -e @demo/vars\.yml", output, re.MULTILINE)
+    assert commands == ["provision", "provision", "rotate", "rotate", "revert"]
+    assert re.findall(r"(?i)warning|error|traceback|deprecat", output) == []
+
+
+def test_the_readme_shows_the_same(output: str) -> None:
+    def shape(text: str) -> list[list[str]]:
+        return [[re.sub("[0-9a-f]{32}", "<version>", cell) for cell in row] for row in rows(text)]
+
+    assert shape((ROOT / "README.md").read_text(encoding="utf-8")) == shape(output)
