@@ -25,6 +25,7 @@ BIN = Path(sys.executable).parent
 WAYS = ("in_process", "module")
 
 _FAILS = "_fails"
+_HERE = "_here"
 
 
 def task(name: str, module: str, /, register: str | None = None, **arguments: Any) -> dict[str, Any]:
@@ -43,6 +44,11 @@ def fails(one: Mapping[str, Any]) -> dict[str, Any]:
     return {**one, _FAILS: True}
 
 
+def here(one: Mapping[str, Any]) -> dict[str, Any]:
+    """The same task, left out where modules run as modules, which costs half a second each: others stand for it."""
+    return {**one, _HERE: True}
+
+
 def advance(name: str, sandbox: Sandbox, seconds: float) -> dict[str, Any]:
     """A task that advances the sandbox's clock."""
     return control_task(name, sandbox, "POST", "/clock/advance", {"seconds": seconds})
@@ -58,7 +64,7 @@ def control_task(name: str, sandbox: Sandbox, method: str, path: str, body: Any 
 def ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Check, apply, check again, apply again; `climbed` looks at how it went."""
     name = one["name"]
-    check, again = checked(one, f"{name}: check"), checked(one, f"{name}: check again")
+    check, again = checked(one, f"{name}: check"), here(checked(one, f"{name}: check again"))
     apply, second = stairs(one)
     return [check, apply, again, second]
 
@@ -326,6 +332,7 @@ class Ansible:
         **options: Any,
     ) -> Run:
         """Run tasks, all of them: just those that are marked by `fails` have to fail, whatever comes after them."""
+        tasks = [one for one in tasks if not (one.get(_HERE) and options.get("way") == "module")]
         expected = [one["name"] for one in tasks if one.get(_FAILS)]
         play = {
             "name": "Test",
@@ -334,7 +341,7 @@ class Ansible:
             "ignore_errors": True,
             "vars": dict(vars or {}),
             **(keywords or {}),
-            "tasks": [{k: v for k, v in one.items() if k != _FAILS} for one in tasks],
+            "tasks": [{k: v for k, v in one.items() if k not in (_FAILS, _HERE)} for one in tasks],
         }
         run = self.playbook([play], **options)
         assert [one.name for one in run] == [one["name"] for one in tasks], run.output
@@ -362,9 +369,13 @@ _VOLATILE = (
 _ANSIBLES = ("invocation", "exception", "ansible_facts", "deprecations")
 
 
-def comparable(run: Run) -> list[tuple[str, str, Any]]:
+def comparable(run: Run) -> dict[str, tuple[str, Any]]:
     """What the two ways must agree on: every value of every result, but for what differs from run to run."""
-    return [(one.name, one.status, _steady(one.result)) for one in run.tasks if one.action.startswith("azbatch.cmk.")]
+    ours = [one for one in run.tasks if one.action.startswith("azbatch.cmk.")]
+    names = [f"{one.name} (item)" if one.item else one.name for one in ours]
+    numbered = [f"{name} {names[:number].count(name)}" for number, name in enumerate(names)]
+    results = [(one.status, _steady(one.result)) for one in ours]
+    return dict(zip(numbered, results, strict=True))
 
 
 def _steady(value: Any) -> Any:

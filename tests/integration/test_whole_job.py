@@ -107,8 +107,11 @@ def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) 
     assert service.answers()
 
 
-@pytest.mark.parametrize("cloud", ["AzureUSGovernment", "AzureChinaCloud"])
-def test_other_clouds(ansible: Ansible, service: Service, way: str, cloud: str) -> None:
+@pytest.mark.parametrize(
+    ("cloud", "how"),
+    [("AzureUSGovernment", "in_process"), ("AzureUSGovernment", "module"), ("AzureChinaCloud", "in_process")],
+)
+def test_other_clouds(ansible: Ansible, service: Service, cloud: str, how: str) -> None:
     """The whole job on the hosts of another cloud, and on no other host."""
     suffix, hosts = {
         "AzureUSGovernment": ("vault.usgovcloudapi.net", ("usgovcloudapi.net", "microsoftonline.us")),
@@ -134,7 +137,7 @@ def test_other_clouds(ansible: Ansible, service: Service, way: str, cloud: str) 
                 key_identifier="{{ key.key_identifier }}",
             ),
         ],
-        way=way,
+        way=how,
         environment={"AZURE_CLOUD_ENVIRONMENT": cloud},
     )
     assert len(run.changed) == 5
