@@ -7,18 +7,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
-from sandbox_client import Control, Sandbox, plain_environment, started
+from sandbox_client import Control, Sandbox, plain_environment, shared
 
 
 @pytest.fixture(scope="session")
-def running_sandbox() -> Iterator[Sandbox]:
-    sandbox = started()
-    yield sandbox
-    sandbox.process.terminate()
-    assert sandbox.process.wait(20) == 0
+def running_sandbox() -> Sandbox:
+    return shared()
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import re
 import subprocess
@@ -136,6 +138,19 @@ class Sandbox:
         separator = "&" if "?" in path else "?"
         url = f"{MANAGEMENT}{path}{separator}api-version={version}"
         return (session or self.bearer()).request(method, url, json=body, timeout=30)
+
+
+@functools.cache
+def shared() -> Sandbox:
+    """One for all tests of a process: Key Vault's SDK keeps a vault's tenant for as long as its process lives."""
+    sandbox = started()
+    atexit.register(_stop, sandbox)
+    return sandbox
+
+
+def _stop(sandbox: Sandbox) -> None:
+    sandbox.process.terminate()
+    sandbox.process.wait(20)
 
 
 def started(*options: str) -> Sandbox:
