@@ -96,6 +96,18 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert not any(one["changed"] for one in results(again).values())
 
 
+def test_a_forced_rotation_is_forced_for_each(ansible: Ansible, service: Service) -> None:
+    """A version each; the next run brings them together again."""
+    on_one_key(service)
+    play_all(ansible, "rotate", cmk_key_force_new_version=True)
+    assert len(service.versions()) == 1 + len(ACCOUNTS)
+    assert len({service.encryption(name) for name in ACCOUNTS}) == len(ACCOUNTS)
+    assert all(service.answers(name) for name in ACCOUNTS)
+
+    play_all(ansible, "rotate")
+    assert_all_on(service, str(service.key().id))
+
+
 def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Service) -> None:
     on_one_key(service, rbac=True)
     principals = [service.account(name)["identity"]["principalId"] for name in ACCOUNTS]
