@@ -174,3 +174,13 @@ def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> 
     refused(run, "Foresee the way back", "account1")
     assert run["Foresee the way back"]["code"] == "account_not_answering"
     assert service.key().properties.enabled
+
+
+@pytest.mark.parametrize("wish", ["disable", "delete"])
+def test_a_key_that_the_account_is_not_on_is_not_put_away(ansible: Ansible, service: Service, wish: str) -> None:
+    _, former = service.on_key()
+    service.make_key("key2")
+    run = run_role(ansible, "revert", cmk_revert_key=wish, cmk_key_name="key2")
+    refused(run, "Require that the account is on the key that is to be put away", former, "key2", "cmk_key_name")
+    assert service.encryption() == former
+    assert service.key("key2").properties.enabled
