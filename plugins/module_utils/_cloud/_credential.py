@@ -28,6 +28,11 @@ from ._environments import Environment
 # azure-core asks for a new token when fewer seconds than this are left; so does the cache.
 _SPARE = 300
 _FILE = Path("~/.azure/credentials")
+# What decides, beside the options, who signs in: the CLI's session, a federated token, a managed identity.
+_OUTSIDE = (
+    *("HOME", "AZURE_CONFIG_DIR", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
+    *("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "MSI_SECRET"),
+)
 _FROM_FILE = ("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "cloud_environment")
 
 
@@ -37,7 +42,9 @@ def completed(connection: Mapping[str, Any]) -> dict[str, Any]:
     if options["auth_source"] == "auto":
         options["auth_source"] = _automatic(options)
     if options["auth_source"] == "credential_file":
-        options.update(_from_file(options["profile"] or "default"))
+        # A subscription that is named outside the file goes before the file's; who signs in is the file's alone.
+        named = {name: options[name] for name in ("subscription_id",) if options[name]}
+        options.update({**_from_file(options["profile"] or "default"), **named})
     return options
 
 
@@ -62,7 +69,8 @@ def credential(options: Mapping[str, Any], environment: Environment) -> Any:
 def fingerprint(options: Mapping[str, Any]) -> str:
     """Tells callers apart, by their secrets as well: a wrong one must not go unnoticed for another's token."""
     names = ("auth_source", "tenant", "client_id", "secret", "x509_certificate_path", "profile", "cloud_environment")
-    return hashlib.sha256(json.dumps([options[name] for name in names]).encode()).hexdigest()
+    told = [options[name] for name in names] + [os.environ.get(name) for name in _OUTSIDE]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 class SharedTokens:

@@ -9,15 +9,19 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from .._errors import CmkError, Denied, Rejected
+from .._errors import CmkError, Denied, Rejected, TimedOut
 from . import _sdk
 from .evidence import Evidence
 from .identities import Identities
 from .resources import Resources
 from .session import Session
+
+_UNDER_WAY = ("Creating", "Deleting")
+_PAUSE = 2
 
 
 class Accounts:
@@ -28,7 +32,7 @@ class Accounts:
         self._evidence = evidence
 
     def read(self, goal: Any) -> dict[str, Any]:
-        account = self.get(goal.group, goal.name)
+        account = self.settled(goal.group, goal.name)
         observed: dict[str, Any] = {"account": account}
         if account is None and goal.present:
             if goal.location is None:
@@ -44,6 +48,23 @@ class Accounts:
     def get(self, group: str, name: str) -> dict[str, Any] | None:
         with _sdk.translated(f"read the Batch account {name}"):
             return _sdk.document_or_none(self._client().batch_account.get, group, name)
+
+    def settled(self, group: str, name: str) -> dict[str, Any] | None:
+        """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
+        deadline = time.monotonic() + self._session.wait_timeout
+        while (account := self.get(group, name)) is not None:
+            state = account["properties"].get("provisioningState")
+            if state not in _UNDER_WAY:
+                return account
+            if time.monotonic() >= deadline:
+                raise TimedOut(
+                    f"The Batch account {name} is still {state} after {self._session.wait_timeout} s. Try again.",
+                    option="wait_timeout",
+                    value=self._session.wait_timeout,
+                )
+            self._session.notify(f"The Batch account {name} is {state}")
+            time.sleep(_PAUSE)
+        return None
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         what = f"create the Batch account {name}"

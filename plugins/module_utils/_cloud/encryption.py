@@ -31,15 +31,17 @@ class Encryption:
         self._evidence = evidence
 
     def read(self, goal: Any) -> dict[str, Any]:
-        observed = self.survey(goal.group, goal.account)
-        account = observed["account"]
+        account = self._accounts.settled(goal.group, goal.account)
+        observed = self._with_silence(account, goal.group, goal.account)
         if account is not None and goal.key is not None and not goal.is_met_by(account):
             observed["evidence"] = self._gathered(goal, account)
         return observed
 
     def survey(self, group: str, name: str) -> dict[str, Any]:
         """The account, and why it does not answer if it does not."""
-        account = self._accounts.get(group, name)
+        return self._with_silence(self._accounts.get(group, name), group, name)
+
+    def _with_silence(self, account: dict[str, Any] | None, group: str, name: str) -> dict[str, Any]:
         return {"account": account, "silence": self._accounts.silence(group, name) if account else None}
 
     def set_encryption(self, group: str, name: str, body: Mapping[str, Any]) -> None:
