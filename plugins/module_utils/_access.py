@@ -32,7 +32,6 @@ _ALL = (
     *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),
     *("getrotationpolicy", "setrotationpolicy"),
 )
-ROLE = "Key Vault Crypto Service Encryption User"
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # Makes an assignment's name a function of what it grants, so that a run which was stopped finds its own again.
 _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")

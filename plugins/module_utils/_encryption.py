@@ -83,9 +83,12 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     account, silence = observed["account"], observed["silence"]
     if account is None:
         return {"exists": False}
+    key = key_of(account)
     return {
         "exists": True,
         **describe(account),
+        "vault_name": key.vault if key else None,
+        "key_name": key.name if key else None,
         "identity": _account.describe_identity(account.get("identity", {})),
         "principal_ids": list(principals_of(account.get("identity", {}))),
         "answers": silence is None,

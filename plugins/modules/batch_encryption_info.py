@@ -68,6 +68,16 @@ key_identifier:
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
+vault_name:
+  description: The vault of the key that the account is on, in lower case; null for a Microsoft-managed one.
+  returned: success, if it exists
+  type: str
+  sample: myvault
+key_name:
+  description: The name of the key that the account is on; null for a Microsoft-managed one.
+  returned: success, if it exists
+  type: str
+  sample: batch
 key_version:
   description: The version that the account is pinned to; null if it follows the key.
   returned: success, if it exists

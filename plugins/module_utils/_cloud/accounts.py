@@ -21,7 +21,6 @@ from .resources import Resources
 from .session import Session
 
 _UNDER_WAY = ("Creating", "Deleting")
-_PAUSE = 2
 
 
 class Accounts:
@@ -51,20 +50,25 @@ class Accounts:
 
     def settled(self, group: str, name: str) -> dict[str, Any] | None:
         """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
-        deadline = time.monotonic() + self._session.wait_timeout
-        while (account := self.get(group, name)) is not None:
-            state = account["properties"].get("provisioningState")
+        account: dict[str, Any] | None = None
+        waits = self._session.wait_timeout
+
+        def under_way() -> TimedOut | None:
+            nonlocal account
+            account = self.get(group, name)
+            state = account["properties"].get("provisioningState") if account else None
             if state not in _UNDER_WAY:
-                return account
-            if time.monotonic() >= deadline:
-                raise TimedOut(
-                    f"The Batch account {name} is still {state} after {self._session.wait_timeout} s. Try again.",
-                    option="wait_timeout",
-                    value=self._session.wait_timeout,
-                )
-            self._session.notify(f"The Batch account {name} is {state}")
-            time.sleep(_PAUSE)
-        return None
+                return None
+            return TimedOut(
+                f"The Batch account {name} is still {state} after {waits} s. Try again.",
+                option="wait_timeout",
+                value=waits,
+            )
+
+        unsettled = self._session.until_none(under_way, time.monotonic() + waits, f"Waiting for {name}")
+        if unsettled is not None:
+            raise unsettled
+        return account
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         what = f"create the Batch account {name}"

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .._errors import CmkError, Rejected, Unavailable
@@ -21,7 +21,6 @@ from .session import Session
 
 # A request that Azure will never take, however long one waits.
 _FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
-_LONGEST_PAUSE = 30
 
 
 class Encryption:
@@ -61,10 +60,12 @@ class Encryption:
                 return error
             return None
 
-        refused = self._until_none(refusal, deadline, f"Batch does not take the new setting of {name} yet")
+        refused = self._session.until_none(refusal, deadline, f"Batch does not take the new setting of {name} yet")
         if refused is not None:
             raise refused
-        silent = self._until_none(lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet")
+        silent = self._session.until_none(
+            lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
+        )
         if silent is not None:
             raise Unavailable(
                 f"The Batch account {name} took the new setting and did not answer for {self._session.wait_timeout} s: "
@@ -77,15 +78,3 @@ class Encryption:
         # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
         tenant = identity.get("tenantId") or self._session.caller["tenant_id"]
         return self._evidence.gather(goal.key, goal.vault_group, principals_of(identity), tenant)
-
-    def _until_none(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
-        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed."""
-        pause = 1.0
-        while (complaint := ask()) is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return complaint
-            self._session.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
-            time.sleep(min(pause, left))
-            pause = min(pause * 2, _LONGEST_PAUSE)
-        return None

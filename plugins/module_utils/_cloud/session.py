@@ -9,14 +9,17 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-from .._errors import InvalidOption
+from .._errors import CmkError, InvalidOption
 from . import _credential, _sdk
 from ._environments import Environment, environment_of
+
+_LONGEST_PAUSE = 30
 
 
 def silent(message: str) -> None:
@@ -92,3 +95,15 @@ class Session:
                 **more,
             )
         return self._clients[name, subscription]
+
+    def until_none(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
+        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed."""
+        pause = 1.0
+        while (complaint := ask()) is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return complaint
+            self.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return None

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KeyVaultDenied", "Order", "Purge", "Vault", "Vaults"]
 
-DAY = 86400.0
-
 
 @dataclass(frozen=True)
 class Order:

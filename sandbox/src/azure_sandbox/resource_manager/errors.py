@@ -205,14 +205,6 @@ def resource_group_not_found(group: str) -> AzureError:
     return gateway_error(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found.")
 
 
-def resource_group_being_deleted(group: str) -> AzureError:
-    return gateway_error(
-        409,
-        "ResourceGroupBeingDeleted",
-        f"The resource group '{group}' is in deprovisioning state and cannot perform this operation.",
-    )
-
-
 def invalid_resource_group_name(group: str) -> AzureError:
     return gateway_error(
         400,
