@@ -69,8 +69,12 @@ test: $(SETUP)  ## everything above, cheap first: what a change has to pass
 	$(MAKE) --no-print-directory lint sanity galaxy
 	pytest $(PYTEST_FLAGS)
 
+.PHONY: foreign
+foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
+	scripts/foreign $(PYTEST_FLAGS)
+
 .PHONY: test-all
-test-all: test  ## test, then again on other releases of the SDKs, of ansible-core and of Python (slow)
+test-all: test foreign  ## test, then clients of others, then again on other SDKs, ansible-core and Python releases (slow)
 	scripts/matrix
 
 .PHONY: clean
