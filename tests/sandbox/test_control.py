@@ -215,6 +215,37 @@ def test_a_write_that_is_handled_and_answered_otherwise(sandbox: Sandbox, contro
     assert [entry["status"] for entry in control.requests(writes=True)] == [500]
 
 
+def test_an_answer_that_ends_too_soon(sandbox: Sandbox, control: Control) -> None:
+    control.fault(match={"method": "PATCH"}, truncate=10)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="10 bytes read"):
+        sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"a": "b"}})
+    assert get_group(sandbox).json()["tags"] == {"a": "b"}
+
+
+def test_a_fault_for_a_while(sandbox: Sandbox, control: Control) -> None:
+    control.fault(seconds=60, answer={"status": 503})
+    assert [get_group(sandbox).status_code for _ in range(3)] == [503] * 3
+    control.advance(60)
+    assert get_group(sandbox).ok
+
+
+def test_tokens_that_expire_in_mid_run(sandbox: Sandbox, control: Control) -> None:
+    """Also Key Vault's, with its challenge; a new token is good at once."""
+    vault = make_vault(sandbox)
+    keys = sandbox.bearer(VAULT_SCOPE)
+    control.fault(match={"path": "/resourceGroups/"}, skip=1, expire_tokens=True)
+    assert get_group(sandbox).ok
+    expired = get_group(sandbox)
+    assert (expired.status_code, expired.json()["error"]["code"]) == (401, "ExpiredAuthenticationToken")
+    refused = keys.get(f"{vault}/keys?api-version={KEYS_VERSION}", timeout=30)
+    assert (refused.status_code, "www-authenticate" in refused.headers) == (401, True)
+    sandbox.tokens.clear()
+    assert get_group(sandbox).ok
+    control.call("POST", "/tokens/expire")
+    assert get_group(sandbox).status_code == 401
+    sandbox.tokens.clear()
+
+
 @pytest.mark.parametrize(
     "description",
     [
@@ -228,6 +259,9 @@ def test_a_write_that_is_handled_and_answered_otherwise(sandbox: Sandbox, contro
         {"drop": "sometimes"},
         {"drop": "before", "times": -1},
         {"drop": "before", "often": 3},
+        {"drop": "before", "seconds": -1},
+        {"truncate": -1},
+        {"truncate": "half"},
         {"drop": "before", "match": {"path": "("}},
         {"drop": "before", "match": {"url": "x"}},
         {"drop": "before", "match": "x"},
@@ -295,6 +329,7 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
         {"name": "x", "certificate": "none"},
         {"name": "x", "federated_subject": "s", "federated_public_key": "none"},
         {"name": "x", "secret_lifetime": "long"},
+        {"name": "x", "tenant_id": "nowhere"},
     ],
 )
 def test_a_principal_that_cannot_be(control: Control, wish: dict[str, Any]) -> None:
@@ -305,6 +340,29 @@ def test_a_principal_that_cannot_be(control: Control, wish: dict[str, Any]) -> N
 
 def test_a_federated_token_of_nobody(control: Control) -> None:
     control.call("POST", "/federated-token", {"object_id": "nobody"}, status=404)
+
+
+# Tenants and subscriptions
+
+
+def test_another_subscription(sandbox: Sandbox, control: Control) -> None:
+    made = control.call("POST", "/subscriptions", {"name": "second"}, status=201)
+    assert made["tenant_id"] == sandbox.tenant_id
+    group = f"/subscriptions/{made['subscription_id']}/resourceGroups/{made['resource_group']}"
+    assert sandbox.arm("PATCH", group, VERSION, {"tags": {"a": "b"}}).ok
+    listed = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]
+    assert {one["displayName"] for one in listed} == {"Sandbox (not Azure)", "second"}
+
+
+def test_a_subscription_of_somebody_else(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal("owner")
+    made = control.call("POST", "/subscriptions", {"name": "theirs", "object_id": somebody["object_id"]}, status=201)
+    subscription = f"/subscriptions/{made['subscription_id']}"
+    assert sandbox.arm("GET", subscription, VERSION).status_code == 403
+    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
+    assert sandbox.arm("GET", subscription, VERSION, session=session).ok
+    control.call("POST", "/subscriptions", {"name": "x", "object_id": "nobody"}, status=404)
+    control.call("POST", "/subscriptions", {}, status=400)
 
 
 # Reset, and the rest

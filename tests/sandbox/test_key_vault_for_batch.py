@@ -45,7 +45,9 @@ def scene() -> Scene:
     document = {"location": "westeurope", "properties": properties}
     vault, _ = world.vaults.put(Order(*place, document, "2026-05-15", ".vault.azure.net", "operator"))
     asyncio.run(world.keys.create(vault, "key1", Wish("RSA", key_ops=("wrapKey", "unwrapKey"))))
-    principal = world.directory.add_principal("account1", "ManagedIdentity", "/subscriptions/s/batchAccounts/account1")
+    principal = world.directory.add_principal(
+        world.directory.tenant_id, "account1", "ManagedIdentity", "/subscriptions/s/batchAccounts/account1"
+    )
     world.authorization.assign(f"{vault.id}/keys/KEY1", ENCRYPTION_USER, principal.object_id)
     return Scene(world, vault, principal)
 
@@ -97,7 +99,8 @@ def test_a_trusted_service_comes_in_if_the_vault_says_so(scene: Scene, bypass: s
 
 
 def test_refusals(scene: Scene) -> None:
-    keys, stranger = scene.world.keys, scene.world.directory.add_principal("stranger")
+    directory = scene.world.directory
+    keys, stranger = scene.world.keys, directory.add_principal(directory.tenant_id, "stranger")
     with pytest.raises(AzureError) as refusal:
         keys.wrap(stranger, URL, SECRET)
     assert code(refusal) == "ForbiddenByRbac"

@@ -34,6 +34,7 @@ from sandbox_client import MANAGEMENT_SCOPE, Control, Sandbox
 from azure_sandbox.key_vault.vault import Vault
 from azure_sandbox.key_vault_keys import material
 from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.key_vault_keys.throttling import Throttle
 from azure_sandbox.seed import new_world
 
 KEYS = "https://vault-one.vault.azure.net/keys"
@@ -610,3 +611,36 @@ def test_a_vault_keeps_its_keys_apart(sandbox: Sandbox) -> None:
     make_vault(sandbox, "vault-two")
     assert data(sandbox, "GET", "/keys/key1", vault="vault-two").status_code == 404
     assert read_vault(sandbox, "vault-two")["name"] == "vault-two"
+
+
+# Limits
+
+
+def begin_window(control: Control) -> None:
+    """What is asked from now on is counted together, for ten seconds."""
+    control.timing(throttling=True)
+    control.advance(10 - control.call("GET", "/clock")["time"] % 10)
+
+
+@pytest.mark.parametrize(("kty", "taken"), [("EC", 20), ("EC-HSM", 10)])
+def test_a_vault_makes_so_many_keys_in_ten_seconds(sandbox: Sandbox, control: Control, kty: str, taken: int) -> None:
+    make_vault(sandbox, "vault-two", sku={"family": "A", "name": "premium"})
+    begin_window(control)
+    asked = [data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two") for _ in range(taken + 1)]
+    assert [one.status_code for one in asked] == [200] * taken + [429]
+    refused = asked[-1]
+    assert error(refused)[1] == "Throttled"
+    assert refused.headers["content-length"] == "146"
+    assert "retry-after" not in refused.headers
+    assert data(sandbox, "GET", "/keys/one", vault="vault-two").ok, "reads are counted apart"
+    assert data(sandbox, "POST", "/keys/one/create", {"kty": "EC"}).ok, "so are other vaults"
+    control.advance(10)
+    assert data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two").ok
+
+
+def test_a_vault_takes_so_many_requests_in_ten_seconds() -> None:
+    throttle = Throttle()
+    assert all(throttle.take("vault", "other", 1, 19.9) for _ in range(4000))
+    assert not throttle.take("vault", "other", 1, 19.9)
+    assert throttle.take("another", "other", 1, 19.9)
+    assert throttle.take("vault", "other", 1, 20)

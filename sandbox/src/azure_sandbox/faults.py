@@ -34,12 +34,18 @@ class Fault:
     # Matching requests that pass before it strikes, and how often it strikes; none: always.
     skip: int
     times: int | None
+    # By the sandbox's clock; none: for good.
+    until: float | None
     answer: Answer | None
     # The request is handled as ever, and then answered so.
     handled: bool
     delay: float
     # before: the request is not handled; after: it is, but nobody hears of it.
     drop: str | None
+    # How many bytes of the answer's body arrive before the connection ends; none: all.
+    truncate: int | None
+    # All tokens issued so far have expired when the request is looked at.
+    expire_tokens: bool
     matched: int = 0
     struck: int = 0
 
@@ -49,6 +55,10 @@ class Fault:
             and (self.host is None or self.host.search(host) is not None)
             and (self.path is None or self.path.search(path) is not None)
         )
+
+    def is_due(self, now: float) -> bool:
+        in_time = self.until is None or now < self.until
+        return in_time and self.matched > self.skip and (self.times is None or self.struck < self.times)
 
     def document(self) -> dict[str, Any]:
         return {"id": self.number, **self.description, "matched": self.matched, "struck": self.struck}
@@ -68,51 +78,54 @@ class Faults:
     def clear(self) -> None:
         self._faults.clear()
 
-    def add(self, description: Mapping[str, Any]) -> Fault:
+    def add(self, description: Mapping[str, Any], now: float) -> Fault:
         self._last += 1
-        fault = parse(self._last, description)
+        fault = parse(self._last, description, now)
         self._faults.append(fault)
         return fault
 
-    def strike(self, method: str, host: str, path: str) -> Fault | None:
+    def strike(self, method: str, host: str, path: str, now: float) -> Fault | None:
         """The fault that this request meets; the first one, if there are several."""
         found: Fault | None = None
         for fault in self._faults:
             if not fault.matches(method, host, path):
                 continue
             fault.matched += 1
-            due = fault.matched > fault.skip and (fault.times is None or fault.struck < fault.times)
-            if due and found is None:
+            if found is None and fault.is_due(now):
                 fault.struck += 1
                 found = fault
         return found
 
 
-_KNOWN = {"match", "skip", "times", "answer", "handled", "delay", "drop"}
+_KNOWN = set("match skip times seconds answer handled delay drop truncate expire_tokens".split())
 
 
-def parse(number: int, description: Mapping[str, Any]) -> Fault:
+def parse(number: int, description: Mapping[str, Any], now: float) -> Fault:
     _check_names(description, _KNOWN, "a fault")
     match = description.get("match") or {}
     _check_names(match, {"method", "host", "path"}, "match")
     drop = description.get("drop")
     if drop not in (None, "before", "after"):
         raise BadFault("drop is 'before' or 'after'")
+    seconds = description.get("seconds")
     fault = Fault(
         number,
         dict(description),
         str(match["method"]).upper() if match.get("method") else None,
         _pattern(match.get("host")),
         _pattern(match.get("path")),
-        _count(description.get("skip"), 0, "skip") or 0,
-        _count(description.get("times", 1), None, "times"),
+        _count(description.get("skip"), "skip") or 0,
+        _count(description.get("times", 1 if seconds is None else None), "times"),
+        None if seconds is None else now + _seconds(seconds, "seconds"),
         _answer(description.get("answer")),
         bool(description.get("handled")),
-        _seconds(description.get("delay")),
+        _seconds(description.get("delay"), "delay"),
         drop,
+        _count(description.get("truncate"), "truncate"),
+        bool(description.get("expire_tokens")),
     )
-    if fault.answer is None and fault.drop is None and not fault.delay:
-        raise BadFault("a fault needs an answer, a delay or a drop")
+    if not (fault.answer or fault.drop or fault.delay or fault.expire_tokens) and fault.truncate is None:
+        raise BadFault("a fault needs an answer, a delay, a drop, truncate or expire_tokens")
     return fault
 
 
@@ -133,19 +146,17 @@ def _pattern(text: Any) -> re.Pattern[str] | None:
         raise BadFault(f"{text} is no regular expression: {error}") from error
 
 
-def _count(value: Any, default: int | None, name: str) -> int | None:
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadFault(f"{name} is a number of requests")
+def _count(value: Any, name: str) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise BadFault(f"{name} is a whole number, 0 or more")
     return value
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any, name: str) -> float:
     if value is None:
         return 0.0
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-        raise BadFault("delay is a number of seconds")
+        raise BadFault(f"{name} is a number of seconds")
     return float(value)
 
 

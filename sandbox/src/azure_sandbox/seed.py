@@ -6,7 +6,12 @@
 
 from __future__ import annotations
 
+import math
+
+from .batch.rules import SEEDED_PER_SUBSCRIPTION
+from .entra.rules import Principal
 from .operators import Operator
+from .resource_manager.rules import ResourceGroup
 from .timing import QUICK, Timing
 from .world import World
 
@@ -18,25 +23,49 @@ ROLES = ("Owner", "Key Vault Crypto Officer")
 
 def new_world(timing: Timing = QUICK, accounts: int = 0) -> World:
     world = World(timing)
-    subscription = world.resources.add_subscription("Sandbox (not Azure)")
+    world.operator = operator = _operator(world, world.directory.tenant_id, "Sandbox (not Azure)")
+    group_id = f"/subscriptions/{operator.subscription_id}/resourceGroups/{operator.resource_group}"
+    operator.machine_resource_id = f"{group_id}/providers/Microsoft.Compute/virtualMachines/sandbox-machine"
+    machine = world.directory.add_principal(
+        operator.tenant_id, "sandbox-machine", "ManagedIdentity", operator.machine_resource_id
+    )
+    operator.machine_object_id = machine.object_id
+    _grant(world, operator.subscription_id, machine)
+    for number in range(2, math.ceil(accounts / SEEDED_PER_SUBSCRIPTION) + 1):
+        add_subscription(world, f"Sandbox {number} (not Azure)", operator.object_id)
+    world.batch.seed(accounts)
+    return world
+
+
+def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:
+    """A subscription in a principal's tenant that is all theirs, and the resource group that it has."""
+    holder = world.directory.principal(object_id)
+    assert holder is not None
+    subscription = world.resources.add_subscription(holder.tenant_id, name)
+    _grant(world, subscription.id, holder)
     group, _ = world.resources.put_group(subscription, RESOURCE_GROUP, LOCATION)
-    principal = world.directory.add_principal("operator")
-    machine_id = f"{group.id}/providers/Microsoft.Compute/virtualMachines/sandbox-machine"
-    machine = world.directory.add_principal("sandbox-machine", "ManagedIdentity", machine_id)
-    for holder in (principal, machine):
-        for role in ROLES:
-            world.authorization.assign(f"/subscriptions/{subscription.id}", role, holder.object_id)
-    world.operator = Operator(
-        tenant_id=world.directory.tenant_id,
+    return group
+
+
+def add_tenant(world: World, name: str) -> Operator:
+    """A tenant with a subscription of that name, and whom both belong to."""
+    return _operator(world, world.directory.add_tenant(), name)
+
+
+def _operator(world: World, tenant_id: str, subscription_name: str) -> Operator:
+    principal = world.directory.add_principal(tenant_id, "operator")
+    group = add_subscription(world, subscription_name, principal.object_id)
+    return Operator(
+        tenant_id=tenant_id,
         client_id=principal.app_id,
         secret=world.directory.add_secret(principal, SECRET_SECONDS),
         object_id=principal.object_id,
-        subscription_id=subscription.id,
+        subscription_id=group.subscription,
         resource_group=group.name,
         location=LOCATION,
-        machine_object_id=machine.object_id,
-        machine_resource_id=machine_id,
     )
-    if accounts:
-        world.batch.seed(accounts)
-    return world
+
+
+def _grant(world: World, subscription_id: str, holder: Principal) -> None:
+    for role in ROLES:
+        world.authorization.assign(f"/subscriptions/{subscription_id}", role, holder.object_id)

@@ -155,10 +155,11 @@ class Sandbox:
         if not call.host and scope["state"].get("tunnel_host"):
             call.host = scope["state"]["tunnel_host"]
         service = self.service(call.host)
+        fault: Fault | None = None
         if service is not None and service.name == "control":
             response: Response | None = _refused(service, call) or await self._handle(service, call)
         else:
-            fault = self.faults.strike(request.method, call.host, _target(scope)) if self.faults.any() else None
+            fault = self._fault(request.method, call.host, _target(scope))
             response = await self._answer(service, call, fault, too_long=content is None)
             self._log(service, call, response, fault, started)
         if response is None:
@@ -166,7 +167,19 @@ class Sandbox:
         else:
             # By the sandbox's clock: a client may go by the service's time rather than by its own.
             response.headers["date"] = _http_date(int(self.world.clock.time()))
-            await response(scope, receive, send)
+            if fault is None or fault.truncate is None:
+                await response(scope, receive, send)
+            else:
+                await _send_part(scope, response, send, fault.truncate)
+
+    def _fault(self, method: str, host: str, target: str) -> Fault | None:
+        """The one that the request meets."""
+        if not self.faults.any():
+            return None
+        fault = self.faults.strike(method, host, target, self.world.clock.time())
+        if fault and fault.expire_tokens:
+            self.world.directory.expire_tokens()
+        return fault
 
     async def _answer(
         self, service: Service | None, call: Call, fault: Fault | None, *, too_long: bool
@@ -289,6 +302,13 @@ async def _read(receive: Receive) -> bytes | None:
             parts.append(message["body"])
         if not message["more_body"]:
             return b"".join(parts) if length <= BODY_LIMIT else None
+
+
+async def _send_part(scope: Scope, response: Response, send: Send, length: int) -> None:
+    """The head promises all of the body, and the connection ends after a part of it."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": bytes(response.body)[:length], "more_body": True})
+    scope["state"]["transport"].close()
 
 
 async def _drop(scope: Scope, receive: Receive) -> None:

@@ -21,7 +21,7 @@ from .world import World
 FILE = "world.pickle"
 LOCK = "lock"
 # Of the shape of what is saved; a file of another one is refused.
-FORMAT = 1
+FORMAT = 2
 
 
 class StateProblem(Exception):

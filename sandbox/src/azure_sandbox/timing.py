@@ -28,7 +28,7 @@ class Timing:
     # Until a changed role assignment is what the data plane goes by; withdrawn ones last as long.
     role_propagation: float = 0
     policy_propagation: float = 0
-    # Whether Resource Manager counts requests and answers 429 to too many.
+    # Whether Resource Manager and Key Vault answer 429 to too many requests.
     throttling: bool = False
 
 

@@ -12,6 +12,7 @@ from .clock import Clock
 from .entra.rules import Directory
 from .key_vault.rules import Vaults
 from .key_vault_keys.rules import Keys
+from .key_vault_keys.throttling import Throttle as KeyVaultThrottle
 from .managed_identity.rules import Identities
 from .operators import Operator
 from .resource_manager.rules import Resources
@@ -28,6 +29,7 @@ class World:
         # Filled by seed.
         self.operator = Operator()
         self.throttle = Throttle()
+        self.key_vault_throttle = KeyVaultThrottle()
         self.directory = Directory(self)
         self.resources = Resources(self)
         self.authorization = Authorization(self)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ..resource_manager.errors import resource_group_not_found
 from ..web import Call, answer
 from . import documents, errors, filters
-from .rules import tidy_scope
+from .rules import subscription_in, tidy_scope
 
 # In its answer to a creation, Azure has the assignment made this much earlier than last changed.
 _SEEMING_AGE = timedelta(seconds=0.8)
@@ -25,8 +25,7 @@ def _scope(call: Call) -> str:
 
 
 def _subscription(call: Call) -> str:
-    parts = _scope(call).split("/")
-    return parts[2] if len(parts) > 2 and parts[1].lower() == "subscriptions" else ""
+    return subscription_in(_scope(call))
 
 
 def _by(call: Call) -> str:

@@ -63,6 +63,12 @@ def tidy_scope(scope: str) -> str:
     return "/" + scope.strip("/")
 
 
+def subscription_in(scope: str) -> str:
+    """The id of the subscription that a scope lies in; empty above subscriptions."""
+    parts = scope.strip("/").split("/")
+    return parts[1] if len(parts) > 1 and parts[0].lower() == "subscriptions" else ""
+
+
 def covers(above: str, below: str) -> bool:
     """Whether a grant at `above` reaches down to `below`."""
     above, below = tidy_scope(above).lower(), tidy_scope(below).lower()
@@ -93,6 +99,9 @@ class Authorization:
         definition = self.role(role) or self.role_named(role)
         if definition is None:
             raise errors.role_does_not_exist(role)
+        tenant_id = self.world.resources.tenant_of(subscription_in(scope))
+        if self._is_stranger(principal_id, tenant_id, trusted=False):
+            raise errors.principal_not_found(principal_id, tenant_id)
         kind = "ServicePrincipal"
         held = RoleAssignment(
             str(uuid.uuid4()), tidy_scope(scope), definition.guid, principal_id, kind, now, now, None, None
@@ -124,6 +133,11 @@ class Authorization:
                 continue
             if covers(held.scope, scope) or (below and covers(scope, held.scope)):
                 yield held
+
+    def felt(self, now: float) -> Iterator[RoleAssignment]:
+        """What the data plane goes by or is about to, without forgetting what it no longer goes by."""
+        yield from self._assignments.values()
+        yield from (gone for gone in self._withdrawn if gone.felt_until > now)
 
     def put(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> tuple[RoleAssignment, bool]:
         """The assignment, and whether it is new."""
@@ -209,8 +223,9 @@ class Authorization:
         if role is None:
             raise errors.role_does_not_exist(role_id.rsplit("/", 1)[-1])
         kind = properties.get("principalType")
-        if not kind and self.world.directory.principal(principal_id) is None:
-            raise errors.principal_not_found(principal_id, self.world.directory.tenant_id)
+        tenant_id = self.world.resources.tenant_of(subscription_in(scope))
+        if self._is_stranger(principal_id, tenant_id, trusted=bool(kind)):
+            raise errors.principal_not_found(principal_id, tenant_id)
         now = self.world.clock.iso()
         return RoleAssignment(
             guid.lower(),
@@ -228,6 +243,11 @@ class Authorization:
             properties.get("delegatedManagedIdentityResourceId"),
             self.world.clock.time() + self.world.timing.role_propagation,
         )
+
+    def _is_stranger(self, principal_id: str, tenant_id: str, *, trusted: bool) -> bool:
+        """One that says what kind it is may be so new that the directory does not know it yet."""
+        principal = self.world.directory.principal(principal_id)
+        return not trusted if principal is None else principal.tenant_id != tenant_id
 
     def _updated(self, former: RoleAssignment, wanted: RoleAssignment) -> RoleAssignment:
         if not former.same_grant(wanted):

@@ -103,10 +103,11 @@ class KeyUse:
         key = KeyIdentifier.parse(protection.version)
         assert key is not None
         vault = self._vault(key)
-        self._require_same_tenant(vault)
+        principals = self._principals(account.identity)
+        self._require_same_tenant(vault, principals[0])
         self._require_usable(key, self._look(key)["attributes"])
         refusals = []
-        for principal in self._principals(account.identity):
+        for principal in principals:
             try:
                 self._require_access(vault, principal, key.name, NEEDED_IN_USE)
                 return self._unwrap(principal, protection)
@@ -118,7 +119,7 @@ class KeyUse:
         try:
             data_key = self.world.keys.unwrap(principal, protection.version, protection.wrapped)
         except AzureError as error:
-            raise _refused_by_key_vault(error) from error
+            raise refused_by_key_vault(error) from error
         if hashlib.sha256(data_key).digest() != protection.digest:
             raise key_refused(f"The key '{protection.version}' is not the one that the account was encrypted with.")
         return data_key
@@ -135,7 +136,7 @@ class KeyUse:
 
     def _wrap(self, principal: Principal, key: KeyIdentifier, data_key: bytes) -> tuple[str, bytes]:
         vault = self._vault(key)
-        self._require_same_tenant(vault)
+        self._require_same_tenant(vault, principal)
         self._require_safe(vault)
         self._require_access(vault, principal, key.name, NEEDED)
         bundle = self._look(key)
@@ -145,7 +146,7 @@ class KeyUse:
             version, wrapped = self.world.keys.wrap(principal, key.url, data_key)
             same = self.world.keys.unwrap(principal, version, wrapped) == data_key
         except AzureError as error:
-            raise _refused_by_key_vault(error) from error
+            raise refused_by_key_vault(error) from error
         if not same:
             raise key_refused(f"The key '{version}' does not unwrap what it wrapped.")
         return version, wrapped
@@ -156,8 +157,8 @@ class KeyUse:
             raise key_refused(f"The key vault '{key.host}' was not found.")
         return vault
 
-    def _require_same_tenant(self, vault: Vault) -> None:
-        if vault.tenant_id.lower() != self.world.directory.tenant_id.lower():
+    def _require_same_tenant(self, vault: Vault, principal: Principal) -> None:
+        if vault.tenant_id.lower() != principal.tenant_id.lower():
             raise key_refused(f"The key vault '{vault.name}' belongs to another tenant than the account.")
 
     def _require_safe(self, vault: Vault) -> None:
@@ -168,15 +169,17 @@ class KeyUse:
             raise key_refused(f"Purge protection is not enabled on the key vault '{vault.name}'.")
 
     def _require_access(self, vault: Vault, principal: Principal, key_name: str, needed: tuple[str, ...]) -> None:
-        missing = []
-        for permission in needed:
-            try:
-                self.world.vaults.permits(vault, principal, permission, key_name)
-            except AzureError:
-                missing.append(permission)
+        missing = [permission for permission in needed if not self._may(vault, principal, permission, key_name)]
         if missing:
             lacking = f"does not have the permission(s) {', '.join(missing)} on the key '{key_name}'"
             raise key_refused(f"The identity '{principal.object_id}' {lacking} in the key vault '{vault.name}'.")
+
+    def _may(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> bool:
+        try:
+            self.world.vaults.permits(vault, principal, permission, key_name)
+        except AzureError:
+            return False
+        return True
 
     def _look(self, key: KeyIdentifier) -> dict[str, Any]:
         self._vault(key)
@@ -214,7 +217,7 @@ def _code(error: AzureError) -> str:
     return str((details.get("innererror") or {}).get("code") or details.get("code"))
 
 
-def _refused_by_key_vault(error: AzureError) -> Refusal:
+def refused_by_key_vault(error: AzureError) -> Refusal:
     message = str(((error.body or {}).get("error") or {}).get("message"))
     first = message.splitlines()[0] if message else ""
     return key_refused(f"Key Vault answered {error.status} {_code(error)}: {first}")

@@ -23,7 +23,8 @@ def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identit
     if wish.type == "None":
         return Identity()
     if wish.type == "SystemAssigned":
-        principal = world.directory.add_principal(account.name, kind="ManagedIdentity", resource_id=account.id)
+        tenant_id = world.resources.tenant_of(account.subscription)
+        principal = world.directory.add_principal(tenant_id, account.name, "ManagedIdentity", account.id)
         return Identity("SystemAssigned", principal.object_id, principal.tenant_id)
     return Identity("UserAssigned", user_assigned=_user_assigned(world, account, wish))
 
@@ -34,7 +35,7 @@ def _user_assigned(world: World, account: Account, wish: IdentityWish) -> dict[s
     assigned = {rid: one for rid, one in account.identity.user_assigned.items() if rid.lower() not in named}
     for resource_id in [resource_id for resource_id, assign in wish.ids.items() if assign]:
         found = world.identities.get(resource_id)
-        if found is None:
+        if found is None or found.tenant_id != world.resources.tenant_of(account.subscription):
             raise errors.identity_not_found(account.id, resource_id)
         assigned[resource_id] = AssignedIdentity(found.principal_id, found.client_id)
     if not assigned:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ DOMAINS = {
 PUBLIC_DOMAIN = "batch.azure.com"
 
 SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
-# Accounts to a group
-SEED_GROUP = 50
+SEEDED_PER_GROUP = 50
+SEEDED_PER_SUBSCRIPTION = 1000
 
 
 @dataclass
@@ -63,6 +64,11 @@ class BatchAccounts:
     def all(self) -> list[Account]:
         self._bury()
         return list(self._register)
+
+    def standing(self) -> Iterator[Account]:
+        """All, without burying those whose time has come."""
+        now = self.world.clock.time()
+        return (account for account in self._register if account.gone_at is None or account.gone_at > now)
 
     def page(self, subscription: str, group: str | None, after: Key | None) -> tuple[list[Account], Key | None]:
         """Up to a page of accounts, and the key to go on after."""
@@ -214,14 +220,15 @@ class BatchAccounts:
     # Beginning
 
     def seed(self, count: int) -> None:
-        """Plain accounts on Microsoft-managed keys, spread over resource groups of the seeded subscription."""
+        """Plain accounts on Microsoft-managed keys, spread over the subscriptions and resource groups in them."""
         resources = self.world.resources
-        subscription = resources.subscriptions()[0].id
+        subscriptions = resources.subscriptions()
         now = self.world.clock.time()
         for number in range(count):
-            location = SEED_LOCATIONS[number // SEED_GROUP % len(SEED_LOCATIONS)]
-            group = f"batch-{number // SEED_GROUP:03d}"
-            if number % SEED_GROUP == 0 and resources.group(subscription, group) is None:
+            subscription = subscriptions[number // SEEDED_PER_SUBSCRIPTION].id
+            location = SEED_LOCATIONS[number // SEEDED_PER_GROUP % len(SEED_LOCATIONS)]
+            group = f"batch-{number // SEEDED_PER_GROUP:03d}"
+            if number % SEEDED_PER_GROUP == 0:
                 resources.put_group(subscription, group, location)
             self._register.add(
                 Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now)

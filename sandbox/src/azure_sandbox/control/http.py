@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
+from .. import seed
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
@@ -102,7 +103,7 @@ def get_faults(sandbox: Sandbox, call: Call) -> Response:
 
 def post_fault(sandbox: Sandbox, call: Call) -> Response:
     try:
-        return answer(sandbox.faults.add(call.json).document(), 201)
+        return answer(sandbox.faults.add(call.json, sandbox.world.clock.time()).document(), 201)
     except BadFault as error:
         raise errors.bad_request(str(error)) from error
 
@@ -112,7 +113,44 @@ def delete_faults(sandbox: Sandbox, call: Call) -> Response:
     return answer({})
 
 
+# Tenants, subscriptions, tokens
+
+
+def post_tenant(sandbox: Sandbox, call: Call) -> Response:
+    operator = seed.add_tenant(sandbox.world, _name(call, "a tenant"))
+    shown = ("tenant_id", "subscription_id", "resource_group", "location", "object_id", "client_id", "secret")
+    return answer({name: getattr(operator, name) for name in shown}, 201)
+
+
+def post_subscription(sandbox: Sandbox, call: Call) -> Response:
+    holder = _principal(sandbox, call)
+    group = seed.add_subscription(sandbox.world, _name(call, "a subscription"), holder.object_id)
+    described = {"subscription_id": group.subscription, "resource_group": group.name, "location": group.location}
+    return answer({**described, "tenant_id": holder.tenant_id}, 201)
+
+
+def expire_tokens(sandbox: Sandbox, call: Call) -> Response:
+    sandbox.world.directory.expire_tokens()
+    return answer({})
+
+
+def _name(call: Call, what: str) -> str:
+    name = call.json.get("name")
+    if not isinstance(name, str) or not name:
+        raise errors.bad_request(f"{what} needs a name")
+    return name
+
+
 # Principals
+
+
+def _principal(sandbox: Sandbox, call: Call) -> Principal:
+    """The one that is named, or the operator."""
+    object_id = str(call.json.get("object_id") or sandbox.world.operator.object_id)
+    principal = sandbox.world.directory.principal(object_id)
+    if principal is None:
+        raise errors.not_found(f"there is no principal {object_id}")
+    return principal
 
 
 def _principal_document(principal: Principal) -> dict[str, Any]:
@@ -132,9 +170,10 @@ def get_principals(sandbox: Sandbox, call: Call) -> Response:
 
 def post_principal(sandbox: Sandbox, call: Call) -> Response:
     directory, wish = sandbox.world.directory, call.json
-    if not isinstance(wish.get("name"), str):
-        raise errors.bad_request("a principal needs a name")
-    principal = directory.add_principal(wish["name"])
+    tenant_id = wish.get("tenant_id") or directory.tenant_id
+    if tenant_id not in directory.tenants:
+        raise errors.bad_request(f"there is no tenant {tenant_id}")
+    principal = directory.add_principal(tenant_id, _name(call, "a principal"))
     try:
         lifetime = float(wish.get("secret_lifetime", SECRET_SECONDS))
         extras = _register(sandbox, principal, wish)
@@ -171,8 +210,4 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
 
 
 def post_federated_token(sandbox: Sandbox, call: Call) -> Response:
-    object_id = str(call.json.get("object_id") or sandbox.world.operator.object_id)
-    principal = sandbox.world.directory.principal(object_id)
-    if principal is None:
-        raise errors.not_found(f"there is no principal {object_id}")
-    return answer({"token": assertions.federated_token(sandbox.world.directory, principal)})
+    return answer({"token": assertions.federated_token(sandbox.world.directory, _principal(sandbox, call))})

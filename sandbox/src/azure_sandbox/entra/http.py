@@ -19,7 +19,7 @@ from .. import clouds
 from ..clouds import Cloud
 from ..web import Call, answer
 from . import assertions, audiences, errors, tokens
-from .rules import Principal
+from .rules import Directory, Principal
 
 ANY_TENANT = frozenset({"common", "organizations"})
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -31,11 +31,13 @@ def _cloud(call: Call) -> Cloud:
 
 
 def _tenant(call: Call) -> str:
-    tenant = call.path["tenant"]
+    tenant = call.path["tenant"].lower()
     directory = call.world.directory
-    if tenant.lower() not in {directory.tenant_id, *ANY_TENANT}:
-        raise errors.unknown_tenant(tenant)
-    return directory.tenant_id
+    if tenant in ANY_TENANT:
+        return directory.tenant_id
+    if tenant not in directory.tenants:
+        raise errors.unknown_tenant(call.path["tenant"])
+    return tenant
 
 
 def instance_discovery(call: Call) -> Response:
@@ -158,14 +160,18 @@ def _default_scope(scope: str) -> str:
 def _token(call: Call, form: Mapping[str, str], resource: str) -> tuple[str, int]:
     tenant, cloud, directory = _tenant(call), _cloud(call), call.world.directory
     principal = directory.by_app_id(form["client_id"])
-    # A managed identity has no credentials of its own to come here with.
-    if principal is None or (principal.kind == "ManagedIdentity" and not directory.credentials(principal).federated):
+    if principal is None or principal.tenant_id != tenant or _is_bare(directory, principal):
         raise errors.unknown_application(form["client_id"], tenant)
     call.caller = principal
     credential = _authenticate(call, form, principal, cloud)
     if not audiences.known(resource, cloud):
         raise errors.unknown_resource(resource, tenant)
     return directory.issue(principal, cloud, resource, credential)
+
+
+def _is_bare(directory: Directory, principal: Principal) -> bool:
+    """A managed identity has no credentials of its own to come here with."""
+    return principal.kind == "ManagedIdentity" and not directory.credentials(principal).federated
 
 
 def _authenticate(call: Call, form: Mapping[str, str], principal: Principal, cloud: Cloud) -> str:
@@ -190,7 +196,7 @@ def _authenticate(call: Call, form: Mapping[str, str], principal: Principal, clo
 
 def _endpoints(call: Call, cloud: Cloud) -> frozenset[str]:
     """The names of this token endpoint that a certificate's assertion may be made out to."""
-    tenants = (call.path["tenant"], call.world.directory.tenant_id)
+    tenants = (call.path["tenant"], _tenant(call))
     paths = ("/oauth2/v2.0/token", "/oauth2/token", "/v2.0", "")
     hosts = {call.host, *cloud.login_hosts}
     return frozenset(f"https://{host}/{tenant}{path}" for host in hosts for tenant in tenants for path in paths)

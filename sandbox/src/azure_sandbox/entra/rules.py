@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tenant: its principals, what they prove themselves with, and what a token of theirs is good for."""
+"""The tenants: their principals, what these prove themselves with, and what a token of theirs is good for."""
 
 from __future__ import annotations
 
@@ -72,10 +72,23 @@ class Credentials:
 class Directory:
     def __init__(self, world: World) -> None:
         self._world = world
-        self.tenant_id = str(uuid.uuid4())
+        self.tenants = [str(uuid.uuid4())]
+        # Tokens of earlier epochs have expired.
+        self.epoch = 0
         self.signing_key = tokens.new_signing_key()
         self._principals: dict[str, Principal] = {}
         self._credentials: dict[str, Credentials] = {}
+
+    # Tenants
+
+    @property
+    def tenant_id(self) -> str:
+        """Of the one that was there first, which is whoever does not name another."""
+        return self.tenants[0]
+
+    def add_tenant(self) -> str:
+        self.tenants.append(str(uuid.uuid4()))
+        return self.tenants[-1]
 
     # Principals
 
@@ -90,9 +103,9 @@ class Directory:
         return next((p for p in self._principals.values() if p.app_id == wanted), None)
 
     def add_principal(
-        self, display_name: str, kind: str = "ServicePrincipal", resource_id: str | None = None
+        self, tenant_id: str, display_name: str, kind: str = "ServicePrincipal", resource_id: str | None = None
     ) -> Principal:
-        principal = Principal(str(uuid.uuid4()), str(uuid.uuid4()), self.tenant_id, display_name, kind, resource_id)
+        principal = Principal(str(uuid.uuid4()), str(uuid.uuid4()), tenant_id, display_name, kind, resource_id)
         self._principals[principal.object_id] = principal
         return principal
 
@@ -129,8 +142,12 @@ class Directory:
         held = self._credentials.get(principal.app_id)
         lifetime = held.token_lifetime if held and held.token_lifetime is not None else usual
         subject = Subject(principal.object_id, principal.app_id, principal.tenant_id, principal.resource_id, credential)
-        token = tokens.issue(self.signing_key, cloud, subject, audience, lifetime)
+        token = tokens.issue(self.signing_key, cloud, subject, audience, lifetime, self.epoch)
         return token, lifetime if lifetime > 0 else usual
+
+    def expire_tokens(self) -> None:
+        """All that have been issued so far, whatever they say themselves."""
+        self.epoch += 1
 
     def authenticate(self, authorization_header: str | None, audiences: frozenset[str] | set[str]) -> Principal:
         """Whose token it is. Raises TokenProblem."""
@@ -140,9 +157,9 @@ class Directory:
         claims = tokens.read(self.signing_key, token.strip())
         if claims["aud"] not in audiences:
             raise TokenProblem("audience", str(claims["aud"]))
-        if claims["iss"] not in {cloud.issuer(self.tenant_id) for cloud in CLOUDS}:
+        if claims["iss"] not in {cloud.issuer(tenant) for cloud in CLOUDS for tenant in self.tenants}:
             raise TokenProblem("issuer", str(claims["iss"]))
-        if claims["exp"] <= time.time():
+        if claims["exp"] <= time.time() or tokens.epoch(claims) < self.epoch:
             raise TokenProblem("expired", str(claims["exp"]))
         return self.principal(claims["oid"]) or Principal(
             claims["oid"], claims["appid"], claims["tid"], "(removed)", resource_id=claims.get("xms_mirid")

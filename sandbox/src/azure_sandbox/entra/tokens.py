@@ -87,7 +87,7 @@ class Subject:
     credential: str
 
 
-def issue(pem: bytes, cloud: Cloud, subject: Subject, audience: str, lifetime: int) -> str:
+def issue(pem: bytes, cloud: Cloud, subject: Subject, audience: str, lifetime: int, epoch: int) -> str:
     # The machine's time, not the sandbox's: clients keep tokens by their own clock.
     now = int(time.time())
     claims: dict[str, Any] = {
@@ -102,7 +102,8 @@ def issue(pem: bytes, cloud: Cloud, subject: Subject, audience: str, lifetime: i
         "idp": cloud.issuer(subject.tenant_id),
         "idtyp": "app",
         "oid": subject.object_id,
-        "rh": f"0.{base64url(uuid.uuid4().bytes)}.",
+        # Opaque to clients; here it tells the epoch.
+        "rh": f"{epoch}.{base64url(uuid.uuid4().bytes)}.",
         "sub": subject.object_id,
         "tid": subject.tenant_id,
         "uti": base64url(uuid.uuid4().bytes),
@@ -112,6 +113,10 @@ def issue(pem: bytes, cloud: Cloud, subject: Subject, audience: str, lifetime: i
         claims["xms_mirid"] = subject.resource_id
     kid = key_id(pem)
     return jwt.encode(claims, cast(Any, load_private_key(pem)), ALGORITHM, {"x5t": kid, "kid": kid})
+
+
+def epoch(claims: Mapping[str, Any]) -> int:
+    return int(claims["rh"].partition(".")[0])
 
 
 _checked: dict[tuple[bytes, str], Mapping[str, Any]] = {}

@@ -41,6 +41,15 @@ def token_problem(kind: str, detail: str, authority: str, resource: str, issuer:
 # Requests
 
 
+def throttled() -> AzureError:
+    """Without a Retry-After, as it was captured: clients have to go by their own pace."""
+    return _error(
+        429,
+        "Throttled",
+        "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached",
+    )
+
+
 def bad_parameter(message: str, inner: str = "") -> AzureError:
     return _error(400, "BadParameter", message, inner)
 

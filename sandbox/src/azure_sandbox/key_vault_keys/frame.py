@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request on a vault's host passes here: token, operation, version, network, permission, then the operation.
+"""Every request on a vault's host passes here: token, operation, version, pace, network, permission, then the
+operation.
 
 Azure tells a caller who may not read a key nothing about whether it exists, so existence comes last.
 """
@@ -19,7 +20,7 @@ from ..entra.rules import TokenProblem
 from ..key_vault.access import CLIENT_ADDRESS
 from ..key_vault.vault import Vault
 from ..web import AzureError, BadJson, Call, Routes, answer, call_handler
-from . import documents, errors, routes
+from . import documents, errors, routes, throttling
 
 _routes = Routes(routes.ROUTES)
 
@@ -47,6 +48,7 @@ async def handle(call: Call) -> Response:
         _authenticate(call, vault)
         _find_route(call)
         _check_version(call)
+        throttling.check(call, vault)
         assignment = _enter(call, vault)
         await call.world.keys.catch_up(vault)
         assert call.route is not None

@@ -65,7 +65,8 @@ class Identities:
                 raise errors.other_location(name, identity.location, group, location)
             identity.tags = dict(tags)
             return identity, False
-        principal = self.world.directory.add_principal(name, kind="ManagedIdentity", resource_id=resource_id)
+        tenant_id = self.world.resources.tenant_of(subscription)
+        principal = self.world.directory.add_principal(tenant_id, name, "ManagedIdentity", resource_id)
         identity = UserAssignedIdentity(
             resource_id,
             subscription,
@@ -75,7 +76,7 @@ class Identities:
             dict(tags),
             principal.object_id,
             principal.app_id,
-            principal.tenant_id,
+            tenant_id,
             isolation_scope,
         )
         self._by_id[resource_id.lower()] = identity

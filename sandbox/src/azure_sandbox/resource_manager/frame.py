@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from .. import clouds
 from ..authorization import routes as authorization
+from ..authorization.rules import subscription_in
 from ..batch import routes as batch
 from ..clouds import Cloud
 from ..entra.rules import TokenProblem
@@ -52,7 +53,7 @@ async def _handle(call: Call) -> Response:
     if public is not None:
         call.route = public
         return await call_handler(public, call)
-    _authenticate(call)
+    _authenticate(call, path)
     provider = _provider(path)
     route, call.path, methods = provider.routes.match(method, path)
     if route is None:
@@ -79,9 +80,9 @@ def _cloud(host: str) -> Cloud:
     return clouds.by_management_host(host) or clouds.PUBLIC
 
 
-def _authenticate(call: Call) -> None:
+def _authenticate(call: Call, path: str) -> None:
     audiences = _cloud(call.host).management_audiences
-    tenant = call.world.directory.tenant_id
+    tenant = call.world.resources.tenant_of(subscription_in(path))
     try:
         call.caller = call.world.directory.authenticate(call.request.headers.get("authorization"), audiences)
     except TokenProblem as problem:
@@ -150,24 +151,25 @@ def _check_version(call: Call, provider: Provider, path: str) -> None:
 
 
 def _check_subscription(call: Call, provider: Provider) -> None:
-    id = call.path.get("subscription") or _subscription_in(call.path.get("scope", ""))
+    id = call.path.get("subscription") or subscription_in(call.path.get("scope", ""))
     if not id:
         return
     subscription = call.world.resources.subscription(id)
-    if subscription is not None:
-        if call.request.method == "PUT" and subscription.registration(provider.namespace) != "Registered":
-            raise errors.missing_subscription_registration(provider.namespace)
-        return
+    if subscription is None:
+        raise _no_subscription(id)
+    assert call.caller is not None
+    if subscription.tenant_id != call.caller.tenant_id:
+        raise errors.token_tenant(subscription.tenant_id, _cloud(call.host).issuer(call.caller.tenant_id))
+    if call.request.method == "PUT" and subscription.registration(provider.namespace) != "Registered":
+        raise errors.missing_subscription_registration(provider.namespace)
+
+
+def _no_subscription(id: str) -> AzureError:
     try:
         uuid.UUID(id)
-    except ValueError as error:
-        raise errors.invalid_subscription_id(id) from error
-    raise errors.subscription_not_found(id)
-
-
-def _subscription_in(scope: str) -> str:
-    parts = scope.strip("/").split("/")
-    return parts[1] if len(parts) > 1 and parts[0].lower() == "subscriptions" else ""
+    except ValueError:
+        return errors.invalid_subscription_id(id)
+    return errors.subscription_not_found(id)
 
 
 def _check_permission(call: Call, route: Route, path: str) -> None:

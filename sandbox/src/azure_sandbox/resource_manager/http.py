@@ -46,7 +46,8 @@ def _group(call: Call) -> ResourceGroup:
 
 
 def list_tenants(call: Call) -> Response:
-    tenant = call.world.directory.tenant_id
+    assert call.caller is not None
+    tenant = call.caller.tenant_id
     return answer({"value": [{"id": f"/tenants/{tenant}", "tenantId": tenant, "tenantCategory": "Home"}]})
 
 

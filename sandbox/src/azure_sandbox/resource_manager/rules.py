@@ -71,13 +71,18 @@ class Resources:
 
     # Subscriptions
 
-    def add_subscription(self, display_name: str) -> Subscription:
-        subscription = Subscription(str(uuid.uuid4()), display_name, self._world.directory.tenant_id)
+    def add_subscription(self, tenant_id: str, display_name: str) -> Subscription:
+        subscription = Subscription(str(uuid.uuid4()), display_name, tenant_id)
         self._subscriptions[subscription.id] = subscription
         return subscription
 
     def subscription(self, id: str) -> Subscription | None:
         return self._subscriptions.get(id.lower())
+
+    def tenant_of(self, subscription_id: str) -> str:
+        """The tenant that a subscription belongs to; of one that is not there, the first one."""
+        subscription = self.subscription(subscription_id)
+        return subscription.tenant_id if subscription else self._world.directory.tenant_id
 
     def subscriptions(self) -> list[Subscription]:
         return list(self._subscriptions.values())

@@ -21,13 +21,16 @@ class Limit:
     """A bucket's size, and how much of it comes back each second."""
 
     size: int
-    refill: int
+    refill: float
 
 
 # Per principal and subscription, as Microsoft documents them ("Understand how Azure Resource Manager throttles
-# requests"); the global ones are fifteen times that and are what the headers tell.
+# requests").
 LIMITS = {"reads": Limit(250, 25), "writes": Limit(200, 10), "deletes": Limit(200, 10)}
-REMAINING = {"reads": "16499", "writes": "11999", "deletes": "11999"}
+# Of all principals in a subscription together: what the headers tell. They were recorded as full but for the request
+# itself, whatever came before, so that they come back fast; refused by them was nobody.
+GLOBAL_LIMITS = {"reads": Limit(16500, 375), "writes": Limit(12000, 150), "deletes": Limit(12000, 150)}
+EVERYBODY = ""
 
 
 @dataclass
@@ -36,9 +39,8 @@ class Throttle:
 
     buckets: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
 
-    def take(self, key: tuple[str, str, str], now: float) -> float:
+    def take(self, key: tuple[str, str, str], limit: Limit, now: float) -> float:
         """The seconds until there is something to take again, or 0 if there was."""
-        limit = LIMITS[key[0]]
         left, since = self.buckets.get(key, (float(limit.size), now))
         left = min(float(limit.size), left + (now - since) * limit.refill)
         if left < 1:
@@ -46,6 +48,10 @@ class Throttle:
             return (1 - left) / limit.refill
         self.buckets[key] = (left - 1, now)
         return 0
+
+    def left(self, key: tuple[str, str, str]) -> int:
+        """After the last request."""
+        return int(self.buckets[key][0])
 
 
 def _kind(method: str) -> str:
@@ -56,12 +62,15 @@ def check(call: Call) -> None:
     if not call.world.timing.throttling or call.caller is None:
         return
     kind, subscription = _kind(call.request.method), call.path.get("subscription", "")
-    wait = call.world.throttle.take((kind, subscription.lower(), call.caller.object_id), call.world.clock.time())
+    key = (kind, subscription.lower(), call.caller.object_id)
+    wait = call.world.throttle.take(key, LIMITS[kind], call.world.clock.time())
     if wait:
         raise errors.throttled(kind.removesuffix("s"), subscription, call.caller.app_id, math.ceil(wait))
 
 
 def remaining(call: Call) -> tuple[str, str]:
     """The header that tells it."""
-    kind = _kind(call.request.method)
-    return f"x-ms-ratelimit-remaining-subscription-global-{kind}", REMAINING[kind]
+    kind, throttle = _kind(call.request.method), call.world.throttle
+    key = (kind, call.path.get("subscription", "").lower(), EVERYBODY)
+    throttle.take(key, GLOBAL_LIMITS[kind], call.world.clock.time())
+    return f"x-ms-ratelimit-remaining-subscription-global-{kind}", str(throttle.left(key))

@@ -1,0 +1,48 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How many requests a vault takes in ten seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import errors
+
+if TYPE_CHECKING:
+    from ..key_vault.vault import Vault
+    from ..web import Call
+
+WINDOW_SECONDS = 10
+# For software-protected RSA keys of 2048 bits ("Azure Key Vault service limits"). A key in hardware is dearer to make.
+LIMITS = {"create": 20, "other": 4000}
+HARDWARE_COST = 2
+
+
+@dataclass
+class Throttle:
+    """Part of the world: vault and kind of request -> the window, and what was asked for in it."""
+
+    windows: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def take(self, vault: str, kind: str, cost: int, now: float) -> bool:
+        """Whether there was so much left."""
+        current = int(now // WINDOW_SECONDS)
+        window, used = self.windows.get((vault, kind), (current, 0))
+        used = used + cost if window == current else cost
+        if used > LIMITS[kind]:
+            return False
+        self.windows[vault, kind] = current, used
+        return True
+
+
+def check(call: Call, vault: Vault) -> None:
+    if not call.world.timing.throttling or call.route is None:
+        return
+    makes_key = call.route.action in ("create", "rotate")
+    cost = HARDWARE_COST if makes_key and str(call.json.get("kty")).endswith("-HSM") else 1
+    kind = "create" if makes_key else "other"
+    if not call.world.key_vault_throttle.take(vault.uid, kind, cost, call.world.clock.time()):
+        raise errors.throttled()
