@@ -290,6 +290,15 @@ def test_names_are_global(sandbox: Sandbox) -> None:
     assert sandbox.arm("POST", path, NEW, {**check, "name": "2"}).json()["reason"] == "AccountNameInvalid"
 
 
+def test_there_are_no_managed_hsms(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
+    make_vault(sandbox)
+    assert list(client.managed_hsms.list_by_subscription()) == []
+    assert list(client.managed_hsms.list_by_resource_group(GROUP)) == []
+    assert list(client.managed_hsms.list_deleted()) == []
+    one = sandbox.arm("GET", f"{sandbox.group}/providers/Microsoft.KeyVault/managedHSMs/hsm1", NEW)
+    assert error(one) == (404, "NotInSandbox", "")
+
+
 def test_a_vault_stays_where_it_is(sandbox: Sandbox) -> None:
     make_vault(sandbox)
     moved = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "eastus"})

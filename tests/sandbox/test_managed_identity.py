@@ -65,6 +65,13 @@ def test_a_repetition_keeps_the_principal(sandbox: Sandbox) -> None:
     assert again.json() == {**first, "tags": {}}
 
 
+@pytest.mark.parametrize("version", ["2018-11-30", "2025-05-31-preview", "2026-05-31"])
+def test_versions_that_clients_of_others_ask_for(sandbox: Sandbox, version: str) -> None:
+    made = sandbox.arm("PUT", path(sandbox), version, {"location": "westeurope"})
+    assert made.status_code == 201
+    assert sandbox.arm("GET", path(sandbox), version).json() == made.json()
+
+
 def test_an_older_version_has_another_order(sandbox: Sandbox) -> None:
     document = sandbox.arm("PUT", path(sandbox), "2022-01-31-preview", {"location": "westeurope"}).json()
     assert list(document) == ["id", "name", "type", "location", "tags", "properties"]

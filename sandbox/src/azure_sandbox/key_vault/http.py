@@ -154,3 +154,8 @@ def check_name(call: Call) -> Response:
         return answer({"nameAvailable": True}, headers=_HEADERS)
     reason, message = problem
     return answer({"nameAvailable": False, "reason": reason, "message": message}, headers=_HEADERS)
+
+
+def list_no_hsms(call: Call) -> Response:
+    """There are none, but clients that list vaults ask for managed HSMs in the same breath."""
+    return answer({"value": []}, headers=_HEADERS)

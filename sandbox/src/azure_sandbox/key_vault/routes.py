@@ -30,13 +30,15 @@ API_VERSIONS = frozenset(
 )
 
 _SUBSCRIPTION = "/subscriptions/{subscription}/providers/Microsoft.KeyVault"
-_VAULTS = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.KeyVault/vaults"
+_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.KeyVault"
+_VAULTS = _GROUP + "/vaults"
 _VAULT = _VAULTS + "/{vault}"
 _LOCATION = _SUBSCRIPTION + "/locations/{location}"
 _DELETED = _LOCATION + "/deletedVaults/{vault}"
 
 _WRITE = "Microsoft.KeyVault/vaults/write"
 _READ = "Microsoft.KeyVault/vaults/read"
+_READ_HSMS = "Microsoft.KeyVault/managedHSMs/read"
 
 ROUTES: tuple[Route, ...] = (
     Route("PUT", _VAULT, http.put, _WRITE),
@@ -65,5 +67,13 @@ ROUTES: tuple[Route, ...] = (
         _SUBSCRIPTION + "/checkNameAvailability",
         http.check_name,
         "Microsoft.KeyVault/checkNameAvailability/read",
+    ),
+    Route("GET", _SUBSCRIPTION + "/managedHSMs", http.list_no_hsms, _READ_HSMS),
+    Route("GET", _GROUP + "/managedHSMs", http.list_no_hsms, _READ_HSMS),
+    Route(
+        "GET",
+        _SUBSCRIPTION + "/deletedManagedHSMs",
+        http.list_no_hsms,
+        "Microsoft.KeyVault/deletedManagedHsms/read",
     ),
 )

@@ -20,6 +20,9 @@ API_VERSIONS: frozenset[str] = frozenset(
         "2023-07-31-preview",
         "2024-11-30",
         "2025-01-31-preview",
+        "2025-05-31-preview",
+        "2026-04-30",
+        "2026-05-31",
     }
 )
 
