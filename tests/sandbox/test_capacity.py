@@ -1,0 +1,82 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Ten thousand accounts in ten subscriptions, and that a client is the bottleneck, not the sandbox.
+
+Times are compared with each other in the same run, as seconds of processor time, so that neither the machine nor what
+else it does matters. `pytest -s tests/sandbox/test_capacity.py` prints them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from azure.identity import DefaultAzureCredential
+from azure.mgmt.batch import BatchManagementClient
+from sandbox_client import Sandbox, plain_environment, started
+
+SUBSCRIPTIONS = "2022-09-01"
+
+
+@pytest.fixture(scope="module")
+def full() -> Iterator[Sandbox]:
+    begun = time.monotonic()
+    sandbox = started("--accounts", "10000")
+    took = time.monotonic() - begun
+    try:
+        assert took < 5
+        yield sandbox
+    finally:
+        sandbox.process.terminate()
+        sandbox.process.wait(20)
+
+
+@pytest.fixture
+def subscriptions(full: Sandbox, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    for name in set(os.environ) - set(plain_environment()):
+        monkeypatch.delenv(name)
+    for name, value in full.environment.items():
+        monkeypatch.setenv(name, value)
+    listed = full.arm("GET", "/subscriptions", SUBSCRIPTIONS).json()["value"]
+    return [one["subscriptionId"] for one in listed]
+
+
+def processor_seconds(sandbox: Sandbox) -> float:
+    """Of the sandbox's process so far: user and system time."""
+    with open(f"/proc/{sandbox.process.pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_accounts_are_spread_over_subscriptions(subscriptions: list[str]) -> None:
+    credential = DefaultAzureCredential()
+    found: Counter[str] = Counter()
+    names = set()
+    for subscription in subscriptions:
+        with BatchManagementClient(credential, subscription) as client:
+            for account in client.batch_account.list():
+                found[account.id.split("/")[2]] += 1
+                names.add(account.name)
+    assert found == dict.fromkeys(subscriptions, 1000)
+    assert len(subscriptions) == 10
+    assert len(names) == 10000
+
+
+def test_the_client_is_the_bottleneck(full: Sandbox, subscriptions: list[str]) -> None:
+    requests = 400
+    with BatchManagementClient(DefaultAzureCredential(), subscriptions[0]) as client:
+        client.batch_account.get("batch-000", "batch00000")
+        sandbox_before, client_before = processor_seconds(full), time.process_time()
+        for number in range(requests):
+            client.batch_account.get(f"batch-{number // 50:03d}", f"batch{number:05d}")
+        client_took, sandbox_took = time.process_time() - client_before, processor_seconds(full) - sandbox_before
+    print(
+        f"\n{requests} reads: {1000 * client_took / requests:.2f} ms each in Azure's SDK, "
+        f"{1000 * sandbox_took / requests:.2f} ms in the sandbox: {client_took / sandbox_took:.1f} times"
+    )
+    assert client_took > 2 * sandbox_took
