@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.batch import BatchManagementClient
-from sandbox_client import Sandbox, plain_environment, started
+from sandbox_client import MANAGEMENT, Sandbox, plain_environment, started
 
 SUBSCRIPTIONS = "2022-09-01"
 
@@ -65,6 +65,16 @@ def test_accounts_are_spread_over_subscriptions(subscriptions: list[str]) -> Non
     assert found == dict.fromkeys(subscriptions, 1000)
     assert len(subscriptions) == 10
     assert len(names) == 10000
+
+
+def test_long_lists_come_page_by_page(full: Sandbox, subscriptions: list[str]) -> None:
+    found: list[int] = []
+    link = f"{MANAGEMENT}/subscriptions/{subscriptions[3]}/resources?$top=400&api-version={SUBSCRIPTIONS}"
+    while link:
+        document = full.bearer().get(link, timeout=30).json()
+        found.append(len(document["value"]))
+        link = document.get("nextLink")
+    assert found == [400, 400, 200]
 
 
 def test_the_client_is_the_bottleneck(full: Sandbox, subscriptions: list[str]) -> None:

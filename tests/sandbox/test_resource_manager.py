@@ -257,7 +257,7 @@ def test_the_life_of_a_group(sandbox: Sandbox) -> None:
     assert (again.status_code, again.json()["name"], again.json().get("tags")) == (200, "New", None)
     assert sandbox.arm("PATCH", path, VERSION, {"tags": {"c": "d"}}).json()["tags"] == {"c": "d"}
     listed = sandbox.arm("GET", f"{sandbox.subscription}/resourceGroups", VERSION).json()["value"]
-    assert [group["name"] for group in listed] == ["rg-sandbox", "New"]
+    assert [group["name"] for group in listed] == ["New", "rg-sandbox"]
     deleted = sandbox.arm("DELETE", path, VERSION)
     assert deleted.status_code == 202
     done = sandbox.bearer().get(deleted.headers["location"], timeout=30)
@@ -365,6 +365,33 @@ def test_lists_show_what_the_caller_may_read(sandbox: Sandbox, control: Control)
     session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
     listed = sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION, session=session).json()["value"]
     assert [resource["name"] for resource in listed] == ["vault-one"]
+
+
+@pytest.mark.parametrize(
+    "path", ["resources", "resourceGroups/rg-sandbox/resources", "providers/Microsoft.KeyVault/vaults"]
+)
+def test_lists_come_page_by_page(sandbox: Sandbox, path: str) -> None:
+    names = [f"vault-{number}" for number in range(5)]
+    body = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, "enableRbacAuthorization": True}
+    for name in names:
+        vault = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/{name}"
+        assert sandbox.arm("PUT", vault, "2023-07-01", {"location": "westeurope", "properties": body}).ok
+    version = "2023-07-01" if "KeyVault" in path else VERSION
+    found: list[list[str]] = []
+    document = sandbox.arm("GET", f"{sandbox.subscription}/{path}?$top=2", version).json()
+    while True:
+        found.append([one["name"] for one in document["value"]])
+        if "nextLink" not in document:
+            break
+        assert document["nextLink"].startswith(MANAGEMENT)
+        document = sandbox.bearer().get(document["nextLink"], timeout=30).json()
+    assert found == [names[:2], names[2:4], names[4:]]
+
+
+@pytest.mark.parametrize("query", ["$top=0", "$top=-1", "$top=many", "$skiptoken=*", "$skiptoken=abc"])
+def test_pages_that_cannot_be(sandbox: Sandbox, query: str) -> None:
+    response = sandbox.arm("GET", f"{sandbox.subscription}/resources?{query}", VERSION)
+    assert error(response) == (400, "InvalidQueryParameter")
 
 
 def test_a_groups_contents_go_with_it(sandbox: Sandbox) -> None:

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from starlette.responses import Response
 
 from .. import clouds
 from ..resource_manager.errors import resource_not_found
+from ..resource_manager.paging import page
 from ..web import Call, answer
 from . import documents, errors, request
 from .rules import Order
@@ -41,8 +43,10 @@ def _show(call: Call, vault: Vault, *, just_created: bool = False) -> Response:
 
 
 def _show_all(call: Call, vaults: Iterable[Vault]) -> Response:
-    value = [documents.vault(vault, registering=call.world.vaults.is_registering(vault)) for vault in vaults]
-    return answer({"value": value}, headers=_HEADERS)
+    def document(vault: Vault) -> dict[str, Any]:
+        return documents.vault(vault, registering=call.world.vaults.is_registering(vault))
+
+    return answer(page(call, list(vaults), document), headers=_HEADERS)
 
 
 def put(call: Call) -> Response:

@@ -171,6 +171,12 @@ def location_required() -> AzureError:
     return gateway_error(400, "LocationRequired", "The location property is required for this definition.")
 
 
+def invalid_query(name: str, value: str) -> AzureError:
+    return gateway_error(
+        400, "InvalidQueryParameter", f"The value '{value}' of the query parameter '{name}' is invalid."
+    )
+
+
 def invalid_filter(text: str) -> AzureError:
     return gateway_error(400, "InvalidFilterInQueryString", f"Invalid $filter '{text}' specified in the query string.")
 

@@ -15,6 +15,7 @@ from .. import clouds
 from ..web import Call, answer
 from . import errors
 from .contents import Resource
+from .paging import page
 from .providers import PROVIDERS, Provider
 from .rules import NOT_REGISTERED, REGISTERED, Operation, ResourceGroup, Subscription
 
@@ -111,7 +112,7 @@ def _group_document(group: ResourceGroup, state: str = "Succeeded") -> dict[str,
 
 def list_groups(call: Call) -> Response:
     groups = call.world.resources.groups(_subscription(call))
-    return answer({"value": [_group_document(group) for group in groups if _may(call, READ_GROUPS, group.id)]})
+    return answer(page(call, [group for group in groups if _may(call, READ_GROUPS, group.id)], _group_document))
 
 
 def get_group(call: Call) -> Response:
@@ -243,7 +244,7 @@ def _resource_list(call: Call, resources: list[Resource]) -> Response:
     """Those that the caller may read, as Resource Manager's lists are trimmed."""
     clauses = _clauses(call.query("$filter"))
     seen = [r for r in resources if _wanted(r, clauses) and _may(call, f"{r.type}/read", r.id)]
-    return answer({"value": [resource.document() for resource in seen]})
+    return answer(page(call, seen, lambda resource: resource.document()))
 
 
 def list_resources(call: Call) -> Response:
