@@ -49,7 +49,7 @@ def again(one: Task) -> Task:
 
 @pytest.fixture
 def play(sandbox: Sandbox, clients: Path, tmp_path: Path) -> Play:
-    """Runs tasks by ansible-playbook, and has what each gave back, by its name. Unless failures are wanted, none fails."""
+    """Runs tasks by ansible-playbook: what each gave back, by its name. None may fail unless failures are wanted."""
     bin_folder = clients / "azcollection" / "bin"
 
     def run(*tasks: Task, failures: bool = False) -> Results:
