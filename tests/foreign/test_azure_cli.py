@@ -1,0 +1,462 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Azure CLI works against the sandbox unchanged: signing in, the vendor's guide, keys and vaults, all refusals.
+
+What a test is about is done by `az`; what it only needs is made by plain requests, which take milliseconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure_cli import Az
+from batch_calls import account_path, batch, create, read, user_assigned_identity
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from key_vault_calls import (
+    ENCRYPTION_USER,
+    assign,
+    data,
+    make_key,
+    make_vault,
+    read_vault,
+    vault_path,
+)
+from sandbox_client import Control, Sandbox, shared
+
+GROUP = "rg-sandbox"
+READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
+MICROSOFT = {"keySource": "Microsoft.Batch"}
+# Where a new configuration folder's first command asks for the newest version of `az`; no answer is as good as any.
+MAKERS = "CONNECT azcliprod.blob.core.windows.net:443"
+VERSION_CHECK = "versionCheck.json"
+
+
+@pytest.fixture(scope="session")
+def command(clients: Path) -> Path:
+    return clients / "azure-cli" / "bin" / "az"
+
+
+@pytest.fixture(scope="session")
+def signed_in(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The operator's configuration folder: its tokens outlive a reset, so that one sign-in does for all."""
+    sandbox, folder = shared(), tmp_path_factory.mktemp("operator")
+    Az(command, sandbox, folder).sign_in(sandbox.client_id, f"--password={sandbox.secret}")
+    return folder
+
+
+@pytest.fixture
+def az(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
+    shutil.copytree(signed_in, tmp_path / "operator")
+    return Az(command, sandbox, tmp_path / "operator")
+
+
+@pytest.fixture
+def stranger(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
+    """Not signed in, and with no questions to its makers."""
+    folder = tmp_path / "stranger"
+    folder.mkdir()
+    shutil.copy(signed_in / VERSION_CHECK, folder)
+    return Az(command, sandbox, folder)
+
+
+def operator_id(sandbox: Sandbox) -> str:
+    principals = sandbox.control.call("GET", "/principals")["principals"]
+    return str(next(one["object_id"] for one in principals if one["client_id"] == sandbox.client_id))
+
+
+def encryption(sandbox: Sandbox, account: str = "account1") -> Any:
+    return read(sandbox, account)["properties"]["encryption"]
+
+
+def customer(key: str) -> dict[str, Any]:
+    return {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": key}}
+
+
+def on_key(key: str, account: str = "account1", verb: str = "set", group: str = GROUP) -> str:
+    """The arguments that put an account on a key."""
+    named = f"batch account {verb} --name {account} --resource-group {group}"
+    return f"{named} --encryption-key-source Microsoft.KeyVault --encryption-key-identifier {key}"
+
+
+def encrypted(sandbox: Sandbox) -> str:
+    """An account on a key of a vault with roles; the key's identifier."""
+    make_vault(sandbox, enablePurgeProtection=True)
+    principal = create(sandbox, identity={"type": "SystemAssigned"})["identity"]["principalId"]
+    assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, principal)
+    key = str(make_key(sandbox)["key"]["kid"])
+    response = batch(sandbox, "PATCH", "account1", {"properties": {"encryption": customer(key)}})
+    assert response.status_code == 200, response.text
+    return key
+
+
+# Signing in
+
+
+def test_a_secret_signs_in(command: Path, sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
+    az = Az(command, sandbox, tmp_path / "new")
+    az.sign_in(sandbox.client_id, f"--password={sandbox.secret}")
+    shown = az("account show")
+    assert (shown["id"], shown["tenantId"]) == (sandbox.subscription_id, sandbox.tenant_id)
+    assert shown["user"] == {"name": sandbox.client_id, "type": "servicePrincipal"}
+    assert [one["id"] for one in az("account list --refresh")] == [sandbox.subscription_id]
+    assert {f"{entry['method']} {entry['url']}" for entry in control.unknown()} <= {MAKERS}
+    control.call("DELETE", "/requests")
+
+
+def pem_with_key() -> tuple[str, str]:
+    """A certificate, and it with its private key."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "az")])
+    today = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    dated = builder.not_valid_before(today - timedelta(days=1)).not_valid_after(today + timedelta(days=1))
+    certificate = dated.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate, private.decode() + certificate
+
+
+def reading(sandbox: Sandbox) -> list[dict[str, str]]:
+    return [{"role": "Reader", "scope": sandbox.subscription}]
+
+
+def test_a_certificate_signs_in(stranger: Az, sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
+    certificate, with_key = pem_with_key()
+    somebody = control.principal(certificate=certificate, roles=reading(sandbox))
+    file = tmp_path / "certificate.pem"
+    file.write_text(with_key)
+    found = stranger.sign_in(somebody["client_id"], f"--certificate {file}")
+    assert [one["user"]["name"] for one in found] == [somebody["client_id"]]
+    assert [group["name"] for group in stranger("group list")] == [GROUP]
+
+
+def test_a_federated_token_signs_in(stranger: Az, sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(roles=reading(sandbox))
+    token = control.call("POST", "/federated-token", {"object_id": somebody["object_id"]})["token"]
+    found = stranger.sign_in(somebody["client_id"], f"--federated-token {token}")
+    assert [one["user"]["name"] for one in found] == [somebody["client_id"]]
+
+
+def test_managed_identities_sign_in(stranger: Az, sandbox: Sandbox) -> None:
+    create(sandbox)
+    assert stranger("login --identity")[0]["user"]["assignedIdentityInfo"] == "MSI"
+    assert [account["name"] for account in stranger("batch account list")] == ["account1"]
+    identity = user_assigned_identity(sandbox)
+    assign(sandbox, sandbox.subscription, READER, identity["properties"]["principalId"])
+    found = stranger(f"login --identity --resource-id {identity['id']}")[0]
+    assert found["user"]["assignedIdentityInfo"] == f"MSIResource-{identity['id']}"
+    stranger.refused("AuthorizationFailed", "group create --name rg-two --location westeurope")
+
+
+def test_who_may_not_sign_in(stranger: Az, sandbox: Sandbox, control: Control) -> None:
+    login = f"login --service-principal --tenant {sandbox.tenant_id} --username"
+    stranger.refused("AADSTS7000215", f"{login} {sandbox.client_id} --password=wrong")
+    late = control.principal(secret_lifetime=-1)
+    stranger.refused("AADSTS7000222", f"{login} {late['client_id']} --password={late['secret']}")
+
+
+@pytest.mark.parametrize("cloud", ["AzureUSGovernment", "AzureChinaCloud"])
+def test_other_clouds(stranger: Az, sandbox: Sandbox, cloud: str) -> None:
+    create(sandbox)
+    stranger(f"cloud set --name {cloud}")
+    found = stranger.sign_in(sandbox.client_id, f"--password={sandbox.secret}")
+    assert [one["cloudName"] for one in found] == [cloud]
+    assert [account["id"] for account in stranger("batch account list")] == [account_path(sandbox, "account1")]
+
+
+def test_its_token_opens_a_vault(az: Az, sandbox: Sandbox) -> None:
+    """What the SDKs' AzureCliCredential asks for."""
+    make_vault(sandbox)
+    got = az(f"account get-access-token --resource https://vault.azure.net --tenant {sandbox.tenant_id}")
+    assert got["expires_on"] > datetime.now().timestamp()
+    session = sandbox.session()
+    session.headers["authorization"] = f"{got['tokenType']} {got['accessToken']}"
+    assert session.get("https://vault-one.vault.azure.net/keys?api-version=2025-07-01", timeout=30).status_code == 200
+
+
+# The vendor's guide
+
+
+def test_the_guide_with_access_policies(az: Az, sandbox: Sandbox) -> None:
+    place = "--resource-group rg-az"
+    assert az("group create --name rg-az --location westeurope")["properties"]["provisioningState"] == "Succeeded"
+    flags = "--enable-purge-protection true --enable-rbac-authorization false --no-self-perms true"
+    vault = az(f"keyvault create --name az-vault {place} {flags} --retention-days 7")["properties"]
+    assert (vault["enablePurgeProtection"], vault["softDeleteRetentionInDays"]) == (True, 7)
+    assert (vault["enableRbacAuthorization"], vault["accessPolicies"]) == (False, [])
+    az.refused("Forbidden", "keyvault key create --vault-name az-vault --name cmk")
+    az(f"keyvault set-policy --name az-vault --object-id {operator_id(sandbox)} --key-permissions all purge")
+    key = az("keyvault key create --vault-name az-vault --name cmk --kty RSA --size 3072")["key"]["kid"]
+
+    account = az(f"batch account create --name azaccount {place} --location westeurope --mi-system-assigned true")
+    principal = account["identity"]["principalId"]
+    assert account["encryption"]["keySource"] == "Microsoft.Batch"
+    refusal = az.refused("InvalidKeyVaultProperties", on_key(key, "azaccount", group="rg-az"))
+    assert f"'{principal}' does not have the permission(s) get, wrapKey, unwrapKey" in refusal
+
+    grant = f"keyvault set-policy --name az-vault --object-id {principal} --key-permissions get wrapKey unwrapKey"
+    holders = [one["objectId"] for one in az(grant)["properties"]["accessPolicies"]]
+    assert holders == [operator_id(sandbox), principal]
+    assert az(on_key(key, "azaccount", group="rg-az"))["encryption"] == customer(key)
+    newer = az("keyvault key rotate --vault-name az-vault --name cmk")["key"]["kid"]
+    assert newer != key
+    assert az(on_key(newer, "azaccount", group="rg-az"))["encryption"] == customer(newer)
+    shown = az(f"batch account show --name azaccount {place}")
+    assert (shown["encryption"], shown["identity"]["principalId"]) == (customer(newer), principal)
+
+    az(f"keyvault delete-policy --name az-vault --object-id {principal}")
+    az.refused("KeyVaultKeyNotAccessible", f"batch account keys list --name azaccount {place}")
+    az(grant)
+    back = az(f"batch account set --name azaccount {place} --encryption-key-source Microsoft.Batch")
+    assert back["encryption"] == {**MICROSOFT, "keyVaultProperties": None}
+    az(f"batch account delete --name azaccount {place} --yes")
+    az("group delete --name rg-az --yes")
+    assert [one["name"] for one in az("keyvault list-deleted")] == ["az-vault"]
+
+
+def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sandbox) -> None:
+    identity = az(f"identity create --name identity1 --resource-group {GROUP}")
+    vault = az(f"keyvault create --name az-vault --resource-group {GROUP} --enable-purge-protection true")
+    assert vault["properties"]["enableRbacAuthorization"] is True
+    az("keyvault key create --vault-name az-vault --name cmk --kty RSA --size 2048")
+    key = "https://az-vault.vault.azure.net/keys/cmk"
+    create_on_key = f"{on_key(key, verb='create')} --location westeurope --mi-user-assigned {identity['id']}"
+    az.refused("InvalidKeyVaultProperties", create_on_key)
+    assert batch(sandbox, "GET", "account1").status_code == 404
+
+    role = "'Key Vault Crypto Service Encryption User'"
+    whom = f"--assignee-object-id {identity['principalId']} --role {role} --scope {vault['id']}"
+    assignment = az(f"role assignment create {whom} --assignee-principal-type ServicePrincipal")
+    listed = az(f"role assignment list --scope {vault['id']} --fill-principal-name false")
+    assert [one["id"] for one in listed] == [assignment["id"]]
+    assert [one["roleDefinitionName"] for one in listed] == ["Key Vault Crypto Service Encryption User"]
+    account = az(create_on_key)
+    assert account["encryption"] == customer(key)
+    assert account["identity"]["userAssignedIdentities"][identity["id"]]["principalId"] == identity["principalId"]
+    assert az("batch account list")[0]["encryption"] == customer(key)
+
+    az(f"role assignment delete {whom}")
+    assert az(f"role assignment list --scope {vault['id']} --fill-principal-name false") == []
+    pools = f"rest --method get --url {account['id']}/pools?api-version=2024-07-01"
+    assert identity["principalId"] in az.refused("KeyVaultKeyNotAccessible", pools)
+    rescue = f"batch account set --name account1 --resource-group {GROUP} --encryption-key-source Microsoft.Batch"
+    az.refused("KeyVaultKeyNotAccessible", rescue)
+    assert encryption(sandbox) == customer(key)
+    az(f"batch account delete --name account1 --resource-group {GROUP} --yes")
+    az.refused("ResourceNotFound", f"batch account show --name account1 --resource-group {GROUP}")
+
+
+# What `az batch` does that one may not expect
+
+
+def test_a_new_identifier_alone_is_not_even_sent(az: Az, sandbox: Sandbox, control: Control) -> None:
+    key = encrypted(sandbox)
+    newer = make_key(sandbox)["key"]["kid"]
+    line = f"batch account set --name account1 --resource-group {GROUP} --encryption-key-identifier {newer}"
+    assert az(line)["encryption"] == customer(key)
+    last = control.requests(writes=True)[-1]
+    assert (last["method"], last["body"]) == ("PATCH", {})
+    assert encryption(sandbox) == customer(key)
+
+
+def test_assigning_an_identity_opens_a_closed_account(az: Az, sandbox: Sandbox) -> None:
+    create(sandbox, properties={"publicNetworkAccess": "Disabled"})
+    named = f"--name account1 --resource-group {GROUP}"
+    assert az(f"batch account identity assign {named} --system-assigned")["type"] == "SystemAssigned"
+    assert read(sandbox)["properties"]["publicNetworkAccess"] == "Enabled"
+    assert az(f"batch account identity remove {named} --system-assigned --yes")["type"] == "None"
+    assert read(sandbox)["identity"] == {"type": "None"}
+
+
+# Keys
+
+
+def test_the_life_of_a_key(az: Az, sandbox: Sandbox, tmp_path: Path) -> None:
+    make_vault(sandbox, enablePurgeProtection=True)
+    make_vault(sandbox, "vault-two")
+    key = "--vault-name vault-one --name cmk"
+    made = az(f"keyvault key create {key} --kty RSA --size 3072 --ops wrapKey unwrapKey --tags a=b")
+    assert (made["attributes"]["keySize"], made["key"]["keyOps"]) == (3072, ["wrapKey", "unwrapKey"])
+    assert az(f"keyvault key show {key}") == made
+    assert [one["kid"] for one in az("keyvault key list --vault-name vault-one")] == [
+        made["key"]["kid"].rpartition("/")[0]
+    ]
+    rotated = az(f"keyvault key rotate {key}")
+    assert rotated["tags"] == {"a": "b"}
+    versions = {one["kid"] for one in az(f"keyvault key list-versions {key}")}
+    assert versions == {made["key"]["kid"], rotated["key"]["kid"]}
+
+    assert az(f"keyvault key set-attributes {key} --enabled false")["attributes"]["enabled"] is False
+    changed = az(f"keyvault key set-attributes {key} --enabled true --expires 2040-01-01T00:00:00Z")
+    assert (changed["attributes"]["enabled"], changed["attributes"]["expires"]) == (True, "2040-01-01T00:00:00+00:00")
+    rotation(az, key)
+
+    backup = tmp_path / "cmk.backup"
+    az(f"keyvault key backup {key} --file {backup}")
+    deleted = az(f"keyvault key delete {key}")
+    assert deleted["recoveryId"] == "https://vault-one.vault.azure.net/deletedkeys/cmk"
+    az.refused("KeyNotFound", f"keyvault key show {key}")
+    assert [one["name"] for one in az("keyvault key list-deleted --vault-name vault-one")] == ["cmk"]
+    assert az(f"keyvault key show-deleted {key}") == deleted
+    assert "purge protection is enabled" in az.refused("Forbidden", f"keyvault key purge {key}")
+    assert az(f"keyvault key recover {key}")["key"] == rotated["key"]
+    assert data(sandbox, "GET", "/keys/cmk").json()["key"]["kid"] == rotated["key"]["kid"]
+
+    elsewhere = "--vault-name vault-two"
+    restored = az(f"keyvault key restore {elsewhere} --file {backup}")
+    assert (restored["key"]["n"], restored["tags"]) == (rotated["key"]["n"], {"a": "b"})
+    az(f"keyvault key delete {elsewhere} --name cmk")
+    az(f"keyvault key purge {elsewhere} --name cmk")
+    assert data(sandbox, "GET", "/deletedkeys", vault="vault-two").json()["value"] == []
+
+
+def rotation(az: Az, key: str) -> None:
+    assert az(f"keyvault key rotation-policy show {key}")["expiresIn"] is None
+    action = '{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}'
+    wanted = f'{{"lifetimeActions": [{action}], "attributes": {{"expiryTime": "P2Y"}}}}'
+    policy = az(f"keyvault key rotation-policy update {key} --value '{wanted}'")
+    assert policy["expiresIn"] == "P2Y"
+    assert [(one["action"], one["timeAfterCreate"]) for one in policy["lifetimeActions"]] == [
+        ("Rotate", "P90D"),
+        ("Notify", None),
+    ]
+
+
+# Vaults
+
+
+def test_the_life_of_a_vault(az: Az, sandbox: Sandbox) -> None:
+    make_vault(sandbox, enablePurgeProtection=True, softDeleteRetentionInDays=7)
+    named = "--name vault-one"
+    shown = az(f"keyvault show {named}")
+    assert shown["properties"]["vaultUri"] == "https://vault-one.vault.azure.net/"
+    assert [one["name"] for one in az("keyvault list")] == ["Vault-One"]
+    changed = az(f"keyvault update {named} --public-network-access Disabled")
+    assert changed["properties"]["publicNetworkAccess"] == "Disabled"
+    az(f"keyvault network-rule add {named} --ip-address 203.0.113.7")
+    properties = read_vault(sandbox)["properties"]
+    assert properties["networkAcls"]["ipRules"] == [{"value": "203.0.113.7/32"}]
+    assert properties["publicNetworkAccess"] == "Disabled"
+
+    az(f"keyvault delete {named}")
+    deleted = az("keyvault list-deleted")
+    assert [one["name"] for one in deleted] == ["Vault-One"]
+    assert az(f"keyvault show-deleted {named}") == deleted[0]
+    assert deleted[0]["properties"]["purgeProtectionEnabled"] is True
+    az.refused("MethodNotAllowed", f"keyvault purge {named}")
+    az(f"keyvault recover {named}")
+    assert read_vault(sandbox)["properties"]["softDeleteRetentionInDays"] == 7
+
+
+def test_a_vault_without_purge_protection_can_be_purged(az: Az, sandbox: Sandbox) -> None:
+    make_vault(sandbox)
+    az("keyvault delete --name vault-one")
+    az("keyvault purge --name vault-one")
+    assert make_vault(sandbox)["name"] == "Vault-One"
+
+
+# Refusals
+
+
+def without_identity(sandbox: Sandbox) -> str:
+    make_vault(sandbox, enablePurgeProtection=True)
+    create(sandbox)
+    return str(make_key(sandbox)["key"]["kid"])
+
+
+def granted(sandbox: Sandbox, **vault: Any) -> None:
+    """An account that may use all keys of a vault."""
+    make_vault(sandbox, **{"enablePurgeProtection": True, **vault})
+    principal = create(sandbox, identity={"type": "SystemAssigned"})["identity"]["principalId"]
+    assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, principal)
+
+
+def with_a_key(**wishes: Any) -> Callable[[Sandbox], str]:
+    def prepared(sandbox: Sandbox) -> str:
+        granted(sandbox)
+        return str(make_key(sandbox, **wishes)["key"]["kid"])
+
+    return prepared
+
+
+def without_purge_protection(sandbox: Sandbox) -> str:
+    granted(sandbox, enablePurgeProtection=None)
+    return str(make_key(sandbox)["key"]["kid"])
+
+
+def without_a_key(sandbox: Sandbox) -> str:
+    granted(sandbox)
+    return "https://vault-one.vault.azure.net/keys/nothing"
+
+
+def without_a_vault(sandbox: Sandbox) -> str:
+    granted(sandbox)
+    return "https://vault-two.vault.azure.net/keys/key1"
+
+
+@pytest.mark.parametrize(
+    ("prepared", "reason"),
+    [
+        pytest.param(without_identity, "has no identity", id="no identity"),
+        pytest.param(without_purge_protection, "Purge protection is not enabled", id="no purge protection"),
+        pytest.param(without_a_key, "'https://vault-one.vault.azure.net/keys/nothing' was not found", id="no key"),
+        pytest.param(without_a_vault, "'vault-two.vault.azure.net' was not found", id="no vault"),
+        pytest.param(with_a_key(attributes={"enabled": False}), "is disabled", id="disabled key"),
+        pytest.param(with_a_key(attributes={"exp": 1700000000}), "has expired", id="expired key"),
+        pytest.param(with_a_key(kty="EC", crv="P-256"), "is of type EC", id="EC key"),
+    ],
+)
+def test_keys_that_batch_refuses(az: Az, sandbox: Sandbox, prepared: Callable[[Sandbox], str], reason: str) -> None:
+    key = prepared(sandbox)
+    assert reason in az.refused("InvalidKeyVaultProperties", on_key(key))
+    assert encryption(sandbox) == MICROSOFT
+
+
+def test_a_reader_changes_nothing(stranger: Az, sandbox: Sandbox, control: Control) -> None:
+    key = encrypted(sandbox)
+    reader = control.principal(roles=reading(sandbox))
+    stranger.sign_in(reader["client_id"], f"--password={reader['secret']}")
+    before = control.requests()[-1]["number"]
+    assert [account["name"] for account in stranger("batch account list")] == ["account1"]
+    refusal = stranger.refused("Forbidden", "keyvault key create --vault-name vault-one --name key2")
+    assert "ForbiddenByRbac" in refusal
+    assert "Microsoft.KeyVault/vaults/keys/create/action" in refusal
+    line = f"batch account create --name account2 --resource-group {GROUP} --location westeurope"
+    assert "Microsoft.Batch/batchAccounts/write" in stranger.refused("AuthorizationFailed", line)
+    stranger.refused("AuthorizationFailed", on_key(key))
+    assert control.requests(before, writes=True) == []
+
+
+def test_what_is_not_there(az: Az, sandbox: Sandbox) -> None:
+    az.refused("ResourceGroupNotFound", "group show --name rg-none")
+    create_it = "batch account create --name account1 --resource-group rg-none --location westeurope"
+    az.refused("ResourceGroupNotFound", create_it)
+    az.refused("ResourceNotFound", f"keyvault show --name vault-none --resource-group {GROUP}")
+
+
+def test_an_account_whose_key_is_lost_can_only_be_deleted(az: Az, sandbox: Sandbox, control: Control) -> None:
+    encrypted(sandbox)
+    control.timing(batch_recovery=600)
+    az("keyvault key set-attributes --vault-name vault-one --name key1 --enabled false")
+    named = f"--name account1 --resource-group {GROUP}"
+    assert "is disabled" in az.refused("KeyVaultKeyNotAccessible", f"batch account set {named} --tags a=b")
+    assert az(f"batch account show {named}")["provisioningState"] == "Succeeded"
+    az("keyvault key set-attributes --vault-name vault-one --name key1 --enabled true")
+    pools = f"rest --method get --url {account_path(sandbox, 'account1')}/pools?api-version=2024-07-01"
+    az.refused("KeyVaultKeyNotAccessible", pools)
+    control.advance(601)
+    assert az(pools) == {"value": []}
+    az("keyvault key delete --vault-name vault-one --name key1")
+    az(f"batch account delete {named} --yes")
+    assert batch(sandbox, "GET", "account1").status_code == 404
