@@ -110,6 +110,12 @@ class RequestLog:
     def last(self) -> int:
         return self._last
 
+    def newest_first(self) -> Iterator[Entry]:
+        return reversed(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def entries(self, since: int = 0, writes: bool = False) -> Iterator[Entry]:
         return (e for e in self._entries if e.number > since and (e.write or not writes))
 

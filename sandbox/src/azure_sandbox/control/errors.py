@@ -13,6 +13,11 @@ def bad_request(message: str) -> AzureError:
     return AzureError(400, {"error": {"code": "BadRequest", "message": message}})
 
 
+def other_site(asked_by: str) -> AzureError:
+    message = f"This API is for programs on this machine and for its own page, not for other web sites ({asked_by})."
+    return AzureError(403, {"error": {"code": "OtherSite", "message": message}})
+
+
 def not_found(message: str) -> AzureError:
     return AzureError(404, {"error": {"code": "NotFound", "message": message}})
 

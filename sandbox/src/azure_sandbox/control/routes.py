@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from ..page import http as page
 from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import errors, http
+from . import errors, guard, http
 
 if TYPE_CHECKING:
     from ..server import Sandbox
 
+
+def _front(sandbox: Sandbox, call: Call) -> Response:
+    """For people a page, for programs a description."""
+    wanted = page.is_wanted(call.request.headers.get("accept", ""))
+    return (page.get if wanted else http.describe)(sandbox, call)
+
+
 _TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call], Response]], ...] = (
-    ("GET", "/", http.describe),
+    ("GET", "/", _front),
     ("GET", "/environment", http.get_environment),
     ("POST", "/reset", http.reset),
     ("GET", "/requests", http.get_requests),
@@ -46,6 +54,7 @@ def service(sandbox: Sandbox) -> Callable[[Call], Awaitable[Response]]:
     async def handle(call: Call) -> Response:
         route, call.path, methods = routes.match(call.request.method, call.request.url.path)
         try:
+            guard.check(sandbox.url, call.request)
             if route is None:
                 path = call.request.url.path
                 raise errors.method_not_allowed(methods) if methods else errors.not_found(f"there is no {path}")

@@ -93,6 +93,12 @@ class Vaults:
             if inside and vault.subscription.lower() == subscription.lower():
                 yield vault
 
+    def standing(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
+        """The live and the deleted ones of all subscriptions, without forgetting those whose time has come."""
+        now = self.world.clock.time()
+        kept = [vault for vault in self._deleted.values() if self.purge_date(vault).timestamp() > now]
+        return [*self._live.values()], kept
+
     def deleted(self, subscription: str) -> builtins.list[Vault]:
         self._settle()
         return [vault for vault in self._deleted.values() if vault.subscription.lower() == subscription.lower()]

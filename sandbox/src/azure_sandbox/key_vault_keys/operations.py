@@ -21,31 +21,32 @@ _REFUSED_OUT_OF_TIME = ("encrypt", "sign", "wrapKey")
 
 def encrypt(version: KeyVersion, operation: str, algorithm: object, data: bytes, now: float) -> bytes:
     """Or wrapKey."""
-    name = _check(version, operation, algorithm, material.ENCRYPTION_ALGORITHMS, now)
+    name = check(version, operation, algorithm, material.ENCRYPTION_ALGORITHMS, now)
     with _fitting():
         return material.encrypt(version.private_key, name, data)
 
 
 def decrypt(version: KeyVersion, operation: str, algorithm: object, data: bytes, now: float) -> bytes:
     """Or unwrapKey."""
-    name = _check(version, operation, algorithm, material.ENCRYPTION_ALGORITHMS, now)
+    name = check(version, operation, algorithm, material.ENCRYPTION_ALGORITHMS, now)
     with _fitting():
         return material.decrypt(version.private_key, name, data)
 
 
 def sign(version: KeyVersion, algorithm: object, digest: bytes, now: float) -> bytes:
-    name = _check(version, "sign", algorithm, material.SIGNATURE_ALGORITHMS, now)
+    name = check(version, "sign", algorithm, material.SIGNATURE_ALGORITHMS, now)
     with _fitting():
         return material.sign(version.private_key, name, digest)
 
 
 def verify(version: KeyVersion, algorithm: object, digest: bytes, signature: bytes, now: float) -> bool:
-    name = _check(version, "verify", algorithm, material.SIGNATURE_ALGORITHMS, now)
+    name = check(version, "verify", algorithm, material.SIGNATURE_ALGORITHMS, now)
     with _fitting():
         return material.verify(version.private_key, name, digest, signature)
 
 
-def _check(version: KeyVersion, operation: str, algorithm: object, known: frozenset[str], now: float) -> str:
+def check(version: KeyVersion, operation: str, algorithm: object, known: frozenset[str], now: float) -> str:
+    """The algorithm's name, if the key may be used so now. Raises what Key Vault answers if not."""
     if not version.enabled and operation in _REFUSED_WHEN_DISABLED:
         raise errors.operation_on_disabled_key(operation)
     if operation in _REFUSED_OUT_OF_TIME:

@@ -74,6 +74,25 @@ class Keys:
         """The vault has been purged."""
         self._safes.pop(vault.uid, None)
 
+    # For those who only look: what time has made due is left to others
+
+    def peek(self, vault: Vault, name: str, wanted: str = "") -> tuple[Key, KeyVersion] | None:
+        key = self._stored(vault).live.get(name.lower())
+        if key is None or key.visible_from > self.world.clock.time():
+            return None
+        version = key.version(wanted)
+        return (key, version) if version else None
+
+    def stored(self, vault: Vault) -> tuple[list[Key], list[Key]]:
+        """The live and the deleted ones, those on their way to either among them."""
+        safe, gone = self._stored(vault), self.world.clock.time() - vault.retention_days * 86400
+        return [*safe.live.values()], [key for key in safe.deleted.values() if (key.deleted_at or 0) > gone]
+
+    def check_unwrap(self, version: KeyVersion) -> None:
+        """Raises what unwrap would, without unwrapping anything."""
+        known = material.ENCRYPTION_ALGORITHMS
+        operations.check(version, "unwrapKey", WRAP_ALGORITHM, known, self.world.clock.time())
+
     # Reading
 
     def key(self, vault: Vault, name: str) -> Key:
@@ -212,6 +231,9 @@ class Keys:
         if key is not None and (moment := self._due(key)) is not None:
             key.versions.append(self._successor(key, _like(key.latest), moment))
         return vault, segments[1], segments[2] if len(segments) == 3 else ""
+
+    def _stored(self, vault: Vault) -> Safe:
+        return self._safes.get(vault.uid) or Safe()
 
     def _safe(self, vault: Vault) -> Safe:
         safe = self._safes.setdefault(vault.uid, Safe())

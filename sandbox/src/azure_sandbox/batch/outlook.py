@@ -1,0 +1,87 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an account would answer if it was used now, found without touching anything: no rotation that is due is done,
+nothing is unwrapped, and Batch's own idea of the account stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..key_vault.grants import Grants
+from ..key_vault_keys import documents
+from ..web import AzureError
+from .account import Account, Protection
+from .encryption import KeyIdentifier, KeyUse, refused_by_key_vault
+from .errors import key_refused
+
+if TYPE_CHECKING:
+    from ..entra.rules import Principal
+    from ..key_vault.rules import Vault
+    from ..key_vault_keys.key import Key, KeyVersion
+
+ANSWERS, REFUSES, BUSY = "answers", "refuses", "busy"
+
+
+@dataclass(frozen=True)
+class Health:
+    kind: str
+    reason: str = ""
+
+
+@dataclass
+class Outlook(KeyUse):
+    grants: Grants
+    _looks: dict[KeyIdentifier, dict[str, Any]] = field(default_factory=dict)
+
+    def health(self, account: Account) -> Health:
+        state = self.world.batch.state(account)
+        if state != "Succeeded":
+            return Health(BUSY, state)
+        protection = account.protection
+        if protection is None:
+            return Health(ANSWERS)
+        reason = self.unusable(account)
+        if reason:
+            return Health(REFUSES, reason)
+        return self._recovery(protection)
+
+    def _recovery(self, protection: Protection) -> Health:
+        """Batch waits from the moment at which it notices; that moment is yet to come where back_at is none."""
+        if not protection.lost:
+            return Health(ANSWERS)
+        now = self.world.clock.time()
+        back_at = now if protection.back_at is None else protection.back_at
+        if now >= back_at + self.world.timing.batch_recovery:
+            return Health(ANSWERS)
+        return Health(REFUSES, f"The key can be used again, the account is recovering. It was: {protection.lost}")
+
+    def _look(self, key: KeyIdentifier) -> dict[str, Any]:
+        if key not in self._looks:
+            self._looks[key] = documents.bundle(self._vault(key), *self._found(key))
+        return self._looks[key]
+
+    def _found(self, key: KeyIdentifier) -> tuple[Key, KeyVersion]:
+        vault = self._vault(key)
+        if self.world.vaults.is_registering(vault):
+            raise key_refused(f"The key vault '{key.host}' was not found.")
+        found = self.world.keys.peek(vault, key.name, key.version)
+        if found is None:
+            raise key_refused(f"The key '{key.url}' was not found.")
+        return found
+
+    def _may(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> bool:
+        return principal.object_id.lower() in self.grants.allowed(vault, permission, key_name)
+
+    def _unwrap(self, principal: Principal, protection: Protection) -> bytes:
+        """As far as it can be said without the private key."""
+        key = KeyIdentifier.parse(protection.version)
+        assert key is not None
+        try:
+            self.world.vaults.admits(self._vault(key), principal, trusted_service=True)
+            self.world.keys.check_unwrap(self._found(key)[1])
+        except AzureError as error:
+            raise refused_by_key_vault(error) from error
+        return b""

@@ -1,0 +1,110 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may do what with the keys of all vaults, found at once.
+
+Door answers that for one caller at a time, and looks through all role assignments each time; a survey of thousands of
+accounts would take minutes that way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .access import DATA_ACTIONS
+from .vault import AccessPolicy, Vault
+
+if TYPE_CHECKING:
+    from ..authorization.rules import RoleAssignment
+    from ..world import World
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Somebody with a permission on keys, by an access policy or by a role assignment."""
+
+    principal_id: str
+    # The role's name; empty for an access policy.
+    role: str
+    # Of the role assignment; the vault's id for an access policy.
+    scope: str
+    permissions: tuple[str, ...]
+    felt_from: float = 0
+    felt_until: float = float("inf")
+
+
+@dataclass
+class Grants:
+    """As they are when it is made."""
+
+    world: World
+    # By scope in lower case, and those at or below a vault by the vault's id in lower case.
+    _at: dict[str, list[RoleAssignment]] = field(default_factory=lambda: defaultdict(list))
+    _inside: dict[str, list[RoleAssignment]] = field(default_factory=lambda: defaultdict(list))
+    _allowed: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    _permissions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.now = self.world.clock.time()
+        for held in self.world.authorization.felt(self.now):
+            scope = held.scope.lower()
+            self._at[scope].append(held)
+            parts = scope.split("/")
+            if len(parts) > 8 and parts[6:8] == ["microsoft.keyvault", "vaults"]:
+                self._inside["/".join(parts[:9])].append(held)
+
+    def allowed(self, vault: Vault, permission: str, key_name: str) -> frozenset[str]:
+        """The object ids, in lower case, of those that Door lets pass."""
+        scope = f"{vault.id}/keys/{key_name}".lower() if vault.rbac else vault.id.lower()
+        known = (scope, permission)
+        if known not in self._allowed:
+            found = self._by_role(scope, permission) if vault.rbac else self._by_policy(vault, permission)
+            self._allowed[known] = frozenset(found)
+        return self._allowed[known]
+
+    def holders(self, vault: Vault) -> list[Holder]:
+        if not vault.rbac:
+            return [_by_entry(vault, policy) for policy in vault.access_policies]
+        above = [held for scope in _upwards(vault.id.lower().rpartition("/")[0]) for held in self._at.get(scope, ())]
+        found = (self._by_assignment(held) for held in [*self._inside.get(vault.id.lower(), ()), *above])
+        return [holder for holder in found if holder.permissions]
+
+    def _by_role(self, scope: str, permission: str) -> Iterator[str]:
+        for above in _upwards(scope):
+            for held in self._at.get(above, ()):
+                if held.felt_from <= self.now and permission in self._of_role(held.role):
+                    yield held.principal_id.lower()
+
+    def _by_policy(self, vault: Vault, permission: str) -> Iterator[str]:
+        for policy in vault.policies_at(self.now):
+            # An entry with an application as well is for a user who comes through it.
+            if not policy.application_id and policy.allows_keys(permission):
+                yield policy.object_id.lower()
+
+    def _by_assignment(self, held: RoleAssignment) -> Holder:
+        role = self.world.authorization.role(held.role)
+        name = role.name if role else held.role
+        permissions = self._of_role(held.role)
+        return Holder(held.principal_id, name, held.scope, permissions, held.felt_from, held.felt_until)
+
+    def _of_role(self, guid: str) -> tuple[str, ...]:
+        if guid not in self._permissions:
+            role = self.world.authorization.role(guid)
+            allowed = [name for name, action in DATA_ACTIONS.items() if role and role.allows_data(action)]
+            self._permissions[guid] = tuple(allowed)
+        return self._permissions[guid]
+
+
+def _by_entry(vault: Vault, policy: AccessPolicy) -> Holder:
+    return Holder(policy.object_id, "", vault.id, policy.permissions.get("keys", ()))
+
+
+def _upwards(scope: str) -> Iterator[str]:
+    """A scope and all that reach down to it."""
+    while scope:
+        yield scope
+        scope = scope.rpartition("/")[0]
+    yield "/"

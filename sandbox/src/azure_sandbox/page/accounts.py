@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts: where their key comes from, which version wraps it, and whether they answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ..batch.account import Account, Protection
+from ..batch.encryption import KeyIdentifier
+from ..batch.outlook import Health, Outlook
+from . import shown
+from .question import HEALTHS, SOURCES, Question
+from .shown import Rows
+
+if TYPE_CHECKING:
+    from ..world import World
+
+
+def facts(world: World, outlook: Outlook, question: Question) -> dict[str, Any]:
+    counts: Counter[tuple[str, str]] = Counter()
+    found: list[tuple[Account, Health]] = []
+    for account in world.batch.standing():
+        source, health = _source(account), outlook.health(account)
+        counts[source, health.kind] += 1
+        wanted = question.source in ("", source) and question.health in ("", health.kind)
+        if wanted and question.finds(*_texts(account)):
+            found.append((account, health))
+    start = (question.page - 1) * question.accounts
+    rows = [_row(world, account, health) for account, health in found[start : start + question.accounts]]
+    return {
+        "counts": _counts(counts),
+        "refusing": sum(number for (_source, health), number in counts.items() if health == "refuses"),
+        "rows": Rows(rows, len(found), counts.total()),
+        "pages": _pages(question, start, len(rows), len(found)),
+    }
+
+
+def _source(account: Account) -> str:
+    if account.protection is None:
+        return "batch"
+    key = KeyIdentifier.parse(account.protection.key_identifier)
+    return "pinned" if key and key.version else "following"
+
+
+def _texts(account: Account) -> tuple[str, ...]:
+    protection = account.protection
+    keys = (protection.key_identifier, protection.version) if protection else ()
+    return (
+        account.name,
+        account.id,
+        account.location,
+        *keys,
+        *(f"{name}={value}" for name, value in account.tags.items()),
+    )
+
+
+def _counts(counts: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    """A row for each key source, with a number for each health."""
+    rows = [(name, [counts[source, health] for health in HEALTHS]) for source, name in SOURCES.items()]
+    return [{"source": name, "numbers": numbers, "all": sum(numbers)} for name, numbers in rows]
+
+
+def _pages(question: Question, start: int, number: int, found: int) -> dict[str, Any]:
+    here = f"{start + 1:,} to {start + number:,} of {found:,}" if number else f"none of {found:,}"
+    return {
+        "several": found > question.accounts or question.page > 1,
+        "here": here,
+        "previous": question.link(page=question.page - 1) if question.page > 1 else "",
+        "next": question.link(page=question.page + 1) if start + number < found and number else "",
+    }
+
+
+def _row(world: World, account: Account, health: Health) -> dict[str, Any]:
+    return {
+        "name": account.name,
+        "group": account.group,
+        "subscription": account.subscription,
+        "location": account.location,
+        "tags": account.tags,
+        "identity": [shown.principal(world, object_id)["name"] for object_id in account.identity.principal_ids],
+        "identity_type": account.identity.type,
+        "key": _key(world, account.protection) if account.protection else None,
+        "health": HEALTHS[health.kind],
+        "health_kind": health.kind,
+        "reason": health.reason,
+    }
+
+
+def _key(world: World, protection: Protection) -> dict[str, Any]:
+    used = KeyIdentifier.parse(protection.version)
+    named = KeyIdentifier.parse(protection.key_identifier)
+    assert used is not None
+    vault = world.vaults.by_name(used.vault)
+    newest = world.keys.peek(vault, used.name) if vault else None
+    return {
+        "vault": used.vault,
+        "name": used.name,
+        "follows": not (named and named.version),
+        "version": used.version,
+        "outdated": newest is not None and newest[1].version != used.version,
+    }

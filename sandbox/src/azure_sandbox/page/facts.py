@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All that the page tells, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from ..batch.outlook import Outlook
+from ..key_vault.grants import Grants
+from ..timing import QUICK, REALISTIC
+from . import accounts, requests, shown, vaults
+from .question import HEALTHS, SHOWN, SOURCES, Question
+from .shown import Rows
+
+if TYPE_CHECKING:
+    from ..server import Sandbox
+    from ..world import World
+
+MOST_PRINCIPALS = 100
+
+
+def facts(sandbox: Sandbox, question: Question) -> dict[str, Any]:
+    world = sandbox.world
+    grants = Grants(world)
+    return {
+        "question": question,
+        "sources": SOURCES,
+        "healths": HEALTHS,
+        "shows": SHOWN,
+        "url": sandbox.url,
+        "now": shown.moment(world.clock.time()),
+        "accounts": accounts.facts(world, Outlook(world, grants), question),
+        "vaults": vaults.facts(world, grants, question),
+        "requests": requests.facts(world, sandbox.log, question),
+        "faults": requests.faults(world, sandbox.faults),
+        "timing": _timing(world),
+        "latency": round(sandbox.latency * 1000),
+        "subscriptions": [dataclasses.asdict(s) for s in world.resources.subscriptions()],
+        "principals": _principals(world, question),
+    }
+
+
+def _timing(world: World) -> dict[str, Any]:
+    named = {QUICK: "quick", REALISTIC: "realistic"}
+    fields = dataclasses.asdict(world.timing)
+    values = {name: ("on" if value else "off") if isinstance(value, bool) else value for name, value in fields.items()}
+    return {"name": named.get(world.timing, "set by hand"), "values": values}
+
+
+def _principals(world: World, question: Question) -> Rows[dict[str, Any]]:
+    roles: defaultdict[str, list[str]] = defaultdict(list)
+    for held in world.authorization.assignments("/", below=True, principal_id=None):
+        role = world.authorization.role(held.role)
+        roles[held.principal_id.lower()].append(
+            f"{role.name if role else held.role} of {shown.place(world, held.scope)}"
+        )
+    everybody = list(world.directory.principals())
+    found = [p for p in everybody if question.finds(p.display_name, p.object_id, p.app_id, p.resource_id or "")]
+    rows = [
+        {
+            **shown.principal(world, principal.object_id),
+            "client_id": principal.app_id,
+            "tenant_id": principal.tenant_id,
+            "resource_id": principal.resource_id,
+            "roles": roles[principal.object_id.lower()],
+        }
+        for principal in found[:MOST_PRINCIPALS]
+    ]
+    return Rows(rows, len(found), len(everybody))

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The page over HTTP: who gets it, and what a browser may do with it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from .facts import facts
+from .question import Question
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from ..server import Sandbox
+    from ..web import Call
+
+
+def is_wanted(accept: str) -> bool:
+    """Browsers name HTML; curl, the SDKs and the tests take what they are given, which stays the JSON description."""
+    return _quality(accept, "text/html") > _quality(accept, "application/json")
+
+
+def _quality(accept: str, wanted: str) -> float:
+    for entry in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if kind == wanted:
+            quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+            try:
+                return float(quality)
+            except ValueError:
+                return 1.0
+    return 0.0
+
+
+def get(sandbox: Sandbox, call: Call) -> Response:
+    question = Question.read(call.request.query_params)
+    style, script = _part("page.css"), _part("page.js")
+    content = _template().render(facts(sandbox, question), style=style, script=script)
+    return Response(content, headers=_headers(style, script), media_type="text/html; charset=utf-8")
+
+
+def _headers(style: str, script: str) -> dict[str, str]:
+    """Nothing but the page's own style and script is run, whatever names and tags get into it; the page is nobody's
+    frame, and the only place that it asks for anything is the sandbox."""
+    policy = (
+        "default-src 'none'",
+        f"style-src '{_digest(style)}'",
+        f"script-src '{_digest(script)}'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+    return {
+        "content-security-policy": "; ".join(policy),
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+        "vary": "accept",
+    }
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+@cache
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+@cache
+def _template() -> Template:
+    # Few who start a sandbox look at the page; the others need not wait for this to load.
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(_part), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.jinja")

@@ -1,0 +1,70 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a reader of the page wants to see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import urlencode
+
+MOST_ROWS = 1000
+
+SOURCES = {
+    "batch": "Microsoft.Batch",
+    "pinned": "Microsoft.KeyVault, pinned to a version",
+    "following": "Microsoft.KeyVault, following the newest",
+}
+HEALTHS = {"answers": "answers", "refuses": "does not answer", "busy": "in progress"}
+SHOWN = {"": "all", "writes": "writes", "unknown": "unknown ones", "faults": "struck by a fault"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Its fields are the page's query parameters."""
+
+    filter: str = ""
+    source: str = ""
+    health: str = ""
+    # Rows of accounts on a page, which page, and rows of requests.
+    accounts: int = 200
+    page: int = 1
+    requests: int = 100
+    show: str = ""
+
+    @classmethod
+    def read(cls, query: Mapping[str, str]) -> Question:
+        """What makes no sense is left out: a page is a poor place for an error."""
+        wanted = cls(
+            query.get("filter", "").strip(),
+            _one_of(query.get("source"), SOURCES),
+            _one_of(query.get("health"), HEALTHS),
+            _count(query.get("accounts"), cls.accounts),
+            _count(query.get("page"), cls.page, 1_000_000),
+            _count(query.get("requests"), cls.requests),
+            _one_of(query.get("show"), SHOWN),
+        )
+        return wanted
+
+    def link(self, **changes: Any) -> str:
+        """The page's address with something else in it."""
+        changed = replace(self, **changes)
+        said = {field.name: getattr(changed, field.name) for field in fields(self)}
+        return "/?" + urlencode({name: value for name, value in said.items() if value != getattr(Question, name)})
+
+    def finds(self, *texts: object) -> bool:
+        """Whether the filter's text is in one of them, in any letter case."""
+        wanted = self.filter.lower()
+        return not wanted or any(wanted in str(text).lower() for text in texts)
+
+
+def _one_of(text: str | None, known: Mapping[str, str]) -> str:
+    return text if text is not None and text in known else ""
+
+
+def _count(text: str | None, default: int, most: int = MOST_ROWS) -> int:
+    # str.isdigit takes superscripts, which int does not.
+    return min(int(text), most) if text and text.isdecimal() and int(text) else default

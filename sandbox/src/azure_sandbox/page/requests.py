@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The last requests, and the faults that wait for the next ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from ..faults import Fault, Faults
+from ..request_log import HIDDEN, SECRET_FIELDS, SECRET_MEMBERS, Entry, RequestLog
+from ..world import World
+from . import shown
+from .question import Question
+from .shown import Rows
+
+# No client of Azure puts a secret into a URL; one that is being written may.
+_SECRET_PARAMETERS = SECRET_FIELDS | SECRET_MEMBERS | {"sig", "token", "access_token", "id_token"}
+# What the routes' column says of requests that no operation took.
+_MARKS = {"unknown": "unknown to the sandbox", "unauthenticated": "no good token", "unresolved": "no such vault"}
+
+
+def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
+    names: dict[str | None, str] = {None: ""}
+    shown_rows: list[dict[str, Any]] = []
+    found = unknown = 0
+    for entry in log.newest_first():
+        unknown += entry.route == "unknown"
+        if not _is_wanted(entry, question.show):
+            continue
+        if entry.principal not in names:
+            names[entry.principal] = shown.principal(world, entry.principal or "")["name"]
+        if not question.finds(entry.url, entry.method, entry.status, names[entry.principal]):
+            continue
+        found += 1
+        if found <= question.requests:
+            shown_rows.append(_row(entry, names[entry.principal]))
+    return {"rows": Rows(shown_rows, found, len(log)), "unknown": unknown}
+
+
+def _is_wanted(entry: Entry, show: str) -> bool:
+    return {
+        "writes": entry.write,
+        "unknown": entry.route == "unknown",
+        "faults": entry.fault is not None,
+    }.get(show, True)
+
+
+def _row(entry: Entry, principal: str) -> dict[str, Any]:
+    return {
+        "number": entry.number,
+        "time": shown.moment(entry.time),
+        "method": entry.method,
+        "url": without_secrets(entry.url),
+        "status": "dropped" if entry.status is None else entry.status,
+        "failed": entry.status is None or entry.status >= 400,
+        "principal": principal,
+        "write": entry.write,
+        "fault": entry.fault,
+        "mark": _MARKS.get(entry.route, ""),
+        "unknown": entry.route == "unknown",
+        "milliseconds": f"{entry.seconds * 1000:.1f}",
+    }
+
+
+def without_secrets(url: str) -> str:
+    query = urlsplit(url).query if "?" in url else ""
+    if not any(name.lower() in _SECRET_PARAMETERS for name, _value in parse_qsl(query)):
+        return url
+    parts = [(name, HIDDEN if name.lower() in _SECRET_PARAMETERS else value) for name, value in parse_qsl(query)]
+    return f"{url.partition('?')[0]}?{urlencode(parts, safe='()/:')}"
+
+
+# Faults
+
+
+def faults(world: World, ordered: Faults) -> list[dict[str, Any]]:
+    return [
+        {
+            "number": fault.number,
+            "match": [f"{name} {value}" for name, value in (fault.description.get("match") or {}).items() if value],
+            "does": list(_does(fault.description)),
+            "skip": fault.skip,
+            "times": "always" if fault.times is None else fault.times,
+            "matched": fault.matched,
+            "struck": fault.struck,
+            "state": _state(fault, world.clock.time()),
+        }
+        for fault in ordered
+    ]
+
+
+def _state(fault: Fault, now: float) -> str:
+    if fault.until is not None:
+        return f"until {shown.moment(fault.until)}" if now < fault.until else "over"
+    return "in force" if fault.times is None or fault.struck < fault.times else "spent"
+
+
+def _does(description: Mapping[str, Any]) -> Iterator[str]:
+    """In words; never the body or the headers' values of an answer, which are whatever somebody wanted."""
+    for name, value in description.items():
+        if name == "answer" and isinstance(value, dict):
+            headers = ", ".join(value.get("headers") or ())
+            yield f"answers {value.get('status')}" + (f" with {headers}" if headers else "")
+        elif name not in ("match", "skip", "times", "answer") and value not in (None, False):
+            yield name if value is True else f"{name}: {value}"

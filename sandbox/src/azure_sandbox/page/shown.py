@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How the page writes moments, principals and places, and how many rows of a table it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from ..world import World
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Rows(Generic[Row]):
+    """The rows that are shown, how many match, and how many there are."""
+
+    shown: Sequence[Row]
+    found: int
+    total: int
+
+    @classmethod
+    def first(cls, most: int, found: Sequence[Row], total: int) -> Rows[Row]:
+        return cls(found[:most], len(found), total)
+
+    @property
+    def said(self) -> str:
+        """`3`, `3 of 20`, or `the first 50 of 300`"""
+        if len(self.shown) < self.found:
+            found = f"the first {len(self.shown):,} of {self.found:,}"
+            return found if self.found == self.total else f"{found} that match, of {self.total:,}"
+        return f"{self.total:,}" if self.found == self.total else f"{self.found:,} of {self.total:,}"
+
+
+def moment(seconds: float | None) -> str:
+    """By the second, as Azure writes it; empty for none."""
+    if seconds is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError):
+        # A key may be made to expire in a year that Python does not know.
+        return f"{seconds:.0f} s after 1970"
+
+
+def principal(world: World, object_id: str) -> dict[str, str]:
+    """Name, kind and object id; those that are gone have no name left."""
+    found = world.directory.principal(object_id)
+    if found is None:
+        return {"name": "(not in the directory)", "kind": "", "id": object_id}
+    kind = "managed identity" if found.kind == "ManagedIdentity" else "service principal"
+    return {"name": found.display_name, "kind": kind, "id": object_id}
+
+
+def place(world: World, scope: str) -> str:
+    """The scope of a role assignment in few words."""
+    *above, name = scope.strip("/").split("/")
+    if not name:
+        return "everywhere"
+    kind = above[-1].lower() if above else "scope"
+    if kind == "subscriptions":
+        subscription = world.resources.subscription(name)
+        return f"subscription {subscription.display_name if subscription else name}"
+    kinds = {"resourcegroups": "resource group", "batchaccounts": "Batch account"}
+    return f"{kinds.get(kind, kind.removesuffix('s'))} {name}"
