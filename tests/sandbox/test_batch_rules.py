@@ -119,5 +119,7 @@ def test_ten_thousand_accounts_are_quickly_there() -> None:
     accounts = world.batch.all()
     assert len({account.name for account in accounts}) == 10_000
     assert all(account.protection is None for account in accounts)
-    groups = {group.name for group in world.resources.groups(world.operator.subscription_id)}
-    assert {account.group for account in accounts} <= groups
+    groups = {
+        (held.id, group.name) for held in world.resources.subscriptions() for group in world.resources.groups(held)
+    }
+    assert {(account.subscription, account.group) for account in accounts} <= groups

@@ -341,7 +341,7 @@ def test_a_user_assigned_identity(sandbox: Sandbox) -> None:
 
 def test_an_identity_that_the_machine_does_not_have(sandbox: Sandbox) -> None:
     # Older releases of azure-identity tell the error's code instead of its text.
-    with pytest.raises(CredentialUnavailableError, match="Identity not found|invalid_request"):
+    with pytest.raises(CredentialUnavailableError, match=r"Identity not found|invalid_request"):
         ManagedIdentityCredential(client_id=sandbox.client_id).get_token(VAULT_SCOPE)
 
 

@@ -65,7 +65,7 @@ class Azure:
 
     def encrypt(self, key: str) -> str:
         updated = self.batch.update(GROUP, "whole", {"properties": {"encryption": encryption(key)}})
-        return str(updated.as_dict()["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"])
+        return str(updated.encryption.key_vault_properties.key_identifier)
 
     def usable(self) -> bool:
         try:
