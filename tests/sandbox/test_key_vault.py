@@ -92,7 +92,7 @@ def test_the_sdk_changes_access_policies(sandbox: Sandbox, client: KeyVaultManag
     change = {"properties": {"accessPolicies": [policy(sandbox, who, "get", "wrapKey")]}}
     changed = client.vaults.update_access_policy(GROUP, "Vault-One", "add", change)
     granted = changed.properties.access_policies[0].permissions
-    # A model whose `keys` would be a dictionary's method has another name for it since the SDK's release 11.
+    # Where models are dictionaries, `keys` is a method of theirs, and the field has another name.
     assert getattr(granted, "keys_property", granted.keys) == ["get", "wrapKey"]
 
 
