@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
+
+from .web import BadJson, read_json
 
 # The oldest ones are forgotten first.
 KEPT = 200_000
@@ -130,8 +131,8 @@ def shown_body(content: bytes, content_type: str, service: str) -> Any:
     if len(content) > BODY_KEPT:
         return f"({len(content)} bytes)"
     try:
-        document = json.loads(content)
-    except ValueError:
+        document = read_json(content)
+    except BadJson:
         # Nothing is known about it, so nothing of it is shown.
         return f"({len(content)} bytes, not JSON)"
     return hidden(document, VAULT_SECRET_MEMBERS if service == "key_vault_keys" else SECRET_MEMBERS)

@@ -203,7 +203,7 @@ class Sandbox:
         assert service is not None
         response = await self._handle(service, call)
         request, known = call.request, call.route is not None
-        call.wrote = is_write(service.name, request.method, request.url.path, response.status_code, known)
+        call.wrote = is_write(service.name, request.method, call.url_path, response.status_code, known)
         if call.wrote:
             self._reassess(service, call)
         return response
@@ -216,13 +216,13 @@ class Sandbox:
         except BadJson as error:
             return answer({"error": {"code": "BadRequest", "message": str(error)}}, 400)
         except Exception:
-            logger.exception("%s %s%s", call.request.method, call.host, call.request.url.path)
+            logger.exception("%s %s%s", call.request.method, call.host, call.url_path)
             message = "The sandbox failed; its own log tells where. This is a defect of the sandbox."
             return answer({"error": {"code": "InternalServerError", "message": message}}, 500)
 
     def _reassess(self, service: Service, call: Call) -> None:
         """Batch goes by what it can do with its keys; vaults, keys, roles and identities all bear on that."""
-        path = call.request.url.path.lower()
+        path = call.url_path.lower()
         if service is KEY_VAULT_KEYS:
             self.world.batch.reassess(call.host.partition(".")[0])
         elif "/providers/microsoft.keyvault/" in path:

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -36,6 +38,49 @@ class BadJson(Exception):
     """The request's body is not a JSON object; the plane that was called words it."""
 
 
+# Deeper documents are refused, as the readers that Azure's services are made with do unless they are told otherwise.
+JSON_DEPTH = 64
+# What a header can hold as it is.
+HEADER_CHARACTERS = "".join(map(chr, range(0x20, 0x7F)))
+
+
+def read_json(content: bytes) -> Any:
+    """Stricter than Python's own reader: whatever was read can be written again."""
+    try:
+        document = json.loads(content, parse_constant=_no_number, parse_float=_finite)
+        if content.count(b"[") + content.count(b"{") > JSON_DEPTH and _is_deep(document):
+            raise BadJson(f"it is more than {JSON_DEPTH} levels deep")
+        if b"\\u" in content or not content.isascii():
+            # Half a surrogate pair is no text.
+            json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadJson(str(error)) from error
+    return document
+
+
+def _no_number(text: str) -> None:
+    raise BadJson(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise BadJson(f"{text} is too large")
+    return number
+
+
+def _is_deep(document: Any) -> bool:
+    level = [document]
+    for _ in range(JSON_DEPTH + 1):
+        level = [
+            value
+            for holder in level
+            if isinstance(holder, (dict, list))
+            for value in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+    return bool(level)
+
+
 @dataclass
 class Call:
     """One request as a handler sees it."""
@@ -56,6 +101,11 @@ class Call:
         return self.request.headers.get("host", "").lower().removesuffix(":443")
 
     @property
+    def url_path(self) -> str:
+        """Unquoted. `request.url` would end it at what was a quoted question mark, and fails for some hosts."""
+        return str(self.request.scope["path"])
+
+    @property
     def api_version(self) -> str:
         return self.query("api-version")
 
@@ -66,10 +116,7 @@ class Call:
 
     @cached_property
     def json(self) -> dict[str, Any]:
-        try:
-            document = json.loads(self.content or b"{}")
-        except ValueError as error:
-            raise BadJson(str(error)) from error
+        document = read_json(self.content or b"{}")
         if not isinstance(document, dict):
             raise BadJson("a JSON object is expected")
         return document
@@ -107,17 +154,18 @@ class Routes:
     def match(self, method: str, path: str) -> tuple[Route | None, dict[str, str], set[str]]:
         """The route with its path parameters, or none with the methods that the path does take."""
         for pattern, route in self._table:
-            if route.method == method and (found := pattern.match(path)):
+            if route.method == method and (found := pattern.fullmatch(path)):
                 return route, found.groupdict(), set()
-        return None, {}, {route.method for pattern, route in self._table if pattern.match(path)}
+        return None, {}, {route.method for pattern, route in self._table if pattern.fullmatch(path)}
 
 
 def answer(
     document: Any = None, status: int = 200, headers: Mapping[str, str] | None = None, *, charset: bool = True
 ) -> Response:
     """Compact JSON as Azure writes it; no content type where there is no body."""
+    sent = {name: quote(value, safe=HEADER_CHARACTERS) for name, value in (headers or {}).items()}
     if document is None:
-        return Response(status_code=status, headers={**(headers or {}), "content-length": "0"})
+        return Response(status_code=status, headers={**sent, "content-length": "0"})
     media_type = "application/json; charset=utf-8" if charset else "application/json"
     content = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    return Response(content, status, headers=dict(headers or {}), media_type=media_type)
+    return Response(content, status, headers=sent, media_type=media_type)

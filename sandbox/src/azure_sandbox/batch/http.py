@@ -119,7 +119,7 @@ def list_accounts(call: Call) -> Response:
     value = [documents.account_document(account, state(account), call.api_version) for account in accounts]
     if more is None:
         return answer({"value": value})
-    url = f"https://{call.host}{quote(call.request.url.path)}?api-version={call.api_version}"
+    url = f"https://{call.host}{quote(call.url_path)}?api-version={call.api_version}"
     return answer({"value": value, "nextLink": f"{url}&$skiptoken={_skip(more)}"})
 
 
@@ -147,7 +147,7 @@ def _check_linked(call: Call, wish: Wish) -> None:
     action = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
     for identity_id, wanted in wish.identity.ids.items():
         if wanted and not call.world.authorization.allows(caller, action, identity_id):
-            scope = call.request.url.path
+            scope = call.url_path
             raise errors.linked_authorization_failed(caller.app_id, caller.object_id, scope, identity_id)
 
 
@@ -177,7 +177,7 @@ def _base64url(data: bytes) -> str:
 def create_result(call: Call) -> Response:
     operation = call.world.batch.operation(call.path["operation"])
     if not call.world.batch.poll(operation):
-        return _accepted(call, operation, call.request.url.path)
+        return _accepted(call, operation, call.url_path)
     return _written(call, _get(call))
 
 
@@ -186,7 +186,7 @@ def delete_result(call: Call) -> Response:
     # {account}-{guid}: the account's name has no hyphen.
     operation = call.world.batch.operation(call.path["operation"].partition("-")[2])
     if not call.world.batch.poll(operation):
-        return _accepted(call, operation, call.request.url.path)
+        return _accepted(call, operation, call.url_path)
     return answer(status=200)
 
 

@@ -52,11 +52,11 @@ def service(sandbox: Sandbox) -> Callable[[Call], Awaitable[Response]]:
     routes = Routes(Route(method, path, partial(handler, sandbox)) for method, path, handler in _TABLE)
 
     async def handle(call: Call) -> Response:
-        route, call.path, methods = routes.match(call.request.method, call.request.url.path)
+        route, call.path, methods = routes.match(call.request.method, call.url_path)
         try:
             guard.check(sandbox.url, call.request)
             if route is None:
-                path = call.request.url.path
+                path = call.url_path
                 raise errors.method_not_allowed(methods) if methods else errors.not_found(f"there is no {path}")
             return await call_handler(route, call)
         except AzureError as error:

@@ -16,7 +16,7 @@ _routes = Routes(ROUTES)
 
 
 async def handle(call: Call) -> Response:
-    path = call.request.url.path.rstrip("/")
+    path = call.url_path.rstrip("/")
     call.route, call.path, methods = _routes.match(call.request.method, path)
     try:
         if call.route is None:

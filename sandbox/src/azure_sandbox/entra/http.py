@@ -66,7 +66,7 @@ def instance_discovery(call: Call) -> Response:
 def openid_configuration(call: Call) -> Response:
     _tenant(call)
     asked = call.path["tenant"].lower()
-    version = "/v2.0" if "/v2.0/" in call.request.url.path.lower() else ""
+    version = "/v2.0" if "/v2.0/" in call.url_path.lower() else ""
     cloud = _cloud(call)
     # "common" stands for a tenant yet unknown, and its documents say so.
     issuer_tenant = "{tenantid}" if asked in ANY_TENANT else asked

@@ -111,10 +111,10 @@ _routes = Routes(ROUTES)
 
 
 async def handle(call: Call) -> Response:
-    call.route, call.path, _ = _routes.match(call.request.method, call.request.url.path.rstrip("/"))
+    call.route, call.path, _ = _routes.match(call.request.method, call.url_path.rstrip("/"))
     try:
         if call.route is None:
-            raise _error(404, "not_found", f"{call.request.url.path} is not in the sandbox")
+            raise _error(404, "not_found", f"{call.url_path} is not in the sandbox")
         if call.request.headers.get("metadata", "").lower() != "true":
             raise _error(400, "bad_request_102", "Required metadata header not specified")
         return await call_handler(call.route, call)

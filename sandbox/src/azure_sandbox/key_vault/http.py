@@ -140,7 +140,8 @@ def get_operation(call: Call) -> Response:
     now = call.world.clock.time()
     document = documents.operation(purge.started_at, purge.done_at, now)
     if now < purge.done_at:
-        again = {**_come_again(call), "location": str(call.request.url)}
+        location = f"https://{call.host}{call.url_path}?api-version={call.api_version}"
+        again = {**_come_again(call), "location": location}
         return answer(document, 202, {**_HEADERS, **again})
     return answer(document, headers=_HEADERS)
 

@@ -80,7 +80,7 @@ def _authenticate(call: Call, vault: Vault) -> None:
 
 
 def _find_route(call: Call) -> None:
-    method, path = call.request.method, call.request.url.path
+    method, path = call.request.method, call.url_path
     call.route, call.path, others = _routes.match(method, path)
     if call.route is None:
         raise errors.wrong_method(method) if others else errors.not_in_sandbox(method, path)

@@ -162,7 +162,7 @@ def _next_link(call: Call, mark: str, size: int) -> str:
     token = base64.b64encode(json.dumps({"NextMarker": mark}).encode()).decode()
     query = f"api-version={call.api_version}&$skiptoken={quote(token)}&maxresults={size}"
     # Azure writes the port.
-    return f"https://{call.host}:443{call.request.url.path}?{query}"
+    return f"https://{call.host}:443{quote(call.url_path)}?{query}"
 
 
 def _mark_in(token: str) -> str | None:

@@ -47,7 +47,7 @@ def _refusal(error: AzureError) -> Response:
 
 
 async def _handle(call: Call) -> Response:
-    path = tidy(call.request.url.path)
+    path = tidy(call.url_path)
     method = call.request.method
     public, _, _ = _public.match(method, path)
     if public is not None:

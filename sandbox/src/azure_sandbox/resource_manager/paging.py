@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from ..web import Call
 from . import errors
@@ -56,4 +56,4 @@ def _after(token: str) -> str:
 def _link(call: Call, last_id: str) -> str:
     asked = [(name, value) for name, value in call.request.query_params.items() if name.lower() != "$skiptoken"]
     token = base64.urlsafe_b64encode(last_id.encode()).decode()
-    return f"https://{call.host}{call.request.url.path}?{urlencode([*asked, ('$skiptoken', token)], safe='$')}"
+    return f"https://{call.host}{quote(call.url_path)}?{urlencode([*asked, ('$skiptoken', token)], safe='$')}"
