@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,9 @@ class SharedTokens:
     in memory. A token has a file of its own, mode 0600, named by a hash of the caller and the scope.
     """
 
-    def __init__(self, inner: Any, caller: str, folder: str | None) -> None:
-        self._inner = inner
+    def __init__(self, make: Callable[[], Any], caller: str, folder: str | None) -> None:
+        self._make = make
+        self._inner = make()
         self._caller = caller
         self._folder = Path(folder) if folder else None
         self._kept: dict[str, dict[str, Any]] = {}
@@ -103,6 +104,20 @@ class SharedTokens:
                 self._write(name, kept)
         return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
 
+    def forget(self, token: str) -> bool:
+        """A service has refused it. Whether another one can be had."""
+        names = [name for name, kept in self._kept.items() if kept["token"] == token]
+        for name in names:
+            del self._kept[name]
+            with self._locked(name):
+                kept = self._read(name)
+                # Another of the run's tasks may have replaced it meanwhile.
+                if kept is not None and kept["token"] == token:
+                    self._write(name, {**kept, "expires_on": 0})
+        # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
+        self._inner = self._make()
+        return bool(names)
+
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """One of fifty forks asks; the others wait for its answer."""
@@ -118,7 +133,10 @@ class SharedTokens:
         if kept is None and self._folder is not None:
             with contextlib.suppress(FileNotFoundError):
                 kept = json.loads((self._folder / f"{name}.json").read_text())
-        return kept if kept and kept["expires_on"] - time.time() > _SPARE else None
+        if kept is None or kept["expires_on"] - time.time() <= _SPARE:
+            return None
+        self._kept[name] = kept
+        return kept
 
     def _write(self, name: str, kept: dict[str, Any]) -> None:
         self._kept[name] = kept

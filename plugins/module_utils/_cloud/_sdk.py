@@ -12,7 +12,6 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import re
 import sys
@@ -77,9 +76,28 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
-def content(body: Mapping[str, Any]) -> io.BytesIO:
+def content(body: Mapping[str, Any]) -> bytes:
     """A request's body as JSON: the SDKs' generations differ in their models and agree on this."""
-    return io.BytesIO(json.dumps(body).encode())
+    return json.dumps(body).encode()
+
+
+def renewal(credential: Any) -> Any:
+    """A policy for the SDKs' pipelines: a request whose token is refused is sent once more with a new one.
+
+    The SDKs go by the time that a token is good for, by this machine's clock, and by claims challenges; a token that is
+    refused before its time would end the run.
+    """
+    base: Any = load("azure-core").pipeline.policies.HTTPPolicy
+
+    class Renewal(base):  # type: ignore[misc]
+        def send(self, request: Any) -> Any:
+            response = self.next.send(request)
+            refused = request.http_request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if response.http_response.status_code == 401 and credential.forget(refused):
+                response = self.next.send(request)
+            return response
+
+    return Renewal()
 
 
 def answers(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:

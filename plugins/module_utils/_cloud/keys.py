@@ -138,7 +138,9 @@ class Keys:
     def _client(self, url: str) -> Any:
         if url not in self._clients:
             sdk = _sdk.load("azure-keyvault-keys")
-            self._clients[url] = sdk.KeyClient(url, self._session.credential)
+            self._clients[url] = sdk.KeyClient(
+                url, self._session.credential, per_retry_policies=[self._session.renewal]
+            )
         return self._clients[url]
 
 

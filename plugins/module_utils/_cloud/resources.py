@@ -61,6 +61,7 @@ class Resources:
             environment.resource_manager,
             policies=[
                 policies.RetryPolicy(),
+                self._session.renewal,
                 challenge(self._session.credential, environment.resource_manager_scope),
             ],
         )

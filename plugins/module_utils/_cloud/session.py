@@ -71,8 +71,15 @@ class Session:
 
     @cached_property
     def credential(self) -> Any:
-        inner = _credential.credential(self._options, self.environment)
-        return _credential.SharedTokens(inner, _credential.fingerprint(self._options), self._token_folder)
+        def make() -> Any:
+            return _credential.credential(self._options, self.environment)
+
+        return _credential.SharedTokens(make, _credential.fingerprint(self._options), self._token_folder)
+
+    @property
+    def renewal(self) -> Any:
+        """For a client's `per_retry_policies`; each client needs one of its own."""
+        return _sdk.renewal(self.credential)
 
     @cached_property
     def caller(self) -> dict[str, str]:
@@ -92,6 +99,7 @@ class Session:
                 subscription,
                 base_url=self.environment.resource_manager,
                 credential_scopes=[self.environment.resource_manager_scope],
+                per_retry_policies=[self.renewal],
                 **more,
             )
         return self._clients[name, subscription]
