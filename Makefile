@@ -18,6 +18,8 @@ export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
 export PATH := $(VENV)/bin:$(PATH)
 
 SETUP := $(VENV)/setup.stamp
+# Of the tests of the sandbox's page alone.
+BROWSER := $(if $(WITHOUT_BROWSER),,$(VENV)/browser.stamp)
 
 .PHONY: help
 help:  ## what can be made
@@ -26,9 +28,14 @@ help:  ## what can be made
 .PHONY: setup
 setup: $(SETUP)  ## a virtual environment in .venv with everything that the other targets need
 
-$(SETUP): requirements.txt requirements-dev.txt tests/unit/requirements.txt sandbox/pyproject.toml scripts/venv
+$(SETUP): requirements.txt requirements-dev.txt tests/unit/requirements.txt tests/sandbox/requirements.txt \
+		sandbox/pyproject.toml scripts/venv
 	scripts/venv "$(PYTHON)" "$(VENV)" -r requirements-dev.txt
 	touch $@
+
+# Where there is none and none can be installed, the tests that need it fail, and the others are run all the same.
+$(VENV)/browser.stamp: scripts/browser $(SETUP)
+	scripts/browser && touch $@ || true
 
 .PHONY: demo
 demo: $(SETUP)  ## see the collection at work, against the sandbox
@@ -56,7 +63,7 @@ galaxy: $(SETUP)  ## build the collection and let Galaxy's importer look at it
 unit: tests = tests/unit
 unit: $(SETUP)  ## unit tests
 sandbox-test: tests = tests/sandbox
-sandbox-test: $(SETUP)  ## the sandbox against Azure's own SDK
+sandbox-test: $(SETUP) $(BROWSER)  ## the sandbox against Azure's own SDK
 integration: tests = tests/integration
 integration: $(SETUP)  ## modules, roles and playbooks against the sandbox
 molecule: tests = tests/molecule
@@ -65,7 +72,7 @@ unit sandbox-test integration molecule:
 	pytest $(PYTEST_FLAGS) $(tests)
 
 .PHONY: test
-test: $(SETUP)  ## everything above, cheap first: what a change has to pass
+test: $(SETUP) $(BROWSER)  ## everything above, cheap first: what a change has to pass
 	$(MAKE) --no-print-directory lint sanity galaxy
 	pytest $(PYTEST_FLAGS)
 

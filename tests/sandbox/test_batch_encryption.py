@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,16 +164,30 @@ def versionless(key: KeyVaultKey) -> str:
 
 def works(sandbox: Sandbox) -> bool:
     """Whether the account can be used, asked in one of many ways."""
-    response = batch(sandbox, "POST", "account1", below="/listKeys")
-    if response.ok:
-        return True
-    refused(response, 409, "KeyVaultKeyNotAccessible")
-    return False
+    return use(sandbox) == ""
 
 
 def reason(sandbox: Sandbox) -> str:
+    told = use(sandbox)
+    assert told
+    return told
+
+
+def use(sandbox: Sandbox) -> str:
+    """Why the account can't be used, or nothing; the sandbox's page, which only looks, has to know it beforehand."""
+    foretold = reason_on_page(sandbox)
     response = batch(sandbox, "POST", "account1", below="/listKeys")
-    return refused(response, 409, "KeyVaultKeyNotAccessible")["Reason"]
+    told = "" if response.ok else refused(response, 409, "KeyVaultKeyNotAccessible")["Reason"]
+    assert told == foretold == reason_on_page(sandbox)
+    return told
+
+
+def reason_on_page(sandbox: Sandbox) -> str:
+    response = requests.get(sandbox.url, headers={"accept": "text/html"}, timeout=30)
+    cell = r'<td data-label="State"><strong class="(\w+)">[^<]*</strong>(?:<small>(.*?)</small>)?'
+    (state,) = re.findall(cell, response.text.partition('id="accounts-table"')[2].partition("</table>")[0])
+    assert (state[0] == "answers") is (state[1] == "")
+    return html.unescape(state[1])
 
 
 def refusal(sandbox: Sandbox, key_identifier: str) -> str:

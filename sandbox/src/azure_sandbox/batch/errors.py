@@ -77,6 +77,11 @@ def key_refused(reason: str) -> Refusal:
     return Refusal(400, "InvalidKeyVaultProperties", "The specified Key Vault properties are invalid.", names)
 
 
+def recovering(former: str) -> str:
+    """The reason why an account does not answer though its key can be used again."""
+    return f"The key is accessible again, but the account has not recovered yet. It was: {former}"
+
+
 def key_not_accessible(key_identifier: str, reason: str) -> Refusal:
     summary = "The key that the account is encrypted with is not accessible."
     return Refusal(409, "KeyVaultKeyNotAccessible", summary, {"Reason": reason, "KeyIdentifier": key_identifier})

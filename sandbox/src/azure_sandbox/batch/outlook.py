@@ -15,7 +15,7 @@ from ..key_vault_keys import documents
 from ..web import AzureError
 from .account import Account, Protection
 from .encryption import KeyIdentifier, KeyUse, refused_by_key_vault
-from .errors import key_refused
+from .errors import key_refused, recovering
 
 if TYPE_CHECKING:
     from ..entra.rules import Principal
@@ -56,7 +56,7 @@ class Outlook(KeyUse):
         back_at = now if protection.back_at is None else protection.back_at
         if now >= back_at + self.world.timing.batch_recovery:
             return Health(ANSWERS)
-        return Health(REFUSES, f"The key can be used again, the account is recovering. It was: {protection.lost}")
+        return Health(REFUSES, recovering(protection.lost))
 
     def _look(self, key: KeyIdentifier) -> dict[str, Any]:
         if key not in self._looks:

@@ -170,7 +170,7 @@ class BatchAccounts:
         if protection is None or not protection.lost:
             return "ok"
         if protection.back_at is not None:
-            return f"The key is accessible again, but the account has not recovered yet. It was: {protection.lost}"
+            return errors.recovering(protection.lost)
         return protection.lost
 
     def reassess(self, vault_name: str | None = None) -> None:

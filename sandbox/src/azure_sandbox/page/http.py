@@ -44,7 +44,9 @@ def _quality(accept: str, wanted: str) -> float:
 def get(sandbox: Sandbox, call: Call) -> Response:
     question = Question.read(call.request.query_params)
     style, script = _part("page.css"), _part("page.js")
-    content = _template().render(facts(sandbox, question), style=style, script=script)
+    text = _template().render(facts(sandbox, question), style=style, script=script)
+    # Half a surrogate pair, which JSON can hold, is no text.
+    content = text.encode(errors="replace")
     return Response(content, headers=_headers(style, script), media_type="text/html; charset=utf-8")
 
 

@@ -28,7 +28,7 @@ def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
     shown_rows: list[dict[str, Any]] = []
     found = unknown = 0
     for entry in log.newest_first():
-        unknown += entry.route == "unknown"
+        unknown += is_unknown(entry)
         if not _is_wanted(entry, question.show):
             continue
         if entry.principal not in names:
@@ -41,10 +41,15 @@ def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
     return {"rows": Rows(shown_rows, found, len(log)), "unknown": unknown}
 
 
+def is_unknown(entry: Entry) -> bool:
+    """Of what a fault struck nobody knows whether it would have been."""
+    return entry.route == "unknown" and entry.fault is None
+
+
 def _is_wanted(entry: Entry, show: str) -> bool:
     return {
         "writes": entry.write,
-        "unknown": entry.route == "unknown",
+        "unknown": is_unknown(entry),
         "faults": entry.fault is not None,
     }.get(show, True)
 
@@ -60,8 +65,8 @@ def _row(entry: Entry, principal: str) -> dict[str, Any]:
         "principal": principal,
         "write": entry.write,
         "fault": entry.fault,
-        "mark": _MARKS.get(entry.route, ""),
-        "unknown": entry.route == "unknown",
+        "mark": "" if entry.fault else _MARKS.get(entry.route, ""),
+        "unknown": is_unknown(entry),
         "milliseconds": f"{entry.seconds * 1000:.1f}",
     }
 

@@ -1,0 +1,555 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The page at the control URL, as a browser shows it, and that no other site gets at the control API."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import browser
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from batch_calls import batch, create, user_assigned_identity
+from cryptography.hazmat.primitives.asymmetric import rsa
+from key_vault_calls import (
+    DAY,
+    ENCRYPTION_USER,
+    NEW,
+    OLD,
+    assign,
+    data,
+    make_key,
+    make_vault,
+    policy,
+    vault_path,
+    version_of,
+)
+from playwright.sync_api import Browser, Locator, Page, expect
+from sandbox_client import VAULT_SCOPE, Control, Sandbox, started
+
+import azure_sandbox.server
+from azure_sandbox.batch.wishes import of_patch
+from azure_sandbox.key_vault.rules import Order
+from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.key_vault_keys.material import base64url, generate
+from azure_sandbox.page.facts import facts
+from azure_sandbox.page.question import Question
+from azure_sandbox.seed import new_world
+
+HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+MARKUP = "<script>window.struck=1</script>"
+
+
+def get(url: str, query: str = "", **headers: str) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.get(f"{url}/{query}", headers={**HTML, **headers}, timeout=30)
+
+
+def encryption(key: str) -> dict[str, Any]:
+    return {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": key}}}
+
+
+def following(identity: dict[str, Any], key: str) -> dict[str, Any]:
+    """The body of an account whose identity reads the key."""
+    assigned = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
+    return {"identity": assigned, "properties": encryption(key)}
+
+
+@pytest.fixture
+def scene(sandbox: Sandbox) -> dict[str, str]:
+    """Three accounts: on Batch's own key, pinned to the first version, and following the second. Their versions."""
+    identity = user_assigned_identity(sandbox, "reader")
+    reader = identity["properties"]["principalId"]
+    make_vault(sandbox, enablePurgeProtection=True, tags={"team": MARKUP})
+    assert assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, reader).ok
+    versions = [version_of(make_key(sandbox)) for _ in range(2)]
+    key = "https://vault-one.vault.azure.net/keys/key1"
+    create(sandbox, "plain", tags={"note": MARKUP})
+    create(sandbox, "pinned", **following(identity, f"{key}/{versions[0]}"))
+    create(sandbox, "follows", **following(identity, key))
+    return {"first": versions[0], "second": versions[1], "reader": reader}
+
+
+def disable(sandbox: Sandbox, version: str) -> None:
+    assert data(sandbox, "PATCH", f"/keys/key1/{version}", {"attributes": {"enabled": False}}).ok
+
+
+# Over HTTP
+
+
+def test_programs_get_what_they_always_got(sandbox: Sandbox) -> None:
+    for accept in ("*/*", "", "application/json", "application/json, text/html;q=0.5", "text/html;q=0"):
+        response = get(sandbox.url, accept=accept)
+        assert response.json() == {"name": "azure-sandbox", "url": sandbox.url, "tenant": sandbox.tenant_id}
+    assert sandbox.control.call("GET", "/")["name"] == "azure-sandbox"
+
+
+def test_browsers_get_a_page_that_runs_nothing_but_its_own(sandbox: Sandbox) -> None:
+    response = get(sandbox.url)
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.split(" ", 1) for part in response.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert re.fullmatch(r"'sha256-[\w+/=]+'", policy["script-src"])
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "no-store"
+    assert "unsafe" not in response.headers["content-security-policy"]
+    assert not re.search(r"(src|href)=.?(https?:)?//", response.text)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?page=0",
+        "?accounts=none&page=-1",
+        "?source=x&health=y&show=z",
+        "?page=99999999",
+        "?requests=²",
+        "?filter=%00%ff",
+    ],
+)
+def test_a_question_that_makes_no_sense(sandbox: Sandbox, query: str) -> None:
+    assert get(sandbox.url, query).status_code == 200
+
+
+def test_looking_leaves_no_trace(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
+    disable(sandbox, scene["first"])
+    before = control.requests()
+    assert "does not answer" in get(sandbox.url).text
+    assert control.requests() == before
+
+
+def test_looking_does_nothing_that_time_has_made_due() -> None:
+    """Others would rotate the key, notice that the account lost it, and forget what is past its time."""
+    world = new_world(accounts=3)
+    place = (world.operator.subscription_id, world.operator.resource_group)
+    properties = {"tenantId": world.directory.tenant_id, "sku": {"name": "standard"}, "enablePurgeProtection": True}
+    document = {"location": "westeurope", "properties": properties}
+    vault, gone = (
+        world.vaults.put(Order(*place, name, document, "2026-05-15", ".vault.azure.net", "operator"))[0]
+        for name in ("vault-one", "vault-two")
+    )
+    material = generate("RSA", 2048, None)
+    for name in ("key1", "key2"):
+        expires = int(world.clock.time()) + 90 * DAY
+        wish = Wish("RSA", key_ops=("wrapKey", "unwrapKey"), expires=expires)
+        world.keys.import_key(vault, name, wish, material)
+    rotate = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
+    world.keys.set_policy(vault, "key1", {"lifetimeActions": [rotate]})
+    account, dying, _ = world.batch.all()
+    world.batch.update(account, of_patch({"identity": {"type": "SystemAssigned"}}))
+    world.authorization.assign(vault.id, ENCRYPTION_USER, account.identity.principal_id)
+    world.batch.update(account, of_patch({"properties": encryption("https://vault-one.vault.azure.net/keys/key1")}))
+    world.batch.delete(dying)
+    world.keys.delete(vault, "key2")
+    world.vaults.delete(gone)
+    world.clock.advance(100 * DAY)
+    sandbox = azure_sandbox.server.Sandbox(world)
+    before = pickle.dumps(world)
+
+    told = facts(sandbox, Question())
+
+    assert pickle.dumps(world) == before
+    assert [row["name"] for row in told["accounts"]["rows"].shown] == ["batch00000", "batch00002"]
+    assert told["accounts"]["refusing"] == 1
+    assert told["vaults"]["deleted"].total == 0
+    (shown,) = told["vaults"]["rows"].shown
+    assert [row["state"] for row in shown["versions"].shown] == ["expired"]
+    assert world.batch.health(account).endswith("has expired.")
+    assert pickle.dumps(world) != before
+
+
+def test_no_secret_is_on_it(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
+    other = control.principal("other", secret_lifetime=3600)
+    numbers = rsa.generate_private_key(65537, 2048).private_numbers()
+    parts = {"n": numbers.public_numbers.n, "e": 65537, **{name: getattr(numbers, name) for name in "dpq"}}
+    private = {name: number_text(number) for name, number in parts.items()}
+    assert data(sandbox, "PUT", "/keys/brought", {"key": {"kty": "RSA", **private}}).ok
+    backup = data(sandbox, "POST", "/keys/key1/backup").json()["value"]
+    account_keys = batch(sandbox, "POST", "plain", below="/listKeys").json()
+    sandbox.bearer().get(f"https://management.azure.com/x?client_secret={sandbox.secret}&Sig=sig-sig", timeout=30)
+    control.fault(answer={"status": 500, "headers": {"x-header": "header-value"}, "body": {"a": "body-value"}}, times=0)
+    text = get(sandbox.url, "?requests=1000").text
+    assert "brought" in text
+    assert "x-header" in text
+    assert "client_secret=(hidden)&amp;Sig=(hidden)" in text
+    for secret in (
+        sandbox.secret,
+        other["secret"],
+        sandbox.token(),
+        sandbox.token(VAULT_SCOPE),
+        *(private[name] for name in ("d", "p", "q", "n")),
+        backup,
+        account_keys["primary"],
+        account_keys["secondary"],
+        "sig-sig",
+        "header-value",
+        "body-value",
+    ):
+        assert secret not in text
+
+
+def number_text(number: int) -> str:
+    return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+
+
+def test_ten_thousand_accounts_are_paged_and_quick() -> None:
+    sandbox = started("--accounts", "10000")
+    try:
+        seconds = []
+        for _ in range(3):
+            begun = time.monotonic()
+            text = get(sandbox.url, "?page=2").text
+            seconds.append(time.monotonic() - begun)
+        assert min(seconds) < 1
+        assert text.count('data-label="Version in use"') == 200
+        assert "Accounts: 201 to 400 of 10,000" in text
+        assert 'href="/?page=3#accounts"' in text
+        found = get(sandbox.url, "?accounts=3&filter=BATCH0000").text
+        assert "Accounts: 1 to 3 of 10 that match, of 10,000" in found
+        assert 'href="/?filter=BATCH0000&amp;accounts=3&amp;page=2#accounts"' in found
+    finally:
+        sandbox.process.terminate()
+        sandbox.process.wait(20)
+
+
+# Other sites
+
+
+WRITES = [("POST", "/reset"), ("POST", "/faults"), ("DELETE", "/requests"), ("PATCH", "/timing")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://elsewhere.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:1"},
+        {"origin": "https://127.0.0.1"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), WRITES)
+def test_another_site_is_refused(sandbox: Sandbox, headers: dict[str, str], method: str, path: str) -> None:
+    before = control_state(sandbox.control)
+    body = {"delay": 1} if path == "/faults" else {}
+    response = requests.request(method, sandbox.url + path, json=body, headers=headers, timeout=30)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "OtherSite")
+    assert control_state(sandbox.control) == before
+
+
+def test_a_name_that_was_made_to_resolve_to_this_machine_is_refused(sandbox: Sandbox) -> None:
+    port = sandbox.url.rpartition(":")[2]
+    for method, path in [*WRITES, ("GET", "/environment"), ("GET", "/")]:
+        host = f"elsewhere.example:{port}"
+        response = requests.request(
+            method, sandbox.url + path, headers={"host": host, "origin": f"http://{host}"}, timeout=30
+        )
+        assert (response.status_code, response.json()["error"]["code"]) == (502, "UnknownHost")
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"origin": "OWN"}, {"origin": "OWN", "sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}]
+)
+def test_who_may(sandbox: Sandbox, headers: dict[str, str]) -> None:
+    headers = {name: value.replace("OWN", sandbox.url) for name, value in headers.items()}
+    assert requests.post(f"{sandbox.url}/reset", headers=headers, timeout=30).ok
+
+
+def control_state(control: Control) -> list[Any]:
+    return [control.call("GET", path) for path in ("/faults", "/timing", "/requests")]
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.started() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def page(sandbox: Sandbox, chromium: Browser) -> Iterator[Page]:
+    """One that complains of nothing and asks nobody else."""
+    with browser.viewing(chromium) as view:
+        yield view.page
+        assert view.complaints == []
+        assert view.hosts <= {sandbox.url.removeprefix("http://")}
+
+
+def rows(page: Page, caption: str) -> Locator:
+    """Of the table whose caption begins so."""
+    table = page.locator("table").filter(has=page.locator("caption", has_text=re.compile(rf"^\s*{re.escape(caption)}")))
+    expect(table).to_have_count(1)
+    return table.locator("tbody tr")
+
+
+def row(page: Page, caption: str, name: str) -> Locator:
+    found = rows(page, caption).filter(has=page.locator("th", has_text=re.compile(rf"^\s*{re.escape(name)}")))
+    expect(found).to_have_count(1)
+    return found
+
+
+def cell(row: Locator, label: str) -> Locator:
+    return row.locator(f'td[data-label="{label}"]')
+
+
+def test_accounts(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+    page.goto(sandbox.url)
+    assert rows(page, "Accounts: 3").count() == 3
+    for name, source, version, kind in (
+        ("plain", "Microsoft.Batch", "", ""),
+        ("pinned", "Microsoft.KeyVault", scene["first"], "pinned; there is a newer one"),
+        ("follows", "Microsoft.KeyVault", scene["second"], "follows the newest"),
+    ):
+        account = row(page, "Accounts", name)
+        expect(cell(account, "Key source")).to_have_text(source)
+        expect(cell(account, "Version in use")).to_have_text(version + kind)
+        expect(cell(account, "State")).to_have_text("answers")
+    expect(cell(row(page, "All accounts", "Microsoft.Batch"), "answers")).to_have_text("1")
+    expect(cell(row(page, "Accounts", "follows"), "Identity")).to_contain_text("reader")
+
+
+def test_state_turns_with_the_key(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+    disable(sandbox, scene["first"])
+    page.goto(sandbox.url)
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("does not answer")
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text(f"{scene['first']}' is disabled.")
+    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("answers")
+    expect(page.locator(".sums")).to_contain_text("1 not answering")
+    assert batch(sandbox, "POST", "pinned", below="/listKeys").status_code == 409
+    assert data(sandbox, "PATCH", f"/keys/key1/{scene['first']}", {"attributes": {"enabled": True}}).ok
+    page.reload()
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("answers")
+
+
+def test_vaults_keys_and_who_may_use_them(
+    sandbox: Sandbox, control: Control, scene: dict[str, str], page: Page
+) -> None:
+    other = control.principal("other")
+    make_vault(sandbox, "vault-two", OLD, accessPolicies=[policy(sandbox, other["object_id"], "get", "create")])
+    expires = int(control.call("GET", "/clock")["time"]) + 86400
+    body = {"kty": "RSA", "attributes": {"exp": expires}}
+    made = data(sandbox, "POST", "/keys/key2/create", body, vault="vault-two", who=other)
+    assert made.ok
+    disable(sandbox, scene["first"])
+    page.goto(sandbox.url)
+    keys = rows(page, "Keys of Vault-One")
+    assert keys.count() == 2
+    expect(cell(keys.nth(0), "Version")).to_have_text(f"{scene['second']}the newest")
+    expect(cell(keys.nth(0), "State")).to_have_text("enabled")
+    expect(cell(keys.nth(0), "Expires")).to_have_text("never")
+    expect(cell(keys.nth(0), "Wraps")).to_have_text("1 account")
+    expect(cell(keys.nth(1), "State")).to_have_text("disabled")
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(expires))
+    expect(cell(row(page, "Keys of vault-two", "key2"), "Expires")).to_have_text(moment)
+    reader = row(page, "Who may use the keys of Vault-One", "reader")
+    expect(cell(reader, "By")).to_have_text("Key Vault Crypto Service Encryption User")
+    expect(cell(reader, "Where")).to_have_text("this vault")
+    expect(cell(reader, "Permissions")).to_have_text("get, list, wrapKey, unwrapKey")
+    expect(cell(row(page, "Who may use the keys of Vault-One", "operator"), "Where")).to_contain_text("subscription")
+    holder = row(page, "Who may use the keys of vault-two", "other")
+    expect(holder.locator("th")).to_contain_text(other["object_id"])
+    expect(cell(holder, "By")).to_have_text("access policy")
+    expect(cell(holder, "Permissions")).to_have_text("get, create")
+
+
+def test_what_is_soft_deleted(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+    make_key(sandbox, "key2")
+    assert data(sandbox, "DELETE", "/keys/key2").ok
+    make_vault(sandbox, "vault-two")
+    assert sandbox.arm("DELETE", vault_path(sandbox, "vault-two"), NEW).ok
+    page.goto(sandbox.url)
+    assert rows(page, "Vaults and keys that can still be recovered").count() == 2
+    expect(cell(row(page, "Vaults and keys that can", "Vault-One/key2"), "What")).to_have_text("key")
+    expect(cell(row(page, "Vaults and keys that can", "vault-two"), "What")).to_have_text("vault")
+    expect(cell(row(page, "Vaults and keys that can", "vault-two"), "Purge protection")).to_have_text("off")
+
+
+def test_requests_and_faults(sandbox: Sandbox, control: Control, page: Page) -> None:
+    control.fault(match={"method": "PATCH", "path": "/rg-sandbox"}, skip=1, times=1, answer={"status": 429})
+    for value in "abc":
+        sandbox.arm("PATCH", sandbox.group, "2022-09-01", {"tags": {"a": value}})
+    sandbox.arm("GET", f"{sandbox.group}/nowhere", "2022-09-01")
+    log = control.requests()
+    page.goto(sandbox.url)
+    assert rows(page, "The last requests").count() == len(log)
+    struck = next(entry for entry in log if entry["fault"])
+    expect(cell(row(page, "The last requests", str(struck["number"])), "Fault")).to_have_text(str(struck["fault"]))
+    expect(cell(row(page, "The last requests", str(struck["number"])), "Status")).to_have_text("429")
+    newest = rows(page, "The last requests").first
+    expect(newest).to_have_class("unknown")
+    expect(cell(newest, "URL")).to_contain_text(f"{sandbox.group}/nowhere?api-version=2022-09-01 unknown")
+    expect(cell(newest, "Principal")).to_have_text("operator")
+    expect(cell(newest, "Write")).to_have_text("")
+    expect(cell(rows(page, "The last requests").nth(1), "Write")).to_have_text("write")
+    (fault,) = rows(page, "Faults that were ordered").all()
+    expect(cell(fault, "Strikes requests with")).to_have_text("method PATCH, path /rg-sandbox")
+    expect(cell(fault, "What it does")).to_have_text("answers 429")
+    for label, text in (("Matched", "3"), ("Struck", "1"), ("Spares", "1"), ("State", "spent")):
+        expect(cell(fault, label)).to_have_text(text)
+    page.get_by_role("link", name="1 unknown").click()
+    assert rows(page, "The last requests (unknown ones)").count() == 1
+
+
+def test_clock_timing_and_principals(sandbox: Sandbox, control: Control, page: Page) -> None:
+    control.advance(10 * 86400)
+    control.timing(role_propagation=60)
+    control.principal("late", roles=[{"role": "Reader", "scope": sandbox.group}])
+    page.goto(sandbox.url)
+    date = control.call("GET", "/clock")["now"][:10]
+    expect(page.locator("#clock")).to_contain_text(f"The sandbox's clock says {date}")
+    expect(cell(row(page, "Timing: set by hand", "role_propagation"), "Seconds")).to_have_text("60")
+    expect(cell(row(page, "Principals: 3", "late"), "Roles")).to_have_text("Reader of resource group rg-sandbox")
+
+
+def test_filter(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+    page.goto(sandbox.url)
+    page.get_by_label("Only what contains").fill("PINNED")
+    page.get_by_label("Accounts on a page").fill("1")
+    page.keyboard.press("Enter")
+    assert rows(page, "Accounts: 1 of 3").count() == 1
+    expect(page.locator("#vaults")).to_contain_text("No vault matches.")
+    assert all("pinned" in url for url in page.locator("#requests-table td.url").all_inner_texts())
+    expect(page.get_by_label("Only what contains")).to_have_value("PINNED")
+    page.get_by_role("link", name="Reset").click()
+    page.get_by_label("Key source").select_option("following")
+    page.get_by_role("button", name="Show").click()
+    expect(rows(page, "Accounts: 1 of 3").locator("th")).to_contain_text("follows")
+    page.goto(f"{sandbox.url}/?accounts=2")
+    page.get_by_role("link", name="Next accounts").click()
+    assert rows(page, "Accounts: 3 to 3 of 3").count() == 1
+
+
+def test_markup_in_names_stays_text(sandbox: Sandbox, scene: dict[str, str], control: Control, page: Page) -> None:
+    control.principal(MARKUP)
+    sandbox.arm("GET", f"{sandbox.group}/{MARKUP}", "2022-09-01")
+    control.fault(match={"path": MARKUP}, answer={"status": 500, "headers": {MARKUP: "1"}})
+    page.goto(f"{sandbox.url}/?filter={MARKUP}")
+    expect(page.locator(".tag").first).to_contain_text(MARKUP)
+    page.goto(sandbox.url)
+    expect(cell(row(page, "Accounts", "plain"), "Tags")).to_have_text(f"note={MARKUP}")
+    expect(row(page, "Principals", MARKUP)).to_have_count(1)
+    expect(page.locator("#faults-table")).to_contain_text(f"path {MARKUP}")
+    assert page.locator("script").count() == 1
+    assert page.evaluate("window.struck") is None
+
+
+def test_keep_up_to_date(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+    page.goto(sandbox.url)
+    page.locator("summary").click()
+    switch = page.get_by_role("button", name="Keep up to date")
+    switch.click()
+    expect(switch).to_have_attribute("aria-pressed", "true")
+    page.locator("summary").focus()
+    create(sandbox, "late")
+    expect(rows(page, "Accounts: 4")).to_have_count(4, timeout=15_000)
+    expect(page.locator("details")).not_to_have_attribute("open", "")
+    expect(page.locator("summary")).to_be_focused()
+    page.reload()
+    expect(switch).to_have_attribute("aria-pressed", "true")
+    switch.click()
+    expect(switch).to_have_attribute("aria-pressed", "false")
+
+
+def test_by_keyboard(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+    page.goto(sandbox.url)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to what the sandbox holds")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.locator("summary").focus()
+    expect(page.locator("details")).to_have_attribute("open", "")
+    page.keyboard.press("Enter")
+    expect(page.locator("details")).not_to_have_attribute("open", "")
+
+
+@pytest.mark.parametrize(
+    ("dark", "width"), [(False, 1360), (True, 1360), (False, 390), (True, 390), (False, 820), (False, 1230)]
+)
+def test_anybody_can_read_it(
+    sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, dark: bool, width: int
+) -> None:
+    disable(sandbox, scene["first"])
+    make_key(sandbox, "AnotherKey" * 12)
+    create(sandbox, "a" * 24, tags={"t" * 200: "v" * 256})
+    control.principal("Principal" * 20)
+    sandbox.arm("GET", f"{sandbox.group}/nowhere", "2022-09-01")
+    control.fault(match={"path": "nowhere"}, answer={"status": 500})
+    with browser.viewing(chromium, dark=dark, width=width) as view:
+        view.page.goto(sandbox.url)
+        found = Axe().run(view.page).response
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
+        assert len(found["passes"]) > 20
+        assert view.page.evaluate("document.documentElement.scrollWidth") == width
+        for table in view.page.locator("table").all():
+            assert table.locator("caption").count() == 1
+            assert table.locator("th:not([scope])").count() == 0
+            box = table.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= width
+        # Though a narrow row is laid out as a list, it still is a row to a screen reader.
+        tree = view.page.context.new_cdp_session(view.page).send("Accessibility.getFullAXTree")["nodes"]
+        roles = {node["role"]["value"] for node in tree if not node["ignored"]}
+        assert {"table", "caption", "row", "columnheader", "rowheader", "cell"} - roles == set()
+        assert view.complaints == []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[str]:
+    """Another web site, on a port of its own."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>elsewhere</title>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_another_site_gets_nothing_done(
+    sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, elsewhere: str
+) -> None:
+    """All that a browser lets a site do: the requests that need no permission of the other side."""
+    before = control_state(control)
+    post = "url => fetch(url, {method: 'POST', mode: 'no-cors', body: '{}'}).then(() => 'sent')"
+    read = "url => fetch(url).then(r => r.text(), () => 'refused')"
+    form = """url => new Promise(done => {
+        const frame = document.createElement('iframe'), form = document.createElement('form')
+        frame.name = form.target = 'frame'; form.action = url; form.method = 'post'
+        frame.onload = () => done('sent'); document.body.append(frame, form); form.submit()
+    })"""
+    with browser.viewing(chromium) as view:
+        view.page.goto(elsewhere)
+        assert view.page.evaluate(post, f"{sandbox.url}/reset") == "sent"
+        assert view.page.evaluate(post, f"{sandbox.url}/faults") == "sent"
+        assert view.page.evaluate(form, f"{sandbox.url}/reset") == "sent"
+        assert view.page.evaluate(read, f"{sandbox.url}/environment") == "refused"
+        rebound = sandbox.url.replace("127.0.0.1", browser.REBOUND)
+        response = view.page.goto(rebound)
+        assert response is not None
+        assert response.status == 502
+        assert "UnknownHost" in view.page.evaluate(read, f"{rebound}/environment")
+        assert "UnknownHost" in view.page.evaluate(
+            "url => fetch(url, {method: 'POST'}).then(r => r.text())", f"{rebound}/reset"
+        )
+        assert view.page.goto(sandbox.url).ok  # a link is no attack
+    assert control_state(control)[:2] == before[:2]
+    assert "pinned" in get(sandbox.url).text
