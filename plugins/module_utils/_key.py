@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import _key_present, _key_withdrawn
+from . import _key_enabled, _key_present, _key_withdrawn
 from ._key_document import describe
 from ._key_goal import Goal, desired, key_not_found, step
 from ._plan import Plan
@@ -23,6 +23,7 @@ __all__ = ["describe", "desired", "plan"]
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     by_state = {
         "present": _key_present.plan,
+        "enabled": _key_enabled.plan,
         "disabled": _key_withdrawn.plan_disabled,
         "absent": _key_withdrawn.plan_absent,
         "recovered": _recovered,

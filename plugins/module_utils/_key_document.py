@@ -15,6 +15,7 @@ from typing import Any
 from . import _rotation_policy
 from ._duration import instant
 from ._ids import KeyIdentifier, read_key_identifier
+from ._usage import FOLLOWING_LAG
 
 # What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
@@ -59,6 +60,15 @@ def identifier_of(key: Mapping[str, Any]) -> KeyIdentifier:
 
 def version_of(item: Mapping[str, Any]) -> str:
     return str(item["kid"]).rsplit("/", 1)[-1]
+
+
+def followers_on(observed: Mapping[str, Any]) -> list[str]:
+    """The versions that an account which follows the key may be on: the newest, and while that is younger than the lag
+    those before it as well."""
+    newest = observed["key"]
+    if observed["now"] - newest["attributes"]["created"] < FOLLOWING_LAG:
+        return [version_of(v) for v in observed["versions"] or (newest["key"],)]
+    return [version_of(newest["key"])]
 
 
 def previous_version(versions: Sequence[Mapping[str, Any]] | None, current: str | None) -> str | None:

@@ -15,10 +15,13 @@ from typing import Any
 
 from . import _rotation_policy
 from ._duration import seconds
-from ._errors import InvalidOption, NotFound
+from ._errors import InvalidOption, NotFound, Refused
 from ._ids import check_key_name, check_vault_name
 from ._key_document import SIZES, TYPES
 from ._plan import Step
+
+# Key Vault counts in whole seconds and stamps a version a moment after the request was made.
+CLOCK_TOLERANCE = 300
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,10 @@ class Goal:
     key_type: str | None
     key_size: int | None
     expires_in: int | None
+    # By how much a version that has expired is extended, from now on.
+    extend_expired_by: int | None
     rotation_policy: Mapping[str, str] | None
+    remove_rotation_policy: bool
     max_version_age: int | None
     new_version: bool
     force: bool
@@ -38,9 +44,25 @@ class Goal:
     other_than: str | None = None
 
     @property
-    def guarded(self) -> bool:
+    def looks_at_policy(self) -> bool:
+        return self.rotation_policy is not None or self.remove_rotation_policy
+
+    def may_cut_off(self, key: Mapping[str, Any], policy: Mapping[str, Any] | None) -> bool:
         """Whether what is asked for can take the key away from those who use it."""
-        return self.state in ("absent", "disabled")
+        withdraws = self.state in ("absent", "disabled")
+        return withdraws or self.shortened_expiry(key) is not None or self.stops_rotation(policy)
+
+    def shortened_expiry(self, key: Mapping[str, Any]) -> int | None:
+        """When the version is to expire, if that is earlier than it would now."""
+        attributes = key["attributes"]
+        if self.state != "present" or self.expires_in is None:
+            return None
+        wanted = int(attributes["created"] + self.expires_in)
+        now = attributes.get("exp")
+        return wanted if now is None or wanted < now - CLOCK_TOLERANCE else None
+
+    def stops_rotation(self, policy: Mapping[str, Any] | None) -> bool:
+        return self.remove_rotation_policy and _rotation_policy.rotates(policy)
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -58,8 +80,12 @@ def desired(params: Mapping[str, Any]) -> Goal:
             code="key_size_not_supported",
         )
     version, state = params["version"], params["state"]
-    if version and state != "disabled":
+    if version and state not in ("disabled", "enabled"):
         raise InvalidOption("version", version, f"it has no meaning with state: {state}.", "Leave it out.")
+    if params["rotation_policy"] and params["remove_rotation_policy"]:
+        raise InvalidOption(
+            "remove_rotation_policy", True, "rotation_policy says the opposite.", "Leave out one of the two."
+        )
     return Goal(
         vault=check_vault_name(params["vault_name"], "vault_name"),
         name=check_key_name(params["name"], "name"),
@@ -68,7 +94,9 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key_type=key_type,
         key_size=key_size,
         expires_in=seconds(params["expires_in"], "expires_in"),
+        extend_expired_by=seconds(params["extend_expired_by"], "extend_expired_by"),
         rotation_policy=_rotation_policy.checked(params["rotation_policy"]),
+        remove_rotation_policy=params["remove_rotation_policy"],
         max_version_age=seconds(params["max_version_age"], "max_version_age"),
         new_version=params["new_version"],
         force=params["force"],
@@ -77,6 +105,16 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 def step(action: str, goal: Goal, **arguments: Any) -> Step:
     return Step(action, {"vault": goal.vault, "name": goal.name, **arguments})
+
+
+def key_soft_deleted(goal: Goal) -> Refused:
+    return Refused(
+        f"The key {goal.name} was deleted and its name is kept for it. Bring it back with state: recovered, or "
+        "use another name.",
+        code="key_soft_deleted",
+        option="state",
+        remedy="Use state: recovered, or another name.",
+    )
 
 
 def key_not_found(goal: Goal) -> NotFound:

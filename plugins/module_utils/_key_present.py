@@ -13,35 +13,36 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import _rotation_policy
+from . import _rotation_policy, _usage
 from ._duration import instant
 from ._errors import Refused
-from ._key_document import OPERATIONS, SIZES, TYPES, identifier_of, size_of
-from ._key_goal import Goal, step
+from ._key_document import OPERATIONS, SIZES, TYPES, followers_on, identifier_of, size_of
+from ._key_goal import CLOCK_TOLERANCE, Goal, key_soft_deleted, step
 from ._plan import Plan, Step
-
-# Key Vault counts in whole seconds and stamps a version a moment after the request was made.
-_CLOCK_TOLERANCE = 300
 
 
 def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     key = observed["key"]
     if key is None and observed["deleted"]:
-        raise Refused(
-            f"The key {goal.name} was deleted and its name is kept for it. Bring it back with state: recovered, or "
-            "use another name.",
-            code="key_soft_deleted",
-            option="state",
-            remedy="Use state: recovered, or another name.",
-        )
-    steps, after = _new_version(goal, observed, before) if _is_due(goal, observed) else _mended(goal, observed, before)
+        raise key_soft_deleted(goal)
+    warnings: tuple[str, ...] = ()
+    if _is_due(goal, observed):
+        steps, after = _new_version(goal, observed, before)
+    else:
+        warnings = _expiry_guard(goal, observed)
+        steps, after = _mended(goal, observed, before)
+    if goal.stops_rotation(observed["policy"]):
+        warnings += _rotation_guard(goal, observed)
+        policy = _rotation_policy.without_rotation(observed["policy"])
+        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        after = {**after, "rotation_policy": _rotation_policy.describe(policy)}
     if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
         policy = _rotation_policy.body(goal.rotation_policy, observed["policy"])
         steps = (*steps, step("set_rotation_policy", goal, policy=policy))
         after = {**after, "rotation_policy": dict(goal.rotation_policy)}
     if goal.new_version:
         goal = replace(goal, new_version=False, other_than=before.get("version"))
-    return Plan(goal, before, after, steps)
+    return Plan(goal, before, after, steps, warnings)
 
 
 def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
@@ -93,24 +94,43 @@ def _mended(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) 
     key = observed["key"]
     _refuse_other_family(goal, key)
     _refuse_other_size(goal, key)
-    body: dict[str, Any] = {}
-    attributes: dict[str, Any] = {}
+    expiry = _changed_expiry(goal, observed)
+    return mended(goal, key, before, {} if expiry is None else {"exp": expiry})
+
+
+def mended(
+    goal: Goal, key: Mapping[str, Any], before: Mapping[str, Any], times: Mapping[str, int]
+) -> tuple[tuple[Step, ...], Mapping[str, Any]]:
+    """A version enabled, allowed what Batch needs, and valid at those times."""
+    attributes: dict[str, Any] = dict(times)
     after = dict(before)
+    if "exp" in times:
+        after["expires_on"] = instant(times["exp"])
     if not key["attributes"]["enabled"]:
         attributes["enabled"] = after["enabled"] = True
         after["enabled_versions"] = sorted([*before["enabled_versions"], before["version"]])
-    expiry = _changed_expiry(goal, observed)
-    if expiry is not None:
-        attributes["exp"] = expiry
-        after["expires_on"] = instant(expiry)
+    body: dict[str, Any] = {"attributes": attributes} if attributes else {}
     missing = [operation for operation in OPERATIONS if operation not in before["key_ops"]]
     if missing:
         body["key_ops"] = after["key_ops"] = [*before["key_ops"], *missing]
-    if attributes:
-        body["attributes"] = attributes
-    if not body:
-        return (), after
-    return (step("update", goal, version=before["version"], body=body),), after
+    return (step("update", goal, version=before["version"], body=body),) if body else (), after
+
+
+def _expiry_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+    expiry = goal.shortened_expiry(observed["key"])
+    if expiry is None:
+        return ()
+    key, visible = identifier_of(observed["key"]), observed["visible"]
+    users = _usage.on_key(visible, key, followers_on(observed))
+    what = f"the expiry of version {key.version} of the key {goal.name} is brought forward to {instant(expiry)}"
+    return _usage.guard(users, visible, what, force=goal.force)
+
+
+def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of those who follow the key: without it they stay on a version that grows old, and expires in the end."""
+    versionless, visible = identifier_of(observed["key"]).versionless, observed["visible"]
+    users = _usage.following(visible, versionless)
+    return _usage.guard(users, visible, f"the rotation policy of the key {goal.name} is removed", force=goal.force)
 
 
 def _changed_expiry(goal: Goal, observed: Mapping[str, Any]) -> int | None:
@@ -118,7 +138,7 @@ def _changed_expiry(goal: Goal, observed: Mapping[str, Any]) -> int | None:
         return None
     attributes = observed["key"]["attributes"]
     wanted = attributes["created"] + goal.expires_in
-    if abs(attributes.get("exp", 0) - wanted) <= _CLOCK_TOLERANCE:
+    if abs(attributes.get("exp", 0) - wanted) <= CLOCK_TOLERANCE:
         return None
     if wanted <= observed["now"]:
         raise Refused(

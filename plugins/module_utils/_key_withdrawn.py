@@ -15,7 +15,7 @@ from typing import Any
 
 from . import _usage
 from ._errors import Denied, InvalidOption
-from ._key_document import identifier_of, version_of
+from ._key_document import followers_on, identifier_of, version_of
 from ._key_goal import Goal, key_not_found, step
 from ._plan import Plan
 
@@ -38,7 +38,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     key = identifier_of(observed["key"])
     target = replace(key, version=goal.version)
     visible = observed["visible"]
-    users = _usage.on_key(visible, target, _followers_on(observed))
+    users = _usage.on_key(visible, target, followers_on(observed))
     what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
     warnings = _usage.guard(users, visible, what, force=goal.force)
     steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": False}}) for v in enabled)
@@ -55,11 +55,3 @@ def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, An
     users = _usage.on_key(visible, identifier_of(key).versionless)
     warnings = _usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
     return Plan(goal, before, {"exists": False, "soft_deleted": True}, (step("delete", goal),), warnings)
-
-
-def _followers_on(observed: Mapping[str, Any]) -> list[str]:
-    """The newest version, and while it is younger than the lag those before it as well."""
-    newest = observed["key"]
-    if observed["now"] - newest["attributes"]["created"] < _usage.FOLLOWING_LAG:
-        return [version_of(v) for v in observed["versions"]]
-    return [version_of(newest["key"])]

@@ -43,6 +43,16 @@ def describe(policy: Mapping[str, Any] | None) -> dict[str, str | None] | None:
     }
 
 
+def rotates(policy: Mapping[str, Any] | None) -> bool:
+    return any(_rotates(action) for action in (policy or {}).get("lifetimeActions", []))
+
+
+def without_rotation(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Other actions than rotation stay as they are, and so does the expiry of versions to come."""
+    kept = [action for action in policy.get("lifetimeActions", []) if not _rotates(action)]
+    return {"lifetimeActions": kept, "attributes": dict(policy.get("attributes", {}))}
+
+
 def body(policy: Mapping[str, Any], former: Mapping[str, Any] | None) -> dict[str, Any]:
     """The whole policy, for a PUT replaces it: other actions than rotation stay as they are."""
     trigger = {"timeAfterCreate": policy["time_after_create"], "timeBeforeExpiry": policy["time_before_expiry"]}

@@ -49,6 +49,17 @@ def _is_on(used: KeyIdentifier | None, key: KeyIdentifier, followers_on: Iterabl
     return key.version in (followers_on or ()) if used.version is None else used.same(key)
 
 
+def following(visible: Visible, key: KeyIdentifier) -> list[str]:
+    """The ids of the accounts that follow this key, whichever its newest version is."""
+    return [account["id"] for account in visible["accounts"] if key.versionless.same(key_of(account))]
+
+
+def in_vault(visible: Visible, vault: str) -> list[str]:
+    """The ids of the accounts whose key lies in this vault."""
+    keys = {account["id"]: key_of(account) for account in visible["accounts"]}
+    return [account_id for account_id, key in keys.items() if key is not None and key.vault == vault.lower()]
+
+
 def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:
     """The ids of the accounts that reach a key of this vault as this principal."""
 

@@ -29,15 +29,23 @@ options:
     description:
       - V(present) has the key's newest version usable. A new version is made if there is none, if the newest has
         expired, or if O(max_version_age) or O(new_version) say so.
+      - V(enabled) has one O(version), by default the newest, usable again, and makes none. It is enabled, extended if
+        it has expired, and allowed to wrap and unwrap. The values that are returned are those of this version.
       - V(disabled) disables one O(version), or all of them.
       - V(absent) deletes the key; the vault keeps it for its retention time.
       - V(recovered) brings back a deleted key, and leaves one that is there as it is.
     type: str
     default: present
-    choices: [present, disabled, absent, recovered]
+    choices: [present, enabled, disabled, absent, recovered]
   version:
-    description: The version that is disabled. Only with O(state=disabled).
+    description: The version that is disabled or enabled. Only with O(state=disabled) and O(state=enabled).
     type: str
+  extend_expired_by:
+    description:
+      - With O(state=enabled), a version that has expired expires anew so long from now, as an ISO 8601 duration. Time
+        to make a new version and have the accounts move to it.
+    type: str
+    default: P30D
   key_type:
     description:
       - V(RSA), or V(RSA-HSM) in a premium vault. A new key is V(RSA) by default.
@@ -53,6 +61,8 @@ options:
       - When the version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or V(P90D).
         A month counts as 30 days, a year as 365.
       - Without it a new version does not expire, and an existing one is left as it is.
+      - That the newest version expires earlier than it would now is refused while a Batch account that the caller can
+        see is on it, unless O(force) is set.
     type: str
   max_version_age:
     description:
@@ -78,8 +88,16 @@ options:
       time_before_expiry:
         description: How long before it expires a version is followed by a new one, as an ISO 8601 duration.
         type: str
+  remove_rotation_policy:
+    description:
+      - Have Key Vault make no new versions by itself any more. Refused while a Batch account that the caller can see
+        follows the key, unless O(force) is set.
+    type: bool
+    default: false
   force:
-    description: Disable or delete although a Batch account that the caller can see uses the key.
+    description:
+      - Disable, delete, bring an expiry forward or remove a rotation policy although a Batch account that the caller
+        can see uses the key.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -112,6 +130,13 @@ EXAMPLES = r"""
     rotation_policy:
       expiry_time: P1Y
       time_before_expiry: P30D
+
+- name: Bring back a version that was disabled or has expired
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    version: 0123456789abcdef0123456789abcdef
+    state: enabled
 
 - name: Disable the version before, once no account uses it
   azbatch.cmk.keyvault_cmk_key:
@@ -192,7 +217,9 @@ enabled_versions:
   elements: str
   sample: [0123456789abcdef0123456789abcdef]
 rotation_policy:
-  description: The key's rotation policy, with the names of O(rotation_policy); null where that option is left out.
+  description:
+    - The key's rotation policy, with the names of O(rotation_policy); null where neither that option nor
+      O(remove_rotation_policy) is given.
   returned: success, if it exists
   type: dict
   sample: {expiry_time: P1Y, time_after_create: null, time_before_expiry: P30D}
@@ -220,12 +247,17 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str", "required": True},
     "name": {"type": "str", "required": True},
-    "state": {"type": "str", "default": "present", "choices": ["present", "disabled", "absent", "recovered"]},
+    "state": {
+        "type": "str",
+        "default": "present",
+        "choices": ["present", "enabled", "disabled", "absent", "recovered"],
+    },
     "version": {"type": "str"},
     # Neither type nor size of a key is a secret, whatever the options' names may suggest.
     "key_type": {"type": "str", "no_log": False},
     "key_size": {"type": "int", "no_log": False},
     "expires_in": {"type": "str"},
+    "extend_expired_by": {"type": "str", "default": "P30D"},
     "max_version_age": {"type": "str"},
     "new_version": {"type": "bool", "default": False},
     "rotation_policy": {
@@ -236,6 +268,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
             "time_before_expiry": {"type": "str"},
         },
     },
+    "remove_rotation_policy": {"type": "bool", "default": False},
     "force": {"type": "bool", "default": False},
 }
 

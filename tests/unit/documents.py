@@ -226,6 +226,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
     """What is read of a key: its versions, the newest last; none if it does not exist."""
     return {
         "key": bundles[-1] if bundles else None,
+        "named": None,
         # In the order of their ids, which says nothing of their age.
         "versions": sorted((listed(bundle) for bundle in bundles), key=lambda item: item["kid"]),
         "policy": None,

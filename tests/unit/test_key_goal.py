@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import OLD
+from documents import DAY, NOW, OLD, key, rotation_policy
 from wishes import key_goal, rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _key_goal
@@ -65,19 +65,44 @@ def test_option_is_refused(options: dict[str, Any], code: str, option: str) -> N
 
 
 @pytest.mark.parametrize("state", ["present", "absent", "recovered"])
-def test_a_version_is_only_for_disabling(state: str) -> None:
+def test_a_version_is_only_for_disabling_and_enabling(state: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         key_goal(state=state, version=OLD)
 
     assert refused.value.facts["option"] == "version"
     assert key_goal(state="disabled", version=OLD).version == OLD
+    assert key_goal(state="enabled", version=OLD).version == OLD
+
+
+ROTATES = rotation_policy(timeAfterCreate="P90D")
 
 
 @pytest.mark.parametrize(
-    ("state", "guarded"), [("present", False), ("recovered", False), ("disabled", True), ("absent", True)]
+    ("options", "bundle", "policy", "may"),
+    [
+        pytest.param({}, key(), None, False, id="present"),
+        pytest.param({"state": "enabled"}, key(), None, False, id="enabled"),
+        pytest.param({"state": "recovered"}, key(), None, False, id="recovered"),
+        pytest.param({"state": "disabled"}, key(), None, True, id="disabled"),
+        pytest.param({"state": "absent"}, key(), None, True, id="absent"),
+        pytest.param({"expires_in": "P20D"}, key(created=NOW, exp=NOW + 20 * DAY), None, False, id="same expiry"),
+        pytest.param({"expires_in": "P20D"}, key(created=NOW, exp=NOW + 20 * DAY + 300), None, False, id="by a breath"),
+        pytest.param({"expires_in": "P30D"}, key(created=NOW, exp=NOW + 20 * DAY), None, False, id="later expiry"),
+        pytest.param({"expires_in": "P20D"}, key(created=NOW, exp=NOW + 30 * DAY), None, True, id="earlier expiry"),
+        pytest.param({"expires_in": "P20D"}, key(created=NOW), None, True, id="an expiry at all"),
+        pytest.param({"remove_rotation_policy": True}, key(), ROTATES, True, id="no rotation any more"),
+        pytest.param({"remove_rotation_policy": True}, key(), rotation_policy(), False, id="no rotation as before"),
+    ],
 )
-def test_what_can_take_a_key_away_is_guarded(state: str, guarded: bool) -> None:
-    assert key_goal(state=state).guarded is guarded
+def test_what_may_take_a_key_away(options: dict[str, Any], bundle: dict[str, Any], policy: Any, may: bool) -> None:
+    assert key_goal(**options).may_cut_off(bundle, policy) is may
+
+
+def test_rotation_cannot_be_set_and_removed() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        key_goal(rotation_policy=rotation(time_after_create="P90D"), remove_rotation_policy=True)
+
+    assert refused.value.facts["option"] == "remove_rotation_policy"
 
 
 def test_key_that_is_not_there_is_told_with_its_remedy() -> None:

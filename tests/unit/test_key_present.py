@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, NEW, NOW, OLD, deleted_key, key, listed, observed_key, rotation_policy
+from documents import DAY, KEY, NEW, NOW, OLD, account, deleted_key, key, listed, observed_key, rotation_policy, visible
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from wishes import key_goal, rotation
@@ -365,3 +365,58 @@ def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
         assert second.before[name] == first.after.get(name)
     if first.changed and options["rotation_policy"]:
         assert second.before["rotation_policy"] == first.after["rotation_policy"] == options["rotation_policy"]
+
+
+# Those who are on the key
+
+
+def in_use(bundle: dict[str, Any], *accounts: dict[str, Any], policy: Any = None, **options: Any) -> Plan:
+    observed = observed_key(bundle, visible=visible(*accounts, unseen=("/subscriptions/hidden",)), policy=policy)
+    return _key.plan(key_goal(**options), observed)
+
+
+PINNED, FOLLOWS = account("pinned", key=f"{KEY}/{NEW}"), account("follows", key=KEY)
+ON_ANOTHER = account("another", key=f"{KEY}/{OLD}")
+
+
+@pytest.mark.parametrize("expires", [{}, {"exp": NOW + 300 * DAY}], ids=["never before", "later before"])
+def test_expiry_is_not_brought_forward_for_those_who_are_on_the_version(expires: dict[str, int]) -> None:
+    with pytest.raises(Refused) as refused:
+        in_use(key(**expires), PINNED, FOLLOWS, ON_ANOTHER, expires_in="P20D")
+
+    assert refused.value.code == "in_use"
+    assert [name.rsplit("/", 1)[-1] for name in refused.value.facts["accounts"]] == ["pinned", "follows"]
+    assert "brought forward to 2026-06-07T20:26:40Z" in refused.value.msg
+
+
+def test_expiry_is_brought_forward_by_force_or_where_nobody_is_on_the_version() -> None:
+    forced = in_use(key(), PINNED, expires_in="P20D", force=True)
+    free = in_use(key(), ON_ANOTHER, expires_in="P20D")
+
+    assert forced.steps == free.steps == (update(attributes={"exp": NOW + 10 * DAY}),)
+    assert "although these Batch accounts use it" in forced.warnings[0]
+    assert "hidden" in free.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{"expires_in": "P30D"}, {"expires_in": "P20D", "new_version": True}], ids=["later", "new version"]
+)
+def test_a_later_expiry_and_a_new_version_ask_nobody(options: dict[str, Any]) -> None:
+    plan = _key.plan(key_goal(**options), observed_key(key(exp=NOW + 10 * DAY), visible=None))
+
+    assert plan.steps
+
+
+def test_rotation_is_not_removed_for_those_who_follow() -> None:
+    rotates = rotation_policy(timeAfterCreate="P90D")
+    with pytest.raises(Refused) as refused:
+        in_use(key(), PINNED, FOLLOWS, policy=rotates, remove_rotation_policy=True)
+    assert [name.rsplit("/", 1)[-1] for name in refused.value.facts["accounts"]] == ["follows"]
+
+    plan = in_use(key(), PINNED, policy=rotates, remove_rotation_policy=True)
+    [step] = plan.steps
+    assert step.action == "set_rotation_policy"
+    assert [action["action"]["type"] for action in step.arguments["policy"]["lifetimeActions"]] == ["Notify"]
+    assert plan.before["rotation_policy"]["time_after_create"] == "P90D"
+    assert plan.after["rotation_policy"]["time_after_create"] is None
+    assert not in_use(key(), FOLLOWS, policy=rotation_policy(), remove_rotation_policy=True).changed

@@ -42,7 +42,7 @@ class Client:
         return self
 
     def update_access_policy(self, group: str, name: str, operation: str, body: Any) -> None:
-        self._calls.append((self._subscription, (group, name, operation, json.load(body))))
+        self._calls.append((self._subscription, (group, name, operation, json.loads(body))))
 
 
 @pytest.mark.parametrize("subscription", [SUBSCRIPTION, ELSEWHERE], ids=["own", "another"])

@@ -36,9 +36,11 @@ def key_goal(**options: Any) -> _key_goal.Goal:
         "key_type": None,
         "key_size": None,
         "expires_in": None,
+        "extend_expired_by": None,
         "max_version_age": None,
         "new_version": False,
         "rotation_policy": None,
+        "remove_rotation_policy": False,
         "force": False,
         **options,
     }

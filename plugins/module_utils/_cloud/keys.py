@@ -34,13 +34,14 @@ class Keys:
     def read(self, goal: Any) -> dict[str, Any]:
         url = self._url(goal.vault)
         key = self._read(url, goal.name, "")
-        deleted = self._deleted(url, goal.name) if key is None else None
+        policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
         return {
             "key": key,
+            "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
             "versions": self._versions(url, goal.name) if key else [],
-            "policy": self._policy(url, goal.name) if key and goal.rotation_policy is not None else None,
-            "deleted": deleted,
-            "visible": self._visible.read() if key and goal.guarded else None,
+            "policy": policy,
+            "deleted": None if key else self._deleted(url, goal.name),
+            "visible": self._visible.read() if key and goal.may_cut_off(key, policy) else None,
             "now": self.now,
         }
 
@@ -70,6 +71,7 @@ class Keys:
                 version,
                 key_operations=body.get("key_ops"),
                 enabled=attributes.get("enabled"),
+                not_before=_date(attributes.get("nbf")),
                 expires_on=_date(attributes.get("exp")),
             )
 
