@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Versions that are to be usable again, whichever they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import DAY, NEW, NOW, OLD, deleted_key, key, observed_key
+from wishes import key_goal
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _key
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan
+
+MONTH = 30 * DAY
+
+
+def plan(former: dict[str, Any], version: str | None = OLD) -> Plan:
+    """Of a key with two versions, the newest of which is in order."""
+    observed = observed_key(former, key(NEW), named=former)
+    return _key.plan(key_goal(state="enabled", version=version, extend_expired_by="P30D"), observed)
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "after"),
+    [
+        pytest.param({"enabled": False}, {"attributes": {"enabled": True}}, {"enabled": True}, id="disabled"),
+        pytest.param(
+            {"exp": NOW}, {"attributes": {"exp": NOW + MONTH}}, {"expires_on": "2026-06-27T20:26:40Z"}, id="expired"
+        ),
+        pytest.param({"nbf": NOW + DAY}, {"attributes": {"nbf": NOW}}, {}, id="not valid yet"),
+        pytest.param(
+            {"key_ops": ["sign"]},
+            {"key_ops": ["sign", "wrapKey", "unwrapKey"]},
+            {"key_ops": ["sign", "wrapKey", "unwrapKey"]},
+            id="may not wrap",
+        ),
+    ],
+)
+def test_what_ails_a_version_is_mended(fields: dict[str, Any], body: dict[str, Any], after: dict[str, Any]) -> None:
+    mended = plan(key(OLD, **fields))
+
+    [step] = mended.steps
+    assert step.arguments == {"vault": "myvault", "name": "batch", "version": OLD, "body": body}
+    assert mended.before["version"] == OLD
+    assert {name: mended.after[name] for name in after} == after
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"exp": NOW + 1}, {"nbf": NOW}], ids=["usable", "about to expire", "just valid"]
+)
+def test_a_usable_version_is_left_alone(fields: dict[str, Any]) -> None:
+    assert not plan(key(OLD, **fields)).changed
+
+
+def test_the_newest_version_is_meant_where_none_is_named() -> None:
+    observed = observed_key(key(OLD, enabled=False), key(NEW, enabled=False))
+    [step] = _key.plan(key_goal(state="enabled"), observed).steps
+
+    assert step.arguments["version"] == NEW
+
+
+@pytest.mark.parametrize(
+    ("observed", "code"),
+    [
+        pytest.param(observed_key(key(NEW)), "version_not_found", id="the version is gone"),
+        pytest.param(observed_key(deleted=deleted_key()), "key_soft_deleted", id="the key is deleted"),
+        pytest.param(observed_key(), "key_not_found", id="the key is gone"),
+    ],
+)
+def test_what_is_not_there_is_told(observed: dict[str, Any], code: str) -> None:
+    with pytest.raises(CmkError) as refused:
+        _key.plan(key_goal(state="enabled", version=OLD), observed)
+
+    assert refused.value.code == code
