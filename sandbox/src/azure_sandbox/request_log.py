@@ -114,9 +114,6 @@ class RequestLog:
     def newest_first(self) -> Iterator[Entry]:
         return reversed(self._entries)
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def entries(self, since: int = 0, writes: bool = False) -> Iterator[Entry]:
         return (e for e in self._entries if e.number > since and (e.write or not writes))
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -24,34 +24,41 @@ _MARKS = {"unknown": "unknown to the sandbox", "unauthenticated": "no good token
 
 
 def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
-    names: dict[str | None, str] = {None: ""}
-    shown_rows: list[dict[str, Any]] = []
-    found = unknown = 0
-    for entry in log.newest_first():
-        unknown += is_unknown(entry)
-        if not _is_wanted(entry, question.show):
-            continue
-        if entry.principal not in names:
-            names[entry.principal] = shown.principal(world, entry.principal or "")["name"]
-        if not question.finds(entry.url, entry.method, entry.status, names[entry.principal]):
-            continue
-        found += 1
-        if found <= question.requests:
-            shown_rows.append(_row(entry, names[entry.principal]))
-    return {"rows": Rows(shown_rows, found, len(log)), "unknown": unknown}
+    names = _Names(world)
+    entries = list(log.newest_first())
+    wanted = _WANTED[question.show]
+    found = [entry for entry in entries if wanted(entry) and question.finds(*_texts(entry, names))]
+    rows = [_row(entry, names[entry.principal]) for entry in found[: question.requests]]
+    return {"rows": Rows(rows, len(found), len(entries)), "unknown": sum(map(_is_unknown, entries))}
 
 
-def is_unknown(entry: Entry) -> bool:
+class _Names(dict[str | None, str]):
+    """Of principals by their object ids: a log has many entries of few principals."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__({None: ""})
+        self._world = world
+
+    def __missing__(self, object_id: str) -> str:
+        self[object_id] = shown.principal(self._world, object_id)["name"]
+        return self[object_id]
+
+
+def _texts(entry: Entry, names: _Names) -> tuple[object, ...]:
+    return entry.url, entry.method, entry.status, names[entry.principal]
+
+
+def _is_unknown(entry: Entry) -> bool:
     """Of what a fault struck nobody knows whether it would have been."""
     return entry.route == "unknown" and entry.fault is None
 
 
-def _is_wanted(entry: Entry, show: str) -> bool:
-    return {
-        "writes": entry.write,
-        "unknown": is_unknown(entry),
-        "faults": entry.fault is not None,
-    }.get(show, True)
+_WANTED: Mapping[str, Callable[[Entry], bool]] = {
+    "": lambda entry: True,
+    "writes": lambda entry: entry.write,
+    "unknown": _is_unknown,
+    "faults": lambda entry: entry.fault is not None,
+}
 
 
 def _row(entry: Entry, principal: str) -> dict[str, Any]:
@@ -66,7 +73,7 @@ def _row(entry: Entry, principal: str) -> dict[str, Any]:
         "write": entry.write,
         "fault": entry.fault,
         "mark": "" if entry.fault else _MARKS.get(entry.route, ""),
-        "unknown": is_unknown(entry),
+        "unknown": _is_unknown(entry),
         "milliseconds": f"{entry.seconds * 1000:.1f}",
     }
 

@@ -44,7 +44,7 @@ def moment(seconds: float | None) -> str:
         return ""
     try:
         return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError):
+    except (OSError, OverflowError, ValueError):
         # A key may be made to expire in a year that Python does not know.
         return f"{seconds:.0f} s after 1970"
 
