@@ -256,6 +256,12 @@ def test_tokens_that_expire_in_mid_run(sandbox: Sandbox, control: Control) -> No
         {"answer": "500"},
         {"delay": "long"},
         {"delay": -1},
+        {"delay": 10**400},
+        {"drop": "before", "match": {"path": "(" * 5000}},
+        {"answer": {"status": 200, "headers": {"x": "\u2603"}}},
+        {"answer": {"status": 200, "headers": {"x": "a\r\ny: b"}}},
+        {"answer": {"status": 200, "headers": {"a b": "c"}}},
+        {"answer": {"status": 200, "headers": [[]]}},
         {"drop": "sometimes"},
         {"drop": "before", "times": -1},
         {"drop": "before", "often": 3},
@@ -286,7 +292,7 @@ def test_the_clock(sandbox: Sandbox, control: Control) -> None:
     after = control.call("POST", "/clock/advance", {"seconds": 86400})["time"]
     assert 86400 <= after - before < 86410
     assert get_group(sandbox).ok, "tokens go by the machine's clock"
-    for wrong in ({}, {"seconds": -1}, {"seconds": "1"}, {"seconds": True}):
+    for wrong in ({}, {"seconds": -1}, {"seconds": "1"}, {"seconds": True}, {"seconds": 10**10}, {"seconds": 1e300}):
         control.call("POST", "/clock/advance", wrong, status=400)
 
 
@@ -295,7 +301,13 @@ def test_timing(control: Control) -> None:
     assert (quick["retry_after"], quick["batch_create"], quick["throttling"]) == (1, 0, False)
     control.timing(batch_create=9.5, throttling=True)
     assert control.call("GET", "/timing") == {**quick, "batch_create": 9.5, "throttling": True}
-    for wrong in ({"nothing": 1}, {"batch_create": "1"}, {"batch_create": -1}, {"throttling": 1}, {"vault_dns": True}):
+    for wrong in (
+        {"nothing": 1},
+        {"batch_create": "1"},
+        {"batch_create": -1},
+        {"throttling": 1},
+        {"vault_dns": 10**400},
+    ):
         control.call("PATCH", "/timing", wrong, status=400)
 
 
@@ -330,6 +342,12 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
         {"name": "x", "federated_subject": "s", "federated_public_key": "none"},
         {"name": "x", "secret_lifetime": "long"},
         {"name": "x", "tenant_id": "nowhere"},
+        {"name": "x", "tenant_id": ["nowhere"]},
+        {"name": "x", "roles": 1},
+        {"name": "x", "roles": [{"role": 1, "scope": "/"}]},
+        {"name": "x", "certificate": 1},
+        {"name": "x", "federated_subject": 1},
+        {"name": "x", "token_lifetime": 10**30},
     ],
 )
 def test_a_principal_that_cannot_be(control: Control, wish: dict[str, Any]) -> None:

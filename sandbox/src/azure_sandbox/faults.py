@@ -97,6 +97,10 @@ class Faults:
         return found
 
 
+# A year.
+LONGEST = 31_536_000
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\t -~]*")
 _KNOWN = set("match skip times seconds answer handled delay drop truncate expire_tokens".split())
 
 
@@ -142,7 +146,7 @@ def _pattern(text: Any) -> re.Pattern[str] | None:
         return None
     try:
         return re.compile(str(text), re.IGNORECASE)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise BadFault(f"{text} is no regular expression: {error}") from error
 
 
@@ -155,8 +159,8 @@ def _count(value: Any, name: str) -> int | None:
 def _seconds(value: Any, name: str) -> float:
     if value is None:
         return 0.0
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-        raise BadFault(f"{name} is a number of seconds")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= LONGEST:
+        raise BadFault(f"{name} is a number of seconds, up to {LONGEST}")
     return float(value)
 
 
@@ -167,6 +171,13 @@ def _answer(document: Any) -> Answer | None:
     status = document.get("status")
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise BadFault("answer needs a status of 200 to 599")
-    headers = document.get("headers") or {}
-    _check_names(headers, set(headers), "headers")
-    return Answer(status, {str(name): str(value) for name, value in headers.items()}, document.get("body"))
+    return Answer(status, _headers(document.get("headers") or {}), document.get("body"))
+
+
+def _headers(document: Any) -> dict[str, str]:
+    if not isinstance(document, Mapping):
+        raise BadFault("headers is an object")
+    headers = {str(name): str(value) for name, value in document.items()}
+    if not all(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value) for name, value in headers.items()):
+        raise BadFault("headers have names that HTTP takes, and values of printable ASCII characters")
+    return headers

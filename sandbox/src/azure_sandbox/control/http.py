@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
@@ -18,12 +19,14 @@ from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
 from ..timing import Timing
 from ..web import AzureError, Call, answer
-from . import errors
+from . import errors, reading
 
 if TYPE_CHECKING:
     from ..server import Sandbox
 
 SECRET_SECONDS = 3600 * 24
+# The year 3000: past the end of the calendar no date can be written.
+END_OF_TIME = 32503680000
 
 
 def describe(sandbox: Sandbox, call: Call) -> Response:
@@ -70,10 +73,13 @@ def get_clock(sandbox: Sandbox, call: Call) -> Response:
 
 
 def advance_clock(sandbox: Sandbox, call: Call) -> Response:
-    seconds = call.json.get("seconds")
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or seconds < 0:
+    clock = sandbox.world.clock
+    seconds = reading.seconds(call.json, "seconds", -1)
+    if seconds < 0:
         raise errors.bad_request("seconds is a number, and time goes forward only")
-    sandbox.world.clock.advance(seconds)
+    if clock.time() + seconds > END_OF_TIME:
+        raise errors.bad_request("the clock goes no further than the year 3000")
+    clock.advance(seconds)
     sandbox.world.batch.reassess(None)
     return get_clock(sandbox, call)
 
@@ -88,7 +94,7 @@ def patch_timing(sandbox: Sandbox, call: Call) -> Response:
         if name not in kinds:
             raise errors.bad_request(f"there is no {name}; there is {', '.join(kinds)}")
         is_flag = kinds[name] is bool
-        if is_flag != isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        if is_flag != isinstance(value, bool) or not (is_flag or (reading.is_seconds(value) and value >= 0)):
             raise errors.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
     sandbox.world.timing = dataclasses.replace(sandbox.world.timing, **call.json)
     return get_timing(sandbox, call)
@@ -117,14 +123,14 @@ def delete_faults(sandbox: Sandbox, call: Call) -> Response:
 
 
 def post_tenant(sandbox: Sandbox, call: Call) -> Response:
-    operator = seed.add_tenant(sandbox.world, _name(call, "a tenant"))
+    operator = seed.add_tenant(sandbox.world, reading.needed(call.json, "name"))
     shown = ("tenant_id", "subscription_id", "resource_group", "location", "object_id", "client_id", "secret")
     return answer({name: getattr(operator, name) for name in shown}, 201)
 
 
 def post_subscription(sandbox: Sandbox, call: Call) -> Response:
     holder = _principal(sandbox, call)
-    group = seed.add_subscription(sandbox.world, _name(call, "a subscription"), holder.object_id)
+    group = seed.add_subscription(sandbox.world, reading.needed(call.json, "name"), holder.object_id)
     described = {"subscription_id": group.subscription, "resource_group": group.name, "location": group.location}
     return answer({**described, "tenant_id": holder.tenant_id}, 201)
 
@@ -132,13 +138,6 @@ def post_subscription(sandbox: Sandbox, call: Call) -> Response:
 def expire_tokens(sandbox: Sandbox, call: Call) -> Response:
     sandbox.world.directory.expire_tokens()
     return answer({})
-
-
-def _name(call: Call, what: str) -> str:
-    name = call.json.get("name")
-    if not isinstance(name, str) or not name:
-        raise errors.bad_request(f"{what} needs a name")
-    return name
 
 
 # Principals
@@ -170,14 +169,14 @@ def get_principals(sandbox: Sandbox, call: Call) -> Response:
 
 def post_principal(sandbox: Sandbox, call: Call) -> Response:
     directory, wish = sandbox.world.directory, call.json
-    tenant_id = wish.get("tenant_id") or directory.tenant_id
+    tenant_id = reading.text(wish, "tenant_id") or directory.tenant_id
     if tenant_id not in directory.tenants:
         raise errors.bad_request(f"there is no tenant {tenant_id}")
-    principal = directory.add_principal(tenant_id, _name(call, "a principal"))
+    principal = directory.add_principal(tenant_id, reading.needed(wish, "name"))
     try:
-        lifetime = float(wish.get("secret_lifetime", SECRET_SECONDS))
+        lifetime = reading.seconds(wish, "secret_lifetime", SECRET_SECONDS)
         extras = _register(sandbox, principal, wish)
-    except (AzureError, KeyError, TypeError, ValueError) as error:
+    except (AzureError, UnsupportedAlgorithm, ValueError) as error:
         directory.remove_principal(principal.object_id)
         raise errors.bad_request(f"{type(error).__name__}: {error}") from error
     secret = directory.add_secret(principal, lifetime)
@@ -189,20 +188,21 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
     """Roles, and what else than a secret the principal can prove itself with."""
     extras: dict[str, Any] = {}
     directory = sandbox.world.directory
-    for grant in wish.get("roles") or []:
-        sandbox.world.authorization.assign(grant["scope"], grant["role"], principal.object_id)
+    for grant in reading.objects(wish, "roles"):
+        scope, role = reading.needed(grant, "scope"), reading.needed(grant, "role")
+        sandbox.world.authorization.assign(scope, role, principal.object_id)
     if wish.get("token_lifetime") is not None:
-        directory.credentials(principal).token_lifetime = int(wish["token_lifetime"])
-    if wish.get("certificate"):
-        extras["thumbprint"] = assertions.add_certificate(directory, principal, wish["certificate"].encode())
-    if wish.get("federated_subject"):
-        key = wish.get("federated_public_key")
+        directory.credentials(principal).token_lifetime = int(reading.seconds(wish, "token_lifetime", 0))
+    if certificate := reading.text(wish, "certificate"):
+        extras["thumbprint"] = assertions.add_certificate(directory, principal, certificate.encode())
+    if subject := reading.text(wish, "federated_subject"):
+        key = reading.text(wish, "federated_public_key")
         if key:
             load_pem_public_key(key.encode())
         credential = FederatedCredential(
-            wish.get("federated_issuer") or assertions.sandbox_issuer(directory),
-            wish["federated_subject"],
-            wish.get("federated_audience") or assertions.FEDERATED_AUDIENCE,
+            reading.text(wish, "federated_issuer") or assertions.sandbox_issuer(directory),
+            subject,
+            reading.text(wish, "federated_audience") or assertions.FEDERATED_AUDIENCE,
             key.encode() if key else None,
         )
         directory.credentials(principal).federated.append(credential)
