@@ -75,7 +75,9 @@ def standing() -> tuple[str, str]:
     encryption = account.encryption
     properties = encryption.key_vault_properties
     version = properties.key_identifier.rsplit("/", 1)[-1] if properties else "-"
-    return encryption.key_source.value, version
+    source = encryption.key_source
+    # Text in the SDK's older releases, an Enum in the newer ones.
+    return getattr(source, "value", source), version
 
 
 if __name__ == "__main__":

@@ -17,7 +17,16 @@ from typing import Any
 
 from . import _usage, _vault
 from ._errors import InvalidOption
-from ._ids import UserAssignedId, check_guid, check_key_name, check_vault_name, parse_user_assigned_id, same_id, within
+from ._ids import (
+    UserAssignedId,
+    check_guid,
+    check_key_name,
+    check_vault_name,
+    parse_user_assigned_id,
+    role_guid,
+    same_id,
+    within,
+)
 from ._plan import Plan, Step
 
 # Permission of an access policy -> data action of a role, for the three that Batch needs.
@@ -112,11 +121,6 @@ def granted(
 
 def scope_of(vault: Mapping[str, Any], key_name: str | None) -> str:
     return f"{vault['id']}/keys/{key_name}" if key_name else str(vault["id"])
-
-
-def role_guid(role_definition_id: str) -> str:
-    """Azure gives a role's id with or without a subscription before it; the guid alone is stable."""
-    return role_definition_id.rsplit("/", 1)[-1].lower()
 
 
 def _needed_among(permissions: Iterable[str]) -> set[str]:

@@ -158,6 +158,11 @@ def same_id(one: str, other: str) -> bool:
     return one.rstrip("/").casefold() == other.rstrip("/").casefold()
 
 
+def role_guid(role_definition_id: str) -> str:
+    """Azure gives a role's id with or without a subscription before it; the guid alone is stable."""
+    return role_definition_id.rsplit("/", 1)[-1].lower()
+
+
 def place_of(resource_id: str) -> tuple[str, str, str]:
     """Subscription, resource group and name: /subscriptions/ID/resourceGroups/NAME/providers/NAMESPACE/TYPE/NAME."""
     parts = resource_id.rstrip("/").split("/")

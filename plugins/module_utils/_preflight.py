@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _access, _key_document
+from . import _access, _key_document, _vault
 from ._duration import instant
 from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier
@@ -209,11 +209,7 @@ def _missing(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> li
 
 
 def _network_open(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:
-    properties = vault["properties"]
-    rules = properties.get("networkAcls", {})
-    trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
-    public = properties.get("publicNetworkAccess", "Enabled") == "Enabled"
-    is_open = trusted or (public and rules.get("defaultAction", "Allow") == "Allow")
+    is_open = _vault.lets_azure_services_in(vault)
     seen = "The vault lets Azure services in." if is_open else "The vault's firewall keeps Azure services out."
     return is_open, seen, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import _usage
 from ._errors import InvalidOption, NotFound, Refused
 from ._ids import check_vault_name
 from ._plan import Plan, Step
@@ -43,6 +44,9 @@ class Goal:
     sku: str
     retention_days: int
     recover: bool
+    trusted_services: bool
+    present: bool
+    force: bool
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -59,22 +63,31 @@ def desired(params: Mapping[str, Any]) -> Goal:
         sku=params["sku"],
         retention_days=retention,
         recover=params["recover"],
+        trusted_services=params["trusted_services"],
+        present=params["state"] == "present",
+        force=params["force"],
     )
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     vault = observed["vault"]
     before = describe(vault)
+    if not goal.present:
+        return _end(goal, observed, before)
     if vault is None:
         return _recovery(goal, observed, before) if observed["deleted"] else _birth(goal, observed, before)
     _refuse_other_authorization(goal, vault)
     properties = vault["properties"]
-    changes = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
+    changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
     if not properties.get("enableSoftDelete", True):
         changes["enableSoftDelete"] = True
+    after = {**before, "purge_protection": True, "soft_delete": True}
+    if goal.trusted_services and not lets_azure_services_in(vault):
+        # Sent whole, for what is left out of it would be reset.
+        changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
+        after["trusted_services"] = True
     if not changes:
         return Plan(goal, before, before)
-    after = {**before, "purge_protection": True, "soft_delete": True}
     return Plan(goal, before, after, (_step("update", goal, body={"properties": changes}),))
 
 
@@ -95,12 +108,22 @@ def describe(vault: Mapping[str, Any] | None) -> dict[str, Any]:
         "soft_delete": properties.get("enableSoftDelete", True),
         "purge_protection": properties.get("enablePurgeProtection", False),
         "retention_days": properties.get("softDeleteRetentionInDays", 90),
+        "trusted_services": lets_azure_services_in(vault),
         "tags": vault.get("tags", {}),
     }
 
 
 def authorization_of(vault: Mapping[str, Any]) -> str:
     return RBAC if vault["properties"].get("enableRbacAuthorization") else ACCESS_POLICY
+
+
+def lets_azure_services_in(vault: Mapping[str, Any]) -> bool:
+    """Batch comes as one of the trusted services of Azure, or from anywhere where anyone is let in."""
+    properties = vault["properties"]
+    rules = properties.get("networkAcls", {})
+    trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
+    public = properties.get("publicNetworkAccess", "Enabled") == "Enabled"
+    return trusted or (public and rules.get("defaultAction", "Allow") == "Allow")
 
 
 def url(vault: Mapping[str, Any]) -> str:
@@ -120,6 +143,15 @@ def required(vault: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
             remedy="Create the vault, or correct vault_name, resource_group or subscription_id.",
         )
     return vault
+
+
+def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    if observed["vault"] is None:
+        return Plan(goal, before, before)
+    visible = observed["visible"]
+    users = _usage.in_vault(visible, goal.name)
+    warnings = _usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
+    return Plan(goal, before, describe(None), (_step("delete", goal),), warnings)
 
 
 def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
@@ -175,6 +207,7 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
         "soft_delete": True,
         "purge_protection": True,
         "retention_days": goal.retention_days,
+        "trusted_services": True,
         "tags": {},
     }
     return Plan(goal, before, after, (_step("create", goal, body={"location": location, "properties": properties}),))

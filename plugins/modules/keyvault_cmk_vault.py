@@ -25,6 +25,14 @@ options:
     description: Name of the vault. Vaults' names are unique in all of Azure.
     type: str
     required: true
+  state:
+    description:
+      - V(present) has the vault, safe from being purged.
+      - V(absent) deletes it; Azure keeps it for its retention time. Refused while the key of a Batch account that the
+        caller can see lies in it, unless O(force) is set.
+    type: str
+    default: present
+    choices: [present, absent]
   location:
     description:
       - Region of a new vault. The default is that of its resource group.
@@ -49,6 +57,16 @@ options:
     description: For how many days a new vault keeps what was deleted, 7 to 90. It cannot be changed later.
     type: int
     default: 90
+  trusted_services:
+    description:
+      - Let trusted Microsoft services in, which Batch is one of, where the vault's firewall keeps them out. Its other
+        network rules stay as they are. A new vault lets them in.
+    type: bool
+    default: false
+  force:
+    description: Delete the vault although the key of a Batch account that the caller can see lies in it.
+    type: bool
+    default: false
   recover:
     description: Bring back a deleted vault of that name, with the keys in it. Without it, such a vault is refused.
     type: bool
@@ -138,11 +156,21 @@ retention_days:
   returned: success
   type: int
   sample: 90
+trusted_services:
+  description: Whether the vault's firewall lets Azure's services in, Batch among them.
+  returned: success
+  type: bool
+  sample: true
 tags:
   description: The vault's tags, which this module leaves as they are.
   returned: success
   type: dict
   sample: {}
+accounts:
+  description: The Batch accounts that would lose their key.
+  returned: failure with code V(in_use)
+  type: list
+  elements: str
 code:
   description: What went wrong, as a stable word; C(docs/errors.md) lists them.
   returned: failure
@@ -167,6 +195,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "sku": {"type": "str", "default": "standard", "choices": ["standard", "premium"]},
     "retention_days": {"type": "int", "default": 90},
     "recover": {"type": "bool", "default": False},
+    "trusted_services": {"type": "bool", "default": False},
+    "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+    "force": {"type": "bool", "default": False},
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import CALLER, OTHER, TENANT, VAULT_ID, deleted_vault, policy, vault
+from documents import CALLER, OTHER, TENANT, VAULT_ID, account, account_id, deleted_vault, policy, vault, visible
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +27,9 @@ def goal(**options: Any) -> _vault.Goal:
         "sku": "standard",
         "retention_days": 90,
         "recover": False,
+        "trusted_services": False,
+        "state": "present",
+        "force": False,
         **options,
     }
     return _vault.desired(params)
@@ -98,6 +101,7 @@ def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
         "soft_delete": True,
         "purge_protection": True,
         "retention_days": 90,
+        "trusted_services": True,
         "tags": {},
     }
 
@@ -226,6 +230,59 @@ def test_other_authorization_is_refused(asked: str, document: dict[str, Any]) ->
     assert refused.value.facts["value"] == asked
 
 
+# The firewall
+
+
+CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "192.0.2.1/32"}], "virtualNetworkRules": []}
+
+
+def test_trusted_services_are_let_in_and_all_other_rules_stay() -> None:
+    document = vault(enablePurgeProtection=True, networkAcls=CLOSED)
+    plan = _vault.plan(goal(trusted_services=True), seen(document))
+
+    assert plan.steps == (step("update", properties={"networkAcls": {**CLOSED, "bypass": "AzureServices"}}),)
+    assert (plan.before["trusted_services"], plan.after["trusted_services"]) == (False, True)
+    assert not _vault.plan(goal(), seen(document)).changed
+
+
+@pytest.mark.parametrize(
+    "rules", [{}, {**CLOSED, "bypass": "AzureServices"}, {**CLOSED, "defaultAction": "Allow"}], ids=str
+)
+def test_an_open_firewall_is_left_alone(rules: dict[str, Any]) -> None:
+    document = vault(enablePurgeProtection=True, networkAcls=rules)
+
+    assert not _vault.plan(goal(trusted_services=True), seen(document)).changed
+
+
+# Deleted
+
+
+USER = account("user", key="https://MYVAULT.vault.azure.net/keys/any/thing")
+ELSEWHERE = account("elsewhere", key="https://other.vault.azure.net/keys/batch")
+
+
+def test_a_vault_is_deleted() -> None:
+    plan = _vault.plan(goal(state="absent"), {**seen(vault()), "visible": visible(ELSEWHERE, account())})
+
+    assert plan.steps == (Step("delete", {"group": "rg-keys", "name": "myvault"}),)
+    assert plan.after == {"exists": False}
+    assert not _vault.plan(goal(state="absent"), seen()).changed
+
+
+def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
+    state = {**seen(vault()), "visible": visible(USER, ELSEWHERE, unseen=("/subscriptions/hidden",))}
+    with pytest.raises(Refused) as refused:
+        _vault.plan(goal(state="absent"), state)
+
+    assert refused.value.code == "in_use"
+    assert refused.value.facts["accounts"] == [account_id("user")]
+    assert refused.value.facts["unseen"] == ["/subscriptions/hidden"]
+
+    plan = _vault.plan(goal(state="absent", force=True), state)
+    assert plan.changed
+    assert account_id("user") in plan.warnings[0]
+
+
 # What is told
 
 
@@ -244,6 +301,7 @@ def test_description_of_a_vault() -> None:
         "soft_delete": True,
         "purge_protection": False,
         "retention_days": 90,
+        "trusted_services": True,
         "tags": {},
     }
     assert _vault.describe(None) == {"exists": False}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .._ids import role_guid
 from . import _sdk
 from .identities import Identities
 from .session import Session
@@ -33,7 +34,7 @@ class Access:
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
             scope = f"{vault['id']}/keys/{goal.key_name}" if goal.key_name else vault["id"]
             observed["assignments"] = self.assignments(scope, principal)
-            observed["definitions"] = self.definitions(observed["assignments"])
+            observed["definitions"] = self.definitions(vault["id"], observed["assignments"])
         if not goal.present:
             observed["visible"] = self._visible.read()
         return observed
@@ -45,11 +46,14 @@ class Access:
                 self._client().role_assignments.list_for_scope, scope, filter=f"atScope() and assignedTo('{principal}')"
             )
 
-    def definitions(self, assignments: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The roles that are assigned, by the guid of each."""
-        ids = {assignment["properties"]["roleDefinitionId"] for assignment in assignments}
+    def definitions(self, scope: str, assignments: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The roles that are assigned, by the guid of each.
+
+        Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
+        """
+        guids = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}
         with _sdk.translated("read the definitions of the assigned roles"):
-            roles = [_sdk.document(self._client().role_definitions.get_by_id, role_id) for role_id in sorted(ids)]
+            roles = [_sdk.document(self._client().role_definitions.get, scope, guid) for guid in sorted(guids)]
         return {role["name"].lower(): role["properties"] for role in roles}
 
     def assign(self, scope: str, name: str, role: str, principal: str) -> None:

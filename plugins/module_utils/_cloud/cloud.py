@@ -42,7 +42,7 @@ class Cloud:
 
     @cached_property
     def vaults(self) -> Vaults:
-        return Vaults(self._session, self._resources)
+        return Vaults(self._session, self._resources, self._visible)
 
     @cached_property
     def access(self) -> Access:

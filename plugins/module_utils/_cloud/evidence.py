@@ -50,7 +50,7 @@ class Evidence:
         scope = f"{vault_id}/keys/{key_name}"
         assignments = {principal: self._access.assignments(scope, principal) for principal in principals}
         everyone = [assignment for of_one in assignments.values() for assignment in of_one]
-        return assignments, self._access.definitions(everyone)
+        return assignments, self._access.definitions(vault_id, everyone)
 
 
 def _or_reason(read: Callable[[], Any]) -> Any:

@@ -17,19 +17,23 @@ from .._ids import place_of
 from . import _sdk
 from .resources import Resources
 from .session import Session
+from .visible import VisibleAccounts
 
 
 class Vaults:
-    def __init__(self, session: Session, resources: Resources) -> None:
+    def __init__(self, session: Session, resources: Resources, visible: VisibleAccounts) -> None:
         self._session = session
         self._resources = resources
+        self._visible = visible
 
     def read(self, goal: Any) -> dict[str, Any]:
         vault = self.get(goal.group, goal.name)
         observed: dict[str, Any] = {"vault": vault, "deleted": None}
         if vault is not None:
+            return observed if goal.present else {**observed, "visible": self._visible.read()}
+        if not goal.present:
             return observed
-        observed["deleted"] = self._deleted(goal.name)
+        observed["deleted"] = self._deleted(goal.name, self._session.subscription_id)
         observed["caller"] = self._session.caller
         if goal.location is None and observed["deleted"] is None:
             observed["group"] = self._resources.group(goal.group)
@@ -51,6 +55,11 @@ class Vaults:
                 return found
         return None
 
+    def find_deleted(self, name: str) -> dict[str, Any] | None:
+        """The deleted vault of that name, in all subscriptions seen."""
+        found = (self._deleted(name, subscription) for subscription in self._resources.subscription_ids())
+        return next((vault for vault in found if vault is not None), None)
+
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, where the body says so."""
         what = f"create the key vault {name}"
@@ -62,6 +71,10 @@ class Vaults:
         with _sdk.translated(f"change the key vault {name}"):
             self._client().vaults.update(group, name, _sdk.content(body))
 
+    def delete(self, group: str, name: str) -> None:
+        with _sdk.translated(f"delete the key vault {name}"):
+            self._client().vaults.delete(group, name)
+
     def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
         """Add, replace or remove one principal's access policy; those of others are not touched."""
         subscription, group, name = place_of(vault_id)
@@ -69,10 +82,10 @@ class Vaults:
         with _sdk.translated(f"change an access policy of the key vault {name}"):
             self._client(subscription).vaults.update_access_policy(group, name, operation, _sdk.content(body))
 
-    def _deleted(self, name: str) -> dict[str, Any] | None:
+    def _deleted(self, name: str, subscription: str) -> dict[str, Any] | None:
         try:
-            with _sdk.translated("list the deleted key vaults"):
-                vaults = _sdk.documents(self._client().vaults.list_deleted)
+            with _sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
+                vaults = _sdk.documents(self._client(subscription).vaults.list_deleted)
         except Denied:
             return None
         return next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
