@@ -118,4 +118,5 @@ def _does(description: Mapping[str, Any]) -> Iterator[str]:
             headers = ", ".join(value.get("headers") or ())
             yield f"answers {value.get('status')}" + (f" with {headers}" if headers else "")
         elif name not in ("match", "skip", "times", "answer") and value not in (None, False):
-            yield name if value is True else f"{name}: {value}"
+            unit = " s" if name in ("delay", "seconds") else ""
+            yield name if value is True else f"{name}: {value}{unit}"
