@@ -19,12 +19,12 @@ from ._ids import (
     KeyIdentifier,
     UserAssignedId,
     check_account_name,
+    key_of,
     parse_key_identifier,
     parse_user_assigned_id,
     same_id,
 )
 from ._plan import Plan, Step
-from ._usage import key_of
 
 SYSTEM_ASSIGNED = "system_assigned"
 USER_ASSIGNED = "user_assigned"

@@ -40,7 +40,9 @@ def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Ou
                 missing={"before": dict(seen.before), "after": dict(seen.after)},
             )
     except CmkError as failure:
-        failure.facts.update(applied=applied, **_put_back(todo, service, noun))
+        failure.facts.update(applied=applied)
+        if todo.former is not None:
+            _put_back(todo, service, noun, failure)
         raise
     return Outcome(True, todo.before, seen.before, todo.warnings + seen.warnings, todo.report)
 
@@ -51,14 +53,18 @@ def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
         applied.append(step.action)
 
 
-def _put_back(todo: Plan, service: Service, noun: Noun) -> dict[str, Any]:
-    """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved."""
-    if todo.former is None:
-        return {}
+def _put_back(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> None:
+    """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
+
+    The failure tells how things stand after that.
+    """
     try:
         back = noun.plan(todo.former, service.read(todo.former))
         _apply(back, service, [])
         stands = noun.plan(todo.former, service.read(todo.former))
-    except CmkError as failure:
-        return {"restored": False, "restore_failure": failure.result()}
-    return {"restored": not stands.changed, "stands": dict(stands.before)}
+    except CmkError as obstacle:
+        failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
+        failure.facts.update(restored=False, restore_failure=obstacle.result())
+        return
+    failure.add(todo.former.standing(stands.before))
+    failure.facts.update(restored=not stands.changed, stands=dict(stands.before))

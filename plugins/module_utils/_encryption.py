@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _account, _preflight
+from . import _account, _diagnosis, _preflight
 from ._errors import CmkError, InvalidOption, Unavailable
-from ._ids import KeyIdentifier, check_account_name, parse_key_identifier, principals_of
+from ._ids import KeyIdentifier, check_account_name, key_of, parse_key_identifier, principals_of
 from ._plan import Plan, Step
-from ._usage import key_of
 
 KEY_VAULT = "microsoft_keyvault"
 BATCH = "microsoft_batch"
@@ -30,12 +29,19 @@ class Goal:
     # None: a Microsoft-managed key.
     key: KeyIdentifier | None
     vault_group: str | None
+    # Wait for an account that is on the key and does not answer.
+    patient: bool = False
     # Try it although the account does not answer: the way back from a switch that failed.
     insist: bool = False
 
     def is_met_by(self, account: Mapping[str, Any]) -> bool:
         has = key_of(account)
         return has is None if self.key is None else self.key.same(has)
+
+    def standing(self, stands: Mapping[str, Any]) -> str:
+        """How the account stands once it has been led back, in words."""
+        on = stands["key_identifier"] or "a Microsoft-managed key"
+        return f"The account stands on {on} now and {'answers' if stands['answers'] else 'does not answer'}."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -51,13 +57,18 @@ def desired(params: Mapping[str, Any]) -> Goal:
         account=check_account_name(params["account_name"], "account_name"),
         key=parse_key_identifier(key, "key_identifier") if key else None,
         vault_group=params["vault_resource_group"],
+        patient=params["await_answer"],
     )
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     account = _account.required(observed["account"], goal.group, goal.account)
-    _require_answer(goal, account, observed["silence"])
-    before = describe(account)
+    silence = observed["silence"]
+    before = {**describe(account), "answers": silence is None}
+    if silence is not None and goal.patient and goal.is_met_by(account):
+        wait = Step("await_answer", {"group": goal.group, "name": goal.account})
+        return Plan(goal, before, {**before, "answers": True}, (wait,))
+    _require_answer(goal, account, silence)
     if goal.is_met_by(account):
         return Plan(goal, before, before)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
@@ -65,7 +76,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     return Plan(
         goal,
         before,
-        {**before, **describe_key(goal.key)},
+        {**before, **describe_key(goal.key), "answers": True},
         (Step("set_encryption", {"group": goal.group, "name": goal.account, "body": body}),),
         warnings=_preflight.warnings(checks),
         former=replace(goal, key=key_of(account), vault_group=None, insist=True),
@@ -80,7 +91,7 @@ def describe(account: Mapping[str, Any]) -> dict[str, Any]:
 
 def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     """The return value of the module that only looks."""
-    account, silence = observed["account"], observed["silence"]
+    account, silence, diagnosis = observed["account"], observed["silence"], observed["diagnosis"]
     if account is None:
         return {"exists": False}
     key = key_of(account)
@@ -93,6 +104,7 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
         "principal_ids": list(principals_of(account.get("identity", {}))),
         "answers": silence is None,
         "silence": silence.msg if silence else None,
+        "diagnosis": _diagnosis.describe(diagnosis) if diagnosis else None,
     }
 
 

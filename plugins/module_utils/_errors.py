@@ -26,6 +26,10 @@ class CmkError(Exception):
         self.code = code or self.code
         self.facts = facts
 
+    def add(self, sentence: str) -> None:
+        """What became of it."""
+        self.msg = f"{self.msg} {sentence}"
+
     def result(self) -> dict[str, Any]:
         return {"msg": self.msg, "code": self.code, **self.facts}
 

@@ -153,6 +153,15 @@ def principals_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(filter(None, [identity.get("principalId"), *assigned]))
 
 
+def key_of(account: Mapping[str, Any]) -> KeyIdentifier | None:
+    """The key that an account document says it is on; none on a Microsoft-managed key."""
+    encryption = account.get("properties", {}).get("encryption", {})
+    identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
+    if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
+        return None
+    return read_key_identifier(identifier)
+
+
 def same_id(one: str, other: str) -> bool:
     """ARM ids come back in other letter cases than they were sent, `resourcegroups` above all."""
     return one.rstrip("/").casefold() == other.rstrip("/").casefold()

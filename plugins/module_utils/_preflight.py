@@ -47,10 +47,14 @@ class Check:
     remedy: str = ""
 
 
+def judged(evidence: Evidence) -> tuple[Check, ...]:
+    return tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
+
+
 def require(read: Mapping[str, Any]) -> tuple[Check, ...]:
     """All checks; if one fails, an error that tells of all that fail."""
     evidence = Evidence(**read)
-    checks = tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
+    checks = judged(evidence)
     failed = [check for check in checks if check.status == FAILED]
     if not failed:
         return checks

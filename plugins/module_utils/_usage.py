@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ._errors import CmkError, Refused
-from ._ids import KeyIdentifier, principals_of, read_key_identifier
+from ._ids import KeyIdentifier, key_of, principals_of
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
 # a new version at least once a day. Until then the former version may be the one that an account is on.
@@ -22,15 +22,6 @@ FOLLOWING_LAG = 24 * 3600
 
 # The Batch accounts that the caller can see (`accounts`), and the subscriptions where it may not look (`unseen`).
 Visible = Mapping[str, Any]
-
-
-def key_of(account: Mapping[str, Any]) -> KeyIdentifier | None:
-    """The key that an account document says it is on; none on a Microsoft-managed key."""
-    encryption = account.get("properties", {}).get("encryption", {})
-    identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
-    if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
-        return None
-    return read_key_identifier(identifier)
 
 
 def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:

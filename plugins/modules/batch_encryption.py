@@ -38,6 +38,13 @@ options:
       - The key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION); the account stays on that version.
       - Without the version, the account follows the key, that is Batch takes over new versions by itself.
     type: str
+  await_answer:
+    description:
+      - Wait for an account that is on O(key_identifier) already and does not answer, up to O(wait_timeout) seconds.
+        Once its key can be used again, Batch may need ten minutes until the account answers.
+      - Without it, an account that does not answer is refused.
+    type: bool
+    default: false
   vault_resource_group:
     description:
       - Resource group of the key's vault. Without it, the vault is looked for in all subscriptions that the caller
@@ -109,6 +116,11 @@ follows_latest:
   returned: success
   type: bool
   sample: false
+answers:
+  description: Whether the account does its work. One that lost its key still can be read, but does not.
+  returned: success
+  type: bool
+  sample: true
 preflight:
   description: What was checked before the account was pointed at a key; empty when that was not necessary.
   returned: when the setting changes, and with a failure of code V(preflight_failed)
@@ -178,6 +190,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     # A key's identifier is no secret, whatever its name may suggest.
     "key_identifier": {"type": "str", "no_log": False},
     "vault_resource_group": {"type": "str"},
+    "await_answer": {"type": "bool", "default": False},
 }
 
 

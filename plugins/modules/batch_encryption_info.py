@@ -10,7 +10,7 @@ module: batch_encryption_info
 short_description: See which key a Batch account is on
 description:
   - Reads a Batch account and tells the key that it is on, the identity by which it reaches it, and whether it answers.
-  - Changes nothing. The permission to read the account is enough.
+  - Changes nothing. The permission to read the account is enough, but for O(diagnose).
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -23,6 +23,12 @@ options:
     description: Name of the account.
     type: str
     required: true
+  diagnose:
+    description:
+      - Find out what ails the account's key, its vault and the access to it, and what would mend it. This also reads
+        the key and its vault, the identities, and the lists of what was deleted.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.attributes
@@ -35,6 +41,13 @@ EXAMPLES = r"""
   azbatch.cmk.batch_encryption_info:
     resource_group: rg-batch
     account_name: mybatch
+  register: account
+
+- name: Find out why it does not answer
+  azbatch.cmk.batch_encryption_info:
+    resource_group: rg-batch
+    account_name: mybatch
+    diagnose: true
   register: account
 
 - name: Show it
@@ -108,6 +121,55 @@ silence:
   returned: success, if it exists
   type: str
   sample: null
+diagnosis:
+  description: What ails the key. Null without O(diagnose), and for an account on a Microsoft-managed key.
+  returned: success, if it exists
+  type: dict
+  contains:
+    causes:
+      description: What keeps the account from its key, in the order in which it has to be mended.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description:
+            - V(identity_missing), V(vault_deleted), V(vault_missing), V(vault_in_other_tenant), V(network_closed),
+              V(key_deleted), V(key_missing), V(version_missing), V(version_unusable), V(operations_missing),
+              V(key_unfit) or V(access_missing).
+          type: str
+        evidence:
+          description: What was seen.
+          type: str
+        remedy:
+          description: What mends it.
+          type: str
+        mend:
+          description: Which part of the role azbatch.cmk.recover mends it; null if none can.
+          type: str
+    mendable:
+      description: Whether there is a mend for each of them.
+      type: bool
+    vault:
+      description: Where the vault is, or was until it was deleted; null if that is not known.
+      type: dict
+      contains:
+        subscription_id:
+          description: Id of its subscription.
+          type: str
+        resource_group:
+          description: Name of its resource group.
+          type: str
+        name:
+          description: Its name.
+          type: str
+    versions:
+      description: Versions of the key that have to be usable for the account to answer.
+      type: list
+      elements: str
+    preflight:
+      description: All checks, as in M(azbatch.cmk.batch_encryption), each with name, status, evidence and remedy.
+      type: list
+      elements: dict
 code:
   description: What went wrong, as a stable word; C(docs/errors.md) lists them.
   returned: failure
@@ -127,12 +189,14 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},
+    "diagnose": {"type": "bool", "default": False},
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
     account = check_account_name(params["account_name"], "account_name")
-    seen = _encryption.survey(cloud.encryption.survey(params["resource_group"], account))
+    observed = cloud.encryption.survey(params["resource_group"], account, diagnose=params["diagnose"])
+    seen = _encryption.survey(observed)
     return Outcome(False, seen, seen)
 
 

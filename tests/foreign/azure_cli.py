@@ -55,6 +55,7 @@ class Az:
             capture_output=True,
             text=True,
             timeout=120,
+            check=False,
         )
 
     def sign_in(self, client_id: str, proof: str) -> Any:

@@ -29,18 +29,18 @@ ASSIGNMENT = "11111111-0000-4000-8000-000000000001"
 SECONDS = 300
 
 
-def task(name: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
-    """A task; its result is registered by its name, with underscores."""
-    told = {"name": name, module: arguments, "register": name.replace(" ", "_")}
+def task(title: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
+    """A task; its result is registered by its title, with underscores."""
+    told = {"name": title, module: arguments, "register": title.replace(" ", "_")}
     return {**told, "environment": dict(environment)} if environment else told
 
 
-def theirs(name: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
-    return task(name, f"azure.azcollection.azure_rm_{module}", environment, **arguments)
+def theirs(title: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
+    return task(title, f"azure.azcollection.azure_rm_{module}", environment, **arguments)
 
 
-def ours(name: str, module: str, /, **arguments: Any) -> Task:
-    return task(name, f"azbatch.cmk.{module}", None, **arguments)
+def ours(title: str, module: str, /, **arguments: Any) -> Task:
+    return task(title, f"azbatch.cmk.{module}", None, **arguments)
 
 
 def again(one: Task) -> Task:
@@ -62,6 +62,7 @@ def play(sandbox: Sandbox, clients: Path, tmp_path: Path) -> Play:
             capture_output=True,
             text=True,
             timeout=SECONDS,
+            check=False,
         )
         results = _results(done.stdout)
         assert done.returncode == 0, {name: result.get("msg") for name, result in results.items()} or done.stderr

@@ -248,7 +248,7 @@ def test_a_token_that_was_refused_is_replaced(tmp_path: Path, shared: bool) -> N
 
 def test_a_token_that_another_task_has_replaced_stays(tmp_path: Path) -> None:
     entra = Entra()
-    ours, theirs = (SharedTokens(lambda: entra, "me", str(tmp_path)) for _ in range(2))
+    ours, theirs = (SharedTokens(lambda: entra, "me", str(tmp_path)) for _task in range(2))
     refused = ours.get_token(SCOPE).token
     assert theirs.get_token(SCOPE).token == refused
 

@@ -131,12 +131,12 @@ def test_top_level_return_values_say_when_they_are_there(name: str) -> None:
     assert [key for key, said in yaml.safe_load(module(name).RETURN).items() if not said.get("returned")] == []
 
 
-ANSWERS = {"account": account(identity=system_assigned()), "silence": None}
+ANSWERS = {"account": account(identity=system_assigned()), "silence": None, "diagnosis": None}
 UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
 # What a module tells of a thing that exists, beside what a failure tells.
 TOLD = {
     "batch_account_identity": {**_account.describe(account()), "preflight": []},
-    "batch_encryption": {**_encryption.describe(account()), "preflight": []},
+    "batch_encryption": {**_encryption.describe(account()), "answers": True, "preflight": []},
     "batch_encryption_info": _encryption.survey(ANSWERS),
     "keyvault_cmk_access": _access.describe(access_goal(), UNGRANTED),
     "keyvault_cmk_key": _key.describe(observed_key(key())),

@@ -53,6 +53,7 @@ def goal(identifier: str | None, **options: Any) -> _encryption.Goal:
         "key_source": "microsoft_keyvault" if identifier else "microsoft_batch",
         "key_identifier": identifier,
         "vault_resource_group": None,
+        "await_answer": False,
         **options,
     }
     return _encryption.desired(params)
@@ -327,15 +328,39 @@ def test_description(on: str | None, described: dict[str, Any]) -> None:
     assert _encryption.describe(account(key=on)) == {"id": account_id(), "name": "mybatch", **described}
 
 
+def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() -> None:
+    plan = _encryption.plan(goal(KEY, await_answer=True), seen(KEY, silence=SILENCE))
+
+    assert plan.steps == (Step("await_answer", {"group": "rg-batch", "name": "mybatch"}),)
+    assert (plan.before["answers"], plan.after["answers"]) == (False, True)
+    assert not _encryption.plan(plan.goal, seen(KEY)).changed
+
+
+def test_nobody_waits_for_an_account_on_another_key() -> None:
+    with pytest.raises(Unavailable):
+        _encryption.plan(goal(ELSEWHERE, await_answer=True), seen(KEY, silence=SILENCE))
+
+
+@pytest.mark.parametrize(
+    ("on", "answers", "told"),
+    [
+        (PINNED_OLD, True, f"stands on {PINNED_OLD} now and answers"),
+        (None, False, "a Microsoft-managed key now and does"),
+    ],
+)
+def test_where_an_account_stands_is_told(on: str | None, answers: bool, told: str) -> None:
+    assert told in goal(KEY).standing({"key_identifier": on, "answers": answers})
+
+
 def test_survey_of_no_account() -> None:
-    assert _encryption.survey({"account": None, "silence": None}) == {"exists": False}
+    assert _encryption.survey({"account": None, "silence": None, "diagnosis": None}) == {"exists": False}
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["answers", "silent"])
 def test_survey_of_an_account(silence: CmkError | None) -> None:
     document = account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER))
 
-    told = _encryption.survey({"account": document, "silence": silence})
+    told = _encryption.survey({"account": document, "silence": silence, "diagnosis": None})
 
     assert told["exists"] is True
     assert told["key_identifier"] == KEY

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,9 @@ class Goal:
     one_more: bool = False
     more_than: int = 0
     put_back: bool = False
+
+    def standing(self, stands: Mapping[str, Any]) -> str:
+        return f"{len(stands['books'])} books stand there now."
 
 
 class Books:
@@ -235,6 +239,7 @@ def test_a_failed_change_is_put_back() -> None:
     assert failed.value.facts["applied"] == ["add", "add"]
     assert failed.value.facts["restored"] is True
     assert failed.value.facts["stands"] == {"books": ["atlas"]}
+    assert failed.value.msg.endswith("1 books stand there now.")
     # Written, read; then the way back: read, written, read.
     assert shelf.did == ["read", "add", "add", "read", "read", "remove", "read"]
 
@@ -266,6 +271,7 @@ def test_failing_to_put_back_is_told_beside_the_first_failure() -> None:
         "azure": {"code": "Stuck"},
     }
     assert "stands" not in failed.value.facts
+    assert failed.value.msg.endswith("Putting the former setting back failed as well: former cannot be removed.")
 
 
 def test_putting_back_is_confirmed_too() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .access import Access
 from .accounts import Accounts
+from .diagnosis import Diagnosis
 from .encryption import Encryption
 from .evidence import Evidence
 from .identities import Identities
@@ -54,7 +55,11 @@ class Cloud:
 
     @cached_property
     def encryption(self) -> Encryption:
-        return Encryption(self._session, self.accounts, self._evidence)
+        return Encryption(self._session, self.accounts, self._evidence, self._diagnosis)
+
+    @cached_property
+    def _diagnosis(self) -> Diagnosis:
+        return Diagnosis(self._evidence, self.vaults, self.keys, self._identities)
 
     @cached_property
     def _resources(self) -> Resources:
@@ -70,4 +75,4 @@ class Cloud:
 
     @cached_property
     def _evidence(self) -> Evidence:
-        return Evidence(self.vaults, self.keys, self.access)
+        return Evidence(self._session, self.vaults, self.keys, self.access)

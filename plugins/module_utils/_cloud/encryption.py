@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import CmkError, Rejected, Unavailable
-from .._ids import principals_of
+from .._ids import key_of
 from .accounts import Accounts
+from .diagnosis import Diagnosis
 from .evidence import Evidence
 from .session import Session
 
@@ -24,24 +25,32 @@ _FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyVa
 
 
 class Encryption:
-    def __init__(self, session: Session, accounts: Accounts, evidence: Evidence) -> None:
+    def __init__(self, session: Session, accounts: Accounts, evidence: Evidence, diagnosis: Diagnosis) -> None:
         self._session = session
         self._accounts = accounts
         self._evidence = evidence
+        self._diagnosis = diagnosis
 
     def read(self, goal: Any) -> dict[str, Any]:
         account = self._accounts.settled(goal.group, goal.account)
         observed = self._with_silence(account, goal.group, goal.account)
         if account is not None and goal.key is not None and not goal.is_met_by(account):
-            observed["evidence"] = self._gathered(goal, account)
+            observed["evidence"] = self._evidence.of_account(account, goal.key, goal.vault_group)
         return observed
 
-    def survey(self, group: str, name: str) -> dict[str, Any]:
-        """The account, and why it does not answer if it does not."""
-        return self._with_silence(self._accounts.get(group, name), group, name)
+    def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
+        """The account, why it does not answer if it does not, and what ails its key if that is asked for."""
+        account = self._accounts.get(group, name)
+        observed = self._with_silence(account, group, name)
+        key = key_of(account) if account and diagnose else None
+        return {**observed, "diagnosis": self._diagnosis.read(account, key) if account and key else None}
 
     def _with_silence(self, account: dict[str, Any] | None, group: str, name: str) -> dict[str, Any]:
         return {"account": account, "silence": self._accounts.silence(group, name) if account else None}
+
+    def await_answer(self, group: str, name: str) -> None:
+        """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
+        self._require_answer(group, name, time.monotonic() + self._session.wait_timeout)
 
     def set_encryption(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Ask until Batch takes the key, then until the account answers on it.
@@ -63,18 +72,15 @@ class Encryption:
         refused = self._session.until_none(refusal, deadline, f"Batch does not take the new setting of {name} yet")
         if refused is not None:
             raise refused
+        self._require_answer(group, name, deadline)
+
+    def _require_answer(self, group: str, name: str, deadline: float) -> None:
         silent = self._session.until_none(
             lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
         )
         if silent is not None:
             raise Unavailable(
-                f"The Batch account {name} took the new setting and did not answer for {self._session.wait_timeout} s: "
+                f"The Batch account {name} is on its key and did not answer for {self._session.wait_timeout} s: "
                 f"{silent.msg}",
                 code="account_not_answering",
             )
-
-    def _gathered(self, goal: Any, account: Mapping[str, Any]) -> dict[str, Any]:
-        identity = account.get("identity", {})
-        # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
-        tenant = identity.get("tenantId") or self._session.caller["tenant_id"]
-        return self._evidence.gather(goal.key, goal.vault_group, principals_of(identity), tenant)

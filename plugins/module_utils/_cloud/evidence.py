@@ -11,21 +11,32 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._errors import CmkError, Denied, NotFound, Unavailable
-from .._ids import KeyIdentifier
+from .._ids import KeyIdentifier, principals_of
 from .access import Access
 from .keys import Keys
+from .session import Session
 from .vaults import Vaults
 
 
 class Evidence:
-    def __init__(self, vaults: Vaults, keys: Keys, access: Access) -> None:
+    def __init__(self, session: Session, vaults: Vaults, keys: Keys, access: Access) -> None:
+        self._session = session
         self._vaults = vaults
         self._keys = keys
         self._access = access
+
+    def of_account(
+        self, account: Mapping[str, Any], key: KeyIdentifier, vault_group: str | None = None
+    ) -> dict[str, Any]:
+        """Of a key that the account is on, or is to be put on."""
+        identity = account.get("identity", {})
+        # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
+        tenant = identity.get("tenantId") or self._session.caller["tenant_id"]
+        return self.gather(key, vault_group, principals_of(identity), tenant)
 
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str

@@ -49,6 +49,13 @@ class Keys:
         """The key version, or the newest one where the identifier has none."""
         return self._read(key.vault_url, key.name, key.version or "")
 
+    def versions(self, key: KeyIdentifier) -> list[dict[str, Any]] | None:
+        """All versions of it, as the list of them shows them; none if the caller may not list them."""
+        return self._versions(key.vault_url, key.name)
+
+    def deleted(self, key: KeyIdentifier) -> dict[str, Any] | None:
+        return self._deleted(key.vault_url, key.name)
+
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """A key, or a new version of it."""
         attributes = body["attributes"]

@@ -1,0 +1,134 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Why an account cannot reach its key, and what would mend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, evidence, key, listed, policy, vault
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _diagnosis
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, Unavailable
+
+UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
+DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-09-01T00:00:00Z"}}
+ASSIGNED = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
+PLACE = {"subscription_id": VAULT_ID.split("/")[2], "resource_group": VAULT_ID.split("/")[4], "name": "myvault"}
+
+
+def seen(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """What is read of an account that is on this key, in perfect order but for what is named."""
+    beside = {
+        "deleted_vault": None,
+        "deleted_key": None,
+        "versions": [listed(version) for version in versions or (key(),)],
+        "missing_identities": [],
+    }
+    named = {name: others.pop(name) for name in beside if name in others}
+    return {"evidence": evidence(identifier, **others), **beside, **named}
+
+
+def causes(observed: dict[str, Any]) -> dict[str, str | None]:
+    """Each cause with what would be mended."""
+    return {cause["name"]: cause["mend"] for cause in _diagnosis.describe(observed)["causes"]}
+
+
+def test_nothing_ails_a_key_that_is_in_order() -> None:
+    told = _diagnosis.describe(seen())
+
+    assert told["causes"] == []
+    assert told["mendable"] is True
+    assert told["vault"] == PLACE
+    assert told["versions"] == [NEW]
+    assert {check["status"] for check in told["preflight"]} == {"ok"}
+
+
+EXPIRED = key(exp=NOW - DAY)
+CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"})
+
+
+@pytest.mark.parametrize(
+    ("observed", "found"),
+    [
+        pytest.param(seen(principals=()), {"identity_missing": None}, id="no identity"),
+        pytest.param(seen(missing_identities=[ASSIGNED]), {"identity_missing": None}, id="identity deleted"),
+        pytest.param(
+            seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT),
+            {"vault_deleted": "vault"},
+            id="vault deleted",
+        ),
+        pytest.param(seen(vault=None, bundle=UNREACHABLE, versions=None), {"vault_missing": None}, id="vault purged"),
+        pytest.param(seen(tenant_id=TENANT[::-1]), {"vault_in_other_tenant": None}, id="tenant"),
+        pytest.param(seen(vault=CLOSED), {"network_closed": "network"}, id="firewall"),
+        pytest.param(seen(bundle=None, versions=[], deleted_key=key()), {"key_deleted": "key"}, id="key deleted"),
+        pytest.param(seen(bundle=None, versions=[]), {"key_missing": None}, id="key purged"),
+        pytest.param(seen(f"{KEY}/{OLD}", bundle=None), {"version_missing": None}, id="key made anew"),
+        pytest.param(
+            seen(f"{KEY}/{NEW}", key(enabled=False), bundle=key(enabled=False)),
+            {"version_unusable": "key"},
+            id="disabled",
+        ),
+        pytest.param(seen(f"{KEY}/{NEW}", EXPIRED, bundle=EXPIRED), {"version_unusable": "key"}, id="expired"),
+        pytest.param(seen(bundle=key(key_ops=["sign"])), {"operations_missing": "key"}, id="operations"),
+        pytest.param(seen(bundle=key(kty="EC")), {"key_unfit": None}, id="type"),
+        pytest.param(seen(vault=vault()), {"access_missing": "access"}, id="grant"),
+        pytest.param(
+            seen(f"{KEY}/{NEW}", key(enabled=False), vault=vault(), bundle=key(enabled=False)),
+            {"version_unusable": "key", "access_missing": "access"},
+            id="several",
+        ),
+    ],
+)
+def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
+    assert causes(observed) == found
+    told = _diagnosis.describe(observed)
+    assert told["mendable"] is (None not in found.values())
+    assert all(cause["evidence"] and cause["remedy"] for cause in told["causes"])
+
+
+def test_a_deleted_vault_is_told_with_its_place() -> None:
+    observed = seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
+
+    assert _diagnosis.describe(observed)["vault"] == PLACE
+
+
+def test_what_the_caller_may_not_see_is_no_cause() -> None:
+    hidden = Denied("Not for you.")
+    told = _diagnosis.describe(seen(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
+
+    assert told["causes"] == []
+    assert told["vault"] is None
+    assert told["versions"] == [NEW]
+    assert "unknown" in {check["status"] for check in told["preflight"]}
+
+
+# Those who follow
+
+
+def three(**disabled: bool) -> list[dict[str, Any]]:
+    ages = {"old": (OLD, 30), "middle": (MIDDLE, 20), "new": (NEW, 10)}
+    return [
+        key(version, created=NOW - age * DAY, enabled=not disabled.get(name, False))
+        for name, (version, age) in ages.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("disabled", "versions"),
+    [
+        pytest.param({"new": True}, [NEW], id="newest"),
+        pytest.param({"middle": True}, [MIDDLE], id="the one before, which Batch may be on"),
+        pytest.param({"middle": True, "new": True}, [NEW, MIDDLE], id="both"),
+        pytest.param({"old": True}, [], id="one that nobody is on"),
+    ],
+)
+def test_a_follower_needs_the_newest_and_the_one_before(disabled: dict[str, bool], versions: list[str]) -> None:
+    bundles = three(**disabled)
+    told = _diagnosis.describe(seen(KEY, *bundles, bundle=bundles[-1]))
+
+    assert told["versions"] == versions
+    assert [cause["name"] for cause in told["causes"]] == (["version_unusable"] if versions else [])
