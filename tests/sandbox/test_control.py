@@ -440,3 +440,15 @@ def test_answers_are_dated_by_the_sandboxs_clock(sandbox: Sandbox, control: Cont
     control.advance(90 * 86400)
 
     assert 90 * 86400 <= dated() - before < 90 * 86400 + 60
+
+
+def test_a_principal_that_is_refused_leaves_no_role(sandbox: Sandbox, control: Control) -> None:
+    def assignments() -> int:
+        path = f"{sandbox.subscription}/providers/Microsoft.Authorization/roleAssignments"
+        return len(sandbox.arm("GET", path, "2022-04-01").json()["value"])
+
+    before = assignments()
+    roles = [{"role": "Reader", "scope": sandbox.subscription}]
+    control.call("POST", "/principals", {"name": "x", "roles": roles, "certificate": "none"}, 400)
+    control.call("POST", "/principals", {"name": "x", "roles": [*roles, {"role": "Emperor", "scope": "/"}]}, 400)
+    assert assignments() == before

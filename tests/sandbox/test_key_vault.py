@@ -262,7 +262,6 @@ def test_properties_that_are_refused(sandbox: Sandbox, properties: dict[str, Any
         {"properties": {"networkAcls": {"ipRules": ["1.2.3.4"]}}},
         {"properties": {"enabledForDeployment": "yes"}},
         {"properties": {"sku": "standard"}},
-        {"tags": ["x"]},
     ],
 )
 def test_bodies_of_another_shape(sandbox: Sandbox, body: dict[str, Any]) -> None:
@@ -536,3 +535,22 @@ def test_errors_in_the_sdk(sandbox: Sandbox, client: KeyVaultManagementClient) -
     with pytest.raises(HttpResponseError) as refusal:
         client.vaults.begin_create_or_update(GROUP, "vault-one", vault_body(sandbox, enablePurgeProtection=False))
     assert refusal.value.error.code == "BadRequest"
+
+
+def test_tags_that_are_none_change_nothing(sandbox: Sandbox) -> None:
+    before = make_vault(sandbox, "Vault-One")
+    wrong = vault_body(sandbox, tags={"a": 1}, publicNetworkAccess="Disabled")  # type: ignore[dict-item]
+    for method in ("PUT", "PATCH"):
+        response = sandbox.arm(method, vault_path(sandbox), NEW, wrong)
+        assert error(response)[:2] == (400, "InvalidRequestContent")
+    assert read_vault(sandbox, "Vault-One") == before
+
+
+def test_a_recovery_that_is_refused_loses_nothing(sandbox: Sandbox) -> None:
+    make_vault(sandbox, "Vault-One")
+    assert sandbox.arm("DELETE", vault_path(sandbox), NEW).ok
+    body = vault_body(sandbox, createMode="recover")
+    response = sandbox.arm("PUT", vault_path(sandbox), NEW, {**body, "tags": ["a"]})
+    assert error(response)[:2] == (400, "InvalidRequestContent")
+    assert sandbox.arm("GET", deleted_path(sandbox), NEW).ok
+    assert sandbox.arm("PUT", vault_path(sandbox), NEW, body).ok

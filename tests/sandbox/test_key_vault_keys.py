@@ -176,6 +176,8 @@ def test_older_versions_show_less(sandbox: Sandbox, version: str, absent: set[st
         ({"kty": "oct"}, "KeyTypeNotSupported"),
         ({}, "KeyTypeNotSupported"),
         ({"kty": "RSA", "key_size": 1024}, ""),
+        ({"kty": "RSA", "key_size": 2048.0}, ""),
+        ({"kty": "RSA", "public_exponent": 65537.0}, ""),
         ({"kty": "RSA-HSM"}, ""),
         ({"kty": "EC", "crv": "P-1"}, ""),
         ({"kty": "RSA", "key_ops": ["dance"]}, ""),

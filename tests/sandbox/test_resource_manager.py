@@ -145,6 +145,42 @@ def test_a_body_that_is_no_object(sandbox: Sandbox, content: bytes) -> None:
     assert error(response) == (400, "InvalidRequestContent")
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e400}',
+        b'{"a": "\\ud800"}',
+        '{"a": "\ud800"}'.encode("utf-8", "surrogatepass"),
+        b"[" * 64 + b"]" * 64,
+        b"[" * 100_000 + b"]" * 100_000,
+        b"9" * 5000,
+    ],
+)
+def test_json_that_could_not_be_given_back(sandbox: Sandbox, control: Control, tags: bytes) -> None:
+    session = sandbox.bearer()
+    url = f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}"
+    assert error(session.patch(url, data=b'{"tags": %s}' % tags, timeout=30)) == (400, "InvalidRequestContent")
+    assert re.fullmatch(r"\(\d+ bytes(, not JSON)?\)", control.requests()[-1]["body"])
+
+
+@pytest.mark.parametrize("odd", ["%3F", "%23", "%0A", "%00", "%3Fapi-version", "%FF"])
+def test_a_path_is_all_that_was_quoted(sandbox: Sandbox, odd: str) -> None:
+    response = sandbox.arm("GET", f"{sandbox.group}{odd}", VERSION)
+    assert error(response) == (404, "ResourceGroupNotFound")
+
+
+def test_names_that_a_header_cannot_hold(sandbox: Sandbox) -> None:
+    group = f"{sandbox.subscription}/resourceGroups/%E4%BD%A0%E5%A5%BD"
+    assert sandbox.arm("PUT", group, VERSION, {"location": "westeurope"}).status_code == 201
+    account = f"{group}/providers/Microsoft.Batch/batchAccounts/account1"
+    response = sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"})
+    assert response.status_code == 202
+    assert "/resourceGroups/%E4%BD%A0%E5%A5%BD/" in response.headers["location"]
+    assert sandbox.bearer().get(response.headers["location"], timeout=30).status_code == 202
+
+
 def test_paths_and_parameters_in_any_letter_case(sandbox: Sandbox) -> None:
     session = sandbox.bearer()
     path = sandbox.group.upper()

@@ -71,13 +71,9 @@ def _finite(text: str) -> float:
 
 def _is_deep(document: Any) -> bool:
     level = [document]
-    for _ in range(JSON_DEPTH + 1):
-        level = [
-            value
-            for holder in level
-            if isinstance(holder, (dict, list))
-            for value in (holder.values() if isinstance(holder, dict) else holder)
-        ]
+    for _ in range(JSON_DEPTH):
+        values = [value for one in level for value in (one.values() if isinstance(one, dict) else one)]
+        level = [value for value in values if isinstance(value, (dict, list))]
     return bool(level)
 
 

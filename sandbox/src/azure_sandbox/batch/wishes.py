@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..resource_manager.errors import invalid_request_content
+from ..resource_manager import tags
 from . import errors
 from .account import MICROSOFT_BATCH, MICROSOFT_KEY_VAULT
 
@@ -108,12 +108,7 @@ def _one_of(properties: dict[str, Any], name: str, values: tuple[str, ...]) -> s
 
 
 def _tags(document: dict[str, Any]) -> dict[str, str] | None:
-    tags = document.get("tags")
-    if tags is None:
-        return None
-    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-        raise invalid_request_content("The value of 'tags' must be an object of strings")
-    return tags
+    return None if document.get("tags") is None else tags.read(document["tags"])
 
 
 def _identity(document: dict[str, Any]) -> IdentityWish | None:

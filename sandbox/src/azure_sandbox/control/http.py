@@ -188,9 +188,11 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
     """Roles, and what else than a secret the principal can prove itself with."""
     extras: dict[str, Any] = {}
     directory = sandbox.world.directory
-    for grant in reading.objects(wish, "roles"):
-        scope, role = reading.needed(grant, "scope"), reading.needed(grant, "role")
-        sandbox.world.authorization.assign(scope, role, principal.object_id)
+    authorization = sandbox.world.authorization
+    grants = [(reading.needed(one, "scope"), reading.needed(one, "role")) for one in reading.objects(wish, "roles")]
+    for _scope, role in grants:
+        if not (authorization.role(role) or authorization.role_named(role)):
+            raise errors.bad_request(f"there is no role {role}")
     if wish.get("token_lifetime") is not None:
         directory.credentials(principal).token_lifetime = int(reading.seconds(wish, "token_lifetime", 0))
     if certificate := reading.text(wish, "certificate"):
@@ -206,6 +208,9 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
             key.encode() if key else None,
         )
         directory.credentials(principal).federated.append(credential)
+    # Last, since they would stay if anything else was wrong.
+    for scope, role in grants:
+        authorization.assign(scope, role, principal.object_id)
     return extras
 
 

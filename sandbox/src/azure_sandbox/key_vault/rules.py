@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..resource_manager import tags
 from ..resource_manager.errors import location_required
 from . import errors, request
 from .access import Door, KeyVaultDenied
@@ -51,7 +52,7 @@ class Order:
 
     @property
     def tags(self) -> dict[str, str]:
-        return request.mapping(self.document.get("tags"), "tags")
+        return tags.read(self.document.get("tags"))
 
     def is_for(self, vault: Vault) -> bool:
         here = (self.subscription.lower(), self.group.lower())
@@ -144,19 +145,21 @@ class Vaults:
         if order.location != vault.location:
             raise errors.other_location(vault.name, vault.location, vault.resource_group, order.location)
         self._require(order, bool(order.properties.get("enableRbacAuthorization", vault.rbac)))
+        # Whatever is wrong is told before anything is changed.
+        named_tags = order.tags
         reset = {"network": NetworkRules(), "public_network_access": "Enabled", "flags": {}}
         self._change(vault, {**reset, **request.fields(order.properties, vault)}, order.by)
-        vault.tags = order.tags
+        vault.tags = named_tags
         return vault, False
 
     def patch(self, vault: Vault, document: dict[str, Any], by: str) -> None:
         changes = request.fields(request.mapping(document.get("properties"), "properties"), vault)
-        tags = request.mapping(document.get("tags"), "tags")
+        named_tags = tags.read(document.get("tags"))
         if "flags" in changes:
             changes["flags"] = {**vault.flags, **changes["flags"]}
         self._change(vault, changes, by)
         if document.get("tags") is not None:
-            vault.tags = tags
+            vault.tags = named_tags
 
     def change_policies(self, vault: Vault, operation: str, named: builtins.list[AccessPolicy], by: str) -> None:
         change = {"add": _with, "replace": _with_instead, "remove": _without}[operation]
@@ -233,9 +236,9 @@ class Vaults:
         vault = self._deleted.get(order.name.lower())
         if vault is None or not order.is_for(vault):
             raise errors.nothing_to_recover()
-        del self._deleted[vault.name.lower()]
-        vault.deleted_at = None
         vault.tags = order.tags
+        vault.deleted_at = None
+        del self._deleted[vault.name.lower()]
         self._live[vault.name.lower()] = vault
         self._change(vault, {}, order.by)
         return vault

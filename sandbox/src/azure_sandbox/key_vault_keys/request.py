@@ -35,7 +35,7 @@ def wish(document: dict[str, Any], *, imported: bool = False) -> Wish:
         raise errors.kty_not_supported(kty)
     family = kty.removesuffix("-HSM")
     size = document.get("key_size")
-    if size is not None and (size not in _SIZES or family != "RSA"):
+    if size is not None and (not isinstance(size, int) or size not in _SIZES or family != "RSA"):
         raise errors.size_not_supported(size)
     curve = document.get("crv")
     if curve is not None and (not isinstance(curve, str) or curve not in CURVES):
@@ -122,6 +122,6 @@ def _check_order(not_before: int | None, expires: int | None) -> None:
 def _exponent(value: Any) -> int:
     if value is None:
         return 65537
-    if value not in (3, 65537):
+    if not isinstance(value, int) or value not in (3, 65537):
         raise errors.bad_parameter(f"Invalid public_exponent value: {value}")
-    return int(value)
+    return value

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from ..resource_manager import tags
 from ..web import BadJson, Call, answer
 from . import errors
 from .rules import TYPE, UserAssignedIdentity, identity_id
@@ -56,7 +57,7 @@ def put(call: Call) -> Response:
         raise errors.location_required()
     isolation_scope = _object(call, "properties").get("isolationScope")
     place = (call.path["subscription"], call.path["group"], call.path["identity"])
-    identity, is_new = call.world.identities.put(*place, location, _object(call, "tags"), isolation_scope)
+    identity, is_new = call.world.identities.put(*place, location, tags.read(call.json.get("tags")), isolation_scope)
     document = _document(call, identity)
     # A resource id, not a URL, and nothing to poll.
     return answer(document, 201, {"location": identity.id}) if is_new else answer(document)
@@ -69,7 +70,7 @@ def get(call: Call) -> Response:
 def patch(call: Call) -> Response:
     identity = _get(call)
     if call.json.get("tags") is not None:
-        call.world.identities.tag(identity, _object(call, "tags"))
+        call.world.identities.tag(identity, tags.read(call.json["tags"]))
     return answer(_document(call, identity))
 
 

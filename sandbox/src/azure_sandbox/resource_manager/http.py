@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from .. import clouds
 from ..web import Call, answer
-from . import errors
+from . import errors, tags
 from .contents import Resource
 from .paging import page
 from .providers import PROVIDERS, Provider
@@ -120,10 +120,7 @@ def get_group(call: Call) -> Response:
 
 
 def _tags(call: Call) -> dict[str, str]:
-    tags = call.json.get("tags") or {}
-    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-        raise errors.invalid_request_content("tags are names and values")
-    return dict(tags)
+    return tags.read(call.json.get("tags"))
 
 
 def head_group(call: Call) -> Response:
