@@ -231,6 +231,8 @@ def test_a_federated_token_is_its_principals_only(sandbox: Sandbox, control: Con
         ({"aud": "another"}, KEY, 700212),
         ({}, OTHER_KEY, 700027),
         ({"exp": 1}, KEY, 700024),
+        ({"exp": [1]}, KEY, 50027),
+        ({"nbf": "now"}, KEY, 50027),
     ],
 )
 def test_a_token_of_another_issuer(

@@ -295,6 +295,13 @@ def test_a_client_that_has_said_all_still_gets_its_answer(sandbox: Sandbox, cont
         assert read_all(plain).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_client_that_stops_in_the_middle_is_let_go(sandbox: Sandbox) -> None:
+    with connection(sandbox) as plain:
+        plain.sendall(f"POST /reset HTTP/1.1\r\nHost: {sandbox.url[7:]}\r\nContent-Length: 9\r\n\r\n".encode())
+        plain.shutdown(socket.SHUT_WR)
+        assert read_all(plain) == b""
+
+
 def test_a_silent_client_is_in_nobodys_way(sandbox: Sandbox) -> None:
     with connection(sandbox), connection(sandbox) as half:
         half.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())

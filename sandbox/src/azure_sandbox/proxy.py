@@ -81,8 +81,8 @@ class HttpProtocol(HttpToolsProtocol):
             super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A client that has said all it wants to say (`nc -N`) still gets its answer."""
-        if self.scheme != "http" or self.cycle is None or self.cycle.response_complete:
+        """A client that has said all it wants to say (`nc -N`) still gets its answer, if that was a whole request."""
+        if self.scheme != "http" or self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return None
         self.cycle.keep_alive = False
         return True

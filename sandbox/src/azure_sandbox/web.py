@@ -163,5 +163,6 @@ def answer(
     if document is None:
         return Response(status_code=status, headers={**sent, "content-length": "0"})
     media_type = "application/json; charset=utf-8" if charset else "application/json"
-    content = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    # Half a surrogate pair can still come in a token's claims, which are told back.
+    content = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     return Response(content, status, headers=sent, media_type=media_type)

@@ -72,7 +72,7 @@ def check(directory: Directory, principal: Principal, assertion: str, endpoints:
     try:
         header = jwt.get_unverified_header(assertion)
         claims = jwt.decode(assertion, options={"verify_signature": False})
-    except jwt.InvalidTokenError as error:
+    except (jwt.InvalidTokenError, RecursionError) as error:
         raise errors.assertion_malformed(f"{error}.") from error
     credentials = directory.credentials(principal)
     if str(claims.get("iss", "")).lower() == principal.app_id:
@@ -85,9 +85,15 @@ def check(directory: Directory, principal: Principal, assertion: str, endpoints:
 
 
 def _check_times(claims: Mapping[str, Any]) -> None:
-    now = time.time()
-    if not claims.get("nbf", 0) - SKEW_SECONDS <= now < claims.get("exp", 0) + SKEW_SECONDS:
+    if not _moment(claims, "nbf") - SKEW_SECONDS <= time.time() < _moment(claims, "exp") + SKEW_SECONDS:
         raise errors.assertion_not_in_time()
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> float:
+    moment = claims.get(name, 0)
+    if not isinstance(moment, (int, float)):
+        raise errors.assertion_malformed(f"{name} is not a number.")
+    return moment
 
 
 def _audience(claims: Mapping[str, Any]) -> str:
