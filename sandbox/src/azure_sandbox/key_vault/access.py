@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Every client is on this machine.
 CLIENT_ADDRESS = "127.0.0.1"
+# Where a service of Azure comes from: one of the addresses that are for documentation (RFC 5737).
+SERVICE_ADDRESS = "203.0.113.1"
 
 _KEYS = "Microsoft.KeyVault/vaults/keys/"
 _POLICIES = "Microsoft.KeyVault/vaults/keyrotationpolicies/"
@@ -57,7 +59,7 @@ class Door:
             return
         if vault.public_network_access != "Enabled":
             raise _by_connection(vault, principal)
-        address = ipaddress.IPv4Address(CLIENT_ADDRESS)
+        address = ipaddress.IPv4Address(SERVICE_ADDRESS if trusted_service else CLIENT_ADDRESS)
         inside = any(address in ipaddress.IPv4Network(rule) for rule in vault.network.ip_rules)
         if vault.network.default_action == "Deny" and not inside:
             raise _by_firewall(vault, principal)

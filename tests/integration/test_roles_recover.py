@@ -1,0 +1,229 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role recover through its playbook: every way to lose a key, what brings the account back, and what does not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from harness import Ansible, Run
+from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from service import DAY, Service
+
+ACCOUNT = {"cmk_resource_group": "rg-sandbox", "cmk_account_name": "account1"}
+CAN = "Require that everything that ails the account can be mended"
+MAY = "Require that everything that ails the account may be mended"
+CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1"}], "virtualNetworkRules": []}
+
+
+def recover(ansible: Ansible, **options: Any) -> Run:
+    return play_role(ansible, "recover", **options)
+
+
+def principal(service: Service) -> str:
+    return str(service.account()["identity"]["principalId"])
+
+
+def delete_key(service: Service) -> None:
+    service.keys().begin_delete_key("key1").wait()
+
+
+def expire(service: Service) -> None:
+    soon = datetime.now(timezone.utc) + timedelta(hours=1)
+    service.keys().update_key_properties("key1", expires_on=soon)
+    service.sandbox.control.advance(DAY)
+
+
+def take_unwrap(service: Service) -> None:
+    service.keys().update_key_properties("key1", key_operations=["wrapKey"])
+
+
+Loss = Callable[[Service], None]
+LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
+    "vault deleted": (Service.delete_vault, ["vault_deleted"], ["vault"]),
+    "key deleted": (delete_key, ["key_deleted"], ["key"]),
+    "disabled": (Service.disable, ["version_unusable"], ["version"]),
+    "expired": (expire, ["version_unusable"], ["version"]),
+    "may not unwrap": (take_unwrap, ["operations_missing"], ["version"]),
+    "grant withdrawn": (lambda service: service.revoke(principal(service)), ["access_missing"], ["access"]),
+    "firewall": (
+        lambda service: service.change_vault(properties={"networkAcls": CLOSED}),
+        ["network_closed"],
+        ["network"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("rbac", "follow"), [(False, False), (True, True)], ids=["policy-pinned", "role-follows"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: str, rbac: bool, follow: bool) -> None:
+    lose, causes, mended = LOSSES[loss]
+    service.on_key(rbac=rbac, follow=follow)
+    identifier = service.encryption()
+    before = holdings(service)
+    lose(service)
+    assert not service.answers()
+
+    lost = holdings(service) if loss != "vault deleted" else None
+    foretold = recover(ansible, check=True)
+    assert wrote(foretold) == []
+    assert [cause["name"] for cause in result(foretold)["causes"]] == causes
+    assert set(steps(foretold)) >= {mended[0], "answer"}
+    assert lost is None or holdings(service) == lost
+
+    run = recover(ansible)
+    told = result(run)
+    assert [cause["name"] for cause in told["causes"]] == causes
+    # The roles that were assigned on a vault are gone with it, and do not come back with it.
+    expected = ["vault", "access"] if loss == "vault deleted" and rbac else mended
+    assert steps(run) == expected
+    assert (told["answered_before"], told["answers"], told["key_identifier"]) == (False, True, identifier)
+    assert told["seconds"] > 0
+    assert service.answers()
+    if loss not in ("expired", "firewall"):
+        assert holdings(service) == before
+    unchanged(recover(ansible))
+
+
+def test_what_was_closed_for_others_stays_closed(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    service.change_vault(properties={"networkAcls": CLOSED})
+    recover(ansible)
+    rules = service.vault()["properties"]["networkAcls"]
+    assert (rules["bypass"], rules["defaultAction"]) == ("AzureServices", "Deny")
+    assert [rule["value"] for rule in rules["ipRules"]] == ["127.0.0.1/32"]
+
+
+def test_an_expired_version_is_extended_as_asked(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    expire(service)
+    now = service.sandbox.control.call("GET", "/clock")["time"]
+    recover(ansible, cmk_recover_extend_expired_by="P2D")
+    expires = service.key().properties.expires_on.timestamp()
+    assert abs(expires - now - 2 * DAY) < 300
+
+
+def test_several_things_at_once_in_order(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    service.disable()
+    service.revoke(principal(service))
+    service.change_vault(properties={"networkAcls": CLOSED})
+    run = recover(ansible)
+    assert [cause["name"] for cause in result(run)["causes"]] == [
+        "network_closed",
+        "version_unusable",
+        "access_missing",
+    ]
+    assert steps(run) == ["network", "version", "access"]
+    assert service.answers()
+
+
+def test_a_key_in_a_deleted_vault_that_was_deleted_before(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    delete_key(service)
+    service.delete_vault()
+    run = recover(ansible)
+    assert [cause["name"] for cause in result(run)["causes"]] == ["vault_deleted"]
+    assert steps(run) == ["vault", "key"]
+    assert service.answers()
+
+
+def test_one_version_of_several(ansible: Ansible, service: Service) -> None:
+    """Only the one that the account is on is enabled: what was retired stays so."""
+    _, first = service.on_key()
+    second = service.make_key()
+    service.disable(version=first.rpartition("/")[2])
+    service.disable(version=second.properties.version)
+    recover(ansible)
+    assert service.key(version=first.rpartition("/")[2]).properties.enabled
+    assert not service.key(version=second.properties.version).properties.enabled
+
+
+def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    service.sandbox.control.timing(batch_recovery=600)
+    service.disable()
+    clock = threading.Timer(8, service.sandbox.control.advance, [600])
+    clock.start()
+    run = recover(ansible)
+    clock.join()
+    assert result(run)["answers"] is True
+    assert "account1 does not answer yet" in run.output
+    assert " s left" in run.output
+
+
+def test_it_is_said_if_the_account_does_not_come_back_in_time(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    service.sandbox.control.timing(batch_recovery=600)
+    service.disable()
+    run = run_role(ansible, "recover", cmk_wait_timeout=3)
+    assert run.rc != 0
+    assert run["Wait for the account to answer"]["code"] == "account_not_answering"
+    service.sandbox.control.advance(600)
+    run = recover(ansible)
+    assert result(run)["changed"] is False
+
+
+# What does not bring it back
+
+
+def test_a_purged_key(ansible: Ansible, service: Service) -> None:
+    """Nobody can purge a protected key: it went with its vault when the retention time was over."""
+    service.on_key()
+    service.delete_vault()
+    service.sandbox.control.advance(91 * DAY)
+    run = run_role(ansible, "recover")
+    refused(run, CAN, "vault_missing", "state: absent")
+    service.make_vault()
+    run = run_role(ansible, "recover")
+    refused(run, CAN, "key_missing", "backup", "state: absent")
+    service.make_key()
+    run = run_role(ansible, "recover")
+    refused(run, CAN, "version_missing", "state: absent")
+
+
+def test_a_deleted_identity(ansible: Ansible, service: Service) -> None:
+    identity = service.make_identity()
+    service.make_vault()
+    service.grant(identity["properties"]["principalId"])
+    key = service.make_key()
+    assigned = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    service.make_account(identity=assigned)
+    service.point(key.id)
+    service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
+    assert not service.answers()
+    refused(
+        run_role(ansible, "recover"),
+        CAN,
+        "identity_missing",
+        "were deleted",
+        "state: absent",
+    )
+
+
+def test_what_may_not_be_mended(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    service.disable()
+    run = run_role(ansible, "recover", cmk_recover_mends=["access"])
+    refused(run, MAY, "key", "is disabled", "Nothing was changed")
+    assert not service.answers()
+
+
+@pytest.mark.parametrize("on_key", [True, False])
+def test_an_account_that_answers_is_left_alone(ansible: Ansible, service: Service, on_key: bool) -> None:
+    if on_key:
+        service.on_key()
+    else:
+        service.make_account()
+    run = unchanged(recover(ansible))
+    assert result(run)["causes"] == []
+
+
+def test_no_account(ansible: Ansible, service: Service) -> None:
+    refused(run_role(ansible, "recover"), "Require an account", "account1")
