@@ -80,8 +80,13 @@ test: $(SETUP) $(BROWSER)  ## everything above, cheap first: what a change has t
 foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
 	scripts/foreign $(PYTEST_FLAGS)
 
+# Each worker has a sandbox of its own, so these tests need not stay in one of them.
+.PHONY: fuzz
+fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
+
 .PHONY: test-all
-test-all: test foreign  ## test, then clients of others, then again on other SDKs, ansible-core and Python releases (slow)
+test-all: test fuzz foreign  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
 	scripts/matrix
 
 .PHONY: clean

@@ -1,0 +1,92 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""HTTP byte by byte, for requests that no HTTP client lets pass."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+# The longest that the sandbox may take for anything here: a large RSA key on a busy machine.
+PATIENCE = 20
+# How long it may leave a connection open whose other end has said all it had to say.
+CLOSING = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Of JSON as the standard has it: no NaN, no infinity, and text that can be encoded."""
+        document = json.loads(self.body, parse_constant=_refuse)
+        json.dumps(document, ensure_ascii=False).encode()
+        return document
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+@dataclass
+class Wire:
+    """Connections to a sandbox: through its proxy to Azure's hosts, and plain ones."""
+
+    port: int
+    context: ssl.SSLContext
+    _open: dict[str, socket.socket] = field(default_factory=dict)
+
+    def plain(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def tunnel(self, host: str) -> ssl.SSLSocket:
+        connection = self.plain()
+        connection.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection, method="CONNECT")
+        answer.begin()
+        assert answer.status == 200, f"no tunnel to {host}: {answer.status}"
+        return self.context.wrap_socket(connection, server_hostname=host)
+
+    def ask(self, tunnel_host: str, method: str, request: bytes) -> Answer:
+        """An answer to a request that is whole; without a tunnel where no host is named."""
+        connection = self._open.get(tunnel_host)
+        if connection is None:
+            connection = self._open[tunnel_host] = self.tunnel(tunnel_host) if tunnel_host else self.plain()
+        connection.sendall(request)
+        response = http.client.HTTPResponse(connection, method=method)
+        try:
+            response.begin()
+            answer = Answer(response.status, response.headers, response.read())
+        except BaseException:
+            self._forget(tunnel_host)
+            raise
+        if response.will_close:
+            self._forget(tunnel_host)
+        return answer
+
+    def _forget(self, tunnel_host: str) -> None:
+        self._open.pop(tunnel_host).close()
+
+    def close(self) -> None:
+        for name in [*self._open]:
+            self._forget(name)
+
+
+def last_words(connection: socket.socket, content: bytes) -> bytes:
+    """Say something and no more; what comes back until the other end closes, which it has to do soon."""
+    with connection, suppress(ConnectionError):
+        connection.settimeout(CLOSING)
+        connection.sendall(content)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+    return b""
