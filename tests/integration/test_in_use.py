@@ -207,6 +207,54 @@ def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: st
     assert f"/subscriptions/{service.sandbox.subscription_id}" in run["disabled"].warnings[0]
 
 
+def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str) -> None:
+    """What takes the key away later, or from all at once, is asked about as well."""
+    _principal, identifier = service.on_key(follow=True)
+    account1 = service.account_id()
+    policy = {"time_after_create": "P90D", "expiry_time": "P1Y"}
+    vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", state="absent")
+    run = ansible.play(
+        [
+            key("rotates", rotation_policy=policy),
+            fails(key("expires", expires_in="P30D")),
+            fails(key("rotates no more", remove_rotation_policy=True)),
+            fails(vault),
+            fails(checked(vault)),
+        ],
+        way=way,
+    )
+    for name in ("expires", "rotates no more", "vault", "vault (check)"):
+        in_use(run[name], account1)
+    assert service.key().properties.expires_on is None
+    assert service.answers()
+
+    pinned = ansible.play(
+        [
+            task(
+                "pin",
+                "batch_encryption",
+                resource_group=GROUP,
+                account_name="account1",
+                key_source="microsoft_keyvault",
+                key_identifier=identifier,
+            ),
+            key("rotates no more", remove_rotation_policy=True),
+            key("as before", remove_rotation_policy=True),
+            key("expires by force", expires_in="P30D", force=True),
+            task("by force", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", state="absent", force=True),
+            vault,
+        ],
+        way=way,
+    )
+    assert pinned["rotates no more"]["changed"] is True
+    assert pinned["rotates no more"]["rotation_policy"]["time_after_create"] is None
+    assert pinned["as before"]["changed"] is False
+    warned(pinned["expires by force"], account1)
+    warned(pinned["by force"], account1)
+    assert pinned["vault"]["changed"] is False
+    assert not service.answers()
+
+
 def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:
     """Deleting is the one thing that an account allows once its key is lost."""
     _principal, identifier = service.on_key()

@@ -72,6 +72,7 @@ def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: s
         "follows_latest": False,
         "answers": True,
         "former_key_identifier": None,
+        "expiry_kept_for": [],
         "changed": True,
         "changed_steps": {
             "vault": True,

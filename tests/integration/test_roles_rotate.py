@@ -62,6 +62,7 @@ def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
         "follows_latest": False,
         "answers": True,
         "former_key_identifier": first,
+        "expiry_kept_for": [],
         "former_kept_for": [],
         "changed": True,
         "changed_steps": {"key": True, "access": False, "encryption": True, "former_disabled": False},
@@ -74,6 +75,22 @@ def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
     for check in (True, False):
         unchanged(rotate(ansible, check=check, **DUE))
     assert enabled(service) == [True, True]
+
+
+def test_no_version_in_use_expires_earlier(ansible: Ansible, service: Service) -> None:
+    """It keeps its expiry; the next version has the one that is asked for."""
+    service.on_key()
+    wish = {"cmk_key_expires_in": "P30D", **DUE}
+    assert result(unchanged(rotate(ansible, **wish)))["expiry_kept_for"] == [service.account_id()]
+    assert service.key().properties.expires_on is None
+
+    service.sandbox.control.advance(91 * DAY)
+    run = rotate(ansible, **wish)
+    assert result(run)["expiry_kept_for"] == []
+    newest = service.key().properties
+    assert newest.expires_on - newest.created_on == timedelta(days=30)
+    assert service.encryption() == newest.id
+    unchanged(rotate(ansible, **wish))
 
 
 def test_forced(ansible: Ansible, service: Service) -> None:

@@ -10,9 +10,12 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+from azure_sandbox.proxy import KEEP_ALIVE_SECONDS
 
 # The longest that the sandbox may take for anything here: a large RSA key on a busy machine.
 PATIENCE = 20
@@ -45,6 +48,7 @@ class Wire:
     port: int
     context: ssl.SSLContext
     _open: dict[str, socket.socket] = field(default_factory=dict)
+    _used: dict[str, float] = field(default_factory=dict)
 
     def plain(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
@@ -59,12 +63,10 @@ class Wire:
 
     def ask(self, tunnel_host: str, method: str, request: bytes) -> Answer:
         """An answer to a request that is whole; without a tunnel where no host is named."""
-        connection = self._open.get(tunnel_host)
-        if connection is None:
-            connection = self._open[tunnel_host] = self.tunnel(tunnel_host) if tunnel_host else self.plain()
-        connection.sendall(request)
+        connection = self._connection(tunnel_host)
         response = http.client.HTTPResponse(connection, method=method)
         try:
+            connection.sendall(request)
             response.begin()
             answer = Answer(response.status, response.headers, response.read())
         except BaseException:
@@ -73,6 +75,16 @@ class Wire:
         if response.will_close:
             self._forget(tunnel_host)
         return answer
+
+    def _connection(self, tunnel_host: str) -> socket.socket:
+        """The one that is open, unless it has been idle for so long that the sandbox may be about to close it."""
+        now = time.monotonic()
+        if tunnel_host in self._open and now - self._used[tunnel_host] > KEEP_ALIVE_SECONDS / 2:
+            self._forget(tunnel_host)
+        if tunnel_host not in self._open:
+            self._open[tunnel_host] = self.tunnel(tunnel_host) if tunnel_host else self.plain()
+        self._used[tunnel_host] = now
+        return self._open[tunnel_host]
 
     def _forget(self, tunnel_host: str) -> None:
         self._open.pop(tunnel_host).close()
