@@ -61,7 +61,7 @@ from oddities import (
     written,
 )
 from sandbox_client import Control, Sandbox
-from wire import Answer, Wire, last_words
+from wire import NO_HTTP, Answer, Wire, last_words
 
 from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys.material import base64url
@@ -176,7 +176,7 @@ def check(target: Target, one: Ask, answer: Answer) -> None:
     kind = answer.headers.get("content-type", "")
     if not answer.body:
         assert answer.status < 400 or one.method == "HEAD", told
-    elif answer.body == b"Invalid HTTP request received.":
+    elif answer.body == NO_HTTP:
         assert answer.status == 400, told
     elif kind.startswith("text/html"):
         assert answer.status == 200, told

@@ -37,6 +37,21 @@ class Answer:
         return document
 
 
+# HTTP's own answer to what is no HTTP. It can be lost where the server does not wait for the end of a long request.
+NO_HTTP = b"Invalid HTTP request received."
+HUNG_UP = Answer(400, http.client.HTTPMessage(), NO_HTTP)
+
+
+def _sent(connection: socket.socket, request: bytes) -> bool:
+    try:
+        connection.sendall(request)
+    except TimeoutError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
@@ -66,7 +81,9 @@ class Wire:
         connection = self._connection(tunnel_host)
         response = http.client.HTTPResponse(connection, method=method)
         try:
-            connection.sendall(request)
+            if not _sent(connection, request):
+                self._forget(tunnel_host)
+                return HUNG_UP
             response.begin()
             answer = Answer(response.status, response.headers, response.read())
         except BaseException:
