@@ -71,7 +71,7 @@ from azure_sandbox.timing import REALISTIC
 from azure_sandbox.web import Route
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-QUICKLY = 60
+QUICKLY = 50
 
 # The sandbox
 

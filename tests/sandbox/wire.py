@@ -40,16 +40,7 @@ class Answer:
 # HTTP's own answer to what is no HTTP. It can be lost where the server does not wait for the end of a long request.
 NO_HTTP = b"Invalid HTTP request received."
 HUNG_UP = Answer(400, http.client.HTTPMessage(), NO_HTTP)
-
-
-def _sent(connection: socket.socket, request: bytes) -> bool:
-    try:
-        connection.sendall(request)
-    except TimeoutError:
-        raise
-    except OSError:
-        return False
-    return True
+LONG = 4096
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -81,13 +72,14 @@ class Wire:
         connection = self._connection(tunnel_host)
         response = http.client.HTTPResponse(connection, method=method)
         try:
-            if not _sent(connection, request):
-                self._forget(tunnel_host)
-                return HUNG_UP
+            connection.sendall(request)
             response.begin()
             answer = Answer(response.status, response.headers, response.read())
-        except BaseException:
+        except BaseException as error:
             self._forget(tunnel_host)
+            silent = isinstance(error, (TimeoutError, http.client.RemoteDisconnected))
+            if isinstance(error, OSError) and not silent and len(request) > LONG:
+                return HUNG_UP
             raise
         if response.will_close:
             self._forget(tunnel_host)
