@@ -7,11 +7,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from azure_cli import Az
 from sandbox_client import Control, Sandbox, shared
+
+# What the first command in a configuration folder leaves there, having asked for the newest version of `az`.
+VERSION_CHECK = "versionCheck.json"
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +41,34 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def control(sandbox: Sandbox) -> Control:
     return sandbox.control
+
+
+# The Azure CLI
+
+
+@pytest.fixture(scope="session")
+def command(clients: Path) -> Path:
+    return clients / "azure-cli" / "bin" / "az"
+
+
+@pytest.fixture(scope="session")
+def signed_in(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The operator's configuration folder: its tokens outlive a reset, so that one sign-in does for all."""
+    sandbox, folder = shared(), tmp_path_factory.mktemp("operator")
+    Az(command, sandbox, folder).sign_in(sandbox.client_id, f"--password={sandbox.secret}")
+    return folder
+
+
+@pytest.fixture
+def az(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
+    shutil.copytree(signed_in, tmp_path / "operator")
+    return Az(command, sandbox, tmp_path / "operator")
+
+
+@pytest.fixture
+def stranger(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
+    """Not signed in, and with no questions to its makers."""
+    folder = tmp_path / "stranger"
+    folder.mkdir()
+    shutil.copy(signed_in / VERSION_CHECK, folder)
+    return Az(command, sandbox, folder)

@@ -9,7 +9,6 @@ What a test is about is done by `az`; what it only needs is made by plain reques
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -31,42 +30,13 @@ from key_vault_calls import (
     read_vault,
     vault_path,
 )
-from sandbox_client import Control, Sandbox, shared
+from sandbox_client import Control, Sandbox
 
 GROUP = "rg-sandbox"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 MICROSOFT = {"keySource": "Microsoft.Batch"}
 # Where a new configuration folder's first command asks for the newest version of `az`; no answer is as good as any.
 MAKERS = "CONNECT azcliprod.blob.core.windows.net:443"
-VERSION_CHECK = "versionCheck.json"
-
-
-@pytest.fixture(scope="session")
-def command(clients: Path) -> Path:
-    return clients / "azure-cli" / "bin" / "az"
-
-
-@pytest.fixture(scope="session")
-def signed_in(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The operator's configuration folder: its tokens outlive a reset, so that one sign-in does for all."""
-    sandbox, folder = shared(), tmp_path_factory.mktemp("operator")
-    Az(command, sandbox, folder).sign_in(sandbox.client_id, f"--password={sandbox.secret}")
-    return folder
-
-
-@pytest.fixture
-def az(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
-    shutil.copytree(signed_in, tmp_path / "operator")
-    return Az(command, sandbox, tmp_path / "operator")
-
-
-@pytest.fixture
-def stranger(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
-    """Not signed in, and with no questions to its makers."""
-    folder = tmp_path / "stranger"
-    folder.mkdir()
-    shutil.copy(signed_in / VERSION_CHECK, folder)
-    return Az(command, sandbox, folder)
 
 
 def operator_id(sandbox: Sandbox) -> str:

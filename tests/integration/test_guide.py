@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from harness import Ansible
 from role_runs import standing
@@ -21,6 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NAMES = {
+    "cmk_account_name": "account1",
+    "cmk_vault_name": "vault-one",
+    "cmk_key_name": "key1",
+    "cmk_resource_group": "rg-sandbox",
+}
 # A Service, in a process that has nothing but the environment that the sandbox gives.
 PROBE = f"""
 import json, os, sys
@@ -56,15 +63,16 @@ def documented(role: str) -> set[str]:
 
 def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Service) -> None:
     found = sections()
-    assert list(found) == [str(number) for number in range(1, 9)], "every section has tasks"
+    assert list(found) == [str(number) for number in range(1, 10)], "every section has tasks"
     assert sum(map(len, found.values())) == sum(len(block) for block in blocks(GUIDE))
+    # The last one is for another day, when the key is lost.
+    del found["9"]
     tasks = []
     for section, own in found.items():
         look = {"ansible.builtin.command": {"argv": [sys.executable, "-c", PROBE]}, "changed_when": False}
         tasks += [*own, {"name": f"Look at Azure after section {section}", **look}]
 
-    names = {"account_name": "account1", "vault_name": "vault-one", "key_name": "key1", "resource_group": "rg-sandbox"}
-    run = ansible.play(tasks, vars={f"cmk_{name}": value for name, value in names.items()})
+    run = ansible.play(tasks, vars=NAMES)
 
     seen = {section: json.loads(run[f"Look at Azure after section {section}"]["stdout"]) for section in found}
     assert all(one["answers"] for one in seen.values())
@@ -108,6 +116,18 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
 
     assert encryption("8") == ("Microsoft.Batch", None)
     assert {name: one for name, one in seen["8"].items() if name != "answers"} == standing(service)
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+def test_the_guides_last_section_brings_an_account_back(ansible: Ansible, service: Service, follow: bool) -> None:
+    service.on_key(follow=follow)
+    service.disable()
+    assert not service.answers()
+    run = ansible.play(sections()["9"], vars=NAMES)
+    [cause] = run["Show it"]["account.diagnosis.causes"]
+    assert (cause["name"], cause["mend"]) == ("version_unusable", "key")
+    assert [one.name for one in run.changed] == ["Make the version usable again"]
+    assert service.answers()
 
 
 def test_the_readme_from_its_variables_to_its_last_play(ansible: Ansible, service: Service) -> None:
