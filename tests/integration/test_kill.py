@@ -10,78 +10,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from cases import CASES, DISABLE, assert_answers, nothing, undisturbed
 from harness import Ansible
 from role_runs import QUARTER, VARS, play_role, result, standing, unchanged, wrote
 from sandbox_client import Control
 from service import Service
 
-DISABLE = {"cmk_previous_version": "disable"}
-
-
-@dataclass(frozen=True)
-class Case:
-    role: str
-    # Makes what the run begins with; returns variables of the run.
-    begin: Callable[[Service], dict[str, Any]]
-    # How often an undisturbed run writes.
-    writes: int
-
-
-def nothing(service: Service) -> dict[str, Any]:
-    return {"cmk_vault_authorization": "access_policy"}
-
-
-def an_identity(service: Service) -> dict[str, Any]:
-    service.make_identity()
-    return {"cmk_vault_authorization": "rbac", "cmk_identity": service.identity_id()}
-
-
-def an_old_version(service: Service) -> dict[str, Any]:
-    service.on_key()
-    service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_age": "P90D", **DISABLE}
-
-
-def another_vault(service: Service) -> dict[str, Any]:
-    service.on_key(rbac=True)
-    service.make_vault("vault-two", rbac=True)
-    return {"cmk_new_key_identifier": service.make_key("other", "vault-two").id, **DISABLE}
-
-
-def an_account_on_its_key(service: Service) -> dict[str, Any]:
-    service.on_key()
-    return {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
-
-
-CASES = {
-    "provision": Case("provision", nothing, 5),
-    "provision, user-assigned": Case("provision", an_identity, 4),
-    "rotate by age": Case("rotate", an_old_version, 3),
-    "rotate to a different key": Case("rotate", another_vault, 3),
-    "revert": Case("revert", an_account_on_its_key, 3),
-}
 KILLS = [
     pytest.param(name, k, id=f"{name}, write {k}") for name, case in CASES.items() for k in range(1, case.writes + 1)
 ]
-
-_undisturbed: dict[str, Any] = {}
-
-
-def undisturbed(ansible: Ansible, service: Service, name: str) -> Any:
-    """How things stand after a run that nobody disturbed; the sandbox is as in the beginning then."""
-    if name not in _undisturbed:
-        case = CASES[name]
-        run = play_role(ansible, case.role, **case.begin(service))
-        assert len(wrote(run)) == case.writes
-        assert service.answers()
-        _undisturbed[name] = standing(service)
-        service.sandbox.control.reset()
-    return _undisturbed[name]
 
 
 def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> None:
@@ -111,18 +51,14 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> None:
     assert len(control.requests(since, writes=True)) == writes, "it was killed too late"
 
 
-def assert_answers(service: Service) -> None:
-    assert all(service.answers(name) for name in service.accounts())
-
-
 @pytest.mark.parametrize(("name", "k"), KILLS)
 def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: int) -> None:
-    expected = undisturbed(ansible, service, name)
+    expected = undisturbed(ansible, service, name).standing
     case = CASES[name]
     wish = case.begin(service)
 
     killed(ansible, case.role, k, **wish)
-    assert_answers(service)
+    assert_answers(service, case)
     for left in ansible.local_tmp.rglob("*"):
         assert left.is_dir() or not left.stat().st_mode & 0o077, f"others may read {left}"
 
@@ -134,7 +70,7 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
 
 
 def test_killed_while_the_account_is_created(ansible: Ansible, service: Service, control: Control) -> None:
-    expected = undisturbed(ansible, service, "provision")
+    expected = undisturbed(ansible, service, "provision").standing
     wish = nothing(service)
     control.timing(batch_create=5)
     killed(ansible, "provision", 2, **wish)

@@ -1,0 +1,108 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs of the roles that can be disturbed, each with what it begins with and how it ends if nobody disturbs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harness import Ansible
+from role_runs import QUARTER, play_role, standing, wrote
+from service import Service
+
+DISABLE = {"cmk_previous_version": "disable"}
+
+
+@dataclass(frozen=True)
+class Case:
+    role: str
+    # Makes what the run begins with; returns variables of the run.
+    begin: Callable[[Service], dict[str, Any]]
+    # How often an undisturbed run writes.
+    writes: int
+    # Whether its account answers before the run, and so has to answer whatever becomes of it.
+    answers: bool = True
+
+
+def nothing(service: Service) -> dict[str, Any]:
+    return {"cmk_vault_authorization": "access_policy"}
+
+
+def an_identity(service: Service) -> dict[str, Any]:
+    service.make_identity()
+    return {"cmk_vault_authorization": "rbac", "cmk_identity": service.identity_id()}
+
+
+def an_old_version(service: Service) -> dict[str, Any]:
+    service.on_key()
+    service.sandbox.control.advance(QUARTER)
+    return {"cmk_key_max_age": "P90D", **DISABLE}
+
+
+def another_vault(service: Service) -> dict[str, Any]:
+    service.on_key(rbac=True)
+    service.make_vault("vault-two", rbac=True)
+    return {"cmk_new_key_identifier": service.make_key("other", "vault-two").id, **DISABLE}
+
+
+def an_account_on_its_key(service: Service) -> dict[str, Any]:
+    service.on_key()
+    return {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
+
+
+def a_lost_version(service: Service) -> dict[str, Any]:
+    principal, _ = service.on_key(rbac=True)
+    service.disable()
+    service.revoke(principal)
+    return {}
+
+
+def a_lost_vault(service: Service) -> dict[str, Any]:
+    service.on_key()
+    service.keys().begin_delete_key("key1").wait()
+    service.delete_vault()
+    return {}
+
+
+CASES = {
+    "provision": Case("provision", nothing, 5),
+    "provision, user-assigned": Case("provision", an_identity, 4),
+    "rotate by age": Case("rotate", an_old_version, 3),
+    "rotate to a different key": Case("rotate", another_vault, 3),
+    "revert": Case("revert", an_account_on_its_key, 3),
+    "recover a version": Case("recover", a_lost_version, 2, answers=False),
+    "recover a vault": Case("recover", a_lost_vault, 2, answers=False),
+}
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    # How things stand after the run.
+    standing: Any
+    # How much it asked for.
+    requests: int
+
+
+_undisturbed: dict[str, Undisturbed] = {}
+
+
+def undisturbed(ansible: Ansible, service: Service, name: str) -> Undisturbed:
+    """A run that nobody disturbed; the sandbox is as in the beginning then."""
+    if name not in _undisturbed:
+        case = CASES[name]
+        wish = case.begin(service)
+        run = play_role(ansible, case.role, **wish)
+        assert len(wrote(run)) == case.writes
+        assert service.answers()
+        _undisturbed[name] = Undisturbed(standing(service), len(run.requests))
+        service.sandbox.control.reset()
+    return _undisturbed[name]
+
+
+def assert_answers(service: Service, case: Case | None = None) -> None:
+    if case is None or case.answers:
+        assert all(service.answers(name) for name in service.accounts())
