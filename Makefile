@@ -85,6 +85,10 @@ foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
 fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
+.PHONY: proof
+proof: $(SETUP)  ## each request of each role disturbed in each of ten ways (hours)
+	PROOF=all pytest $(PYTEST_FLAGS) --dist load tests/integration/test_disturbed.py
+
 .PHONY: test-all
 test-all: test fuzz foreign  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
 	scripts/matrix
