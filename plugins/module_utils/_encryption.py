@@ -123,8 +123,8 @@ def _require_answer(goal: Goal, account: Mapping[str, Any], silence: CmkError | 
     stands = key_of(account) or "a Microsoft-managed key"
     raise Unavailable(
         f"The Batch account {goal.account} does not answer: {silence.msg} It stands on {stands}. Bring it back with "
-        "the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info (diagnose: true); it answers "
-        "within ten minutes after its identity can use the key again.",
+        "the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info (diagnose: true). It "
+        "answers within ten minutes after its identity can use the key again.",
         code="account_not_answering",
         key_identifier=str(key_of(account) or "") or None,
         remedy="Bring the account back with the role azbatch.cmk.recover.",
