@@ -13,10 +13,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from sandbox_client import LOGIN, MANAGEMENT, Control, Sandbox
+
+from azure_sandbox import proxy
+from azure_sandbox.running import InThread, Options
 
 HOST = "management.azure.com"
 VERSION = "2022-09-01"
@@ -285,6 +289,24 @@ def test_clients_that_hang_up(sandbox: Sandbox, control: Control) -> None:
     with connection(sandbox) as plain:
         plain.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
     assert answers(sandbox)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"GET /clock HTTP/1.1\r\nHost:", b"POST /reset HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n{"],
+    ids=["head", "body"],
+)
+def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
+    """It is not waited for for ever; one that is whole keeps its connection."""
+    monkeypatch.setattr(proxy, "REQUEST_SECONDS", 0.5)
+    with InThread(Options()) as running, socket.create_connection(("127.0.0.1", urlsplit(running.url).port)) as stream:
+        stream.settimeout(20)
+        stream.sendall(b"GET /clock HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert read_answer(stream)[0] in (200, 502)
+        time.sleep(1)
+        stream.sendall(part)
+        with suppress(ConnectionResetError):
+            assert stream.recv(1024) == b""
 
 
 def test_a_client_that_has_said_all_still_gets_its_answer(sandbox: Sandbox, control: Control) -> None:

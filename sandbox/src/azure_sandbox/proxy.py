@@ -27,6 +27,8 @@ HEAD_LIMIT = 16 * 1024
 HEAD_SECONDS = 30.0
 HANDSHAKE_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 120
+# The longest that a request may take to arrive as a whole.
+REQUEST_SECONDS = 60.0
 
 # Linux has it; elsewhere delays are what they are.
 QUICK_ACKNOWLEDGE: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -50,6 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state)
         self._connected = False
         self._early = b""
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.app_state["transport"] = transport
@@ -76,7 +79,20 @@ class HttpProtocol(HttpToolsProtocol):
             with contextlib.suppress(OSError):
                 open_socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACKNOWLEDGE, 1)
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._timer = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def on_message_complete(self) -> None:
+        self._stop_timer()
+        super().on_message_complete()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
         if self._connected:
             super().connection_lost(exc)
 
