@@ -86,7 +86,7 @@ fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other one
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
 .PHONY: proof
-proof: $(SETUP)  ## each request of each role disturbed in each of ten ways (hours)
+proof: $(SETUP)  ## each request of each role disturbed in each of eleven ways (hours)
 	PROOF=all pytest $(PYTEST_FLAGS) --dist load tests/integration/test_disturbed.py
 
 .PHONY: test-all
