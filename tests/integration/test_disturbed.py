@@ -50,7 +50,7 @@ def trials() -> Iterator[Any]:
             yield pytest.param(name, kind, n, id=f"{name}, {kind}")
 
 
-@pytest.mark.parametrize(("name", "kind", "at"), trials())
+@pytest.mark.parametrize(("name", "kind", "at"), list(trials()))
 def test_disturbed(ansible: Ansible, service: Service, name: str, kind: str, at: int | None) -> None:
     expected = undisturbed(ansible, service, name)
     requests = range(expected.requests) if at is None else [at % expected.requests]

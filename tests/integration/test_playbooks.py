@@ -124,12 +124,17 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_wrong_variables_are_told_at_once(ansible: Ansible, service: Service, playbook: str) -> None:
     """Before anything is asked of Azure."""
-    choice = {"provision": "cmk_vault_authorization", "rotate": "cmk_previous_version", "revert": "cmk_revert_key"}
+    choice = {
+        "provision": "cmk_vault_authorization",
+        "rotate": "cmk_previous_version",
+        "revert": "cmk_revert_key",
+        "recover": "cmk_recover_mends",
+    }
     wish = {**VARS, choice[playbook]: "perhaps"}
-    wish.pop("cmk_vault_name")
+    wish.pop("cmk_account_name")
     run = ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wish)
     assert run.rc != 0
     assert run.requests == []
     (failed,) = run.failed
-    assert "cmk_vault_name" in str(failed["argument_errors"])
+    assert "cmk_account_name" in str(failed["argument_errors"])
     assert choice[playbook] in str(failed["argument_errors"])

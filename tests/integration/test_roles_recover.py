@@ -60,8 +60,14 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("rbac", "follow"), [(False, False), (True, True)], ids=["policy-pinned", "role-follows"])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "rbac", "follow"),
+    [
+        *(pytest.param(loss, False, False, id=loss) for loss in LOSSES),
+        *(pytest.param(loss, True, True, id=f"{loss}, follows, by role") for loss in ("vault deleted", "disabled")),
+        pytest.param("grant withdrawn", True, False, id="grant withdrawn, by role"),
+    ],
+)
 def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: str, rbac: bool, follow: bool) -> None:
     lose, causes, mended = LOSSES[loss]
     service.on_key(rbac=rbac, follow=follow)
