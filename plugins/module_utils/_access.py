@@ -12,7 +12,7 @@ from __future__ import annotations
 import fnmatch
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _usage, _vault
@@ -55,6 +55,12 @@ class Goal:
     identity_id: UserAssignedId | None
     key_name: str | None
     force: bool
+    # Access has been withdrawn, and no account may have come to need it meanwhile (see _key_withdrawn).
+    withdrawn: bool = False
+
+    def standing(self, _stands: Mapping[str, Any]) -> str:
+        """How it stands once what was withdrawn has been given back, in words."""
+        return "So it was granted again."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -83,11 +89,16 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         steps, granted_after = _policy_steps(goal, vault, principal)
     before = describe(goal, observed)
     warnings: tuple[str, ...] = ()
-    if steps and not goal.present:
+    if_refused = None
+    if not goal.present and (steps or goal.withdrawn):
         visible = observed["visible"]
         users = _usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
         warnings = _usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
-    return Plan(goal, before, {**before, "granted": granted_after}, steps, warnings)
+    if not goal.present and not goal.force:
+        if_refused = replace(goal, present=True)
+        goal = replace(goal, withdrawn=True)
+    after = {**before, "granted": granted_after}
+    return Plan(goal, before, after, steps, warnings, if_refused=if_refused)
 
 
 def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,8 +85,12 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     _refuse_unwanted_adoption(goal, account)
     # Whether a PATCH adds to the user-assigned identities or replaces them is not known for Batch: send them all.
     identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
+    body: dict[str, Any] = {"identity": identity}
+    if key_of(account) is None:
+        # Said too, so that an account which is put on a key at this very moment does not lose it with its identity.
+        body["properties"] = {"encryption": encryption_body(None)}
     after = {**before, "identity": describe_identity(identity)}
-    return Plan(goal, before, after, (_step("update", goal, body={"identity": identity}),), _risked_key(account))
+    return Plan(goal, before, after, (_step("update", goal, body=body),), _risked_key(account))
 
 
 def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -9,9 +9,10 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ._errors import CmkError, NotConverged
+from ._errors import CmkError, NotConverged, Refused
 from ._plan import Outcome, Plan
 
 
@@ -41,10 +42,11 @@ def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Ou
             )
     except CmkError as failure:
         failure.facts.update(applied=applied)
-        if todo.former is not None:
-            _put_back(todo, service, noun, failure)
+        former = todo.former or (todo.if_refused if isinstance(failure, Refused) else None)
+        if former is not None:
+            _put_back(former, todo.before, service, noun, failure)
         raise
-    return Outcome(True, todo.before, seen.before, todo.warnings + seen.warnings, todo.report)
+    return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
 def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
@@ -53,18 +55,18 @@ def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
         applied.append(step.action)
 
 
-def _put_back(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> None:
+def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> None:
     """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
 
     The failure tells how things stand after that.
     """
     try:
-        back = noun.plan(todo.former, service.read(todo.former))
+        back = noun.plan(former, service.read(former))
         _apply(back, service, [])
-        stands = noun.plan(todo.former, service.read(todo.former))
+        stands = noun.plan(former, service.read(former))
     except CmkError as obstacle:
         failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return
-    failure.add(todo.former.standing(stands.before))
-    failure.facts.update(restored=not stands.changed, stands=dict(stands.before))
+    failure.add(former.standing(stands.before))
+    failure.facts.update(restored=stands.before == before, stands=dict(stands.before))

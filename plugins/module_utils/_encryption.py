@@ -31,12 +31,16 @@ class Goal:
     vault_group: str | None
     # Wait for an account that is on the key and does not answer.
     patient: bool = False
-    # Try it although the account does not answer: the way back from a switch that failed.
-    insist: bool = False
+    # The way back from a switch that failed: what that was to reach. It is tried although the account does not answer,
+    # and leaves the account where somebody else has put it meanwhile.
+    undoes: Goal | None = None
 
     def is_met_by(self, account: Mapping[str, Any]) -> bool:
         has = key_of(account)
         return has is None if self.key is None else self.key.same(has)
+
+    def is_overtaken_by(self, account: Mapping[str, Any]) -> bool:
+        return self.undoes is not None and not self.undoes.is_met_by(account)
 
     def standing(self, stands: Mapping[str, Any]) -> str:
         """How the account stands once it has been led back, in words."""
@@ -69,7 +73,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         wait = Step("await_answer", {"group": goal.group, "name": goal.account})
         return Plan(goal, before, {**before, "answers": True}, (wait,))
     _require_answer(goal, account, silence)
-    if goal.is_met_by(account):
+    if goal.is_met_by(account) or goal.is_overtaken_by(account):
         return Plan(goal, before, before)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
@@ -79,7 +83,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         {**before, **describe_key(goal.key), "answers": True},
         (Step("set_encryption", {"group": goal.group, "name": goal.account, "body": body}),),
         warnings=_preflight.warnings(checks),
-        former=replace(goal, key=key_of(account), vault_group=None, insist=True),
+        former=replace(goal, key=key_of(account), vault_group=None, undoes=goal),
         report={"preflight": _preflight.describe(checks)},
     )
 
@@ -118,7 +122,7 @@ def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
 
 
 def _require_answer(goal: Goal, account: Mapping[str, Any], silence: CmkError | None) -> None:
-    if silence is None or goal.insist:
+    if silence is None or goal.undoes is not None:
         return
     stands = key_of(account) or "a Microsoft-managed key"
     raise Unavailable(

@@ -24,6 +24,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     by_state = {
         "present": _key_present.plan,
         "enabled": _key_enabled.plan,
+        "enabled_again": _key_withdrawn.plan_enabled_again,
         "disabled": _key_withdrawn.plan_disabled,
         "absent": _key_withdrawn.plan_absent,
         "recovered": _recovered,

@@ -16,7 +16,7 @@ from typing import Any
 from . import _rotation_policy
 from ._duration import seconds
 from ._errors import InvalidOption, NotFound, Refused
-from ._ids import check_key_name, check_vault_name
+from ._ids import KeyIdentifier, check_key_name, check_vault_name
 from ._key_document import SIZES, TYPES
 from ._plan import Step
 
@@ -42,6 +42,14 @@ class Goal:
     force: bool
     # Once a new version has been wished for: the one it must differ from.
     other_than: str | None = None
+    # Once something has been withdrawn: the key, or the version of it, that nobody may have come to use meanwhile.
+    withdrawn: KeyIdentifier | None = None
+    # The versions that are to be enabled once more.
+    again: tuple[str, ...] = ()
+
+    def standing(self, _stands: Mapping[str, Any]) -> str:
+        """How it stands once what was withdrawn has been given back, in words."""
+        return "So it was enabled again." if self.again else "So it was recovered."
 
     @property
     def looks_at_policy(self) -> bool:

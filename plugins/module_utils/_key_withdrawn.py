@@ -4,6 +4,9 @@
 
 """Keys that are disabled or deleted, unless an account uses them (invariant I2).
 
+Key Vault cannot be told to withdraw a key only if nobody uses it, and between our look and the withdrawal an account
+may come. So we look once more after it, and give the key back if one has.
+
 This module util is private to the collection.
 """
 
@@ -15,6 +18,7 @@ from typing import Any
 
 from . import _usage
 from ._errors import Denied, InvalidOption
+from ._ids import KeyIdentifier
 from ._key_document import followers_on, identifier_of, version_of
 from ._key_goal import Goal, key_not_found, step
 from ._plan import Plan
@@ -33,10 +37,9 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     if goal.version and not chosen:
         raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
     enabled = [version_of(v) for v in chosen if v["attributes"]["enabled"]]
-    if not enabled:
+    if not enabled and goal.withdrawn is None:
         return Plan(goal, before, before)
-    key = identifier_of(observed["key"])
-    target = replace(key, version=goal.version)
+    target = goal.withdrawn or replace(identifier_of(observed["key"]), version=goal.version)
     visible = observed["visible"]
     users = _usage.on_key(visible, target, followers_on(observed))
     what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
@@ -44,14 +47,31 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": False}}) for v in enabled)
     left = [v for v in before["enabled_versions"] if v not in enabled]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
-    return Plan(goal, before, after, steps, warnings)
+    back = replace(goal, state="enabled_again", again=tuple(enabled))
+    return _withdrawal(goal, target, back, Plan(goal, before, after, steps, warnings))
+
+
+def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    missing = [version for version in goal.again if version not in before["enabled_versions"]]
+    steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": True}}) for v in missing)
+    return Plan(goal, before, before, steps)
 
 
 def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     key = observed["key"]
-    if key is None:
+    if key is None and goal.withdrawn is None:
         return Plan(goal, before, before)
+    target = goal.withdrawn or identifier_of(key).versionless
     visible = observed["visible"]
-    users = _usage.on_key(visible, identifier_of(key).versionless)
+    users = _usage.on_key(visible, target)
     warnings = _usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
-    return Plan(goal, before, {"exists": False, "soft_deleted": True}, (step("delete", goal),), warnings)
+    after = {"exists": False, "soft_deleted": True}
+    steps = (step("delete", goal),) if key else ()
+    return _withdrawal(goal, target, replace(goal, state="recovered"), Plan(goal, before, after, steps, warnings))
+
+
+def _withdrawal(goal: Goal, target: KeyIdentifier, back: Goal, plan: Plan) -> Plan:
+    """With a second look, unless what the look is for was allowed by force."""
+    if goal.force:
+        return plan
+    return replace(plan, goal=replace(goal, withdrawn=target), if_refused=replace(back, withdrawn=None))

@@ -28,7 +28,8 @@ class Plan:
 
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
     wishes turned into state, so that a plan made once the steps have run is empty. `former` is the goal that leads
-    back to `before`, for nouns that are put back when a change fails. `report` is told beside the state.
+    back to `before`, for nouns that are put back when a change fails; `if_refused` leads back where the change, read
+    again, is one that would have been refused. `report` is told beside the state.
     """
 
     goal: Any
@@ -37,6 +38,7 @@ class Plan:
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
     former: Any = None
+    if_refused: Any = None
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _usage
@@ -47,6 +47,15 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
+    # The vault has been deleted, and no account may have come to need it meanwhile (see _key_withdrawn).
+    withdrawn: bool = False
+
+    def standing(self, _stands: Mapping[str, Any]) -> str:
+        """How it stands once what was withdrawn has been given back, in words."""
+        return (
+            "So it was recovered. Roles that had been assigned at it are gone: bring accounts that had theirs there "
+            "back with the role azbatch.cmk.recover."
+        )
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -146,12 +155,16 @@ def required(vault: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
 
 
 def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
-    if observed["vault"] is None:
+    if observed["vault"] is None and not goal.withdrawn:
         return Plan(goal, before, before)
     visible = observed["visible"]
     users = _usage.in_vault(visible, goal.name)
     warnings = _usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
-    return Plan(goal, before, describe(None), (_step("delete", goal),), warnings)
+    steps = (_step("delete", goal),) if observed["vault"] else ()
+    if goal.force:
+        return Plan(goal, before, describe(None), steps, warnings)
+    back = replace(goal, present=True, recover=True)
+    return Plan(replace(goal, withdrawn=True), before, describe(None), steps, warnings, if_refused=back)
 
 
 def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:

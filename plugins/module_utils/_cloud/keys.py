@@ -41,7 +41,7 @@ class Keys:
             "versions": self._versions(url, goal.name) if key else [],
             "policy": policy,
             "deleted": None if key else self._deleted(url, goal.name),
-            "visible": self._visible.read() if key and goal.may_cut_off(key, policy) else None,
+            "visible": self._visible.read() if goal.withdrawn or (key and goal.may_cut_off(key, policy)) else None,
             "now": self.now,
         }
 

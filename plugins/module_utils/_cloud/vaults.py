@@ -29,9 +29,9 @@ class Vaults:
     def read(self, goal: Any) -> dict[str, Any]:
         vault = self.get(goal.group, goal.name)
         observed: dict[str, Any] = {"vault": vault, "deleted": None}
-        if vault is not None:
-            return observed if goal.present else {**observed, "visible": self._visible.read()}
         if not goal.present:
+            return {**observed, "visible": self._visible.read()} if vault or goal.withdrawn else observed
+        if vault is not None:
             return observed
         observed["deleted"] = self._deleted(goal.name, self._session.subscription_id)
         observed["caller"] = self._session.caller
