@@ -16,6 +16,22 @@ from service import Service
 
 DISABLE = {"cmk_previous_version": "disable"}
 
+_BUSY = {"error": {"code": "Busy", "message": "Try again."}}
+# Faults of the sandbox, by name.
+_ONCE: dict[str, dict[str, Any]] = {
+    "throttled": {"answer": {"status": 429, "headers": {"Retry-After": "1"}, "body": _BUSY}},
+    "500": {"answer": {"status": 500, "body": _BUSY}},
+    "503": {"answer": {"status": 503, "body": _BUSY}},
+    "500 although it took effect": {"answer": {"status": 500, "body": _BUSY}, "handled": True},
+    "dropped before": {"drop": "before"},
+    "dropped after": {"drop": "after"},
+    "cut off": {"truncate": 5},
+    "token expired": {"expire_tokens": True},
+}
+# More often than the SDKs ask again.
+_OFTEN = {f"{name} again and again": {**_ONCE[name], "times": 5} for name in ("503", "dropped before", "dropped after")}
+DISTURBANCES = {**_ONCE, **_OFTEN}
+
 
 @dataclass(frozen=True)
 class Case:

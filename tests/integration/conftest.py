@@ -10,7 +10,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from ansible.release import __version__
 from harness import WAYS, Ansible, comparable, short
+from meddling import Wire, pass_time
+from one_process import OneProcess
+from packaging.version import Version
 from sandbox_client import Control, Sandbox, shared
 from service import Service
 
@@ -46,6 +50,22 @@ def ansible(sandbox: Sandbox, tmp_path: Path) -> Iterator[Ansible]:
 def service(sandbox: Sandbox) -> Service:
     """Azure as Azure's own SDK sees it."""
     return Service(sandbox)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    return Wire(monkeypatch)
+
+
+@pytest.fixture
+def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OneProcess:
+    """Runs roles and modules in this process, and waits for nothing."""
+    if Version(__version__) < Version("2.19"):
+        pytest.skip("needs the templates of ansible-core 2.19")
+    for name, value in sandbox.environment.items():
+        monkeypatch.setenv(name, value)
+    pass_time(monkeypatch, sandbox.control)
+    return OneProcess(tmp_path)
 
 
 _PASSED = pytest.StashKey[bool]()

@@ -16,34 +16,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cases import CASES, Case, assert_answers, undisturbed
+from cases import CASES, DISTURBANCES, Case, assert_answers, undisturbed
 from harness import Ansible
 from role_runs import play_role, run_role, standing
 from service import Service
 
-BUSY = {"error": {"code": "Busy", "message": "Try again."}}
-ONCE: dict[str, dict[str, Any]] = {
-    "throttled": {"answer": {"status": 429, "headers": {"Retry-After": "1"}, "body": BUSY}},
-    "500": {"answer": {"status": 500, "body": BUSY}},
-    "503": {"answer": {"status": 503, "body": BUSY}},
-    "500 although it took effect": {"answer": {"status": 500, "body": BUSY}, "handled": True},
-    "dropped before": {"drop": "before"},
-    "dropped after": {"drop": "after"},
-    "cut off": {"truncate": 5},
-    "token expired": {"expire_tokens": True},
-}
-# More often than the SDKs ask again.
-OFTEN = {f"{name} again and again": {**ONCE[name], "times": 5} for name in ("503", "dropped before", "dropped after")}
-KINDS = {**ONCE, **OFTEN}
 ALL = os.environ.get("PROOF") == "all"
 # In the short version: each case and each kind of disturbance at least once, at requests all over the run.
-FEW = [(name, kind, 3 + 5 * n) for n, (name, kind) in enumerate(zip([*CASES, *CASES], KINDS, strict=False))]
+FEW = [(name, kind, 3 + 5 * n) for n, (name, kind) in enumerate(zip([*CASES, *CASES], DISTURBANCES, strict=False))]
 
 
 def trials() -> Iterator[Any]:
     if ALL:
         for name in CASES:
-            for kind in KINDS:
+            for kind in DISTURBANCES:
                 yield pytest.param(name, kind, None, id=f"{name}, {kind}")
     else:
         for name, kind, n in FEW:
@@ -56,7 +42,7 @@ def test_disturbed(ansible: Ansible, service: Service, name: str, kind: str, at:
     requests = range(expected.requests) if at is None else [at % expected.requests]
     for n in requests:
         service.sandbox.control.reset()
-        disturb(ansible, service, CASES[name], {**KINDS[kind], "skip": n})
+        disturb(ansible, service, CASES[name], {**DISTURBANCES[kind], "skip": n})
         left = without_one_more_version(standing(service), expected.standing)
         assert left == expected.standing, f"{kind} at request {n + 1}"
 

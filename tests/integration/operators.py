@@ -1,0 +1,138 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs of roles and modules in this process, over accounts that share keys, and what has to hold after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from azure.core.exceptions import AzureError
+from one_process import ROLE_NAMES, OneProcess
+from service import GROUP, LOCATION, Service
+
+# Those on it have a user-assigned identity; other accounts have one of their own.
+USER_ASSIGNED = "account3"
+# Its keys are used by roles, those of other vaults by access policies.
+RBAC_VAULT = "vault-two"
+FIRST_KEY = ("vault-one", "key1")
+WAIT = 900
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A role with wishes for its variables, or a module with options; `key` none is the account's own."""
+
+    what: str
+    account: str
+    key: tuple[str, str] | None = None
+    wishes: dict[str, Any] = field(default_factory=dict)
+    check: bool = False
+
+
+class World:
+    def __init__(self, service: Service, runner: OneProcess) -> None:
+        self.service = service
+        self._runner = runner
+        self._own_user = service.make_identity()["properties"]["principalId"]
+        service.make_identity("identity2")
+        for vault in ("vault-one", RBAC_VAULT):
+            service.make_vault(vault, rbac=vault == RBAC_VAULT)
+
+    def prepared(self, run: Run, *, beside: bool = False) -> Callable[[], Report]:
+        """The run as it is wished now, yet to be begun; it gives what it reports. `beside` is one during another."""
+        runner = self._runner.beside if beside else self._runner
+        vault, key = run.key or self.key_of(run.account) or FIRST_KEY
+        wishes = dict(run.wishes)
+        if run.what not in ROLE_NAMES:
+            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **wishes}
+            return lambda: runner.module(run.what, arguments, check=run.check)
+        if "to" in wishes:
+            wishes["cmk_new_key_identifier"] = self.newest(*wishes.pop("to"))
+        if run.account == USER_ASSIGNED:
+            wishes["cmk_identity"] = self.service.identity_id()
+        variables = {
+            "cmk_resource_group": GROUP,
+            "cmk_location": LOCATION,
+            "cmk_account_name": run.account,
+            "cmk_vault_name": vault,
+            "cmk_vault_authorization": "rbac" if vault == RBAC_VAULT else "access_policy",
+            "cmk_key_name": key,
+            "cmk_wait_timeout": WAIT,
+            **wishes,
+        }
+        return lambda: runner.role(run.what, variables, check=run.check)
+
+    def usable(self) -> set[str]:
+        return {name for name in self.service.accounts() if self.service.answers(name)}
+
+    def assert_reported(self, reports: Iterable[Report]) -> None:
+        """Of the reports on one account, one is how it stands."""
+        by_account: dict[str, list[Report]] = {}
+        for report in reports:
+            if "key_source" in report:
+                by_account.setdefault(_account_of(report), []).append(report)
+        for told in by_account.values():
+            assert any(self._holds(one) for one in told), told
+
+    def _holds(self, report: Report) -> bool:
+        account = _account_of(report)
+        if account not in self.service.accounts():
+            return report["exists"] is False
+        answers = self.service.answers(account)
+        return (report["key_identifier"], report.get("answers", answers)) == (self.service.encryption(account), answers)
+
+    def key_of(self, account: str) -> tuple[str, str] | None:
+        identifier = self.service.encryption(account) if account in self.service.accounts() else None
+        if identifier is None:
+            return None
+        host, _, name = identifier.removeprefix("https://").partition("/keys/")
+        return host.partition(".")[0], name.partition("/")[0]
+
+    def newest(self, vault: str, key: str) -> str:
+        """The identifier of the newest version; of the key, where none can be seen."""
+        try:
+            found: str = self.service.key(key, vault=vault).id
+        except AzureError:
+            return f"https://{vault}.vault.azure.net/keys/{key}"
+        return found
+
+    def principal(self, account: str) -> str:
+        if account not in self.service.accounts():
+            return self._own_user
+        identity = self.service.account(account).get("identity", {})
+        users = identity.get("userAssignedIdentities", {}).values()
+        found: str = identity.get("principalId") or next((one["principalId"] for one in users), self._own_user)
+        return found
+
+    def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
+        """What a module's run is about."""
+        named = {
+            "keyvault_cmk_key": {"vault_name": vault, "name": key},
+            "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
+            "keyvault_cmk_access": {"vault_name": vault, "principal_id": self.principal(run.account)},
+            "batch_account_identity": {
+                "resource_group": GROUP,
+                "name": run.account,
+                "identity_id": self.service.identity_id("identity2"),
+            },
+        }
+        return named[run.what]
+
+
+def _account_of(report: Report) -> str:
+    """A role's report has it by one name, a module's result by the other."""
+    name: str = report["account"] if "account" in report else report["name"]
+    return name
+
+
+def brief(report: Report) -> str:
+    if report.get("failed"):
+        return f"failed: {report.get('code')}: {report['msg']}"
+    steps = [step for step, changed in report.get("changed_steps", {}).items() if changed]
+    return f"changed: {report['changed']} {steps} {report.get('key_identifier')}"

@@ -1,0 +1,107 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What others have and do beside the collection: rights that must not be lost, and mishaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+
+from azure.core.exceptions import AzureError
+from operators import World
+from service import DAY
+
+STRANGER = "0a1b2c3d-0000-4000-8000-00000000cafe"
+_VAULTS = "2024-11-01"
+
+
+class Others:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._service = world.service
+        # In the vault with access policies.
+        self._service.set_policy("add", self._service.policy(STRANGER, "get", "list", "sign"))
+        self._service.change_vault(tags={"owner": "others"})
+
+    def are_untouched(self) -> bool:
+        vaults = [vault.name for vault in self._service.vaults.vaults.list_by_subscription()]
+        if "vault-one" not in vaults:
+            return True
+        permissions = self._service.permissions(STRANGER)
+        return (
+            permissions is not None
+            and sorted(permissions["keys"]) == ["get", "list", "sign"]
+            and (self._service.vault()["tags"] == {"owner": "others"})
+        )
+
+    def disable(self, _account: str, vault: str, key: str) -> None:
+        self._service.disable(key, vault=vault)
+
+    def disable_all(self, _account: str, vault: str, key: str) -> None:
+        for version in self._service.versions(key, vault):
+            self._service.disable(key, version.version, vault)
+
+    def expire(self, _account: str, vault: str, key: str) -> None:
+        past = datetime.fromtimestamp(
+            self._service.key(key, vault=vault).properties.created_on.timestamp() + 1, timezone.utc
+        )
+        self._service.keys(vault).update_key_properties(key, expires_on=past)
+
+    def expire_in_time(self, _account: str, vault: str, key: str) -> None:
+        created: datetime = self._service.key(key, vault=vault).properties.created_on
+        self._service.keys(vault).update_key_properties(key, expires_on=created + timedelta(days=200))
+
+    def delete(self, _account: str, vault: str, key: str) -> None:
+        self._service.keys(vault).begin_delete_key(key).wait()
+
+    def make_version(self, _account: str, vault: str, key: str) -> None:
+        self._service.make_key(key, vault)
+
+    def restore(self, account: str, vault: str, key: str) -> None:
+        with suppress(AzureError):
+            self._service.keys(vault).begin_recover_deleted_key(key).wait()
+        self._service.keys(vault).update_key_properties(key, enabled=True)
+        self._service.grant(self._world.principal(account), vault)
+
+    def revoke(self, account: str, vault: str, _key: str) -> None:
+        self._service.revoke(self._world.principal(account), vault)
+
+    def delete_vault(self, _account: str, vault: str, _key: str) -> None:
+        self._service.delete_vault(vault)
+
+    def close_vault(self, _account: str, vault: str, _key: str) -> None:
+        self._service.change_vault(vault, properties={"networkAcls": {"bypass": "None", "defaultAction": "Allow"}})
+
+    def change_account(self, account: str, vault: str, key: str) -> None:
+        self._service.point(self._world.newest(vault, key), account)
+
+    def delete_account(self, account: str, _vault: str, _key: str) -> None:
+        self._service.batch.batch_account.begin_delete("rg-sandbox", account).wait()
+
+    def sleep_a_day(self, _account: str, _vault: str, _key: str) -> None:
+        self._service.sandbox.control.advance(25 * 3600)
+
+    def sleep_a_quarter(self, _account: str, _vault: str, _key: str) -> None:
+        self._service.sandbox.control.advance(91 * DAY + 1234)
+
+
+def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Others, str, str, str], None]:
+    """Where there is nothing that it could happen to, it does not."""
+
+    def happens(others: Others, account: str, vault: str, key: str) -> None:
+        with suppress(AzureError, AssertionError):
+            method(others, account, vault, key)
+
+    return happens
+
+
+MISHAPS = {
+    name: _possibly(getattr(Others, name))
+    for name in (
+        *("disable", "disable_all", "expire", "expire_in_time", "delete", "make_version", "restore", "revoke"),
+        *("delete_vault", "close_vault", "change_account", "delete_account", "sleep_a_day", "sleep_a_quarter"),
+    )
+}

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two runs at once: the second begins and ends while the first is between two of its requests, at any of them.
+
+By default some of the requests are tried. PROOF=all tries each.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from meddling import Wire
+from one_process import OneProcess
+from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World, brief
+from others import Others
+from role_runs import QUARTER
+from service import Service
+
+DISABLE = {"cmk_previous_version": "disable"}
+FORCE = {"cmk_key_force_new_version": True}
+KEY2 = ("vault-one", "key2")
+KEY3 = (RBAC_VAULT, "key1")
+
+
+def on(account: str, key: tuple[str, str] = FIRST_KEY, **wishes: Any) -> Run:
+    return Run("provision", account, key, wishes)
+
+
+@dataclass(frozen=True)
+class Pair:
+    first: Run
+    second: Run
+    # What there is before both.
+    before: tuple[Run, ...] = (on("account1"), on("account2"))
+
+
+PAIRS = {
+    "both create one account": Pair(on("account1"), on("account1"), ()),
+    "both create one account, on different keys": Pair(on("account1"), on("account1", KEY2), ()),
+    "both are granted access": Pair(on("account1"), on("account2"), ()),
+    "both rotate one account": Pair(Run("rotate", "account1", None, FORCE), Run("rotate", "account1", None, FORCE)),
+    "both rotate one account, and disable": Pair(
+        Run("rotate", "account1", None, FORCE | DISABLE), Run("rotate", "account1", None, FORCE | DISABLE)
+    ),
+    "both rotate one key, and disable": Pair(
+        Run("rotate", "account1", None, FORCE | DISABLE), Run("rotate", "account2", None, FORCE | DISABLE)
+    ),
+    "both switch one account": Pair(
+        Run("rotate", "account1", None, {"to": KEY2} | DISABLE),
+        Run("rotate", "account1", None, {"to": KEY3} | DISABLE),
+        (on("account1"), on("account2", KEY2), on("other", KEY3)),
+    ),
+    "one switches away and disables, one comes": Pair(
+        Run("rotate", "account1", None, {"to": KEY2} | DISABLE),
+        on("account2"),
+        (on("account1"), on("account2", KEY2)),
+    ),
+    "one reverts and deletes, one comes": Pair(
+        Run("revert", "account1", None, {"cmk_revert_key": "delete"}), on("account2"), (on("account1"),)
+    ),
+    "one reverts and disables, one comes": Pair(
+        Run("revert", "account1", None, {"cmk_revert_key": "disable"}), on("account2"), (on("account1"),)
+    ),
+    "one reverts and withdraws, one goes back": Pair(
+        Run("revert", "account1", None, {"cmk_revert_access": "withdraw"}), on("account1"), (on("account1"),)
+    ),
+    "one reverts and withdraws roles, one goes back": Pair(
+        Run("revert", "account1", None, {"cmk_revert_access": "withdraw"}),
+        on("account1", KEY3),
+        (on("account1", KEY3),),
+    ),
+    "one deletes the vault, one comes": Pair(
+        Run("keyvault_cmk_vault", "account1", FIRST_KEY, {"state": "absent"}), on("account1"), (on("account2", KEY3),)
+    ),
+    "one gives another identity, one encrypts": Pair(
+        Run("batch_account_identity", "account1", None, {"adopt_existing": True}),
+        on("account1"),
+        (on("account1"), Run("revert", "account1")),
+    ),
+    "one shortens the expiry, one comes": Pair(
+        Run("keyvault_cmk_key", "account1", FIRST_KEY, {"expires_in": "P92D"}), on("account2"), (on("account1", KEY2),)
+    ),
+}
+ALL = os.environ.get("PROOF") == "all"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
+    pair = PAIRS[name]
+    at = 0 if ALL else len(name) % 4
+    while meanwhile(runner, wire, service, pair, at):
+        at += 1 if ALL else 4
+
+
+def meanwhile(runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int) -> bool:
+    """Whether the first run came as far as that request."""
+    service.sandbox.control.reset()
+    world = World(service, runner)
+    others = Others(world)
+    for run in pair.before:
+        report = world.prepared(run)()
+        assert not report.get("failed"), report
+    service.sandbox.control.advance(QUARTER)
+    before = world.usable()
+    reports: list[Report] = []
+    first = world.prepared(pair.first)
+    met = False
+
+    def second() -> None:
+        nonlocal met
+        met = True
+        reports.append(world.prepared(pair.second, beside=True)())
+
+    with wire.meddled(at, second):
+        reports.append(first())
+    told = f"at request {at}: " + "; ".join(brief(one) for one in reports)
+    assert before <= world.usable(), told
+    on_keys = {name for name in service.accounts() if service.encryption(name)}
+    assert on_keys <= world.usable(), told
+    assert others.are_untouched(), told
+    world.assert_reported(reports)
+    return met
