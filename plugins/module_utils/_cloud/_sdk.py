@@ -185,14 +185,15 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
         yield
     except sdk.ClientAuthenticationError as error:
         raise _authentication(what, error) from error
-    except sdk.HttpResponseError as error:
-        raise _http(what, error) from error
-    except (sdk.ServiceRequestError, sdk.ServiceResponseError) as error:
+    # An answer that was cut off counts as an HttpResponseError too, and has no status.
+    except (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError) as error:
         raise Unavailable(
             f"Could not {what}: no answer ({error.message}). Check the network, the proxy and the name of the host.",
             code=unreachable,
             remedy="Check the network, the proxy and the name of the host.",
         ) from error
+    except sdk.HttpResponseError as error:
+        raise _http(what, error) from error
     except json.JSONDecodeError as error:
         raise Unavailable(
             f"Could not {what}: the answer is no JSON, so hardly Azure's. Check the proxy and run the task again.",
