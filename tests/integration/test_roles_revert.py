@@ -176,11 +176,36 @@ def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> 
     assert service.key().properties.enabled
 
 
-@pytest.mark.parametrize("wish", ["disable", "delete"])
-def test_a_key_that_the_account_is_not_on_is_not_put_away(ansible: Ansible, service: Service, wish: str) -> None:
+@pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, WITHDRAW])
+def test_a_key_that_the_account_is_not_on_is_not_put_away(
+    ansible: Ansible, service: Service, wish: dict[str, Any]
+) -> None:
     _, former = service.on_key()
     service.make_key("key2")
-    run = run_role(ansible, "revert", cmk_revert_key=wish, cmk_key_name="key2")
-    refused(run, "Require that the account is on the key that is to be put away", former, "key2", "cmk_key_name")
+    run = run_role(ansible, "revert", cmk_key_name="key2", **wish)
+    refused(run, "Require that the account is on the key that it leaves behind", former, "key2", "cmk_key_name")
     assert service.encryption() == former
     assert service.key("key2").properties.enabled
+
+
+@pytest.mark.parametrize(
+    ("wish", "what", "code"),
+    [
+        ({"cmk_vault_resource_group": "nowhere", **WITHDRAW}, "access", "resource_group_not_found"),
+        ({"cmk_vault_name": "nowhere", **WITHDRAW}, "access", "vault_not_found"),
+        ({"cmk_key_name": "nowhere", "cmk_revert_key": "disable"}, "key", "key_not_found"),
+    ],
+)
+def test_what_cannot_be_put_away_is_told_before_the_first_write(
+    ansible: Ansible, service: Service, wish: dict[str, Any], what: str, code: str
+) -> None:
+    service.on_key()
+    if "cmk_vault_resource_group" not in wish:
+        service.point(None)
+    run = run_role(ansible, "revert", **wish)
+    task = f"Foresee what becomes of the {what}"
+    refused(run, task)
+    (told,) = run[task].result.get("results", [run[task].result])
+    assert told["code"] == code
+    assert "nowhere" in told["msg"]
+    assert service.answers()
