@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from azure_cli import QUIET, Az
 from sandbox_client import Sandbox, plain_environment
 
+TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 WHO = ("AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET", "AZURE_TENANT", "AZURE_TENANT_ID")
 
 
@@ -45,6 +47,10 @@ def test_the_session_of_the_cli(
         for source in ("cli", "auto")
     ]
     tasks.append({"name": "key", "azbatch.cmk.keyvault_cmk_key": {"vault_name": "kv-one", "name": "batch"}})
+    refused = {"vault_name": "kv-nowhere", "name": "batch"}
+    tasks.append(
+        {"name": "no", "azbatch.cmk.keyvault_cmk_key": refused, "register": "no", "failed_when": "no is success"}
+    )
     variables = {"cmk_in_process": in_process, "ansible_python_interpreter": sys.executable}
     play = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}
     playbook = tmp_path / "playbook.json"
@@ -59,7 +65,7 @@ def test_the_session_of_the_cli(
     }
     since = sandbox.control.call("GET", "/requests")["last"]
     done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", playbook, "-i", "localhost,", "-c", "local"],
+        [Path(sys.executable).parent / "ansible-playbook", playbook, "-i", "localhost,", "-c", "local", "-vvvv"],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -68,6 +74,8 @@ def test_the_session_of_the_cli(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert '"code": ' in done.stdout, "the refusal is told"
+    assert not TOKEN.search(done.stdout + done.stderr)
     principals = {entry["principal"] for entry in sandbox.control.requests(since) if entry["principal"]}
     names = {one["object_id"]: one["name"] for one in sandbox.control.call("GET", "/principals")["principals"]}
     assert {names[principal] for principal in principals} == {"az-user"}
