@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness import Ansible
-from role_runs import QUARTER, play_role, standing, wrote
+from harness import writes
+from role_runs import QUARTER, standing
 from service import Service
 
 DISABLE = {"cmk_previous_version": "disable"}
@@ -106,15 +106,19 @@ class Undisturbed:
 _undisturbed: dict[str, Undisturbed] = {}
 
 
-def undisturbed(ansible: Ansible, service: Service, name: str) -> Undisturbed:
-    """A run that nobody disturbed; the sandbox is as in the beginning then."""
+def undisturbed(play: Callable[..., Any], service: Service, name: str) -> Undisturbed:
+    """A run that nobody disturbed, by `play`, which has to succeed; the sandbox is as in the beginning then."""
     if name not in _undisturbed:
         case = CASES[name]
         wish = case.begin(service)
-        run = play_role(ansible, case.role, **wish)
-        assert len(wrote(run)) == case.writes
+        since = service.sandbox.control.last
+        play(case.role, **wish)
+        requests = service.sandbox.control.requests(since)
+        assert len(writes(requests)) == case.writes
         assert service.answers()
-        _undisturbed[name] = Undisturbed(standing(service), len(run.requests))
+        # Of a host that does not exist, all there is is the attempt to connect to it.
+        met = [one for one in requests if one["method"] != "CONNECT"]
+        _undisturbed[name] = Undisturbed(standing(service), len(met))
         service.sandbox.control.reset()
     return _undisturbed[name]
 

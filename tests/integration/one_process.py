@@ -11,6 +11,7 @@ which knows just the keywords that the roles use and fails on any other. It need
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
+from azure.keyvault.keys._shared import http_challenge_cache
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
@@ -35,24 +37,25 @@ _loader = DataLoader()
 
 @dataclass(frozen=True)
 class OneProcess:
-    """Who runs it stands in the environment. `tokens` is the folder in which the tasks of a run share theirs."""
+    """Who runs it stands in the environment. `tokens` is the folder in which its tasks share theirs."""
 
     tokens: Path
 
-    @property
-    def beside(self) -> OneProcess:
-        """Somebody else's process, who does not wait for the tokens of this one."""
-        folder = self.tokens / "beside"
-        folder.mkdir(exist_ok=True)
-        return OneProcess(folder)
+    def another(self) -> OneProcess:
+        """For another run, which shares no tokens with those of this one, nor waits for them."""
+        http_challenge_cache.clear()
+        return OneProcess(Path(tempfile.mkdtemp(dir=self.tokens)))
 
     def role(self, role: str, variables: Mapping[str, Any], *, check: bool = False) -> Result:
-        """What it reports, or the result of the task that failed."""
+        """What it reports, or the result of the task that failed, with what was told of the account before."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
+        told: Result = {}
         for task in _tasks(role):
             result = self._task(task, scope, check)
             if result.get("failed"):
-                return result
+                return {**result, "told": told}
+            if f"{OURS}batch_encryption" in task and "check_mode" not in task:
+                told = result
         report: Result = scope["cmk_result"]
         return report
 

@@ -46,7 +46,7 @@ class World:
 
     def prepared(self, run: Run, *, beside: bool = False) -> Callable[[], Report]:
         """The run as it is wished now, yet to be begun; it gives what it reports. `beside` is one during another."""
-        runner = self._runner.beside if beside else self._runner
+        runner = self._runner.another() if beside else self._runner
         vault, key = run.key or self.key_of(run.account) or FIRST_KEY
         wishes = dict(run.wishes)
         if run.what not in ROLE_NAMES:
@@ -74,7 +74,7 @@ class World:
     def assert_reported(self, reports: Iterable[Report]) -> None:
         """Of the reports on one account, one is how it stands."""
         by_account: dict[str, list[Report]] = {}
-        for report in reports:
+        for report in (one.get("told", one) for one in reports):
             if "key_source" in report:
                 by_account.setdefault(_account_of(report), []).append(report)
         for told in by_account.values():

@@ -205,6 +205,12 @@ class Service:
 
     # The SDK
 
+    def sign_in_again(self) -> None:
+        """After tokens have been made to expire: the SDK does not ask for others."""
+        self.sandbox.tokens.clear()
+        for name in vars(self).keys() - {"sandbox"}:
+            delattr(self, name)
+
     @cached_property
     def batch(self) -> BatchManagementClient:
         return BatchManagementClient(*self._who, **self._through)

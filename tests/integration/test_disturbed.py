@@ -4,62 +4,103 @@
 
 """Every request of every role answered wrongly, late or not at all: the same run again ends as an undisturbed one.
 
-By default a few of them are tried. PROOF=all tries each kind of disturbance at each request, which takes hours;
-`make proof` does.
+By default one request of each role is disturbed in each way, and some of those by the playbook. PROOF=all tries each
+kind of disturbance at each request, in this process.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
-from cases import CASES, DISTURBANCES, Case, assert_answers, undisturbed
+from cases import CASES, DISTURBANCES, assert_answers, undisturbed
 from harness import Ansible
-from role_runs import play_role, run_role, standing
+from meddling import Killed, Wire
+from one_process import OneProcess
+from operators import Report
+from role_runs import VARS, play_role, run_role, standing
 from service import Service
 
 ALL = os.environ.get("PROOF") == "all"
-# In the short version: each case and each kind of disturbance at least once, at requests all over the run.
+TRIALS = [(name, kind) for name in CASES for kind in DISTURBANCES]
+# Each case and each kind of disturbance at least once, at requests all over the run.
 FEW = [(name, kind, 3 + 5 * n) for n, (name, kind) in enumerate(zip([*CASES, *CASES], DISTURBANCES, strict=False))]
 
 
-def trials() -> Iterator[Any]:
-    if ALL:
-        for name in CASES:
-            for kind in DISTURBANCES:
-                yield pytest.param(name, kind, None, id=f"{name}, {kind}")
-    else:
-        for name, kind, n in FEW:
-            yield pytest.param(name, kind, n, id=f"{name}, {kind}")
+@pytest.mark.parametrize(("name", "kind", "n"), FEW)
+def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind: str, n: int) -> None:
+    play = partial(play_role, ansible)
+    expected = undisturbed(play, service, name)
+    wish = CASES[name].begin(service)
+    with disturbed(service, DISTURBANCES[kind], n % expected.requests):
+        run = run_role(ansible, CASES[name].role, **wish)
+    assert run.rc in (0, 2), run.output
+    assert "Traceback" not in run.output
+    assert_mended(play, service, name, wish)
 
 
-@pytest.mark.parametrize(("name", "kind", "at"), list(trials()))
-def test_disturbed(ansible: Ansible, service: Service, name: str, kind: str, at: int | None) -> None:
-    expected = undisturbed(ansible, service, name)
-    requests = range(expected.requests) if at is None else [at % expected.requests]
-    for n in requests:
+@pytest.mark.parametrize(("name", "kind"), TRIALS)
+def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -> None:
+    play = partial(play_in_process, runner)
+    for n in chosen(TRIALS.index((name, kind)), undisturbed(play, service, name).requests):
         service.sandbox.control.reset()
-        disturb(ansible, service, CASES[name], {**DISTURBANCES[kind], "skip": n})
-        left = without_one_more_version(standing(service), expected.standing)
-        assert left == expected.standing, f"{kind} at request {n + 1}"
+        wish = CASES[name].begin(service)
+        with disturbed(service, DISTURBANCES[kind], n):
+            run_in_process(runner, CASES[name].role, **wish)
+        assert_mended(play, service, name, wish, f"at request {n}")
 
 
-def disturb(ansible: Ansible, service: Service, case: Case, fault: dict[str, Any]) -> None:
-    wish = case.begin(service)
+# A poller is a thread, which dies as well.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_killed_between_requests(runner: OneProcess, service: Service, wire: Wire, name: str) -> None:
+    play = partial(play_in_process, runner)
+    for n in chosen(len(name), undisturbed(play, service, name).requests):
+        service.sandbox.control.reset()
+        wish = CASES[name].begin(service)
+        with wire.meddled(n, wire.kill), suppress(Killed):
+            run_in_process(runner, CASES[name].role, **wish)
+        assert_mended(play, service, name, wish, f"at request {n}")
+
+
+def chosen(number: int, requests: int) -> list[int]:
+    """Numbers of the requests that are disturbed, the first being 0."""
+    return list(range(requests)) if ALL else [number * 7 % requests]
+
+
+def run_in_process(runner: OneProcess, role: str, **wish: Any) -> Report:
+    return runner.another().role(role, {**VARS, **wish})
+
+
+def play_in_process(runner: OneProcess, role: str, **wish: Any) -> None:
+    report = run_in_process(runner, role, **wish)
+    assert not report.get("failed"), report
+
+
+@contextmanager
+def disturbed(service: Service, kind: dict[str, Any], at: int) -> Iterator[None]:
+    """A run that meets a disturbance at the request of that number, the first being 0."""
     control = service.sandbox.control
-    control.fault(**fault)
-    disturbed = run_role(ansible, case.role, **wish)
+    control.fault(**kind, skip=at)
+    yield
     (met,) = control.call("GET", "/faults")["faults"]
     control.call("DELETE", "/faults")
-    assert met["struck"] or not fault["skip"], "the run was too short"
+    service.sign_in_again()
+    assert met["struck"], f"the run was too short for {at} requests"
+
+
+def assert_mended(play: Callable[..., Any], service: Service, name: str, wish: dict[str, Any], told: str = "") -> None:
+    """Nothing is lost, and the same run again ends as an undisturbed one."""
+    case, expected = CASES[name], undisturbed(play, service, name).standing
     assert_answers(service, case)
-    assert disturbed.rc in (0, 2), disturbed.output
-    assert "Traceback" not in disturbed.output
-    play_role(ansible, case.role, **wish)
+    play(case.role, **wish)
     assert_answers(service)
+    assert without_one_more_version(standing(service), expected) == expected, told
 
 
 def without_one_more_version(found: Any, expected: Any) -> Any:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ KILLS = [
 def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> None:
     """Run the playbook and kill all of its processes once it has written so often."""
     control = ansible.sandbox.control
-    since = control.call("GET", f"/requests?since={2**62}")["last"]
+    since = control.last
     process = subprocess.Popen(
         ansible.arguments(f"azbatch.cmk.{role}", extra_vars={**VARS, **variables}),
         env=ansible.environment(ANSIBLE_CALLBACKS_ENABLED=None),
@@ -53,7 +54,7 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> None:
 
 @pytest.mark.parametrize(("name", "k"), KILLS)
 def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: int) -> None:
-    expected = undisturbed(ansible, service, name).standing
+    expected = undisturbed(partial(play_role, ansible), service, name).standing
     case = CASES[name]
     wish = case.begin(service)
 
@@ -70,7 +71,7 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
 
 
 def test_killed_while_the_account_is_created(ansible: Ansible, service: Service, control: Control) -> None:
-    expected = undisturbed(ansible, service, "provision").standing
+    expected = undisturbed(partial(play_role, ansible), service, "provision").standing
     wish = nothing(service)
     control.timing(batch_create=5)
     killed(ansible, "provision", 2, **wish)

@@ -61,6 +61,12 @@ class Control:
         ]
         return found
 
+    @property
+    def last(self) -> int:
+        """Number of the last request, to tell `requests` what came after it."""
+        number: int = self.call("GET", f"/requests?since={2**62}")["last"]
+        return number
+
     def unknown(self) -> list[dict[str, Any]]:
         """Requests that the sandbox had no operation for."""
         return [entry for entry in self.requests() if entry["route"] == "unknown"]
