@@ -85,12 +85,16 @@ foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
 fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
+PROOFS := $(addprefix tests/integration/test_,disturbed.py meanwhile.py credentials.py any_order.py)
+
+# SEED of an earlier run repeats its sequences.
 .PHONY: proof
-proof: $(SETUP)  ## each request of each role disturbed in each of eleven ways (hours)
-	PROOF=all pytest $(PYTEST_FLAGS) --dist load tests/integration/test_disturbed.py
+proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (an hour)
+	export PROOF=all SEQUENCES=$${SEQUENCES:-2000} SEED=$${SEED:-$$RANDOM}; echo "SEED=$$SEED"; \
+	pytest $(PYTEST_FLAGS) --dist load $(PROOFS)
 
 .PHONY: test-all
-test-all: test fuzz foreign  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
+test-all: test fuzz foreign proof  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
 	scripts/matrix
 
 .PHONY: clean
