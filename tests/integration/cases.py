@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from harness import writes
@@ -103,12 +104,14 @@ class Undisturbed:
     requests: int
 
 
-_undisturbed: dict[str, Undisturbed] = {}
+# A playbook and a run in this process differ in how much they ask for.
+_undisturbed: dict[tuple[Callable[..., Any], str], Undisturbed] = {}
 
 
-def undisturbed(play: Callable[..., Any], service: Service, name: str) -> Undisturbed:
+def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
     """A run that nobody disturbed, by `play`, which has to succeed; the sandbox is as in the beginning then."""
-    if name not in _undisturbed:
+    key = (play.func, name)
+    if key not in _undisturbed:
         case = CASES[name]
         wish = case.begin(service)
         since = service.sandbox.control.last
@@ -118,9 +121,9 @@ def undisturbed(play: Callable[..., Any], service: Service, name: str) -> Undist
         assert service.answers()
         # Of a host that does not exist, all there is is the attempt to connect to it.
         met = [one for one in requests if one["method"] != "CONNECT"]
-        _undisturbed[name] = Undisturbed(standing(service), len(met))
+        _undisturbed[key] = Undisturbed(standing(service), len(met))
         service.sandbox.control.reset()
-    return _undisturbed[name]
+    return _undisturbed[key]
 
 
 def assert_answers(service: Service, case: Case | None = None) -> None:

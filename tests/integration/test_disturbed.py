@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -94,7 +94,7 @@ def disturbed(service: Service, kind: dict[str, Any], at: int) -> Iterator[None]
     assert met["struck"], f"the run was too short for {at} requests"
 
 
-def assert_mended(play: Callable[..., Any], service: Service, name: str, wish: dict[str, Any], told: str = "") -> None:
+def assert_mended(play: partial[Any], service: Service, name: str, wish: dict[str, Any], told: str = "") -> None:
     """Nothing is lost, and the same run again ends as an undisturbed one."""
     case, expected = CASES[name], undisturbed(play, service, name).standing
     assert_answers(service, case)
