@@ -92,9 +92,9 @@ ALL = os.environ.get("PROOF") == "all"
 @pytest.mark.parametrize("name", PAIRS)
 def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
     pair = PAIRS[name]
-    at = 0 if ALL else len(name) % 4
+    at = 0 if ALL else len(name) % 8
     while meanwhile(runner, wire, service, pair, at):
-        at += 1 if ALL else 4
+        at += 1 if ALL else 8
 
 
 def meanwhile(runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int) -> bool:

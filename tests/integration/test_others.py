@@ -199,7 +199,7 @@ def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
     more = {"resource_group": GROUP, "name": "account1", "identity_id": identity_id, "adopt_existing": True}
     run = ansible.play([task("more", "batch_account_identity", **more)], way=way)
     assert run["more"]["changed"] is True
-    # Whether a PATCH adds to the identities or replaces them is not known: all are sent. Beside them, that there is no key.
+    # Whether a PATCH adds to the identities or replaces them is not known: all are sent, and that there is no key.
     (write,) = run["more"].writes
     assert set(write["body"]) == {"identity", "properties"}
     assert write["body"]["properties"] == {"encryption": {"keySource": "Microsoft.Batch"}}
