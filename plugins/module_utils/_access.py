@@ -55,7 +55,7 @@ class Goal:
     identity_id: UserAssignedId | None
     key_name: str | None
     force: bool
-    # Access has been withdrawn, and no account may have come to need it meanwhile (see _key_withdrawn).
+    # Access has been withdrawn, and no account may have come to need it meanwhile (see _usage).
     withdrawn: bool = False
 
     def standing(self, _stands: Mapping[str, Any]) -> str:
@@ -88,17 +88,13 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     else:
         steps, granted_after = _policy_steps(goal, vault, principal)
     before = describe(goal, observed)
-    warnings: tuple[str, ...] = ()
-    if_refused = None
-    if not goal.present and (steps or goal.withdrawn):
-        visible = observed["visible"]
-        users = _usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
-        warnings = _usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
-    if not goal.present and not goal.force:
-        if_refused = replace(goal, present=True)
-        goal = replace(goal, withdrawn=True)
     after = {**before, "granted": granted_after}
-    return Plan(goal, before, after, steps, warnings, if_refused=if_refused)
+    if goal.present or not (steps or goal.withdrawn):
+        return Plan(goal, before, after, steps)
+    visible = observed["visible"]
+    users = _usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
+    warnings = _usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
+    return _usage.withdrawal(Plan(goal, before, after, steps, warnings), replace(goal, present=True))
 
 
 def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,6 @@
 
 """Keys that are disabled or deleted, unless an account uses them (invariant I2).
 
-Key Vault cannot be told to withdraw a key only if nobody uses it, and between our look and the withdrawal an account
-may come. So we look once more after it, and give the key back if one has.
-
 This module util is private to the collection.
 """
 
@@ -18,7 +15,6 @@ from typing import Any
 
 from . import _usage
 from ._errors import Denied, InvalidOption
-from ._ids import KeyIdentifier
 from ._key_document import followers_on, identifier_of, version_of
 from ._key_goal import Goal, key_not_found, step
 from ._plan import Plan
@@ -48,7 +44,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     left = [v for v in before["enabled_versions"] if v not in enabled]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     back = replace(goal, state="enabled_again", again=tuple(enabled))
-    return _withdrawal(goal, target, back, Plan(goal, before, after, steps, warnings))
+    return _usage.withdrawal(Plan(goal, before, after, steps, warnings), back, target)
 
 
 def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
@@ -67,11 +63,4 @@ def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, An
     warnings = _usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
     after = {"exists": False, "soft_deleted": True}
     steps = (step("delete", goal),) if key else ()
-    return _withdrawal(goal, target, replace(goal, state="recovered"), Plan(goal, before, after, steps, warnings))
-
-
-def _withdrawal(goal: Goal, target: KeyIdentifier, back: Goal, plan: Plan) -> Plan:
-    """With a second look, unless what the look is for was allowed by force."""
-    if goal.force:
-        return plan
-    return replace(plan, goal=replace(goal, withdrawn=target), if_refused=replace(back, withdrawn=None))
+    return _usage.withdrawal(Plan(goal, before, after, steps, warnings), replace(goal, state="recovered"), target)

@@ -4,16 +4,21 @@
 
 """Which Batch accounts use a key (invariant I2).
 
+Azure cannot be told to withdraw a key only if nobody uses it, and between our look and the withdrawal an account may
+come. So we look once more after it, and give back what was withdrawn if one has.
+
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier, key_of, principals_of
+from ._plan import Plan
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
 # a new version at least once a day. Until then the former version may be the one that an account is on.
@@ -73,6 +78,16 @@ def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tupl
     if not force:
         raise _in_use(what, names, users, visible)
     return (f"{what} although these Batch accounts use it and may lose their key: {names}.", *unseen)
+
+
+def withdrawal(plan: Plan, back: Any, withdrawn: Any = True) -> Plan:
+    """A plan that takes something away, with a second look, unless what the look is for was allowed by force.
+
+    `back` is the goal that gives it back. `withdrawn` marks the goal of the second look: what nobody may use by then.
+    """
+    if plan.goal.force:
+        return plan
+    return replace(plan, goal=replace(plan.goal, withdrawn=withdrawn), if_refused=back)
 
 
 def _in_use(what: str, names: str, users: list[str], visible: Visible) -> CmkError:

@@ -47,7 +47,7 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
-    # The vault has been deleted, and no account may have come to need it meanwhile (see _key_withdrawn).
+    # The vault has been deleted, and no account may have come to need it meanwhile (see _usage).
     withdrawn: bool = False
 
     def standing(self, _stands: Mapping[str, Any]) -> str:
@@ -161,10 +161,8 @@ def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     users = _usage.in_vault(visible, goal.name)
     warnings = _usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
     steps = (_step("delete", goal),) if observed["vault"] else ()
-    if goal.force:
-        return Plan(goal, before, describe(None), steps, warnings)
     back = replace(goal, present=True, recover=True)
-    return Plan(replace(goal, withdrawn=True), before, describe(None), steps, warnings, if_refused=back)
+    return _usage.withdrawal(Plan(goal, before, describe(None), steps, warnings), back)
 
 
 def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:

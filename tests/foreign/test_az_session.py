@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 
 import pytest
 from azure_cli import QUIET, Az
-from sandbox_client import Sandbox, plain_environment
+from sandbox_client import TOKEN, Sandbox, plain_environment
 
-TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 WHO = ("AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET", "AZURE_TENANT", "AZURE_TENANT_ID")
 
 

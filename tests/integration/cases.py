@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +16,17 @@ from harness import writes
 from role_runs import QUARTER, standing
 from service import Service
 
+# Whether all is tried that there is, by `make proof`.
+PROOF_OF_ALL = os.environ.get("PROOF") == "all"
 DISABLE = {"cmk_previous_version": "disable"}
 
-_BUSY = {"error": {"code": "Busy", "message": "Try again."}}
+BUSY = {"error": {"code": "Busy", "message": "Try again."}}
 # Faults of the sandbox, by name.
 _ONCE: dict[str, dict[str, Any]] = {
-    "throttled": {"answer": {"status": 429, "headers": {"Retry-After": "1"}, "body": _BUSY}},
-    "500": {"answer": {"status": 500, "body": _BUSY}},
-    "503": {"answer": {"status": 503, "body": _BUSY}},
-    "500 although it took effect": {"answer": {"status": 500, "body": _BUSY}, "handled": True},
+    "throttled": {"answer": {"status": 429, "headers": {"Retry-After": "1"}, "body": BUSY}},
+    "500": {"answer": {"status": 500, "body": BUSY}},
+    "503": {"answer": {"status": 503, "body": BUSY}},
+    "500 although it took effect": {"answer": {"status": 500, "body": BUSY}, "handled": True},
     "dropped before": {"drop": "before"},
     "dropped after": {"drop": "after"},
     "cut off": {"truncate": 5},

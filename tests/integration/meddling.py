@@ -15,15 +15,11 @@ import pytest
 from azure.core.pipeline.transport import RequestsTransport
 from sandbox_client import Control
 
+from azure_sandbox import timing
+
 # Azure's own pace, as far as runs wait for it.
-REALISTIC = {
-    "batch_create": 8,
-    "batch_recovery": 600,
-    "key_delete": 20,
-    "key_recover": 5,
-    "policy_propagation": 5,
-    "role_propagation": 60,
-}
+_WAITED_FOR = ("batch_create", "batch_recovery", "key_delete", "key_recover", "policy_propagation", "role_propagation")
+REALISTIC = {name: getattr(timing.REALISTIC, name) for name in _WAITED_FOR}
 
 
 class Killed(BaseException):

@@ -12,10 +12,9 @@ from datetime import datetime, timedelta, timezone
 
 from azure.core.exceptions import AzureError
 from operators import World
-from service import DAY
+from service import DAY, GROUP
 
 STRANGER = "0a1b2c3d-0000-4000-8000-00000000cafe"
-_VAULTS = "2024-11-01"
 
 
 class Others:
@@ -79,7 +78,7 @@ class Others:
         self._service.point(self._world.newest(vault, key), account)
 
     def delete_account(self, account: str, _vault: str, _key: str) -> None:
-        self._service.batch.batch_account.begin_delete("rg-sandbox", account).wait()
+        self._service.batch.batch_account.begin_delete(GROUP, account).wait()
 
     def sleep_a_day(self, _account: str, _vault: str, _key: str) -> None:
         self._service.sandbox.control.advance(25 * 3600)

@@ -7,19 +7,19 @@
 from __future__ import annotations
 
 import datetime
-import os
-import re
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import BUSY, DISTURBANCES, PROOF_OF_ALL
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from harness import WAYS, Ansible, control_task, fails, task
+from sandbox_client import TOKEN
 from service import GROUP, Service
 
 SIGNED_OUT = dict.fromkeys(
@@ -27,15 +27,14 @@ SIGNED_OUT = dict.fromkeys(
 )
 WRONG = "wrong-secret-that-nobody-may-see"
 _ENTRA = {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."}
-_BUSY = {"error": {"code": "Busy", "message": "Try again."}}
 _ARM = {"host": "management"}
 FAILURES: dict[str, dict[str, Any]] = {
     "not signed in": {"match": {"host": "login|169"}, "times": 9, "answer": {"status": 400, "body": _ENTRA}},
-    "denied": {"match": _ARM, "times": 9, "answer": {"status": 403, "body": _BUSY}},
-    "refused twice": {"match": _ARM, "times": 9, "answer": {"status": 401, "body": _BUSY}},
-    "cut off": {"match": _ARM, "times": 9, "truncate": 5},
+    "denied": {"match": _ARM, "times": 9, "answer": {"status": 403, "body": BUSY}},
+    "refused twice": {"match": _ARM, "times": 9, "answer": {"status": 401, "body": BUSY}},
+    "cut off": {"match": _ARM, "times": 9, **DISTURBANCES["cut off"]},
     "no JSON": {"match": _ARM, "times": 9, "answer": {"status": 200, "body": "<html>"}},
-    "token expired": {"match": _ARM, "expire_tokens": True},
+    "token expired": {"match": _ARM, **DISTURBANCES["token expired"]},
 }
 RECOVERABLE = {"token expired"}
 # What a module does in a process of its own takes twice as long: one stands for all, but with PROOF=all.
@@ -43,11 +42,9 @@ SECRET_TRIALS = [
     (way, name)
     for name in ("options", "certificate", "profile", "msi", "environment", "workload identity")
     for way in WAYS
-    if way == "in_process" or name == "certificate" or os.environ.get("PROOF") == "all"
+    if way == "in_process" or name == "certificate" or PROOF_OF_ALL
 ]
 TOKEN_FILE = "^[0-9a-f]{64}\\.(json|lock)$"
-# What a signed token looks like, whoever signed it.
-TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 
 
 def info(title: str, **options: Any) -> dict[str, Any]:

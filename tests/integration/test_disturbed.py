@@ -10,7 +10,6 @@ kind of disturbance at each request, in this process.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from cases import CASES, DISTURBANCES, assert_answers, undisturbed
+from cases import CASES, DISTURBANCES, PROOF_OF_ALL, assert_answers, undisturbed
 from harness import Ansible
 from meddling import Killed, Wire
 from one_process import OneProcess
@@ -26,7 +25,6 @@ from operators import Report
 from role_runs import VARS, play_role, run_role, standing
 from service import Service
 
-ALL = os.environ.get("PROOF") == "all"
 TRIALS = [(name, kind) for name in CASES for kind in DISTURBANCES]
 # Each case and each kind of disturbance at least once, at requests all over the run.
 FEW = [(name, kind, 3 + 5 * n) for n, (name, kind) in enumerate(zip([*CASES, *CASES], DISTURBANCES, strict=False))]
@@ -70,7 +68,7 @@ def test_killed_between_requests(runner: OneProcess, service: Service, wire: Wir
 
 def chosen(number: int, requests: int) -> list[int]:
     """Numbers of the requests that are disturbed, the first being 0."""
-    return list(range(requests)) if ALL else [number * 7 % requests]
+    return list(range(requests)) if PROOF_OF_ALL else [number * 7 % requests]
 
 
 def run_in_process(runner: OneProcess, role: str, **wish: Any) -> Report:

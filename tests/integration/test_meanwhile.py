@@ -9,11 +9,11 @@ By default some of the requests are tried. PROOF=all tries each.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from cases import PROOF_OF_ALL
 from meddling import Wire
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World, brief
@@ -86,15 +86,14 @@ PAIRS = {
         Run("keyvault_cmk_key", "account1", FIRST_KEY, {"expires_in": "P92D"}), on("account2"), (on("account1", KEY2),)
     ),
 }
-ALL = os.environ.get("PROOF") == "all"
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
     pair = PAIRS[name]
-    at = 0 if ALL else len(name) % 8
+    at = 0 if PROOF_OF_ALL else len(name) % 8
     while meanwhile(runner, wire, service, pair, at):
-        at += 1 if ALL else 8
+        at += 1 if PROOF_OF_ALL else 8
 
 
 def meanwhile(runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int) -> bool:

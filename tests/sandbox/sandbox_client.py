@@ -21,6 +21,8 @@ LOGIN = "https://login.microsoftonline.com"
 MANAGEMENT = "https://management.azure.com"
 MANAGEMENT_SCOPE = f"{MANAGEMENT}/.default"
 VAULT_SCOPE = "https://vault.azure.net/.default"
+# What a signed token looks like, whoever signed it.
+TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 COMMAND = [sys.executable, "-m", "azure_sandbox.command"]
 
 
