@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,31 @@ PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 ACCOUNTS = ("account1", "account2", "account3")
 
 
-def play_all(ansible: Ansible, playbook: str, *, serial: int | None = None, check: bool = False, **options: Any) -> Run:
-    """The playbook for a host per account; with `serial`, its role in a play of one's own."""
+def play_all(
+    ansible: Ansible,
+    playbook: str,
+    *,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+    environment: Mapping[str, str] | None = None,
+    check: bool = False,
+    **options: Any,
+) -> Run:
+    """The playbook for a host per account, whatever becomes of it; `own` are variables of single hosts."""
     shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
-    hosts = {name: {"cmk_account_name": name} for name in ACCOUNTS}
+    hosts = {name: {"cmk_account_name": name, **(own or {}).get(name, {})} for name in ACCOUNTS}
     inventory = ansible.write("inventory.yml", yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}))
-    role = {"name": "One by one", "hosts": "accounts", "gather_facts": False, "serial": serial}
-    what = [{**role, "roles": [f"azbatch.cmk.{playbook}"]}] if serial else f"azbatch.cmk.{playbook}"
-    arguments = ["-i", str(inventory), "--forks", "5"]
-    run = ansible.playbook(what, extra_vars={"cmk_hosts": "accounts", **options}, check=check, arguments=arguments)
+    return ansible.playbook(
+        f"azbatch.cmk.{playbook}",
+        extra_vars={"cmk_hosts": "accounts", **options},
+        check=check,
+        environment=environment,
+        arguments=["-i", str(inventory), "--forks", "5"],
+    )
+
+
+def done_by_all(ansible: Ansible, playbook: str, **options: Any) -> Run:
+    """The same; it has to succeed."""
+    run = play_all(ansible, playbook, **options)
     assert run.rc == 0, run.output
     return run
 
@@ -56,7 +74,7 @@ def assert_all_on(service: Service, identifier: str) -> None:
 
 @pytest.mark.parametrize("mode", ["access_policy", "rbac"])
 def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, mode: str) -> None:
-    run = play_all(ansible, "provision", cmk_vault_authorization=mode)
+    run = done_by_all(ansible, "provision", cmk_vault_authorization=mode)
     assert len(service.versions()) == 1
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["PUT vault vault-one"] == 1
@@ -67,18 +85,18 @@ def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, 
         principal = service.account(name)["identity"]["principalId"]
         assert service.permissions(principal) or service.assignments(principal)
 
-    again = play_all(ansible, "provision", cmk_vault_authorization=mode)
+    again = done_by_all(ansible, "provision", cmk_vault_authorization=mode)
     assert wrote(again) == []
     assert not any(one["changed"] for one in results(again).values())
 
 
-@pytest.mark.parametrize("serial", [None, 1])
-def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Service, serial: int | None) -> None:
+@pytest.mark.parametrize("serial", ["100%", 1])
+def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Service, serial: Any) -> None:
     """One new version serves them all, and the version before goes with its last user."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    wish = {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
-    run = play_all(ansible, "rotate", serial=serial, **wish)
+    wish = {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable", "cmk_serial": serial}
+    run = done_by_all(ansible, "rotate", **wish)
     assert [version.enabled for version in service.versions()] == [False, True]
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["POST key vault-one key1"] == 1
@@ -87,11 +105,11 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert sum(one["changed_steps"]["key"] for one in told.values()) == 1
     assert sum(one["changed_steps"]["encryption"] for one in told.values()) == 3
     assert sum(one["changed_steps"]["former_disabled"] for one in told.values()) == 1
-    if serial:
+    if serial == 1:
         ids = [service.account_id(name) for name in ACCOUNTS]
         assert [told[name]["former_kept_for"] for name in ACCOUNTS] == [ids[1:], ids[2:], []]
 
-    again = play_all(ansible, "rotate", serial=serial, **wish)
+    again = done_by_all(ansible, "rotate", **wish)
     assert wrote(again) == []
     assert not any(one["changed"] for one in results(again).values())
 
@@ -99,12 +117,12 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
 def test_a_forced_rotation_is_forced_for_each(ansible: Ansible, service: Service) -> None:
     """A version each; the next run brings them together again."""
     on_one_key(service)
-    play_all(ansible, "rotate", cmk_key_force_new_version=True)
+    done_by_all(ansible, "rotate", cmk_key_force_new_version=True)
     assert len(service.versions()) == 1 + len(ACCOUNTS)
     assert len({service.encryption(name) for name in ACCOUNTS}) == len(ACCOUNTS)
     assert all(service.answers(name) for name in ACCOUNTS)
 
-    play_all(ansible, "rotate")
+    done_by_all(ansible, "rotate")
     assert_all_on(service, str(service.key().id))
 
 
@@ -112,13 +130,112 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     on_one_key(service, rbac=True)
     principals = [service.account(name)["identity"]["principalId"] for name in ACCOUNTS]
     wish = {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
-    run = play_all(ansible, "revert", **wish)
+    run = done_by_all(ansible, "revert", **wish)
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
     assert all(service.answers(name) for name in ACCOUNTS)
     assert [version.enabled for version in service.versions()] == [False]
     assert [service.assignments(one) for one in principals] == [[], [], []]
     assert all(one["key_source"] == "microsoft_batch" for one in results(run).values())
-    assert wrote(play_all(ansible, "revert", **wish)) == []
+    assert wrote(done_by_all(ansible, "revert", **wish)) == []
+
+
+def waves(run: Run) -> list[list[str]]:
+    """The hosts of each wave: those that one run of the role's first task of ours was for."""
+    first = next(one.name for one in run if one.action.startswith("azbatch.cmk."))
+    plays = run.output.split("\nPLAY [")[1:]
+    looked = [re.search(rf"TASK \[[^]]*{re.escape(first)}\].*?\n\n", f"{play}\n\n", re.DOTALL) for play in plays]
+    return [sorted(re.findall(r"\[(\w+)\]", found[0].partition("\n")[2])) for found in looked if found]
+
+
+def test_accounts_go_in_waves(ansible: Ansible, service: Service) -> None:
+    """The canary makes the new version, and those that come after it move to that one."""
+    on_one_key(service)
+    service.sandbox.control.advance(QUARTER)
+    run = done_by_all(ansible, "rotate", cmk_key_max_age="P90D")
+    assert waves(run) == [["account1"], ["account2", "account3"]], run.output
+    assert len(service.versions()) == 2
+    assert_all_on(service, str(service.key().id))
+
+
+@pytest.mark.parametrize("playbook", ["rotate", "revert"])
+def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, playbook: str) -> None:
+    first = on_one_key(service)
+    service.revoke(service.account("account1")["identity"]["principalId"])
+    run = play_all(ansible, playbook, cmk_key_force_new_version=True)
+    assert run.rc != 0
+    assert {one.host for one in run} == {"account1"}, run.output
+    assert wrote(run) == []
+    assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
+    assert [service.answers(name) for name in ACCOUNTS] == [False, True, True]
+
+
+def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Service) -> None:
+    """The second of three waves fails: the canary is done, the third account stays as it is, and all answer."""
+    first = on_one_key(service)
+    service.sandbox.control.advance(QUARTER)
+    wrong = {"account2": {"cmk_key_name": "key2"}}
+    wish = {"cmk_key_max_age": "P90D", "cmk_serial": 1}
+    run = play_all(ansible, "rotate", own=wrong, **wish)
+    assert run.rc != 0
+    second = str(service.key().id)
+    assert [service.encryption(name) for name in ACCOUNTS] == [second, first, first]
+    assert all(service.answers(name) for name in ACCOUNTS)
+
+    again = done_by_all(ansible, "rotate", **wish)
+    assert wrote(again) == ["PATCH account account2", "PATCH account account3"]
+    assert_all_on(service, second)
+
+
+def test_so_many_failures_as_are_allowed(ansible: Ansible, service: Service) -> None:
+    first = on_one_key(service)
+    service.sandbox.control.advance(QUARTER)
+    wrong = {"account1": {"cmk_key_name": "key2"}}
+    wish = {"cmk_key_max_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 34}
+    run = play_all(ansible, "rotate", own=wrong, **wish)
+    assert run.rc != 0
+    second = str(service.key().id)
+    assert [service.encryption(name) for name in ACCOUNTS] == [first, second, second]
+
+
+def test_one_that_cannot_be_recovered_keeps_back_no_other(ansible: Ansible, service: Service) -> None:
+    on_one_key(service)
+    for name in ACCOUNTS[1:]:
+        service.revoke(service.account(name)["identity"]["principalId"])
+    run = play_all(ansible, "recover", own={"account1": {"cmk_account_name": "nobody"}})
+    assert run.rc != 0
+    assert {one.host for one in run.failed} == {"account1"}
+    assert all(service.answers(name) for name in ACCOUNTS)
+
+
+def test_progress_is_told(ansible: Ansible, service: Service) -> None:
+    on_one_key(service)
+    told = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
+
+    def lines(**options: Any) -> list[str]:
+        return re.findall("^PROGRESS: (.*)$", play_all(ansible, "rotate", environment=told, **options).output, re.M)
+
+    after_canary, end = lines()
+    assert re.match(r"1 of 3 hosts done, 2 left; \S+ hosts/s; about \d+ s to go$", after_canary)
+    assert re.fullmatch(r"3 of 3 hosts done, 0 left; \S+ hosts/s", end)
+
+    (end,) = lines(cmk_serial="100%", own={"account2": {"cmk_key_name": "key2"}}, cmk_max_fail_percentage=50)
+    assert end.startswith("3 of 3 hosts done (1 failed), 0 left")
+
+    _, end = lines(cmk_serial=[1, 2], own={"account2": {"cmk_key_name": "key2"}})
+    assert re.match(r"1 of 3 hosts done \(1 failed\), 2 left; stopped in wave 2: 2 of 2 through with ", end)
+
+    often = [*told.items(), ("AZBATCH_CMK_PROGRESS_INTERVAL", "0")]
+    run = done_by_all(ansible, "rotate", environment=dict(often))
+    assert len(re.findall("^PROGRESS: ", run.output, re.M)) > len(list(run)) / 2
+
+
+def test_no_progress_of_a_single_account(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    run = ansible.playbook(
+        "azbatch.cmk.rotate", extra_vars=VARS, environment={"ANSIBLE_CALLBACKS_ENABLED": "azbatch.cmk.progress"}
+    )
+    assert run.rc == 0, run.output
+    assert "PROGRESS" not in run.output
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)

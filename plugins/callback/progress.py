@@ -1,0 +1,114 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tells how far a run over many hosts is."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: progress
+type: aggregate
+short_description: Tell how far a run over many hosts is
+description:
+  - Shows a line now and then, and one at the end of each wave (C(serial)), that tells how many hosts are done, have
+    failed and are left, how many a second, and how long it will still take.
+  - The estimate goes by the waves that are over. There is none before the first is.
+  - Plays over a single host are left alone.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+requirements:
+  - Enable it, with C(callbacks_enabled = azbatch.cmk.progress) in the section C(defaults) of C(ansible.cfg), or with
+    the environment variable E(ANSIBLE_CALLBACKS_ENABLED).
+options:
+  interval:
+    description: How many seconds pass between two lines, at least.
+    type: float
+    default: 10
+    env:
+      - name: AZBATCH_CMK_PROGRESS_INTERVAL
+    ini:
+      - section: callback_azbatch_cmk_progress
+        key: interval
+"""
+
+import time
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "azbatch.cmk.progress"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, display: Any = None, options: Any = None) -> None:
+        super().__init__(display, options)
+        self._progress: Progress | None = None
+        self._play: str | None = None
+        self._told_at = time.monotonic()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Ansible starts a play anew for each wave of it."""
+        variables = play.get_variable_manager().get_vars(play=play)
+        if self._progress is None or play._uuid != self._play:
+            self._end()
+            hosts = variables.get("ansible_play_hosts_all", [])
+            self._play = play._uuid
+            self._progress = Progress(len(hosts), time.monotonic()) if len(hosts) > 1 else None
+        if self._progress is not None:
+            self._progress.next_wave(variables.get("ansible_play_batch", []))
+            if self._progress.over:
+                self._tell(self._progress)
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        if self._progress is not None:
+            self._progress.next_task(task.get_name())
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self.v2_playbook_on_task_start(task, False)
+
+    def v2_playbook_on_no_hosts_remaining(self) -> None:
+        if self._progress is not None:
+            self._progress.stopped = True
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._through(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._through(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._through(result, failed=not ignore_errors)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._through(result, failed=True)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._end()
+
+    def _through(self, result: Any, *, failed: bool = False) -> None:
+        progress = self._progress
+        if progress is None:
+            return
+        # What a result is has become public with ansible-core 2.19.
+        host = (result.host if hasattr(result, "host") else result._host).get_name()
+        progress.through.add(host)
+        if failed:
+            progress.failed.add(host)
+        if time.monotonic() - self._told_at >= self.get_option("interval"):
+            self._tell(progress)
+
+    def _end(self) -> None:
+        if self._progress is not None:
+            self._progress.end_wave()
+            self._tell(self._progress)
+
+    def _tell(self, progress: Progress) -> None:
+        self._told_at = time.monotonic()
+        self._display.display(f"PROGRESS: {progress.told(self._told_at)}")

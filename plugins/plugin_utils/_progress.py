@@ -1,0 +1,63 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How far a run over many hosts is: done, failed, left, how fast, and how long it will still take.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """Of one play. Times are seconds of any clock that runs evenly."""
+
+    total: int
+    began: float
+    # Of the waves that are over.
+    over: int = 0
+    wave: Collection[str] = ()
+    wave_number: int = 0
+    task: str = ""
+    # Hosts of this wave that are through with the task.
+    through: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    stopped: bool = False
+
+    def next_wave(self, hosts: Collection[str]) -> None:
+        self.end_wave()
+        self.wave, self.wave_number = hosts, self.wave_number + 1
+
+    def end_wave(self) -> None:
+        """Unless the play has ended in it, for then nobody knows which of its hosts are done."""
+        if not self.stopped:
+            self.over, self.wave, self.task = self.over + len(self.wave), (), ""
+
+    def next_task(self, name: str) -> None:
+        self.task, self.through = name, set()
+
+    def told(self, now: float) -> str:
+        failed = f" ({len(self.failed)} failed)" if self.failed else ""
+        parts = [f"{self.over} of {self.total} hosts done{failed}, {self.total - self.over} left"]
+        if self.task:
+            stopped, through = "stopped in " if self.stopped else "", f"{len(self.through)} of {len(self.wave)}"
+            parts.append(f"{stopped}wave {self.wave_number}: {through} through with {self.task!r}")
+        rate = self.over / (now - self.began) if now > self.began else 0.0
+        if rate:
+            parts.append(f"{rate:.2g} hosts/s" if rate < 10 else f"{rate:.0f} hosts/s")
+            if self.over < self.total and not self.stopped:
+                parts.append(f"about {duration((self.total - self.over) / rate)} to go")
+        return "; ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """As people say it, to two figures."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,51 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is told of a run over many hosts."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
+
+
+def test_waves_are_counted_when_they_are_over() -> None:
+    progress = Progress(total=100, began=50.0)
+    progress.next_wave(["canary"])
+    assert progress.told(60.0) == "0 of 100 hosts done, 100 left"
+    progress.next_task("Rotate")
+    progress.through.add("canary")
+    assert progress.told(60.0) == "0 of 100 hosts done, 100 left; wave 1: 1 of 1 through with 'Rotate'"
+
+    progress.next_wave([f"host{n}" for n in range(19)])
+    assert progress.told(60.0) == "1 of 100 hosts done, 99 left; 0.1 hosts/s; about 16 min to go"
+    progress.next_task("Rotate")
+    progress.through.update(["host1", "host2"])
+    progress.failed.add("host2")
+    assert progress.told(60.0).startswith("1 of 100 hosts done (1 failed), 99 left; wave 2: 2 of 19 through with 'Rot")
+
+    progress.end_wave()
+    assert progress.told(70.0) == "20 of 100 hosts done (1 failed), 80 left; 1 hosts/s; about 80 s to go"
+
+
+def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
+    progress = Progress(total=4, began=0.0)
+    progress.next_wave(["host1"])
+    progress.next_wave(["host2", "host3"])
+    progress.next_task("Rotate")
+    progress.through.add("host2")
+    progress.failed.add("host2")
+    progress.stopped = True
+    progress.end_wave()
+    told = "1 of 4 hosts done (1 failed), 3 left; stopped in wave 2: 1 of 2 through with 'Rotate'; 0.5 hosts/s"
+    assert progress.told(2.0) == told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1 h 30 min"), (86400, "24 h 0 min")],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
