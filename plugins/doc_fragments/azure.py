@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fragments of documentation that every module shares."""
+"""Fragments of documentation that modules and the inventory plugin share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ options:
       - Id of the subscription.
       - Environment variable E(AZURE_SUBSCRIPTION_ID).
     type: str
+  wait_timeout:
+    description:
+      - How long to wait for a change to be finished and confirmed, in seconds.
+      - Azure may take ten minutes until an account answers on a key to which access was just granted.
+    type: int
+    default: 600
+notes:
+  - Where the connection is C(local), the task runs inside Ansible's own process, which spares it the start of a Python
+    interpreter. Set the variable C(cmk_in_process) to V(false) to have it run as an ordinary module.
+  - A failure has a stable RV(ignore:code) beside its message; C(docs/errors.md) lists them.
+"""
+
+    # Who the caller is, and where: for whatever talks to Azure.
+    SIGN_IN = r"""
+options:
   tenant:
     description:
       - Id or domain of the tenant to sign in to.
@@ -61,12 +76,6 @@ options:
       - Environment variable E(AZURE_CLOUD_ENVIRONMENT).
     type: str
     default: AzureCloud
-  wait_timeout:
-    description:
-      - How long to wait for a change to be finished and confirmed, in seconds.
-      - Azure may take ten minutes until an account answers on a key to which access was just granted.
-    type: int
-    default: 600
 requirements:
   - Python 3.10 or newer
   - azure-core >= 1.31.0
@@ -77,8 +86,32 @@ requirements:
   - azure-keyvault-keys >= 4.10.0
   - azure-mgmt-authorization >= 4.0.0
   - azure-mgmt-msi >= 7.0.0
-notes:
-  - Where the connection is C(local), the task runs inside Ansible's own process, which spares it the start of a Python
-    interpreter. Set the variable C(cmk_in_process) to V(false) to have it run as an ordinary module.
-  - A failure has a stable RV(ignore:code) beside its message; C(docs/errors.md) lists them.
+"""
+
+    # For plugins other than modules: they leave it to Ansible to read the variables.
+    ENVIRONMENT = r"""
+options:
+  tenant:
+    env:
+      - name: AZURE_TENANT
+      - name: AZURE_TENANT_ID
+  client_id:
+    env:
+      - name: AZURE_CLIENT_ID
+  secret:
+    env:
+      - name: AZURE_SECRET
+      - name: AZURE_CLIENT_SECRET
+  x509_certificate_path:
+    env:
+      - name: AZURE_CERTIFICATE_PATH
+  auth_source:
+    env:
+      - name: ANSIBLE_AZURE_AUTH_SOURCE
+  profile:
+    env:
+      - name: AZURE_PROFILE
+  cloud_environment:
+    env:
+      - name: AZURE_CLOUD_ENVIRONMENT
 """

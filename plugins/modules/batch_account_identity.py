@@ -64,6 +64,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.azure
+  - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
 seealso:
   - module: azbatch.cmk.batch_encryption

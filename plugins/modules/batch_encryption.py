@@ -52,6 +52,7 @@ options:
     type: str
 extends_documentation_fragment:
   - azbatch.cmk.azure
+  - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
 notes:
   - The checks are C(identity_present), C(vault_reachable), C(vault_soft_delete), C(vault_purge_protection),

@@ -73,6 +73,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.azure
+  - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
 seealso:
   - module: azbatch.cmk.keyvault_cmk_access

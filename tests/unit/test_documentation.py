@@ -46,7 +46,10 @@ def module(name: str) -> ModuleType:
 
 
 def fragment(name: str) -> dict[str, Any]:
-    return yaml.safe_load(importlib.import_module(f"{PLUGINS}.doc_fragments.{name}").ModuleDocFragment.DOCUMENTATION)
+    """One of a file's fragments, FILE.FRAGMENT, or the one that has no name of its own."""
+    file, _, own = name.partition(".")
+    fragments = importlib.import_module(f"{PLUGINS}.doc_fragments.{file}").ModuleDocFragment
+    return yaml.safe_load(getattr(fragments, own.upper() or "DOCUMENTATION"))
 
 
 def documentation(name: str) -> dict[str, Any]:
@@ -191,12 +194,23 @@ def test_checks_of_preflight_are_documented_in_their_order() -> None:
 
 @pytest.mark.parametrize("name", CONNECTION)
 def test_environment_variables_are_documented(name: str) -> None:
-    text = fragment("azure")["options"][name]["description"]
-    said = [sentence for sentence in text if sentence.startswith("Environment variable")]
+    options = fragment("azure")["options"] | fragment("azure.sign_in")["options"]
+    said = [sentence for sentence in options[name]["description"] if sentence.startswith("Environment variable")]
 
     _fallback, variables = CONNECTION[name].get("fallback", (None, []))
 
     assert re.findall(r"E\((\w+)\)", " ".join(said)) == variables
+
+
+def test_plugins_read_the_same_environment_variables() -> None:
+    """The sign-in options are those of the modules' connection, all but what an inventory has no use for."""
+    options = fragment("azure.sign_in")["options"]
+    read = {
+        name: [one["name"] for one in said["env"]] for name, said in fragment("azure.environment")["options"].items()
+    }
+
+    assert set(CONNECTION) - set(options) == {"subscription_id", "wait_timeout"}
+    assert read == {name: CONNECTION[name]["fallback"][1] for name in options}
 
 
 def floors_of(lines: list[str]) -> dict[str, str]:
@@ -208,7 +222,7 @@ def test_oldest_sdks_are_the_same_wherever_they_are_named() -> None:
     checked = {package: floor for package, (_module, floor) in _sdk.FLOORS.items()}
 
     assert floors_of((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()) == checked
-    assert floors_of(fragment("azure")["requirements"]) == checked
+    assert floors_of(fragment("azure.sign_in")["requirements"]) == checked
 
 
 # Roles

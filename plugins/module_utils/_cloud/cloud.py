@@ -43,15 +43,19 @@ class Cloud:
 
     @cached_property
     def vaults(self) -> Vaults:
-        return Vaults(self._session, self._resources, self._visible)
+        return Vaults(self._session, self._resources, self.visible)
 
     @cached_property
     def access(self) -> Access:
-        return Access(self._session, self.vaults, self._identities, self._visible)
+        return Access(self._session, self.vaults, self._identities, self.visible)
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self._visible)
+        return Keys(self._session, self.visible)
+
+    @cached_property
+    def visible(self) -> VisibleAccounts:
+        return VisibleAccounts(self._resources)
 
     @cached_property
     def encryption(self) -> Encryption:
@@ -64,10 +68,6 @@ class Cloud:
     @cached_property
     def _resources(self) -> Resources:
         return Resources(self._session)
-
-    @cached_property
-    def _visible(self) -> VisibleAccounts:
-        return VisibleAccounts(self._session, self._resources)
 
     @cached_property
     def _identities(self) -> Identities:

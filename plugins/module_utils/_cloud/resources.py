@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Subscriptions and resource groups.
+"""Subscriptions, resource groups, and lists of Batch accounts.
 
 This module util is private to the collection.
 """
@@ -19,6 +19,8 @@ from .session import Session
 # Seen in recorded traffic; both have been stable for years.
 _SUBSCRIPTIONS = "2022-12-01"
 _GROUPS = "2021-04-01"
+# That of the oldest SDK that is supported.
+_ACCOUNTS = "2024-02-01"
 
 
 class Resources:
@@ -32,27 +34,43 @@ class Resources:
 
     def subscription_ids(self) -> list[str]:
         """All subscriptions that the caller sees, the task's own first."""
-        with _sdk.translated("list the subscriptions"):
-            page = self._get("/subscriptions", _SUBSCRIPTIONS)
-            items = list(page["value"])
-            while page.get("nextLink"):
-                page = self._get(page["nextLink"])
-                items += page["value"]
         own = self._session.subscription_id
-        return [own, *(item["subscriptionId"] for item in items if item["subscriptionId"].lower() != own.lower())]
+        return [own, *(one for one in self.listed_subscription_ids() if one.lower() != own.lower())]
+
+    def listed_subscription_ids(self) -> list[str]:
+        """All subscriptions that the caller sees; none need be the task's own."""
+        with _sdk.translated("list the subscriptions"):
+            return [item["subscriptionId"] for item in self._all("/subscriptions", _SUBSCRIPTIONS)]
+
+    def accounts(self, subscription: str) -> list[dict[str, Any]]:
+        """The Batch accounts of a subscription. The SDK would make models of them, which is slow."""
+        path = f"/subscriptions/{subscription}/providers/Microsoft.Batch/batchAccounts"
+        with _sdk.translated(f"list the Batch accounts of the subscription {subscription}"):
+            return self._all(path, _ACCOUNTS)
+
+    def _all(self, path: str, api_version: str) -> list[dict[str, Any]]:
+        """The items of a list, whichever page they are on."""
+        page = self._get(path, api_version)
+        items: list[dict[str, Any]] = page["value"]
+        while page.get("nextLink"):
+            page = self._get(page["nextLink"])
+            items += page["value"]
+        return items
 
     def _get(self, url: str, api_version: str | None = None) -> dict[str, Any]:
+        from azure.core.exceptions import ClientAuthenticationError, map_error
         from azure.core.rest import HttpRequest
 
         params = {"api-version": api_version} if api_version else None
         answer = self._client.send_request(HttpRequest("GET", self._client.format_url(url), params=params))
+        map_error(answer.status_code, answer, {401: ClientAuthenticationError})
         answer.raise_for_status()
         document: dict[str, Any] = json.loads(answer.text())
         return document
 
     @cached_property
     def _client(self) -> Any:
-        """A bare client: for two reads, a package of models would be a large dependency."""
+        """A bare client: for a few reads, a package of models would be a large dependency."""
         policies = _sdk.load("azure-core").pipeline.policies
         management = _sdk.load("azure-mgmt-core")
         environment = self._session.environment

@@ -1,0 +1,225 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: batch_accounts
+short_description: Every Batch account is a host
+description:
+  - Lists the Batch accounts of subscriptions and makes each a host with the variables that the roles of this collection
+    read, so that the roles run on all of them, or on a group of them, as they are.
+  - The source is a YAML file named C(batch_accounts.yml), or with any name that ends in C(.batch_accounts.yml);
+    C(.yaml) will do as well.
+  - A host has the name of its account. Where several accounts have the same name, which they may in different regions,
+    each has the name and the region, as in C(mybatch.westeurope).
+  - The permission to read the accounts is enough. A warning names the subscriptions where the caller may not list them.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  plugin:
+    description: The name of this plugin.
+    type: str
+    required: true
+    choices: [azbatch.cmk.batch_accounts]
+  subscriptions:
+    description:
+      - Ids of the subscriptions whose accounts are wanted. Without any, it is all that the caller sees.
+    type: list
+    elements: str
+    default: []
+  filters:
+    description:
+      - Which accounts become hosts. Each item is V(include) or V(exclude) with a condition over the host's variables.
+      - The first condition that holds decides. An account for which none holds is included.
+      - A condition that cannot be evaluated is an error, whatever O(strict) says, lest a host is there that should not.
+    type: list
+    elements: dict
+    default: []
+extends_documentation_fragment:
+  - azbatch.cmk.azure.sign_in
+  - azbatch.cmk.azure.environment
+  - constructed
+  - inventory_cache
+notes:
+  - The sign-in options and O(subscriptions) may be templates, which see extra variables and can look things up.
+  - An option that this plugin does not have is an error.
+"""
+
+EXAMPLES = r"""
+# Every account that the caller sees
+plugin: azbatch.cmk.batch_accounts
+
+---
+# Accounts of two subscriptions, by a service principal whose secret is elsewhere
+plugin: azbatch.cmk.batch_accounts
+subscriptions:
+  - 11111111-2222-3333-4444-555555555555
+  - 66666666-7777-8888-9999-000000000000
+tenant: contoso.onmicrosoft.com
+client_id: aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee
+secret: "{{ lookup('ansible.builtin.env', 'BATCH_SECRET') }}"
+
+---
+# Accounts in production that are on a customer-managed key, but for one vault, grouped by their tag `team` as well
+plugin: azbatch.cmk.batch_accounts
+filters:
+  - exclude: cmk_key_source == 'microsoft_batch'
+  - exclude: cmk_vault_name == 'kv-legacy'
+  - include: cmk_tags.environment | default('') == 'production'
+  - exclude: true
+keyed_groups:
+  - key: cmk_tags.team | default('nobody')
+    prefix: team
+compose:
+  cmk_key_max_age: "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"
+
+---
+# Listed once an hour
+plugin: azbatch.cmk.batch_accounts
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: ~/.cache/batch_accounts
+cache_timeout: 3600
+"""
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleParserError
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.template import Templar
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
+
+# Since ansible-core 2.19 a text is a template only if it is trusted, and what Azure says is not.
+_KNOWS_TRUST = hasattr(Templar, "evaluate_conditional")
+if not _KNOWS_TRUST:
+    from ansible.utils.unsafe_proxy import wrap_var
+
+# The tasks of a host run on the controller, with its Python.
+_CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+_FILE = re.compile(r"(^|.*[/.])batch_accounts\.ya?ml")
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+    NAME = "azbatch.cmk.batch_accounts"
+
+    inventory: Any
+
+    def verify_file(self, path: str) -> bool:
+        return bool(super().verify_file(path) and _FILE.fullmatch(path))
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        super().parse(inventory, loader, path, cache)
+        self._read_options(path)
+        try:
+            rules = _inventory.rules(self.get_option("filters"))
+            found = self._found(path, cache)
+        except CmkError as failure:
+            raise AnsibleParserError(failure.msg) from failure
+        self._warn(found)
+        self._populate(found["accounts"], rules)
+
+    def _read_options(self, path: str) -> None:
+        config = self._read_config_data(path)
+        known = self.get_options()
+        unknown = ", ".join(sorted(config.keys() - known.keys()))
+        if unknown:
+            raise AnsibleParserError(f"{self.NAME} has no option {unknown}. It has {', '.join(sorted(known))}.")
+        self.templar.available_variables = self._vars or {}
+        for name in (*CONNECTION, "subscriptions"):
+            if name in config:
+                self.set_option(name, self.templar.template(config[name]))
+
+    def _found(self, path: str, cache: bool) -> dict[str, Any]:
+        """What Azure says, or said when it was kept: plain data either way."""
+        wanted = _inventory.checked_subscriptions(self.get_option("subscriptions"))
+        connection = {
+            name: self.get_option(name) if self.has_option(name) else option.get("default")
+            for name, option in CONNECTION.items()
+        }
+        if not self.get_option("cache"):
+            return self._listed(connection, wanted)
+        # Another caller may see other accounts. The key is a hash.
+        asks = {**connection, "secret": None}
+        key = self.get_cache_key(json.dumps([path, asks, wanted]))
+        kept: dict[str, Any] | None = self._cache.get(key) if cache else None
+        if kept is None:
+            kept = self._cache[key] = self._listed(connection, wanted)
+        return kept
+
+    def _listed(self, connection: Mapping[str, Any], wanted: list[str]) -> dict[str, Any]:
+        cloud = Cloud(connection, constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+        seen = cloud.visible.listed(wanted)
+        return {**seen, "accounts": [_inventory.record(account) for account in seen["accounts"]]}
+
+    def _warn(self, found: Mapping[str, Any]) -> None:
+        if unseen := found["unseen"]:
+            self.display.warning(f"Not looked at, for want of permission: Batch accounts of {', '.join(unseen)}.")
+        if not found["accounts"]:
+            self.display.warning("The caller sees no Batch account.")
+        if shared := _inventory.shared_names(found["accounts"]):
+            names = ", ".join(sorted(shared))
+            self.display.warning(f"Several accounts have the same name, so their hosts are named NAME.REGION: {names}.")
+
+    def _populate(self, records: Iterable[_inventory.Record], rules: Sequence[_inventory.Rule]) -> None:
+        shared = _inventory.shared_names(records)
+        group = functools.cache(self._group)
+        constructs = (
+            (self._set_composite_vars, self.get_option("compose")),
+            (self._add_host_to_composed_groups, self.get_option("groups")),
+            (self._add_host_to_keyed_groups, self.get_option("keyed_groups")),
+        )
+        strict = self.get_option("strict")
+        for known in records:
+            host = _inventory.host_name(known, shared)
+            variables = {**_distrusted(known), **_CONNECTION}
+            seen = {**variables, "inventory_hostname": host}
+            if not _inventory.is_included(rules, functools.partial(self._holds, host, seen)):
+                continue
+            self.inventory.add_host(host)
+            for name, value in variables.items():
+                self.inventory.set_variable(host, name, value)
+            for name in _inventory.groups(known):
+                self.inventory.add_child(group(name), host)
+            for construct, wishes in constructs:
+                construct(wishes, seen, host, strict=strict)
+
+    def _group(self, name: str) -> str:
+        made: str = self.inventory.add_group(self._sanitize_group_name(name.lower()))
+        return made
+
+    def _holds(self, host: str, variables: dict[str, Any], condition: str | bool) -> bool:
+        self.templar.available_variables = variables
+        try:
+            if _KNOWS_TRUST:
+                return bool(self.templar.evaluate_conditional(condition))
+            return bool(boolean(self.templar.template(f"{{% if {condition} %}}yes{{% else %}}no{{% endif %}}")))
+        except Exception as error:
+            raise AnsibleParserError(
+                f"filters: the condition {condition!r} cannot be evaluated for the host {host}: {error}. Variables "
+                "that not every host has need `| default('')`."
+            ) from error
+
+
+def _distrusted(value: Any) -> Any:
+    """What Azure says, with a mark on what could be taken for a template."""
+    if _KNOWS_TRUST:
+        return value
+    if isinstance(value, dict):
+        return {_distrusted(name): _distrusted(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_distrusted(one) for one in value]
+    return wrap_var(value) if isinstance(value, str) and "{" in value else value

@@ -1,0 +1,148 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts as hosts: what is known of each, its name and its groups. Pure: it knows neither Azure nor Ansible.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._account import (
+    SYSTEM_ASSIGNED,
+    USER_ASSIGNED,
+    describe_identity,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._encryption import describe_key
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import check_guid, key_of, place_of, principals_of
+
+# An account may have such a name. As a host it would be mistaken for the group, or for the controller itself.
+_TAKEN = ("all", "ungrouped", "localhost", "pinned", "following")
+
+
+class _Always(TypedDict):
+    cmk_subscription_id: str
+    cmk_resource_group: str
+    cmk_account_name: str
+    cmk_location: str
+    cmk_missing_account: str
+    # For information: no role has an option of these names.
+    cmk_account_id: str
+    cmk_key_source: str
+    cmk_key_identifier: str | None
+    cmk_key_version: str | None
+    cmk_principal_ids: list[str]
+    cmk_provisioning_state: str | None
+    cmk_tags: dict[str, str]
+
+
+class Record(_Always, total=False):
+    """What is known of an account, as the variables of its host."""
+
+    cmk_identity: str
+    # Of an account that is on a customer-managed key.
+    cmk_vault_name: str
+    cmk_key_name: str
+    cmk_key_follow_latest: bool
+
+
+class Rule(NamedTuple):
+    """Whether a host for which the condition holds is included."""
+
+    includes: bool
+    condition: str | bool
+
+
+def record(account: Mapping[str, Any]) -> Record:
+    subscription, group, name = place_of(account["id"])
+    identity = account.get("identity", {})
+    key = key_of(account)
+    described = describe_key(key)
+    known: Record = {
+        "cmk_subscription_id": subscription,
+        "cmk_resource_group": group,
+        "cmk_account_name": name,
+        "cmk_location": account["location"],
+        "cmk_missing_account": "skip",
+        "cmk_account_id": account["id"],
+        "cmk_key_source": described["key_source"],
+        "cmk_key_identifier": described["key_identifier"],
+        "cmk_key_version": described["key_version"],
+        "cmk_principal_ids": list(principals_of(identity)),
+        "cmk_provisioning_state": account["properties"].get("provisioningState"),
+        "cmk_tags": account.get("tags") or {},
+    }
+    if option := _identity(identity):
+        known["cmk_identity"] = option
+    if key:
+        known["cmk_vault_name"] = key.vault
+        known["cmk_key_name"] = key.name
+        known["cmk_key_follow_latest"] = described["follows_latest"]
+    return known
+
+
+def _identity(identity: Mapping[str, Any]) -> str | None:
+    """As the role provision wants it, which knows one user-assigned identity."""
+    described = describe_identity(identity)
+    if described["type"] == SYSTEM_ASSIGNED:
+        return SYSTEM_ASSIGNED
+    assigned = list(described["user_assigned_identities"])
+    return assigned[0] if described["type"] == USER_ASSIGNED and len(assigned) == 1 else None
+
+
+def groups(known: Record) -> Iterator[str]:
+    """Names of the groups that the host is in, before Ansible's rules for such names."""
+    yield f"subscription_{known['cmk_subscription_id']}"
+    yield f"region_{known['cmk_location']}"
+    yield f"resource_group_{known['cmk_resource_group']}"
+    yield f"key_source_{known['cmk_key_source']}"
+    if "cmk_vault_name" in known:
+        yield f"vault_{known['cmk_vault_name']}"
+        yield f"key_{known['cmk_vault_name']}_{known['cmk_key_name']}"
+        yield "following" if known["cmk_key_follow_latest"] else "pinned"
+
+
+def shared_names(records: Iterable[Record]) -> set[str]:
+    """In lower case, those that more than one account has: a name is an account's own in its region only."""
+    counted = Counter(known["cmk_account_name"].lower() for known in records)
+    return {name for name, accounts in counted.items() if accounts > 1}
+
+
+def host_name(known: Record, shared: set[str]) -> str:
+    name = known["cmk_account_name"]
+    return f"{name}.{known['cmk_location']}" if name.lower() in {*shared, *_TAKEN} else name
+
+
+def checked_subscriptions(wanted: Iterable[Any]) -> list[str]:
+    """Each of them once."""
+    return list(dict.fromkeys(check_guid(str(one), "subscriptions").lower() for one in wanted))
+
+
+def rules(filters: Iterable[Any]) -> list[Rule]:
+    return [_rule(one) for one in filters]
+
+
+def _rule(one: Any) -> Rule:
+    if not isinstance(one, Mapping) or len(one) != 1 or not {"include", "exclude"}.issuperset(one):
+        raise _wrong_filter(one, "it is not one of include and exclude with a condition.")
+    [(kind, condition)] = one.items()
+    if not isinstance(condition, str | bool):
+        raise _wrong_filter(one, "its condition is neither text nor a boolean.")
+    return Rule(kind == "include", condition)
+
+
+def _wrong_filter(one: Any, problem: str) -> InvalidOption:
+    return InvalidOption(
+        "filters", one, problem, "Write it as `include: CONDITION` or `exclude: CONDITION`, one to an item of the list."
+    )
+
+
+def is_included(filters: Sequence[Rule], holds: Callable[[str | bool], bool]) -> bool:
+    """The first rule whose condition holds decides. `holds` tells whether a condition does."""
+    return next((rule.includes for rule in filters if holds(rule.condition)), True)

@@ -1,0 +1,569 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every Batch account a host: a real ansible-inventory against the sandbox, and the roles on what it lists."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import BIN, Ansible, Run
+from sandbox_client import started
+from service import GROUP, LOCATION, Service
+
+BATCH = "2024-07-01"
+PLUGIN = {"plugin": "azbatch.cmk.batch_accounts"}
+SIGNED_OUT = dict.fromkeys(
+    ["AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET", "AZURE_TENANT", "AZURE_TENANT_ID"]
+)
+# Not a template to anybody: what Azure says is data.
+HOSTILE = "{{ lookup('ansible.builtin.pipe', 'touch touched') }}{% if %}"
+
+
+def plain(value: Any) -> Any:
+    """Since ansible-core 2.19 ansible-inventory marks each text that is no template."""
+    if isinstance(value, dict):
+        marked = value.get("__ansible_unsafe")
+        return marked if marked is not None else {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list) else value
+
+
+@dataclass
+class Listing:
+    """What ansible-inventory said."""
+
+    output: str
+    said: str
+    requests: list[dict[str, Any]]
+
+    @property
+    def warned(self) -> str:
+        """Without the line breaks that Ansible makes."""
+        return " ".join(self.said.replace("[WARNING]:", "").split())
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.output)
+        return found
+
+    @property
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        """The variables of each."""
+        found: dict[str, dict[str, Any]] = plain(self.document["_meta"]["hostvars"])
+        return found
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        return {name: group["hosts"] for name, group in self.document.items() if "hosts" in group}
+
+    @property
+    def asked(self) -> list[str]:
+        """Paths of the requests to Azure, without those of the sign-in."""
+        asked = [one["url"] for one in self.requests if one["service"] == "resource_manager"]
+        return [re.sub(r"^https://[^/]+|[?].*", "", url) for url in asked]
+
+    @property
+    def tokens(self) -> int:
+        return sum(one["url"].endswith("/oauth2/v2.0/token") for one in self.requests)
+
+
+@dataclass
+class Inventory:
+    """A source of hosts in the test's folder."""
+
+    ansible: Ansible
+    file: Path
+
+    def inventory(self, *arguments: str, environment: Mapping[str, str | None] | None = None) -> Listing:
+        since = self.ansible.sandbox.control.last
+        done = subprocess.run(
+            [str(BIN / "ansible-inventory"), "-i", str(self.file), *(arguments or ["--list"])],
+            env=self.ansible.environment(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED="1", **(environment or {})),
+            cwd=self.ansible.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert (done.returncode == 0) == ("Completely failed to parse" not in done.stderr), done.stderr
+        return Listing(done.stdout, done.stderr, self.ansible.sandbox.control.requests(since))
+
+    def refused(self, *words: str, **options: Any) -> Listing:
+        """Nothing was listed, and the message has these words."""
+        listing = self.inventory(**options)
+        assert "Completely failed to parse" in listing.warned
+        assert all(word in listing.warned for word in words), listing.warned
+        return listing
+
+    def play(self, role: str, **variables: Any) -> Run:
+        """The playbook of that role on all hosts; it has to succeed."""
+        run = self.ansible.playbook(
+            f"azbatch.cmk.{role}",
+            extra_vars={"cmk_hosts": "all", "cmk_wait_timeout": 30, **variables},
+            arguments=["-i", str(self.file)],
+        )
+        assert run.rc == 0, run.output
+        return run
+
+
+def source(ansible: Ansible, name: str = "batch_accounts.yml", **options: Any) -> Inventory:
+    return Inventory(ansible, ansible.write(name, {**PLUGIN, **options}))
+
+
+def reported(run: Run) -> dict[str, dict[str, Any]]:
+    """What the role reported of each host."""
+    found = [one for one in run if one.name == "Report how the account stands"]
+    return {one.host: one["ansible_facts"]["cmk_result"] for one in found}
+
+
+def second_subscription(service: Service) -> str:
+    made = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"}, status=201)
+    return str(made["subscription_id"])
+
+
+def put_account(service: Service, subscription: str, name: str, location: str = LOCATION, **body: Any) -> str:
+    """An account somewhere; its id."""
+    path = f"/subscriptions/{subscription}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
+    answer = service.sandbox.arm("PUT", path, BATCH, {"location": location, **body})
+    assert answer.ok, answer.text
+    return path
+
+
+def listing_of(subscription: str) -> str:
+    return f"/subscriptions/{subscription}/providers/Microsoft.Batch/batchAccounts"
+
+
+def group_name(name: str) -> str:
+    return name.replace("-", "_")
+
+
+# What comes out
+
+
+def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
+    """One account pinned, one that follows with an identity of its own, one on a Microsoft-managed key elsewhere."""
+    principal, version = service.on_key()
+    identity = service.make_identity()
+    service.grant(identity["properties"]["principalId"])
+    assigned = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    service.make_account("account2", identity=assigned, tags={"team": "blue"})
+    service.point(service.key().id.rpartition("/")[0], "account2")
+    service.make_account("account3", location="northeurope", identity={"type": "None"})
+    subscription = service.sandbox.subscription_id
+
+    listing = source(ansible).inventory()
+    everywhere = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "cmk_subscription_id": subscription,
+        "cmk_resource_group": GROUP,
+        "cmk_missing_account": "skip",
+        "cmk_provisioning_state": "Succeeded",
+    }
+    on_key = {"cmk_key_source": "microsoft_keyvault", "cmk_vault_name": "vault-one", "cmk_key_name": "key1"}
+    assert listing.hosts == {
+        "account1": {
+            **everywhere,
+            **on_key,
+            "cmk_account_id": service.account_id(),
+            "cmk_account_name": "account1",
+            "cmk_location": LOCATION,
+            "cmk_identity": "system_assigned",
+            "cmk_principal_ids": [principal],
+            "cmk_key_identifier": version,
+            "cmk_key_version": version.rpartition("/")[2],
+            "cmk_key_follow_latest": False,
+            "cmk_tags": {},
+        },
+        "account2": {
+            **everywhere,
+            **on_key,
+            "cmk_account_id": service.account_id("account2"),
+            "cmk_account_name": "account2",
+            "cmk_location": LOCATION,
+            "cmk_identity": service.identity_id(),
+            "cmk_principal_ids": [identity["properties"]["principalId"]],
+            "cmk_key_identifier": version.rpartition("/")[0],
+            "cmk_key_version": None,
+            "cmk_key_follow_latest": True,
+            "cmk_tags": {"team": "blue"},
+        },
+        "account3": {
+            **everywhere,
+            "cmk_account_id": service.account_id("account3"),
+            "cmk_account_name": "account3",
+            "cmk_location": "northeurope",
+            "cmk_principal_ids": [],
+            "cmk_key_source": "microsoft_batch",
+            "cmk_key_identifier": None,
+            "cmk_key_version": None,
+            "cmk_tags": {},
+        },
+    }
+    assert listing.groups == {
+        f"subscription_{group_name(subscription)}": ["account1", "account2", "account3"],
+        "region_westeurope": ["account1", "account2"],
+        "region_northeurope": ["account3"],
+        "resource_group_rg_sandbox": ["account1", "account2", "account3"],
+        "key_source_microsoft_keyvault": ["account1", "account2"],
+        "key_source_microsoft_batch": ["account3"],
+        "vault_vault_one": ["account1", "account2"],
+        "key_vault_one_key1": ["account1", "account2"],
+        "pinned": ["account1"],
+        "following": ["account2"],
+    }
+    assert listing.said == ""
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Iterator[Ansible]:
+    """A sandbox that begins with 1,100 accounts in two subscriptions."""
+    sandbox = started("--accounts", "1100")
+    try:
+        yield Ansible(sandbox, tmp_path)
+    finally:
+        sandbox.process.terminate()
+        sandbox.process.wait(20)
+
+
+def test_one_request_for_each_page_of_a_subscription(crowd: Ansible) -> None:
+    listing = source(crowd).inventory("--graph")
+
+    hosts = re.findall(r"batch\d{5}", listing.output)
+    assert len(set(hosts)) == 1100
+    # Once in each of its four groups.
+    assert len(hosts) == 4 * 1100
+    # A page has a hundred accounts.
+    pages = {path: listing.asked.count(path) for path in listing.asked if path != "/subscriptions"}
+    assert sorted(pages.values()) == [1, 10]
+    assert listing.asked.count("/subscriptions") == 1
+    assert listing.tokens == 1
+
+
+# Which accounts
+
+
+def test_subscriptions(ansible: Ansible, service: Service) -> None:
+    """All that the caller sees, or those that are named; none of its own is needed."""
+    own, second = service.sandbox.subscription_id, second_subscription(service)
+    service.make_account("account1")
+    put_account(service, second, "account2", "northeurope")
+    nobodys = {"AZURE_SUBSCRIPTION_ID": None}
+
+    every = source(ansible).inventory(environment=nobodys)
+    assert {name: told["cmk_subscription_id"] for name, told in every.hosts.items()} == {
+        "account1": own,
+        "account2": second,
+    }
+    assert sorted(every.asked) == sorted(["/subscriptions", listing_of(own), listing_of(second)])
+    named = source(ansible, subscriptions=[second, second.upper()]).inventory(environment=nobodys)
+    assert list(named.hosts) == ["account2"]
+    assert named.asked == [listing_of(second)]
+
+
+def test_subscription_that_the_caller_may_not_look_at(ansible: Ansible, service: Service) -> None:
+    own, second = service.sandbox.subscription_id, second_subscription(service)
+    service.make_account()
+    put_account(service, second, "account2")
+    reader = service.sandbox.control.principal("reader", roles=[{"role": "Reader", "scope": f"/subscriptions/{own}"}])
+    who = {"tenant": service.sandbox.tenant_id, "client_id": reader["client_id"], "secret": reader["secret"]}
+
+    listing = source(ansible, subscriptions=[own, second], **who).inventory(environment=SIGNED_OUT)
+    assert list(listing.hosts) == ["account1"]
+    assert f"Not looked at, for want of permission: Batch accounts of /subscriptions/{second}." in listing.warned
+
+
+def test_nothing_to_see(ansible: Ansible, service: Service) -> None:
+    service.make_account()
+    stranger = service.sandbox.control.principal("stranger")
+    who = {"client_id": stranger["client_id"], "secret": stranger["secret"]}
+
+    listing = source(ansible, **who).inventory()
+    assert listing.hosts == {}
+    assert "The caller sees no Batch account." in listing.warned
+
+
+@pytest.mark.parametrize(
+    ("filters", "hosts"),
+    [
+        ([], ["account1", "account2", "account3"]),
+        ([{"include": "cmk_location == 'northeurope'"}, {"exclude": True}], ["account3"]),
+        ([{"exclude": "cmk_tags.team | default('') == 'blue'"}], ["account1", "account3"]),
+        ([{"exclude": "inventory_hostname == 'account1'"}, {"include": "cmk_tags.team == 'blue'"}], "fails"),
+        ([{"exclude": "cmk_tags == {}"}, {"include": "cmk_tags.team == 'blue'"}], ["account2"]),
+        ([{"exclude": "cmk_key_identifier is none"}], []),
+    ],
+)
+def test_filters(ansible: Ansible, service: Service, filters: list[Any], hosts: list[str] | str) -> None:
+    service.make_account("account1")
+    service.make_account("account2", tags={"team": "blue"})
+    service.make_account("account3", location="northeurope")
+    inventory = source(ansible, filters=filters, strict=False)
+
+    if hosts == "fails":
+        inventory.refused("filters: the condition \"cmk_tags.team == 'blue'\"", "host account3", "default('')")
+    else:
+        assert list(inventory.inventory().hosts) == hosts
+
+
+# Groups and variables of one's own
+
+
+OWN = {
+    "keyed_groups": [{"key": "cmk_tags.team | default('nobody')", "prefix": "team"}],
+    "groups": {"gold": "cmk_key_max_age == 'P30D'"},
+    "compose": {"cmk_key_max_age": "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"},
+}
+
+
+def test_constructed(ansible: Ansible, service: Service) -> None:
+    service.make_account("account1")
+    service.make_account("account2", tags={"team": "blue", "tier": "gold"})
+
+    listing = source(ansible, strict=True, **OWN).inventory()
+    assert {name: told["cmk_key_max_age"] for name, told in listing.hosts.items()} == {
+        "account1": "P90D",
+        "account2": "P30D",
+    }
+    groups = listing.groups
+    assert (groups["team_nobody"], groups["team_blue"], groups["gold"]) == (["account1"], ["account2"], ["account2"])
+
+
+BROKEN = {
+    "keyed_groups": [{"key": "cmk_tags.team", "prefix": "team"}],
+    "groups": {"blue": "cmk_tags.team == 'blue'"},
+    "compose": {"team": "cmk_tags.team"},
+}
+
+
+@pytest.mark.parametrize("option", BROKEN)
+def test_strict(ansible: Ansible, service: Service, option: str) -> None:
+    """An expression that fails for an account is an error if one wants it so."""
+    service.make_account("account1")
+    service.make_account("account2", tags={"team": "blue"})
+    wish = {option: BROKEN[option]}
+
+    lenient = source(ansible, **wish).inventory()
+    assert list(lenient.hosts) == ["account1", "account2"]
+    source(ansible, strict=True, **wish).refused("account1", "team")
+
+
+def test_leading_separator(ansible: Ansible, service: Service) -> None:
+    service.make_account(tags={"team": "blue"})
+
+    listing = source(ansible, keyed_groups=[{"key": "cmk_tags.team"}], leading_separator=False).inventory()
+    assert listing.groups["blue"] == ["account1"]
+
+
+def test_what_azure_says_is_no_template(ansible: Ansible, service: Service) -> None:
+    service.make_account(tags={"team": HOSTILE, "{{ 1 + 1 }}": "x"})
+    inventory = source(
+        ansible,
+        strict=True,
+        keyed_groups=[{"key": "cmk_tags.team", "prefix": "team"}],
+        compose={"copied": "cmk_tags.team"},
+        filters=[{"exclude": "cmk_tags.team == ''"}],
+    )
+
+    told = inventory.inventory().hosts["account1"]
+    assert told["cmk_tags"] == {"team": HOSTILE, "{{ 1 + 1 }}": "x"}
+    assert told["copied"] == HOSTILE
+    show = {"name": "show", "ansible.builtin.debug": {"msg": ["{{ cmk_tags }}", "{{ cmk_tags.team }}", "{{ copied }}"]}}
+    play = {"name": "Show", "hosts": "all", "gather_facts": False, "tasks": [show]}
+    run = ansible.playbook([play], arguments=["-i", str(inventory.file)])
+    assert run.rc == 0, run.output
+    assert run["show"]["msg"] == [told["cmk_tags"], HOSTILE, HOSTILE]
+    assert not list(ansible.folder.rglob("touched"))
+
+
+# Caching
+
+
+def test_cache(ansible: Ansible, service: Service) -> None:
+    """While the list is kept, Azure is asked nothing; another caller or other subscriptions have their own."""
+    service.make_account()
+    kept = {"cache": True, "cache_plugin": "jsonfile", "cache_connection": str(ansible.folder / "cache")}
+    inventory = source(ansible, **kept)
+    first = inventory.inventory()
+    assert len(first.asked) == 2
+    service.make_account("account2")
+
+    second = inventory.inventory()
+    assert (second.requests, second.hosts) == ([], first.hosts)
+    filtered = source(ansible, **kept, filters=[{"exclude": True}]).inventory()
+    assert (filtered.requests, filtered.hosts) == ([], {})
+
+    flushed = source(ansible, **kept).inventory("--list", "--flush-cache")
+    assert len(flushed.asked) == 2
+    assert list(flushed.hosts) == ["account1", "account2"]
+    assert inventory.inventory().requests == []
+
+    named = source(ansible, **kept, subscriptions=[service.sandbox.subscription_id])
+    assert len(named.inventory().asked) == 1
+    assert named.inventory().requests == []
+    stranger = service.sandbox.control.principal("stranger")
+    who = {"client_id": stranger["client_id"], "secret": stranger["secret"]}
+    assert source(ansible, **kept, **who).inventory().hosts == {}
+    told = "".join(file.read_text() for file in (ansible.folder / "cache").iterdir())
+    assert stranger["secret"] not in told
+    assert service.sandbox.secret not in told
+
+
+# Names
+
+
+def test_same_name_in_two_subscriptions(ansible: Ansible, service: Service) -> None:
+    second = second_subscription(service)
+    service.make_account("same")
+    service.make_account("other")
+    put_account(service, second, "same", "northeurope")
+
+    listing = source(ansible).inventory()
+    assert set(listing.hosts) == {"same.westeurope", "same.northeurope", "other"}
+    assert {told["cmk_account_name"] for told in listing.hosts.values()} == {"same", "other"}
+    assert listing.hosts["same.northeurope"]["cmk_subscription_id"] == second
+    assert "Several accounts have the same name, so their hosts are named NAME.REGION: same." in listing.warned
+
+
+def test_account_with_the_name_of_a_group(ansible: Ansible, service: Service) -> None:
+    service.make_account("all")
+
+    listing = source(ansible).inventory()
+    assert list(listing.hosts) == ["all.westeurope"]
+    assert listing.said == ""
+
+
+# Bad input
+
+
+MALFORMED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "unknown option": ({"filter": []}, ("has no option filter", "filters")),
+    "another's option": ({"subscription_id": "x"}, ("has no option subscription_id", "subscriptions")),
+    "no GUID": ({"subscriptions": ["production"]}, ("subscriptions is 'production'", "a GUID")),
+    "filter that is a text": ({"filters": ["cmk_location == 'x'"]}, ("filters is", "include: CONDITION")),
+    "filter of neither kind": ({"filters": [{"only": "x"}]}, ("filters is {'only': 'x'}", "exclude: CONDITION")),
+    "filter that does not parse": ({"filters": [{"include": "a =="}]}, ("the condition 'a =='", "account1")),
+    "unknown source": ({"auth_source": "magic"}, ("auth_source", "magic")),
+    "unknown cloud": ({"cloud_environment": "AzureMoon"}, ("cloud_environment is 'AzureMoon'",)),
+    "wrong secret": ({"secret": "wrong-secret-that-nobody-may-see"}, ("signing in failed", "secret")),
+    "undefined in a template": ({"tenant": "{{ nowhere }}"}, ("nowhere", "undefined")),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed(ansible: Ansible, service: Service, case: str) -> None:
+    service.make_account()
+    options, words = MALFORMED[case]
+
+    listing = source(ansible, **options).refused(*words)
+    assert "wrong-secret" not in listing.said
+
+
+def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) -> None:
+    unknown = "99999999-0000-4000-8000-000000000001"
+
+    source(ansible, subscriptions=[service.sandbox.subscription_id, unknown]).refused(
+        f"the subscription {unknown}", "Correct it, or grant the caller access", "SubscriptionNotFound"
+    )
+
+
+def test_file_of_another_name(ansible: Ansible) -> None:
+    source(ansible, "accounts.yml").refused("could not be verified")
+
+
+def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
+    """Those of the file alone: a variable of the environment is taken as it is."""
+    service.make_account()
+    own = service.sandbox
+    options = {
+        "tenant": "{{ tenant }}",
+        "client_id": "{{ lookup('ansible.builtin.env', 'OURS') }}",
+        "secret": "{{ lookup('ansible.builtin.env', 'OUR_SECRET') }}",
+        "subscriptions": "{{ [subscription] }}",
+    }
+    ours = {"OURS": own.client_id, "OUR_SECRET": own.secret, "AZURE_PROFILE": None}
+    extra = ["-e", json.dumps({"tenant": own.tenant_id, "subscription": own.subscription_id})]
+
+    listing = source(ansible, **options).inventory("--list", *extra, environment={**SIGNED_OUT, **ours})
+    assert list(listing.hosts) == ["account1"]
+    assert own.secret not in listing.output + listing.said
+    literal = {"AZURE_SECRET": "{{ 1 + 1 }}", "AZURE_CLIENT_SECRET": None}
+    source(ansible).refused("signing in failed", environment=literal)
+
+
+# The roles on it
+
+
+def on_keys(service: Service) -> list[str]:
+    """account1 and account2 on the same version; it, and the principals."""
+    principal, version = service.on_key()
+    other = service.make_account("account2")["identity"]["principalId"]
+    service.grant(other)
+    service.point(version, "account2")
+    return [version, principal, other]
+
+
+def test_rotate_all(ansible: Ansible, service: Service) -> None:
+    """Two accounts on one key: a new version for both, and one token for the inventory and the tasks."""
+    former, *_principals = on_keys(service)
+    service.sandbox.control.advance(91 * 86400)
+    since = service.sandbox.control.last
+    run = source(ansible).play("rotate", cmk_key_max_age="P90D")
+
+    results = reported(run)
+    assert [results[host]["changed"] for host in ("account1", "account2")] == [True, True]
+    assert service.encryption("account1") == service.encryption("account2") == service.key().id != former
+    assert len(service.versions()) == 2
+    tokens = [one["url"] for one in service.sandbox.control.requests(since) if one["url"].endswith("/token")]
+    assert len(tokens) == 2, "one for Resource Manager, one for Key Vault"
+
+
+@pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
+def test_account_that_has_vanished(ansible: Ansible, service: Service, role: str) -> None:
+    """It is passed over, the others are not; told to fail, the role does."""
+    on_keys(service)
+    inventory = source(ansible, cache=True, cache_plugin="jsonfile", cache_connection=str(ansible.folder / "cache"))
+    inventory.inventory()
+    service.sandbox.arm("DELETE", service.account_id("account2"), BATCH)
+
+    run = inventory.play(role)
+    gone = [one for one in run if one.host == "account2" and one.status == "ok"]
+    said = next(one for one in gone if one.name == "Tell that the account is gone")
+    assert said["msg"] == f"There is no Batch account account2 in {GROUP} any more, so there is nothing to do."
+    result = reported(run)
+    assert result["account1"]["exists"] is True
+    assert (result["account2"]["exists"], result["account2"]["changed"]) == (False, False)
+    assert [one.status for one in run if one.host == "account1" and one.name == said.name] == ["skipped"]
+    assert [one.name for one in run if one.host == "account2" and one.writes] == []
+
+    failed = ansible.playbook(
+        f"azbatch.cmk.{role}",
+        extra_vars={"cmk_hosts": "account2", "cmk_missing_account": "fail"},
+        arguments=["-i", str(inventory.file)],
+    )
+    assert failed.rc != 0
+    assert "account2" in failed.failed[0]["msg"]
+
+
+@pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
+def test_resource_group_that_has_vanished(ansible: Ansible, service: Service, role: str) -> None:
+    gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1", "cmk_missing_account": "skip"}
+    names = {"cmk_vault_name": "vault-one", "cmk_key_name": "key1"}
+    run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names})
+
+    assert run.rc == 0, run.output
+    [result] = reported(run).values()
+    assert (result["exists"], result["changed"]) == (False, False)
+    failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_missing_account": "fail"})
+    assert failed.failed[0].get("code") == "resource_group_not_found"

@@ -1,0 +1,262 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is known of an account as a host, the host's name and groups, and which accounts are wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from documents import (
+    KEY,
+    NEW,
+    OTHER,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    account,
+    account_id,
+    identity_id,
+    system_assigned,
+    user_assigned,
+)
+
+from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
+
+ROOT = Path(__file__).resolve().parents[2]
+MANUAL = (ROOT / "docs" / "inventory.md").read_text(encoding="utf-8")
+SPECIFICATIONS = [
+    yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    for file in (ROOT / "roles").glob("*/meta/argument_specs.yml")
+]
+# Of a host, by the variable that an account's state decides.
+ALWAYS = _inventory.Record.__required_keys__
+SOMETIMES = _inventory.Record.__optional_keys__
+PINNED = account(key=f"{KEY}/{NEW}", identity=system_assigned(), tags={"team": "blue"})
+
+
+def known(name: str = "mybatch", location: str = "westeurope", **changes: Any) -> _inventory.Record:
+    return _inventory.record({**account(name, **changes), "location": location})
+
+
+def test_pinned_account() -> None:
+    assert _inventory.record(PINNED) == {
+        "cmk_subscription_id": SUBSCRIPTION,
+        "cmk_resource_group": "rg-batch",
+        "cmk_account_name": "mybatch",
+        "cmk_location": "westeurope",
+        "cmk_missing_account": "skip",
+        "cmk_account_id": account_id(),
+        "cmk_key_source": "microsoft_keyvault",
+        "cmk_key_identifier": f"{KEY}/{NEW}",
+        "cmk_key_version": NEW,
+        "cmk_principal_ids": [PRINCIPAL],
+        "cmk_provisioning_state": "Succeeded",
+        "cmk_tags": {"team": "blue"},
+        "cmk_identity": "system_assigned",
+        "cmk_vault_name": "myvault",
+        "cmk_key_name": "batch",
+        "cmk_key_follow_latest": False,
+    }
+
+
+def test_following_account() -> None:
+    told = known(key=KEY)
+
+    assert (told["cmk_key_follow_latest"], told["cmk_key_version"], told["cmk_key_identifier"]) == (True, None, KEY)
+
+
+def test_account_on_a_microsoft_managed_key_says_nothing_of_a_vault() -> None:
+    told = known()
+
+    assert set(told) == ALWAYS
+    assert (told["cmk_key_source"], told["cmk_key_identifier"], told["cmk_key_version"]) == (
+        "microsoft_batch",
+        None,
+        None,
+    )
+    assert told["cmk_tags"] == {}
+
+
+@pytest.mark.parametrize(
+    ("identity", "option", "principals"),
+    [
+        ({"type": "None"}, None, []),
+        (system_assigned(), "system_assigned", [PRINCIPAL]),
+        (user_assigned(one=PRINCIPAL), identity_id("one"), [PRINCIPAL]),
+        (user_assigned(one=PRINCIPAL, two=OTHER), None, [PRINCIPAL, OTHER]),
+        ({"type": "Strange"}, None, []),
+    ],
+)
+def test_identity_is_as_provision_wants_it(identity: Any, option: str | None, principals: list[str]) -> None:
+    told = known(identity=identity)
+
+    assert told.get("cmk_identity") == option
+    assert told["cmk_principal_ids"] == principals
+
+
+def test_account_without_unset_fields() -> None:
+    """Services leave them out."""
+    bare = {"id": account_id(), "name": "mybatch", "location": "westeurope", "properties": {}}
+
+    assert _inventory.record(bare)["cmk_provisioning_state"] is None
+
+
+GROUPS = {
+    "pinned": (
+        known(key=f"{KEY}/{NEW}"),
+        ["key_source_microsoft_keyvault", "vault_myvault", "key_myvault_batch", "pinned"],
+    ),
+    "following": (known(key=KEY), ["key_source_microsoft_keyvault", "vault_myvault", "key_myvault_batch", "following"]),
+    "plain": (known(), ["key_source_microsoft_batch"]),
+}
+
+
+@pytest.mark.parametrize(("told", "more"), GROUPS.values(), ids=GROUPS)
+def test_groups(told: _inventory.Record, more: list[str]) -> None:
+    place = [f"subscription_{SUBSCRIPTION}", "region_westeurope", "resource_group_rg-batch"]
+
+    assert list(_inventory.groups(told)) == [*place, *more]
+
+
+def test_hosts_have_the_names_of_their_accounts() -> None:
+    records = [known("one"), known("two"), known("three", "northeurope")]
+    shared = _inventory.shared_names(records)
+
+    assert shared == set()
+    assert [_inventory.host_name(one, shared) for one in records] == ["one", "two", "three"]
+
+
+def test_hosts_of_accounts_with_the_same_name_tell_the_region() -> None:
+    records = [known("same"), known("Same", "northeurope"), known("other")]
+    shared = _inventory.shared_names(records)
+
+    assert shared == {"same"}
+    assert [_inventory.host_name(one, shared) for one in records] == ["same.westeurope", "Same.northeurope", "other"]
+
+
+@pytest.mark.parametrize("name", ["all", "ungrouped", "localhost", "pinned", "following", "Localhost"])
+def test_hosts_do_not_take_names_that_mean_something_to_ansible(name: str) -> None:
+    assert _inventory.host_name(known(name), set()) == f"{name}.westeurope"
+
+
+def holds_for(*conditions: Any) -> Callable[[Any], bool]:
+    return lambda condition: condition in conditions
+
+
+@pytest.mark.parametrize(
+    ("filters", "included"),
+    [
+        ([], True),
+        ([{"include": "no"}], True),
+        ([{"exclude": "no"}], True),
+        ([{"exclude": "yes"}], False),
+        ([{"include": "yes"}, {"exclude": "yes"}], True),
+        ([{"include": "no"}, {"exclude": "yes"}], False),
+        ([{"exclude": "yes"}, {"include": "yes"}], False),
+        ([{"include": "no"}, {"exclude": True}], False),
+        ([{"exclude": False}], True),
+    ],
+)
+def test_first_filter_that_holds_decides(filters: list[Any], included: bool) -> None:
+    assert _inventory.is_included(_inventory.rules(filters), holds_for("yes", True)) is included
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "cmk_location == 'westeurope'",
+        None,
+        {},
+        {"includes": "a"},
+        {"include": "a", "exclude": "b"},
+        {"include": None},
+        {"include": ["a"]},
+        {"exclude": 1},
+    ],
+)
+def test_wrong_filter_is_told_with_the_way_to_write_it(wrong: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"filters is .*`include: CONDITION` or `exclude: CONDITION`") as refused:
+        _inventory.rules([{"include": "a"}, wrong])
+
+    assert refused.value.facts["value"] == wrong
+
+
+def test_subscriptions_are_listed_once_each() -> None:
+    assert _inventory.checked_subscriptions([SUBSCRIPTION, SUBSCRIPTION.upper()]) == [SUBSCRIPTION]
+
+
+@pytest.mark.parametrize("wrong", ["production", "", None, f"/subscriptions/{SUBSCRIPTION}"])
+def test_subscription_that_is_no_guid(wrong: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"subscriptions is .*GUID") as refused:
+        _inventory.checked_subscriptions([SUBSCRIPTION, wrong])
+
+    assert refused.value.code == "invalid_subscriptions"
+
+
+# What others say of it
+
+
+def documented(table: str) -> dict[str, str]:
+    """Names in the first column of the table with that head, and the last column."""
+    rows = MANUAL.partition(table)[2].partition("\n\n")[0].splitlines()
+    cells = [row.strip("| ").split(" | ") for row in rows if row.startswith("| `")]
+    return {name: row[-1] for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def test_manual_lists_the_variables() -> None:
+    told = documented("| Variable | What it is | Role option |")
+
+    assert set(told) == ALWAYS | SOMETIMES
+    options = {name for options in SPECIFICATIONS for name in options}
+    assert {name for name, is_option in told.items() if is_option == "yes"} == options & (ALWAYS | SOMETIMES)
+
+
+def test_manual_lists_the_groups() -> None:
+    names = ("cmk_subscription_id", "cmk_location", "cmk_resource_group", "cmk_vault_name", "cmk_key_name")
+    anonymous = [{**told, **{name: "X" for name in names if name in told}} for told, _more in GROUPS.values()]
+    told = documented("| Group | Which accounts |")
+
+    assert {re.sub(r"[A-Z]+", "X", name) for name in told} == {
+        name for one in anonymous for name in _inventory.groups(one)
+    }
+
+
+def test_roles_accept_the_values() -> None:
+    for options in SPECIFICATIONS:
+        for name, value in _inventory.record(PINNED).items():
+            if name in options:
+                assert isinstance(value, {"str": str, "bool": bool}[options[name]["type"]]), name
+                assert value in options[name].get("choices", [value])
+
+
+def test_manual_lists_the_names_that_are_taken() -> None:
+    [sentence] = re.findall(r"account that is\s+called ([^.]+), names", MANUAL)
+
+    assert re.findall(r"`(\w+)`", sentence) == list(_inventory._TAKEN)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ours"),
+    [
+        ("/x/batch_accounts.yml", True),
+        ("/x/batch_accounts.yaml", True),
+        ("/x/prod.batch_accounts.yml", True),
+        ("batch_accounts.yml", True),
+        ("/x/my_batch_accounts.yml", False),
+        ("/x/batch_accounts.json", False),
+        ("/x/batch_accounts.yml.bak", False),
+        ("/batch_accounts.yml/hosts", False),
+    ],
+)
+def test_names_of_sources(monkeypatch: pytest.MonkeyPatch, path: str, is_ours: bool) -> None:
+    monkeypatch.setattr("ansible.plugins.inventory.BaseInventoryPlugin.verify_file", lambda _plugin, _path: True)
+
+    assert batch_accounts.InventoryModule().verify_file(path) is is_ours
