@@ -139,9 +139,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if unknown:
             raise AnsibleParserError(f"{self.NAME} has no option {unknown}. It has {', '.join(sorted(known))}.")
         self.templar.available_variables = self._vars or {}
-        for name in (*CONNECTION, "subscriptions"):
-            if name in config:
-                self.set_option(name, self.templar.template(config[name]))
+        templates = config.keys() & {*CONNECTION, "subscriptions"}
+        evaluated = {name: self.templar.template(config[name]) for name in templates}
+        # Once more as a whole, for before ansible-core 2.19 a single option is set without regard to its type.
+        self.set_options(direct={**config, **evaluated}, var_options=self._vars)
 
     def _found(self, path: str, cache: bool) -> dict[str, Any]:
         """What Azure says, or said when it was kept: plain data either way."""

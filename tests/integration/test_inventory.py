@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,12 @@ def plain(value: Any) -> Any:
         marked = value.get("__ansible_unsafe")
         return marked if marked is not None else {name: plain(one) for name, one in value.items()}
     return [plain(one) for one in value] if isinstance(value, list) else value
+
+
+def asked(requests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Paths of the requests to Azure, without those of the sign-in."""
+    urls = [one["url"] for one in requests if one["service"] == "resource_manager"]
+    return [re.sub(r"^https://[^/]+|[?].*", "", url) for url in urls]
 
 
 @dataclass
@@ -67,9 +73,7 @@ class Listing:
 
     @property
     def asked(self) -> list[str]:
-        """Paths of the requests to Azure, without those of the sign-in."""
-        asked = [one["url"] for one in self.requests if one["service"] == "resource_manager"]
-        return [re.sub(r"^https://[^/]+|[?].*", "", url) for url in asked]
+        return asked(self.requests)
 
     @property
     def tokens(self) -> int:
@@ -404,10 +408,12 @@ def test_cache(ansible: Ansible, service: Service) -> None:
     filtered = source(ansible, **kept, filters=[{"exclude": True}]).inventory()
     assert (filtered.requests, filtered.hosts) == ([], {})
 
-    flushed = source(ansible, **kept).inventory("--list", "--flush-cache")
-    assert len(flushed.asked) == 2
-    assert list(flushed.hosts) == ["account1", "account2"]
-    assert inventory.inventory().requests == []
+    play = {"name": "Nothing", "hosts": "all", "gather_facts": False, "tasks": []}
+    since = service.sandbox.control.last
+    ansible.playbook([play], arguments=["-i", str(source(ansible, **kept).file), "--flush-cache"])
+    assert len(asked(service.sandbox.control.requests(since))) == 2
+    anew = inventory.inventory()
+    assert (anew.requests, list(anew.hosts)) == ([], ["account1", "account2"])
 
     named = source(ansible, **kept, subscriptions=[service.sandbox.subscription_id])
     assert len(named.inventory().asked) == 1
@@ -500,6 +506,23 @@ def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
     assert own.secret not in listing.output + listing.said
     literal = {"AZURE_SECRET": "{{ 1 + 1 }}", "AZURE_CLIENT_SECRET": None}
     source(ansible).refused("signing in failed", environment=literal)
+
+
+def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
+    service.make_account()
+    password = str(ansible.write("password", "of the vault"))
+    sealed = subprocess.run(
+        [str(BIN / "ansible-vault"), "encrypt_string", "--vault-password-file", password, service.sandbox.secret],
+        env=ansible.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    file = ansible.write("batch_accounts.yml", f"plugin: azbatch.cmk.batch_accounts\nsecret: {sealed}")
+    unset = {"AZURE_SECRET": None, "AZURE_CLIENT_SECRET": None}
+
+    listing = Inventory(ansible, file).inventory("--list", "--vault-password-file", password, environment=unset)
+    assert list(listing.hosts) == ["account1"]
 
 
 # The roles on it
