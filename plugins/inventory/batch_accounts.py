@@ -105,9 +105,6 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
 # Since ansible-core 2.19 a text is a template only if it is trusted, and what Azure says is not.
 _KNOWS_TRUST = hasattr(Templar, "evaluate_conditional")
-if not _KNOWS_TRUST:
-    from ansible.utils.unsafe_proxy import wrap_var
-
 # The tasks of a host run on the controller, with its Python.
 _CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 _FILE = re.compile(r"(^|.*[/.])batch_accounts\.ya?ml")
@@ -223,4 +220,9 @@ def _distrusted(value: Any) -> Any:
         return {_distrusted(name): _distrusted(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_distrusted(one) for one in value]
-    return wrap_var(value) if isinstance(value, str) and "{" in value else value
+    if isinstance(value, str) and "{" in value:
+        # A module that ansible-core is about to give up.
+        from ansible.utils.unsafe_proxy import wrap_var
+
+        return wrap_var(value)
+    return value

@@ -47,7 +47,7 @@ def module(name: str) -> ModuleType:
 
 def fragment(name: str) -> dict[str, Any]:
     """One of a file's fragments, FILE.FRAGMENT, or the one that has no name of its own."""
-    file, _, own = name.partition(".")
+    file, _dot, own = name.partition(".")
     fragments = importlib.import_module(f"{PLUGINS}.doc_fragments.{file}").ModuleDocFragment
     return yaml.safe_load(getattr(fragments, own.upper() or "DOCUMENTATION"))
 
