@@ -125,7 +125,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             rules = _inventory.rules(self.get_option("filters"))
             found = self._found(path, cache)
         except CmkError as failure:
-            raise AnsibleParserError(failure.msg) from failure
+            raise AnsibleParserError(failure.msg) from None
         self._warn(found)
         self._populate(found["accounts"], rules)
 
@@ -209,7 +209,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             raise AnsibleParserError(
                 f"filters: the condition {condition!r} cannot be evaluated for the host {host}: {error}. Variables "
                 "that not every host has need `| default('')`."
-            ) from error
+            ) from None
 
 
 def _distrusted(value: Any) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import BUSY, DISTURBANCES
 from harness import BIN, Ansible, Run
 from sandbox_client import started
 from service import GROUP, LOCATION, Service
@@ -482,6 +483,33 @@ def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) ->
     source(ansible, subscriptions=[service.sandbox.subscription_id, unknown]).refused(
         f"the subscription {unknown}", "Correct it, or grant the caller access", "SubscriptionNotFound"
     )
+
+
+_LISTS = {"host": "management", "path": "Microsoft.Batch/batchAccounts[?]"}
+FAILURES: dict[str, tuple[dict[str, Any], str]] = {
+    "refused": ({"times": 9, "answer": {"status": 401, "body": BUSY}}, "signing in failed"),
+    "no JSON": ({"times": 9, "answer": {"status": 200, "body": "<html>"}}, "the answer is no JSON"),
+    "rejected": ({"times": 9, "answer": {"status": 409, "body": BUSY}}, "Azure says: (Busy) Try again"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_listing_that_fails(ansible: Ansible, service: Service, failure: str) -> None:
+    """Part of the accounts must not pass for all of them."""
+    second_subscription(service)
+    fault, words = FAILURES[failure]
+    service.sandbox.control.fault(match=_LISTS, skip=1, **fault)
+
+    source(ansible).refused("Could not list the Batch accounts of the subscription", words)
+
+
+@pytest.mark.parametrize("name", ["throttled", "503", "dropped before", "token expired"])
+def test_listing_that_is_disturbed(ansible: Ansible, service: Service, name: str) -> None:
+    service.make_account()
+    service.sandbox.control.fault(match=_LISTS, **DISTURBANCES[name])
+
+    assert list(source(ansible).inventory().hosts) == ["account1"]
+    assert [one["struck"] for one in service.sandbox.control.call("GET", "/faults")["faults"]] == [1]
 
 
 def test_file_of_another_name(ansible: Ansible) -> None:

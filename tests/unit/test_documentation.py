@@ -19,6 +19,7 @@ import yaml
 from documents import PRINCIPAL, account, key, observed_key, system_assigned, vault
 from wishes import access_goal
 
+from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils import (
     _access,
     _account,
@@ -506,6 +507,7 @@ VERSION = load(ROOT / "galaxy.yml")["version"]
 def test_nothing_was_added_in_a_version_yet_to_come() -> None:
     added = {name: documentation(name)["version_added"] for name in MODULES}
     added |= {role: specification(role)["version_added"] for role in ROLES}
+    added["batch_accounts"] = yaml.safe_load(batch_accounts.DOCUMENTATION)["version_added"]
 
     assert {name: version for name, version in added.items() if numbers(version) > numbers(VERSION)} == {}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.plugins.doc_fragments import constructed, inventory_cache
 from documents import (
     KEY,
     NEW,
@@ -26,6 +27,7 @@ from documents import (
     user_assigned,
 )
 
+from ansible_collections.azbatch.cmk.plugins.doc_fragments import azure
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
@@ -227,6 +229,34 @@ def test_manual_lists_the_groups() -> None:
     assert {re.sub(r"[A-Z]+", "X", name) for name in told} == {
         name for one in anonymous for name in _inventory.groups(one)
     }
+
+
+def examples() -> list[dict[str, Any]]:
+    """Of the plugin's documentation and of the manual."""
+    blocks = re.findall(r"```yaml\n(plugin: .*?)```", MANUAL, re.S)
+    return [one for text in (batch_accounts.EXAMPLES, *blocks) for one in yaml.safe_load_all(text)]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_examples_use_documented_options(example: dict[str, Any]) -> None:
+    texts = (
+        batch_accounts.DOCUMENTATION,
+        azure.ModuleDocFragment.SIGN_IN,
+        constructed.ModuleDocFragment.DOCUMENTATION,
+        inventory_cache.ModuleDocFragment.DOCUMENTATION,
+    )
+    options = {name for text in texts for name in yaml.safe_load(text)["options"]}
+
+    assert example["plugin"] == batch_accounts.InventoryModule.NAME
+    assert set(example) <= options
+    assert len(_inventory.rules(example.get("filters", []))) == len(example.get("filters", []))
+    assert _inventory.checked_subscriptions(example.get("subscriptions", [])) == example.get("subscriptions", [])
+
+
+def test_every_option_is_described_in_sentences() -> None:
+    for name, option in yaml.safe_load(batch_accounts.DOCUMENTATION)["options"].items():
+        text = option["description"]
+        assert all(sentence.endswith(".") for sentence in ([text] if isinstance(text, str) else text)), name
 
 
 def test_roles_accept_the_values() -> None:
