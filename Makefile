@@ -28,7 +28,7 @@ help:  ## what can be made
 .PHONY: setup
 setup: $(SETUP)  ## a virtual environment in .venv with everything that the other targets need
 
-$(SETUP): requirements.txt requirements-dev.txt tests/unit/requirements.txt tests/sandbox/requirements.txt \
+$(SETUP): requirements.txt requirements-dev.txt $(wildcard tests/*/requirements.txt) \
 		sandbox/pyproject.toml scripts/venv
 	scripts/venv "$(PYTHON)" "$(VENV)" -r requirements-dev.txt
 	touch $@

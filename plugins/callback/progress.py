@@ -55,16 +55,15 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Ansible starts a play anew for each wave of it."""
+        self._end()
         variables = play.get_variable_manager().get_vars(play=play)
-        if self._progress is None or play._uuid != self._play:
-            self._end()
-            hosts = variables.get("ansible_play_hosts_all", [])
-            self._play = play._uuid
-            self._progress = Progress(len(hosts), time.monotonic()) if len(hosts) > 1 else None
+        # By its place, for ansible-runner gives each wave a uuid of its own.
+        if self._progress is None or self._progress.left == 0 or play.get_path() != self._play:
+            hosts = len(variables.get("ansible_play_hosts_all", []))
+            self._play = play.get_path()
+            self._progress = Progress(hosts, time.monotonic()) if hosts > 1 else None
         if self._progress is not None:
-            self._progress.next_wave(variables.get("ansible_play_batch", []))
-            if self._progress.over:
-                self._tell(self._progress)
+            self._progress.next_wave(len(variables.get("ansible_play_batch", [])))
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         if self._progress is not None:

@@ -9,7 +9,6 @@ This plugin util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -21,7 +20,8 @@ class Progress:
     began: float
     # Of the waves that are over.
     over: int = 0
-    wave: Collection[str] = ()
+    # How many hosts are in this one.
+    wave: int = 0
     wave_number: int = 0
     task: str = ""
     # Hosts of this wave that are through with the task.
@@ -29,29 +29,32 @@ class Progress:
     failed: set[str] = field(default_factory=set)
     stopped: bool = False
 
-    def next_wave(self, hosts: Collection[str]) -> None:
-        self.end_wave()
+    @property
+    def left(self) -> int:
+        return self.total - self.over
+
+    def next_wave(self, hosts: int) -> None:
         self.wave, self.wave_number = hosts, self.wave_number + 1
 
     def end_wave(self) -> None:
         """Unless the play has ended in it, for then nobody knows which of its hosts are done."""
         if not self.stopped:
-            self.over, self.wave, self.task = self.over + len(self.wave), (), ""
+            self.over, self.wave, self.task = self.over + self.wave, 0, ""
 
     def next_task(self, name: str) -> None:
         self.task, self.through = name, set()
 
     def told(self, now: float) -> str:
         failed = f" ({len(self.failed)} failed)" if self.failed else ""
-        parts = [f"{self.over} of {self.total} hosts done{failed}, {self.total - self.over} left"]
+        parts = [f"{self.over} of {self.total} hosts done{failed}, {self.left} left"]
         if self.task:
-            stopped, through = "stopped in " if self.stopped else "", f"{len(self.through)} of {len(self.wave)}"
+            stopped, through = "stopped in " if self.stopped else "", f"{len(self.through)} of {self.wave}"
             parts.append(f"{stopped}wave {self.wave_number}: {through} through with {self.task!r}")
         rate = self.over / (now - self.began) if now > self.began else 0.0
         if rate:
             parts.append(f"{rate:.2g} hosts/s" if rate < 10 else f"{rate:.0f} hosts/s")
-            if self.over < self.total and not self.stopped:
-                parts.append(f"about {duration((self.total - self.over) / rate)} to go")
+            if self.left and not self.stopped:
+                parts.append(f"about {duration(self.left / rate)} to go")
         return "; ".join(parts)
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import Ansible, Run
@@ -52,7 +52,11 @@ def steps(run: Run) -> list[str]:
 
 def wrote(run: Run) -> list[str]:
     """What the run asked Azure to write, in order: method and what of it."""
-    return [f"{one['method']} {_thing(one['url'])}" for one in run.writes]
+    return things(run.writes)
+
+
+def things(requests: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [f"{one['method']} {_thing(one['url'])}" for one in requests]
 
 
 def _thing(url: str) -> str:

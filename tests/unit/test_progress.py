@@ -13,13 +13,14 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progr
 
 def test_waves_are_counted_when_they_are_over() -> None:
     progress = Progress(total=100, began=50.0)
-    progress.next_wave(["canary"])
+    progress.next_wave(1)
     assert progress.told(60.0) == "0 of 100 hosts done, 100 left"
     progress.next_task("Rotate")
     progress.through.add("canary")
     assert progress.told(60.0) == "0 of 100 hosts done, 100 left; wave 1: 1 of 1 through with 'Rotate'"
 
-    progress.next_wave([f"host{n}" for n in range(19)])
+    progress.end_wave()
+    progress.next_wave(19)
     assert progress.told(60.0) == "1 of 100 hosts done, 99 left; 0.1 hosts/s; about 16 min to go"
     progress.next_task("Rotate")
     progress.through.update(["host1", "host2"])
@@ -32,8 +33,9 @@ def test_waves_are_counted_when_they_are_over() -> None:
 
 def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
     progress = Progress(total=4, began=0.0)
-    progress.next_wave(["host1"])
-    progress.next_wave(["host2", "host3"])
+    progress.next_wave(1)
+    progress.end_wave()
+    progress.next_wave(2)
     progress.next_task("Rotate")
     progress.through.add("host2")
     progress.failed.add("host2")

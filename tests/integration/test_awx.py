@@ -1,0 +1,161 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""As AWX runs it: the inventory source is updated, then a canary job and a sliced job run, by ansible-runner.
+
+AWX gives each job a private data directory, an inventory that is a script, and the credential in its environment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+import pytest
+from harness import Ansible, writes
+from role_runs import QUARTER, things
+from service import Service
+
+SLICES = 3
+ACCOUNTS = [f"account{number}" for number in range(1, 8)]
+# What the project holds, as docs/awx.md says.
+PROJECT = {
+    "batch_accounts.yml": "plugin: azbatch.cmk.batch_accounts\n",
+    "rotate.yml": "- name: Rotate\n  ansible.builtin.import_playbook: azbatch.cmk.rotate\n",
+    "ansible.cfg": "[defaults]\ncallbacks_enabled = azbatch.cmk.progress\n",
+}
+
+Inventory = dict[str, Any]
+
+
+@dataclass
+class Awx:
+    """What it does around a job."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def update_inventory(self) -> Inventory:
+        """The hosts and groups of the source, as they are kept until the next update."""
+        found, errors = ansible_runner.get_inventory(
+            action="list",
+            inventories=[str(self._directory("update") / "project" / "batch_accounts.yml")],
+            response_format="json",
+            export=True,
+            envvars=dict(self.environment),
+            quiet=True,
+        )
+        assert "WARNING" not in errors, errors
+        inventory: Inventory = found
+        return inventory
+
+    def job(self, name: str, inventory: Inventory, **variables: Any) -> Any:
+        """A job that has ended; `inventory` is all that it knows."""
+        directory = self._directory(name)
+        script = directory / "inventory" / "hosts"
+        script.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(inventory)}\nEND\n")
+        script.chmod(0o700)
+        ended = ansible_runner.run(
+            private_data_dir=str(directory),
+            playbook="rotate.yml",
+            inventory=str(script),
+            extravars=variables,
+            envvars=dict(self.environment),
+            ident=name,
+            quiet=True,
+        )
+        assert (ended.status, ended.rc) == ("successful", 0), ended.stdout.read()
+        return ended
+
+    def sliced_job(self, inventory: Inventory, **variables: Any) -> list[Any]:
+        """The slices of a job, side by side."""
+        with ThreadPoolExecutor(SLICES) as threads:
+            return list(threads.map(lambda n: self.job(f"slice{n}", sliced(inventory, n), **variables), range(SLICES)))
+
+    def _directory(self, name: str) -> Path:
+        directory = self.folder / name
+        for part in ("project", "inventory", "env"):
+            (directory / part).mkdir(parents=True)
+        for file, content in PROJECT.items():
+            (directory / "project" / file).write_text(content)
+        return directory
+
+
+def sliced(inventory: Inventory, number: int) -> Inventory:
+    """Every third of the hosts in the order of their names, in the groups that they are in."""
+    chosen = sorted(inventory["_meta"]["hostvars"])[number::SLICES]
+    return only(inventory, chosen)
+
+
+def only(inventory: Inventory, hosts: list[str]) -> Inventory:
+    known = {name: variables for name, variables in inventory["_meta"]["hostvars"].items() if name in hosts}
+    groups = {
+        name: {**group, **({"hosts": [one for one in group["hosts"] if one in hosts]} if "hosts" in group else {})}
+        for name, group in inventory.items()
+        if name != "_meta"
+    }
+    return {**groups, "_meta": {"hostvars": known}}
+
+
+@pytest.fixture
+def awx(ansible: Ansible, tmp_path: Path) -> Awx:
+    plain = {name: value for name, value in ansible.environment().items() if not name.startswith("AZURE_")}
+    for name in ("ANSIBLE_CONFIG", "ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_CALLBACKS_ENABLED"):
+        plain.pop(name)
+    sandbox = ansible.sandbox
+    # The variables of the credential type "Microsoft Azure Resource Manager", and no others.
+    credential = {
+        "AZURE_SUBSCRIPTION_ID": sandbox.subscription_id,
+        "AZURE_TENANT": sandbox.tenant_id,
+        "AZURE_CLIENT_ID": sandbox.client_id,
+        "AZURE_SECRET": sandbox.secret,
+    }
+    return Awx(tmp_path / "awx", {**plain, **credential})
+
+
+def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Service) -> None:
+    service.make_vault(rbac=True)
+    identifier = service.make_key().id
+    for name in ACCOUNTS:
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(identifier, name)
+    control = service.sandbox.control
+    control.advance(QUARTER)
+    inventory = awx.update_inventory()
+    assert sorted(inventory["_meta"]["hostvars"]) == ACCOUNTS
+    wish = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
+
+    since = control.last
+    awx.job("canary", only(inventory, ACCOUNTS[:1]), **wish)
+    newest = service.key().id
+    assert [service.encryption(name) for name in ACCOUNTS] == [newest, *[identifier] * 6]
+
+    jobs = awx.sliced_job(inventory, **wish)
+    assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
+    assert all(service.answers(name) for name in ACCOUNTS)
+    assert Counter(things(writes(control.requests(since)))) == {
+        "POST key vault-one key1": 1,
+        **{f"PATCH account {name}": 1 for name in ACCOUNTS},
+    }
+    assert sorted(host for job in jobs for host in job.stats["ok"]) == ACCOUNTS
+    for job in jobs:
+        assert "failures" not in job.stats or not job.stats["failures"]
+        output = job.stdout.read()
+        assert re.search(r"PROGRESS: (\d) of \1 hosts done, 0 left", output), output
+        assert service.sandbox.secret not in output
+
+
+def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
+    service.on_key()
+    inventory = awx.update_inventory()
+    since = service.sandbox.control.last
+    awx.job("job1", inventory, cmk_hosts="pinned", cmk_key_max_age="P90D")
+    assert writes(service.sandbox.control.requests(since)) == []
