@@ -4,8 +4,8 @@
 
 """Every request of every role answered wrongly, late or not at all: the same run again ends as an undisturbed one.
 
-By default one request of each role is disturbed in some ways, and in others by the playbook. PROOF=all tries each kind of
-disturbance at each request, in this process.
+By default one request of each role is disturbed in some ways, and in others by the playbook. PROOF=all tries each kind
+of disturbance at each request, in this process.
 """
 
 from __future__ import annotations
