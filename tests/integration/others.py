@@ -24,10 +24,12 @@ class Others:
         # In the vault with access policies.
         self._service.set_policy("add", self._service.policy(STRANGER, "get", "list", "sign"))
         self._service.change_vault(tags={"owner": "others"})
+        self._made = self._service.vault()["systemData"]["createdAt"]
 
     def are_untouched(self) -> bool:
         vaults = [vault.name for vault in self._service.vaults.vaults.list_by_subscription()]
-        if "vault-one" not in vaults:
+        # A vault that was deleted is purged in time, and there may be another of its name.
+        if "vault-one" not in vaults or self._service.vault()["systemData"]["createdAt"] != self._made:
             return True
         permissions = self._service.permissions(STRANGER)
         return (
