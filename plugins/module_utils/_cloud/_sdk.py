@@ -84,6 +84,9 @@ def content(body: Mapping[str, Any]) -> bytes:
 def renewal(credential: Any) -> Any:
     """A policy for the SDKs' pipelines: a request whose token is refused is sent once more with a new one.
 
+    It has to stand above the policy that puts the token into the request. One for each call does so in all SDKs; one
+    for each retry stands below it in azure-mgmt-batch 17.3.
+
     The SDKs go by the time that a token is good for, by this machine's clock, and by claims challenges; a token that is
     refused before its time would end the run.
     """
@@ -192,12 +195,12 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
             code=unreachable,
             remedy="Check the network, the proxy and the name of the host.",
         ) from error
-    except sdk.HttpResponseError as error:
-        raise _http(what, error) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, sdk.DecodeError) as error:
         raise Unavailable(
             f"Could not {what}: the answer is no JSON, so hardly Azure's. Check the proxy and run the task again.",
         ) from error
+    except sdk.HttpResponseError as error:
+        raise _http(what, error) from error
     except ValueError as error:
         # azure-identity validates tenants and certificates with plain ValueErrors.
         raise CmkError(f"Could not {what}: {error}", code="authentication_failed") from error

@@ -147,9 +147,7 @@ class Keys:
     def _client(self, url: str) -> Any:
         if url not in self._clients:
             sdk = _sdk.load("azure-keyvault-keys")
-            self._clients[url] = sdk.KeyClient(
-                url, self._session.credential, per_retry_policies=[self._session.renewal]
-            )
+            self._clients[url] = sdk.KeyClient(url, self._session.credential, per_call_policies=[self._session.renewal])
         return self._clients[url]
 
 

@@ -78,7 +78,7 @@ class Session:
 
     @property
     def renewal(self) -> Any:
-        """For a client's `per_retry_policies`; each client needs one of its own."""
+        """For a client's `per_call_policies`; each client needs one of its own."""
         return _sdk.renewal(self.credential)
 
     @cached_property
@@ -99,7 +99,7 @@ class Session:
                 subscription,
                 base_url=self.environment.resource_manager,
                 credential_scopes=[self.environment.resource_manager_scope],
-                per_retry_policies=[self.renewal],
+                per_call_policies=[self.renewal],
                 **more,
             )
         return self._clients[name, subscription]
