@@ -45,6 +45,25 @@ def result(run: Run) -> dict[str, Any]:
     return found
 
 
+def results(run: Run) -> dict[str, dict[str, Any]]:
+    """What the role reported for each host."""
+    return dict(reports(run))
+
+
+def reports(run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """Of every role in the run, with its host."""
+    told = [one for one in run if one.name == "Report how the account stands"]
+    return [(one.host, one["ansible_facts"]["cmk_result"]) for one in told]
+
+
+def second_account(service: Service, identifier: str) -> str:
+    """account2 on a key of vault-one; its resource id."""
+    account = service.make_account("account2")
+    service.grant(account["identity"]["principalId"])
+    service.point(identifier, "account2")
+    return str(account["id"])
+
+
 def steps(run: Run) -> list[str]:
     """The steps that changed something, by the role's own word."""
     return [step for step, changed in result(run)["changed_steps"].items() if changed]

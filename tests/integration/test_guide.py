@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import Ansible
-from role_runs import standing
+from role_runs import reports, standing
 from service import LOCATION, NEEDED, Service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def test_the_readme_from_its_variables_to_its_last_play(ansible: Ansible, servic
     assert service.sandbox.arm("PUT", group, "2022-09-01", {"location": LOCATION}).ok
     run = ansible.playbook(plays, extra_vars={"cmk_wait_timeout": 30, **variables})
     assert run.rc == 0, run.output
-    told = [one["ansible_facts"]["cmk_result"] for one in run if one.name == "Report how the account stands"]
+    told = [report for _host, report in reports(run)]
     assert [one["key_source"] for one in told] == ["microsoft_keyvault", "microsoft_keyvault", "microsoft_batch"]
     assert [one["changed"] for one in told] == [True, False, True]
     account = service.batch.batch_account.get(variables["cmk_resource_group"], variables["cmk_account_name"])

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from cases import BUSY, DISTURBANCES
 from harness import BIN, Ansible, Run
+from role_runs import results, second_account
 from sandbox_client import started
 from service import GROUP, LOCATION, Service
 
@@ -124,12 +125,6 @@ class Inventory:
 
 def source(ansible: Ansible, name: str = "batch_accounts.yml", **options: Any) -> Inventory:
     return Inventory(ansible, ansible.write(name, {**PLUGIN, **options}))
-
-
-def reported(run: Run) -> dict[str, dict[str, Any]]:
-    """What the role reported of each host."""
-    found = [one for one in run if one.name == "Report how the account stands"]
-    return {one.host: one["ansible_facts"]["cmk_result"] for one in found}
 
 
 def second_subscription(service: Service) -> str:
@@ -556,24 +551,22 @@ def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
 # The roles on it
 
 
-def on_keys(service: Service) -> list[str]:
-    """account1 and account2 on the same version; it, and the principals."""
-    principal, version = service.on_key()
-    other = service.make_account("account2")["identity"]["principalId"]
-    service.grant(other)
-    service.point(version, "account2")
-    return [version, principal, other]
+def on_one_version(service: Service) -> str:
+    """account1 and account2; the version."""
+    _principal, version = service.on_key()
+    second_account(service, version)
+    return version
 
 
 def test_rotate_all(ansible: Ansible, service: Service) -> None:
     """Two accounts on one key: a new version for both, and one token for the inventory and the tasks."""
-    former, *_principals = on_keys(service)
+    former = on_one_version(service)
     service.sandbox.control.advance(91 * 86400)
     since = service.sandbox.control.last
     run = source(ansible).play("rotate", cmk_key_max_age="P90D")
 
-    results = reported(run)
-    assert [results[host]["changed"] for host in ("account1", "account2")] == [True, True]
+    told = results(run)
+    assert [told[host]["changed"] for host in ("account1", "account2")] == [True, True]
     assert service.encryption("account1") == service.encryption("account2") == service.key().id != former
     assert len(service.versions()) == 2
     tokens = [one["url"] for one in service.sandbox.control.requests(since) if one["url"].endswith("/token")]
@@ -583,7 +576,7 @@ def test_rotate_all(ansible: Ansible, service: Service) -> None:
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
 def test_account_that_has_vanished(ansible: Ansible, service: Service, role: str) -> None:
     """It is passed over, the others are not; told to fail, the role does."""
-    on_keys(service)
+    on_one_version(service)
     inventory = source(ansible, cache=True, cache_plugin="jsonfile", cache_connection=str(ansible.folder / "cache"))
     inventory.inventory()
     service.sandbox.arm("DELETE", service.account_id("account2"), BATCH)
@@ -592,7 +585,7 @@ def test_account_that_has_vanished(ansible: Ansible, service: Service, role: str
     gone = [one for one in run if one.host == "account2" and one.status == "ok"]
     said = next(one for one in gone if one.name == "Tell that the account is gone")
     assert said["msg"] == f"There is no Batch account account2 in {GROUP} any more, so there is nothing to do."
-    result = reported(run)
+    result = results(run)
     assert result["account1"]["exists"] is True
     assert (result["account2"]["exists"], result["account2"]["changed"]) == (False, False)
     assert [one.status for one in run if one.host == "account1" and one.name == said.name] == ["skipped"]
@@ -614,7 +607,7 @@ def test_resource_group_that_has_vanished(ansible: Ansible, service: Service, ro
     run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names})
 
     assert run.rc == 0, run.output
-    [result] = reported(run).values()
+    [result] = results(run).values()
     assert (result["exists"], result["changed"]) == (False, False)
     failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_missing_account": "fail"})
     assert failed.failed[0].get("code") == "resource_group_not_found"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import Ansible, Run
-from role_runs import QUARTER, VARS, wrote
+from role_runs import QUARTER, VARS, results, wrote
 from service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,11 +50,6 @@ def done_by_all(ansible: Ansible, playbook: str, **options: Any) -> Run:
     run = play_all(ansible, playbook, **options)
     assert run.rc == 0, run.output
     return run
-
-
-def results(run: Run) -> dict[str, Any]:
-    """What the role reported for each host."""
-    return {one.host: one["ansible_facts"]["cmk_result"] for one in run if one.name == "Report how the account stands"}
 
 
 def on_one_key(service: Service, *, rbac: bool = False) -> str:
@@ -140,11 +135,8 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
 
 
 def waves(run: Run) -> list[list[str]]:
-    """The hosts of each wave: those that one run of the role's first task of ours was for."""
-    first = next(one.name for one in run if one.action.startswith("azbatch.cmk."))
-    plays = run.output.split("\nPLAY [")[1:]
-    looked = [re.search(rf"TASK \[[^]]*{re.escape(first)}\].*?\n\n", f"{play}\n\n", re.DOTALL) for play in plays]
-    return [sorted(re.findall(r"\[(\w+)\]", found[0].partition("\n")[2])) for found in looked if found]
+    """The hosts of each wave: those that the role was included for at once."""
+    return [hosts.split(", ") for hosts in re.findall(r"^included: azbatch\.cmk\.\w+ for (.+)$", run.output, re.M)]
 
 
 def test_accounts_go_in_waves(ansible: Ansible, service: Service) -> None:
@@ -224,8 +216,7 @@ def test_progress_is_told(ansible: Ansible, service: Service) -> None:
     _, end = lines(cmk_serial=[1, 2], own={"account2": {"cmk_key_name": "key2"}})
     assert re.match(r"1 of 3 hosts done \(1 failed\), 2 left; stopped in wave 2: 2 of 2 through with ", end)
 
-    often = [*told.items(), ("AZBATCH_CMK_PROGRESS_INTERVAL", "0")]
-    run = done_by_all(ansible, "rotate", environment=dict(often))
+    run = done_by_all(ansible, "rotate", environment={**told, "AZBATCH_CMK_PROGRESS_INTERVAL": "0"})
     assert len(re.findall("^PROGRESS: ", run.output, re.M)) > len(list(run)) / 2
 
 

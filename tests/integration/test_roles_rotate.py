@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from harness import Ansible, Run
-from role_runs import QUARTER, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from role_runs import QUARTER, holdings, play_role, refused, result, run_role, second_account, steps, unchanged, wrote
 from service import DAY, ENCRYPTION_USER, NEEDED, Service
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
@@ -26,14 +26,6 @@ def rotate(ansible: Ansible, **options: Any) -> Run:
 def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> list[bool]:
     """Of each version, the oldest first."""
     return [version.enabled for version in service.versions(key, vault)]
-
-
-def second_account(service: Service, identifier: str) -> str:
-    """account2 on a key of vault-one; its resource id."""
-    account = service.make_account("account2")
-    service.grant(account["identity"]["principalId"])
-    service.point(identifier, "account2")
-    return str(account["id"])
 
 
 @pytest.mark.parametrize("mode", MODES)
