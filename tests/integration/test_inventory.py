@@ -19,7 +19,7 @@ import pytest
 from cases import BUSY, DISTURBANCES
 from harness import BIN, Ansible, Run
 from role_runs import results, second_account
-from sandbox_client import started
+from sandbox_client import serving
 from service import GROUP, LOCATION, Service
 
 BATCH = "2024-07-01"
@@ -229,12 +229,8 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
 @pytest.fixture
 def crowd(tmp_path: Path) -> Iterator[Ansible]:
     """A sandbox that begins with 1,100 accounts in two subscriptions."""
-    sandbox = started("--accounts", "1100")
-    try:
+    with serving("--accounts", "1100") as sandbox:
         yield Ansible(sandbox, tmp_path)
-    finally:
-        sandbox.process.terminate()
-        sandbox.process.wait(20)
 
 
 def test_one_request_for_each_page_of_a_subscription(crowd: Ansible) -> None:

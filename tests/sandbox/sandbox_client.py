@@ -12,6 +12,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,6 +173,16 @@ def started(*options: str) -> Sandbox:
     assert found, f"the sandbox did not start: {line!r}, exit status {process.wait(10)}"
     control = Control(found[0])
     return Sandbox(control.call("GET", "/environment"), control, process)
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Sandbox]:
+    sandbox = started(*options)
+    try:
+        yield sandbox
+    finally:
+        sandbox.process.terminate()
+        assert sandbox.process.wait(30) == 0
 
 
 def plain_environment() -> dict[str, str]:

@@ -14,12 +14,10 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sandbox_client import COMMAND, Sandbox, plain_environment, started
+from sandbox_client import COMMAND, Sandbox, plain_environment, serving
 
 VERSION = "2022-09-01"
 TELL = "import json, os; print(json.dumps(dict(os.environ)))"
@@ -35,16 +33,6 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         timeout=60,
         check=False,
     )
-
-
-@contextmanager
-def serving(*options: str) -> Iterator[Sandbox]:
-    sandbox = started(*options)
-    try:
-        yield sandbox
-    finally:
-        sandbox.process.terminate()
-        assert sandbox.process.wait(30) == 0
 
 
 # run
