@@ -80,6 +80,13 @@ test: $(SETUP) $(BROWSER)  ## everything above, cheap first: what a change has t
 foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
 	scripts/foreign $(PYTEST_FLAGS)
 
+# BENCH is one of them, or several; FRACTION=0.1 a trial of a tenth of the size, which is printed only.
+.PHONY: bench
+bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the tables go into docs/benchmarks.md
+	scripts/foreign-clients
+	PYTHONPATH=tests/sandbox:tests/integration:tests/foreign \
+		python tests/benchmarks --clients "$(VENV)/foreign" --fraction $(or $(FRACTION),1) $(BENCH)
+
 # Each worker has a sandbox of its own, so these tests need not stay in one of them.
 .PHONY: fuzz
 fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time

@@ -9,11 +9,11 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from ._errors import CmkError, NotConverged, Refused
-from ._plan import Outcome, Plan
+from ._plan import Outcome, Plan, Stage
 
 
 class Noun(Protocol):
@@ -29,7 +29,9 @@ class Service(Protocol):
 def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Outcome:
     todo = noun.plan(goal, service.read(goal))
     if check_mode or not todo.changed:
-        return Outcome(todo.changed, todo.before, todo.after, todo.warnings, todo.report)
+        for step in todo.foreseen_by:
+            getattr(service, step.action)(**step.arguments)
+        return Outcome(todo.changed, todo.before, todo.after, todo.warnings, todo.report, foretold=todo.changed)
     applied: list[str] = []
     try:
         _apply(todo, service, applied)
@@ -47,6 +49,34 @@ def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Ou
             _put_back(former, todo.before, service, noun, failure)
         raise
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
+
+
+def in_turn(stages: Generator[Stage, Outcome, Outcome], cloud: Any, *, check_mode: bool) -> Outcome:
+    """Converge stage after stage. Each is asked for once the one before has ended; a failure may be let pass there."""
+    try:
+        stage = next(stages)
+        while True:
+            try:
+                outcome = _converged(stage, cloud, check_mode=check_mode)
+            except CmkError as failure:
+                stage = stages.throw(failure)
+            else:
+                stage = stages.send(outcome)
+    except StopIteration as end:
+        whole: Outcome = end.value
+        return whole
+
+
+def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
+    def make() -> Outcome:
+        if stage.requires:
+            service, step = stage.requires
+            getattr(getattr(cloud, service), step.action)(**step.arguments)
+        service = getattr(cloud, stage.service)
+        return converge(stage.goal, service, stage.noun, check_mode=check_mode or stage.foresee)
+
+    outcome: Outcome = cloud.once(make, stage.service, repr(stage.goal)) if stage.once else make()
+    return outcome
 
 
 def _apply(todo: Plan, service: Service, applied: list[str]) -> None:

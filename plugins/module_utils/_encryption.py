@@ -39,8 +39,9 @@ class Goal:
         has = key_of(account)
         return has is None if self.key is None else self.key.same(has)
 
-    def is_overtaken_by(self, account: Mapping[str, Any]) -> bool:
-        return self.undoes is not None and not self.undoes.is_met_by(account)
+    def leaves_alone(self, account: Mapping[str, Any]) -> bool:
+        """It is on the key; or on the way back, somebody else has put it where it is."""
+        return self.is_met_by(account) or (self.undoes is not None and not self.undoes.is_met_by(account))
 
     def standing(self, stands: Mapping[str, Any]) -> str:
         """How the account stands once it has been led back, in words."""
@@ -69,11 +70,13 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     account = _account.required(observed["account"], goal.group, goal.account)
     silence = observed["silence"]
     before = {**describe(account), "answers": silence is None}
+    place = {"group": goal.group, "name": goal.account}
     if silence is not None and goal.patient and goal.is_met_by(account):
-        wait = Step("await_answer", {"group": goal.group, "name": goal.account})
+        wait = Step("await_answer", place)
         return Plan(goal, before, {**before, "answers": True}, (wait,))
-    _require_answer(goal, account, silence)
-    if goal.is_met_by(account) or goal.is_overtaken_by(account):
+    if silence is not None and goal.undoes is None:
+        raise not_answering(goal.account, key_of(account), silence)
+    if goal.leaves_alone(account):
         return Plan(goal, before, before)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
@@ -81,7 +84,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         goal,
         before,
         {**before, **describe_key(goal.key), "answers": True},
-        (Step("set_encryption", {"group": goal.group, "name": goal.account, "body": body}),),
+        (Step("set_encryption", {**place, "body": body, "despite_silence": goal.undoes is not None}),),
+        foreseen_by=(Step("require_answer", place),),
         warnings=_preflight.warnings(checks),
         former=replace(goal, key=key_of(account), vault_group=None, undoes=goal),
         report={"preflight": _preflight.describe(checks)},
@@ -121,15 +125,12 @@ def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
     }
 
 
-def _require_answer(goal: Goal, account: Mapping[str, Any], silence: CmkError | None) -> None:
-    if silence is None or goal.undoes is not None:
-        return
-    stands = key_of(account) or "a Microsoft-managed key"
-    raise Unavailable(
-        f"The Batch account {goal.account} does not answer: {silence.msg} It stands on {stands}. Bring it back with "
-        "the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info (diagnose: true). It "
-        "answers within ten minutes after its identity can use the key again.",
+def not_answering(name: str, key: KeyIdentifier | None, silence: CmkError) -> Unavailable:
+    return Unavailable(
+        f"The Batch account {name} does not answer: {silence.msg} It stands on {key or 'a Microsoft-managed key'}. "
+        "Bring it back with the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info "
+        "(diagnose: true). It answers within ten minutes after its identity can use the key again.",
         code="account_not_answering",
-        key_identifier=str(key_of(account) or "") or None,
+        key_identifier=str(key or "") or None,
         remedy="Bring the account back with the role azbatch.cmk.recover.",
     )

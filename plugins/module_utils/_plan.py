@@ -29,7 +29,8 @@ class Plan:
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
     wishes turned into state, so that a plan made once the steps have run is empty. `former` is the goal that leads
     back to `before`, for nouns that are put back when a change fails; `if_refused` leads back where the change, read
-    again, is one that would have been refused. `report` is told beside the state.
+    again, is one that would have been refused. `foreseen_by` are reads that fail where Azure would refuse the steps,
+    for check mode, which does not find out by trying. `report` is told beside the state.
     """
 
     goal: Any
@@ -39,6 +40,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     former: Any = None
     if_refused: Any = None
+    foreseen_by: tuple[Step, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,14 +49,31 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One noun's part in a change that takes several."""
+
+    # Of the cloud, by its name.
+    service: str
+    noun: Any
+    goal: Any
+    # Whatever the task does, this is just foreseen.
+    foresee: bool = False
+    # Many tasks of a run want the same: one does it for all.
+    once: bool = False
+    # A service's read that fails where this must not be begun.
+    requires: tuple[str, Step] | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What a task reports."""
+    """What a task reports. Of what is `foretold`, nothing has been done."""
 
     changed: bool
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
+    foretold: bool = False
 
     def result(self) -> dict[str, Any]:
         return {

@@ -31,6 +31,10 @@ class Az:
     sandbox: Sandbox
     folder: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**plain_environment(), **self.sandbox.environment, **QUIET, "AZURE_CONFIG_DIR": str(self.folder)}
+
     def __call__(self, line: str) -> Any:
         """What a command that succeeds prints."""
         done = self._run(line)
@@ -50,7 +54,7 @@ class Az:
     def _run(self, line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [self.command, *shlex.split(line)],
-            env={**plain_environment(), **self.sandbox.environment, **QUIET, "AZURE_CONFIG_DIR": str(self.folder)},
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

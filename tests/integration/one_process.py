@@ -53,7 +53,7 @@ class OneProcess:
         for task in _tasks(role):
             result = self._task(task, scope, check)
             if result.get("failed"):
-                return {**result, "told": told}
+                return {**result, "told": result.get("so_far", told)}
             if f"{OURS}batch_encryption" in task and "check_mode" not in task:
                 told = result
         report: Result = scope["cmk_result"]
@@ -117,13 +117,17 @@ class OneProcess:
 
 
 def _read(role: str, part: str) -> Any:
-    return _loader.load_from_file(str(ROLES / role / part / "main.yml"), trusted_as_template=True)
+    file = ROLES / role / part / "main.yml"
+    return _loader.load_from_file(str(file), trusted_as_template=True) if file.exists() else {}
 
 
 def _tasks(role: str) -> Iterator[Mapping[str, Any]]:
-    for index in _read(role, "tasks"):
-        file = ROLES / role / "tasks" / index["ansible.builtin.import_tasks"]
-        yield from _loader.load_from_file(str(file), trusted_as_template=True)
+    for task in _read(role, "tasks"):
+        if "ansible.builtin.import_tasks" in task:
+            file = ROLES / role / "tasks" / task["ansible.builtin.import_tasks"]
+            yield from _loader.load_from_file(str(file), trusted_as_template=True)
+        else:
+            yield task
 
 
 def _holds(templar: Templar, conditions: Any) -> bool:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness import Ansible, Run
@@ -21,6 +21,11 @@ VARS = {
     "cmk_wait_timeout": 30,
 }
 QUARTER = 91 * DAY
+# What the module that rotates tells of an account.
+ROTATION = (
+    *("account", "exists", "key_source", "key_identifier", "key_version", "follows_latest", "answers"),
+    *("former_key_identifier", "expiry_kept_for", "former_kept_for", "changed", "changed_steps"),
+)
 # What differs each time, of no interest, or is told elsewhere.
 _MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")
 
@@ -39,21 +44,23 @@ def play_role(ansible: Ansible, role: str, **options: Any) -> Run:
 
 def result(run: Run) -> dict[str, Any]:
     """What the role reported, which is also what says whether a task of it changed anything."""
-    facts = run["Report how the account stands"]["ansible_facts"]
-    found: dict[str, Any] = facts["cmk_result"]
+    (found,) = results(run).values()
     assert found["changed"] == any(found["changed_steps"].values()) == bool(run.changed), (found, run.changed)
     return found
 
 
 def results(run: Run) -> dict[str, dict[str, Any]]:
-    """What the role reported for each host."""
+    """The same for each host."""
     return dict(reports(run))
 
 
-def reports(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """Of every role in the run, with its host."""
-    told = [one for one in run if one.name == "Report how the account stands"]
-    return [(one.host, one["ansible_facts"]["cmk_result"]) for one in told]
+def reports(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of every role in it, with the host."""
+    for one in run:
+        if one.action == "azbatch.cmk.batch_key_rotation":
+            yield one.host, {name: one.get(name) for name in ROTATION}
+        elif one.name == "Report how the account stands":
+            yield one.host, one["ansible_facts"]["cmk_result"]
 
 
 def second_account(service: Service, identifier: str) -> str:

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from sandbox_client import Control, Sandbox, plain_environment, shared
+from sandbox_client import Control, Sandbox, point_at, shared
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +19,7 @@ def running_sandbox() -> Sandbox:
 def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """As it is in the beginning, with the environment that points the SDKs at it."""
     running_sandbox.control.reset()
-    for name in set(os.environ) - set(plain_environment()):
-        monkeypatch.delenv(name)
-    for name, value in running_sandbox.environment.items():
-        monkeypatch.setenv(name, value)
+    point_at(running_sandbox, monkeypatch)
     return running_sandbox
 
 

@@ -7,17 +7,20 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
+
+if TYPE_CHECKING:
+    import pytest
 
 LOGIN = "https://login.microsoftonline.com"
 MANAGEMENT = "https://management.azure.com"
@@ -175,7 +178,7 @@ def started(*options: str) -> Sandbox:
     return Sandbox(control.call("GET", "/environment"), control, process)
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(*options: str) -> Iterator[Sandbox]:
     sandbox = started(*options)
     try:
@@ -189,3 +192,11 @@ def plain_environment() -> dict[str, str]:
     """Without what would lead clients, or the sandbox, elsewhere."""
     elsewhere = re.compile(r"(AZURE_|ARM_|.*_PROXY$|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|SSL_CERT_FILE)", re.IGNORECASE)
     return {name: value for name, value in os.environ.items() if not elsewhere.match(name)}
+
+
+def point_at(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets the environment by which SDKs in this process find the sandbox, and none that leads elsewhere."""
+    for name in set(os.environ) - set(plain_environment()):
+        monkeypatch.delenv(name)
+    for name, value in sandbox.environment.items():
+        monkeypatch.setenv(name, value)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.batch import BatchManagementClient
-from sandbox_client import MANAGEMENT, Sandbox, plain_environment, started
+from sandbox_client import MANAGEMENT, Sandbox, point_at, serving
 
 SUBSCRIPTIONS = "2022-09-01"
 
@@ -26,22 +26,14 @@ SUBSCRIPTIONS = "2022-09-01"
 @pytest.fixture(scope="module")
 def full() -> Iterator[Sandbox]:
     begun = time.monotonic()
-    sandbox = started("--accounts", "10000")
-    took = time.monotonic() - begun
-    try:
-        assert took < 5
+    with serving("--accounts", "10000") as sandbox:
+        assert time.monotonic() - begun < 5
         yield sandbox
-    finally:
-        sandbox.process.terminate()
-        sandbox.process.wait(20)
 
 
 @pytest.fixture
 def subscriptions(full: Sandbox, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for name in set(os.environ) - set(plain_environment()):
-        monkeypatch.delenv(name)
-    for name, value in full.environment.items():
-        monkeypatch.setenv(name, value)
+    point_at(full, monkeypatch)
     listed = full.arm("GET", "/subscriptions", SUBSCRIPTIONS).json()["value"]
     return [one["subscriptionId"] for one in listed]
 

@@ -17,9 +17,14 @@ import time
 from pathlib import Path
 
 import pytest
-from sandbox_client import COMMAND, Sandbox, plain_environment, serving
+from azure.core.exceptions import HttpResponseError
+from azure.identity import DefaultAzureCredential
+from azure.keyvault.keys import KeyClient
+from azure.mgmt.batch import BatchManagementClient
+from sandbox_client import COMMAND, Sandbox, plain_environment, point_at, serving
 
 VERSION = "2022-09-01"
+TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
 TELL = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
 
@@ -172,7 +177,15 @@ def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["run"], ["serve", "--port", "70000"], ["serve", "--latency", "-1"], ["serve", "--accounts", "x"], ["walk"]],
+    [
+        [],
+        ["run"],
+        ["serve", "--port", "70000"],
+        ["serve", "--latency", "-1"],
+        ["serve", "--accounts", "x"],
+        ["walk"],
+        TWICE,
+    ],
 )
 def test_arguments_that_make_no_sense(arguments: list[str]) -> None:
     done = command(*arguments)
@@ -204,6 +217,27 @@ def test_accounts() -> None:
         url = f"{sandbox.subscription}/resources"
         query = "?$filter=resourceType eq 'Microsoft.Batch/batchAccounts'"
         assert len(sandbox.arm("GET", url + query, VERSION).json()["value"]) == 120
+
+
+def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key and a vault for each thousand, without which these accounts, and no others, are silent."""
+    with serving("--realistic", "--accounts-on-key", "1001") as sandbox:
+        point_at(sandbox, monkeypatch)
+        credential = DefaultAzureCredential()
+        listed = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]
+        first, second = (BatchManagementClient(credential, one["subscriptionId"]).batch_account for one in listed)
+        assert first.get_keys("batch-019", "batch00999").primary, "it answers"
+        assert second.get_keys("batch-020", "batch01000").primary
+        keys = [KeyClient(f"https://kv-sandbox-{number}.vault.azure.net", credential) for number in (1, 2)]
+        for accounts, key, count in ((first, keys[0], 1000), (second, keys[1], 1)):
+            (version,) = key.list_properties_of_key_versions("batch-cmk")
+            found = [one.encryption.key_vault_properties.key_identifier for one in accounts.list()]
+            assert found == [version.id] * count
+
+        keys[1].update_key_properties("batch-cmk", enabled=False)
+        assert first.get_keys("batch-019", "batch00999").primary
+        with pytest.raises(HttpResponseError, match="KeyVaultKeyNotAccessible"):
+            second.get_keys("batch-020", "batch01000")
 
 
 # State

@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _credential
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._credential import SharedTokens
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._environments import environment_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
 
@@ -206,7 +207,7 @@ class Entra:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "in memory"])
 def test_a_token_is_asked_for_once_for_each_scope(tmp_path: Path, shared: bool) -> None:
     entra = Entra()
-    tokens = SharedTokens(lambda: entra, "me", str(tmp_path) if shared else None)
+    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path) if shared else None))
 
     assert [tokens.get_token(scope).token for scope in (SCOPE, SCOPE, VAULT_SCOPE, VAULT_SCOPE)] == [
         *("token-1", "token-1"),
@@ -220,7 +221,7 @@ def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:
     entra = Entra(takes=0.05)
 
     def task(_number: int) -> str:
-        return SharedTokens(lambda: entra, "me", str(tmp_path)).get_token(SCOPE).token
+        return SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path))).get_token(SCOPE).token
 
     with ThreadPoolExecutor(8) as tasks:
         assert set(tasks.map(task, range(8))) == {"token-1"}
@@ -230,7 +231,9 @@ def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:
 def test_callers_do_not_share_a_token(tmp_path: Path) -> None:
     entra = Entra()
 
-    ours, theirs = (SharedTokens(lambda: entra, who, str(tmp_path)).get_token(SCOPE).token for who in ("me", "you"))
+    ours, theirs = (
+        SharedTokens(lambda: entra, who, RunFiles(str(tmp_path))).get_token(SCOPE).token for who in ("me", "you")
+    )
 
     assert ours != theirs
 
@@ -238,7 +241,7 @@ def test_callers_do_not_share_a_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "in memory"])
 def test_a_token_that_was_refused_is_replaced(tmp_path: Path, shared: bool) -> None:
     entra = Entra()
-    tokens = SharedTokens(lambda: entra, "me", str(tmp_path) if shared else None)
+    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path) if shared else None))
     refused = tokens.get_token(SCOPE).token
 
     assert tokens.forget(refused)
@@ -248,7 +251,7 @@ def test_a_token_that_was_refused_is_replaced(tmp_path: Path, shared: bool) -> N
 
 def test_a_token_that_another_task_has_replaced_stays(tmp_path: Path) -> None:
     entra = Entra()
-    ours, theirs = (SharedTokens(lambda: entra, "me", str(tmp_path)) for _task in range(2))
+    ours, theirs = (SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path))) for _task in range(2))
     refused = ours.get_token(SCOPE).token
     assert theirs.get_token(SCOPE).token == refused
 
@@ -262,7 +265,7 @@ def test_a_token_that_another_task_has_replaced_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lasts", [-10, 10, 299])
 def test_token_about_to_expire_is_asked_for_again(tmp_path: Path, lasts: float) -> None:
     entra = Entra(lasts)
-    tokens = SharedTokens(lambda: entra, "me", str(tmp_path))
+    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)))
 
     tokens.get_token(SCOPE)
     tokens.get_token(SCOPE)
@@ -272,7 +275,7 @@ def test_token_about_to_expire_is_asked_for_again(tmp_path: Path, lasts: float) 
 
 def test_token_that_is_not_good_enough_is_asked_for_again(tmp_path: Path) -> None:
     entra = Entra()
-    tokens = SharedTokens(lambda: entra, "me", str(tmp_path))
+    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)))
     tokens.get_token(SCOPE)
 
     better = tokens.get_token_info(SCOPE, options={"claims": "more"})
@@ -283,7 +286,7 @@ def test_token_that_is_not_good_enough_is_asked_for_again(tmp_path: Path) -> Non
 
 
 def test_only_its_owner_can_read_a_token(tmp_path: Path) -> None:
-    SharedTokens(Entra, "me", str(tmp_path)).get_token(SCOPE)
+    SharedTokens(Entra, "me", RunFiles(str(tmp_path))).get_token(SCOPE)
 
     files = list(tmp_path.iterdir())
     assert any("token-1" in file.read_text(encoding="utf-8") for file in files)

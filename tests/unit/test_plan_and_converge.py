@@ -135,7 +135,8 @@ def test_check_mode_writes_nothing_and_tells_what_would_be() -> None:
     assert shelf.did == ["read"]
     assert shelf.books == {"novel"}
     assert outcome == Outcome(
-        True, {"books": ["novel"]}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}
+        *(True, {"books": ["novel"]}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}),
+        foretold=True,
     )
 
 

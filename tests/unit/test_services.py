@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -27,6 +28,9 @@ class Session:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
+
+    def changing(self, what: str) -> Any:
+        return nullcontext()
 
     def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
         return Client(subscription_id or SUBSCRIPTION, self.calls)

@@ -10,7 +10,7 @@ from typing import Any
 
 from documents import PRINCIPAL
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _key_goal, _rotation
 
 
 def access_goal(**options: Any) -> _access.Goal:
@@ -45,6 +45,27 @@ def key_goal(**options: Any) -> _key_goal.Goal:
         **options,
     }
     return _key.desired(params)
+
+
+def rotation_goal(**options: Any) -> _rotation.Goal:
+    params = {
+        "resource_group": "rg-batch",
+        "account_name": "mybatch",
+        "missing": "fail",
+        "vault_name": "myvault",
+        "key_name": "batch",
+        "vault_resource_group": None,
+        "key_size": None,
+        "follow_latest": False,
+        "max_version_age": None,
+        "new_version": False,
+        "expires_in": None,
+        "rotation_policy": None,
+        "new_key_identifier": None,
+        "previous_version": "keep",
+        **options,
+    }
+    return _rotation.desired(params)
 
 
 def rotation(**options: str) -> dict[str, str | None]:

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import base64
 import configparser
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .._errors import InvalidOption
 from . import _sdk
 from ._environments import Environment
+from .run_files import RunFiles
 
 # azure-core asks for a new token when fewer seconds than this are left; so does the cache.
 _SPARE = 300
@@ -74,18 +73,15 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 
 
 class SharedTokens:
-    """A credential that keeps its tokens in files, so that the tasks of a run ask for one token per audience.
+    """A credential that keeps its tokens among the run's files, so that its tasks ask for one token per audience."""
 
-    `folder` is the run's own temporary directory (mode 0700, removed when the run ends); without one, tokens are kept
-    in memory. A token has a file of its own, mode 0600, named by a hash of the caller and the scope.
-    """
-
-    def __init__(self, make: Callable[[], Any], caller: str, folder: str | None) -> None:
+    def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles) -> None:
         self._make = make
         self._inner = make()
         self._caller = caller
-        self._folder = Path(folder) if folder else None
-        self._kept: dict[str, dict[str, Any]] = {}
+        self._files = files
+        # By the token, the name that it is kept under.
+        self._given: dict[str, tuple[str, ...]] = {}
 
     def get_token(self, *scopes: str, **kwargs: Any) -> Any:
         info = self.get_token_info(*scopes, options=kwargs)
@@ -94,55 +90,30 @@ class SharedTokens:
     def get_token_info(self, *scopes: str, options: Any = None) -> Any:
         options = options or {}
         tokens = _sdk.load("azure-core").credentials
-        name = hashlib.sha256(" ".join([self._caller, *scopes]).encode()).hexdigest()
-        with self._locked(name):
+        name = ("token", self._caller, *scopes)
+        with self._files.locked(*name):
+            kept = self._files.load(*name)
             # A claims challenge says that the token we have is not good enough.
-            kept = None if options.get("claims") else self._read(name)
-            if kept is None:
+            if kept is None or kept["expires_on"] - time.time() <= _SPARE or options.get("claims"):
                 token = self._inner.get_token(*scopes, **options)
                 kept = {"token": token.token, "expires_on": token.expires_on}
-                self._write(name, kept)
+                self._files.store(kept, *name)
+        self._given[kept["token"]] = name
         return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
 
     def forget(self, token: str) -> bool:
         """A service has refused it. Whether another one can be had."""
-        names = [name for name, kept in self._kept.items() if kept["token"] == token]
-        for name in names:
-            del self._kept[name]
-            with self._locked(name):
-                kept = self._read(name)
-                # Another of the run's tasks may have replaced it meanwhile.
-                if kept is not None and kept["token"] == token:
-                    self._write(name, {**kept, "expires_on": 0})
+        name = self._given.pop(token, None)
         # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
         self._inner = self._make()
-        return bool(names)
-
-    @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """One of fifty forks asks; the others wait for its answer."""
-        if self._folder is None:
-            yield
-            return
-        with open(self._folder / f"{name}.lock", "w", opener=_private) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        kept = self._kept.get(name)
-        if kept is None and self._folder is not None:
-            with contextlib.suppress(FileNotFoundError):
-                kept = json.loads((self._folder / f"{name}.json").read_text())
-        if kept is None or kept["expires_on"] - time.time() <= _SPARE:
-            return None
-        self._kept[name] = kept
-        return kept
-
-    def _write(self, name: str, kept: dict[str, Any]) -> None:
-        self._kept[name] = kept
-        if self._folder is not None:
-            with open(self._folder / f"{name}.json", "w", opener=_private) as file:
-                json.dump(kept, file)
+        if name is None:
+            return False
+        with self._files.locked(*name):
+            kept = self._files.load(*name)
+            # Another of the run's tasks may have replaced it meanwhile.
+            if kept is not None and kept["token"] == token:
+                self._files.store({**kept, "expires_on": 0}, *name)
+        return True
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -150,10 +121,6 @@ def claims(token: str) -> dict[str, Any]:
     payload = token.split(".")[1]
     read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return read
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _automatic(options: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .._access import ROLE_ID
 from .._ids import role_guid
 from . import _sdk
 from .identities import Identities
@@ -34,7 +35,7 @@ class Access:
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
             scope = f"{vault['id']}/keys/{goal.key_name}" if goal.key_name else vault["id"]
             observed["assignments"] = self.assignments(scope, principal)
-            observed["definitions"] = self.definitions(vault["id"], observed["assignments"])
+            observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
         if not goal.present:
             observed["visible"] = self._visible.read()
         return observed
@@ -46,14 +47,35 @@ class Access:
                 self._client().role_assignments.list_for_scope, scope, filter=f"atScope() and assignedTo('{principal}')"
             )
 
-    def definitions(self, scope: str, assignments: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The roles that are assigned, by the guid of each.
+    def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
+        """The same, for looking before a change: once many principals were asked for, from a list of them all."""
+        found: list[dict[str, Any]] = self._session.recent.one_of_many(
+            lambda: self.assignments(scope, principal),
+            lambda: self._assignments_of_all(scope),
+            principal.lower(),
+            *("assignments", scope),
+        )
+        return found
+
+    def _assignments_of_all(self, scope: str) -> dict[str, list[dict[str, Any]]]:
+        """By principal, and just of those who have the one role that Batch needs: others may have it through a group,
+        which such a list does not tell.
+        """
+        with _sdk.translated(f"list the role assignments on {scope}"):
+            listed = _sdk.documents(self._client().role_assignments.list_for_scope, scope, filter="atScope()")
+        found: dict[str, list[dict[str, Any]]] = {}
+        for assignment in listed:
+            if role_guid(assignment["properties"]["roleDefinitionId"]) == ROLE_ID:
+                found.setdefault(assignment["properties"]["principalId"].lower(), []).append(assignment)
+        return found
+
+    def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The roles of those guids.
 
         Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
         """
-        guids = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}
         with _sdk.translated("read the definitions of the assigned roles"):
-            roles = [_sdk.document(self._client().role_definitions.get, scope, guid) for guid in sorted(guids)]
+            roles = [_sdk.document(self._client().role_definitions.get, scope, guid) for guid in guids]
         return {role["name"].lower(): role["properties"] for role in roles}
 
     def assign(self, scope: str, name: str, role: str, principal: str) -> None:
@@ -67,11 +89,11 @@ class Access:
                 "principalType": "ServicePrincipal",
             }
         }
-        with _sdk.translated(f"assign a role to {principal} on {scope}"):
+        with self._session.changing(f"assign a role to {principal} on {scope}"):
             self._client().role_assignments.create(scope, name, _sdk.content(body))
 
     def unassign(self, assignment_id: str) -> None:
-        with _sdk.translated(f"delete the role assignment {assignment_id}"):
+        with self._session.changing(f"delete the role assignment {assignment_id}"):
             self._client().role_assignments.delete_by_id(assignment_id)
 
     def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
@@ -81,3 +103,8 @@ class Access:
         return self._session.client(
             "azure-mgmt-authorization", "AuthorizationManagementClient", api_version="2022-04-01"
         )
+
+
+def roles_in(assignments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The guids of the roles that are assigned."""
+    return sorted({role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments})

@@ -10,10 +10,12 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from .._errors import CmkError, Denied, Rejected, TimedOut
+from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut
+from .._ids import place_of
 from . import _sdk
 from .evidence import Evidence
 from .identities import Identities
@@ -48,6 +50,35 @@ class Accounts:
         with _sdk.translated(f"read the Batch account {name}"):
             return _sdk.document_or_none(self._client().batch_account.get, group, name)
 
+    def seen(self, group: str, name: str, *, group_may_be_missing: bool = False) -> dict[str, Any] | None:
+        """The account as it was a moment ago, for looking before a change; once nothing is under way on it."""
+        account: dict[str, Any] | None = None
+        try:
+            account = self._session.recent.one_of_many(
+                lambda: self.settled(group, name), self._listed, *self._name(group, name)
+            )
+        except NotFound as missing:
+            if missing.code != "resource_group_not_found" or not group_may_be_missing:
+                raise
+        under_way = account is not None and account["properties"].get("provisioningState") in _UNDER_WAY
+        return self.settled(group, name) if under_way else account
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        listed = self._resources.accounts(self._session.subscription_id)
+        return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
+
+    def _name(self, group: str, name: str) -> tuple[str, str, str]:
+        """What the run knows the account by, and its subscription's accounts."""
+        return f"{group}/{name}".lower(), "accounts", self._session.subscription_id.lower()
+
+    @contextmanager
+    def _changing(self, what: str, group: str, name: str) -> Iterator[None]:
+        try:
+            with _sdk.translated(what):
+                yield
+        finally:
+            self._session.recent.forget(*self._name(group, name))
+
     def settled(self, group: str, name: str) -> dict[str, Any] | None:
         """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
         account: dict[str, Any] | None = None
@@ -72,17 +103,17 @@ class Accounts:
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         what = f"create the Batch account {name}"
-        with _sdk.translated(what):
+        with self._changing(what, group, name):
             poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
             _sdk.finish(poller, self._session.wait_timeout, what)
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        with _sdk.translated(f"change the Batch account {name}"):
+        with self._changing(f"change the Batch account {name}", group, name):
             self._client().batch_account.update(group, name, _sdk.content(body))
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"
-        with _sdk.translated(what):
+        with self._changing(what, group, name):
             _sdk.finish(self._client().batch_account.begin_delete(group, name), self._session.wait_timeout, what)
 
     def silence(self, group: str, name: str) -> CmkError | None:

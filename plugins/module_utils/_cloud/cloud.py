@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+from .._errors import CmkError, Refused
+from .._plan import Outcome
 from .access import Access
 from .accounts import Accounts
 from .diagnosis import Diagnosis
@@ -27,15 +29,39 @@ from .visible import VisibleAccounts
 
 
 class Cloud:
-    """`connection`, `token_folder` and `notify` are those of a Session."""
+    """`connection`, `folder` and `notify` are those of a Session."""
 
     def __init__(
         self,
         connection: Mapping[str, Any],
-        token_folder: str | None = None,
+        folder: str | None = None,
         notify: Callable[[str], None] = silent,
     ) -> None:
-        self._session = Session(connection, token_folder, notify)
+        self._session = Session(connection, folder, notify)
+
+    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+        """What one task of the run has done for all of them, with the lock that lets it be just one.
+
+        What was refused for the sake of its users is not tried again before as many tasks have come by as there were
+        users, for until then it is hardly worth the look.
+        """
+        files = self._session.files
+        with files.locked("once", *name):
+            kept = files.load("once", *name) or {}
+            if "after" in kept:
+                return Outcome(False, kept["after"], kept["after"])
+            if kept.get("users", 0) > 1:
+                files.store({"users": kept["users"] - 1}, "once", *name)
+                raise Refused("It is still in use.", code="in_use", accounts=[])
+            try:
+                outcome = make()
+            except CmkError as failure:
+                if failure.code == "in_use":
+                    files.store({"users": len(failure.facts["accounts"])}, "once", *name)
+                raise
+            if not outcome.foretold:
+                files.store({"after": dict(outcome.after)}, "once", *name)
+        return outcome
 
     @cached_property
     def accounts(self) -> Accounts:

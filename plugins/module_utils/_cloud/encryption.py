@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from .._encryption import not_answering
 from .._errors import CmkError, Rejected, Unavailable
 from .._ids import key_of
 from .accounts import Accounts
@@ -30,35 +31,52 @@ class Encryption:
         self._accounts = accounts
         self._evidence = evidence
         self._diagnosis = diagnosis
+        # Accounts that have answered since this task changed them.
+        self._confirmed: set[tuple[str, str]] = set()
 
     def read(self, goal: Any) -> dict[str, Any]:
-        account = self._accounts.settled(goal.group, goal.account)
-        observed = self._with_silence(account, goal.group, goal.account)
-        if account is not None and goal.key is not None and not goal.is_met_by(account):
+        account = self._accounts.seen(goal.group, goal.account)
+        observed: dict[str, Any] = {"account": account, "silence": None}
+        if account is None:
+            return observed
+        if goal.leaves_alone(account):
+            observed["silence"] = self._silence(goal.group, goal.account)
+        elif goal.key is not None:
             observed["evidence"] = self._evidence.of_account(account, goal.key, goal.vault_group)
         return observed
 
     def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
         """The account, why it does not answer if it does not, and what ails its key if that is asked for."""
         account = self._accounts.get(group, name)
-        observed = self._with_silence(account, group, name)
         key = key_of(account) if account and diagnose else None
-        return {**observed, "diagnosis": self._diagnosis.read(account, key) if account and key else None}
+        return {
+            "account": account,
+            "silence": self._silence(group, name) if account else None,
+            "diagnosis": self._diagnosis.read(account, key) if account and key else None,
+        }
 
-    def _with_silence(self, account: dict[str, Any] | None, group: str, name: str) -> dict[str, Any]:
-        return {"account": account, "silence": self._accounts.silence(group, name) if account else None}
+    def require_answer(self, group: str, name: str) -> None:
+        """An account that does not answer takes no other setting."""
+        silence = self._silence(group, name)
+        if silence is not None:
+            raise not_answering(name, key_of(self._accounts.get(group, name) or {}), silence)
+
+    def _silence(self, group: str, name: str) -> CmkError | None:
+        return None if (group, name) in self._confirmed else self._accounts.silence(group, name)
 
     def await_answer(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
         self._require_answer(group, name, time.monotonic() + self._session.wait_timeout)
 
-    def set_encryption(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+    def set_encryption(self, group: str, name: str, body: Mapping[str, Any], *, despite_silence: bool) -> None:
         """Ask until Batch takes the key, then until the account answers on it.
 
         A role or a policy that was granted a moment ago may not have reached Batch yet: it is refused as if it were
-        missing. Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide).
+        missing. Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does
+        not answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
         """
         deadline = time.monotonic() + self._session.wait_timeout
+        self._confirmed.discard((group, name))
 
         def refusal() -> CmkError | None:
             try:
@@ -66,6 +84,8 @@ class Encryption:
             except Rejected as error:
                 if error.facts["azure"]["code"] in _FOR_GOOD:
                     raise
+                if not despite_silence:
+                    self.require_answer(group, name)
                 return error
             return None
 
@@ -84,3 +104,4 @@ class Encryption:
                 f"{silent.msg}",
                 code="account_not_answering",
             )
+        self._confirmed.add((group, name))

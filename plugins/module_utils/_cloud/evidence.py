@@ -16,7 +16,7 @@ from typing import Any
 
 from .._errors import CmkError, Denied, NotFound, Unavailable
 from .._ids import KeyIdentifier, principals_of
-from .access import Access
+from .access import Access, roles_in
 from .keys import Keys
 from .session import Session
 from .vaults import Vaults
@@ -41,8 +41,14 @@ class Evidence:
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
     ) -> dict[str, Any]:
-        vault = _or_reason(lambda: self._vaults.find(key.vault, vault_group))
-        bundle = _or_reason(lambda: self._keys.bundle(key))
+        recent = self._session.recent
+        vault = _or_reason(
+            lambda: recent.read(
+                lambda: self._vaults.find(key.vault, vault_group), "vault", key.vault, vault_group or ""
+            )
+        )
+        seen = _or_reason(lambda: recent.read(lambda: self._key(key), "key", str(key)))
+        bundle, now = (seen, self._keys.now) if isinstance(seen, CmkError) else seen
         by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
         roles = _or_reason(lambda: self._roles(vault["id"], key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
@@ -54,14 +60,22 @@ class Evidence:
             "bundle": bundle,
             "assignments": roles if isinstance(roles, CmkError) else assignments,
             "definitions": definitions,
-            "now": self._keys.now,
+            "now": now,
         }
+
+    def _key(self, key: KeyIdentifier) -> tuple[Any, float]:
+        """With the time at Key Vault when it was read."""
+        return self._keys.bundle(key), self._keys.now
 
     def _roles(self, vault_id: str, key_name: str, principals: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         scope = f"{vault_id}/keys/{key_name}"
-        assignments = {principal: self._access.assignments(scope, principal) for principal in principals}
+        assignments = {principal: self._access.recent_assignments(scope, principal) for principal in principals}
         everyone = [assignment for of_one in assignments.values() for assignment in of_one]
-        return assignments, self._access.definitions(vault_id, everyone)
+        guids = roles_in(everyone)
+        definitions = self._session.recent.read(
+            lambda: self._access.definitions(vault_id, guids), "definitions", vault_id, *guids
+        )
+        return assignments, definitions
 
 
 def _or_reason(read: Callable[[], Any]) -> Any:

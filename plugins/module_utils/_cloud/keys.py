@@ -59,7 +59,7 @@ class Keys:
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """A key, or a new version of it."""
         attributes = body["attributes"]
-        with _sdk.translated(f"create a version of the key {name} in {vault}"):
+        with self._session.changing(f"create a version of the key {name} in {vault}"):
             self._client(self._url(vault)).create_key(
                 name,
                 body["kty"],
@@ -72,7 +72,7 @@ class Keys:
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
         attributes = body.get("attributes", {})
-        with _sdk.translated(f"change the key {name} in {vault}"):
+        with self._session.changing(f"change the key {name} in {vault}"):
             self._client(self._url(vault)).update_key_properties(
                 name,
                 version,
@@ -93,15 +93,15 @@ class Keys:
             for action in policy["lifetimeActions"]
         ]
         model = sdk.KeyRotationPolicy(lifetime_actions=actions, expires_in=policy["attributes"].get("expiryTime"))
-        with _sdk.translated(f"set the rotation policy of the key {name} in {vault}"):
+        with self._session.changing(f"set the rotation policy of the key {name} in {vault}"):
             self._client(self._url(vault)).update_key_rotation_policy(name, model)
 
     def delete(self, vault: str, name: str) -> None:
-        with _sdk.translated(f"delete the key {name} in {vault}"):
+        with self._session.changing(f"delete the key {name} in {vault}"):
             self._finish(self._client(self._url(vault)).begin_delete_key(name, _polling_interval=1), "deletion", name)
 
     def recover(self, vault: str, name: str) -> None:
-        with _sdk.translated(f"recover the key {name} in {vault}"):
+        with self._session.changing(f"recover the key {name} in {vault}"):
             poller = self._client(self._url(vault)).begin_recover_deleted_key(name, _polling_interval=1)
             self._finish(poller, "recovery", name)
 
@@ -147,7 +147,7 @@ class Keys:
     def _client(self, url: str) -> Any:
         if url not in self._clients:
             sdk = _sdk.load("azure-keyvault-keys")
-            self._clients[url] = sdk.KeyClient(url, self._session.credential, per_call_policies=[self._session.renewal])
+            self._clients[url] = sdk.KeyClient(url, self._session.credential, **self._session.policies)
         return self._clients[url]
 
 

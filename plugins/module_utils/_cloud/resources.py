@@ -78,8 +78,8 @@ class Resources:
         return management.ARMPipelineClient(
             environment.resource_manager,
             policies=[
-                self._session.renewal,
                 policies.RetryPolicy(),
                 challenge(self._session.credential, environment.resource_manager_scope),
             ],
+            **self._session.policies,
         )

@@ -10,14 +10,17 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 from .._errors import CmkError, InvalidOption
-from . import _credential, _sdk
+from . import _credential, _sdk, pace
 from ._environments import Environment, environment_of
+from .recent import Recent
+from .run_files import RunFiles
 
 _LONGEST_PAUSE = 30
 
@@ -29,18 +32,18 @@ def silent(message: str) -> None:
 class Session:
     """`connection` are the options of the doc fragment azbatch.cmk.azure.
 
-    `token_folder` is a private directory in which the tasks of a run share their tokens. `notify` takes lines that
-    tell a waiting person what is being waited for.
+    `folder` is a private directory in which the tasks of a run share what they know. `notify` takes lines that tell a
+    waiting person what is being waited for.
     """
 
     def __init__(
         self,
         connection: Mapping[str, Any],
-        token_folder: str | None = None,
+        folder: str | None = None,
         notify: Callable[[str], None] = silent,
     ) -> None:
         self._connection = connection
-        self._token_folder = token_folder
+        self.files = RunFiles(folder)
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
         # How long a change may take until it is given up, in seconds.
@@ -74,12 +77,21 @@ class Session:
         def make() -> Any:
             return _credential.credential(self._options, self.environment)
 
-        return _credential.SharedTokens(make, _credential.fingerprint(self._options), self._token_folder)
+        return _credential.SharedTokens(make, self._fingerprint, self.files)
 
     @property
-    def renewal(self) -> Any:
-        """For a client's `per_call_policies`; each client needs one of its own."""
-        return _sdk.renewal(self.credential)
+    def policies(self) -> dict[str, list[Any]]:
+        """For a client of the SDKs; each needs some of its own. Each try draws from the run's buckets."""
+        paced = pace.policy(pace.Buckets(self.files, self._fingerprint))
+        return {"per_call_policies": [_sdk.renewal(self.credential)], "per_retry_policies": [paced]}
+
+    @cached_property
+    def recent(self) -> Recent:
+        return Recent(self.files, self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return _credential.fingerprint(self._options)
 
     @cached_property
     def caller(self) -> dict[str, str]:
@@ -88,6 +100,15 @@ class Session:
             token = self.credential.get_token(self.environment.resource_manager_scope).token
         said = _credential.claims(token)
         return {"object_id": said["oid"], "tenant_id": said["tid"]}
+
+    @contextmanager
+    def changing(self, what: str) -> Iterator[None]:
+        """A vault, a key or who may use one: what the run has read of them is out of date, whatever becomes of it."""
+        try:
+            with _sdk.translated(what):
+                yield
+        finally:
+            self.recent.written()
 
     def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
         """A management client of a subscription, by default the task's own."""
@@ -99,7 +120,7 @@ class Session:
                 subscription,
                 base_url=self.environment.resource_manager,
                 credential_scopes=[self.environment.resource_manager_scope],
-                per_call_policies=[self.renewal],
+                **self.policies,
                 **more,
             )
         return self._clients[name, subscription]

@@ -44,9 +44,13 @@ class Vaults:
             return _sdk.document_or_none(self._client().vaults.get, group, name)
 
     def find(self, name: str, group: str | None) -> dict[str, Any] | None:
-        """The vault of that name: in its resource group if that is known, else in all subscriptions seen."""
-        if group is not None:
-            return self.get(group, name)
+        """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
+
+        There is but one of a name in all of Azure, so the group just spares the search.
+        """
+        there = self.get(group, name) if group is not None else None
+        if there is not None:
+            return there
         for subscription in self._resources.subscription_ids():
             with _sdk.translated(f"list the key vaults of the subscription {subscription}"):
                 vaults = _sdk.documents(self._client(subscription).vaults.list_by_subscription)
@@ -63,23 +67,23 @@ class Vaults:
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, where the body says so."""
         what = f"create the key vault {name}"
-        with _sdk.translated(what):
+        with self._session.changing(what):
             poller = self._client().vaults.begin_create_or_update(group, name, _sdk.content(body))
             _sdk.finish(poller, self._session.wait_timeout, what)
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        with _sdk.translated(f"change the key vault {name}"):
+        with self._session.changing(f"change the key vault {name}"):
             self._client().vaults.update(group, name, _sdk.content(body))
 
     def delete(self, group: str, name: str) -> None:
-        with _sdk.translated(f"delete the key vault {name}"):
+        with self._session.changing(f"delete the key vault {name}"):
             self._client().vaults.delete(group, name)
 
     def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
         """Add, replace or remove one principal's access policy; those of others are not touched."""
         subscription, group, name = place_of(vault_id)
         body = {"properties": {"accessPolicies": [entry]}}
-        with _sdk.translated(f"change an access policy of the key vault {name}"):
+        with self._session.changing(f"change an access policy of the key vault {name}"):
             self._client(subscription).vaults.update_access_policy(group, name, operation, _sdk.content(body))
 
     def _deleted(self, name: str, subscription: str) -> dict[str, Any] | None:

@@ -68,8 +68,12 @@ def _common_options() -> argparse.ArgumentParser:
     options.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the sandbox's state there")
     options.add_argument("--realistic", action="store_true", help="Azure's own delays and throttling limits")
     options.add_argument("--latency", type=_not_negative, default=0, metavar="MS", help="delay every answer by MS")
-    options.add_argument(
+    accounts = options.add_mutually_exclusive_group()
+    accounts.add_argument(
         "--accounts", type=_count, default=0, metavar="N", help="N Batch accounts to begin with (not to a kept state)"
+    )
+    accounts.add_argument(
+        "--accounts-on-key", type=_count, default=0, metavar="N", help="the same, on a customer-managed key"
     )
     return options
 
@@ -93,7 +97,14 @@ def _count(text: str) -> int:
 
 
 def _options(parsed: argparse.Namespace) -> Options:
-    return Options(parsed.port, parsed.state_dir, parsed.realistic, parsed.latency / 1000, parsed.accounts)
+    return Options(
+        parsed.port,
+        parsed.state_dir,
+        parsed.realistic,
+        parsed.latency / 1000,
+        parsed.accounts or parsed.accounts_on_key,
+        on_key=parsed.accounts_on_key > 0,
+    )
 
 
 # serve

@@ -29,6 +29,8 @@ class Options:
     # Seconds that every answer is late.
     latency: float = 0
     accounts: int = 0
+    # Whether they are on a customer-managed key.
+    on_key: bool = False
 
 
 class Running:
@@ -71,7 +73,7 @@ class Running:
         timing = REALISTIC if options.realistic else QUICK
         saved = state.load(options.state_dir) if options.state_dir is not None else None
         if saved is None:
-            return Sandbox(seed.new_world(timing, options.accounts), latency=options.latency)
+            return Sandbox(seed.new_world(timing, options.accounts, on_key=options.on_key), latency=options.latency)
         saved.world.timing = timing
         return Sandbox(saved.world, latency=options.latency, beginning=saved.beginning)
 

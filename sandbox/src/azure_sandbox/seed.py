@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import math
 
+from . import clouds
 from .batch.rules import SEEDED_PER_SUBSCRIPTION
+from .batch.wishes import EncryptionWish, IdentityWish, Wish
 from .entra.rules import Principal
+from .key_vault.rules import Order
+from .key_vault.vault import RBAC_BY_DEFAULT_SINCE
+from .key_vault_keys import documents, material
+from .key_vault_keys.key import Wish as KeyWish
+from .key_vault_keys.request import OPERATIONS
 from .operators import Operator
 from .resource_manager.rules import ResourceGroup
 from .timing import QUICK, Timing
@@ -19,9 +26,11 @@ LOCATION = "westeurope"
 RESOURCE_GROUP = "rg-sandbox"
 SECRET_SECONDS = 2 * 365 * 86400
 ROLES = ("Owner", "Key Vault Crypto Officer")
+KEY = "batch-cmk"
+IDENTITY = "id-sandbox"
 
 
-def new_world(timing: Timing = QUICK, accounts: int = 0) -> World:
+def new_world(timing: Timing = QUICK, accounts: int = 0, *, on_key: bool = False) -> World:
     world = World(timing)
     world.operator = operator = _operator(world, world.directory.tenant_id, "Sandbox (not Azure)")
     group_id = f"/subscriptions/{operator.subscription_id}/resourceGroups/{operator.resource_group}"
@@ -33,8 +42,28 @@ def new_world(timing: Timing = QUICK, accounts: int = 0) -> World:
     _grant(world, operator.subscription_id, machine)
     for number in range(2, math.ceil(accounts / SEEDED_PER_SUBSCRIPTION) + 1):
         add_subscription(world, f"Sandbox {number} (not Azure)", operator.object_id)
-    world.batch.seed(accounts)
+    subscriptions = [subscription.id for subscription in world.resources.subscriptions()] if on_key else []
+    wishes = {id_: _on_key(world, id_, f"kv-sandbox-{number}") for number, id_ in enumerate(subscriptions, 1)}
+    world.batch.seed(accounts, wishes)
     return world
+
+
+def _on_key(world: World, subscription: str, vault_name: str) -> Wish:
+    """What puts accounts of a subscription on a key that they share: vault, key, and an identity that may use it."""
+    tenant_id = world.resources.tenant_of(subscription)
+    properties = {"tenantId": tenant_id, "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": True}
+    body = {"location": LOCATION, "properties": properties}
+    place, by = (subscription, RESOURCE_GROUP), world.operator.object_id
+    order = Order(*place, vault_name, body, RBAC_BY_DEFAULT_SINCE, clouds.PUBLIC.vault_suffix, by)
+    vault, _ = world.vaults.put(order)
+    # It is not new: its name has long been in the DNS.
+    vault.dns_ready_at = 0
+    identity, _ = world.identities.put(*place, IDENTITY, LOCATION, {}, None)
+    world.authorization.assign(vault.id, "Key Vault Crypto Service Encryption User", identity.principal_id)
+    private_key = material.generate("RSA", 2048, None)
+    made = world.keys.import_key(vault, KEY, KeyWish("RSA", key_ops=OPERATIONS["RSA"]), private_key)
+    key_identifier = documents.kid(vault, *made)
+    return Wish(identity=IdentityWish("UserAssigned", {identity.id: True}), encryption=EncryptionWish(key_identifier))
 
 
 def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -219,8 +219,9 @@ class BatchAccounts:
 
     # Beginning
 
-    def seed(self, count: int) -> None:
-        """Plain accounts on Microsoft-managed keys, spread over the subscriptions and resource groups in them."""
+    def seed(self, count: int, wishes: Mapping[str, Wish]) -> None:
+        """Accounts spread over the subscriptions and resource groups in them: plain ones on Microsoft-managed keys,
+        unless there is a wish for all of a subscription."""
         resources = self.world.resources
         subscriptions = resources.subscriptions()
         now = self.world.clock.time()
@@ -230,9 +231,9 @@ class BatchAccounts:
             group = f"batch-{number // SEEDED_PER_GROUP:03d}"
             if number % SEEDED_PER_GROUP == 0:
                 resources.put_group(subscription, group, location)
-            self._register.add(
-                Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now)
-            )
+            account = Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now)
+            self._apply(account, wishes.get(subscription, Wish()))
+            self._register.add(account)
 
     # Within
 

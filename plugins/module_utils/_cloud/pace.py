@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How fast the tasks of a run may ask, all together: just below what Azure would refuse with 429.
+
+Azure counts with token buckets: so many at once, then so many a second. Sources: learn.microsoft.com, "Understand how
+Azure Resource Manager throttles requests" (for each subscription and principal) and "Azure Key Vault service limits"
+(creating RSA keys, for each vault). What is left of a bucket Resource Manager says in a header, and since others draw
+from it too, that counts.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from . import _sdk
+from .run_files import RunFiles
+
+
+@dataclass(frozen=True)
+class Bucket:
+    name: tuple[str, ...]
+    # Requests that it holds, and that it gains in a second.
+    size: int
+    rate: float
+
+
+_READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
+_SUBSCRIPTION = re.compile(r"^https://(management\.[^/]+)/subscriptions/([^/?]+)", re.IGNORECASE)
+_NEW_VERSION = re.compile(r"^https://([^/]+)/keys/[^/]+/(?:create|rotate)\b", re.IGNORECASE)
+
+
+def bucket_of(method: str, url: str) -> Bucket | None:
+    """None where nothing is counted that a run could come near to."""
+    if found := _SUBSCRIPTION.match(url):
+        kind, limits = {"GET": ("reads", _READ), "DELETE": ("deletes", _DELETE)}.get(method, ("writes", _WRITE))
+        return Bucket((found[1].lower(), found[2].lower(), kind), *limits)
+    if found := _NEW_VERSION.match(url):
+        return Bucket((found[1].lower(), "create"), 20, 2.0)
+    return None
+
+
+class Buckets:
+    def __init__(self, files: RunFiles, caller: str) -> None:
+        self._files = files
+        self._caller = caller
+
+    def draw(self, bucket: Bucket) -> float:
+        """Take one, and tell how many seconds to wait for it. Who comes later waits longer, so nobody collides."""
+        with self._files.locked(self._caller, *bucket.name):
+            left = self._left(bucket) - 1
+            self._keep(bucket, left)
+        return max(0.0, -left / bucket.rate)
+
+    def learn(self, bucket: Bucket, left: float) -> None:
+        """The service says that there is not more left than this."""
+        with self._files.locked(self._caller, *bucket.name):
+            if left < self._left(bucket):
+                self._keep(bucket, left)
+
+    def _left(self, bucket: Bucket) -> float:
+        kept = self._files.load(self._caller, *bucket.name)
+        if kept is None:
+            return bucket.size
+        return min(bucket.size, float(kept["left"] + bucket.rate * (time.time() - kept["at"])))
+
+    def _keep(self, bucket: Bucket, left: float) -> None:
+        self._files.store({"left": left, "at": time.time()}, self._caller, *bucket.name)
+
+
+def policy(buckets: Buckets) -> Any:
+    """For the SDKs' pipelines, below their retries: each try counts."""
+    base: Any = _sdk.load("azure-core").pipeline.policies.HTTPPolicy
+
+    class Pace(base):  # type: ignore[misc]
+        def send(self, request: Any) -> Any:
+            bucket = bucket_of(request.http_request.method, request.http_request.url)
+            if bucket is None:
+                return self.next.send(request)
+            time.sleep(buckets.draw(bucket))
+            response = self.next.send(request)
+            left = _left_after(bucket, response.http_response)
+            if left is not None:
+                buckets.learn(bucket, left)
+            return response
+
+    return Pace()
+
+
+def _left_after(bucket: Bucket, answer: Any) -> float | None:
+    if answer.status_code == 429:
+        # All of the run's tasks wait, and come back one after the other.
+        return -bucket.rate * float(answer.headers.get("Retry-After", 1))
+    # Of the caller's own bucket in answers until 2024, since then also, or only, of everybody's together.
+    names = (f"x-ms-ratelimit-remaining-subscription-{which}{bucket.name[-1]}" for which in ("", "global-"))
+    said = [float(answer.headers[name]) for name in names if name in answer.headers]
+    return min(said, default=None)

@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What any task of the run has read a moment ago, so that a thousand hosts do not ask for the same vault.
+
+For looking before a change alone: what confirms one is always read anew.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .run_files import RunFiles
+
+# Seconds that pass until a value is read again.
+_LASTS = 20
+# So many are read one by one before it pays to list them all.
+_FEW = 25
+
+
+class Recent:
+    """`caller` tells whose eyes it was seen with."""
+
+    def __init__(self, files: RunFiles, caller: str) -> None:
+        self._files = files
+        self._caller = caller
+
+    def read(self, read: Callable[[], Any], *name: str) -> Any:
+        """What `read` gives, unless the run has it: not older than this run's last write to anything but an account."""
+        if not self._files.shared:
+            return read()
+        kept = self._fresh(*name)
+        if kept is None:
+            with self._files.locked(self._caller, *name):
+                kept = self._fresh(*name)
+                if kept is None:
+                    kept = {"at": time.time(), "value": read()}
+                    self._files.store(kept, self._caller, *name)
+        return kept["value"]
+
+    def one_of_many(
+        self, read: Callable[[], Any], read_all: Callable[[], Mapping[str, Any]], member: str, *name: str
+    ) -> Any:
+        """What `read` gives of one; once many were asked for, what `read_all` gave of it, if it did."""
+        if not self._files.shared or self._asked(*name) <= _FEW:
+            return read()
+        self.read(lambda: self._keep_all(read_all, *name), *name, "all")
+        kept = self._files.load(self._caller, *name, member)
+        return kept["value"] if kept and kept["value"] is not None else read()
+
+    def forget(self, member: str, *name: str) -> None:
+        """The run has changed this one."""
+        if self._files.shared:
+            with self._files.locked(self._caller, *name, "members"):
+                self._files.store({"at": time.time(), "value": None}, self._caller, *name, member)
+
+    def written(self) -> None:
+        """The run has changed a vault, a key or who may use one."""
+        with self._files.locked(self._caller, "written"):
+            self._files.store(time.time(), self._caller, "written")
+
+    def _fresh(self, *name: str) -> dict[str, Any] | None:
+        kept: dict[str, Any] | None = self._files.load(self._caller, *name)
+        since = max(time.time() - _LASTS, self._files.load(self._caller, "written") or 0)
+        return kept if kept and kept["at"] > since else None
+
+    def _asked(self, *name: str) -> int:
+        with self._files.locked(self._caller, *name, "asked"):
+            asked: int = (self._files.load(self._caller, *name, "asked") or 0) + 1
+            self._files.store(asked, self._caller, *name, "asked")
+        return asked
+
+    def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> None:
+        at = time.time()
+        members = read_all()
+        with self._files.locked(self._caller, *name, "members"):
+            for member, value in members.items():
+                kept = self._files.load(self._caller, *name, member)
+                # One that was changed while they were listed may have been listed as it was before.
+                if kept is None or kept["at"] < at:
+                    self._files.store({"at": at, "value": value}, self._caller, *name, member)

@@ -1,0 +1,237 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Batch account that moves to a new version of its key, or to a different key, stage by stage.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import _access, _encryption, _key, _key_goal
+from ._errors import CmkError, NotFound, Refused
+from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
+from ._plan import Outcome, Stage, Step
+
+Stages = Generator[Stage, Outcome, Any]
+STEPS = ("key", "access", "encryption", "former_disabled")
+# The versions of the key that have served once the account is on another one; None stands for the whole key.
+Former = list["str | None"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    account: str
+    # What the account is on already, or was before a switch that was begun.
+    key: _key_goal.Goal
+    vault_group: str | None
+    follow: bool
+    # In place of a new version of that one.
+    other_key: KeyIdentifier | None
+    disable_former: bool
+    may_be_missing: bool
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    other = params["new_key_identifier"]
+    return Goal(
+        group=params["resource_group"],
+        account=check_account_name(params["account_name"], "account_name"),
+        key=_key.desired(
+            {
+                **{name: params[name] for name in ("vault_name", "key_size", "expires_in", "max_version_age")},
+                **{name: params[name] for name in ("new_version", "rotation_policy")},
+                "name": check_key_name(params["key_name"], "key_name"),
+                **{"state": "present", "version": None, "key_type": None, "extend_expired_by": None},
+                **{"remove_rotation_policy": False, "force": False},
+            }
+        ),
+        vault_group=params["vault_resource_group"],
+        follow=params["follow_latest"],
+        other_key=parse_key_identifier(other, "new_key_identifier") if other else None,
+        disable_former=params["previous_version"] == "disable",
+        may_be_missing=params["missing"] == "skip",
+    )
+
+
+@dataclass
+class Done:
+    """What the stages have come to so far."""
+
+    account: Mapping[str, Any]
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    expiry_kept_for: list[str] = field(default_factory=list)
+    former_kept_for: list[str] = field(default_factory=list)
+
+    def add(self, step: str, outcome: Outcome) -> Outcome:
+        self.outcomes.setdefault(step, []).append(outcome)
+        return outcome
+
+    @property
+    def changed_steps(self) -> dict[str, bool]:
+        return {step: any(outcome.changed for outcome in self.outcomes.get(step, ())) for step in STEPS}
+
+    @property
+    def foretold(self) -> bool:
+        return any(outcome.foretold for outcomes in self.outcomes.values() for outcome in outcomes)
+
+
+def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Outcome, Outcome]:
+    """The stages of the whole, one after the other; what it returns is reported."""
+    if account is None:
+        return _missing(goal)
+    done = Done(account)
+    try:
+        yield from _each(goal, account, done)
+    except CmkError as failure:
+        failure.facts.update(changed_steps=done.changed_steps)
+        if "encryption" in done.outcomes:
+            failure.facts.update(so_far=reported(goal, done).report)
+        raise
+    return reported(goal, done)
+
+
+def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage, Outcome, None]:
+    former = _former_key(goal, account)
+    newest: Mapping[str, Any] = {}
+    if goal.other_key:
+        key = goal.other_key
+        yield from _grant(goal, done)
+    else:
+        newest = yield from _newest_version(goal, done)
+        key = _identifier(goal, former, newest)
+    # In check mode there is no version yet to point the account to, or no grant.
+    if not done.foretold:
+        done.add("encryption", (yield Stage("encryption", _encryption, _switch(goal, key))))
+    if goal.disable_former and not done.foretold:
+        yield from _disable_former(goal, former, newest, done)
+
+
+def _missing(goal: Goal) -> Outcome:
+    if not goal.may_be_missing:
+        raise NotFound(
+            f"The Batch account {goal.account} in {goal.group} does not exist. Correct account_name, resource_group or "
+            "subscription_id, or put it on a customer-managed key first, with azbatch.cmk.provision.",
+            code="account_not_found",
+            option="account_name",
+            value=goal.account,
+            remedy="Correct account_name, resource_group or subscription_id.",
+        )
+    gone = f"There is no Batch account {goal.account} in {goal.group} any more, so there is nothing to do."
+    return Outcome(False, {}, {}, (gone,), {"account": goal.account, "exists": False})
+
+
+def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
+    """The key that the account is on, which has to be the one that is named or, already, the one it is to be on."""
+    former = key_of(account)
+    if former is None:
+        raise Refused(
+            f"The Batch account {goal.account} in {goal.group} is on a Microsoft-managed key. Put it on a "
+            "customer-managed key first, with azbatch.cmk.provision.",
+            code="account_not_on_cmk",
+            remedy="Put the account on a customer-managed key first, with azbatch.cmk.provision.",
+        )
+    is_named = former.vault == goal.key.vault.lower() and former.name.casefold() == goal.key.name.casefold()
+    if not is_named and not former.same(goal.other_key):
+        raise Refused(
+            f"The Batch account {goal.account} is on {former}, not on the key {goal.key.name} in {goal.key.vault}. "
+            "Correct vault_name and key_name; to switch the account to another key, set new_key_identifier to it.",
+            code="account_on_another_key",
+            option="key_name",
+            value=goal.key.name,
+            remedy="Correct vault_name and key_name, or set new_key_identifier.",
+        )
+    return former
+
+
+def _newest_version(goal: Goal, done: Done) -> Generator[Stage, Outcome, Mapping[str, Any]]:
+    """Accounts may share a key, so the run makes one new version of it, and not for an account that is lost anyway."""
+    answer = Step("require_answer", {"group": goal.group, "name": goal.account})
+    wanted = Stage("keys", _key, goal.key, once=True, requires=("encryption", answer))
+    try:
+        outcome = yield wanted
+    except CmkError as failure:
+        # Accounts on a version that would expire earlier than it does now keep its expiry; the next version has the
+        # one that is asked for.
+        if failure.code != "in_use":
+            raise
+        done.expiry_kept_for = failure.facts["accounts"]
+        outcome = yield replace(wanted, goal=replace(goal.key, expires_in=None))
+    return done.add("key", outcome).after
+
+
+def _identifier(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any]) -> KeyIdentifier:
+    return replace(former, version=None if goal.follow else newest["version"])
+
+
+def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
+    return _encryption.Goal(goal.group, goal.account, key, None if goal.other_key else goal.vault_group)
+
+
+def _grant(goal: Goal, done: Done) -> Generator[Stage, Outcome, None]:
+    assert goal.other_key is not None
+    try:
+        yield Stage("encryption", _encryption, _switch(goal, goal.other_key), foresee=True)
+    except CmkError as failure:
+        # The one thing that may be amiss is what comes next.
+        if failure.facts.get("failed_checks") != ["access_granted"]:
+            raise
+    for principal in principals_of(done.account.get("identity", {})):
+        access = _access.Goal(None, goal.other_key.vault, True, principal, None, None, force=False)
+        done.add("access", (yield Stage("access", _access, access)))
+
+
+def _disable_former(
+    goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any], done: Done
+) -> Generator[Stage, Outcome, None]:
+    for version in _former_versions(goal, former, newest):
+        wanted = replace(goal.key, state="disabled", version=version, expires_in=None, rotation_policy=None)
+        try:
+            outcome = yield Stage("keys", _key, replace(wanted, max_version_age=None, new_version=False), once=True)
+        except CmkError as failure:
+            if failure.code != "in_use":
+                raise
+            done.former_kept_for += failure.facts["accounts"]
+        else:
+            done.add("former_disabled", outcome)
+
+
+def _former_versions(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any]) -> Former:
+    """After a switch to a different key, the whole former one. Else the version that the account was on, and the one
+    before the newest: an account that follows, or that a stopped run moved already, was on that one."""
+    if goal.other_key:
+        return [None]
+    return [
+        v for v in dict.fromkeys((former.version, newest["previous_version"])) if v not in (None, newest["version"])
+    ]
+
+
+def reported(goal: Goal, done: Done) -> Outcome:
+    former = key_of(done.account)
+    told = [outcome for outcomes in done.outcomes.values() for outcome in outcomes]
+    switched = done.outcomes.get("encryption")
+    stands = switched[0].after if switched and not switched[0].foretold else _encryption.describe(done.account)
+    report = {
+        "account": goal.account,
+        "exists": True,
+        **{name: stands[name] for name in ("key_source", "key_identifier", "key_version", "follows_latest")},
+        "answers": stands.get("answers"),
+        "former_key_identifier": str(former) if former else None,
+        "expiry_kept_for": done.expiry_kept_for,
+        "former_kept_for": list(dict.fromkeys(done.former_kept_for)),
+        "changed_steps": done.changed_steps,
+    }
+    return Outcome(
+        any(done.changed_steps.values()),
+        {step: outcomes[-1].before for step, outcomes in done.outcomes.items() if outcomes[-1].changed},
+        {step: outcomes[-1].after for step, outcomes in done.outcomes.items() if outcomes[-1].changed},
+        tuple(dict.fromkeys(warning for outcome in told for warning in outcome.warnings)),
+        report,
+        foretold=done.foretold,
+    )

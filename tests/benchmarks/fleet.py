@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A key's rotation for many accounts, and how they stand after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from batch_calls import VERSION
+from key_vault_calls import data
+from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic, peak_of
+from sandbox_client import MANAGEMENT, Sandbox
+
+DAY = 86400
+SUBSCRIPTIONS = "2022-09-01"
+KEY = "batch-cmk"
+
+
+@dataclass(frozen=True)
+class Rotation:
+    accounts: int
+    cost: Cost
+    traffic: Traffic
+    # Of those that are not on a new version, or do not answer: why.
+    behind: list[str]
+    sandbox_peak: int
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.cost.status or self.behind)
+
+    @property
+    def told(self) -> str:
+        """How many failed, for people."""
+        if not self.failed:
+            return f"none of {self.accounts}"
+        some = f", such as {self.behind[0]}" if self.behind else ""
+        return f"{len(self.behind)} of {self.accounts}{some}; ansible-playbook ended with {self.cost.status}"
+
+
+def rotate(bench: Bench, sandbox: Sandbox) -> Rotation:
+    """The keys of all accounts are 31 days old, and 30 days is all that they may be."""
+    sandbox.control.advance(31 * DAY)
+    inventory = bench.folder / "accounts.batch_accounts.yml"
+    inventory.write_text("plugin: azbatch.cmk.batch_accounts\n")
+    with _no_limits(sandbox):
+        former = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
+    command = [ANSIBLE_PLAYBOOK, "-i", inventory, "azbatch.cmk.rotate"]
+    before = sandbox.control.last
+    cost = bench.measured(
+        [*command, "-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D"], bench.ansible(sandbox), may_fail=True
+    )
+    # The log makes the sandbox larger when it is shown.
+    peak = peak_of(sandbox)
+    traffic = Traffic.after(sandbox, before)
+    with _no_limits(sandbox):
+        rotation = Rotation(len(former), cost, traffic, list(_behind(sandbox, former)), peak)
+    print(f"{rotation.accounts} accounts: {cost.seconds:.1f} s, failed {rotation.told}", flush=True)
+    return rotation
+
+
+@contextmanager
+def _no_limits(sandbox: Sandbox) -> Iterator[None]:
+    """For our own questions, which are to take nothing of what Azure lets the run ask."""
+    limits = sandbox.control.call("GET", "/timing")["throttling"]
+    sandbox.control.timing(throttling=False)
+    yield
+    sandbox.control.timing(throttling=limits)
+
+
+def _behind(sandbox: Sandbox, former: dict[str, str]) -> Iterator[str]:
+    session = sandbox.bearer()
+    newest: dict[str, str] = {}
+    for account in _accounts(sandbox):
+        key = _key_of(account)
+        vault = key.removeprefix("https://").partition(".")[0]
+        if vault not in newest:
+            newest[vault] = data(sandbox, "GET", f"/keys/{KEY}", vault=vault).json()["key"]["kid"]
+        if key == former[account["id"]]:
+            yield f"{account['name']}: still on {key}"
+        elif key != newest[vault]:
+            yield f"{account['name']}: on {key}, not on {newest[vault]}"
+        elif not (response := sandbox.arm("GET", f"{account['id']}/pools", VERSION, session=session)).ok:
+            yield f"{account['name']}: {response.json()['error']['code']}"
+
+
+def _key_of(account: dict[str, Any]) -> str:
+    return str(account["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"])
+
+
+def _accounts(sandbox: Sandbox) -> Iterator[dict[str, Any]]:
+    """Of all subscriptions."""
+    session = sandbox.bearer()
+    for subscription in sandbox.arm("GET", "/subscriptions", SUBSCRIPTIONS, session=session).json()["value"]:
+        yield from _pages(session, f"{subscription['id']}/providers/Microsoft.Batch/batchAccounts")
+
+
+def _pages(session: requests.Session, path: str) -> Iterator[dict[str, Any]]:
+    link: str | None = f"{MANAGEMENT}{path}?api-version={VERSION}"
+    while link:
+        response = session.get(link, timeout=30)
+        assert response.ok, response.text
+        document = response.json()
+        yield from document["value"]
+        link = document.get("nextLink")

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The same rotation for ten accounts up to ten thousand, a thousand in each subscription: does it grow linearly?"""
+
+from __future__ import annotations
+
+from fleet import Rotation, rotate
+from measuring import Bench
+from sandbox_client import serving
+from tables import Result, Wanted, mebibytes, times
+
+LARGEST = 10_000
+# What an account more may cost among thousands, compared with one more among hundreds.
+STEEPER = 1.2
+
+
+def main(bench: Bench) -> Result:
+    runs = []
+    for divisor in (1000, 100, 10, 1):
+        with serving("--accounts-on-key", str(max(1, bench.sized(LARGEST) // divisor))) as sandbox:
+            runs.append(rotate(bench, sandbox))
+    return Result(
+        (
+            "accounts",
+            "wall an account, times that of the largest run",
+            "wall, s",
+            "processor, s",
+            "requests an account",
+            "peak of ansible-playbook, MiB",
+            "peak of the sandbox, MiB",
+        ),
+        [_row(run, runs[-1]) for run in runs],
+        [
+            linear("wall time", [(run.accounts, run.cost.seconds) for run in runs]),
+            linear("processor time", [(run.accounts, run.cost.processor_seconds) for run in runs]),
+            Wanted("no account failed", "; ".join(run.told for run in runs), not any(run.failed for run in runs)),
+        ],
+    )
+
+
+def _row(run: Rotation, largest: Rotation) -> tuple[str, ...]:
+    return (
+        str(run.accounts),
+        times(run.cost.seconds / run.accounts, largest.cost.seconds / largest.accounts),
+        f"{run.cost.seconds:.1f}",
+        f"{run.cost.processor_seconds:.1f}",
+        f"{run.traffic.requests / run.accounts:.1f}",
+        mebibytes(run.cost.peak),
+        mebibytes(run.sandbox_peak),
+    )
+
+
+def linear(what: str, curve: list[tuple[int, float]]) -> Wanted:
+    """By what an account more costs, so that what a run costs in any case does not hide it."""
+    (some, cost_of_some), (more, cost_of_more), (most, cost_of_most) = curve[-3:]
+    among_few = (cost_of_more - cost_of_some) / (more - some)
+    among_many = (cost_of_most - cost_of_more) / (most - more)
+    return Wanted(
+        f"linear {what}: an account more costs at most {STEEPER} times among {more} to {most} what it costs among "
+        f"{some} to {more}",
+        f"{times(among_many, among_few)} times",
+        among_many <= STEEPER * among_few,
+    )

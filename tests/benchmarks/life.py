@@ -1,0 +1,114 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One account's whole life, far from Azure: provision, rotate, revert, by our playbooks and by commands of `az`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from key_vault_calls import ENCRYPTION_USER
+from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic
+from sandbox_client import Sandbox, serving
+from tables import Result, Wanted, times
+
+LATENCY = 100
+GROUP = "rg-sandbox"
+STEPS = {"provision": (), "rotate": ("--extra-vars", "cmk_key_force_new_version=true"), "revert": ()}
+VARIABLES = {
+    "cmk_resource_group": GROUP,
+    "cmk_account_name": "ours",
+    "cmk_vault_name": "kv-ours",
+    "cmk_vault_authorization": "rbac",
+    "cmk_key_name": "cmk",
+}
+Spent = tuple[Cost, int]
+
+
+def main(bench: Bench) -> Result:
+    with serving("--latency", str(bench.sized(LATENCY))) as sandbox:
+        ours = _by_playbooks(bench, sandbox)
+        theirs = _by_az(bench, sandbox)
+    both = {step: (ours[step], theirs[step]) for step in STEPS}
+    both["all"] = _sum(ours), _sum(theirs)
+    (our_cost, our_requests), (their_cost, their_requests) = both["all"]
+    ratio = our_cost.seconds / their_cost.seconds
+    return Result(
+        ("", "azbatch.cmk, times az", "azbatch.cmk, s", "az, s", "azbatch.cmk, requests", "az, requests"),
+        [
+            (
+                step,
+                times(mine.seconds, other.seconds),
+                f"{mine.seconds:.1f}",
+                f"{other.seconds:.1f}",
+                str(my_requests),
+                str(other_requests),
+            )
+            for step, ((mine, my_requests), (other, other_requests)) in both.items()
+        ],
+        [
+            Wanted(
+                "no slower than az, although ours verifies",
+                f"{ratio:.2f} times az, with {our_requests} requests to its {their_requests}",
+                ratio <= 1,
+            )
+        ],
+    )
+
+
+def _by_playbooks(bench: Bench, sandbox: Sandbox) -> dict[str, Spent]:
+    environment = bench.ansible(sandbox)
+    variables = ("--extra-vars", json.dumps(VARIABLES))
+    spent = {}
+    for step, arguments in STEPS.items():
+        before = sandbox.control.last
+        cost = bench.measured([ANSIBLE_PLAYBOOK, f"azbatch.cmk.{step}", *variables, *arguments], environment)
+        spent[step] = cost, Traffic.after(sandbox, before).requests
+        print(f"azbatch.cmk, {step}: {cost.seconds:.1f} s", flush=True)
+    return spent
+
+
+def _by_az(bench: Bench, sandbox: Sandbox) -> dict[str, Spent]:
+    az = bench.az(sandbox)
+    spent: dict[str, Spent] = {}
+    costs: list[Cost] = []
+
+    def run(line: str) -> Any:
+        costs.append(bench.measured([az.command, *shlex.split(line)], az.environment))
+        return json.loads(bench.output.read_text())
+
+    steps = _steps(run)
+    for step in STEPS:
+        before = sandbox.control.last
+        next(steps)
+        spent[step] = sum(costs[1:], costs[0]), Traffic.after(sandbox, before).requests
+        print(f"az, {step}: {spent[step][0].seconds:.1f} s in {len(costs)} commands", flush=True)
+        costs.clear()
+    return spent
+
+
+def _steps(az: Callable[[str], Any]) -> Iterator[None]:
+    """Without looking whether anything is there already, and without looking at what came of it."""
+    account = f"--name theirs --resource-group {GROUP}"
+    vault = az(f"keyvault create --name kv-theirs --resource-group {GROUP} --enable-purge-protection true")
+    principal = az(f"batch account create {account} --location westeurope --mi-system-assigned true")["identity"]
+    whom = f"--assignee-object-id {principal['principalId']} --assignee-principal-type ServicePrincipal"
+    az(f"role assignment create --role {ENCRYPTION_USER} --scope {vault['id']} {whom}")
+    key = az("keyvault key create --vault-name kv-theirs --name cmk --kty RSA --size 2048")
+    put = f"batch account set {account} --encryption-key-source Microsoft.KeyVault --encryption-key-identifier"
+    az(f"{put} {key['key']['kid']}")
+    yield
+    newer = az("keyvault key rotate --vault-name kv-theirs --name cmk")
+    az(f"{put} {newer['key']['kid']}")
+    yield
+    az(f"batch account set {account} --encryption-key-source Microsoft.Batch")
+    yield
+
+
+def _sum(spent: dict[str, Spent]) -> Spent:
+    costs = [cost for cost, _requests in spent.values()]
+    return sum(costs[1:], costs[0]), sum(requests for _cost, requests in spent.values())

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a command costs, and what it asked of the sandbox."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from azure_cli import Az
+from harness import BIN, Ansible
+from sandbox_client import Sandbox
+
+ANSIBLE_PLAYBOOK = BIN / "ansible-playbook"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a process and of all that it started and waited for."""
+
+    seconds: float
+    processor_seconds: float
+    # Bytes that the largest of these processes had in memory.
+    peak: int
+    status: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.seconds + other.seconds,
+            self.processor_seconds + other.processor_seconds,
+            max(self.peak, other.peak),
+            self.status or other.status,
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where commands are run."""
+
+    folder: Path
+    # With a virtual environment for each peer, as scripts/foreign-clients makes them.
+    clients: Path
+    # Of the full size of each benchmark.
+    fraction: float
+
+    def sized(self, size: int) -> int:
+        return max(1, round(size * self.fraction))
+
+    def ansible(self, sandbox: Sandbox) -> dict[str, str]:
+        """An environment for ansible-playbook, whichever it is."""
+        return Ansible(sandbox, self.folder).environment(ANSIBLE_CALLBACKS_ENABLED=None, ANSIBLE_CALLBACK_PLUGINS=None)
+
+    def az(self, sandbox: Sandbox) -> Az:
+        """The Azure CLI, signed in."""
+        az = Az(self.clients / "azure-cli" / "bin" / "az", sandbox, self.folder / f"az-{sandbox.client_id}")
+        if not az.folder.exists():
+            az.sign_in(sandbox.client_id, f"--password={sandbox.secret}")
+        return az
+
+    def measured(
+        self, command: Sequence[str | Path], environment: Mapping[str, str], *, may_fail: bool = False
+    ) -> Cost:
+        """Runs a command to its end. What it prints is in `output` until the next one."""
+        with self.output.open("w") as output, self.errors.open("w") as errors:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                command, env=environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode and not may_fail:
+            told = (self.output.read_text() + self.errors.read_text())[-4000:]
+            raise SystemExit(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{told}")
+        # Linux tells it in KiB.
+        return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, process.returncode)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+    @property
+    def errors(self) -> Path:
+        return self.folder / "errors"
+
+
+def by_xargs(az: Az, command: str, lines: Sequence[str], processes: int, folder: Path) -> list[str | Path]:
+    """An `az` command for each of the lines, so many at a time."""
+    arguments = folder / "arguments"
+    arguments.write_text("".join(f"{line}\n" for line in lines))
+    xargs = ["xargs", "--arg-file", arguments, "--max-lines=1", f"--max-procs={processes}"]
+    return [*xargs, az.command, *command.split()]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What was asked of the services that the sandbox poses as."""
+
+    requests: int
+    throttled: int
+
+    @classmethod
+    def after(cls, sandbox: Sandbox, number: int) -> Traffic:
+        """Since the request of that number."""
+        entries = sandbox.control.requests(number)
+        assert len(entries) == sandbox.control.last - number, "the sandbox's log has forgotten the oldest requests"
+        # A new configuration folder of `az` asks its makers for their newest version.
+        answered = [entry["status"] for entry in entries if entry["service"] != "unknown"]
+        return cls(len(answered), answered.count(429))
+
+
+def peak_of(sandbox: Sandbox) -> int:
+    """The bytes that the sandbox has had in memory."""
+    with open(f"/proc/{sandbox.process.pid}/status") as file:
+        (line,) = (line for line in file if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

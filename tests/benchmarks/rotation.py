@@ -1,0 +1,69 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The rotation of a thousand accounts in one subscription, under Azure's limits; and `az` in a loop beside it."""
+
+from __future__ import annotations
+
+from fleet import KEY, rotate
+from key_vault_calls import data
+from measuring import Bench, by_xargs
+from sandbox_client import Sandbox, serving
+from tables import Result, Wanted, times
+
+ACCOUNTS = 1000
+BY_AZ = 50
+# Writes that Resource Manager takes at once, and each second after that, of one principal in one subscription.
+AT_ONCE, A_SECOND = 200, 10
+SLOWER, THROTTLED = 1.25, 0.05
+
+
+def main(bench: Bench) -> Result:
+    accounts, by_az = bench.sized(ACCOUNTS), bench.sized(BY_AZ)
+    with serving("--realistic", "--accounts-on-key", str(accounts)) as sandbox:
+        rotation = rotate(bench, sandbox)
+        az = _az_seconds(bench, sandbox, by_az) * accounts / by_az
+    bound = max(0, accounts - AT_ONCE) / A_SECOND
+    seconds, traffic = rotation.cost.seconds, rotation.traffic
+    share = traffic.throttled / traffic.requests
+    return Result(
+        (f"{accounts} accounts", "times the bound", "times azbatch.cmk", "wall, s", "requests", "429s"),
+        [
+            ("lower bound", *_ratios(bound, bound, seconds), f"{bound:.0f}", str(accounts), "0"),
+            (
+                "azbatch.cmk",
+                *_ratios(seconds, bound, seconds),
+                f"{seconds:.0f}",
+                str(traffic.requests),
+                str(traffic.throttled),
+            ),
+            (f"az in a loop, extrapolated from {by_az}", *_ratios(az, bound, seconds), f"{az:.0f}", "", ""),
+        ],
+        [
+            Wanted(
+                f"at most {SLOWER} times the bound",
+                f"{seconds:.0f} s, where {SLOWER} times the bound is {SLOWER * bound:.0f} s",
+                seconds <= SLOWER * bound,
+            ),
+            Wanted("no account failed", rotation.told, not rotation.failed),
+            Wanted(f"429s below {THROTTLED:.0%} of the requests", f"{share:.1%}", share < THROTTLED),
+        ],
+    )
+
+
+def _ratios(seconds: float, bound: float, ours: float) -> tuple[str, str]:
+    # A trial may be so small that the limits do not bind it.
+    return times(seconds, bound) if bound else "-", times(seconds, ours)
+
+
+def _az_seconds(bench: Bench, sandbox: Sandbox, accounts: int) -> float:
+    """One command after the other, each for an account; the new version of the key is there already."""
+    az = bench.az(sandbox)
+    response = data(sandbox, "POST", f"/keys/{KEY}/rotate", vault="kv-sandbox-1")
+    assert response.ok, response.text
+    to_key = f"--encryption-key-source Microsoft.KeyVault --encryption-key-identifier {response.json()['key']['kid']}"
+    lines = [f"--resource-group batch-{n // 50:03d} --name batch{n:05d}" for n in range(accounts)]
+    cost = bench.measured(by_xargs(az, f"batch account set {to_key}", lines, 1, bench.folder), az.environment)
+    print(f"az, {accounts} accounts: {cost.seconds:.1f} s", flush=True)
+    return cost.seconds

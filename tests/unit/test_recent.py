@@ -1,0 +1,152 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What one task of a run has read, the others go by for a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import recent as module
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.recent import Recent
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class Shelf:
+    """What a service holds, and how often it was asked."""
+
+    def __init__(self, **held: Any) -> None:
+        self.held = held
+        self.asked: list[str] = []
+
+    def read(self, name: str) -> Any:
+        self.asked.append(name)
+        return self.held.get(name)
+
+    def read_all(self) -> Mapping[str, Any]:
+        self.asked.append("all")
+        return dict(self.held)
+
+
+def task(folder: Path | None, caller: str = "me") -> Recent:
+    return Recent(RunFiles(str(folder) if folder else None), caller)
+
+
+def test_it_is_read_once_in_a_while(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas={"pages": 1})
+
+    def read() -> Any:
+        return task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas")
+
+    assert [read(), read()] == [{"pages": 1}] * 2
+    assert shelf.asked == ["atlas"]
+    shelf.held["atlas"] = {"pages": 2}
+    clock.now += 19
+    assert read() == {"pages": 1}
+    clock.now += 2
+    assert read() == {"pages": 2}
+
+
+def test_that_there_is_none_is_known_too(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf()
+
+    assert [task(tmp_path).read(lambda: shelf.read("novel"), "book", "novel") for _task in range(2)] == [None, None]
+    assert shelf.asked == ["novel"]
+
+
+def test_a_write_of_the_run_makes_all_of_it_old(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+    task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas")
+    shelf.held["atlas"] = 2
+    task(tmp_path).written()
+
+    assert task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas") == 2
+
+
+@pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
+def test_others_read_for_themselves(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
+    shelf = Shelf(atlas=1)
+    task(tmp_path).read(lambda: shelf.read("atlas"), "book")
+
+    task(**{"folder": tmp_path, **other}).read(lambda: shelf.read("atlas"), "book")
+
+    assert shelf.asked == ["atlas", "atlas"]
+
+
+def test_an_error_is_not_kept(tmp_path: Path, clock: Clock) -> None:
+    def fail() -> Any:
+        raise OSError("no answer")
+
+    with pytest.raises(OSError, match="no answer"):
+        task(tmp_path).read(fail, "book")
+    assert task(tmp_path).read(lambda: 1, "book") == 1
+
+
+def one_of(shelf: Shelf, folder: Path, name: str) -> Any:
+    return task(folder).one_of_many(lambda: shelf.read(name), shelf.read_all, name, "books")
+
+
+def test_a_few_are_read_one_by_one_and_many_at_once(tmp_path: Path, clock: Clock) -> None:
+    names = [f"book{number}" for number in range(40)]
+    shelf = Shelf(**dict.fromkeys(names, 1))
+
+    assert [one_of(shelf, tmp_path, name) for name in names] == [1] * 40
+    assert shelf.asked == [*names[:25], "all"]
+
+
+def test_one_that_was_changed_is_read_by_itself(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1, novel=1)
+    for _task in range(26):
+        one_of(shelf, tmp_path, "novel")
+    shelf.held["atlas"] = 2
+    assert one_of(shelf, tmp_path, "atlas") == 1
+    task(tmp_path).forget("atlas", "books")
+
+    assert one_of(shelf, tmp_path, "atlas") == 2
+    # Nor is it listed anew for that.
+    assert shelf.asked[25:] == ["all", "atlas"]
+
+
+def test_a_list_that_was_begun_before_a_change_does_not_undo_it(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+
+    def listed() -> Mapping[str, Any]:
+        before = shelf.read_all()
+        shelf.held["atlas"] = 2
+        task(tmp_path).forget("atlas", "books")
+        return before
+
+    for _task in range(25):
+        one_of(shelf, tmp_path, "atlas")
+    found = task(tmp_path).one_of_many(lambda: shelf.read("atlas"), listed, "atlas", "books")
+
+    assert found == 2
+
+
+def test_one_that_is_not_listed_is_asked_for(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf()
+    for _task in range(26):
+        assert one_of(shelf, tmp_path, "ghost") is None
+
+    assert shelf.asked == [*["ghost"] * 25, "all", "ghost"]

@@ -1,0 +1,235 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A rotation, stage by stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import KEY, NEW, OLD, PRINCIPAL, account, system_assigned
+from wishes import rotation_goal
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _rotation
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, InvalidOption, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Stage
+
+PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
+ELSEWHERE = "https://vault2.vault.azure.net/keys/other"
+IN_USE = Refused("In use.", code="in_use", accounts=["another"])
+NEWEST = {"version": NEW, "previous_version": OLD}
+
+
+def described(on: str) -> dict[str, Any]:
+    version = on.removeprefix(f"{KEY}").strip("/") or None
+    names = {"key_source": "microsoft_keyvault", "key_identifier": on, "key_version": version}
+    return {**names, "follows_latest": version is None, "answers": True}
+
+
+class Play:
+    """Runs the stages; `answers` are what each comes to, in turn."""
+
+    def __init__(self, *answers: Outcome | CmkError, on: str | None = PINNED_OLD, **options: Any) -> None:
+        self.seen: list[Stage] = []
+        stages = _rotation.stages(rotation_goal(**options), account(key=on, identity=system_assigned()))
+        left = list(answers)
+        try:
+            stage = next(stages)
+            while True:
+                self.seen.append(stage)
+                answer = left.pop(0)
+                stage = stages.throw(answer) if isinstance(answer, CmkError) else stages.send(answer)
+        except StopIteration as end:
+            self.outcome: Outcome = end.value
+        assert left == []
+
+    @property
+    def services(self) -> list[str]:
+        return [stage.service for stage in self.seen]
+
+
+def made(**more: Any) -> Outcome:
+    return Outcome(True, {"version": OLD}, NEWEST, **more)
+
+
+def moved(to: str = PINNED_NEW, **more: Any) -> Outcome:
+    return Outcome(True, described(PINNED_OLD), described(to), **more)
+
+
+def same(on: str = PINNED_NEW) -> Outcome:
+    return Outcome(False, described(on), described(on))
+
+
+def test_a_new_version_and_the_account_on_it() -> None:
+    play = Play(made(warnings=("Heed this.",)), moved())
+
+    assert play.services == ["keys", "encryption"]
+    make, switch = play.seen
+    assert make.once
+    assert make.requires is not None
+    assert str(switch.goal.key) == PINNED_NEW
+    assert play.outcome.changed
+    assert play.outcome.warnings == ("Heed this.",)
+    assert play.outcome.report["key_identifier"] == PINNED_NEW
+    assert play.outcome.report["former_key_identifier"] == PINNED_OLD
+    assert play.outcome.report["changed_steps"] == {
+        **{"key": True, "access": False, "encryption": True},
+        "former_disabled": False,
+    }
+
+
+def test_nothing_due() -> None:
+    play = Play(Outcome(False, NEWEST, NEWEST), same(), on=PINNED_NEW)
+
+    assert not play.outcome.changed
+    assert (play.outcome.before, play.outcome.after) == ({}, {})
+
+
+def test_a_follower_gets_no_version() -> None:
+    play = Play(made(), same(KEY), on=KEY, follow_latest=True)
+
+    assert str(play.seen[-1].goal.key) == KEY
+    assert play.outcome.report["follows_latest"] is True
+
+
+def test_check_mode_ends_with_the_first_thing_that_would_change() -> None:
+    play = Play(made(foretold=True), previous_version="disable")
+
+    assert play.services == ["keys"]
+    assert play.outcome.foretold
+    assert play.outcome.report["key_identifier"] == PINNED_OLD
+    assert play.outcome.report["answers"] is None
+
+    play = Play(Outcome(False, NEWEST, NEWEST), moved(foretold=True), previous_version="disable")
+    assert play.services == ["keys", "encryption"]
+    assert play.outcome.report["changed_steps"]["encryption"] is True
+    assert play.outcome.report["key_identifier"] == PINNED_OLD
+
+
+def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:
+    play = Play(IN_USE, Outcome(False, NEWEST, NEWEST), same(), on=PINNED_NEW, expires_in="P30D")
+
+    assert [stage.goal.expires_in for stage in play.seen[:2]] == [30 * 86400, None]
+    assert play.outcome.report["expiry_kept_for"] == ["another"]
+
+
+@pytest.mark.parametrize(
+    ("on", "newest", "versions"),
+    [
+        pytest.param(PINNED_OLD, NEWEST, [OLD], id="the one that it was on"),
+        pytest.param(PINNED_NEW, NEWEST, [OLD], id="moved already"),
+        pytest.param(KEY, NEWEST, [OLD], id="follows"),
+        pytest.param(f"{KEY}/{'f' * 32}", NEWEST, ["f" * 32, OLD], id="one came between"),
+        pytest.param(PINNED_NEW, {**NEWEST, "previous_version": None}, [], id="the first version"),
+    ],
+)
+def test_which_versions_are_disabled(on: str, newest: dict[str, Any], versions: list[str]) -> None:
+    disabled = [Outcome(True, {}, {})] * len(versions)
+
+    play = Play(Outcome(False, newest, newest), moved(), *disabled, on=on, previous_version="disable")
+
+    assert [(stage.goal.state, stage.goal.version) for stage in play.seen[2:]] == [("disabled", v) for v in versions]
+    assert all(stage.once for stage in play.seen[2:])
+    assert play.outcome.report["changed_steps"]["former_disabled"] is bool(versions)
+
+
+def test_a_version_that_others_are_on_is_kept_for_them() -> None:
+    play = Play(made(), moved(), IN_USE, previous_version="disable")
+
+    assert play.outcome.report["former_kept_for"] == ["another"]
+    assert play.outcome.report["changed_steps"]["former_disabled"] is False
+
+
+def test_a_different_key_is_foreseen_then_granted_then_taken() -> None:
+    refused = Refused("Not granted.", code="preflight_failed", failed_checks=["access_granted"])
+    granted = Outcome(True, {}, {})
+    play = Play(
+        refused,
+        granted,
+        moved(ELSEWHERE),
+        Outcome(True, {}, {}),
+        new_key_identifier=ELSEWHERE,
+        previous_version="disable",
+    )
+
+    assert play.services == ["encryption", "access", "encryption", "keys"]
+    foreseen, grant, switch, disable = play.seen
+    assert (foreseen.foresee, switch.foresee) == (True, False)
+    assert (grant.goal.vault, grant.goal.principal_id) == ("vault2", PRINCIPAL)
+    assert str(switch.goal.key) == ELSEWHERE
+    assert (disable.goal.state, disable.goal.name, disable.goal.version) == ("disabled", "batch", None)
+
+
+def test_a_different_key_that_fails_otherwise_is_not_granted() -> None:
+    checks = ["key_enabled", "access_granted"]
+    with pytest.raises(Refused) as refused:
+        Play(Refused("No.", code="preflight_failed", failed_checks=checks), new_key_identifier=ELSEWHERE)
+
+    assert refused.value.facts["changed_steps"]["access"] is False
+
+
+@pytest.mark.parametrize(
+    ("on", "options", "code"),
+    [
+        pytest.param(None, {}, "account_not_on_cmk", id="Microsoft-managed"),
+        pytest.param(ELSEWHERE, {}, "account_on_another_key", id="another key"),
+        pytest.param(ELSEWHERE, {"new_key_identifier": f"{ELSEWHERE}/{NEW}"}, "account_on_another_key", id="a third"),
+    ],
+)
+def test_an_account_that_is_elsewhere_is_left_alone(on: str | None, options: dict[str, Any], code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        Play(on=on, **options)
+
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("on", [ELSEWHERE, ELSEWHERE.upper().replace("HTTPS", "https")])
+def test_an_account_that_is_on_the_different_key_already_is_looked_at_all_the_same(on: str) -> None:
+    play = Play(same(ELSEWHERE), Outcome(False, {}, {}), same(ELSEWHERE), on=on, new_key_identifier=ELSEWHERE)
+
+    assert not play.outcome.changed
+
+
+def test_what_was_done_before_a_failure_is_told() -> None:
+    with pytest.raises(Denied) as failed:
+        Play(made(), Denied("You may not."))
+    assert failed.value.facts["changed_steps"]["key"] is True
+    assert "so_far" not in failed.value.facts
+
+    with pytest.raises(Denied) as failed:
+        Play(made(), moved(), Denied("You may not."), previous_version="disable")
+    assert failed.value.facts["so_far"]["key_identifier"] == PINNED_NEW
+
+
+def test_an_account_that_is_gone() -> None:
+    def ended(missing: str) -> Outcome:
+        with pytest.raises(StopIteration) as end:
+            next(_rotation.stages(rotation_goal(missing=missing), None))
+        outcome: Outcome = end.value.value
+        return outcome
+
+    assert ended("skip").report == {"account": "mybatch", "exists": False}
+    assert not ended("skip").changed
+    with pytest.raises(CmkError) as failed:
+        ended("fail")
+    assert failed.value.code == "account_not_found"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"account_name": "my-batch"},
+        {"vault_name": "v"},
+        {"key_name": "a_key"},
+        {"new_key_identifier": "batch"},
+        {"key_size": 1024},
+        {"max_version_age": "90 days"},
+    ],
+)
+def test_malformed_options_are_refused_by_name(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        rotation_goal(**options)
+
+    assert refused.value.facts["option"] == next(iter(options))
