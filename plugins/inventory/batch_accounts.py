@@ -161,7 +161,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _listed(self, connection: Mapping[str, Any], wanted: list[str]) -> dict[str, Any]:
         cloud = Cloud(connection, constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         seen = cloud.visible.listed(wanted)
-        return {**seen, "accounts": [_inventory.record(account) for account in seen["accounts"]]}
+        return {**seen, "accounts": _inventory.in_turns(map(_inventory.record, seen["accounts"]))}
 
     def _warn(self, found: Mapping[str, Any]) -> None:
         if unseen := found["unseen"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypedDict
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._account import (
@@ -96,12 +97,21 @@ def _identity(identity: Mapping[str, Any]) -> str | None:
     return assigned[0] if described["type"] == USER_ASSIGNED and len(assigned) == 1 else None
 
 
+def in_turns(records: Iterable[Record]) -> list[Record]:
+    """One of each subscription in turn: Azure counts requests by subscription, so a run meets no limit early."""
+    each: dict[str, list[Record]] = {}
+    for known in records:
+        each.setdefault(known["cmk_subscription_id"], []).append(known)
+    return [known for turn in zip_longest(*each.values()) for known in turn if known is not None]
+
+
 def groups(known: Record) -> Iterator[str]:
     """Names of the groups that the host is in, before Ansible's rules for such names."""
+    # This first: Ansible takes the hosts of `all` group by group, and in one of these the subscriptions are in turns.
+    yield f"key_source_{known['cmk_key_source']}"
     yield f"subscription_{known['cmk_subscription_id']}"
     yield f"region_{known['cmk_location']}"
     yield f"resource_group_{known['cmk_resource_group']}"
-    yield f"key_source_{known['cmk_key_source']}"
     if "cmk_vault_name" in known:
         yield f"vault_{known['cmk_vault_name']}"
         yield f"key_{known['cmk_vault_name']}_{known['cmk_key_name']}"

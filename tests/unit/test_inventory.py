@@ -114,18 +114,30 @@ def test_account_without_unset_fields() -> None:
 GROUPS = {
     "pinned": (
         known(key=f"{KEY}/{NEW}"),
-        ["key_source_microsoft_keyvault", "vault_myvault", "key_myvault_batch", "pinned"],
+        "key_source_microsoft_keyvault",
+        ["vault_myvault", "key_myvault_batch", "pinned"],
     ),
-    "following": (known(key=KEY), ["key_source_microsoft_keyvault", "vault_myvault", "key_myvault_batch", "following"]),
-    "plain": (known(), ["key_source_microsoft_batch"]),
+    "following": (
+        known(key=KEY),
+        "key_source_microsoft_keyvault",
+        ["vault_myvault", "key_myvault_batch", "following"],
+    ),
+    "plain": (known(), "key_source_microsoft_batch", []),
 }
 
 
-@pytest.mark.parametrize(("told", "more"), GROUPS.values(), ids=GROUPS)
-def test_groups(told: _inventory.Record, more: list[str]) -> None:
+@pytest.mark.parametrize(("told", "source", "more"), GROUPS.values(), ids=GROUPS)
+def test_groups(told: _inventory.Record, source: str, more: list[str]) -> None:
     place = [f"subscription_{SUBSCRIPTION}", "region_westeurope", "resource_group_rg-batch"]
 
-    assert list(_inventory.groups(told)) == [*place, *more]
+    assert list(_inventory.groups(told)) == [source, *place, *more]
+
+
+def test_subscriptions_come_in_turns() -> None:
+    places = ["a", "a", "b", "a", "b", "c"]
+    records = [{**known(str(number)), "cmk_subscription_id": one} for number, one in enumerate(places)]
+
+    assert [one["cmk_account_name"] for one in _inventory.in_turns(records)] == ["0", "2", "5", "1", "4", "3"]
 
 
 def test_hosts_have_the_names_of_their_accounts() -> None:
@@ -223,7 +235,7 @@ def test_manual_lists_the_variables() -> None:
 
 def test_manual_lists_the_groups() -> None:
     names = ("cmk_subscription_id", "cmk_location", "cmk_resource_group", "cmk_vault_name", "cmk_key_name")
-    anonymous = [{**told, **{name: "X" for name in names if name in told}} for told, _more in GROUPS.values()]
+    anonymous = [{**told, **{name: "X" for name in names if name in told}} for told, *_ in GROUPS.values()]
     told = documented("| Group | Which accounts |")
 
     assert {re.sub(r"[A-Z]+", "X", name) for name in told} == {
