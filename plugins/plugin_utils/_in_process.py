@@ -23,13 +23,13 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
 
-# Ansible loads an action plugin before it forks its workers, so the SDKs are imported once a run. Where one is missing
-# here, it may still be there for the interpreter that a module would run with.
-_MISSING = _sdk.preload()
+# Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
+# it may still be there for the interpreter that a module would run with.
+_MISSING = warm_up()
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 

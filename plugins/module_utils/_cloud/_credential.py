@@ -77,7 +77,8 @@ class SharedTokens:
 
     def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles) -> None:
         self._make = make
-        self._inner = make()
+        # Made when there is no token of its own among the files: most tasks of a run need none.
+        self._inner: Any = None
         self._caller = caller
         self._files = files
         # By the token, the name that it is kept under.
@@ -95,6 +96,7 @@ class SharedTokens:
             kept = self._files.load(*name)
             # A claims challenge says that the token we have is not good enough.
             if kept is None or kept["expires_on"] - time.time() <= _SPARE or options.get("claims"):
+                self._inner = self._inner or self._make()
                 token = self._inner.get_token(*scopes, **options)
                 kept = {"token": token.token, "expires_on": token.expires_on}
                 self._files.store(kept, *name)
@@ -105,7 +107,7 @@ class SharedTokens:
         """A service has refused it. Whether another one can be had."""
         name = self._given.pop(token, None)
         # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
-        self._inner = self._make()
+        self._inner = None
         if name is None:
             return False
         with self._files.locked(*name):

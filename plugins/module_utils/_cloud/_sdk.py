@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -34,8 +35,11 @@ FLOORS = {
     "azure-mgmt-authorization": ("azure.mgmt.authorization", "4.0.0"),
     "azure-mgmt-msi": ("azure.mgmt.msi", "7.0.0"),
 }
+# The API version of role assignments and definitions. azure-mgmt-authorization has several.
+AUTHORIZATION_API = "2022-04-01"
 
 
+@cache
 def load(package: str) -> ModuleType:
     """Import a package's module, or say which package is missing or too old."""
     module, floor = FLOORS[package]
@@ -47,16 +51,6 @@ def load(package: str) -> ModuleType:
     if _numbers(found) < _numbers(floor):
         raise _missing(package, f"has version {found} at {loaded.__path__[0]}", found=found)
     return loaded
-
-
-def preload() -> MissingSdk | None:
-    """Import them all; the reason if that cannot be done."""
-    try:
-        for package in FLOORS:
-            load(package)
-    except MissingSdk as missing:
-        return missing
-    return None
 
 
 def _missing(package: str, problem: str, found: str | None = None) -> MissingSdk:

@@ -101,7 +101,7 @@ class Access:
 
     def _client(self) -> Any:
         return self._session.client(
-            "azure-mgmt-authorization", "AuthorizationManagementClient", api_version="2022-04-01"
+            "azure-mgmt-authorization", "AuthorizationManagementClient", api_version=_sdk.AUTHORIZATION_API
         )
 
 
