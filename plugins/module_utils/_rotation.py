@@ -102,7 +102,7 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage
     newest: Mapping[str, Any] = {}
     if goal.other_key:
         key = goal.other_key
-        yield from _grant(goal, done)
+        yield from _grant(goal, key, done)
     else:
         newest = yield from _newest_version(goal, done)
         key = _identifier(goal, former, newest)
@@ -174,16 +174,15 @@ def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
     return _encryption.Goal(goal.group, goal.account, key, None if goal.other_key else goal.vault_group)
 
 
-def _grant(goal: Goal, done: Done) -> Generator[Stage, Outcome, None]:
-    assert goal.other_key is not None
+def _grant(goal: Goal, key: KeyIdentifier, done: Done) -> Generator[Stage, Outcome, None]:
     try:
-        yield Stage("encryption", _encryption, _switch(goal, goal.other_key), foresee=True)
+        yield Stage("encryption", _encryption, _switch(goal, key), foresee=True)
     except CmkError as failure:
         # The one thing that may be amiss is what comes next.
         if failure.facts.get("failed_checks") != ["access_granted"]:
             raise
     for principal in principals_of(done.account.get("identity", {})):
-        access = _access.Goal(None, goal.other_key.vault, True, principal, None, None, force=False)
+        access = _access.Goal(None, key.vault, True, principal, None, None, force=False)
         done.add("access", (yield Stage("access", _access, access)))
 
 
