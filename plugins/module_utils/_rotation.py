@@ -37,6 +37,14 @@ class Goal:
     disable_former: bool
     may_be_missing: bool
 
+    def names_key_of(self, account: Mapping[str, Any]) -> bool:
+        """The account is on the key that is named or, already, on the one that it is to be on."""
+        former = key_of(account)
+        if former is None:
+            return False
+        is_named = former.vault == self.key.vault.lower() and former.name.casefold() == self.key.name.casefold()
+        return is_named or former.same(self.other_key)
+
 
 def desired(params: Mapping[str, Any]) -> Goal:
     other = params["new_key_identifier"]
@@ -128,7 +136,7 @@ def _missing(goal: Goal) -> Outcome:
 
 
 def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
-    """The key that the account is on, which has to be the one that is named or, already, the one it is to be on."""
+    """The key that the account is on."""
     former = key_of(account)
     if former is None:
         raise Refused(
@@ -137,8 +145,7 @@ def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
             code="account_not_on_cmk",
             remedy="Put the account on a customer-managed key first, with azbatch.cmk.provision.",
         )
-    is_named = former.vault == goal.key.vault.lower() and former.name.casefold() == goal.key.name.casefold()
-    if not is_named and not former.same(goal.other_key):
+    if not goal.names_key_of(account):
         raise Refused(
             f"The Batch account {goal.account} is on {former}, not on the key {goal.key.name} in {goal.key.vault}. "
             "Correct vault_name and key_name; to switch the account to another key, set new_key_identifier to it.",

@@ -109,12 +109,13 @@ class Task:
         told = {k: v for k, v in self.result.items() if k not in ("invocation", "diff", "exception")}
         return f"{self.name}: {self.status}\n{json.dumps(told, indent=1)}\n" + "\n".join(short(self.requests))
 
-    def refused(self, code: str) -> Task:
-        """It failed with that code and a message that stands for itself, and wrote nothing."""
+    def refused(self, code: str, *, by_azure: bool = False) -> Task:
+        """It failed with that code and a message that stands for itself, and wrote nothing; Azure took nothing, if it
+        is the one that has to refuse."""
         assert self.failed, f"{self.name} did not fail: {self.result}"
         assert self.result.get("code") == code, f"{self.name}: {self.result.get('code')}: {self.result.get('msg')}"
         assert "Traceback" not in self.result["msg"], self.result["msg"]
-        self.untouched()
+        assert {one["status"] for one in self.writes} <= ({409} if by_azure else set()), short(self.writes)
         return self
 
     def untouched(self) -> Task:

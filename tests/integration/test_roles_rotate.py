@@ -198,6 +198,8 @@ def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disab
 def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible, service: Service) -> None:
     _, first = service.on_key()
     other = second_account(service, first)
+    # Versions of the same second have no order.
+    service.sandbox.control.advance(1)
     wish = {"cmk_previous_version": "disable"}
     run = rotate(ansible, cmk_key_force_new_version=True, **wish)
     assert steps(run) == ["key", "encryption"]

@@ -104,49 +104,56 @@ def test_an_error_is_not_kept(tmp_path: Path, clock: Clock) -> None:
 
 
 def one_of(shelf: Shelf, folder: Path, name: str) -> Any:
-    return task(folder).one_of_many(lambda: shelf.read(name), shelf.read_all, name, "books")
+    return task(folder).among_many(shelf.read_all, name, "books")
 
 
 def test_a_few_are_read_one_by_one_and_many_at_once(tmp_path: Path, clock: Clock) -> None:
     names = [f"book{number}" for number in range(40)]
     shelf = Shelf(**dict.fromkeys(names, 1))
 
-    assert [one_of(shelf, tmp_path, name) for name in names] == [1] * 40
-    assert shelf.asked == [*names[:25], "all"]
+    assert [one_of(shelf, tmp_path, name) for name in names] == [*[None] * 25, *[1] * 15]
+    assert shelf.asked == ["all"]
 
 
-def test_one_that_was_changed_is_read_by_itself(tmp_path: Path, clock: Clock) -> None:
-    shelf = Shelf(atlas=1, novel=1)
-    for _task in range(26):
-        one_of(shelf, tmp_path, "novel")
-    shelf.held["atlas"] = 2
-    assert one_of(shelf, tmp_path, "atlas") == 1
-    task(tmp_path).forget("atlas", "books")
-
-    assert one_of(shelf, tmp_path, "atlas") == 2
-    # Nor is it listed anew for that.
-    assert shelf.asked[25:] == ["all", "atlas"]
-
-
-def test_a_list_that_was_begun_before_a_change_does_not_undo_it(tmp_path: Path, clock: Clock) -> None:
-    shelf = Shelf(atlas=1)
-
-    def listed() -> Mapping[str, Any]:
-        before = shelf.read_all()
-        shelf.held["atlas"] = 2
-        task(tmp_path).forget("atlas", "books")
-        return before
-
+@pytest.fixture
+def busy(tmp_path: Path, clock: Clock) -> Path:
+    """The folder of a run that has asked for so many books that a list pays."""
     for _task in range(25):
-        one_of(shelf, tmp_path, "atlas")
-    found = task(tmp_path).one_of_many(lambda: shelf.read("atlas"), listed, "atlas", "books")
-
-    assert found == 2
+        assert one_of(Shelf(), tmp_path, "novel") is None
+    return tmp_path
 
 
-def test_one_that_is_not_listed_is_asked_for(tmp_path: Path, clock: Clock) -> None:
-    shelf = Shelf()
-    for _task in range(26):
-        assert one_of(shelf, tmp_path, "ghost") is None
+def test_one_that_was_changed_is_read_by_itself(busy: Path) -> None:
+    shelf = Shelf(atlas=1)
+    assert one_of(shelf, busy, "atlas") == 1
+    task(busy).forget("atlas", "books")
 
-    assert shelf.asked == [*["ghost"] * 25, "all", "ghost"]
+    assert one_of(shelf, busy, "atlas") is None
+    # Nor is it listed anew for that.
+    assert shelf.asked == ["all"]
+
+
+def test_a_list_that_was_begun_before_a_change_does_not_undo_it(busy: Path) -> None:
+    def listed() -> Mapping[str, Any]:
+        task(busy).forget("atlas", "books")
+        return {"atlas": 1}
+
+    assert task(busy).among_many(listed, "atlas", "books") is None
+
+
+def test_one_that_is_no_longer_listed_is_asked_for(busy: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+    assert one_of(shelf, busy, "atlas") == 1
+    del shelf.held["atlas"]
+    clock.now += 21
+
+    assert one_of(shelf, busy, "atlas") is None
+    assert shelf.asked == ["all", "all"]
+
+
+def test_nobody_to_share_with(clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+    alone = task(None)
+
+    assert [alone.among_many(shelf.read_all, "atlas", "books") for _time in range(30)] == [None] * 30
+    assert shelf.asked == []

@@ -49,13 +49,10 @@ class Access:
 
     def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
         """The same, for looking before a change: once many principals were asked for, from a list of them all."""
-        found: list[dict[str, Any]] = self._session.recent.one_of_many(
-            lambda: self.assignments(scope, principal),
-            lambda: self._assignments_of_all(scope),
-            principal.lower(),
-            *("assignments", scope),
+        listed: list[dict[str, Any]] | None = self._session.recent.among_many(
+            lambda: self._assignments_of_all(scope), principal.lower(), "assignments", scope
         )
-        return found
+        return self.assignments(scope, principal) if listed is None else listed
 
     def _assignments_of_all(self, scope: str) -> dict[str, list[dict[str, Any]]]:
         """By principal, and just of those who have the one role that Batch needs: others may have it through a group,

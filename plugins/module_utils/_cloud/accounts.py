@@ -10,11 +10,11 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut
+from .._errors import CmkError, Denied, Rejected, TimedOut
 from .._ids import place_of
 from . import _sdk
 from .evidence import Evidence
@@ -50,18 +50,13 @@ class Accounts:
         with _sdk.translated(f"read the Batch account {name}"):
             return _sdk.document_or_none(self._client().batch_account.get, group, name)
 
-    def seen(self, group: str, name: str, *, group_may_be_missing: bool = False) -> dict[str, Any] | None:
-        """The account as it was a moment ago, for looking before a change; once nothing is under way on it."""
-        account: dict[str, Any] | None = None
-        try:
-            account = self._session.recent.one_of_many(
-                lambda: self.settled(group, name), self._listed, *self._name(group, name)
-            )
-        except NotFound as missing:
-            if missing.code != "resource_group_not_found" or not group_may_be_missing:
-                raise
-        under_way = account is not None and account["properties"].get("provisioningState") in _UNDER_WAY
-        return self.settled(group, name) if under_way else account
+    def seen(self, group: str, name: str, *, anew_if: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
+        """The account for looking before a change: as it was a moment ago where many are looked at, or, where that
+        would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
+        listed: dict[str, Any] | None = self._session.recent.among_many(self._listed, *self._name(group, name))
+        if listed is None or listed["properties"].get("provisioningState") in _UNDER_WAY or anew_if(listed):
+            return self.settled(group, name)
+        return listed
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         listed = self._resources.accounts(self._session.subscription_id)

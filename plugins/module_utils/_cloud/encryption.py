@@ -35,7 +35,7 @@ class Encryption:
         self._confirmed: set[tuple[str, str]] = set()
 
     def read(self, goal: Any) -> dict[str, Any]:
-        account = self._accounts.seen(goal.group, goal.account)
+        account = self._accounts.seen(goal.group, goal.account, anew_if=goal.leaves_alone)
         observed: dict[str, Any] = {"account": account, "silence": None}
         if account is None:
             return observed

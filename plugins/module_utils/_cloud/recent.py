@@ -43,15 +43,13 @@ class Recent:
                     self._files.store(kept, self._caller, *name)
         return kept["value"]
 
-    def one_of_many(
-        self, read: Callable[[], Any], read_all: Callable[[], Mapping[str, Any]], member: str, *name: str
-    ) -> Any:
-        """What `read` gives of one; once many were asked for, what `read_all` gave of it, if it did."""
+    def among_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:
+        """What `read_all` gave of one, once many were asked for. None if it gave nothing, or the run has changed it."""
         if not self._files.shared or self._asked(*name) <= _FEW:
-            return read()
-        self.read(lambda: self._keep_all(read_all, *name), *name, "all")
+            return None
+        since: float = self.read(lambda: self._keep_all(read_all, *name), *name, "all")
         kept = self._files.load(self._caller, *name, member)
-        return kept["value"] if kept and kept["value"] is not None else read()
+        return kept["value"] if kept and kept["at"] >= since else None
 
     def forget(self, member: str, *name: str) -> None:
         """The run has changed this one."""
@@ -75,7 +73,8 @@ class Recent:
             self._files.store(asked, self._caller, *name, "asked")
         return asked
 
-    def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> None:
+    def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:
+        """When that was."""
         at = time.time()
         members = read_all()
         with self._files.locked(self._caller, *name, "members"):
@@ -84,3 +83,4 @@ class Recent:
                 # One that was changed while they were listed may have been listed as it was before.
                 if kept is None or kept["at"] < at:
                     self._files.store({"at": at, "value": value}, self._caller, *name, member)
+        return at
