@@ -19,13 +19,6 @@ from tables import Result, Wanted, times
 LATENCY = 100
 GROUP = "rg-sandbox"
 STEPS = {"provision": (), "rotate": ("--extra-vars", "cmk_key_force_new_version=true"), "revert": ()}
-VARIABLES = {
-    "cmk_resource_group": GROUP,
-    "cmk_account_name": "ours",
-    "cmk_vault_name": "kv-ours",
-    "cmk_vault_authorization": "rbac",
-    "cmk_key_name": "cmk",
-}
 Spent = tuple[Cost, int]
 
 
@@ -34,7 +27,7 @@ def main(bench: Bench) -> Result:
         ours = _by_playbooks(bench, sandbox)
         theirs = _by_az(bench, sandbox)
     both = {step: (ours[step], theirs[step]) for step in STEPS}
-    both["all"] = _sum(ours), _sum(theirs)
+    both["all"] = ours["all"], _sum(theirs)
     (our_cost, our_requests), (their_cost, their_requests) = both["all"]
     ratio = our_cost.seconds / their_cost.seconds
     return Result(
@@ -61,15 +54,29 @@ def main(bench: Bench) -> Result:
 
 
 def _by_playbooks(bench: Bench, sandbox: Sandbox) -> dict[str, Spent]:
+    """One by one; and `all` in one command, for another account."""
     environment = bench.ansible(sandbox)
-    variables = ("--extra-vars", json.dumps(VARIABLES))
+    commands = {step: ("ours", [f"azbatch.cmk.{step}", *arguments]) for step, arguments in STEPS.items()}
+    commands["all"] = "ours2", [part for _name, command in commands.values() for part in command]
     spent = {}
-    for step, arguments in STEPS.items():
+    for step, (name, command) in commands.items():
         before = sandbox.control.last
-        cost = bench.measured([ANSIBLE_PLAYBOOK, f"azbatch.cmk.{step}", *variables, *arguments], environment)
+        cost = bench.measured([ANSIBLE_PLAYBOOK, *command, "--extra-vars", _variables(name)], environment)
         spent[step] = cost, Traffic.after(sandbox, before).requests
         print(f"azbatch.cmk, {step}: {cost.seconds:.1f} s", flush=True)
     return spent
+
+
+def _variables(name: str) -> str:
+    return json.dumps(
+        {
+            "cmk_resource_group": GROUP,
+            "cmk_account_name": name,
+            "cmk_vault_name": f"kv-{name}",
+            "cmk_vault_authorization": "rbac",
+            "cmk_key_name": "cmk",
+        }
+    )
 
 
 def _by_az(bench: Bench, sandbox: Sandbox) -> dict[str, Spent]:

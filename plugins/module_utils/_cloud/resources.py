@@ -29,8 +29,13 @@ class Resources:
 
     def group(self, name: str) -> dict[str, Any]:
         path = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{name}"
-        with _sdk.translated(f"read the resource group {name}"):
-            return self._get(path, _GROUPS)
+
+        def read() -> dict[str, Any]:
+            with _sdk.translated(f"read the resource group {name}"):
+                return self._get(path, _GROUPS)
+
+        found: dict[str, Any] = self._session.recent.read(read, "group", path.lower())
+        return found
 
     def subscription_ids(self) -> list[str]:
         """All subscriptions that the caller sees, the task's own first."""
