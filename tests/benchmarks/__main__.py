@@ -19,6 +19,7 @@ from pathlib import Path
 import growth
 import host_task
 import life
+import listing
 import rotation
 from measuring import Bench
 from tables import with_section
@@ -26,7 +27,7 @@ from tables import with_section
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 # Of a trial that still has sizes to compare.
 SMALLEST = 0.002
-BENCHMARKS = {"host_task": host_task, "life": life, "rotation": rotation, "growth": growth}
+BENCHMARKS = {"host_task": host_task, "life": life, "rotation": rotation, "growth": growth, "listing": listing}
 
 
 def main() -> int:

@@ -1,0 +1,63 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What it costs to make every account a host: `ansible-inventory --graph` for ten accounts up to ten thousand."""
+
+from __future__ import annotations
+
+from harness import BIN
+from measuring import Bench, Cost, Traffic
+from sandbox_client import Sandbox, serving
+from tables import Result, Wanted, mebibytes, times
+
+LARGEST = 10_000
+# Accounts that Azure puts into a page of a list.
+PAGE = 100
+ANSIBLE_INVENTORY = BIN / "ansible-inventory"
+
+
+def main(bench: Bench) -> Result:
+    (bench.folder / "accounts.batch_accounts.yml").write_text("plugin: azbatch.cmk.batch_accounts\n")
+    counts = [max(1, bench.sized(LARGEST) // divisor) for divisor in (1000, 100, 10, 1)]
+    runs = [_listed(bench, accounts) for accounts in counts]
+    largest, requests = runs[-1]
+    # Sign-in takes two requests, and the list of subscriptions one.
+    pages = counts[-1] / PAGE
+    return Result(
+        ("accounts", "wall, times that of the largest", "wall, s", "processor, s", "peak, MiB", "requests"),
+        [
+            (
+                str(accounts),
+                times(cost.seconds, largest.seconds),
+                f"{cost.seconds:.1f}",
+                f"{cost.processor_seconds:.1f}",
+                mebibytes(cost.peak),
+                str(asked),
+            )
+            for accounts, (cost, asked) in zip(counts, runs, strict=True)
+        ],
+        [
+            Wanted(
+                f"no more requests than one for each page of {PAGE} accounts, and a few",
+                f"{requests} requests for {pages:.0f} pages",
+                requests <= pages + 15,
+            )
+        ],
+    )
+
+
+def _listed(bench: Bench, accounts: int) -> tuple[Cost, int]:
+    with serving("--accounts", str(accounts)) as sandbox:
+        _graph(bench, sandbox)
+        before = sandbox.control.last
+        cost = _graph(bench, sandbox)
+        found = bench.output.read_text().count("|--batch")
+        assert found >= accounts, f"{found} of {accounts} accounts are hosts"
+        print(f"{accounts} accounts: {cost.seconds:.1f} s", flush=True)
+        return cost, Traffic.after(sandbox, before).requests
+
+
+def _graph(bench: Bench, sandbox: Sandbox) -> Cost:
+    inventory = bench.folder / "accounts.batch_accounts.yml"
+    return bench.measured([ANSIBLE_INVENTORY, "--inventory", inventory, "--graph"], bench.ansible(sandbox))
