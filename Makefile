@@ -103,7 +103,7 @@ proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000
 
 .PHONY: test-all
 test-all: test fuzz foreign proof  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
-	scripts/matrix
+	scripts/matrix $(PYTEST_FLAGS)
 
 .PHONY: clean
 clean:  ## remove what the other targets made

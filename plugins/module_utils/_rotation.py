@@ -18,7 +18,6 @@ from ._errors import CmkError, NotFound, Refused
 from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
 from ._plan import Outcome, Stage, Step
 
-Stages = Generator[Stage, Outcome, Any]
 STEPS = ("key", "access", "encryption", "former_disabled")
 # The versions of the key that have served once the account is on another one; None stands for the whole key.
 Former = list["str | None"]
@@ -113,7 +112,7 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage
         yield from _grant(goal, key, done)
     else:
         newest = yield from _newest_version(goal, done)
-        key = _identifier(goal, former, newest)
+        key = replace(former, version=None if goal.follow else newest["version"])
     # In check mode there is no version yet to point the account to, or no grant.
     if not done.foretold:
         done.add("encryption", (yield Stage("encryption", _encryption, _switch(goal, key))))
@@ -171,10 +170,6 @@ def _newest_version(goal: Goal, done: Done) -> Generator[Stage, Outcome, Mapping
         done.expiry_kept_for = failure.facts["accounts"]
         outcome = yield replace(wanted, goal=replace(goal.key, expires_in=None))
     return done.add("key", outcome).after
-
-
-def _identifier(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any]) -> KeyIdentifier:
-    return replace(former, version=None if goal.follow else newest["version"])
 
 
 def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:

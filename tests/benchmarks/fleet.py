@@ -47,11 +47,9 @@ class Rotation:
 def rotate(bench: Bench, sandbox: Sandbox) -> Rotation:
     """The keys of all accounts are 31 days old, and 30 days is all that they may be."""
     sandbox.control.advance(31 * DAY)
-    inventory = bench.folder / "accounts.batch_accounts.yml"
-    inventory.write_text("plugin: azbatch.cmk.batch_accounts\n")
     with _no_limits(sandbox):
         former = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
-    command = [ANSIBLE_PLAYBOOK, "-i", inventory, "azbatch.cmk.rotate"]
+    command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate"]
     before = sandbox.control.last
     cost = bench.measured(
         [*command, "-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D"], bench.ansible(sandbox), may_fail=True

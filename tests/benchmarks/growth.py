@@ -11,15 +11,14 @@ from measuring import Bench
 from sandbox_client import serving
 from tables import Result, Wanted, mebibytes, times
 
-LARGEST = 10_000
 # What an account more may cost among thousands, compared with one more among hundreds.
 STEEPER = 1.2
 
 
 def main(bench: Bench) -> Result:
     runs = []
-    for divisor in (1000, 100, 10, 1):
-        with serving("--accounts-on-key", str(max(1, bench.sized(LARGEST) // divisor))) as sandbox:
+    for accounts in bench.growing:
+        with serving("--accounts-on-key", str(accounts)) as sandbox:
             runs.append(rotate(bench, sandbox))
     return Result(
         (

@@ -11,15 +11,13 @@ from measuring import Bench, Cost, Traffic
 from sandbox_client import Sandbox, serving
 from tables import Result, Wanted, mebibytes, times
 
-LARGEST = 10_000
 # Accounts that Azure puts into a page of a list.
 PAGE = 100
 ANSIBLE_INVENTORY = BIN / "ansible-inventory"
 
 
 def main(bench: Bench) -> Result:
-    (bench.folder / "accounts.batch_accounts.yml").write_text("plugin: azbatch.cmk.batch_accounts\n")
-    counts = [max(1, bench.sized(LARGEST) // divisor) for divisor in (1000, 100, 10, 1)]
+    counts = bench.growing
     runs = [_listed(bench, accounts) for accounts in counts]
     largest, requests = runs[-1]
     # Sign-in takes two requests, and the list of subscriptions one.
@@ -59,5 +57,4 @@ def _listed(bench: Bench, accounts: int) -> tuple[Cost, int]:
 
 
 def _graph(bench: Bench, sandbox: Sandbox) -> Cost:
-    inventory = bench.folder / "accounts.batch_accounts.yml"
-    return bench.measured([ANSIBLE_INVENTORY, "--inventory", inventory, "--graph"], bench.ansible(sandbox))
+    return bench.measured([ANSIBLE_INVENTORY, "--inventory", bench.inventory(), "--graph"], bench.ansible(sandbox))

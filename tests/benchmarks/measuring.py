@@ -18,6 +18,7 @@ from harness import BIN, Ansible
 from sandbox_client import Sandbox
 
 ANSIBLE_PLAYBOOK = BIN / "ansible-playbook"
+MOST_ACCOUNTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ class Bench:
 
     def sized(self, size: int) -> int:
         return max(1, round(size * self.fraction))
+
+    @property
+    def growing(self) -> list[int]:
+        """Numbers of accounts, each ten times the one before."""
+        return [max(1, self.sized(MOST_ACCOUNTS) // divisor) for divisor in (1000, 100, 10, 1)]
+
+    def inventory(self) -> Path:
+        """A source of the plugin azbatch.cmk.batch_accounts: every account that can be seen is a host."""
+        source = self.folder / "accounts.batch_accounts.yml"
+        source.write_text("plugin: azbatch.cmk.batch_accounts\n")
+        return source
 
     def ansible(self, sandbox: Sandbox) -> dict[str, str]:
         """An environment for ansible-playbook, whichever it is."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import pace
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.pace import Bucket, Buckets, bucket_of
@@ -18,19 +19,9 @@ ARM = "https://management.azure.com/subscriptions/S-1"
 BUCKET = Bucket(("here", "writes"), size=3, rate=2.0)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(pace, "time", clock)
-    return clock
+    return clock_of(pace, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -11,26 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import recent as module
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.recent import Recent
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def time(self) -> float:
-        self.now += 0.001
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
+    return clock_of(module, monkeypatch, tick=0.001)
 
 
 class Shelf:

@@ -1,0 +1,30 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Time that passes when a test says so."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+
+class Clock:
+    """In place of the module `time`, in seconds. It goes on by `tick` with each look at it."""
+
+    def __init__(self, tick: float = 0.0) -> None:
+        self.now = 1000.0
+        self._tick = tick
+
+    def time(self) -> float:
+        self.now += self._tick
+        return self.now
+
+
+def clock_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *, tick: float = 0.0) -> Clock:
+    """The clock that the module goes by."""
+    clock = Clock(tick)
+    monkeypatch.setattr(module, "time", clock)
+    return clock
