@@ -9,11 +9,13 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from ._errors import CmkError, NotConverged, Refused
-from ._plan import Outcome, Plan, Stage
+from ._plan import Outcome, Plan
+from ._stages import Stage
 
 
 class Noun(Protocol):
@@ -75,8 +77,11 @@ def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
         service = getattr(cloud, stage.service)
         return converge(stage.goal, service, stage.noun, check_mode=check_mode or stage.foresee)
 
-    outcome: Outcome = cloud.once(make, stage.service, repr(stage.goal)) if stage.once else make()
-    return outcome
+    if stage.once:
+        outcome: Outcome = cloud.once(make, stage.service, repr(stage.goal))
+        return outcome
+    with cloud.turn(stage.alone) if stage.alone else contextlib.nullcontext():
+        return make()
 
 
 def _apply(todo: Plan, service: Service, applied: list[str]) -> None:

@@ -49,22 +49,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One noun's part in a change that takes several."""
-
-    # Of the cloud, by its name.
-    service: str
-    noun: Any
-    goal: Any
-    # Whatever the task does, this is just foreseen.
-    foresee: bool = False
-    # Many tasks of a run want the same: one does it for all.
-    once: bool = False
-    # A service's read that fails where this must not be begun.
-    requires: tuple[str, Step] | None = None
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a task reports. Of what is `foretold`, nothing has been done."""
 

@@ -10,13 +10,14 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _access, _encryption, _key, _key_goal
 from ._errors import CmkError, NotFound, Refused
 from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
-from ._plan import Outcome, Stage, Step
+from ._plan import Outcome, Step
+from ._stages import Done, Stage, key_that_keeps_its_expiry, whole
 
 STEPS = ("key", "access", "encryption", "former_disabled")
 # The versions of the key that have served once the account is on another one; None stands for the whole key.
@@ -67,41 +68,12 @@ def desired(params: Mapping[str, Any]) -> Goal:
     )
 
 
-@dataclass
-class Done:
-    """What the stages have come to so far."""
-
-    account: Mapping[str, Any]
-    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
-    expiry_kept_for: list[str] = field(default_factory=list)
-    former_kept_for: list[str] = field(default_factory=list)
-
-    def add(self, step: str, outcome: Outcome) -> Outcome:
-        self.outcomes.setdefault(step, []).append(outcome)
-        return outcome
-
-    @property
-    def changed_steps(self) -> dict[str, bool]:
-        return {step: any(outcome.changed for outcome in self.outcomes.get(step, ())) for step in STEPS}
-
-    @property
-    def foretold(self) -> bool:
-        return any(outcome.foretold for outcomes in self.outcomes.values() for outcome in outcomes)
-
-
 def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Outcome, Outcome]:
     """The stages of the whole, one after the other; what it returns is reported."""
     if account is None:
         return _missing(goal)
-    done = Done(account)
-    try:
-        yield from _each(goal, account, done)
-    except CmkError as failure:
-        failure.facts.update(changed_steps=done.changed_steps)
-        if "encryption" in done.outcomes:
-            failure.facts.update(so_far=reported(goal, done).report)
-        raise
-    return reported(goal, done)
+    done = Done(STEPS)
+    return (yield from whole(_each(goal, account, done), done, lambda: report(goal, account, done)))
 
 
 def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage, Outcome, None]:
@@ -109,7 +81,7 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage
     newest: Mapping[str, Any] = {}
     if goal.other_key:
         key = goal.other_key
-        yield from _grant(goal, key, done)
+        yield from _grant(goal, key, account, done)
     else:
         newest = yield from _newest_version(goal, done)
         key = replace(former, version=None if goal.follow else newest["version"])
@@ -160,30 +132,21 @@ def _newest_version(goal: Goal, done: Done) -> Generator[Stage, Outcome, Mapping
     """Accounts may share a key, so the run makes one new version of it, and not for an account that is lost anyway."""
     answer = Step("require_answer", {"group": goal.group, "name": goal.account})
     wanted = Stage("keys", _key, goal.key, once=True, requires=("encryption", answer))
-    try:
-        outcome = yield wanted
-    except CmkError as failure:
-        # Accounts on a version that would expire earlier than it does now keep its expiry; the next version has the
-        # one that is asked for.
-        if failure.code != "in_use":
-            raise
-        done.expiry_kept_for = failure.facts["accounts"]
-        outcome = yield replace(wanted, goal=replace(goal.key, expires_in=None))
-    return done.add("key", outcome).after
+    return done.add("key", (yield from key_that_keeps_its_expiry(wanted, done))).after
 
 
 def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
     return _encryption.Goal(goal.group, goal.account, key, None if goal.other_key else goal.vault_group)
 
 
-def _grant(goal: Goal, key: KeyIdentifier, done: Done) -> Generator[Stage, Outcome, None]:
+def _grant(goal: Goal, key: KeyIdentifier, account: Mapping[str, Any], done: Done) -> Generator[Stage, Outcome, None]:
     try:
         yield Stage("encryption", _encryption, _switch(goal, key), foresee=True)
     except CmkError as failure:
         # The one thing that may be amiss is what comes next.
         if failure.facts.get("failed_checks") != ["access_granted"]:
             raise
-    for principal in principals_of(done.account.get("identity", {})):
+    for principal in principals_of(account.get("identity", {})):
         access = _access.Goal(None, key.vault, True, principal, None, None, force=False)
         done.add("access", (yield Stage("access", _access, access)))
 
@@ -196,9 +159,7 @@ def _disable_former(
         try:
             outcome = yield Stage("keys", _key, replace(wanted, max_version_age=None, new_version=False), once=True)
         except CmkError as failure:
-            if failure.code != "in_use":
-                raise
-            done.former_kept_for += failure.facts["accounts"]
+            done.keep("former", failure)
         else:
             done.add("former_disabled", outcome)
 
@@ -213,26 +174,17 @@ def _former_versions(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any
     ]
 
 
-def reported(goal: Goal, done: Done) -> Outcome:
-    former = key_of(done.account)
-    told = [outcome for outcomes in done.outcomes.values() for outcome in outcomes]
+def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]:
+    """What is told beside the steps that were changed."""
+    former = key_of(account)
     switched = done.outcomes.get("encryption")
-    stands = switched[0].after if switched and not switched[0].foretold else _encryption.describe(done.account)
-    report = {
+    stands = switched[0].after if switched and not switched[0].foretold else _encryption.describe(account)
+    return {
         "account": goal.account,
         "exists": True,
         **{name: stands[name] for name in ("key_source", "key_identifier", "key_version", "follows_latest")},
         "answers": stands.get("answers"),
         "former_key_identifier": str(former) if former else None,
-        "expiry_kept_for": done.expiry_kept_for,
-        "former_kept_for": list(dict.fromkeys(done.former_kept_for)),
-        "changed_steps": done.changed_steps,
+        "expiry_kept_for": done.kept_for.get("expiry", []),
+        "former_kept_for": list(dict.fromkeys(done.kept_for.get("former", []))),
     }
-    return Outcome(
-        any(done.changed_steps.values()),
-        {step: outcomes[-1].before for step, outcomes in done.outcomes.items() if outcomes[-1].changed},
-        {step: outcomes[-1].after for step, outcomes in done.outcomes.items() if outcomes[-1].changed},
-        tuple(dict.fromkeys(warning for outcome in told for warning in outcome.warnings)),
-        report,
-        foretold=done.foretold,
-    )

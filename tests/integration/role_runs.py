@@ -21,11 +21,12 @@ VARS = {
     "cmk_wait_timeout": 30,
 }
 QUARTER = 91 * DAY
-# What the module that rotates tells of an account.
-ROTATION = (
-    *("account", "exists", "key_source", "key_identifier", "key_version", "follows_latest", "answers"),
-    *("former_key_identifier", "expiry_kept_for", "former_kept_for", "changed", "changed_steps"),
-)
+_STANDING = ("account", "exists", "key_source", "key_identifier", "key_version", "follows_latest", "answers")
+# What the modules that are a whole role tell of an account.
+TOLD = {
+    "azbatch.cmk.batch_key_provision": (*_STANDING, "former_key_identifier", "expiry_kept_for"),
+    "azbatch.cmk.batch_key_rotation": (*_STANDING, "former_key_identifier", "expiry_kept_for", "former_kept_for"),
+}
 # What differs each time, of no interest, or is told elsewhere.
 _MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")
 
@@ -57,8 +58,8 @@ def results(run: Run) -> dict[str, dict[str, Any]]:
 def reports(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of every role in it, with the host."""
     for one in run:
-        if one.action == "azbatch.cmk.batch_key_rotation":
-            yield one.host, {name: one.get(name) for name in ROTATION}
+        if one.action in TOLD:
+            yield one.host, {name: one.get(name) for name in (*TOLD[one.action], "changed", "changed_steps")}
         elif one.name == "Report how the account stands":
             yield one.host, one["ansible_facts"]["cmk_result"]
 

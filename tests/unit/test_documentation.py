@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from documents import KEY, PRINCIPAL, account, key, observed_key, system_assigned, vault
-from wishes import access_goal, rotation_goal
+from wishes import access_goal, provision_goal, rotation_goal
 
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils import (
@@ -26,11 +26,13 @@ from ansible_collections.azbatch.cmk.plugins.module_utils import (
     _encryption,
     _key,
     _preflight,
+    _provision,
     _rotation,
     _vault,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Done
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = "ansible_collections.azbatch.cmk.plugins"
@@ -143,10 +145,22 @@ TOLD = {
     "batch_account_identity": {**_account.describe(account()), "preflight": []},
     "batch_encryption": {**_encryption.describe(account()), "answers": True, "preflight": []},
     "batch_encryption_info": _encryption.survey(ANSWERS),
-    "batch_key_rotation": _rotation.reported(rotation_goal(), _rotation.Done(account(key=KEY))).report,
+    "batch_key_provision": {
+        **_provision.report(provision_goal(), Done(_provision.STEPS, before={"account": _account.describe(account())})),
+        "changed_steps": {},
+    },
+    "batch_key_rotation": {
+        **_rotation.report(rotation_goal(), account(key=KEY), Done(_rotation.STEPS)),
+        "changed_steps": {},
+    },
     "keyvault_cmk_access": _access.describe(access_goal(), UNGRANTED),
     "keyvault_cmk_key": _key.describe(observed_key(key())),
     "keyvault_cmk_vault": _vault.describe(vault()),
+}
+# Roles that are a single task, with its module and steps.
+WHOLE = {
+    "provision": ("batch_key_provision", _provision.STEPS),
+    "rotate": ("batch_key_rotation", _rotation.STEPS),
 }
 FAILURES = {"code", "accounts", "restored", "applied", "stands", "restore_failure", "so_far"}
 
@@ -309,16 +323,17 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
         ["observe.yml", "plan.yml", "apply.yml", "verify.yml"],
         ["observe.yml", "plan.yml", "verify.yml"],
     )
-    files = {"main.yml", *(["validate.yml"] if short else phases)}
-    assert {file.name for file in (folder / "tasks").iterdir()} == files
+    files = {"main.yml", *filter(None, phases)}
+    assert {file.name for file in (folder / "tasks").iterdir()} - {"validate.yml"} == files
     assert (folder / "README.md").is_file()
     assert (folder / "meta" / "main.yml").is_file()
 
 
 def reported(role: str) -> tuple[set[str], set[str]]:
     """The keys of a role's report, and the names of its steps."""
-    if role == "rotate":
-        return {*TOLD["batch_key_rotation"], "changed"}, set(_rotation.STEPS)
+    if role in WHOLE:
+        module, steps = WHOLE[role]
+        return {*TOLD[module], "changed"}, set(steps)
     facts = [task.get("ansible.builtin.set_fact", {}) for task in load(ROOT / "roles" / role / "tasks" / "verify.yml")]
     [report] = [fact["cmk_result"] for fact in facts if fact]
     steps = load(ROOT / "roles" / role / "vars" / "main.yml")[f"__{role}_changed_steps"]

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from documents import KEY, NEW, OLD, PRINCIPAL, account, system_assigned
+from plays import Play
 from wishes import rotation_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _rotation
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, InvalidOption, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Stage
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/other"
@@ -28,26 +29,8 @@ def described(on: str) -> dict[str, Any]:
     return {**names, "follows_latest": version is None, "answers": True}
 
 
-class Play:
-    """Runs the stages; `answers` are what each comes to, in turn."""
-
-    def __init__(self, *answers: Outcome | CmkError, on: str | None = PINNED_OLD, **options: Any) -> None:
-        self.seen: list[Stage] = []
-        stages = _rotation.stages(rotation_goal(**options), account(key=on, identity=system_assigned()))
-        left = list(answers)
-        try:
-            stage = next(stages)
-            while True:
-                self.seen.append(stage)
-                answer = left.pop(0)
-                stage = stages.throw(answer) if isinstance(answer, CmkError) else stages.send(answer)
-        except StopIteration as end:
-            self.outcome: Outcome = end.value
-        assert left == []
-
-    @property
-    def services(self) -> list[str]:
-        return [stage.service for stage in self.seen]
+def play(*answers: Outcome | CmkError, on: str | None = PINNED_OLD, **options: Any) -> Play:
+    return Play(_rotation.stages(rotation_goal(**options), account(key=on, identity=system_assigned())), *answers)
 
 
 def made(**more: Any) -> Outcome:
@@ -63,56 +46,56 @@ def same(on: str = PINNED_NEW) -> Outcome:
 
 
 def test_a_new_version_and_the_account_on_it() -> None:
-    play = Play(made(warnings=("Heed this.",)), moved())
+    played = play(made(warnings=("Heed this.",)), moved())
 
-    assert play.services == ["keys", "encryption"]
-    make, switch = play.seen
+    assert played.services == ["keys", "encryption"]
+    make, switch = played.seen
     assert make.once
     assert make.requires is not None
     assert str(switch.goal.key) == PINNED_NEW
-    assert play.outcome.changed
-    assert play.outcome.warnings == ("Heed this.",)
-    assert play.outcome.report["key_identifier"] == PINNED_NEW
-    assert play.outcome.report["former_key_identifier"] == PINNED_OLD
-    assert play.outcome.report["changed_steps"] == {
+    assert played.outcome.changed
+    assert played.outcome.warnings == ("Heed this.",)
+    assert played.outcome.report["key_identifier"] == PINNED_NEW
+    assert played.outcome.report["former_key_identifier"] == PINNED_OLD
+    assert played.outcome.report["changed_steps"] == {
         **{"key": True, "access": False, "encryption": True},
         "former_disabled": False,
     }
 
 
 def test_nothing_due() -> None:
-    play = Play(Outcome(False, NEWEST, NEWEST), same(), on=PINNED_NEW)
+    played = play(Outcome(False, NEWEST, NEWEST), same(), on=PINNED_NEW)
 
-    assert not play.outcome.changed
-    assert (play.outcome.before, play.outcome.after) == ({}, {})
+    assert not played.outcome.changed
+    assert (played.outcome.before, played.outcome.after) == ({}, {})
 
 
 def test_a_follower_gets_no_version() -> None:
-    play = Play(made(), same(KEY), on=KEY, follow_latest=True)
+    played = play(made(), same(KEY), on=KEY, follow_latest=True)
 
-    assert str(play.seen[-1].goal.key) == KEY
-    assert play.outcome.report["follows_latest"] is True
+    assert str(played.seen[-1].goal.key) == KEY
+    assert played.outcome.report["follows_latest"] is True
 
 
 def test_check_mode_ends_with_the_first_thing_that_would_change() -> None:
-    play = Play(made(foretold=True), previous_version="disable")
+    played = play(made(foretold=True), previous_version="disable")
 
-    assert play.services == ["keys"]
-    assert play.outcome.foretold
-    assert play.outcome.report["key_identifier"] == PINNED_OLD
-    assert play.outcome.report["answers"] is None
+    assert played.services == ["keys"]
+    assert played.outcome.foretold
+    assert played.outcome.report["key_identifier"] == PINNED_OLD
+    assert played.outcome.report["answers"] is None
 
-    play = Play(Outcome(False, NEWEST, NEWEST), moved(foretold=True), previous_version="disable")
-    assert play.services == ["keys", "encryption"]
-    assert play.outcome.report["changed_steps"]["encryption"] is True
-    assert play.outcome.report["key_identifier"] == PINNED_OLD
+    played = play(Outcome(False, NEWEST, NEWEST), moved(foretold=True), previous_version="disable")
+    assert played.services == ["keys", "encryption"]
+    assert played.outcome.report["changed_steps"]["encryption"] is True
+    assert played.outcome.report["key_identifier"] == PINNED_OLD
 
 
 def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:
-    play = Play(IN_USE, Outcome(False, NEWEST, NEWEST), same(), on=PINNED_NEW, expires_in="P30D")
+    played = play(IN_USE, Outcome(False, NEWEST, NEWEST), same(), on=PINNED_NEW, expires_in="P30D")
 
-    assert [stage.goal.expires_in for stage in play.seen[:2]] == [30 * 86400, None]
-    assert play.outcome.report["expiry_kept_for"] == ["another"]
+    assert [stage.goal.expires_in for stage in played.seen[:2]] == [30 * 86400, None]
+    assert played.outcome.report["expiry_kept_for"] == ["another"]
 
 
 @pytest.mark.parametrize(
@@ -128,24 +111,24 @@ def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:
 def test_which_versions_are_disabled(on: str, newest: dict[str, Any], versions: list[str]) -> None:
     disabled = [Outcome(True, {}, {})] * len(versions)
 
-    play = Play(Outcome(False, newest, newest), moved(), *disabled, on=on, previous_version="disable")
+    played = play(Outcome(False, newest, newest), moved(), *disabled, on=on, previous_version="disable")
 
-    assert [(stage.goal.state, stage.goal.version) for stage in play.seen[2:]] == [("disabled", v) for v in versions]
-    assert all(stage.once for stage in play.seen[2:])
-    assert play.outcome.report["changed_steps"]["former_disabled"] is bool(versions)
+    assert [(stage.goal.state, stage.goal.version) for stage in played.seen[2:]] == [("disabled", v) for v in versions]
+    assert all(stage.once for stage in played.seen[2:])
+    assert played.outcome.report["changed_steps"]["former_disabled"] is bool(versions)
 
 
 def test_a_version_that_others_are_on_is_kept_for_them() -> None:
-    play = Play(made(), moved(), IN_USE, previous_version="disable")
+    played = play(made(), moved(), IN_USE, previous_version="disable")
 
-    assert play.outcome.report["former_kept_for"] == ["another"]
-    assert play.outcome.report["changed_steps"]["former_disabled"] is False
+    assert played.outcome.report["former_kept_for"] == ["another"]
+    assert played.outcome.report["changed_steps"]["former_disabled"] is False
 
 
 def test_a_different_key_is_foreseen_then_granted_then_taken() -> None:
     refused = Refused("Not granted.", code="preflight_failed", failed_checks=["access_granted"])
     granted = Outcome(True, {}, {})
-    play = Play(
+    played = play(
         refused,
         granted,
         moved(ELSEWHERE),
@@ -154,8 +137,8 @@ def test_a_different_key_is_foreseen_then_granted_then_taken() -> None:
         previous_version="disable",
     )
 
-    assert play.services == ["encryption", "access", "encryption", "keys"]
-    foreseen, grant, switch, disable = play.seen
+    assert played.services == ["encryption", "access", "encryption", "keys"]
+    foreseen, grant, switch, disable = played.seen
     assert (foreseen.foresee, switch.foresee) == (True, False)
     assert (grant.goal.vault, grant.goal.principal_id) == ("vault2", PRINCIPAL)
     assert str(switch.goal.key) == ELSEWHERE
@@ -165,7 +148,7 @@ def test_a_different_key_is_foreseen_then_granted_then_taken() -> None:
 def test_a_different_key_that_fails_otherwise_is_not_granted() -> None:
     checks = ["key_enabled", "access_granted"]
     with pytest.raises(Refused) as refused:
-        Play(Refused("No.", code="preflight_failed", failed_checks=checks), new_key_identifier=ELSEWHERE)
+        play(Refused("No.", code="preflight_failed", failed_checks=checks), new_key_identifier=ELSEWHERE)
 
     assert refused.value.facts["changed_steps"]["access"] is False
 
@@ -180,26 +163,26 @@ def test_a_different_key_that_fails_otherwise_is_not_granted() -> None:
 )
 def test_an_account_that_is_elsewhere_is_left_alone(on: str | None, options: dict[str, Any], code: str) -> None:
     with pytest.raises(Refused) as refused:
-        Play(on=on, **options)
+        play(on=on, **options)
 
     assert refused.value.code == code
 
 
 @pytest.mark.parametrize("on", [ELSEWHERE, ELSEWHERE.upper().replace("HTTPS", "https")])
 def test_an_account_that_is_on_the_different_key_already_is_looked_at_all_the_same(on: str) -> None:
-    play = Play(same(ELSEWHERE), Outcome(False, {}, {}), same(ELSEWHERE), on=on, new_key_identifier=ELSEWHERE)
+    played = play(same(ELSEWHERE), Outcome(False, {}, {}), same(ELSEWHERE), on=on, new_key_identifier=ELSEWHERE)
 
-    assert not play.outcome.changed
+    assert not played.outcome.changed
 
 
 def test_what_was_done_before_a_failure_is_told() -> None:
     with pytest.raises(Denied) as failed:
-        Play(made(), Denied("You may not."))
+        play(made(), Denied("You may not."))
     assert failed.value.facts["changed_steps"]["key"] is True
     assert "so_far" not in failed.value.facts
 
     with pytest.raises(Denied) as failed:
-        Play(made(), moved(), Denied("You may not."), previous_version="disable")
+        play(made(), moved(), Denied("You may not."), previous_version="disable")
     assert failed.value.facts["so_far"]["key_identifier"] == PINNED_NEW
 
 

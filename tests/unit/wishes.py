@@ -10,7 +10,7 @@ from typing import Any
 
 from documents import PRINCIPAL
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _key_goal, _rotation
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _key_goal, _provision, _rotation
 
 
 def access_goal(**options: Any) -> _access.Goal:
@@ -45,6 +45,28 @@ def key_goal(**options: Any) -> _key_goal.Goal:
         **options,
     }
     return _key.desired(params)
+
+
+def provision_goal(**options: Any) -> _provision.Goal:
+    params = {
+        "resource_group": "rg-batch",
+        "account_name": "mybatch",
+        "location": None,
+        "identity_id": None,
+        "adopt_existing": False,
+        "vault_name": "myvault",
+        "vault_resource_group": None,
+        "authorization": None,
+        "recover": False,
+        "key_name": "batch",
+        "key_type": None,
+        "key_size": None,
+        "follow_latest": False,
+        "expires_in": None,
+        "rotation_policy": None,
+        **options,
+    }
+    return _provision.desired(params)
 
 
 def rotation_goal(**options: Any) -> _rotation.Goal:

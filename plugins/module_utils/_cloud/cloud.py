@@ -10,6 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -62,6 +63,10 @@ class Cloud:
             if not outcome.foretold:
                 files.store({"after": dict(outcome.after)}, "once", *name)
         return outcome
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        """While the other tasks of the run wait that want theirs at the same thing."""
+        return self._session.files.locked("turn", name)
 
     @cached_property
     def accounts(self) -> Accounts:

@@ -1,0 +1,171 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Batch account that is put on a customer-managed key, from nothing or from any half-done state, stage by stage.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import _access, _account, _encryption, _key, _key_goal, _vault
+from ._ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
+from ._plan import Outcome
+from ._stages import Done, Stage, key_that_keeps_its_expiry, whole
+
+STEPS = ("vault", "account", "born_on_key", "access", "key", "encryption")
+Known = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Goal:
+    vault: _vault.Goal
+    # Without a key: on that it is put later, or born.
+    account: _account.Goal
+    key: _key_goal.Goal
+    follow: bool
+
+    @property
+    def is_system_assigned(self) -> bool:
+        return self.account.identity_id is None
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    check_vault_name(params["vault_name"], "vault_name")
+    check_account_name(params["account_name"], "account_name")
+    check_key_name(params["key_name"], "key_name")
+    vault_group = params["vault_resource_group"] or params["resource_group"]
+    return Goal(
+        vault=_vault.Goal(
+            group=vault_group,
+            name=params["vault_name"],
+            location=params["location"],
+            authorization=params["authorization"],
+            sku="standard",
+            retention_days=90,
+            recover=params["recover"],
+            trusted_services=False,
+            present=True,
+            force=False,
+        ),
+        account=_account.desired(
+            {
+                **{name: params[name] for name in ("resource_group", "location", "identity_id", "adopt_existing")},
+                "name": params["account_name"],
+                "vault_resource_group": vault_group,
+                **{"state": "present", "key_identifier": None, "force": False},
+            }
+        ),
+        key=_key.desired(
+            {
+                **{name: params[name] for name in ("vault_name", "key_type", "key_size", "expires_in")},
+                "name": params["key_name"],
+                "rotation_policy": params["rotation_policy"],
+                **{"state": "present", "version": None, "extend_expired_by": None, "max_version_age": None},
+                **{"new_version": False, "remove_rotation_policy": False, "force": False},
+            }
+        ),
+        follow=params["follow_latest"],
+    )
+
+
+def stages(goal: Goal) -> Generator[Stage, Outcome, Outcome]:
+    """The stages of the whole, one after the other; what it returns is reported."""
+    done = Done(STEPS)
+    return (yield from whole(_each(goal, done), done, lambda: report(goal, done)))
+
+
+def _each(goal: Goal, done: Done) -> Generator[Stage, Outcome, None]:
+    """A vault, an account with an identity, its access, the key, and the account on it.
+
+    A system-assigned identity exists, and can be granted access, only once its account does; others before.
+    In check mode a stage is left out where it would need what an earlier one has yet to make: an id that Azure gives.
+    """
+    yield from _foresee(goal, done)
+    vault = done.add("vault", (yield _of_vault(goal, "vaults", _vault, goal.vault)))
+    principal = None
+    if goal.is_system_assigned:
+        account = done.add("account", (yield Stage("accounts", _account, goal.account)))
+        principal = account.after["identity"]["principal_id"]
+    if "id" not in vault.after:
+        return
+    can_encrypt = not vault.foretold
+    if principal or not goal.is_system_assigned:
+        access = done.add("access", (yield _of_vault(goal, "access", _access, _access_for(goal, principal))))
+        can_encrypt = can_encrypt and not access.foretold
+    else:
+        can_encrypt = False
+    key = done.add("key", (yield _of_vault(goal, "keys", _key, _key_without(goal, done))))
+    identifier = _identifier(goal, done.before["account"], key.after)
+    if can_encrypt and identifier:
+        yield from _encrypt(goal, identifier, done)
+
+
+def _foresee(goal: Goal, done: Done) -> Generator[Stage, Outcome, None]:
+    """Whatever is refused is told before the first write."""
+    vault = yield Stage("vaults", _vault, goal.vault, foresee=True)
+    account = yield Stage("accounts", _account, goal.account, foresee=True)
+    done.before["account"] = account.before
+    # A vault that is yet to be made or recovered does not answer.
+    if "id" in vault.after:
+        yield from key_that_keeps_its_expiry(Stage("keys", _key, goal.key, foresee=True), done)
+
+
+def _of_vault(goal: Goal, service: str, noun: Any, wanted: Any) -> Stage:
+    """Accounts may share a vault and a key."""
+    return Stage(service, noun, wanted, alone=goal.vault.name.lower())
+
+
+def _access_for(goal: Goal, principal: str | None) -> _access.Goal:
+    identity = goal.account.identity_id
+    return _access.Goal(goal.vault.group, goal.vault.name, True, principal, identity, None, force=False)
+
+
+def _key_without(goal: Goal, done: Done) -> _key_goal.Goal:
+    """Without an expiry that was refused when it was foreseen."""
+    return replace(goal.key, expires_in=None) if "expiry" in done.kept_for else goal.key
+
+
+def _identifier(goal: Goal, account: Known, key: Known) -> KeyIdentifier | None:
+    """An account that is pinned to a version of this key stays on it: moving it on is what rotation is for."""
+    if not key.get("key_identifier"):
+        return None
+    versionless, former = key["versionless_identifier"], account.get("key_identifier") or ""
+    is_pinned_here = former.startswith(f"{versionless}/")
+    wanted = versionless if goal.follow else former if is_pinned_here else key["key_identifier"]
+    return parse_key_identifier(wanted, "key_identifier")
+
+
+def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Generator[Stage, Outcome, None]:
+    if not goal.is_system_assigned:
+        born_on = None if done.before["account"]["exists"] else identifier
+        account = replace(goal.account, key=born_on)
+        born = done.add("born_on_key", (yield Stage("accounts", _account, account)))
+        if born.foretold:
+            return
+    switch = _encryption.Goal(goal.account.group, goal.account.name, identifier, goal.vault.group)
+    done.add("encryption", (yield Stage("encryption", _encryption, switch)))
+
+
+def report(goal: Goal, done: Done) -> dict[str, Any]:
+    """What is told beside the steps that were changed."""
+    account = done.before["account"]
+    former = account.get("key_identifier")
+    [switched] = done.outcomes.get("encryption", [None])
+    if switched and not switched.foretold:
+        stands = {"exists": True, **switched.after}
+    else:
+        key = parse_key_identifier(former, "key_identifier") if former else None
+        stands = {"exists": account["exists"], **_encryption.describe_key(key)}
+    return {
+        "account": goal.account.name,
+        **{name: stands[name] for name in ("exists", "key_source", "key_identifier", "key_version", "follows_latest")},
+        "answers": stands.get("answers"),
+        "former_key_identifier": former,
+        "expiry_kept_for": done.kept_for.get("expiry", []),
+    }

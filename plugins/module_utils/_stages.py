@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A change that takes several nouns, stage by stage, and what its stages have come to.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ._errors import CmkError
+from ._plan import Outcome, Step
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One noun's part."""
+
+    # Of the cloud, by its name.
+    service: str
+    noun: Any
+    goal: Any
+    # Whatever the task does, this is just foreseen.
+    foresee: bool = False
+    # Many tasks of a run want the same: one does it for all.
+    once: bool = False
+    # At what the tasks of a run take turns.
+    alone: str | None = None
+    # A service's read that fails where this must not be begun.
+    requires: tuple[str, Step] | None = None
+
+
+Stages = Generator[Stage, Outcome, Any]
+
+
+@dataclass
+class Done:
+    """`steps` are the parts of the whole that are reported, each of one stage or several."""
+
+    steps: tuple[str, ...]
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    # What was there before the first of them, by what it is.
+    before: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    # By what was left as it is, the ids of the accounts for whose sake it was.
+    kept_for: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, step: str, outcome: Outcome) -> Outcome:
+        self.outcomes.setdefault(step, []).append(outcome)
+        return outcome
+
+    def keep(self, what: str, failure: CmkError) -> None:
+        """What was refused because accounts use it stays; any other failure goes on."""
+        if failure.code != "in_use":
+            raise failure
+        self.kept_for.setdefault(what, []).extend(failure.facts["accounts"])
+
+    @property
+    def changed_steps(self) -> dict[str, bool]:
+        return {step: any(outcome.changed for outcome in self.outcomes.get(step, ())) for step in self.steps}
+
+    @property
+    def foretold(self) -> bool:
+        return any(outcome.foretold for outcome in self._all)
+
+    @property
+    def _all(self) -> list[Outcome]:
+        return [outcome for outcomes in self.outcomes.values() for outcome in outcomes]
+
+    def whole(self, report: Mapping[str, Any]) -> Outcome:
+        changed = {step: outcomes[-1] for step, outcomes in self.outcomes.items() if outcomes[-1].changed}
+        return Outcome(
+            any(self.changed_steps.values()),
+            {step: outcome.before for step, outcome in changed.items()},
+            {step: outcome.after for step, outcome in changed.items()},
+            tuple(dict.fromkeys(warning for outcome in self._all for warning in outcome.warnings)),
+            {**report, "changed_steps": self.changed_steps},
+            foretold=self.foretold,
+        )
+
+
+def whole(stages: Stages, done: Done, report: Callable[[], Mapping[str, Any]]) -> Generator[Stage, Outcome, Outcome]:
+    """The stages, and what all of them come to; a failure tells what had been changed before it, and where it led."""
+    try:
+        yield from stages
+    except CmkError as failure:
+        failure.facts.update(changed_steps=done.changed_steps)
+        if "encryption" in done.outcomes:
+            failure.facts.update(so_far=done.whole(report()).report)
+        raise
+    return done.whole(report())
+
+
+def key_that_keeps_its_expiry(wanted: Stage, done: Done) -> Generator[Stage, Outcome, Outcome]:
+    """Accounts on a version that would expire earlier than it does now keep its expiry; the next version has the one
+    that is asked for."""
+    try:
+        return (yield wanted)
+    except CmkError as failure:
+        done.keep("expiry", failure)
+    return (yield replace(wanted, goal=replace(wanted.goal, expires_in=None)))

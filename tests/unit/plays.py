@@ -1,0 +1,34 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Stages that are run without a cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Stage
+
+
+class Play:
+    """Runs the stages; `answers` are what each comes to, in turn, and there are no more of them than stages."""
+
+    def __init__(self, stages: Generator[Stage, Outcome, Outcome], *answers: Outcome | CmkError) -> None:
+        self.seen: list[Stage] = []
+        left = list(answers)
+        try:
+            stage = next(stages)
+            while True:
+                self.seen.append(stage)
+                answer = left.pop(0)
+                stage = stages.throw(answer) if isinstance(answer, CmkError) else stages.send(answer)
+        except StopIteration as end:
+            self.outcome: Outcome = end.value
+        assert left == []
+
+    @property
+    def services(self) -> list[str]:
+        return [stage.service for stage in self.seen]
