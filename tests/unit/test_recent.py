@@ -65,13 +65,16 @@ def test_that_there_is_none_is_known_too(tmp_path: Path, clock: Clock) -> None:
     assert shelf.asked == ["novel"]
 
 
-def test_a_write_of_the_run_makes_all_of_it_old(tmp_path: Path, clock: Clock) -> None:
+@pytest.mark.parametrize(("kinds", "pages"), [((), 2), (("book",), 2), (("map", "book"), 2), (("map",), 1)], ids=str)
+def test_a_write_of_the_run_makes_all_of_its_kind_old(
+    tmp_path: Path, clock: Clock, kinds: tuple[str, ...], pages: int
+) -> None:
     shelf = Shelf(atlas=1)
     task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas")
     shelf.held["atlas"] = 2
-    task(tmp_path).written()
+    task(tmp_path).written(*kinds)
 
-    assert task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas") == 2
+    assert task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas") == pages
 
 
 @pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])

@@ -29,7 +29,7 @@ class Session:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
 
-    def changing(self, what: str) -> Any:
+    def changing(self, what: str, *kinds: str) -> Any:
         return nullcontext()
 
     def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:

@@ -10,6 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from .._access import ROLE_ID
@@ -50,7 +51,7 @@ class Access:
     def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
         """The same, for looking before a change: once many principals were asked for, from a list of them all."""
         listed: list[dict[str, Any]] | None = self._session.recent.among_many(
-            lambda: self._assignments_of_all(scope), principal.lower(), "assignments", scope
+            lambda: self._assignments_of_all(scope), principal.lower(), "access", scope
         )
         return self.assignments(scope, principal) if listed is None else listed
 
@@ -71,9 +72,12 @@ class Access:
 
         Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
         """
-        with _sdk.translated("read the definitions of the assigned roles"):
-            roles = [_sdk.document(self._client().role_definitions.get, scope, guid) for guid in guids]
+        roles = [self._session.seen.read(partial(self._definition, scope, guid), "role", scope, guid) for guid in guids]
         return {role["name"].lower(): role["properties"] for role in roles}
+
+    def _definition(self, scope: str, guid: str) -> dict[str, Any]:
+        with _sdk.translated("read the definitions of the assigned roles"):
+            return _sdk.document(self._client().role_definitions.get, scope, guid)
 
     def assign(self, scope: str, name: str, role: str, principal: str) -> None:
         subscription = scope.split("/")[2]
@@ -86,11 +90,11 @@ class Access:
                 "principalType": "ServicePrincipal",
             }
         }
-        with self._session.changing(f"assign a role to {principal} on {scope}"):
+        with self._session.changing(f"assign a role to {principal} on {scope}", "access"):
             self._client().role_assignments.create(scope, name, _sdk.content(body))
 
     def unassign(self, assignment_id: str) -> None:
-        with self._session.changing(f"delete the role assignment {assignment_id}"):
+        with self._session.changing(f"delete the role assignment {assignment_id}", "access"):
             self._client().role_assignments.delete_by_id(assignment_id)
 
     def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:

@@ -47,8 +47,11 @@ class Accounts:
         return observed
 
     def get(self, group: str, name: str) -> dict[str, Any] | None:
-        with _sdk.translated(f"read the Batch account {name}"):
-            return _sdk.document_or_none(self._client().batch_account.get, group, name)
+        def read() -> dict[str, Any] | None:
+            with _sdk.translated(f"read the Batch account {name}"):
+                return _sdk.document_or_none(self._client().batch_account.get, group, name)
+
+        return self._session.seen.read(read, "account", group.lower(), name.lower())
 
     def seen(self, group: str, name: str, *, anew_if: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
         """The account for looking before a change: as it was a moment ago where many are looked at, or, where that
@@ -67,11 +70,13 @@ class Accounts:
         return f"{group}/{name}".lower(), "accounts", self._session.subscription_id.lower()
 
     @contextmanager
-    def _changing(self, what: str, group: str, name: str) -> Iterator[None]:
+    def _changing(self, what: str, group: str, name: str, *kinds: str) -> Iterator[None]:
         try:
             with _sdk.translated(what):
                 yield
         finally:
+            # All of it, for what comes now may be a long wait for what is to be seen then.
+            self._session.seen.forget(*kinds)
             self._session.recent.forget(*self._name(group, name))
 
     def settled(self, group: str, name: str) -> dict[str, Any] | None:
@@ -85,6 +90,7 @@ class Accounts:
             state = account["properties"].get("provisioningState") if account else None
             if state not in _UNDER_WAY:
                 return None
+            self._session.seen.forget("account")
             return TimedOut(
                 f"The Batch account {name} is still {state} after {waits} s. Try again.",
                 option="wait_timeout",
@@ -98,7 +104,7 @@ class Accounts:
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         what = f"create the Batch account {name}"
-        with self._changing(what, group, name):
+        with self._changing(what, group, name, "account"):
             poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
             _sdk.finish(poller, self._session.wait_timeout, what)
 

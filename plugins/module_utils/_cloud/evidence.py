@@ -73,7 +73,7 @@ class Evidence:
         everyone = [assignment for of_one in assignments.values() for assignment in of_one]
         guids = roles_in(everyone)
         definitions = self._session.recent.read(
-            lambda: self._access.definitions(vault_id, guids), "definitions", vault_id, *guids
+            lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions
 

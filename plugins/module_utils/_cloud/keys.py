@@ -59,7 +59,7 @@ class Keys:
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """A key, or a new version of it."""
         attributes = body["attributes"]
-        with self._session.changing(f"create a version of the key {name} in {vault}"):
+        with self._session.changing(f"create a version of the key {name} in {vault}", "key"):
             self._client(self._url(vault)).create_key(
                 name,
                 body["kty"],
@@ -72,7 +72,7 @@ class Keys:
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
         attributes = body.get("attributes", {})
-        with self._session.changing(f"change the key {name} in {vault}"):
+        with self._session.changing(f"change the key {name} in {vault}", "key"):
             self._client(self._url(vault)).update_key_properties(
                 name,
                 version,
@@ -93,15 +93,15 @@ class Keys:
             for action in policy["lifetimeActions"]
         ]
         model = sdk.KeyRotationPolicy(lifetime_actions=actions, expires_in=policy["attributes"].get("expiryTime"))
-        with self._session.changing(f"set the rotation policy of the key {name} in {vault}"):
+        with self._session.changing(f"set the rotation policy of the key {name} in {vault}", "key"):
             self._client(self._url(vault)).update_key_rotation_policy(name, model)
 
     def delete(self, vault: str, name: str) -> None:
-        with self._session.changing(f"delete the key {name} in {vault}"):
+        with self._session.changing(f"delete the key {name} in {vault}", "key"):
             self._finish(self._client(self._url(vault)).begin_delete_key(name, _polling_interval=1), "deletion", name)
 
     def recover(self, vault: str, name: str) -> None:
-        with self._session.changing(f"recover the key {name} in {vault}"):
+        with self._session.changing(f"recover the key {name} in {vault}", "key"):
             poller = self._client(self._url(vault)).begin_recover_deleted_key(name, _polling_interval=1)
             self._finish(poller, "recovery", name)
 
@@ -116,11 +116,18 @@ class Keys:
             )
 
     def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        # A vault that is not there has no host, and asking for it four times does not make one.
-        with _sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
-            answer = _sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
-        self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-        return None if answer.status_code == 404 else json.loads(answer.text())
+        def read() -> dict[str, Any] | None:
+            # A vault that is not there has no host, and asking for it four times does not make one.
+            with _sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
+                answer = _sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
+            self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+            return None if answer.status_code == 404 else json.loads(answer.text())
+
+        bundle = self._session.seen.read(read, "key", url, name.lower(), version)
+        if bundle is not None:
+            # Whoever asks for the newest may ask for it by its version next.
+            self._session.seen.keep(bundle, "key", url, name.lower(), bundle["key"]["kid"].rpartition("/")[2])
+        return bundle
 
     def _versions(self, url: str, name: str) -> list[dict[str, Any]] | None:
         """All versions; none if the caller may read the key and not list it."""

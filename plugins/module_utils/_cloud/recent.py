@@ -19,6 +19,7 @@ from .run_files import RunFiles
 
 # Seconds that pass until a value is read again.
 _LASTS = 20
+_ANY = "any"
 # So many are read one by one before it pays to list them all.
 _FEW = 25
 
@@ -31,7 +32,7 @@ class Recent:
         self._caller = caller
 
     def read(self, read: Callable[[], Any], *name: str) -> Any:
-        """What `read` gives, unless the run has it: not older than this run's last write to anything but an account."""
+        """What `read` gives, unless the run has it: not older than the run's last write to things of its kind."""
         if not self._files.shared:
             return read()
         kept = self._fresh(*name)
@@ -57,14 +58,16 @@ class Recent:
             with self._files.locked(self._caller, *name, "members"):
                 self._files.store({"at": time.time(), "value": None}, self._caller, *name, member)
 
-    def written(self) -> None:
-        """The run has changed a vault, a key or who may use one."""
-        with self._files.locked(self._caller, "written"):
-            self._files.store(time.time(), self._caller, "written")
+    def written(self, *kinds: str) -> None:
+        """The run has changed things of these kinds, the first part of their names; without any, of all."""
+        for kind in kinds or (_ANY,):
+            with self._files.locked(self._caller, "written", kind):
+                self._files.store(time.time(), self._caller, "written", kind)
 
-    def _fresh(self, *name: str) -> dict[str, Any] | None:
-        kept: dict[str, Any] | None = self._files.load(self._caller, *name)
-        since = max(time.time() - _LASTS, self._files.load(self._caller, "written") or 0)
+    def _fresh(self, kind: str, *name: str) -> dict[str, Any] | None:
+        kept: dict[str, Any] | None = self._files.load(self._caller, kind, *name)
+        written = (self._files.load(self._caller, "written", one) or 0 for one in (kind, _ANY))
+        since = max(time.time() - _LASTS, *written)
         return kept if kept and kept["at"] > since else None
 
     def _asked(self, *name: str) -> int:

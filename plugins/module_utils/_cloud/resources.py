@@ -34,8 +34,7 @@ class Resources:
             with _sdk.translated(f"read the resource group {name}"):
                 return self._get(path, _GROUPS)
 
-        found: dict[str, Any] = self._session.recent.read(read, "group", path.lower())
-        return found
+        return self._session.seen.read(read, "group", path.lower())
 
     def subscription_ids(self) -> list[str]:
         """All subscriptions that the caller sees, the task's own first."""

@@ -21,6 +21,7 @@ from . import _credential, _sdk, pace
 from ._environments import Environment, environment_of
 from .recent import Recent
 from .run_files import RunFiles
+from .seen import Seen
 
 _LONGEST_PAUSE = 30
 
@@ -44,6 +45,7 @@ class Session:
     ) -> None:
         self._connection = connection
         self.files = RunFiles(folder)
+        self.seen = Seen()
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
         # How long a change may take until it is given up, in seconds.
@@ -102,13 +104,14 @@ class Session:
         return {"object_id": said["oid"], "tenant_id": said["tid"]}
 
     @contextmanager
-    def changing(self, what: str) -> Iterator[None]:
-        """A vault, a key or who may use one: what the run has read of them is out of date, whatever becomes of it."""
+    def changing(self, what: str, *kinds: str) -> Iterator[None]:
+        """A vault, a key or who may use one: what was read of them is out of date, whatever becomes of it."""
         try:
             with _sdk.translated(what):
                 yield
         finally:
-            self.recent.written()
+            self.seen.forget(*kinds)
+            self.recent.written(*kinds)
 
     def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
         """A management client of a subscription, by default the task's own."""

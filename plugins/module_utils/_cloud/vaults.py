@@ -40,8 +40,11 @@ class Vaults:
         return observed
 
     def get(self, group: str, name: str) -> dict[str, Any] | None:
-        with _sdk.translated(f"read the key vault {name}"):
-            return _sdk.document_or_none(self._client().vaults.get, group, name)
+        def read() -> dict[str, Any] | None:
+            with _sdk.translated(f"read the key vault {name}"):
+                return _sdk.document_or_none(self._client().vaults.get, group, name)
+
+        return self._session.seen.read(read, "vault", group.lower(), name.lower())
 
     def find(self, name: str, group: str | None) -> dict[str, Any] | None:
         """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
@@ -83,13 +86,16 @@ class Vaults:
         """Add, replace or remove one principal's access policy; those of others are not touched."""
         subscription, group, name = place_of(vault_id)
         body = {"properties": {"accessPolicies": [entry]}}
-        with self._session.changing(f"change an access policy of the key vault {name}"):
+        with self._session.changing(f"change an access policy of the key vault {name}", "vault"):
             self._client(subscription).vaults.update_access_policy(group, name, operation, _sdk.content(body))
 
     def _deleted(self, name: str, subscription: str) -> dict[str, Any] | None:
-        try:
+        def read() -> list[dict[str, Any]]:
             with _sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
-                vaults = _sdk.documents(self._client(subscription).vaults.list_deleted)
+                return _sdk.documents(self._client(subscription).vaults.list_deleted)
+
+        try:
+            vaults = self._session.seen.read(read, "vault", "deleted", subscription)
         except Denied:
             return None
         return next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
