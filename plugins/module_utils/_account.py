@@ -24,7 +24,7 @@ from ._ids import (
     parse_user_assigned_id,
     same_id,
 )
-from ._plan import Plan, Step
+from ._plan import Outcome, Plan, Step
 
 SYSTEM_ASSIGNED = "system_assigned"
 USER_ASSIGNED = "user_assigned"
@@ -232,3 +232,9 @@ def required(account: Mapping[str, Any] | None, group: str, name: str) -> Mappin
             remedy="Create the account, or correct account_name, resource_group or subscription_id.",
         )
     return account
+
+
+def gone(group: str, name: str) -> Outcome:
+    """What is told of an account that may be missing, and is."""
+    said = f"There is no Batch account {name} in {group} any more, so there is nothing to do."
+    return Outcome(False, {}, {}, (said,), {"account": name, "exists": False})

@@ -13,8 +13,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _access, _encryption, _key, _key_goal
-from ._errors import CmkError, NotFound, Refused
+from . import _access, _account, _encryption, _key, _key_goal
+from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
 from ._plan import Outcome, Step
 from ._stages import Done, Stage, key_that_keeps_its_expiry, whole
@@ -70,8 +70,9 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Outcome, Outcome]:
     """The stages of the whole, one after the other; what it returns is reported."""
-    if account is None:
-        return _missing(goal)
+    if account is None and goal.may_be_missing:
+        return _account.gone(goal.group, goal.account)
+    account = _account.required(account, goal.group, goal.account)
     done = Done(STEPS)
     return (yield from whole(_each(goal, account, done), done, lambda: report(goal, account, done)))
 
@@ -90,20 +91,6 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage
         done.add("encryption", (yield Stage("encryption", _encryption, _switch(goal, key))))
     if goal.disable_former and not done.foretold:
         yield from _disable_former(goal, former, newest, done)
-
-
-def _missing(goal: Goal) -> Outcome:
-    if not goal.may_be_missing:
-        raise NotFound(
-            f"The Batch account {goal.account} in {goal.group} does not exist. Correct account_name, resource_group or "
-            "subscription_id, or put it on a customer-managed key first, with azbatch.cmk.provision.",
-            code="account_not_found",
-            option="account_name",
-            value=goal.account,
-            remedy="Correct account_name, resource_group or subscription_id.",
-        )
-    gone = f"There is no Batch account {goal.account} in {goal.group} any more, so there is nothing to do."
-    return Outcome(False, {}, {}, (gone,), {"account": goal.account, "exists": False})
 
 
 def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:

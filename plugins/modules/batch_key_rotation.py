@@ -203,7 +203,6 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils import _rotation
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._converge import in_turn
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
@@ -235,17 +234,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
     goal = _rotation.desired(params)
-    return in_turn(_rotation.stages(goal, _account(goal, cloud)), cloud, check_mode=check_mode)
-
-
-def _account(goal: _rotation.Goal, cloud: Cloud) -> dict[str, Any] | None:
-    """It may be gone with its resource group."""
-    try:
-        return cloud.accounts.seen(goal.group, goal.account, anew_if=lambda seen: not goal.names_key_of(seen))
-    except NotFound as missing:
-        if missing.code == "resource_group_not_found" and goal.may_be_missing:
-            return None
-        raise
+    account = cloud.accounts.seen(
+        goal.group,
+        goal.account,
+        anew_if=lambda seen: not goal.names_key_of(seen),
+        group_may_be_missing=goal.may_be_missing,
+    )
+    return in_turn(_rotation.stages(goal, account), cloud, check_mode=check_mode)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from documents import KEY, PRINCIPAL, account, key, observed_key, system_assigned, vault
-from wishes import access_goal, provision_goal, rotation_goal
+from wishes import access_goal, provision_goal, revert_goal, rotation_goal
 
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils import (
@@ -27,6 +27,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils import (
     _key,
     _preflight,
     _provision,
+    _revert,
     _rotation,
     _vault,
 )
@@ -149,6 +150,10 @@ TOLD = {
         **_provision.report(provision_goal(), Done(_provision.STEPS, before={"account": _account.describe(account())})),
         "changed_steps": {},
     },
+    "batch_key_revert": {
+        **_revert.report(revert_goal(), account(key=KEY), Done(_revert.STEPS)),
+        "changed_steps": {},
+    },
     "batch_key_rotation": {
         **_rotation.report(rotation_goal(), account(key=KEY), Done(_rotation.STEPS)),
         "changed_steps": {},
@@ -160,6 +165,7 @@ TOLD = {
 # Roles that are a single task, with its module and steps.
 WHOLE = {
     "provision": ("batch_key_provision", _provision.STEPS),
+    "revert": ("batch_key_revert", _revert.STEPS),
     "rotate": ("batch_key_rotation", _rotation.STEPS),
 }
 FAILURES = {"code", "accounts", "restored", "applied", "stands", "restore_failure", "so_far"}

@@ -10,7 +10,14 @@ from typing import Any
 
 from documents import PRINCIPAL
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _key_goal, _provision, _rotation
+from ansible_collections.azbatch.cmk.plugins.module_utils import (
+    _access,
+    _key,
+    _key_goal,
+    _provision,
+    _revert,
+    _rotation,
+)
 
 
 def access_goal(**options: Any) -> _access.Goal:
@@ -67,6 +74,21 @@ def provision_goal(**options: Any) -> _provision.Goal:
         **options,
     }
     return _provision.desired(params)
+
+
+def revert_goal(**options: Any) -> _revert.Goal:
+    params = {
+        "resource_group": "rg-batch",
+        "account_name": "mybatch",
+        "missing": "fail",
+        "vault_name": "myvault",
+        "vault_resource_group": None,
+        "key_name": "batch",
+        "key": "keep",
+        "access": "keep",
+        **options,
+    }
+    return _revert.desired(params)
 
 
 def rotation_goal(**options: Any) -> _rotation.Goal:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .._errors import CmkError, Denied, Rejected, TimedOut
+from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut
 from .._ids import place_of
 from . import _sdk
 from .evidence import Evidence
@@ -53,13 +53,25 @@ class Accounts:
 
         return self._session.seen.read(read, "account", group.lower(), name.lower())
 
-    def seen(self, group: str, name: str, *, anew_if: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
+    def seen(
+        self,
+        group: str,
+        name: str,
+        *,
+        anew_if: Callable[[Mapping[str, Any]], bool],
+        group_may_be_missing: bool = False,
+    ) -> dict[str, Any] | None:
         """The account for looking before a change: as it was a moment ago where many are looked at, or, where that
         would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
         listed: dict[str, Any] | None = self._session.recent.among_many(self._listed, *self._name(group, name))
-        if listed is None or listed["properties"].get("provisioningState") in _UNDER_WAY or anew_if(listed):
+        if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
+            return listed
+        try:
             return self.settled(group, name)
-        return listed
+        except NotFound as missing:
+            if missing.code == "resource_group_not_found" and group_may_be_missing:
+                return None
+            raise
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         listed = self._resources.accounts(self._session.subscription_id)

@@ -1,0 +1,131 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Batch account that goes back to a Microsoft-managed key, and what it leaves behind, stage by stage.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import _access, _account, _encryption, _key, _key_goal
+from ._errors import CmkError, Refused
+from ._ids import check_account_name, check_key_name, check_vault_name, key_of, principals_of
+from ._plan import Outcome
+from ._stages import Done, Stage, whole
+
+STEPS = ("encryption", "key", "access")
+_STATES = {"keep": None, "disable": "disabled", "delete": "absent"}
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    account: str
+    # What becomes of it; None if it stays as it is.
+    key: _key_goal.Goal | None
+    key_name: str
+    vault: str
+    vault_group: str
+    withdraws_access: bool
+    may_be_missing: bool
+
+    def leaves_behind_key_of(self, account: Mapping[str, Any]) -> bool:
+        has = key_of(account)
+        return has is None or (has.vault == self.vault.lower() and has.name.casefold() == self.key_name.casefold())
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    state, name = _STATES[params["key"]], check_key_name(params["key_name"], "key_name")
+    wish = {
+        **{"vault_name": params["vault_name"], "name": name, "state": state, "version": None},
+        **dict.fromkeys(("key_type", "key_size", "expires_in", "extend_expired_by", "rotation_policy")),
+        **{"max_version_age": None, "remove_rotation_policy": False, "new_version": False, "force": False},
+    }
+    return Goal(
+        group=params["resource_group"],
+        account=check_account_name(params["account_name"], "account_name"),
+        key=_key.desired(wish) if state else None,
+        key_name=name,
+        vault=check_vault_name(params["vault_name"], "vault_name"),
+        vault_group=params["vault_resource_group"] or params["resource_group"],
+        withdraws_access=params["access"] == "withdraw",
+        may_be_missing=params["missing"] == "skip",
+    )
+
+
+def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Outcome, Outcome]:
+    """The stages of the whole, one after the other; what it returns is reported."""
+    if account is None and goal.may_be_missing:
+        return _account.gone(goal.group, goal.account)
+    account = _account.required(account, goal.group, goal.account)
+    done = Done(STEPS)
+    return (yield from whole(_each(goal, account, done), done, lambda: report(goal, account, done)))
+
+
+def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage, Outcome, None]:
+    _refuse_another_key(goal, account)
+    back = Stage("encryption", _encryption, _encryption.Goal(goal.group, goal.account, None, None))
+    left_behind = list(_left_behind(goal, account))
+    yield replace(back, foresee=True)
+    for _step, stage in left_behind:
+        yield from _foresee(stage)
+    encryption = done.add("encryption", (yield back))
+    # Only now is the key without its user, and in check mode it is not.
+    for step, stage in () if encryption.foretold else left_behind:
+        try:
+            done.add(step, (yield stage))
+        except CmkError as failure:
+            done.keep(step, failure)
+
+
+def _refuse_another_key(goal: Goal, account: Mapping[str, Any]) -> None:
+    if (goal.key or goal.withdraws_access) and not goal.leaves_behind_key_of(account):
+        raise Refused(
+            f"The Batch account {goal.account} is on {key_of(account)}, not on the key {goal.key_name} in "
+            f"{goal.vault}, so neither that key is put away nor access to that vault withdrawn. Correct vault_name and "
+            "key_name, or set key and access to keep.",
+            code="account_on_another_key",
+            option="key_name",
+            value=goal.key_name,
+            remedy="Correct vault_name and key_name, or set key and access to keep.",
+        )
+
+
+def _left_behind(goal: Goal, account: Mapping[str, Any]) -> Iterator[tuple[str, Stage]]:
+    """Accounts may share a vault and a key, so tasks take turns at these."""
+    if goal.key:
+        yield "key", Stage("keys", _key, goal.key, alone=goal.vault.lower())
+    for principal in principals_of(account.get("identity", {})) if goal.withdraws_access else ():
+        access = _access.Goal(goal.vault_group, goal.vault, False, principal, None, None, force=False)
+        yield "access", Stage("access", _access, access, alone=goal.vault.lower())
+
+
+def _foresee(stage: Stage) -> Generator[Stage, Outcome, None]:
+    try:
+        yield replace(stage, foresee=True)
+    except CmkError as failure:
+        # That the account still uses it is what the way back changes.
+        if failure.code != "in_use":
+            raise
+
+
+def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]:
+    """What is told beside the steps that were changed."""
+    former = key_of(account)
+    [back] = done.outcomes.get("encryption", [None])
+    stands = back.after if back and not back.foretold else _encryption.describe(account)
+    return {
+        "account": goal.account,
+        "exists": True,
+        **{name: stands[name] for name in ("key_source", "key_identifier", "key_version", "follows_latest")},
+        "answers": stands.get("answers"),
+        "former_key_identifier": str(former) if former else None,
+        "key_kept_for": done.kept_for.get("key", []),
+        "access_kept_for": done.kept_for.get("access", []),
+    }
