@@ -22,6 +22,8 @@ class Clock:
         self.now += self._tick
         return self.now
 
+    monotonic = time
+
 
 def clock_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *, tick: float = 0.0) -> Clock:
     """The clock that the module goes by."""

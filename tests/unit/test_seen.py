@@ -9,24 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import seen as module
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
+    return clock_of(module, monkeypatch)
 
 
 class Shelf:
