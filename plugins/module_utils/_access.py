@@ -42,6 +42,8 @@ _ALL = (
     *("getrotationpolicy", "setrotationpolicy"),
 )
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
+# What it allows is the same everywhere and always, so that nobody has to look it up: it is one of Azure's own.
+KNOWN_ROLES: dict[str, Mapping[str, Any]] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
 # Makes an assignment's name a function of what it grants, so that a run which was stopped finds its own again.
 _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
 
@@ -122,7 +124,8 @@ def granted(
         return _needed_among(_key_permissions(_policy_of(vault, principal)))
     scope = scope_of(vault, key_name)
     reaching = [a["properties"] for a in assignments if within(a["properties"]["scope"], scope)]
-    roles = [definitions[role_guid(properties["roleDefinitionId"])] for properties in reaching]
+    known = {**definitions, **KNOWN_ROLES}
+    roles = [known[role_guid(properties["roleDefinitionId"])] for properties in reaching]
     return {name for name, action in NEEDED.items() if any(_allows(role, action) for role in roles)}
 
 

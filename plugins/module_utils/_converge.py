@@ -10,12 +10,13 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from ._errors import CmkError, NotConverged, Refused
 from ._plan import Outcome, Plan
-from ._stages import Stage
+from ._stages import Stage, Stages
 
 
 class Noun(Protocol):
@@ -53,17 +54,28 @@ def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Ou
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
-def in_turn(stages: Generator[Stage, Outcome, Outcome], cloud: Any, *, check_mode: bool) -> Outcome:
-    """Converge stage after stage. Each is asked for once the one before has ended; a failure may be let pass there."""
+def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
+    """Converge stage after stage. Each is asked for once the one before has ended; a failure may be let pass there.
+
+    Of several that are asked for together, each comes to an outcome or to a failure.
+    """
+
+    def come_to(stage: Stage) -> Outcome | CmkError:
+        try:
+            return _converged(stage, cloud, check_mode=check_mode)
+        except CmkError as failure:
+            return failure
+
     try:
-        stage = next(stages)
+        wanted = next(stages)
         while True:
-            try:
-                outcome = _converged(stage, cloud, check_mode=check_mode)
-            except CmkError as failure:
-                stage = stages.throw(failure)
+            if isinstance(wanted, Stage):
+                came = come_to(wanted)
+                wanted = stages.throw(came) if isinstance(came, CmkError) else stages.send(came)
             else:
-                stage = stages.send(outcome)
+                with ThreadPoolExecutor() as threads:
+                    came_of_each = list(threads.map(come_to, wanted))
+                wanted = stages.send(came_of_each)
     except StopIteration as end:
         whole: Outcome = end.value
         return whole

@@ -9,14 +9,14 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _access, _account, _encryption, _key, _key_goal, _vault
 from ._ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from ._plan import Outcome
-from ._stages import Done, Stage, key_that_keeps_its_expiry, whole
+from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, succeeded, whole
 
 STEPS = ("vault", "account", "born_on_key", "access", "key", "encryption")
 Known = Mapping[str, Any]
@@ -74,13 +74,13 @@ def desired(params: Mapping[str, Any]) -> Goal:
     )
 
 
-def stages(goal: Goal) -> Generator[Stage, Outcome, Outcome]:
-    """The stages of the whole, one after the other; what it returns is reported."""
+def stages(goal: Goal) -> Stages:
+    """The stages of the whole; what it returns is reported."""
     done = Done(STEPS)
     return (yield from whole(_each(goal, done), done, lambda: report(goal, done)))
 
 
-def _each(goal: Goal, done: Done) -> Generator[Stage, Outcome, None]:
+def _each(goal: Goal, done: Done) -> Stages:
     """A vault, an account with an identity, its access, the key, and the account on it.
 
     A system-assigned identity exists, and can be granted access, only once its account does; others before.
@@ -88,28 +88,45 @@ def _each(goal: Goal, done: Done) -> Generator[Stage, Outcome, None]:
     """
     yield from _foresee(goal, done)
     vault = done.add("vault", (yield _of_vault(goal, "vaults", _vault, goal.vault)))
-    principal = None
-    if goal.is_system_assigned:
-        account = done.add("account", (yield Stage("accounts", _account, goal.account)))
-        principal = account.after["identity"]["principal_id"]
+    # Azure takes its time for an account, and meanwhile there can be a key.
+    parts = dict(_parts(goal, vault, done))
+    done.add_each(parts, (yield tuple(parts.values())))
     if "id" not in vault.after:
         return
-    can_encrypt = not vault.foretold
-    if principal or not goal.is_system_assigned:
-        access = done.add("access", (yield _of_vault(goal, "access", _access, _access_for(goal, principal))))
-        can_encrypt = can_encrypt and not access.foretold
-    else:
-        can_encrypt = False
-    key = done.add("key", (yield _of_vault(goal, "keys", _key, _key_without(goal, done))))
-    identifier = _identifier(goal, done.before["account"], key.after)
-    if can_encrypt and identifier:
+    if goal.is_system_assigned:
+        yield from _grant(goal, done)
+    identifier = _identifier(goal, done.before["account"], done.outcomes["key"][-1].after)
+    access = done.last("access")
+    if identifier and access and not (vault.foretold or access.foretold):
         yield from _encrypt(goal, identifier, done)
 
 
-def _foresee(goal: Goal, done: Done) -> Generator[Stage, Outcome, None]:
+def _parts(goal: Goal, vault: Outcome, done: Done) -> Iterator[tuple[str, Stage]]:
+    """What needs no more than the vault."""
+    if goal.is_system_assigned:
+        yield "account", Stage("accounts", _account, goal.account)
+    elif "id" in vault.after:
+        yield "access", _of_vault(goal, "access", _access, _access_for(goal, None))
+    if "id" in vault.after:
+        yield "key", _of_vault(goal, "keys", _key, _key_without(goal, done))
+
+
+def _grant(goal: Goal, done: Done) -> Stages:
+    principal = done.outcomes["account"][-1].after["identity"]["principal_id"]
+    if principal:
+        done.add("access", (yield _of_vault(goal, "access", _access, _access_for(goal, principal))))
+
+
+def _foresee(goal: Goal, done: Done) -> Stages:
     """Whatever is refused is told before the first write."""
-    vault = yield Stage("vaults", _vault, goal.vault, foresee=True)
-    account = yield Stage("accounts", _account, goal.account, foresee=True)
+    vault, account = succeeded(
+        (
+            yield (
+                Stage("vaults", _vault, goal.vault, foresee=True),
+                Stage("accounts", _account, goal.account, foresee=True),
+            )
+        )
+    )
     done.before["account"] = account.before
     # A vault that is yet to be made or recovered does not answer.
     if "id" in vault.after:
@@ -141,7 +158,7 @@ def _identifier(goal: Goal, account: Known, key: Known) -> KeyIdentifier | None:
     return parse_key_identifier(wanted, "key_identifier")
 
 
-def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Generator[Stage, Outcome, None]:
+def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Stages:
     if not goal.is_system_assigned:
         born_on = None if done.before["account"]["exists"] else identifier
         account = replace(goal.account, key=born_on)
@@ -156,7 +173,7 @@ def report(goal: Goal, done: Done) -> dict[str, Any]:
     """What is told beside the steps that were changed."""
     account = done.before["account"]
     former = account.get("key_identifier")
-    [switched] = done.outcomes.get("encryption", [None])
+    switched = done.last("encryption")
     if switched and not switched.foretold:
         stands = {"exists": True, **switched.after}
     else:

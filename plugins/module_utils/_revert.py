@@ -9,15 +9,14 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _access, _account, _encryption, _key, _key_goal
 from ._errors import CmkError, Refused
 from ._ids import check_account_name, check_key_name, check_vault_name, key_of, principals_of
-from ._plan import Outcome
-from ._stages import Done, Stage, whole
+from ._stages import Done, Stage, Stages, whole
 
 STEPS = ("encryption", "key", "access")
 _STATES = {"keep": None, "disable": "disabled", "delete": "absent"}
@@ -59,7 +58,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     )
 
 
-def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Outcome, Outcome]:
+def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
     """The stages of the whole, one after the other; what it returns is reported."""
     if account is None and goal.may_be_missing:
         return _account.gone(goal.group, goal.account)
@@ -68,7 +67,7 @@ def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Ou
     return (yield from whole(_each(goal, account, done), done, lambda: report(goal, account, done)))
 
 
-def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage, Outcome, None]:
+def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     _refuse_another_key(goal, account)
     back = Stage("encryption", _encryption, _encryption.Goal(goal.group, goal.account, None, None))
     left_behind = list(_left_behind(goal, account))
@@ -106,7 +105,7 @@ def _left_behind(goal: Goal, account: Mapping[str, Any]) -> Iterator[tuple[str, 
         yield "access", Stage("access", _access, access, alone=goal.vault.lower())
 
 
-def _foresee(stage: Stage) -> Generator[Stage, Outcome, None]:
+def _foresee(stage: Stage) -> Stages:
     try:
         yield replace(stage, foresee=True)
     except CmkError as failure:

@@ -9,15 +9,15 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _access, _account, _encryption, _key, _key_goal
 from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
-from ._plan import Outcome, Step
-from ._stages import Done, Stage, key_that_keeps_its_expiry, whole
+from ._plan import Step
+from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, whole
 
 STEPS = ("key", "access", "encryption", "former_disabled")
 # The versions of the key that have served once the account is on another one; None stands for the whole key.
@@ -68,7 +68,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     )
 
 
-def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Outcome, Outcome]:
+def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
     """The stages of the whole, one after the other; what it returns is reported."""
     if account is None and goal.may_be_missing:
         return _account.gone(goal.group, goal.account)
@@ -77,7 +77,7 @@ def stages(goal: Goal, account: Mapping[str, Any] | None) -> Generator[Stage, Ou
     return (yield from whole(_each(goal, account, done), done, lambda: report(goal, account, done)))
 
 
-def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Generator[Stage, Outcome, None]:
+def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     former = _former_key(goal, account)
     newest: Mapping[str, Any] = {}
     if goal.other_key:
@@ -115,7 +115,7 @@ def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
     return former
 
 
-def _newest_version(goal: Goal, done: Done) -> Generator[Stage, Outcome, Mapping[str, Any]]:
+def _newest_version(goal: Goal, done: Done) -> Stages:
     """Accounts may share a key, so the run makes one new version of it, and not for an account that is lost anyway."""
     answer = Step("require_answer", {"group": goal.group, "name": goal.account})
     wanted = Stage("keys", _key, goal.key, once=True, requires=("encryption", answer))
@@ -126,7 +126,7 @@ def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
     return _encryption.Goal(goal.group, goal.account, key, None if goal.other_key else goal.vault_group)
 
 
-def _grant(goal: Goal, key: KeyIdentifier, account: Mapping[str, Any], done: Done) -> Generator[Stage, Outcome, None]:
+def _grant(goal: Goal, key: KeyIdentifier, account: Mapping[str, Any], done: Done) -> Stages:
     try:
         yield Stage("encryption", _encryption, _switch(goal, key), foresee=True)
     except CmkError as failure:
@@ -138,9 +138,7 @@ def _grant(goal: Goal, key: KeyIdentifier, account: Mapping[str, Any], done: Don
         done.add("access", (yield Stage("access", _access, access)))
 
 
-def _disable_former(
-    goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any], done: Done
-) -> Generator[Stage, Outcome, None]:
+def _disable_former(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any], done: Done) -> Stages:
     for version in _former_versions(goal, former, newest):
         wanted = replace(goal.key, state="disabled", version=version, expires_in=None, rotation_policy=None)
         try:

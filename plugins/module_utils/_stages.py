@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,9 @@ class Stage:
     requires: tuple[str, Step] | None = None
 
 
-Stages = Generator[Stage, Outcome, Any]
+# One, or several that do not wait for each other.
+Wanted = Stage | tuple[Stage, ...]
+Stages = Generator[Wanted, Any, Any]
 
 
 @dataclass
@@ -52,6 +54,16 @@ class Done:
     def add(self, step: str, outcome: Outcome) -> Outcome:
         self.outcomes.setdefault(step, []).append(outcome)
         return outcome
+
+    def add_each(self, steps: Iterable[str], came_to: Sequence[Outcome | CmkError]) -> None:
+        """Of stages that did not wait for each other. What was done is noted before a failure is raised."""
+        for step, came in zip(steps, came_to, strict=True):
+            if isinstance(came, Outcome):
+                self.add(step, came)
+        succeeded(came_to)
+
+    def last(self, step: str) -> Outcome | None:
+        return self.outcomes.get(step, [None])[-1]
 
     def keep(self, what: str, failure: CmkError) -> None:
         """What was refused because accounts use it stays; any other failure goes on."""
@@ -83,7 +95,7 @@ class Done:
         )
 
 
-def whole(stages: Stages, done: Done, report: Callable[[], Mapping[str, Any]]) -> Generator[Stage, Outcome, Outcome]:
+def whole(stages: Stages, done: Done, report: Callable[[], Mapping[str, Any]]) -> Stages:
     """The stages, and what all of them come to; a failure tells what had been changed before it, and where it led."""
     try:
         yield from stages
@@ -95,7 +107,17 @@ def whole(stages: Stages, done: Done, report: Callable[[], Mapping[str, Any]]) -
     return done.whole(report())
 
 
-def key_that_keeps_its_expiry(wanted: Stage, done: Done) -> Generator[Stage, Outcome, Outcome]:
+def succeeded(came_to: Sequence[Outcome | CmkError]) -> list[Outcome]:
+    """The outcomes of stages that did not wait for each other, or the first failure, with what the others say."""
+    failures = [came for came in came_to if isinstance(came, CmkError)]
+    for other in failures[1:]:
+        failures[0].add(other.msg)
+    for failure in failures:
+        raise failure
+    return [came for came in came_to if isinstance(came, Outcome)]
+
+
+def key_that_keeps_its_expiry(wanted: Stage, done: Done) -> Stages:
     """Accounts on a version that would expire earlier than it does now keep its expiry; the next version has the one
     that is asked for."""
     try:

@@ -17,19 +17,20 @@ from sandbox_client import Sandbox, serving
 from tables import Result, Wanted, times
 
 LATENCY = 100
+# The one whose ratio is in the middle is told.
+ROUNDS = 3
 GROUP = "rg-sandbox"
 STEPS = {"provision": (), "rotate": ("--extra-vars", "cmk_key_force_new_version=true"), "revert": ()}
 Spent = tuple[Cost, int]
 
 
 def main(bench: Bench) -> Result:
-    with serving("--latency", str(bench.sized(LATENCY))) as sandbox:
-        ours = _by_playbooks(bench, sandbox)
-        theirs = _by_az(bench, sandbox)
-    both = {step: (ours[step], theirs[step]) for step in STEPS}
-    both["all"] = ours["all"], _sum(theirs)
-    (our_cost, our_requests), (their_cost, their_requests) = both["all"]
-    ratio = our_cost.seconds / their_cost.seconds
+    # What is done once only, such as compiling Python files, is done before.
+    _lived(bench)
+    lives = [_lived(bench, "--latency", str(bench.sized(LATENCY))) for _round in range(ROUNDS)]
+    both = sorted(lives, key=lambda life: _ratio(*life["all"]))[ROUNDS // 2]
+    (_, our_requests), (_, their_requests) = both["all"]
+    ratio = _ratio(*both["all"])
     return Result(
         ("", "azbatch.cmk, times az", "azbatch.cmk, s", "az, s", "azbatch.cmk, requests", "az, requests"),
         [
@@ -51,6 +52,18 @@ def main(bench: Bench) -> Result:
             )
         ],
     )
+
+
+def _lived(bench: Bench, *arguments: str) -> dict[str, tuple[Spent, Spent]]:
+    """What each step takes us, and them."""
+    with serving(*arguments) as sandbox:
+        ours = _by_playbooks(bench, sandbox)
+        theirs = _by_az(bench, sandbox)
+    return {**{step: (ours[step], theirs[step]) for step in STEPS}, "all": (ours["all"], _sum(theirs))}
+
+
+def _ratio(ours: Spent, theirs: Spent) -> float:
+    return ours[0].seconds / theirs[0].seconds
 
 
 def _by_playbooks(bench: Bench, sandbox: Sandbox) -> dict[str, Spent]:

@@ -86,12 +86,13 @@ def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: s
         },
     }
     grant = "PUT role vault-one" if mode == "rbac" else "PUT policies vault-one add"
-    key = "POST key vault-one key1"
-    assert wrote(run) == (
-        ["PUT vault vault-one", grant, key, "PUT account account1"]
-        if born
-        else ["PUT vault vault-one", "PUT account account1", grant, key, "PATCH account account1"]
-    )
+    key, account = "POST key vault-one key1", "PUT account account1"
+    first, *others, last = wrote(run)
+    assert first == "PUT vault vault-one"
+    assert last == (account if born else "PATCH account account1")
+    # The key is made while the account is, or access is granted.
+    assert sorted(others) == sorted([grant, key] if born else [account, grant, key])
+    assert born or others.index(account) < others.index(grant)
     account = service.account()
     assert account["identity"]["type"] == ("UserAssigned" if born else "SystemAssigned")
     assert service.encryption() == service.key().id

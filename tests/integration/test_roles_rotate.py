@@ -285,7 +285,7 @@ def test_a_different_key_that_batch_could_not_use(ansible: Ansible, service: Ser
 
 
 def test_no_account(ansible: Ansible, service: Service) -> None:
-    refused(run_role(ansible, "rotate"), ROTATE, "does not exist")
+    refused(run_role(ansible, "rotate"), ROTATE, "There is no Batch account account1")
     service.make_account()
     refused(
         run_role(ansible, "rotate", cmk_key_force_new_version=True),

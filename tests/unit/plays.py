@@ -6,22 +6,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Stage
+from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Stage, Stages
 
 
 class Play:
     """Runs the stages; `answers` are what each comes to, in turn, and there are no more of them than stages."""
 
-    def __init__(self, stages: Generator[Stage, Outcome, Outcome], *answers: Outcome | CmkError) -> None:
+    def __init__(self, stages: Stages, *answers: Outcome | CmkError) -> None:
         self.seen: list[Stage] = []
         left = list(answers)
         try:
             stage = next(stages)
             while True:
+                if isinstance(stage, tuple):
+                    self.seen += stage
+                    stage = stages.send([left.pop(0) for _stage in stage])
+                    continue
                 self.seen.append(stage)
                 answer = left.pop(0)
                 stage = stages.throw(answer) if isinstance(answer, CmkError) else stages.send(answer)

@@ -54,14 +54,14 @@ def at(key: str) -> Outcome:
 def test_from_nothing() -> None:
     played = play(
         *(NO_VAULT, NO_ACCOUNT),
-        *(made(VAULT), made(ACCOUNT), made(GRANTED), made(KEYS), made(on(PINNED), warnings=("Heed this.",))),
+        *(made(VAULT), made(ACCOUNT), made(KEYS), made(GRANTED), made(on(PINNED), warnings=("Heed this.",))),
     )
 
-    assert played.services == ["vaults", "accounts", "vaults", "accounts", "access", "keys", "encryption"]
+    assert played.services == ["vaults", "accounts", "vaults", "accounts", "keys", "access", "encryption"]
     assert [stage.foresee for stage in played.seen] == [True, True, False, False, False, False, False]
     # Hosts that share the vault take turns at it.
     assert [stage.alone for stage in played.seen[2:]] == ["myvault", None, "myvault", "myvault", None]
-    assert played.seen[4].goal.principal_id == PRINCIPAL
+    assert played.seen[5].goal.principal_id == PRINCIPAL
     assert str(played.seen[-1].goal.key) == PINNED
     report = played.outcome.report
     assert (report["exists"], report["key_identifier"], report["former_key_identifier"]) == (True, PINNED, None)
@@ -73,7 +73,7 @@ def again(key: str = PINNED, **options: Any) -> Play:
     """All is there, and the account is on that key."""
     return play(
         *(same(VAULT), at(key), same(KEYS)),
-        *(same(VAULT), at(key), same(GRANTED), same(KEYS), same(on(key))),
+        *(same(VAULT), at(key), same(KEYS), same(GRANTED), same(on(key))),
         **options,
     )
 
@@ -134,9 +134,9 @@ CHANGED_VAULT, UNGRANTED, NO_KEY = made(VAULT, foretold=True), made(GRANTED, for
 CHECKED: dict[str, tuple[list[Outcome], list[Outcome]]] = {
     "no vault": ([NO_VAULT, at(KEY)], [NO_VAULT, at(KEY)]),
     "no account": ([HERE, NO_ACCOUNT, KEY_IS_HERE], [HERE, NO_ACCOUNT, KEY_IS_HERE]),
-    "no key": ([HERE, at(PINNED), NO_KEY], [HERE, at(PINNED), same(GRANTED), NO_KEY]),
-    "no access": ([HERE, at(PINNED), KEY_IS_HERE], [HERE, at(PINNED), UNGRANTED, KEY_IS_HERE]),
-    "another vault": ([CHANGED_VAULT, at(KEY), KEY_IS_HERE], [CHANGED_VAULT, at(KEY), same(GRANTED), KEY_IS_HERE]),
+    "no key": ([HERE, at(PINNED), NO_KEY], [HERE, at(PINNED), NO_KEY, same(GRANTED)]),
+    "no access": ([HERE, at(PINNED), KEY_IS_HERE], [HERE, at(PINNED), KEY_IS_HERE, UNGRANTED]),
+    "another vault": ([CHANGED_VAULT, at(KEY), KEY_IS_HERE], [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)]),
     "not born yet": ([HERE, NO_ACCOUNT, KEY_IS_HERE], [HERE, same(GRANTED), KEY_IS_HERE, NO_ACCOUNT]),
 }
 
@@ -157,7 +157,7 @@ def test_check_mode_goes_as_far_as_ids_are_known(amiss: str) -> None:
 def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:
     played = play(
         *(same(VAULT), at(PINNED), IN_USE, same(KEYS)),
-        *(same(VAULT), at(PINNED), same(GRANTED), same(KEYS), same(on(PINNED))),
+        *(same(VAULT), at(PINNED), same(KEYS), same(GRANTED), same(on(PINNED))),
         expires_in="P30D",
     )
 
@@ -167,10 +167,17 @@ def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:
 
 def test_what_was_done_before_a_failure_is_told() -> None:
     with pytest.raises(Denied) as failed:
-        play(same(VAULT), NO_ACCOUNT, same(KEYS), same(VAULT), made(ACCOUNT), Denied("You may not."))
+        play(same(VAULT), NO_ACCOUNT, same(KEYS), same(VAULT), made(ACCOUNT), same(KEYS), Denied("You may not."))
 
     assert failed.value.facts["changed_steps"]["account"] is True
     assert "so_far" not in failed.value.facts
+
+
+def test_what_was_done_beside_a_failure_is_told() -> None:
+    with pytest.raises(Denied, match=r"You may not\.") as failed:
+        play(same(VAULT), NO_ACCOUNT, same(KEYS), same(VAULT), Denied("You may not."), made(KEYS))
+
+    assert (failed.value.facts["changed_steps"]["account"], failed.value.facts["changed_steps"]["key"]) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,9 @@ class SharedTokens:
             # A claims challenge says that the token we have is not good enough.
             if kept is None or kept["expires_on"] - time.time() <= _SPARE or options.get("claims"):
                 self._inner = self._inner or self._make()
-                token = self._inner.get_token(*scopes, **options)
+                # As Key Vault's SDK asks: azure-identity has one application for tokens that can be revoked early and
+                # another for others, and each asks where to sign in.
+                token = self._inner.get_token(*scopes, **{**options, "enable_cae": True})
                 kept = {"token": token.token, "expires_on": token.expires_on}
                 self._files.store(kept, *name)
         self._given[kept["token"]] = name

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from .._access import ROLE_ID
+from .._access import KNOWN_ROLES, ROLE_ID
 from .._ids import role_guid
 from . import _sdk
 from .identities import Identities
@@ -107,5 +107,6 @@ class Access:
 
 
 def roles_in(assignments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The guids of the roles that are assigned."""
-    return sorted({role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments})
+    """The guids of the roles that are assigned, but for those of which one knows what they allow."""
+    assigned = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}
+    return sorted(assigned - KNOWN_ROLES.keys())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .._encryption import not_answering
@@ -95,9 +96,12 @@ class Encryption:
         self._require_answer(group, name, deadline)
 
     def _require_answer(self, group: str, name: str, deadline: float) -> None:
-        silent = self._session.until_none(
-            lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
-        )
+        # Beside it the account itself is read, which is what is looked at next.
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(self._accounts.get, group, name)
+            silent = self._session.until_none(
+                lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
+            )
         if silent is not None:
             raise Unavailable(
                 f"The Batch account {name} is on its key and did not answer for {self._session.wait_timeout} s: "

@@ -72,6 +72,8 @@ class Evidence:
         assignments = {principal: self._access.recent_assignments(scope, principal) for principal in principals}
         everyone = [assignment for of_one in assignments.values() for assignment in of_one]
         guids = roles_in(everyone)
+        if not guids:
+            return assignments, {}
         definitions = self._session.recent.read(
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -33,12 +34,16 @@ class Keys:
 
     def read(self, goal: Any) -> dict[str, Any]:
         url = self._url(goal.vault)
-        key = self._read(url, goal.name, "")
+        with ThreadPoolExecutor(1) as beside:
+            # Not before the vault has said whom it takes tokens from, for both would have to ask.
+            listed = beside.submit(self._versions, url, goal.name) if url in self._clients else None
+            key = self._read(url, goal.name, "")
+        versions = listed.result() if key and listed else self._versions(url, goal.name) if key else []
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
         return {
             "key": key,
             "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
-            "versions": self._versions(url, goal.name) if key else [],
+            "versions": versions,
             "policy": policy,
             "deleted": None if key else self._deleted(url, goal.name),
             "visible": self._visible.read() if goal.withdrawn or (key and goal.may_cut_off(key, policy)) else None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from threading import Lock
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -20,11 +21,14 @@ _LASTS = 5
 
 class Seen:
     def __init__(self) -> None:
+        # A task may look at several things at once.
+        self._lock = Lock()
         self._kept: dict[tuple[str, ...], tuple[float, object]] = {}
 
     def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
         """What `read` gives. That there is nothing is not kept: somebody may be making it."""
-        kept = self._kept.get((kind, *name))
+        with self._lock:
+            kept = self._kept.get((kind, *name))
         if kept is not None and time.monotonic() - kept[0] < _LASTS:
             return cast(T, kept[1])
         value = read()
@@ -33,8 +37,10 @@ class Seen:
         return value
 
     def keep(self, value: object, *name: str) -> None:
-        self._kept[name] = (time.monotonic(), value)
+        with self._lock:
+            self._kept[name] = (time.monotonic(), value)
 
     def forget(self, *kinds: str) -> None:
         """All that there is of these kinds, or of any."""
-        self._kept = {name: kept for name, kept in self._kept.items() if kinds and name[0] not in kinds}
+        with self._lock:
+            self._kept = {name: kept for name, kept in self._kept.items() if kinds and name[0] not in kinds}

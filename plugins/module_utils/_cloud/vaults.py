@@ -70,7 +70,8 @@ class Vaults:
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, where the body says so."""
         what = f"create the key vault {name}"
-        with self._session.changing(what):
+        # With a vault that comes back come its keys, and who may use them.
+        with self._session.changing(what, "vault", "key", "access", "role"):
             poller = self._client().vaults.begin_create_or_update(group, name, _sdk.content(body))
             _sdk.finish(poller, self._session.wait_timeout, what)
 
