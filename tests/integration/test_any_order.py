@@ -169,7 +169,7 @@ def test_any_order(sandbox: Sandbox, wire: Wire, runner: OneProcess, shard: int)
     run_state_machine_as_test(
         seed(SEED + shard)(lambda: Operators(sandbox, wire, runner)),
         settings=settings(
-            max_examples=SEQUENCES // SHARDS if SEQUENCES else 10,
+            max_examples=SEQUENCES // SHARDS if SEQUENCES else 6,
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
