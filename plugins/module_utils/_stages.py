@@ -35,9 +35,8 @@ class Stage:
     requires: tuple[str, Step] | None = None
 
 
-# One, or several that do not wait for each other.
-Wanted = Stage | tuple[Stage, ...]
-Stages = Generator[Wanted, Any, Any]
+# One at a time, or several that do not wait for each other.
+Stages = Generator["Stage | tuple[Stage, ...]", Any, Any]
 
 
 @dataclass
