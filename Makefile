@@ -19,7 +19,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
 export PATH := $(VENV)/bin:$(PATH)
 
 SETUP := $(VENV)/setup.stamp
-# Of the tests of the sandbox's page alone.
+# Of the tests of the audit's page and the sandbox's alone.
 BROWSER := $(if $(WITHOUT_BROWSER),,$(VENV)/browser.stamp)
 
 .PHONY: help
@@ -62,7 +62,7 @@ galaxy: $(SETUP)  ## build the collection and let Galaxy's importer look at it
 
 .PHONY: unit sandbox-test integration molecule
 unit: tests = tests/unit
-unit: $(SETUP)  ## unit tests
+unit: $(SETUP) $(BROWSER)  ## unit tests
 sandbox-test: tests = tests/sandbox
 sandbox-test: $(SETUP) $(BROWSER)  ## the sandbox against Azure's own SDK
 integration: tests = tests/integration

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _preflight
-from ._errors import InvalidOption, NotFound, Refused
+from ._errors import CmkError, Denied, InvalidOption, NotFound, Refused, Rejected
 from ._ids import (
     KeyIdentifier,
     UserAssignedId,
@@ -108,6 +108,12 @@ def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
         "key_identifier": str(key) if key else None,
         "tags": account.get("tags", {}),
     }
+
+
+def is_silence(refusal: CmkError) -> bool:
+    """Of an account that was asked for its pools: whether it is the account that does not answer, and not the caller
+    who may not ask."""
+    return isinstance(refusal, Denied | Rejected) and refusal.facts["azure"]["code"] != "AuthorizationFailed"
 
 
 def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     """The diagnosis in a module's return value."""
     evidence = Evidence(**observed["evidence"])
     checks = _preflight.judged(evidence)
-    found = tuple(_causes(evidence, checks, observed))
+    found = causes(evidence, checks, observed)
     return {
         "causes": [{"name": c.name, "evidence": c.evidence, "remedy": c.remedy, "mend": c.mend} for c in found],
         "mendable": all(cause.mend for cause in found),
@@ -45,6 +45,11 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "versions": _versions(evidence, observed["versions"]),
         "preflight": _preflight.describe(checks),
     }
+
+
+def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
+    """In the order in which they have to be mended. `observed` is what was read beside the evidence."""
+    return tuple(_causes(evidence, checks, observed))
 
 
 def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> Iterator[Cause]:

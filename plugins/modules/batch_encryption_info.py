@@ -7,31 +7,40 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: batch_encryption_info
-short_description: See which key a Batch account is on
+short_description: See which keys Batch accounts are on
 description:
   - Reads a Batch account and tells the key that it is on, the identity by which it reaches it, and whether it answers.
-  - Changes nothing. The permission to read the account is enough, but for O(diagnose).
+  - Without O(account_name), or with O(findings), tells of all accounts of subscriptions or of a resource group how they
+    stand, with their vaults and keys, and what is wrong with them. M(azbatch.cmk.batch_encryption_audit) writes reports
+    of the same.
+  - Changes nothing. The permission to read is enough; for one account, that to read the account is, but for O(diagnose)
+    and O(findings).
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
   resource_group:
-    description: Name of the account's resource group.
+    description: Name of the account's resource group, or of the group whose accounts are told.
     type: str
-    required: true
   account_name:
-    description: Name of the account.
+    description: Name of the account. Without it, all accounts are told.
     type: str
-    required: true
   diagnose:
     description:
       - Find out what ails the account's key, its vault and the access to it, and what would mend it. This also reads
         the key and its vault, the identities, and the lists of what was deleted.
     type: bool
     default: false
+  findings:
+    description:
+      - Tell RV(accounts), RV(summary) and RV(unseen_subscriptions). This also reads the vaults, the keys and who may
+        use them. Without O(account_name) this is always done.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
+  - azbatch.cmk.audit
   - azbatch.cmk.attributes
 seealso:
   - module: azbatch.cmk.batch_encryption
@@ -51,6 +60,17 @@ EXAMPLES = r"""
     diagnose: true
   register: account
 
+- name: See how all accounts of a subscription stand
+  azbatch.cmk.batch_encryption_info:
+    subscriptions:
+      - 11111111-2222-3333-4444-555555555555
+    max_version_age: P90D
+  register: fleet
+
+- name: Name those that have lost their key, or are about to
+  ansible.builtin.debug:
+    msg: "{{ fleet.accounts | selectattr('state', 'equalto', 'at_risk') | map(attribute='name') }}"
+
 - name: Show it
   ansible.builtin.debug:
     msg: "{{ account.key_identifier | default('a Microsoft-managed key', true) }}"
@@ -59,72 +79,72 @@ EXAMPLES = r"""
 RETURN = r"""
 exists:
   description: Whether the account exists. The values below are there only if it does.
-  returned: success
+  returned: success, with O(account_name)
   type: bool
   sample: true
 id:
   description: Resource id of the account.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: /subscriptions/GUID/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch
 name:
   description: Name of the account.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: mybatch
 key_source:
   description: V(microsoft_keyvault) or V(microsoft_batch).
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: microsoft_keyvault
 key_identifier:
   description: The key that the account is on; null for a Microsoft-managed one.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 vault_name:
   description: The vault of the key that the account is on, in lower case; null for a Microsoft-managed one.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: myvault
 key_name:
   description: The name of the key that the account is on; null for a Microsoft-managed one.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: batch
 key_version:
   description: The version that the account is pinned to; null if it follows the key.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: 0123456789abcdef0123456789abcdef
 follows_latest:
   description: Whether the account follows the key's newest version.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: bool
   sample: false
 identity:
   description: The account's managed identity, as in M(azbatch.cmk.batch_account_identity).
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: dict
 principal_ids:
   description: Object ids of all of the account's identities.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: list
   elements: str
   sample: [66666666-7777-8888-9999-000000000000]
 answers:
   description: Whether the account does its work. One that lost its key still can be read, but does not.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: bool
   sample: true
 silence:
   description: Why the account does not answer.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: str
   sample: null
 diagnosis:
   description: What ails the key. Null without O(diagnose), and for an account on a Microsoft-managed key.
-  returned: success, if it exists
+  returned: success, with O(account_name), if it exists
   type: dict
   contains:
     causes:
@@ -171,6 +191,40 @@ diagnosis:
       description: All checks, as in M(azbatch.cmk.batch_encryption), each with name, status, evidence and remedy.
       type: list
       elements: dict
+accounts:
+  description:
+    - How each account stands, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md) all
+      findings.
+    - What could not be seen is null, and stands under C(unknown) with the reason.
+  returned: success, without O(account_name) or with O(findings)
+  type: list
+  elements: dict
+  sample:
+    - name: mybatch
+      state: breaks_rules
+      key_source: microsoft_keyvault
+      version_age_days: 120
+      days_left: 245
+      findings:
+        - id: version_too_old
+          severity: medium
+          evidence: Version 0123456789abcdef0123456789abcdef was made 120 days ago; 90 are allowed.
+          remedy: "Rotate: make a new version and move the account to it."
+          accepted: false
+summary:
+  description: How many accounts there are, on which keys and in which state, and how many open findings of which kind.
+  returned: success, without O(account_name) or with O(findings)
+  type: dict
+  sample:
+    accounts: 120
+    on_customer_managed_key: 117
+    states: {at_risk: 1, breaks_rules: 4, unknown: 0, ok: 115}
+unseen_subscriptions:
+  description: Ids of the subscriptions whose accounts the caller may not list.
+  returned: success, without O(account_name) or with O(findings)
+  type: list
+  elements: str
+  sample: []
 code:
   description: What went wrong, as a stable word; C(docs/errors.md) lists them.
   returned: failure
@@ -182,23 +236,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import check_account_name
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "resource_group": {"type": "str", "required": True},
-    "account_name": {"type": "str", "required": True},
+    **options.SCOPE,
+    **options.POLICY,
     "diagnose": {"type": "bool", "default": False},
+    "findings": {"type": "bool", "default": False},
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    account = check_account_name(params["account_name"], "account_name")
-    observed = cloud.encryption.survey(params["resource_group"], account, diagnose=params["diagnose"])
-    seen = _encryption.survey(observed)
-    return Outcome(False, seen, seen)
+    where = options.scope(params)
+    seen: dict[str, Any] = {}
+    if where.account:
+        observed = cloud.encryption.survey(where.group or "", where.account, diagnose=params["diagnose"])
+        seen = _encryption.survey(observed)
+    fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
+    return Outcome(False, seen, seen, report=fleet)
 
 
 def main() -> None:

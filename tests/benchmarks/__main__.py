@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import audit
 import growth
 import host_task
 import life
@@ -27,7 +28,14 @@ from tables import with_section
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 # Of a trial that still has sizes to compare.
 SMALLEST = 0.002
-BENCHMARKS = {"host_task": host_task, "life": life, "rotation": rotation, "growth": growth, "listing": listing}
+BENCHMARKS = {
+    "host_task": host_task,
+    "life": life,
+    "rotation": rotation,
+    "growth": growth,
+    "listing": listing,
+    "audit": audit,
+}
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ NEEDED = ["get", "unwrapKey", "wrapKey"]
 OFFICER = ["get", "list", "create", "update", "import", "delete", "recover", "getrotationpolicy", "setrotationpolicy"]
 ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 _BATCH = "2024-07-01"
+# The first that knows a pool's own key.
+_POOLS = "2025-06-01"
 _VAULTS = "2024-11-01"
 _ROLES = "2022-04-01"
 _IDENTITIES = "2023-01-31"
@@ -100,6 +102,10 @@ class Service:
         wish = {"location": LOCATION, "identity": {"type": "SystemAssigned"}, **body}
         self._arm("PUT", f"{self.account_id(name)}", _BATCH, wish)
         return self.account(name)
+
+    def make_pool(self, name: str, account: str = "account1", **properties: Any) -> None:
+        body = {"properties": {"vmSize": "standard_d2s_v3", **properties}}
+        self._arm("PUT", f"{self.account_id(account)}/pools/{name}", _POOLS, body)
 
     def change_account(self, name: str = "account1", **body: Any) -> None:
         self._arm("PATCH", self.account_id(name), _BATCH, body)

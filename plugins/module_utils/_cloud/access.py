@@ -45,7 +45,9 @@ class Access:
         """The role assignments of a principal, its groups' among them, that reach the scope."""
         with _sdk.translated(f"list the role assignments of {principal} on {scope}"):
             return _sdk.documents(
-                self._client().role_assignments.list_for_scope, scope, filter=f"atScope() and assignedTo('{principal}')"
+                self._client(scope).role_assignments.list_for_scope,
+                scope,
+                filter=f"atScope() and assignedTo('{principal}')",
             )
 
     def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
@@ -55,14 +57,17 @@ class Access:
         )
         return self.assignments(scope, principal) if listed is None else listed
 
+    def all_assignments(self, scope: str) -> list[dict[str, Any]]:
+        """Those of all principals that reach the scope, without what one has as a member of a group."""
+        with _sdk.translated(f"list the role assignments on {scope}"):
+            return _sdk.documents(self._client(scope).role_assignments.list_for_scope, scope, filter="atScope()")
+
     def _assignments_of_all(self, scope: str) -> dict[str, list[dict[str, Any]]]:
         """By principal, and just of those who have the one role that Batch needs: others may have it through a group,
         which such a list does not tell.
         """
-        with _sdk.translated(f"list the role assignments on {scope}"):
-            listed = _sdk.documents(self._client().role_assignments.list_for_scope, scope, filter="atScope()")
         found: dict[str, list[dict[str, Any]]] = {}
-        for assignment in listed:
+        for assignment in self.all_assignments(scope):
             if role_guid(assignment["properties"]["roleDefinitionId"]) == ROLE_ID:
                 found.setdefault(assignment["properties"]["principalId"].lower(), []).append(assignment)
         return found
@@ -77,7 +82,7 @@ class Access:
 
     def _definition(self, scope: str, guid: str) -> dict[str, Any]:
         with _sdk.translated("read the definitions of the assigned roles"):
-            return _sdk.document(self._client().role_definitions.get, scope, guid)
+            return _sdk.document(self._client(scope).role_definitions.get, scope, guid)
 
     def assign(self, scope: str, name: str, role: str, principal: str) -> None:
         subscription = scope.split("/")[2]
@@ -91,18 +96,22 @@ class Access:
             }
         }
         with self._session.changing(f"assign a role to {principal} on {scope}", "access"):
-            self._client().role_assignments.create(scope, name, _sdk.content(body))
+            self._client(scope).role_assignments.create(scope, name, _sdk.content(body))
 
     def unassign(self, assignment_id: str) -> None:
         with self._session.changing(f"delete the role assignment {assignment_id}", "access"):
-            self._client().role_assignments.delete_by_id(assignment_id)
+            self._client(assignment_id).role_assignments.delete_by_id(assignment_id)
 
     def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
         self._vaults.set_policy(vault_id, operation, entry)
 
-    def _client(self) -> Any:
+    def _client(self, scope: str) -> Any:
+        """Of the subscription that the scope lies in."""
         return self._session.client(
-            "azure-mgmt-authorization", "AuthorizationManagementClient", api_version=_sdk.AUTHORIZATION_API
+            "azure-mgmt-authorization",
+            "AuthorizationManagementClient",
+            scope.split("/")[2],
+            api_version=_sdk.AUTHORIZATION_API,
         )
 
 

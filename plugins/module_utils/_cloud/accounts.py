@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from .._account import is_silence
 from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut
 from .._ids import place_of
 from . import _sdk
@@ -139,7 +140,7 @@ class Accounts:
             with _sdk.translated(f"list the pools of the Batch account {name}"):
                 next(self._client().pool.list_by_batch_account(group, name).by_page(), None)
         except (Denied, Rejected) as error:
-            return None if error.facts["azure"]["code"] == "AuthorizationFailed" else error
+            return error if is_silence(error) else None
         return None
 
     def _client(self) -> Any:

@@ -21,6 +21,7 @@ from .accounts import Accounts
 from .diagnosis import Diagnosis
 from .encryption import Encryption
 from .evidence import Evidence
+from .fleet import Fleet
 from .identities import Identities
 from .keys import Keys
 from .resources import Resources
@@ -91,6 +92,12 @@ class Cloud:
     @cached_property
     def encryption(self) -> Encryption:
         return Encryption(self._session, self.accounts, self._evidence, self._diagnosis)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        return Fleet(
+            self._session, self._resources, self.visible, self.vaults, self.keys, self.access, self._identities
+        )
 
     @cached_property
     def _diagnosis(self) -> Diagnosis:

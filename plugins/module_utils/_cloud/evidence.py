@@ -11,14 +11,15 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._errors import CmkError, Denied, NotFound, Unavailable
+from .._errors import CmkError
 from .._ids import KeyIdentifier, principals_of
 from .access import Access, roles_in
 from .keys import Keys
 from .session import Session
+from .side_by_side import or_reason
 from .vaults import Vaults
 
 
@@ -42,15 +43,15 @@ class Evidence:
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
     ) -> dict[str, Any]:
         recent = self._session.recent
-        vault = _or_reason(
+        vault = or_reason(
             lambda: recent.read(
                 lambda: self._vaults.find(key.vault, vault_group), "vault", key.vault, vault_group or ""
             )
         )
-        seen = _or_reason(lambda: recent.read(lambda: self._key(key), "key", str(key)))
+        seen = or_reason(lambda: recent.read(lambda: self._key(key), "key", str(key)))
         bundle, now = (seen, self._keys.now) if isinstance(seen, CmkError) else seen
         by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
-        roles = _or_reason(lambda: self._roles(vault["id"], key.name, principals)) if by_role else ({}, {})
+        roles = or_reason(lambda: self._roles(vault["id"], key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
         return {
             "key": key,
@@ -78,10 +79,3 @@ class Evidence:
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions
-
-
-def _or_reason(read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except (Denied, NotFound, Unavailable) as reason:
-        return reason

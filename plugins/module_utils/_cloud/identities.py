@@ -21,6 +21,13 @@ class Identities:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def listed(self, subscription: str) -> set[str]:
+        """The ids of a subscription's, in lower case."""
+        client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", subscription)
+        with _sdk.translated(f"list the user-assigned identities of the subscription {subscription}"):
+            listed = _sdk.documents(client.user_assigned_identities.list_by_subscription)
+        return {identity["id"].lower() for identity in listed}
+
     def get(self, identity_id: UserAssignedId) -> dict[str, Any]:
         client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", identity_id.subscription)
         with _sdk.translated(f"read the user-assigned identity {identity_id.name}"):

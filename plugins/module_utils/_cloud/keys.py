@@ -54,9 +54,12 @@ class Keys:
         """The key version, or the newest one where the identifier has none."""
         return self._read(key.vault_url, key.name, key.version or "")
 
-    def versions(self, key: KeyIdentifier) -> list[dict[str, Any]] | None:
-        """All versions of it, as the list of them shows them; none if the caller may not list them."""
-        return self._versions(key.vault_url, key.name)
+    def versions(self, key: KeyIdentifier) -> list[dict[str, Any]]:
+        """All versions of it, as the list of them shows them."""
+        return self._all_versions(key.vault_url, key.name)
+
+    def rotation_policy(self, key: KeyIdentifier) -> dict[str, Any]:
+        return self._policy(key.vault_url, key.name)
 
     def deleted(self, key: KeyIdentifier) -> dict[str, Any] | None:
         return self._deleted(key.vault_url, key.name)
@@ -137,10 +140,13 @@ class Keys:
     def _versions(self, url: str, name: str) -> list[dict[str, Any]] | None:
         """All versions; none if the caller may read the key and not list it."""
         try:
-            with _sdk.translated(f"list the versions of the key {name} in {url}"):
-                return _sdk.documents(self._client(url).list_properties_of_key_versions, name)
+            return self._all_versions(url, name)
         except Denied:
             return None
+
+    def _all_versions(self, url: str, name: str) -> list[dict[str, Any]]:
+        with _sdk.translated(f"list the versions of the key {name} in {url}"):
+            return _sdk.documents(self._client(url).list_properties_of_key_versions, name)
 
     def _policy(self, url: str, name: str) -> dict[str, Any]:
         with _sdk.translated(f"read the rotation policy of the key {name} in {url}"):

@@ -21,6 +21,8 @@ _SUBSCRIPTIONS = "2022-12-01"
 _GROUPS = "2021-04-01"
 # That of the oldest SDK that is supported.
 _ACCOUNTS = "2024-02-01"
+# The first that tells of a pool's own key.
+_POOLS = "2025-06-01"
 
 
 class Resources:
@@ -46,11 +48,17 @@ class Resources:
         with _sdk.translated("list the subscriptions"):
             return [item["subscriptionId"] for item in self._all("/subscriptions", _SUBSCRIPTIONS)]
 
-    def accounts(self, subscription: str) -> list[dict[str, Any]]:
-        """The Batch accounts of a subscription. The SDK would make models of them, which is slow."""
-        path = f"/subscriptions/{subscription}/providers/Microsoft.Batch/batchAccounts"
-        with _sdk.translated(f"list the Batch accounts of the subscription {subscription}"):
-            return self._all(path, _ACCOUNTS)
+    def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
+        """The Batch accounts of a subscription, or of one group. The SDK would make models of them, which is slow."""
+        place = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
+        what = f"resource group {group}" if group else f"subscription {subscription}"
+        with _sdk.translated(f"list the Batch accounts of the {what}"):
+            return self._all(f"{place}/providers/Microsoft.Batch/batchAccounts", _ACCOUNTS)
+
+    def pools(self, account_id: str) -> list[dict[str, Any]]:
+        """Those of a Batch account, as azure-mgmt-batch 17.3 would not show them: with the keys of their disks."""
+        with _sdk.translated(f"list the pools of the Batch account {account_id.rpartition('/')[2]}"):
+            return self._all(f"{account_id}/pools", _POOLS)
 
     def _all(self, path: str, api_version: str) -> list[dict[str, Any]]:
         """The items of a list, whichever page they are on."""

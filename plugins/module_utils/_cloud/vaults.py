@@ -9,14 +9,15 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from .._errors import Denied
+from .._errors import CmkError, Denied
 from .._ids import place_of
 from . import _sdk
 from .resources import Resources
 from .session import Session
+from .side_by_side import each, or_reason
 from .visible import VisibleAccounts
 
 
@@ -55,12 +56,49 @@ class Vaults:
         if there is not None:
             return there
         for subscription in self._resources.subscription_ids():
-            with _sdk.translated(f"list the key vaults of the subscription {subscription}"):
-                vaults = _sdk.documents(self._client(subscription).vaults.list_by_subscription)
-            found = next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
+            found = self._listed(subscription).get(name.lower())
             if found is not None:
                 return found
         return None
+
+    def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Any]:
+        """The vaults of these names, in lower case: looked for in these subscriptions and, if some are not there, in
+        all others that are seen.
+
+        None if there is none; an error if there may be one where the caller may not look.
+        """
+        found, refused = self._in(subscriptions)
+        if names - found.keys():
+            others = [one for one in self._resources.listed_subscription_ids() if one.lower() not in subscriptions]
+            more, refused_there = self._in(others)
+            found, refused = {**more, **found}, refused or refused_there
+        return {name: found.get(name, refused) for name in names}
+
+    def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
+        """The vaults by their names, and why one of the subscriptions could not be looked at."""
+        listed = each(lambda one: or_reason(lambda: self._listed(one)), subscriptions)
+        found: dict[str, dict[str, Any]] = {}
+        refused = None
+        for vaults in listed.values():
+            if isinstance(vaults, CmkError):
+                refused = vaults
+            else:
+                found.update(vaults)
+        return found, refused
+
+    def _listed(self, subscription: str) -> dict[str, dict[str, Any]]:
+        """By their names, in lower case."""
+        with _sdk.translated(f"list the key vaults of the subscription {subscription}"):
+            vaults = _sdk.documents(self._client(subscription).vaults.list_by_subscription)
+        return {vault["name"].lower(): vault for vault in vaults}
+
+    def deleted(self, names: Set[str]) -> dict[str, dict[str, Any]]:
+        """Those of these names, in lower case, that were deleted and can be recovered."""
+        if not names:
+            return {}
+        subscriptions = self._resources.listed_subscription_ids()
+        listed = each(self._all_deleted, subscriptions).values()
+        return {one["name"].lower(): one for of_one in listed for one in of_one if one["name"].lower() in names}
 
     def find_deleted(self, name: str) -> dict[str, Any] | None:
         """The deleted vault of that name, in all subscriptions seen."""
@@ -91,15 +129,19 @@ class Vaults:
             self._client(subscription).vaults.update_access_policy(group, name, operation, _sdk.content(body))
 
     def _deleted(self, name: str, subscription: str) -> dict[str, Any] | None:
+        return next((vault for vault in self._all_deleted(subscription) if vault["name"].lower() == name.lower()), None)
+
+    def _all_deleted(self, subscription: str) -> list[dict[str, Any]]:
+        """Of a subscription; as if there were none where the caller may not look."""
+
         def read() -> list[dict[str, Any]]:
             with _sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
                 return _sdk.documents(self._client(subscription).vaults.list_deleted)
 
         try:
-            vaults = self._session.seen.read(read, "vault", "deleted", subscription)
+            return self._session.seen.read(read, "vault", "deleted", subscription)
         except Denied:
-            return None
-        return next((vault for vault in vaults if vault["name"].lower() == name.lower()), None)
+            return []
 
     def _client(self, subscription_id: str | None = None) -> Any:
         return self._session.client("azure-mgmt-keyvault", "KeyVaultManagementClient", subscription_id)

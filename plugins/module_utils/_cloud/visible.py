@@ -10,14 +10,11 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .._errors import Denied
 from .resources import Resources
-
-# Lists that are read side by side: an answer takes Azure far longer than it takes us.
-_AT_ONCE = 8
+from .side_by_side import each
 
 
 class VisibleAccounts:
@@ -34,8 +31,7 @@ class VisibleAccounts:
 
     def _of(self, subscriptions: Sequence[str]) -> dict[str, list[Any]]:
         """The `accounts`, and the subscriptions where the caller may not look (`unseen`)."""
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            found = dict(zip(subscriptions, threads.map(self._accounts, subscriptions), strict=True))
+        found = each(self._accounts, subscriptions)
         return {
             "accounts": [account for accounts in found.values() for account in accounts or ()],
             "unseen": [f"/subscriptions/{name}" for name, accounts in found.items() if accounts is None],

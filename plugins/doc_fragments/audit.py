@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options that the modules which look at many accounts share."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    # The options are those of module_utils/_audit/options.py; tests/unit/test_documentation.py ties the two.
+    DOCUMENTATION = r"""
+options:
+  subscriptions:
+    description:
+      - Ids of the subscriptions whose accounts are looked at. Without any, and without O(resource_group), all that the
+        caller sees.
+    type: list
+    elements: str
+    default: []
+  pools:
+    description:
+      - Ask each account for its pools. This tells whose disks are not encrypted, and whether the account answers.
+      - It is one request for each account; everything else takes a few for each subscription, vault and key.
+    type: bool
+    default: false
+  required:
+    description:
+      - Accounts that have to be on a customer-managed key. An account is meant by an item if it fits all that the item
+        says; an item that says nothing, V({}), means all accounts.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      subscriptions:
+        description: Ids of subscriptions.
+        type: list
+        elements: str
+        default: []
+      resource_groups:
+        description: Names of resource groups.
+        type: list
+        elements: str
+        default: []
+      locations:
+        description: Names of regions, such as V(westeurope).
+        type: list
+        elements: str
+        default: []
+      accounts:
+        description: Names or resource ids of accounts, with the wildcards V(*) and V(?).
+        type: list
+        elements: str
+        default: []
+      tags:
+        description: Tags with their values.
+        type: dict
+        default: {}
+  allowed_vaults:
+    description: Names of the vaults that keys may lie in. Without any, all.
+    type: list
+    elements: str
+    default: []
+  max_version_age:
+    description: Age from which a version is too old, as an ISO 8601 duration such as V(P90D). Without it, none is.
+    type: str
+  min_days_to_expiry:
+    description: A version with fewer days left is reported.
+    type: int
+    default: 30
+  expiry_required:
+    description: Report versions that never expire.
+    type: bool
+    default: false
+  rbac_only:
+    description: Report vaults that go by access policies.
+    type: bool
+    default: false
+  key_types:
+    description: Types that keys may be of. Without any, all that Batch takes.
+    type: list
+    elements: str
+    choices: [RSA, RSA-HSM]
+    default: []
+  min_key_size:
+    description: Least number of bits of a key. Without it, all that Batch takes.
+    type: int
+    choices: [2048, 3072, 4096]
+  exceptions:
+    description:
+      - Findings that are accepted until a day. They stay in the result, marked as RV(ignore:accepted), and count as
+        open from the next day on.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      finding:
+        description: Id of the finding; C(docs/audit.md) lists them.
+        type: str
+        required: true
+        choices:
+          - access_missing
+          - account_not_answering
+          - follows_without_rotation
+          - identity_missing
+          - key_deleted
+          - key_expires_soon
+          - key_missing
+          - key_too_small
+          - key_type_not_allowed
+          - key_unfit
+          - key_without_expiry
+          - network_closed
+          - newer_version_unused
+          - not_on_customer_managed_key
+          - not_seen
+          - operations_missing
+          - pool_disks_not_encrypted
+          - pool_key_of_its_own
+          - vault_deleted
+          - vault_in_other_tenant
+          - vault_missing
+          - vault_not_allowed
+          - vault_uses_access_policies
+          - vault_without_purge_protection
+          - vault_without_soft_delete
+          - version_missing
+          - version_too_old
+          - version_unusable
+      accounts:
+        description: Names or resource ids of accounts, with the wildcards V(*) and V(?).
+        type: list
+        elements: str
+        required: true
+      reason:
+        description: Why it is accepted.
+        type: str
+        required: true
+      expires_on:
+        description: The last day on which it is, such as V(2027-03-31) (UTC).
+        type: str
+        required: true
+"""

@@ -1,0 +1,99 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An audit from its options to its reports.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._errors import InvalidOption, Refused
+from .._plan import Outcome
+from . import files
+from .comparison import compared
+from .options import POLICY, SCOPE, scope
+from .policy import policy
+from .report import FORMAT, at_least, whole
+from .rules import CRITICAL
+
+_NAME = re.compile(r"[\w.-]+")
+# So many lines are told beside the reports.
+_TOLD = 100
+
+
+def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
+    """What is wrong with the options, or with where the reports go, is told before anything is read."""
+    asked = {name: params[name] for name in (*SCOPE, *POLICY)}
+    rules, where, name = policy(params), scope(params), params["name"]
+    if not _NAME.fullmatch(name):
+        raise InvalidOption("name", name, "this is no file's name.", "Use letters, digits, dots, hyphens, underscores.")
+    former = files.read(params["compare_with"], "compare_with", FORMAT) if params["compare_with"] else None
+    folder = files.prepared(params["folder"]) if params["folder"] and writes else None
+    report = whole(cloud.fleet.read(where), rules, asked)
+    report["comparison"] = compared(former, report) if former else None
+    written = files.write(report, folder, name, params["formats"]) if folder else {}
+    told = describe(report, params["fail_on"], written)
+    grave = at_least(report, params["fail_on"]) if params["fail_on"] != "never" else []
+    if grave:
+        raise _failed(grave, params["fail_on"], told)
+    return Outcome(False, {}, {}, tuple(_warnings(report, params, former)), told)
+
+
+def findings_of(params: Mapping[str, Any], cloud: Any) -> dict[str, Any]:
+    """The same as data, without a report."""
+    return as_data(whole(cloud.fleet.read(scope(params)), policy(params), {}))
+
+
+def as_data(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: report[name] for name in ("accounts", "summary", "unseen_subscriptions")}
+
+
+def describe(report: Mapping[str, Any], fail_on: str, written: Mapping[str, str]) -> dict[str, Any]:
+    """What is told beside the reports."""
+    severity = CRITICAL if fail_on == "never" else fail_on
+    return {
+        "summary": report["summary"],
+        "unseen_subscriptions": report["unseen_subscriptions"],
+        "files": dict(written),
+        "findings": at_least(report, severity)[:_TOLD],
+        "comparison": _counted(report["comparison"]),
+    }
+
+
+def _counted(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    return {name: value if isinstance(value, str) else len(value) for name, value in comparison.items()}
+
+
+def _failed(grave: Sequence[str], severity: str, told: Mapping[str, Any]) -> Refused:
+    first = " ".join(grave[:3])
+    rest = f" And {len(grave) - 3} more." if len(grave) > 3 else ""
+    kind = severity if severity == CRITICAL else f"{severity} or graver"
+    where = f" See {', '.join(told['files'].values())}." if told["files"] else ""
+    return Refused(
+        f"{len(grave)} open findings are {kind}: {first}{rest}{where}",
+        code="audit_failed",
+        remedy="Mend what is found, as the report says, or except it until a day.",
+        **told,
+    )
+
+
+def _warnings(report: Mapping[str, Any], params: Mapping[str, Any], former: Any) -> list[str]:
+    warnings = []
+    if report["unseen_subscriptions"]:
+        unseen = ", ".join(report["unseen_subscriptions"])
+        warnings.append(f"Not looked at, for want of permission: Batch accounts of the subscriptions {unseen}.")
+    if not report["accounts"]:
+        warnings.append("The caller sees no Batch account there.")
+    if params["compare_with"] and former is None:
+        warnings.append(f"There is no earlier report {params['compare_with']}, so nothing was compared.")
+    for one in report["unused_exceptions"]:
+        warnings.append(f"The exception of {one['finding']} for {', '.join(one['accounts'])} fits no finding any more.")
+    return warnings

@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What has changed between two reports: pure.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .report import open_findings
+
+Report = Mapping[str, Any]
+Account = Mapping[str, Any]
+# What is told of an account when it has become another. Days go by for every account; findings are told apart.
+_FIELDS = (
+    *("state", "key_source", "key_identifier", "version", "newest_version", "expires_on", "answers", "access"),
+    *("rotation_policy", "vault", "identity", "location", "tags", "pools"),
+)
+
+
+def compared(former: Report, report: Report) -> dict[str, Any]:
+    """What is different in `report`. Accounts of subscriptions that one of the two did not see are not compared."""
+    before, after = _by_id(former), _by_id(report)
+    hidden = {*former["unseen_subscriptions"], *report["unseen_subscriptions"]}
+    both = [name for name in after if name in before]
+    return {
+        "since": former["generated_on"],
+        "appeared": [_place(after[name]) for name in after if name not in before and _is_seen(after[name], hidden)],
+        "vanished": [_place(before[name]) for name in before if name not in after and _is_seen(before[name], hidden)],
+        "changed": [change for name in both for change in _changes(before[name], after[name])],
+        "opened": [one for name in after for one in _more(after[name], before.get(name), hidden)],
+        "closed": [one for name in before for one in _more(before[name], after.get(name), hidden)],
+        "not_compared": sorted(hidden),
+    }
+
+
+def _by_id(report: Report) -> dict[str, Account]:
+    return {account["id"].lower(): account for account in report["accounts"]}
+
+
+def _is_seen(account: Account, hidden: set[str]) -> bool:
+    return account["subscription_id"] not in hidden
+
+
+def _place(account: Account) -> dict[str, Any]:
+    return {name: account[name] for name in ("id", "name", "state", "key_identifier")}
+
+
+def _changes(before: Account, after: Account) -> Iterator[dict[str, Any]]:
+    for name in _FIELDS:
+        if before.get(name) != after[name]:
+            yield {
+                "id": after["id"],
+                "name": after["name"],
+                "field": name,
+                "before": before.get(name),
+                "after": after[name],
+            }
+
+
+def _more(account: Account, other: Account | None, hidden: set[str]) -> Iterator[dict[str, Any]]:
+    """The open findings of an account that it has not in the other report."""
+    if other is None and not _is_seen(account, hidden):
+        return
+    known = {one["id"] for one in open_findings(other)} if other else set()
+    for one in open_findings(account):
+        if one["id"] not in known:
+            told = {name: one[name] for name in ("severity", "evidence")}
+            yield {"id": account["id"], "name": account["name"], "finding": one["id"], **told}

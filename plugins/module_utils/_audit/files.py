@@ -1,0 +1,90 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A report as files: one of each format, which replaces the one that was there as a whole.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .._errors import CmkError, InvalidOption
+from .csv_rows import as_csv
+from .junit import as_junit
+from .page import as_page
+from .sarif import as_sarif
+
+Report = Mapping[str, Any]
+
+
+def as_json(report: Report) -> str:
+    return json.dumps(report, indent=1) + "\n"
+
+
+# By format, what the file's name ends with and how it is written.
+FORMATS: dict[str, tuple[str, Callable[[Report], str]]] = {
+    "json": (".json", as_json),
+    "csv": (".csv", as_csv),
+    "junit": (".junit.xml", as_junit),
+    "sarif": (".sarif", as_sarif),
+    "html": (".html", as_page),
+}
+
+
+def prepared(folder: str) -> Path:
+    """The folder, before anything is read: who cannot write the report need not wait for it."""
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise _not_written(path, "permission denied")
+    return path
+
+
+def write(report: Report, folder: Path, name: str, formats: Iterable[str]) -> dict[str, str]:
+    """The paths by format."""
+    paths = {}
+    for one in formats:
+        suffix, text_of = FORMATS[one]
+        path = folder / f"{name}{suffix}"
+        part = path.with_name(f".{path.name}.part")
+        try:
+            # As it is, also where the platform has other ends of lines: CSV has its own.
+            part.write_text(text_of(report), encoding="utf-8", newline="")
+            part.replace(path)
+        except OSError as error:
+            raise _not_written(path, error) from error
+        paths[one] = str(path)
+    return paths
+
+
+def read(path: str, option: str, form: str) -> dict[str, Any] | None:
+    """An earlier report of that form; none if there is no such file."""
+    try:
+        report = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InvalidOption(option, path, f"it cannot be read ({error}).", "Name a report in JSON.") from error
+    if not isinstance(report, dict) or report.get("format") != form:
+        raise InvalidOption(option, path, f"it is no report of the form {form}.", "Name a report in JSON.")
+    return report
+
+
+def _not_written(path: Path, why: object) -> CmkError:
+    return CmkError(
+        f"The report cannot be written to {path}: {why}. Set folder to one that can be written to.",
+        code="report_not_written",
+        option="folder",
+        value=str(path),
+        remedy="Set folder to one that can be written to.",
+    )

@@ -1,0 +1,126 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is wrong with one account, by the rules and by the organisation's policy: pure.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .. import _vault
+from .policy import Policy
+from .rules import RULES, SEVERITIES
+from .standing import DAY, Standing
+
+Record = Mapping[str, Any]
+# The rule's name, and what was seen.
+Found = tuple[str, str]
+
+AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "breaks_rules", "unknown", "ok"
+# The gravest first.
+STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
+_GRAVEST = SEVERITIES[0]
+
+
+def judged(standing: Standing, policy: Policy, now: float) -> dict[str, Any]:
+    """The account's record with its findings and the state that they add up to."""
+    record = standing.record
+    found = [
+        _finding(rule, seen, remedy, record, policy, now)
+        for rule, seen, remedy in (*_of_causes(standing), *((*one, "") for one in _of_record(record, policy)))
+    ]
+    found.sort(key=lambda one: SEVERITIES.index(one["severity"]))
+    return {**record, "findings": found, "state": _state(found)}
+
+
+def _finding(rule: str, seen: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:
+    exception = next((one for one in policy.exceptions if one.fits(record, rule)), None)
+    return {
+        "id": rule,
+        "severity": RULES[rule].severity,
+        "evidence": seen,
+        "remedy": remedy or RULES[rule].remedy,
+        "accepted": exception is not None and now < exception.ends,
+        "exception": exception.describe() if exception else None,
+    }
+
+
+def _state(found: list[dict[str, Any]]) -> str:
+    open_ones = [one for one in found if not one["accepted"]]
+    if any(one["severity"] == _GRAVEST for one in open_ones):
+        return AT_RISK
+    if any(one["id"] != "not_seen" and one["severity"] != SEVERITIES[-1] for one in open_ones):
+        return BREAKS_RULES
+    return UNKNOWN if any(one["id"] == "not_seen" for one in found) else OK
+
+
+def _of_causes(standing: Standing) -> Iterator[tuple[str, str, str]]:
+    for cause in standing.causes:
+        yield cause.name, cause.evidence, cause.remedy
+    if standing.record["answers"] is False:
+        yield "account_not_answering", standing.record["silence"], ""
+
+
+def _of_record(record: Record, policy: Policy) -> Iterator[Found]:
+    if record["key_identifier"]:
+        yield from _of_vault(record, policy)
+        yield from _of_key(record, policy)
+        yield from _of_version(record, policy)
+    elif policy.requires_key_of(record):
+        yield "not_on_customer_managed_key", "The account is on a Microsoft-managed key; the policy asks for another."
+    yield from _of_pools(record)
+    if record["unknown"]:
+        yield "not_seen", " ".join(f"{what}: {why}" for what, why in record["unknown"].items())
+
+
+def _of_vault(record: Record, policy: Policy) -> Iterator[Found]:
+    name, vault = record["vault_name"], record["vault"]
+    if policy.allowed_vaults and name not in policy.allowed_vaults:
+        yield "vault_not_allowed", f"The vault {name} is none of {', '.join(sorted(policy.allowed_vaults))}."
+    if vault is None:
+        return
+    if not vault["soft_delete"]:
+        yield "vault_without_soft_delete", f"Soft delete is off on {name}."
+    if not vault["purge_protection"]:
+        yield "vault_without_purge_protection", f"Purge protection is off on {name}."
+    if policy.rbac_only and vault["authorization"] != _vault.RBAC:
+        yield "vault_uses_access_policies", f"{name} goes by access policies."
+
+
+def _of_key(record: Record, policy: Policy) -> Iterator[Found]:
+    kind, size = record["key_type"], record["key_size"]
+    if kind and policy.key_types and kind not in policy.key_types:
+        yield "key_type_not_allowed", f"The key's type is {kind}, which is none of {', '.join(policy.key_types)}."
+    if size and policy.min_key_size and size < policy.min_key_size:
+        yield "key_too_small", f"The key has {size} bits, fewer than {policy.min_key_size}."
+    if record["follows_latest"] and record["rotates_itself"] is False:
+        yield "follows_without_rotation", f"No rotation policy makes new versions of the key {record['key_name']}."
+
+
+def _of_version(record: Record, policy: Policy) -> Iterator[Found]:
+    version, age, left = record["version"], record["version_age_days"], record["days_left"]
+    # One that has expired is told as what cuts the account off.
+    if left is not None and 0 <= left < policy.min_days_to_expiry:
+        yield "key_expires_soon", f"Version {version} expires on {record['expires_on']}, in {left} days."
+    if version and record["expires_on"] is None and policy.expiry_required:
+        yield "key_without_expiry", f"Version {version} does not expire."
+    if age is not None and policy.max_version_age is not None and age * DAY >= policy.max_version_age:
+        allowed = policy.max_version_age // DAY
+        yield "version_too_old", f"Version {version} was made {age} days ago; {allowed} are allowed."
+    if record["newer_version_there"]:
+        yield "newer_version_unused", f"The account is on version {version}, the newest is {record['newest_version']}."
+
+
+def _of_pools(record: Record) -> Iterator[Found]:
+    pools = record["pools"] or ()
+    bare = [pool["name"] for pool in pools if not pool["encrypted_disks"]]
+    keyed = [f"{pool['name']} ({pool['key']})" for pool in pools if pool["key"]]
+    if bare:
+        yield "pool_disks_not_encrypted", f"These pools have no disk encryption: {', '.join(bare)}."
+    if keyed:
+        yield "pool_key_of_its_own", f"These pools have a key of their own: {', '.join(keyed)}."

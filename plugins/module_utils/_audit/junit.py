@@ -1,0 +1,61 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A report in JUnit's XML, as pipelines show it: a case for each account, which fails where it has open findings.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree as xml
+
+from .report import open_findings
+
+# What XML 1.0 has no way to say.
+_UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def as_junit(report: Mapping[str, Any]) -> str:
+    accounts = report["accounts"]
+    failures = sum(1 for account in accounts if open_findings(account))
+    suites = xml.Element("testsuites", {"name": "azbatch.cmk audit", "tests": str(len(accounts))})
+    counts = {"tests": len(accounts), "failures": failures, "errors": 0, "skipped": 0}
+    suite = xml.SubElement(
+        suites,
+        "testsuite",
+        {
+            "name": "Batch accounts and their keys",
+            "timestamp": report["generated_on"].removesuffix("Z"),
+            **{name: str(value) for name, value in counts.items()},
+        },
+    )
+    for account in accounts:
+        _case(suite, account)
+    return xml.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(suite: xml.Element, account: Mapping[str, Any]) -> None:
+    place = f"{account['subscription_id']}.{account['resource_group']}"
+    case = xml.SubElement(suite, "testcase", {"classname": _text(place), "name": _text(account["name"]), "time": "0"})
+    opened = open_findings(account)
+    if opened:
+        kinds = ", ".join(one["id"] for one in opened)
+        failure = xml.SubElement(case, "failure", {"type": opened[0]["severity"], "message": _text(kinds)})
+        failure.text = _text("\n".join(_line(one) for one in opened))
+    accepted = [one for one in account["findings"] if one["accepted"]]
+    if accepted:
+        out = xml.SubElement(case, "system-out")
+        out.text = _text("\n".join(f"Accepted: {_line(one)} {one['exception']['reason']}" for one in accepted))
+
+
+def _line(finding: Mapping[str, Any]) -> str:
+    return f"{finding['severity']}: {finding['id']}: {finding['evidence']} {finding['remedy']}"
+
+
+def _text(text: str) -> str:
+    return _UNSAYABLE.sub("?", text)

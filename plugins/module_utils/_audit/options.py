@@ -1,0 +1,82 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of an audit: which accounts, and by which policy. Documented in the doc fragment azbatch.cmk.audit.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._errors import InvalidOption
+from .._ids import check_account_name, check_guid
+from .rules import RULES
+
+_NAMES: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
+SCOPE: dict[str, dict[str, Any]] = {
+    "subscriptions": _NAMES,
+    "resource_group": {"type": "str"},
+    "account_name": {"type": "str"},
+    "pools": {"type": "bool", "default": False},
+}
+POLICY: dict[str, dict[str, Any]] = {
+    "required": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "subscriptions": _NAMES,
+            "resource_groups": _NAMES,
+            "locations": _NAMES,
+            "accounts": _NAMES,
+            "tags": {"type": "dict", "default": {}},
+        },
+    },
+    "allowed_vaults": _NAMES,
+    "max_version_age": {"type": "str"},
+    "min_days_to_expiry": {"type": "int", "default": 30},
+    "expiry_required": {"type": "bool", "default": False},
+    "rbac_only": {"type": "bool", "default": False},
+    "key_types": {"type": "list", "elements": "str", "choices": ["RSA", "RSA-HSM"], "default": []},
+    "min_key_size": {"type": "int", "choices": [2048, 3072, 4096]},
+    "exceptions": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "finding": {"type": "str", "required": True, "choices": sorted(RULES)},
+            "accounts": {"type": "list", "elements": "str", "required": True},
+            "reason": {"type": "str", "required": True},
+            "expires_on": {"type": "str", "required": True},
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Scope:
+    subscriptions: tuple[str, ...]
+    group: str | None
+    account: str | None
+    pools: bool
+
+
+def scope(params: Mapping[str, Any]) -> Scope:
+    subscriptions, group, account = params["subscriptions"], params["resource_group"], params["account_name"]
+    if subscriptions and group:
+        raise InvalidOption(
+            "subscriptions", subscriptions, "resource_group says where to look, too.", "Leave out one of the two."
+        )
+    if account and not group:
+        raise InvalidOption("resource_group", group, "account_name needs it.", "Set it to the account's group.")
+    return Scope(
+        tuple(dict.fromkeys(check_guid(one, "subscriptions").lower() for one in subscriptions)),
+        group,
+        check_account_name(account, "account_name") if account else None,
+        params["pools"],
+    )

@@ -1,0 +1,77 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Charts of a report, as SVG within the page.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+_WIDTH, _LABEL, _ROW = 360, 120, 24
+
+
+class Bar(NamedTuple):
+    label: str
+    amount: int
+    # Of the style sheet, for its colour.
+    tone: str = ""
+
+
+def bars(title: str, of: Sequence[Bar]) -> str:
+    """A bar for each, one below the other, with the numbers as a table for those who do not see them."""
+    most = max((bar.amount for bar in of), default=0) or 1
+    drawn = "".join(_bar(bar, number, most) for number, bar in enumerate(of))
+    told = ", ".join(f"{bar.label}: {bar.amount}" for bar in of)
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(of)}" role="img" aria-label="{escape(told)}">{drawn}</svg></figure>'
+    )
+
+
+def _bar(bar: Bar, number: int, most: int) -> str:
+    length = round((_WIDTH - _LABEL - 50) * bar.amount / most) if bar.amount else 0
+    top = number * _ROW
+    return (
+        f'<g class="{bar.tone}"><text x="0" y="{top + 16}">{escape(bar.label)}</text>'
+        f'<rect x="{_LABEL}" y="{top + 4}" width="{length}" height="{_ROW - 8}" rx="2"/>'
+        f'<text class="count" x="{_LABEL + length + 6}" y="{top + 16}">{bar.amount}</text></g>'
+    )
+
+
+def expiries(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
+    """When the versions that accounts are on expire."""
+    days = [account["days_left"] for account in accounts if account["version"]]
+    return [
+        Bar("has expired", _between(days, None, 0), "critical"),
+        Bar("within 7 days", _between(days, 0, 7), "critical"),
+        Bar("8 to 30 days", _between(days, 7, 30), "high"),
+        Bar("31 to 90 days", _between(days, 30, 90), "medium"),
+        Bar("91 to 180 days", _between(days, 90, 180), "ok"),
+        Bar("181 to 365 days", _between(days, 180, 365), "ok"),
+        Bar("later", _between(days, 365, None), "ok"),
+        Bar("never", sum(1 for one in days if one is None), "unknown"),
+    ]
+
+
+def ages(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
+    """How old the versions are that accounts are on."""
+    days = [account["version_age_days"] for account in accounts if account["version"]]
+    return [
+        Bar("up to 30 days", _between(days, None, 31)),
+        Bar("31 to 90 days", _between(days, 31, 91)),
+        Bar("91 to 180 days", _between(days, 91, 181)),
+        Bar("181 to 365 days", _between(days, 181, 366)),
+        Bar("more than a year", _between(days, 366, None)),
+    ]
+
+
+def _between(days: Iterable[int | None], least: int | None, below: int | None) -> int:
+    return sum(
+        1 for one in days if one is not None and (least is None or one >= least) and (below is None or one < below)
+    )

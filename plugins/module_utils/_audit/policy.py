@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an organisation asks of its Batch accounts, and what it has excepted.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from .._duration import instant, seconds
+from .._errors import InvalidOption
+from .._ids import check_vault_name
+
+_SELECTORS = ("subscriptions", "resource_groups", "locations", "accounts")
+_LOCATED = {"subscriptions": "subscription_id", "resource_groups": "resource_group", "locations": "location"}
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Accounts that fit all that it names; one that names nothing fits all."""
+
+    # By the field of an account, the values of which it has one, in lower case.
+    fields: Mapping[str, frozenset[str]]
+    # Patterns of names and ids, in lower case.
+    accounts: tuple[str, ...]
+    tags: Mapping[str, str]
+
+    def fits(self, account: Mapping[str, Any]) -> bool:
+        placed = all(account[name].lower() in values for name, values in self.fields.items())
+        tags = {name.lower(): value for name, value in account["tags"].items()}
+        tagged = all(tags.get(name.lower()) == value for name, value in self.tags.items())
+        return placed and tagged and (not self.accounts or _matches(self.accounts, account))
+
+
+@dataclass(frozen=True)
+class Exemption:
+    finding: str
+    accounts: tuple[str, ...]
+    reason: str
+    # Seconds since 1970, at the end of its last day.
+    ends: float
+
+    def fits(self, account: Mapping[str, Any], finding: str) -> bool:
+        return self.finding == finding and _matches(self.accounts, account)
+
+    def describe(self) -> dict[str, Any]:
+        return {"reason": self.reason, "expires_on": instant(self.ends)}
+
+
+@dataclass(frozen=True)
+class Policy:
+    required: tuple[Selector, ...]
+    # In lower case; empty: any.
+    allowed_vaults: frozenset[str]
+    # In seconds.
+    max_version_age: int | None
+    min_days_to_expiry: int
+    expiry_required: bool
+    rbac_only: bool
+    # Empty: any that Batch takes.
+    key_types: tuple[str, ...]
+    min_key_size: int | None
+    exceptions: tuple[Exemption, ...]
+
+    def requires_key_of(self, account: Mapping[str, Any]) -> bool:
+        return any(selector.fits(account) for selector in self.required)
+
+
+def policy(params: Mapping[str, Any]) -> Policy:
+    days = params["min_days_to_expiry"]
+    if days < 0:
+        raise InvalidOption("min_days_to_expiry", days, "it is negative.", "Use 0 or more.")
+    return Policy(
+        required=tuple(_selector(one) for one in params["required"]),
+        allowed_vaults=frozenset(check_vault_name(name, "allowed_vaults").lower() for name in params["allowed_vaults"]),
+        max_version_age=seconds(params["max_version_age"], "max_version_age"),
+        min_days_to_expiry=days,
+        expiry_required=params["expiry_required"],
+        rbac_only=params["rbac_only"],
+        key_types=tuple(params["key_types"]),
+        min_key_size=params["min_key_size"],
+        exceptions=tuple(_exemption(one) for one in params["exceptions"]),
+    )
+
+
+def _selector(wanted: Mapping[str, Any]) -> Selector:
+    given = {name: wanted.get(name) or () for name in _SELECTORS}
+    return Selector(
+        fields={field: frozenset(_lower(given[name])) for name, field in _LOCATED.items() if given[name]},
+        accounts=_lower(given["accounts"]),
+        tags={name: str(value) for name, value in (wanted.get("tags") or {}).items()},
+    )
+
+
+def _exemption(wanted: Mapping[str, Any]) -> Exemption:
+    if not wanted["reason"].strip():
+        raise InvalidOption("exceptions.reason", wanted["reason"], "it says nothing.", "Say why it is excepted.")
+    return Exemption(wanted["finding"], _lower(wanted["accounts"]), wanted["reason"], _end_of(wanted["expires_on"]))
+
+
+def _end_of(day: str) -> float:
+    try:
+        begins = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise InvalidOption("exceptions.expires_on", day, "this is no date.", "Use for example 2027-03-31.") from None
+    return begins.timestamp() + 86400
+
+
+def _lower(names: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(name).lower() for name in names)
+
+
+def _matches(patterns: Sequence[str], account: Mapping[str, Any]) -> bool:
+    """An account is named by its name or its id; both may have the wildcards * and ?."""
+    names = account["name"].lower(), account["id"].lower()
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)

@@ -1,0 +1,101 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The whole: every account, how many stand how, and what the policy was. Plain data, as it goes into JSON.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._duration import instant
+from .findings import STATES, judged
+from .policy import Policy
+from .rules import RULES, SEVERITIES, graver
+from .standing import Seen, standing
+
+# Of the documented form of the data, docs/audit.schema.json. A change that breaks its readers makes it another.
+FORMAT = "azbatch.cmk/audit/1"
+
+
+def whole(seen: Seen, policy: Policy, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`asked` is what was looked at and by which policy, as the task's options say it."""
+    now = seen["now"]
+    accounts = [judged(standing(account, seen), policy, now) for account in seen["accounts"]]
+    accounts.sort(key=lambda one: (STATES.index(one["state"]), _worst(one), one["name"].lower(), one["id"].lower()))
+    return {
+        "format": FORMAT,
+        "generated_on": instant(now),
+        "asked": dict(asked),
+        "unseen_subscriptions": [place.rpartition("/")[2] for place in seen["unseen"]],
+        "summary": _summary(accounts),
+        "rules": _rules(accounts),
+        "accounts": accounts,
+        "unused_exceptions": _unused(accounts, policy),
+    }
+
+
+def open_findings(account: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those that nobody has accepted."""
+    return [one for one in account["findings"] if not one["accepted"]]
+
+
+def at_least(report: Mapping[str, Any], severity: str) -> list[str]:
+    """The open findings that are so grave or graver, as lines to read."""
+    return [
+        f"{account['name']}: {one['id']} ({one['severity']}): {one['evidence']}"
+        for account in report["accounts"]
+        for one in open_findings(account)
+        if graver(one["severity"], severity)
+    ]
+
+
+def _worst(account: Mapping[str, Any]) -> int:
+    return min((SEVERITIES.index(one["severity"]) for one in open_findings(account)), default=len(SEVERITIES))
+
+
+def _summary(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    opened = [one for account in accounts for one in open_findings(account)]
+    states = Counter(account["state"] for account in accounts)
+    severities = Counter(one["severity"] for one in opened)
+    keys = {(account["vault_name"], account["key_name"].casefold()) for account in accounts if account["key_name"]}
+    return {
+        "accounts": len(accounts),
+        "on_customer_managed_key": sum(1 for account in accounts if account["key_identifier"]),
+        "following": sum(1 for account in accounts if account["follows_latest"]),
+        "vaults": len({account["vault_name"] for account in accounts} - {None}),
+        "keys": len(keys),
+        "states": {state: states[state] for state in STATES},
+        "severities": {severity: severities[severity] for severity in SEVERITIES},
+        "findings": dict(sorted(Counter(one["id"] for one in opened).items())),
+        "accepted": sum(1 for account in accounts for one in account["findings"] if one["accepted"]),
+    }
+
+
+def _rules(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Those that have found something, the gravest first."""
+    found = {one["id"] for account in accounts for one in account["findings"]}
+    ordered = sorted(found, key=lambda name: (SEVERITIES.index(RULES[name].severity), name))
+    return {
+        name: {
+            "severity": RULES[name].severity,
+            "title": RULES[name].title,
+            "why": RULES[name].why,
+            "remedy": RULES[name].remedy,
+        }
+        for name in ordered
+    }
+
+
+def _unused(accounts: Sequence[Mapping[str, Any]], policy: Policy) -> list[dict[str, Any]]:
+    """Exceptions that fit no finding: what they were for is mended, or they are misspelt."""
+    return [
+        {"finding": one.finding, "accounts": list(one.accounts), **one.describe()}
+        for one in policy.exceptions
+        if not any(one.fits(account, found["id"]) for account in accounts for found in account["findings"])
+    ]

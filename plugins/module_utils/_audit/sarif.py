@@ -1,0 +1,72 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A report in SARIF 2.1.0 (docs.oasis-open.org/sarif), as code scanning services take it.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .rules import CRITICAL, HIGH, INFO, LOW, MEDIUM
+
+_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LEVELS = {CRITICAL: "error", HIGH: "error", MEDIUM: "warning", LOW: "note", INFO: "note"}
+# GitHub sorts by this number, from 0 to 10 ("SARIF support for code scanning", security-severity).
+_SCORES = {CRITICAL: "9.5", HIGH: "8.0", MEDIUM: "5.5", LOW: "2.0", INFO: "0.0"}
+_HELP = "https://github.com/azbatch/azbatch.cmk/blob/main/docs/audit.md"
+
+
+def as_sarif(report: Mapping[str, Any]) -> str:
+    names = list(report["rules"])
+    run = {
+        "tool": {
+            "driver": {
+                "name": "azbatch.cmk",
+                "informationUri": _HELP,
+                "rules": [_rule(name, report["rules"][name]) for name in names],
+            }
+        },
+        "columnKind": "unicodeCodePoints",
+        "results": [
+            _result(account, finding, names) for account in report["accounts"] for finding in account["findings"]
+        ],
+    }
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _rule(name: str, rule: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": name,
+        "shortDescription": {"text": rule["title"]},
+        "fullDescription": {"text": rule["why"]},
+        "help": {"text": rule["remedy"]},
+        "helpUri": f"{_HELP}#{name}",
+        "defaultConfiguration": {"level": _LEVELS[rule["severity"]]},
+        "properties": {"security-severity": _SCORES[rule["severity"]], "tags": ["security"]},
+    }
+
+
+def _result(account: Mapping[str, Any], finding: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    exception = finding["exception"]
+    accepted = [{"kind": "external", "status": "accepted", "justification": exception["reason"]}] if exception else []
+    return {
+        "ruleId": finding["id"],
+        "ruleIndex": names.index(finding["id"]),
+        "level": _LEVELS[finding["severity"]],
+        "message": {"text": f"{account['name']}: {finding['evidence']} {finding['remedy']}"},
+        "locations": [
+            {
+                # Services that show results want a place in a repository; an account's id is the nearest there is.
+                "physicalLocation": {"artifactLocation": {"uri": account["id"].lstrip("/")}},
+                "logicalLocations": [{"fullyQualifiedName": account["id"], "kind": "resource"}],
+            }
+        ],
+        "partialFingerprints": {"azbatch/v1": f"{account['id'].lower()}#{finding['id']}"},
+        **({"suppressions": accepted} if finding["accepted"] else {}),
+    }

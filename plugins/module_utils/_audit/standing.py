@@ -1,0 +1,215 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How one account stands, by what was read of it and of the vault and key that it shares with others: pure.
+
+What was read is what _cloud.fleet says; what could not be read stands there as the error that says why.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import _access, _account, _diagnosis, _encryption, _preflight, _rotation_policy, _vault
+from .._duration import instant
+from .._errors import CmkError, Unavailable
+from .._ids import KeyIdentifier, key_of, place_of, principals_of
+from .._key_document import identifier_of, size_of
+
+DAY = 86400
+Seen = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    # What is told of the account.
+    record: Mapping[str, Any]
+    # What cuts it off from its key.
+    causes: tuple[_diagnosis.Cause, ...] = ()
+
+
+def fold(key: KeyIdentifier) -> str:
+    """What a key is known by: Azure ignores the case of letters where it compares."""
+    return str(key).casefold()
+
+
+def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
+    key = key_of(account)
+    subscription, group, name = place_of(account["id"])
+    pools = _pools(account, seen)
+    placed = {
+        "id": account["id"],
+        "name": name,
+        "subscription_id": subscription,
+        "resource_group": group,
+        "location": account["location"],
+        "tags": account.get("tags") or {},
+        "vault_name": key.vault if key else None,
+        "key_name": key.name if key else None,
+        **_encryption.describe_key(key),
+        "identity": _account.describe_identity(account.get("identity", {})),
+    }
+    answering = _answering(pools)
+    unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and answering["answers"] is None else {}
+    if key is None:
+        nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
+        return Standing({**placed, **nothing, **answering, "unknown": unknown})
+    evidence = _evidence(account, key, seen)
+    kept = seen["keys"][fold(key.versionless)]
+    observed = {
+        "deleted_vault": seen["deleted_vaults"].get(key.vault),
+        "deleted_key": kept["deleted"],
+        "versions": _or_none(kept["versions"]),
+        "missing_identities": _missing_identities(account, seen),
+    }
+    checks = _preflight.judged(evidence)
+    record = {
+        **placed,
+        **_of_key(key, _or_none(evidence.bundle), kept, seen),
+        **_of_vault(_or_none(evidence.vault)),
+        "access": _access_by(checks),
+        **answering,
+        "unknown": {**_unknown(evidence, kept, _identities(account, seen)), **unknown},
+    }
+    return Standing(record, _diagnosis.causes(evidence, checks, observed))
+
+
+def _evidence(account: Mapping[str, Any], key: KeyIdentifier, seen: Seen) -> _preflight.Evidence:
+    identity = account.get("identity", {})
+    principals = principals_of(identity)
+    vault = seen["vaults"].get(key.vault)
+    assignments, definitions = _grants(key, principals, vault, seen)
+    return _preflight.Evidence(
+        key=key,
+        principals=principals,
+        tenant_id=identity.get("tenantId") or seen["tenant_id"],
+        vault=vault,
+        bundle=_version_in_use(key, seen),
+        assignments=assignments,
+        definitions=definitions,
+        now=seen["now"],
+    )
+
+
+def _version_in_use(key: KeyIdentifier, seen: Seen) -> Any:
+    """Of an account that follows the key, the newest."""
+    newest = seen["keys"][fold(key.versionless)]["newest"]
+    if key.version is None or (isinstance(newest, Mapping) and identifier_of(newest).same(key)):
+        return newest
+    return seen["named"][fold(key)]
+
+
+def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: Seen) -> tuple[Any, Mapping[str, Any]]:
+    """Role assignments by principal, or why it cannot be told; of a vault with access policies there are none."""
+    granted = seen["grants"].get(fold(key.versionless), {})
+    if isinstance(granted, CmkError):
+        return granted, {}
+    assignments = {one: granted.get("by_principal", {}).get(one.lower(), []) for one in principals}
+    definitions, groups = seen["definitions"], granted.get("of_groups", [])
+
+    def may_use(principal: str, given: Sequence[Mapping[str, Any]]) -> bool:
+        return _access.granted(vault, principal, key.name, given, definitions) == set(_access.NEEDED)
+
+    for principal, given in assignments.items():
+        if groups and not may_use(principal, given) and may_use(principal, [*given, *groups]):
+            through = ", ".join(sorted({one["properties"]["principalId"] for one in groups}))
+            return Unavailable(
+                f"{principal} may be in a group that has access ({through}), which was not looked at."
+            ), {}
+    return assignments, definitions
+
+
+def _of_key(key: KeyIdentifier | None, version: Mapping[str, Any] | None, kept: Seen, seen: Seen) -> dict[str, Any]:
+    """The version that the account is on, and what becomes of the key."""
+    newest = _or_none(kept.get("newest"))
+    attributes = version["attributes"] if version else {}
+    created, ends = attributes.get("created"), attributes.get("exp")
+    newest_version = identifier_of(newest).version if newest else None
+    is_newer = newest is not None and newest["attributes"]["enabled"] and key is not None and bool(key.version)
+    return {
+        "version": identifier_of(version).version if version else None,
+        "version_enabled": attributes.get("enabled"),
+        "version_created_on": instant(created),
+        "version_age_days": _days(seen["now"] - created) if created else None,
+        "expires_on": instant(ends),
+        "days_left": _days(ends - seen["now"]) if ends else None,
+        "key_type": version["key"]["kty"] if version else None,
+        "key_size": size_of(version) if version else None,
+        "newest_version": newest_version,
+        "newer_version_there": bool(is_newer and newest_version != key.version) if key and newest else None,
+        "rotation_policy": _rotation_policy.describe(_or_none(kept.get("policy"))),
+        "rotates_itself": _rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
+    }
+
+
+def _days(length: float) -> int:
+    return int(length // DAY)
+
+
+def _of_vault(vault: Mapping[str, Any] | None) -> dict[str, Any]:
+    described = _vault.describe(vault)
+    told = ("id", "authorization", "soft_delete", "purge_protection", "trusted_services")
+    return {"vault": {name: described[name] for name in told} if vault else None}
+
+
+def _access_by(checks: Sequence[_preflight.Check]) -> str | None:
+    """Whether the account's identity may use the key; null if that could not be seen."""
+    status = next(check.status for check in checks if check.name == "access_granted")
+    return {_preflight.OK: "granted", _preflight.FAILED: "missing"}.get(status)
+
+
+def _identities(account: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
+    """By the account's user-assigned identities, all of the subscription that each is in, or why they were not seen."""
+    assigned = account.get("identity", {}).get("userAssignedIdentities", {})
+    return {one: seen["identities"].get(one.split("/")[2].lower()) for one in assigned}
+
+
+def _missing_identities(account: Mapping[str, Any], seen: Seen) -> list[str]:
+    listed = _identities(account, seen)
+    return [one for one, there in listed.items() if _or_none(there) is not None and one.lower() not in there]
+
+
+def _pools(account: Mapping[str, Any], seen: Seen) -> Any:
+    """Those of the account, none if they were not asked for, or why they were not seen."""
+    return seen["pools"].get(account["id"].lower())
+
+
+def _answering(pools: Any) -> dict[str, Any]:
+    """An account that has lost its key does not tell its pools. Null: it was not asked, or the caller may not."""
+    if not isinstance(pools, CmkError):
+        return {"answers": None if pools is None else True, "silence": None, "pools": _disks(pools)}
+    refused = _account.is_silence(pools)
+    return {"answers": False if refused else None, "silence": pools.msg if refused else None, "pools": None}
+
+
+def _disks(pools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return None if pools is None else [_disk(pool) for pool in pools]
+
+
+def _disk(pool: Mapping[str, Any]) -> dict[str, Any]:
+    machine = pool["properties"].get("deploymentConfiguration", {}).get("virtualMachineConfiguration", {})
+    encryption = machine.get("diskEncryptionConfiguration") or {}
+    own = encryption.get("customerManagedKey") or {}
+    return {"name": pool["name"], "encrypted_disks": encryption.get("targets") or [], "key": own.get("keyUrl")}
+
+
+def _unknown(evidence: _preflight.Evidence, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
+    """What could not be seen, with the reason."""
+    looked_at = {
+        "vault": evidence.vault,
+        "key": evidence.bundle,
+        "access": evidence.assignments,
+        "versions": kept["versions"],
+        "rotation_policy": kept["policy"],
+        **{f"identity {name}": there for name, there in identities.items()},
+    }
+    return {what: seen.msg for what, seen in looked_at.items() if isinstance(seen, CmkError)}
+
+
+def _or_none(seen: Any) -> Any:
+    return None if isinstance(seen, CmkError) else seen

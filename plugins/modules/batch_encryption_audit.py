@@ -1,0 +1,168 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: batch_encryption_audit
+short_description: Report where Batch accounts stand with their keys
+description:
+  - Looks at all Batch accounts of subscriptions, of a resource group, or at one, with the vaults and keys that they
+    depend on, judges them by a policy, and writes reports.
+  - Nothing in Azure is changed, and the permission to read is enough. What could not be seen is reported as not seen.
+  - The number of requests grows with that of the subscriptions, vaults and keys, and not with that of the accounts,
+    lists of more than a page and O(pools) aside.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  resource_group:
+    description: Look at the accounts of this resource group only, in the subscription O(subscription_id).
+    type: str
+  account_name:
+    description: Look at this account of O(resource_group) only.
+    type: str
+  folder:
+    description:
+      - Folder that the reports are written to, where the task runs. It is made if it is not there. Without it, nothing
+        is written; nor is it in check mode.
+    type: path
+  name:
+    description: What the reports' files are called, before V(.json), V(.csv), V(.junit.xml), V(.sarif) and V(.html).
+    type: str
+    default: cmk-audit
+  formats:
+    description:
+      - Formats of the reports. V(json) has everything (its schema is C(docs/audit.schema.json)), V(csv) a row for each
+        account, V(junit) is for pipelines, V(sarif) for code scanning, V(html) a page for people that needs no network.
+    type: list
+    elements: str
+    choices: [json, csv, junit, sarif, html]
+    default: [json, csv, junit, sarif, html]
+  compare_with:
+    description:
+      - An earlier report in JSON. What has changed since is told. It may be the one that is about to be replaced. If
+        there is no such file, this is said as a warning.
+    type: path
+  fail_on:
+    description: Fail if there is an open finding of this severity or a graver one, after the reports are written.
+    type: str
+    choices: [critical, high, medium, low, info, never]
+    default: never
+extends_documentation_fragment:
+  - azbatch.cmk.azure
+  - azbatch.cmk.azure.sign_in
+  - azbatch.cmk.audit
+  - azbatch.cmk.attributes
+seealso:
+  - module: azbatch.cmk.batch_encryption_info
+"""
+
+EXAMPLES = r"""
+- name: Report on all accounts, and fail if one is at risk or breaks a rule
+  azbatch.cmk.batch_encryption_audit:
+    required:
+      - tags:
+          environment: production
+    max_version_age: P90D
+    folder: reports
+    compare_with: reports/cmk-audit.json
+    fail_on: high
+  register: audit
+
+- name: Accept what is known, until a day
+  azbatch.cmk.batch_encryption_audit:
+    subscriptions:
+      - 11111111-2222-3333-4444-555555555555
+    rbac_only: true
+    exceptions:
+      - finding: vault_uses_access_policies
+        accounts: [legacy*]
+        reason: Moves to the new vault with the next release
+        expires_on: "2027-03-31"
+    folder: reports
+"""
+
+RETURN = r"""
+summary:
+  description: How many accounts there are, on which keys and in which state, and how many open findings of which kind.
+  returned: success, and failure because of O(fail_on)
+  type: dict
+  sample:
+    accounts: 120
+    on_customer_managed_key: 117
+    states: {at_risk: 1, breaks_rules: 4, unknown: 0, ok: 115}
+files:
+  description: Paths of the reports by format; empty without O(folder) and in check mode.
+  returned: success, and failure because of O(fail_on)
+  type: dict
+  sample:
+    json: reports/cmk-audit.json
+    html: reports/cmk-audit.html
+findings:
+  description:
+    - The open findings that are as grave as O(fail_on) or graver, as lines to read, the gravest accounts first; without
+      O(fail_on) those that are critical.
+    - At most 100 of them; the reports have all.
+  returned: success, and failure because of O(fail_on)
+  type: list
+  elements: str
+  sample:
+    - "mybatch: vault_uses_access_policies (medium): kv-legacy goes by access policies."
+comparison:
+  description: How many accounts have appeared, vanished and changed, and how many findings were opened and closed,
+    since O(compare_with); null without.
+  returned: success, and failure because of O(fail_on)
+  type: dict
+  sample:
+    since: "2026-11-24T06:00:00Z"
+    appeared: 1
+    vanished: 0
+    changed: 3
+    opened: 1
+    closed: 2
+unseen_subscriptions:
+  description: Ids of the subscriptions whose accounts the caller may not list.
+  returned: success, and failure because of O(fail_on)
+  type: list
+  elements: str
+  sample: []
+code:
+  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  returned: failure
+  type: str
+  sample: audit_failed
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, files, options
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import SEVERITIES
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    **options.SCOPE,
+    **options.POLICY,
+    "folder": {"type": "path"},
+    "name": {"type": "str", "default": "cmk-audit"},
+    "formats": {"type": "list", "elements": "str", "choices": list(files.FORMATS), "default": list(files.FORMATS)},
+    "compare_with": {"type": "path"},
+    "fail_on": {"type": "str", "choices": [*SEVERITIES, "never"], "default": "never"},
+}
+
+
+def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+    return audit.run(params, cloud, writes=not check_mode)
+
+
+def main() -> None:
+    execute(ARGUMENTS, run)
+
+
+if __name__ == "__main__":
+    main()

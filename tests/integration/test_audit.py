@@ -1,0 +1,487 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role audit through its playbook: what it finds, what it asks for, and what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
+from harness import WAYS, Ansible, Run, task
+from junitparser import JUnitXml
+from role_runs import holdings
+from service import DAY, Service
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import remedies
+
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
+TASK = "Look at the accounts, and write the reports"
+READER = "Reader"
+
+
+def audit(ansible: Ansible, *, check: bool = False, environment: Any = None, **options: Any) -> Run:
+    """The playbook, whatever becomes of it. Options are those of the role, without what all begin with."""
+    given = {f"cmk_audit_{name}": value for name, value in options.items()}
+    run = ansible.playbook("azbatch.cmk.audit", extra_vars=given, check=check, environment=environment)
+    assert run.writes == []
+    assert not run.changed
+    return run
+
+
+def report(ansible: Ansible, name: str = "cmk-audit") -> dict[str, Any]:
+    """The one that was written, which is as its schema says."""
+    read: dict[str, Any] = json.loads((ansible.folder / "cmk-audit" / f"{name}.json").read_text())
+    jsonschema.validate(read, json.loads(SCHEMA.read_text()))
+    return read
+
+
+def looked_at(ansible: Ansible, **options: Any) -> dict[str, dict[str, Any]]:
+    """What is reported of each account."""
+    run = audit(ansible, **options)
+    assert run.rc == 0, run.output
+    return {account["name"]: account for account in report(ansible)["accounts"]}
+
+
+def found(account: dict[str, Any]) -> list[str]:
+    return [one["id"] for one in account["findings"]]
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "following"])
+@pytest.mark.parametrize("rbac", [False, True], ids=["access_policy", "rbac"])
+def test_all_is_well(ansible: Ansible, service: Service, rbac: bool, follow: bool) -> None:
+    service.on_key(rbac=rbac, follow=follow)
+    service.make_account("account2")
+    service.keys().update_key_rotation_policy("key1", rotation()) if follow else None
+    before = holdings(service)
+
+    accounts = looked_at(ansible, pools=True)
+
+    assert holdings(service) == before
+    assert {name: (one["state"], found(one), one["unknown"]) for name, one in accounts.items()} == {
+        "account1": ("ok", [], {}),
+        "account2": ("ok", [], {}),
+    }
+    first = accounts["account1"]
+    version = service.key().properties.version
+    assert (first["version"], first["newest_version"], first["access"], first["answers"]) == (
+        *(version, version),
+        *("granted", True),
+    )
+    assert first["key_version"] == (None if follow else version)
+    assert first["vault"]["authorization"] == ("rbac" if rbac else "access_policy")
+    assert (accounts["account2"]["version"], accounts["account2"]["vault"]) == (None, None)
+
+
+def rotation() -> KeyRotationPolicy:
+    return KeyRotationPolicy(lifetime_actions=[KeyRotationLifetimeAction("Rotate", time_after_create="P90D")])
+
+
+def test_requests_do_not_grow_with_accounts(ansible: Ansible, service: Service) -> None:
+    _, key = service.on_key(rbac=True)
+    few = audit(ansible)
+    for number in range(2, 8):
+        account = service.make_account(f"account{number}")
+        service.assign(account["identity"]["principalId"], service.vault_id())
+        service.point(key, f"account{number}")
+    many = audit(ansible)
+
+    assert report(ansible)["summary"]["accounts"] == 7
+    assert len(many.requests) == len(few.requests)
+    # But where they are asked for their pools.
+    assert len(audit(ansible, pools=True).requests) == len(many.requests) + 7
+
+
+def access_withdrawn(service: Service, principal: str) -> None:
+    service.revoke(principal)
+
+
+def version_disabled(service: Service, principal: str) -> None:
+    service.disable()
+
+
+def version_expired(service: Service, principal: str) -> None:
+    soon = service.key().properties.created_on.timestamp() + 40 * DAY
+    service.keys().update_key_properties("key1", expires_on=datetime.fromtimestamp(soon, timezone.utc))
+    service.sandbox.control.advance(41 * DAY)
+
+
+def key_deleted(service: Service, principal: str) -> None:
+    service.keys().begin_delete_key("key1", _polling_interval=0).wait(30)
+
+
+def vault_deleted(service: Service, principal: str) -> None:
+    service.delete_vault()
+
+
+def network_closed(service: Service, principal: str) -> None:
+    acls = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1/32"}]}
+    service.change_vault(properties={"networkAcls": acls})
+
+
+LOST: dict[str, Callable[[Service, str], None]] = {
+    "access_missing": access_withdrawn,
+    "version_unusable": version_disabled,
+    "key_deleted": key_deleted,
+    "vault_deleted": vault_deleted,
+    "network_closed": network_closed,
+}
+
+
+@pytest.mark.parametrize("finding", LOST)
+def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, finding: str) -> None:
+    """It is found without asking the account, told first, and the ready task brings it back."""
+    principal, _ = service.on_key(rbac=True)
+    service.make_account("account2")
+    LOST[finding](service, principal)
+
+    accounts = looked_at(ansible)
+    assert list(accounts) == ["account1", "account2"]
+    assert accounts["account1"]["state"] == "at_risk"
+    assert finding in found(accounts["account1"])
+    assert (accounts["account1"]["answers"], service.answers()) == (None, False)
+
+    asked = looked_at(ansible, pools=True)["account1"]
+    assert (asked["answers"], "account_not_answering" in found(asked)) == (False, True)
+    assert asked["silence"]
+    assert not service.answers()
+
+
+def an_expiry(service: Service, principal: str) -> None:
+    newest = service.key().properties
+    service.keys().update_key_properties("key1", expires_on=newest.created_on + timedelta(days=20))
+
+
+def nothing(service: Service, principal: str) -> None:
+    """It is wrong as it is."""
+
+
+def another_version(service: Service, principal: str) -> None:
+    service.make_key()
+
+
+def back_to_microsoft(service: Service, principal: str) -> None:
+    service.point(None)
+
+
+def followed(service: Service, principal: str) -> None:
+    service.point(service.key().id.rpartition("/")[0])
+
+
+def time_gone_by(service: Service, principal: str) -> None:
+    service.sandbox.control.advance(91 * DAY)
+
+
+# By what it mends: what goes wrong, and the policy.
+MENDED: dict[str, tuple[Callable[[Service, str], None], dict[str, Any]]] = {
+    **{finding: (mishap, {}) for finding, mishap in LOST.items()},
+    "key_expires_soon": (an_expiry, {}),
+    "key_too_small": (nothing, {"min_key_size": 4096}),
+    "key_without_expiry": (nothing, {"expiry_required": True}),
+    "newer_version_unused": (another_version, {}),
+    "follows_without_rotation": (followed, {}),
+    "version_too_old": (time_gone_by, {"max_version_age": "P90D"}),
+    "not_on_customer_managed_key": (back_to_microsoft, {"required": [{}]}),
+}
+# What a person has to say.
+YOURS = {"NAME_OF_THE_VAULT": "vault-one", "NAME_OF_THE_KEY": "key1"}
+
+
+@pytest.mark.parametrize("finding", MENDED)
+def test_the_ready_task_mends_it(ansible: Ansible, service: Service, finding: str) -> None:
+    principal, _ = service.on_key(rbac=True)
+    mishap, rules = MENDED[finding]
+    mishap(service, principal)
+    account = looked_at(ansible, **rules)["account1"]
+    assert finding in found(account)
+
+    text = remedies.task(finding, [account]) or ""
+    for placeholder, name in YOURS.items():
+        text = text.replace(placeholder, name)
+    run = ansible.playbook([{"hosts": "localhost", "gather_facts": False, "tasks": yaml.safe_load(text)}])
+
+    assert run.rc == 0, run.output
+    assert run.writes
+    assert finding not in found(looked_at(ansible, **rules)["account1"])
+    assert service.answers()
+
+
+def test_a_version_that_has_expired(ansible: Ansible, service: Service) -> None:
+    principal, _ = service.on_key()
+    version_expired(service, principal)
+
+    account = looked_at(ansible)["account1"]
+    assert (account["state"], found(account)) == ("at_risk", ["version_unusable"])
+    assert account["days_left"] < 0
+
+
+def test_an_identity_that_was_deleted(ansible: Ansible, service: Service) -> None:
+    identity = service.make_identity()
+    service.make_vault()
+    service.grant(identity["properties"]["principalId"])
+    assigned = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
+    service.make_account(identity=assigned)
+    service.point(service.make_key().id)
+    assert looked_at(ansible)["account1"]["state"] == "ok"
+
+    service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
+    assert "identity_missing" in found(looked_at(ansible)["account1"])
+
+
+def test_what_is_about_to_break_and_what_breaks_the_rules(ansible: Ansible, service: Service) -> None:
+    _, old = service.on_key()
+    service.sandbox.control.advance(100 * DAY)
+    service.make_key(size=2048)
+    service.make_account("account2", tags={"environment": "production"})
+    rules = {
+        "required": [{"tags": {"environment": "production"}}],
+        "allowed_vaults": ["vault-two"],
+        "max_version_age": "P90D",
+        "expiry_required": True,
+        "rbac_only": True,
+        "key_types": ["RSA-HSM"],
+        "min_key_size": 3072,
+    }
+
+    accounts = looked_at(ansible, **rules)
+
+    assert set(found(accounts["account1"])) == {
+        *("vault_not_allowed", "version_too_old", "vault_uses_access_policies", "key_type_not_allowed"),
+        *("key_too_small", "key_without_expiry", "newer_version_unused"),
+    }
+    assert found(accounts["account2"]) == ["not_on_customer_managed_key"]
+    assert {one["state"] for one in accounts.values()} == {"breaks_rules"}
+    assert accounts["account1"]["version_age_days"] == 100
+    assert {one["state"] for one in looked_at(ansible, min_days_to_expiry=0).values()} == {"breaks_rules", "ok"}
+    assert old.rpartition("/")[2] == accounts["account1"]["version"] != accounts["account1"]["newest_version"]
+
+
+def test_pools(ansible: Ansible, service: Service) -> None:
+    service.make_account()
+    disks = {"targets": ["OsDisk", "TemporaryDisk"]}
+    own = {**disks, "customerManagedKey": {"keyUrl": "https://vault-two.vault.azure.net/keys/disks"}}
+    for name, encryption in (("bare", None), ("safe", disks), ("keyed", own)):
+        machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": encryption} if encryption else {}}
+        service.make_pool(name, deploymentConfiguration=machine)
+
+    account = looked_at(ansible, pools=True)["account1"]
+
+    findings = {one["id"]: one["evidence"] for one in account["findings"]}
+    assert findings == {
+        "pool_disks_not_encrypted": "These pools have no disk encryption: bare.",
+        "pool_key_of_its_own": "These pools have a key of their own: keyed "
+        "(https://vault-two.vault.azure.net/keys/disks).",
+    }
+    assert {pool["name"]: pool["encrypted_disks"] for pool in account["pools"]} == {
+        "bare": [],
+        "safe": ["OsDisk", "TemporaryDisk"],
+        "keyed": ["OsDisk", "TemporaryDisk"],
+    }
+
+
+def who_reads(service: Service, *roles: str) -> dict[str, str]:
+    """The environment of one who has these roles on the subscription."""
+    scope = service.sandbox.subscription
+    made = service.sandbox.control.principal("auditor", roles=[{"role": role, "scope": scope} for role in roles])
+    return {"AZURE_CLIENT_ID": made["client_id"], "AZURE_SECRET": made["secret"], "AZURE_CLIENT_SECRET": made["secret"]}
+
+
+def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
+    service.on_key(rbac=True)
+    run = audit(ansible, environment=who_reads(service, READER, "Key Vault Reader"), pools=True)
+
+    assert run.rc == 0, run.output
+    (account,) = report(ansible)["accounts"]
+    # That role may read keys, and not their rotation policies.
+    assert (account["access"], account["version_enabled"], account["answers"]) == ("granted", True, True)
+    assert account["unknown"].keys() <= {"rotation_policy"}
+
+
+def test_what_could_not_be_seen_is_not_well(ansible: Ansible, service: Service) -> None:
+    service.on_key(rbac=True)
+    run = audit(ansible, environment=who_reads(service, READER))
+
+    assert run.rc == 0, run.output
+    (account,) = report(ansible)["accounts"]
+    assert account["state"] == "unknown"
+    assert found(account) == ["not_seen"]
+    assert "Microsoft.KeyVault/vaults/keys/read" in account["unknown"]["key"]
+    assert (account["version"], account["key_type"], account["days_left"]) == (None, None, None)
+    assert (account["access"], account["vault"]["purge_protection"]) == ("granted", True)
+
+
+def test_it_fails_once_the_reports_are_written(ansible: Ansible, service: Service) -> None:
+    principal, _ = service.on_key()
+    service.revoke(principal)
+
+    run = audit(ansible, fail_on="high")
+
+    assert run.rc != 0
+    assert run[TASK].refused("audit_failed")["findings"][0].startswith("account1: access_missing (critical)")
+    assert report(ansible)["summary"]["states"]["at_risk"] == 1
+    service.grant(principal)
+    assert audit(ansible, fail_on="high").rc == 0
+
+
+def test_an_exception_is_one_until_its_day(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    known = {"finding": "vault_uses_access_policies", "accounts": ["acc*"], "reason": "Moves in May"}
+    rules = {"rbac_only": True, "fail_on": "medium"}
+    assert audit(ansible, **rules).rc != 0
+
+    assert audit(ansible, exceptions=[{**known, "expires_on": "2099-12-31"}], **rules).rc == 0
+    (account,) = report(ansible)["accounts"]
+    assert (account["state"], account["findings"][0]["accepted"]) == ("ok", True)
+    assert account["findings"][0]["exception"]["reason"] == "Moves in May"
+
+    assert audit(ansible, exceptions=[{**known, "expires_on": "2020-12-31"}], **rules).rc != 0
+    unused = audit(ansible, exceptions=[{**known, "accounts": ["other"], "expires_on": "2099-12-31"}])
+    assert "fits no finding any more" in unused[TASK].warnings[0]
+
+
+def test_check_mode_writes_nothing(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    run = audit(ansible, check=True)
+
+    assert run.rc == 0, run.output
+    assert run[TASK]["summary"]["accounts"] == 1
+    assert run[TASK]["files"] == {}
+    assert not (ansible.folder / "cmk-audit").exists()
+
+
+def test_each_format_tells_the_same(ansible: Ansible, service: Service) -> None:
+    principal, _ = service.on_key()
+    service.make_account("account2")
+    service.revoke(principal)
+
+    run = audit(ansible)
+
+    whole = report(ansible)
+    folder = ansible.folder / "cmk-audit"
+    assert sorted(Path(path).name for path in run[TASK]["files"].values()) == sorted(
+        f"cmk-audit{suffix}" for suffix in (".json", ".csv", ".junit.xml", ".sarif", ".html")
+    )
+    with (folder / "cmk-audit.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["state"]) for row in rows] == [(one["name"], one["state"]) for one in whole["accounts"]]
+    assert rows[0]["open_findings"] == "access_missing"
+    cases = JUnitXml.fromfile(str(folder / "cmk-audit.junit.xml"))
+    assert (cases.tests, cases.failures) == (2, 1)
+    assert [case.is_passed for suite in cases for case in suite] == [False, True]
+    sarif = json.loads((folder / "cmk-audit.sarif").read_text())
+    (result,) = sarif["runs"][0]["results"]
+    assert (result["ruleId"], result["level"]) == ("access_missing", "error")
+    assert sarif["runs"][0]["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == "access_missing"
+    assert "account1" in (folder / "cmk-audit.html").read_text()
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
+    principal, _ = service.on_key()
+    service.make_account("account2")
+    path = str(ansible.folder / "cmk-audit" / "cmk-audit.json")
+    begin = audit(ansible, compare_with=path)
+    assert begin[TASK]["comparison"] is None
+    assert "nothing was compared" in begin[TASK].warnings[0]
+
+    service.revoke(principal)
+    service.batch.batch_account.begin_delete("rg-sandbox", "account2").wait(30)
+    service.make_account("account3")
+    run = audit(ansible, compare_with=path)
+
+    counted = {name: number for name, number in run[TASK]["comparison"].items() if name != "since"}
+    assert counted == {"appeared": 1, "vanished": 1, "changed": 2, "opened": 1, "closed": 0, "not_compared": 0}
+    told = report(ansible)["comparison"]
+    assert [one["name"] for one in (*told["appeared"], *told["vanished"])] == ["account3", "account2"]
+    assert {(one["field"], one["before"], one["after"]) for one in told["changed"]} == {
+        ("state", "ok", "at_risk"),
+        ("access", "granted", "missing"),
+    }
+    assert told["opened"][0]["finding"] == "access_missing"
+
+    service.grant(principal)
+    audit(ansible, compare_with=path)
+    assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
+
+
+def test_a_subscription_where_the_caller_may_not_look(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
+    reader = who_reads(service, READER)
+    run = audit(ansible, environment=reader, subscriptions=[service.sandbox.subscription_id, second])
+
+    assert run.rc == 0, run.output
+    assert report(ansible)["unseen_subscriptions"] == [second]
+    assert second in run[TASK].warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"max_version_age": "90 days"}, "max_version_age"),
+        ({"min_days_to_expiry": -1}, "min_days_to_expiry"),
+        ({"subscriptions": ["mine"]}, "subscriptions"),
+        ({"account_name": "account1"}, "resource_group"),
+        ({"resource_group": "rg-sandbox", "account_name": "my-account"}, "account_name"),
+        ({"allowed_vaults": ["v"]}, "allowed_vaults"),
+        ({"name": "../audit"}, "name"),
+        ({"folder": "/proc/audit"}, "folder"),
+        ({"compare_with": "ansible.cfg"}, "compare_with"),
+        (
+            {"exceptions": [{"finding": "not_seen", "accounts": ["*"], "reason": " ", "expires_on": "2027-01-01"}]},
+            "exceptions.reason",
+        ),
+        (
+            {"exceptions": [{"finding": "not_seen", "accounts": ["*"], "reason": "So", "expires_on": "soon"}]},
+            "exceptions.expires_on",
+        ),
+    ],
+)
+def test_malformed_options_are_refused_before_anything_is_read(
+    ansible: Ansible, options: dict[str, Any], named: str
+) -> None:
+    run = audit(ansible, **options)
+
+    assert run.rc != 0
+    assert run.requests == []
+    (failed,) = run.failed
+    assert failed.get("option") == named, failed
+    assert named in failed["msg"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_as_data(ansible: Ansible, service: Service, way: str) -> None:
+    principal, _ = service.on_key()
+    service.make_account("account2")
+    service.revoke(principal)
+    place = {"resource_group": "rg-sandbox"}
+
+    run = ansible.play(
+        [
+            task("all", "batch_encryption_info"),
+            task("a group", "batch_encryption_info", **place),
+            task("one", "batch_encryption_info", **place, account_name="account1", findings=True),
+            task("just its key", "batch_encryption_info", **place, account_name="account1"),
+            task("a report", "batch_encryption_audit", **place, folder=str(ansible.folder / "cmk-audit")),
+        ],
+        way=way,
+    )
+
+    assert run.writes == []
+    for name in ("all", "a group"):
+        assert [one["name"] for one in run[name]["accounts"]] == ["account1", "account2"]
+        assert run[name]["summary"]["states"]["at_risk"] == 1
+    (one,) = run["one"]["accounts"]
+    assert found(one) == ["access_missing"]
+    assert (run["one"]["exists"], run["one"]["answers"]) == (True, False)
+    assert "accounts" not in run["just its key"].result
+    assert report(ansible)["summary"]["accounts"] == 2

@@ -1,0 +1,372 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an audit makes of what it has read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as xml
+
+import pytest
+import yaml
+from documents import (
+    CRYPTO_OFFICER,
+    DAY,
+    DEFINITIONS,
+    GROUP_OF_PEOPLE,
+    KEY,
+    NEW,
+    NOW,
+    OLD,
+    PRINCIPAL,
+    VAULT_ID,
+    account,
+    assignment,
+    identity_id,
+    key,
+    listed,
+    policy,
+    rotation_policy,
+    user_assigned,
+    vault,
+)
+from fleets import asked, found, many, on, report, seen
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.csv_rows import as_csv
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.junit import as_junit
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.policy import policy as parsed
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import task
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, InvalidOption, Rejected, Unavailable
+
+
+def only(one: dict[str, Any]) -> dict[str, Any]:
+    (account,) = one["accounts"]
+    return account
+
+
+def keys(**others: Any) -> dict[str, Any]:
+    """What was read of the key, with some of it otherwise."""
+    return {KEY: {**seen()["keys"][KEY], **others}}
+
+
+# How an account stands
+
+
+def test_an_account_on_the_newest_version() -> None:
+    one = only(report(on(tags={"team": "a"})))
+
+    assert (one["state"], one["findings"], one["unknown"]) == ("ok", [], {})
+    assert (one["version"], one["newest_version"], one["newer_version_there"]) == (NEW, NEW, False)
+    assert (one["version_age_days"], one["expires_on"], one["days_left"]) == (10, None, None)
+    assert (one["access"], one["answers"], one["pools"]) == ("granted", None, None)
+
+
+@pytest.mark.parametrize(
+    ("left", "days", "finding"),
+    [
+        (31 * DAY, 31, []),
+        (30 * DAY, 30, []),
+        (30 * DAY - 1, 29, ["key_expires_soon"]),
+        (1, 0, ["key_expires_soon"]),
+        (0, 0, ["version_unusable"]),
+        (-1, -1, ["version_unusable"]),
+    ],
+)
+def test_days_left(left: int, days: int, finding: list[str]) -> None:
+    newest = key(exp=NOW + left)
+    one = report(on(), keys=keys(newest=newest, versions=[listed(newest)]))
+
+    assert only(one)["days_left"] == days
+    assert [name for name in found(one) if name != "key_expires_soon" or left > 0] == finding
+
+
+def test_a_follower_is_on_the_newest_version() -> None:
+    one = only(report(on(None), keys=keys(policy=rotation_policy(timeAfterCreate="P90D"))))
+
+    assert (one["key_version"], one["version"], one["newer_version_there"]) == (None, NEW, False)
+    assert one["findings"] == []
+
+
+def test_a_follower_of_a_key_that_nothing_rotates() -> None:
+    assert found(report(on(None))) == ["follows_without_rotation"]
+
+
+@pytest.mark.parametrize(("enabled", "there"), [(True, True), (False, False)])
+def test_a_newer_version_counts_once_it_is_enabled(enabled: bool, there: bool) -> None:
+    one = report(on(OLD), keys=keys(newest=key(NEW, enabled=enabled)))
+
+    assert only(one)["newer_version_there"] is there
+    assert ("newer_version_unused" in found(one)) is there
+
+
+def test_a_version_that_is_gone() -> None:
+    gone = "d" * 32
+    assert "version_missing" in found(report(on(gone), named={f"{KEY}/{gone}": None}))
+
+
+def test_case_of_letters_in_the_identifier() -> None:
+    shouted = account(key=f"https://MyVault.vault.azure.net/keys/BATCH/{NEW}", identity=on()["identity"])
+    assert only(report(shouted))["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("scope", "role", "access"),
+    [
+        (f"{VAULT_ID}/keys/batch", CRYPTO_OFFICER, "granted"),
+        (VAULT_ID, CRYPTO_OFFICER, "granted"),
+        (f"{VAULT_ID}/keys/another", CRYPTO_OFFICER, "missing"),
+    ],
+)
+def test_access_by_any_role_that_reaches_the_key(scope: str, role: str, access: str) -> None:
+    given = {KEY: {"by_principal": {PRINCIPAL: [assignment(role, scope)]}, "of_groups": []}}
+    assert only(report(on(), grants=given, definitions=DEFINITIONS))["access"] == access
+
+
+def test_access_that_may_come_through_a_group_is_not_known() -> None:
+    of_group = assignment(CRYPTO_OFFICER, VAULT_ID, principal=GROUP_OF_PEOPLE)
+    given = {KEY: {"by_principal": {}, "of_groups": [of_group]}}
+    one = only(report(on(), grants=given, definitions=DEFINITIONS))
+
+    assert (one["access"], one["state"]) == (None, "unknown")
+    assert GROUP_OF_PEOPLE in one["unknown"]["access"]
+
+
+def test_access_by_policy() -> None:
+    assert only(report(on(), vaults={"myvault": vault(policy())}, grants={}))["access"] == "granted"
+    assert found(report(on(), vaults={"myvault": vault()}, grants={})) == ["access_missing"]
+
+
+def test_what_was_not_seen_is_told_with_its_reason() -> None:
+    one = only(
+        report(
+            on(),
+            vaults={"myvault": Denied("No vaults for you.")},
+            grants={KEY: Denied("No roles for you.")},
+            keys={KEY: {"newest": Denied("No keys for you."), "versions": None, "policy": None, "deleted": None}},
+            named={f"{KEY}/{NEW}": Denied("No keys for you.")},
+        )
+    )
+
+    assert one["unknown"] == {
+        "vault": "No vaults for you.",
+        "key": "No keys for you.",
+        "access": "No roles for you.",
+    }
+    assert (one["state"], [finding["id"] for finding in one["findings"]]) == ("unknown", ["not_seen"])
+    assert (one["version"], one["newer_version_there"], one["vault"], one["access"]) == (None, None, None, None)
+
+
+def test_identities() -> None:
+    both = account(key=f"{KEY}/{NEW}", identity=user_assigned(**{"id-one": PRINCIPAL}))
+    subscription = identity_id().split("/")[2]
+
+    def standing(listed: Any) -> dict[str, Any]:
+        return only(report(both, identities={subscription: listed}))
+
+    assert standing({identity_id("id-one").lower()})["state"] == "ok"
+    assert standing(set())["findings"][0]["id"] == "identity_missing"
+    assert standing(Denied("Not for you."))["unknown"] == {f"identity {identity_id('id-one')}": "Not for you."}
+
+
+def test_pools_and_silence() -> None:
+    mine = on()["id"].lower()
+    silent = Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
+    forbidden = Denied("Not for you.", azure={"status": 403, "code": "AuthorizationFailed"})
+
+    assert only(report(on(), pools={mine: []}))["answers"] is True
+    lost = report(on(), pools={mine: silent})
+    assert (only(lost)["answers"], only(lost)["silence"]) == (False, "Its key is gone.")
+    assert found(lost) == ["account_not_answering"]
+    hidden = only(report(on(), pools={mine: forbidden}))
+    assert (hidden["answers"], hidden["unknown"], hidden["state"]) == (None, {"pools": "Not for you."}, "unknown")
+    busy = only(report(on(), pools={mine: Unavailable("Busy.")}))
+    assert (busy["answers"], busy["state"]) == (None, "unknown")
+
+
+def test_vaults_that_do_not_protect() -> None:
+    bare = vault(rbac=True, enablePurgeProtection=None, enableSoftDelete=False)
+    assert found(report(on(), vaults={"myvault": bare})) == [
+        "vault_without_soft_delete",
+        "vault_without_purge_protection",
+    ]
+
+
+# The policy
+
+
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        ({}, True),
+        ({"tags": {"Environment": "production"}}, True),
+        ({"tags": {"environment": "test"}}, False),
+        ({"resource_groups": ["RG-Batch"]}, True),
+        ({"resource_groups": ["rg-other"]}, False),
+        ({"locations": ["westeurope", "northeurope"]}, True),
+        ({"accounts": ["my*"]}, True),
+        ({"accounts": ["*/resourcegroups/rg-batch/*"]}, True),
+        ({"accounts": ["your*"]}, False),
+        ({"accounts": ["my*"], "locations": ["eastus"]}, False),
+    ],
+)
+def test_who_has_to_be_on_a_key(selector: dict[str, Any], fits: bool) -> None:
+    one = report(account(tags={"environment": "production"}), by={"required": [selector]})
+    assert (found(one) == ["not_on_customer_managed_key"]) is fits
+
+
+@pytest.mark.parametrize(("age", "too_old"), [("P10D", True), ("P11D", False)])
+def test_age(age: str, too_old: bool) -> None:
+    assert ("version_too_old" in found(report(on(), by={"max_version_age": age}))) is too_old
+
+
+def test_an_exception_holds_on_its_last_day() -> None:
+    def standing(day: str) -> dict[str, Any]:
+        exception = {"finding": "follows_without_rotation", "accounts": ["MYBATCH"], "reason": "So.", "expires_on": day}
+        return only(report(on(None), by={"exceptions": [exception]}))
+
+    # Now is 2026-05-28.
+    assert (standing("2026-05-28")["state"], standing("2026-05-27")["state"]) == ("ok", "breaks_rules")
+    assert standing("2026-05-27")["findings"][0]["exception"] == {"reason": "So.", "expires_on": "2026-05-28T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_version_age": "90 days"},
+        {"min_days_to_expiry": -1},
+        {"allowed_vaults": ["v"]},
+        {"exceptions": [{"finding": "not_seen", "accounts": [], "reason": "", "expires_on": "2027-01-01"}]},
+        {"exceptions": [{"finding": "not_seen", "accounts": [], "reason": "So.", "expires_on": "2027-02-30"}]},
+    ],
+)
+def test_a_policy_that_makes_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption):
+        parsed(asked(**wrong))
+
+
+# The whole
+
+
+def test_those_at_risk_come_first() -> None:
+    one = many(8)
+
+    assert one["accounts"][0]["name"] == "lost"
+    states = [account["state"] for account in one["accounts"]]
+    assert states == sorted(states, key=["at_risk", "breaks_rules", "unknown", "ok"].index)
+    assert sum(one["summary"]["states"].values()) == one["summary"]["accounts"] == 9
+    assert list(one["rules"]) == sorted(one["rules"], key=lambda name: (SEVERITIES.index(RULES[name].severity), name))
+    assert one["summary"]["findings"]["vault_deleted"] == 1
+    assert one["summary"]["accepted"] == 1
+
+
+def test_how_grave() -> None:
+    one = many(8)
+
+    assert [line.split(":")[0] for line in at_least(one, "critical")] == ["lost", "lost"]
+    assert len(at_least(one, "high")) > len(at_least(one, "critical"))
+    assert len(at_least(one, "info")) == sum(one["summary"]["severities"].values())
+
+
+def test_every_rule_is_told_in_the_manual() -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^### |\Z)", manual, re.MULTILINE | re.DOTALL))
+
+    assert list(told) == list(RULES)
+    for name, rule in RULES.items():
+        assert told[name].startswith(f"**{rule.severity}**: {rule.title}. {rule.why}"), name
+        assert f"Remedy: {rule.remedy}\n" in told[name], name
+
+
+# Two of them
+
+
+def test_what_was_not_seen_in_both_is_not_compared() -> None:
+    whole, less = report(on(), account("plain")), report()
+    less["unseen_subscriptions"] = [on()["id"].split("/")[2]]
+
+    told = compared(whole, less)
+
+    assert (told["vanished"], told["closed"]) == ([], [])
+    assert told["not_compared"] == less["unseen_subscriptions"]
+
+
+def test_days_that_go_by_are_no_change() -> None:
+    before, after = report(on()), report(on(), now=NOW + 3 * DAY)
+
+    assert only(after)["version_age_days"] == 13
+    told = compared(before, after)
+    assert [value for name, value in told.items() if name != "since"] == [[]] * 6
+
+
+# Formats
+
+
+def test_a_spreadsheet_runs_nothing() -> None:
+    one = report(account("plain"))
+    only(one)["location"] = "=1+1"
+
+    rows = list(csv.reader(io.StringIO(as_csv(one), newline="")))
+
+    assert rows[1][rows[0].index("location")] == "'=1+1"
+
+
+def test_xml_says_what_it_can() -> None:
+    one = report(on(None))
+    only(one)["findings"][0]["evidence"] = "\x00<&>\ud800"
+
+    (failure,) = xml.fromstring(as_junit(one).encode()).iter("failure")
+
+    assert "?<&>?" in (failure.text or "")
+
+
+def test_sarif_marks_what_is_accepted() -> None:
+    results = json.loads(as_sarif(many(8)))["runs"][0]["results"]
+
+    accepted = [one for one in results if "suppressions" in one]
+    assert [one["suppressions"][0]["justification"] for one in accepted] == ["Moves soon"]
+    assert len({one["partialFingerprints"]["azbatch/v1"] for one in results}) == len(results)
+
+
+def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    one = report(on())
+    paths = files.write(one, files.prepared(str(tmp_path / "a" / "b")), "audit", ["json", "csv"])
+
+    assert sorted(paths) == ["csv", "json"]
+    assert files.read(paths["json"], "compare_with", FORMAT) == one
+    assert files.read(str(tmp_path / "none"), "compare_with", FORMAT) is None
+    for content in ("{}", "[]", "no JSON", '{"format": "another"}'):
+        (tmp_path / "other").write_text(content)
+        with pytest.raises(InvalidOption):
+            files.read(str(tmp_path / "other"), "compare_with", FORMAT)
+
+
+# Remedies
+
+
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.mend])
+def test_a_remedy_is_a_task(rule: str) -> None:
+    accounts = report(on(), account("plain"))["accounts"]
+    (made,) = yaml.safe_load(task(rule, accounts) or "")
+
+    assert made["loop"]
+    used = [name for name in made if name.startswith("azbatch.cmk.")] or [made["ansible.builtin.include_role"]["name"]]
+    assert len(used) == 1
+
+
+def test_a_remedy_stays_short() -> None:
+    made = task("version_too_old", [only(report(on(name=f"batch{number}"))) for number in range(60)]) or ""
+
+    assert len(yaml.safe_load(made)[0]["loop"]) == 50
+    assert "And 10 more" in made
