@@ -61,9 +61,13 @@ class KeyIdentifier:
     def versionless(self) -> KeyIdentifier:
         return replace(self, version=None)
 
+    @property
+    def folded(self) -> str:
+        """What it is known by: Azure keeps the letter case it was given and ignores it when it compares."""
+        return str(self).casefold()
+
     def same(self, other: KeyIdentifier | None) -> bool:
-        """Azure keeps the letter case it was given and ignores it when it compares."""
-        return other is not None and str(self).casefold() == str(other).casefold()
+        return other is not None and self.folded == other.folded
 
 
 def parse_key_identifier(value: str, option: str) -> KeyIdentifier:

@@ -45,15 +45,13 @@ def asked(**given: Any) -> dict[str, Any]:
 def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     """Accounts on versions OLD and NEW of one key, which lies in a vault that goes by roles, and all is well."""
     old, new = key(OLD, created=NOW - 100 * DAY), key(NEW)
-    return {
+    versions = [listed(old), listed(new)]
+    read = {
         "accounts": list(accounts),
         "unseen": [],
         "vaults": {"myvault": vault(rbac=True)},
         "deleted_vaults": {},
-        "keys": {
-            KEY: {"newest": new, "versions": [listed(old), listed(new)], "policy": rotation_policy(), "deleted": None}
-        },
-        "named": {f"{KEY}/{OLD}": old},
+        "keys": {KEY: {"newest": new, "versions": versions, "policy": rotation_policy(), "deleted": None}},
         "grants": {KEY: {"by_principal": {PRINCIPAL: [GRANT]}, "of_groups": []}},
         "definitions": {},
         "identities": {},
@@ -62,6 +60,7 @@ def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
         "now": NOW,
         **others,
     }
+    return {"named": {f"{KEY}/{OLD}": old, f"{KEY}/{NEW}": read["keys"][KEY]["newest"]}, **read}
 
 
 def on(version: str | None = NEW, name: str = "mybatch", **more: Any) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def judged(standing: Standing, policy: Policy, now: float) -> dict[str, Any]:
 
 
 def _finding(rule: str, seen: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:
-    exception = next((one for one in policy.exceptions if one.fits(record, rule)), None)
+    fitting = (one for one in policy.exceptions if one.fits(record, rule))
+    exception = max(fitting, key=lambda one: one.ends, default=None)
     return {
         "id": rule,
         "severity": RULES[rule].severity,

@@ -18,7 +18,7 @@ from typing import Any
 
 from .findings import AT_RISK, BREAKS_RULES, OK, STATES, UNKNOWN
 from .page_assets import SCRIPT, STYLE
-from .page_charts import Bar, ages, bars, expiries
+from .page_charts import Bar, ages, bars, expiries, timeline
 from .remedies import task
 from .report import open_findings
 from .rules import SEVERITIES
@@ -120,7 +120,10 @@ def _charts(report: Report) -> str:
         bars("When the version in use expires", expiries(accounts)),
         bars("Age of the version in use", ages(accounts)),
     )
-    return f'<section><h2>At a glance</h2><div class="charts">{"".join(drawn)}</div></section>'
+    course = timeline(
+        "Versions in use, by the month in which they were made or will expire", accounts, report["generated_on"]
+    )
+    return f'<section><h2>At a glance</h2><div class="charts">{"".join(drawn)}</div>{course}</section>'
 
 
 def _at_risk(report: Report) -> str:

@@ -51,6 +51,9 @@ summary { cursor: pointer; color: var(--soft) }
 .mark { color: var(--tone); border: 1px solid var(--tone); border-radius: 1rem; padding: 0 .5rem; font-size: .85rem;
   white-space: nowrap }
 svg rect { fill: var(--tone, var(--low)) }
+svg .now { stroke: var(--soft); stroke-dasharray: 4 3 }
+.charts + figure { margin-top: 1rem }
+.charts + figure svg { min-width: 48rem }
 table { border-collapse: collapse; width: 100%; font-size: .9rem }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }

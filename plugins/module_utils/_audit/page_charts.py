@@ -9,11 +9,14 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 _WIDTH, _LABEL, _ROW = 360, 120, 24
+# Of the timeline: months on either side, and in units of the drawing a column's width and where columns stand.
+_MONTHS, _COLUMN, _FLOOR = 12, 44, 120
 
 
 class Bar(NamedTuple):
@@ -69,6 +72,58 @@ def ages(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
         Bar("181 to 365 days", _between(days, 181, 366)),
         Bar("more than a year", _between(days, 366, None)),
     ]
+
+
+def timeline(title: str, accounts: Sequence[Mapping[str, Any]], today: str) -> str:
+    """By month, a year back and a year ahead, how many accounts are on versions that were made or will expire then."""
+    this = _month(today)
+    made = Counter(_month(one["version_created_on"]) - this for one in accounts if one["version_created_on"])
+    ends = Counter(_month(one["expires_on"]) - this for one in accounts if one["expires_on"])
+    most = max((*made.values(), *ends.values(), 1))
+    columns = [
+        drawn
+        for month in range(-_MONTHS, _MONTHS + 1)
+        for drawn in (
+            _column(this + month, month, made[month], most, "low", 0),
+            _column(this + month, month, ends[month], most, "high" if month > 0 else "critical", 1),
+            f'<text x="{_left(month) + 2}" y="{_FLOOR + 14}">{_name(this + month)[2:]}</text>',
+        )
+    ]
+    told = [f"{made[month]} made in {_name(this + month)}" for month in sorted(made) if abs(month) <= _MONTHS]
+    told += [f"{ends[month]} expire in {_name(this + month)}" for month in sorted(ends) if abs(month) <= _MONTHS]
+    now = _left(0) - 3
+    size, text = f"0 0 {_left(_MONTHS + 1)} {_FLOOR + 20}", escape(", ".join(told) or "none")
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'
+        f'<svg viewBox="{size}" role="img" aria-label="{text}">'
+        f'<line class="now" x1="{now}" y1="0" x2="{now}" y2="{_FLOOR}"/>{"".join(columns)}</svg></div></figure>'
+    )
+
+
+def _left(month: int) -> int:
+    return (month + _MONTHS) * _COLUMN
+
+
+def _column(number: int, month: int, amount: int, most: int, tone: str, place: int) -> str:
+    if not amount:
+        return ""
+    height = max(2, round((_FLOOR - 16) * amount / most))
+    left, width = _left(month) + place * (_COLUMN // 2), _COLUMN // 2 - 3
+    return (
+        f'<g class="{tone}"><title>{_name(number)}: {amount}</title>'
+        f'<rect x="{left}" y="{_FLOOR - height}" width="{width}" height="{height}"/>'
+        f'<text class="count" x="{left}" y="{_FLOOR - height - 3}">{amount}</text></g>'
+    )
+
+
+def _month(instant: str) -> int:
+    """Months since the year 0."""
+    return int(instant[:4]) * 12 + int(instant[5:7]) - 1
+
+
+def _name(month: int) -> str:
+    return f"{month // 12:04d}-{month % 12 + 1:02d}"
 
 
 def _between(days: Iterable[int | None], least: int | None, below: int | None) -> int:

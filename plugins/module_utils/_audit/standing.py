@@ -33,11 +33,6 @@ class Standing:
     causes: tuple[_diagnosis.Cause, ...] = ()
 
 
-def fold(key: KeyIdentifier) -> str:
-    """What a key is known by: Azure ignores the case of letters where it compares."""
-    return str(key).casefold()
-
-
 def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
     key = key_of(account)
     subscription, group, name = place_of(account["id"])
@@ -60,10 +55,10 @@ def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
         nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
         return Standing({**placed, **nothing, **answering, "unknown": unknown})
     evidence = _evidence(account, key, seen)
-    kept = seen["keys"][fold(key.versionless)]
+    kept = seen["keys"][key.versionless.folded]
     observed = {
         "deleted_vault": seen["deleted_vaults"].get(key.vault),
-        "deleted_key": kept["deleted"],
+        "deleted_key": _or_none(kept["deleted"]),
         "versions": _or_none(kept["versions"]),
         "missing_identities": _missing_identities(account, seen),
     }
@@ -89,24 +84,17 @@ def _evidence(account: Mapping[str, Any], key: KeyIdentifier, seen: Seen) -> _pr
         principals=principals,
         tenant_id=identity.get("tenantId") or seen["tenant_id"],
         vault=vault,
-        bundle=_version_in_use(key, seen),
+        # Of an account that follows the key, the newest.
+        bundle=seen["named"][key.folded] if key.version else seen["keys"][key.folded]["newest"],
         assignments=assignments,
         definitions=definitions,
         now=seen["now"],
     )
 
 
-def _version_in_use(key: KeyIdentifier, seen: Seen) -> Any:
-    """Of an account that follows the key, the newest."""
-    newest = seen["keys"][fold(key.versionless)]["newest"]
-    if key.version is None or (isinstance(newest, Mapping) and identifier_of(newest).same(key)):
-        return newest
-    return seen["named"][fold(key)]
-
-
 def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: Seen) -> tuple[Any, Mapping[str, Any]]:
     """Role assignments by principal, or why it cannot be told; of a vault with access policies there are none."""
-    granted = seen["grants"].get(fold(key.versionless), {})
+    granted = seen["grants"].get(key.versionless.folded, {})
     if isinstance(granted, CmkError):
         return granted, {}
     assignments = {one: granted.get("by_principal", {}).get(one.lower(), []) for one in principals}
@@ -199,10 +187,11 @@ def _disk(pool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(evidence: _preflight.Evidence, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
-    """What could not be seen, with the reason."""
+    """What could not be seen, with the reason. That nobody answers for a vault which is not there is a cause."""
+    is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {
         "vault": evidence.vault,
-        "key": evidence.bundle,
+        "key": None if is_gone else evidence.bundle,
         "access": evidence.assignments,
         "versions": kept["versions"],
         "rotation_policy": kept["policy"],

@@ -12,13 +12,14 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from .._errors import CmkError, Rejected
+from .._errors import CmkError
 from .._ids import KeyIdentifier, key_of, principals_of
+from .._key_document import identifier_of
 from .access import Access, roles_in
 from .identities import Identities
 from .keys import Keys
@@ -58,8 +59,8 @@ class Fleet:
         """
         listed = self._accounts(scope)
         accounts: Documents = listed["accounts"]
-        used = {str(key).casefold(): key for key in map(key_of, accounts) if key}
-        keys = {str(key.versionless).casefold(): key.versionless for key in used.values()}
+        used = {key.folded: key for key in map(key_of, accounts) if key}
+        keys = {key.versionless.folded: key.versionless for key in used.values()}
         vaults = self._vaults.named({key.vault for key in keys.values()}, _subscriptions_of(accounts))
         deleted_vaults = self._vaults.deleted({name for name, vault in vaults.items() if vault is None})
         read = each(lambda name: self._key(keys[name]), keys)
@@ -86,27 +87,20 @@ class Fleet:
         return {"accounts": [one for one in listed if not named or one["name"].lower() == named], "unseen": []}
 
     def _key(self, key: KeyIdentifier) -> dict[str, Any]:
-        newest = or_reason(partial(self._keys.bundle, key))
+        newest = _or_error(partial(self._keys.bundle, key))
         is_there = isinstance(newest, Mapping)
         return {
             "newest": newest,
-            "versions": or_reason(partial(self._keys.versions, key)) if is_there else None,
-            "policy": or_reason(partial(self._keys.rotation_policy, key)) if is_there else None,
-            "deleted": self._keys.deleted(key) if newest is None else None,
+            "versions": _or_error(partial(self._keys.versions, key)) if is_there else None,
+            "policy": _or_error(partial(self._keys.rotation_policy, key)) if is_there else None,
+            "deleted": _or_error(partial(self._keys.deleted, key)) if newest is None else None,
         }
 
     def _named(self, used: Mapping[str, KeyIdentifier], read: Mapping[str, Any]) -> dict[str, Any]:
-        """The versions that accounts are pinned to, where these are not the newest."""
-
-        def version(name: str) -> Any:
-            newest = read[str(used[name].versionless).casefold()]["newest"]
-            is_there = isinstance(newest, Mapping)
-            return or_reason(partial(self._keys.bundle, used[name])) if is_there else newest
-
-        newest = {
-            str(one["newest"]["key"]["kid"]).casefold() for one in read.values() if isinstance(one["newest"], Mapping)
-        }
-        return each(version, [name for name, key in used.items() if key.version and name not in newest])
+        """The versions that accounts are pinned to, or why their key could not be read."""
+        newest = {name: read[key.versionless.folded]["newest"] for name, key in used.items() if key.version}
+        older = {name for name, one in newest.items() if isinstance(one, Mapping) and identifier_of(one).folded != name}
+        return newest | each(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
 
     def _grants(
         self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Documents
@@ -120,11 +114,11 @@ class Fleet:
         }
 
         def grants(name: str) -> Any:
-            return or_reason(lambda: _by_holder(self._access.all_assignments(scopes[name]), principals))
+            return _or_error(lambda: _by_holder(self._access.all_assignments(scopes[name]), principals))
 
         found = each(grants, scopes)
         at = {guid: scopes[name] for name, given in found.items() for guid in _roles_in(given)}
-        roles = each(lambda guid: or_reason(lambda: self._access.definitions(at[guid], [guid])[guid]), at)
+        roles = each(lambda guid: _or_error(lambda: self._access.definitions(at[guid], [guid])[guid]), at)
         hidden = {guid: reason for guid, reason in roles.items() if isinstance(reason, CmkError)}
         seen = {
             name: next((hidden[guid] for guid in _roles_in(given) if guid in hidden), given)
@@ -136,11 +130,16 @@ class Fleet:
         """By subscription, the ids of its user-assigned identities; of those where accounts on a key have theirs."""
         assigned = (one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one))
         subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
-        return each(lambda one: or_reason(lambda: self._identities.listed(one)), subscriptions)
+        return each(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
 
     def _pools(self, accounts: Documents) -> dict[str, Any]:
         names = [account["id"].lower() for account in accounts]
-        return each(lambda name: or_reason(lambda: self._resources.pools(name), Rejected), names)
+        return each(lambda name: _or_error(lambda: self._resources.pools(name)), names)
+
+
+def _or_error(read: Callable[[], Any]) -> Any:
+    """What is read, or why it was not: one key that nobody can read must not keep us from all others."""
+    return or_reason(read, CmkError)
 
 
 def _subscriptions_of(accounts: Documents) -> list[str]:
