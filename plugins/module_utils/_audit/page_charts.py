@@ -28,22 +28,22 @@ class Bar(NamedTuple):
 
 def bars(title: str, of: Sequence[Bar]) -> str:
     """A bar for each, one below the other, with the numbers as a table for those who do not see them."""
-    most = max((bar.amount for bar in of), default=0) or 1
-    drawn = "".join(_bar(bar, number, most) for number, bar in enumerate(of))
-    told = ", ".join(f"{bar.label}: {bar.amount}" for bar in of)
+    most = max((one.amount for one in of), default=0) or 1
+    drawn = "".join(_bar(one, number, most) for number, one in enumerate(of))
+    told = ", ".join(f"{one.label}: {one.amount}" for one in of)
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(of)}" role="img" aria-label="{escape(told)}">{drawn}</svg></figure>'
     )
 
 
-def _bar(bar: Bar, number: int, most: int) -> str:
-    length = round((_WIDTH - _LABEL - 50) * bar.amount / most) if bar.amount else 0
+def _bar(one: Bar, number: int, most: int) -> str:
+    length = round((_WIDTH - _LABEL - 50) * one.amount / most) if one.amount else 0
     top = number * _ROW
     return (
-        f'<g class="{bar.tone}"><text x="0" y="{top + 16}">{escape(bar.label)}</text>'
+        f'<g class="{one.tone}"><text x="0" y="{top + 16}">{escape(one.label)}</text>'
         f'<rect x="{_LABEL}" y="{top + 4}" width="{length}" height="{_ROW - 8}" rx="2"/>'
-        f'<text class="count" x="{_LABEL + length + 6}" y="{top + 16}">{bar.amount}</text></g>'
+        f'<text class="count" x="{_LABEL + length + 6}" y="{top + 16}">{one.amount}</text></g>'
     )
 
 
