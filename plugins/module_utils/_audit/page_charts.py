@@ -27,7 +27,7 @@ class Bar(NamedTuple):
 
 
 def bars(title: str, of: Sequence[Bar]) -> str:
-    """A bar for each, one below the other, with the numbers as a table for those who do not see them."""
+    """A bar for each, one below the other, and the numbers in words for those who do not see them."""
     most = max((one.amount for one in of), default=0) or 1
     drawn = "".join(_bar(one, number, most) for number, one in enumerate(of))
     told = ", ".join(f"{one.label}: {one.amount}" for one in of)
