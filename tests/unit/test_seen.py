@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -84,3 +86,17 @@ def test_a_failure_is_not_kept(clock: Clock) -> None:
     with pytest.raises(OSError, match="no answer"):
         seen.read(fail, "book")
     assert seen.read(Shelf(1).read, "book") == 1
+
+
+def test_two_who_ask_at_once_ask_once(clock: Clock) -> None:
+    seen, asked = Seen(), []
+
+    def read() -> str:
+        asked.append(1)
+        time.sleep(0.05)
+        return "atlas"
+
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda _: seen.read(read, "book", "atlas"), range(4)))
+
+    assert (answers, asked) == (["atlas"] * 4, [1])

@@ -21,20 +21,23 @@ _LASTS = 5
 
 class Seen:
     def __init__(self) -> None:
-        # A task may look at several things at once.
-        self._lock = Lock()
         self._kept: dict[tuple[str, ...], tuple[float, object]] = {}
+        # A task may look at several things at once, and at the same twice.
+        self._lock = Lock()
+        self._reading: dict[tuple[str, ...], Lock] = {}
 
     def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
         """What `read` gives. That there is nothing is not kept: somebody may be making it."""
         with self._lock:
+            alone = self._reading.setdefault((kind, *name), Lock())
+        with alone:
             kept = self._kept.get((kind, *name))
-        if kept is not None and time.monotonic() - kept[0] < _LASTS:
-            return cast(T, kept[1])
-        value = read()
-        if value is not None:
-            self.keep(value, kind, *name)
-        return value
+            if kept is not None and time.monotonic() - kept[0] < _LASTS:
+                return cast(T, kept[1])
+            value = read()
+            if value is not None:
+                self.keep(value, kind, *name)
+            return value
 
     def keep(self, value: object, *name: str) -> None:
         with self._lock:
