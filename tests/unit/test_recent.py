@@ -16,6 +16,7 @@ from clocks import Clock, clock_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import recent as module
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.recent import Recent
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ class Shelf:
         return dict(self.held)
 
 
-def task(folder: Path | None, caller: str = "me") -> Recent:
-    return Recent(RunFiles(str(folder) if folder else None), caller)
+def task(folder: Path | None, caller: str = "me", seen: Seen | None = None) -> Recent:
+    return Recent(RunFiles(str(folder) if folder else None), caller, seen or Seen())
 
 
 def test_it_is_read_once_in_a_while(tmp_path: Path, clock: Clock) -> None:
@@ -106,6 +107,21 @@ def test_a_few_are_read_one_by_one_and_many_at_once(tmp_path: Path, clock: Clock
 
     assert [one_of(shelf, tmp_path, name) for name in names] == [*[None] * 25, *[1] * 15]
     assert shelf.asked == ["all"]
+
+
+def test_what_a_task_has_by_heart_is_not_told_to_others(tmp_path: Path, clock: Clock) -> None:
+    """Another may have changed it since this task has read it."""
+    shelf, seen = Shelf(vault="without grant"), Seen()
+
+    def by_heart() -> Any:
+        return seen.read(lambda: shelf.read("vault"), "vault", "v")
+
+    by_heart()
+    shelf.held["vault"] = "with grant"
+    task(tmp_path).written("vault")
+
+    assert task(tmp_path, seen=seen).read(by_heart, "vault", "v") == "without grant"
+    assert task(tmp_path).read(lambda: shelf.read("vault"), "vault", "v") == "with grant"
 
 
 @pytest.fixture

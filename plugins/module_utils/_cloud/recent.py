@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .run_files import RunFiles
+from .seen import Seen
 
 # Seconds that pass until a value is read again.
 _LASTS = 20
@@ -25,11 +26,12 @@ _FEW = 25
 
 
 class Recent:
-    """`caller` tells whose eyes it was seen with."""
+    """`caller` tells whose eyes it was seen with; `seen` is what this task remembers by itself."""
 
-    def __init__(self, files: RunFiles, caller: str) -> None:
+    def __init__(self, files: RunFiles, caller: str, seen: Seen) -> None:
         self._files = files
         self._caller = caller
+        self._seen = seen
 
     def read(self, read: Callable[[], Any], *name: str) -> Any:
         """What `read` gives, unless the run has it: not older than the run's last write to things of its kind."""
@@ -40,8 +42,11 @@ class Recent:
             with self._files.locked(self._caller, *name):
                 kept = self._fresh(*name)
                 if kept is None:
+                    recalled = self._seen.recalled
                     kept = {"at": time.time(), "value": read()}
-                    self._files.store(kept, self._caller, *name)
+                    # What this task has by heart may be older than another's last write, of which it knows nothing.
+                    if self._seen.recalled == recalled:
+                        self._files.store(kept, self._caller, *name)
         return kept["value"]
 
     def among_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:

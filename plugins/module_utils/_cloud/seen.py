@@ -25,6 +25,8 @@ class Seen:
         # A task may look at several things at once, and at the same twice.
         self._lock = Lock()
         self._reading: dict[tuple[str, ...], Lock] = {}
+        # How often something was not asked for.
+        self.recalled = 0
 
     def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
         """What `read` gives. That there is nothing is not kept: somebody may be making it."""
@@ -33,6 +35,7 @@ class Seen:
         with alone:
             kept = self._kept.get((kind, *name))
             if kept is not None and time.monotonic() - kept[0] < _LASTS:
+                self.recalled += 1
                 return cast(T, kept[1])
             value = read()
             if value is not None:

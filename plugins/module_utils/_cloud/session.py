@@ -89,7 +89,7 @@ class Session:
 
     @cached_property
     def recent(self) -> Recent:
-        return Recent(self.files, self._fingerprint)
+        return Recent(self.files, self._fingerprint, self.seen)
 
     @cached_property
     def _fingerprint(self) -> str:
