@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _access, _account, _encryption, _key, _key_goal
+from . import _access, _encryption, _key, _key_goal
 from ._errors import CmkError, Refused
 from ._ids import check_account_name, check_key_name, check_vault_name, key_of, principals_of
-from ._stages import Done, Stage, Stages, whole
+from ._stages import Done, Stage, Stages, of_account
 
 STEPS = ("encryption", "key", "access")
 _STATES = {"keep": None, "disable": "disabled", "delete": "absent"}
@@ -60,11 +60,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
     """The stages of the whole, one after the other; what it returns is reported."""
-    if account is None and goal.may_be_missing:
-        return _account.gone(goal.group, goal.account)
-    account = _account.required(account, goal.group, goal.account)
-    done = Done(STEPS)
-    return (yield from whole(_each(goal, account, done), done, lambda: report(goal, account, done)))
+    return of_account(goal, account, STEPS, _each, report)
 
 
 def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
@@ -117,7 +113,7 @@ def _foresee(stage: Stage) -> Stages:
 def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]:
     """What is told beside the steps that were changed."""
     former = key_of(account)
-    [back] = done.outcomes.get("encryption", [None])
+    back = done.last("encryption")
     stands = back.after if back and not back.foretold else _encryption.describe(account)
     return {
         "account": goal.account,

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _access, _account, _encryption, _key, _key_goal
+from . import _access, _encryption, _key, _key_goal
 from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
 from ._plan import Step
-from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, whole
+from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, of_account
 
 STEPS = ("key", "access", "encryption", "former_disabled")
 # The versions of the key that have served once the account is on another one; None stands for the whole key.
@@ -70,11 +70,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
     """The stages of the whole, one after the other; what it returns is reported."""
-    if account is None and goal.may_be_missing:
-        return _account.gone(goal.group, goal.account)
-    account = _account.required(account, goal.group, goal.account)
-    done = Done(STEPS)
-    return (yield from whole(_each(goal, account, done), done, lambda: report(goal, account, done)))
+    return of_account(goal, account, STEPS, _each, report)
 
 
 def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
@@ -162,8 +158,8 @@ def _former_versions(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any
 def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]:
     """What is told beside the steps that were changed."""
     former = key_of(account)
-    switched = done.outcomes.get("encryption")
-    stands = switched[0].after if switched and not switched[0].foretold else _encryption.describe(account)
+    switched = done.last("encryption")
+    stands = switched.after if switched and not switched.foretold else _encryption.describe(account)
     return {
         "account": goal.account,
         "exists": True,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from . import _account
 from ._errors import CmkError
 from ._plan import Outcome, Step
 
@@ -106,13 +107,28 @@ def whole(stages: Stages, done: Done, report: Callable[[], Mapping[str, Any]]) -
     return done.whole(report())
 
 
+def of_account(
+    goal: Any,
+    account: Mapping[str, Any] | None,
+    steps: tuple[str, ...],
+    each: Callable[[Any, Mapping[str, Any], Done], Stages],
+    report: Callable[[Any, Mapping[str, Any], Done], Mapping[str, Any]],
+) -> Stages:
+    """The whole of what is done with an account that has to be there, unless the goal lets it be missing."""
+    if account is None and goal.may_be_missing:
+        return _account.gone(goal.group, goal.account)
+    there = _account.required(account, goal.group, goal.account)
+    done = Done(steps)
+    return (yield from whole(each(goal, there, done), done, lambda: report(goal, there, done)))
+
+
 def succeeded(came_to: Sequence[Outcome | CmkError]) -> list[Outcome]:
     """The outcomes of stages that did not wait for each other, or the first failure, with what the others say."""
     failures = [came for came in came_to if isinstance(came, CmkError)]
     for other in failures[1:]:
         failures[0].add(other.msg)
-    for failure in failures:
-        raise failure
+    if failures:
+        raise failures[0]
     return [came for came in came_to if isinstance(came, Outcome)]
 
 

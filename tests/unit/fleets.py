@@ -23,7 +23,6 @@ from documents import (
     assignment,
     key,
     listed,
-    policy,
     rotation_policy,
     system_assigned,
     vault,
@@ -86,7 +85,8 @@ def many(count: int) -> dict[str, Any]:
     accounts: Iterable[Mapping[str, Any]] = (
         {**kinds[number % 4](f"batch{number:05d}"), "tags": {"team": f"team{number % 7}"}} for number in range(count)
     )
-    lost = account("lost", key="https://gone.vault.azure.net/keys/batch", identity=system_assigned())
+    gone = "https://gone.vault.azure.net/keys/batch"
+    lost = account("lost", key=gone, identity=system_assigned())
     by = {
         "required": [{"tags": {"team": "team3"}}],
         "max_version_age": "P90D",
@@ -100,7 +100,6 @@ def many(count: int) -> dict[str, Any]:
             }
         ],
     }
-    gone = "https://gone.vault.azure.net/keys/batch"
     base = seen()
     return report(
         *accounts,
@@ -110,6 +109,3 @@ def many(count: int) -> dict[str, Any]:
         deleted_vaults={"gone": {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-08-20T06:24:25Z"}}},
         keys={**base["keys"], gone: {"newest": None, "versions": None, "policy": None, "deleted": None}},
     )
-
-
-__all__ = ["GRANT", "asked", "found", "many", "on", "policy", "report", "seen"]

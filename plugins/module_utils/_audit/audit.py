@@ -38,9 +38,10 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     report = whole(cloud.fleet.read(where), rules, asked)
     report["comparison"] = compared(former, report) if former else None
     written = files.write(report, folder, name, params["formats"]) if folder else {}
-    told = describe(report, params["fail_on"], written)
-    grave = at_least(report, params["fail_on"]) if params["fail_on"] != "never" else []
-    if grave:
+    may_fail = params["fail_on"] != "never"
+    grave = at_least(report, params["fail_on"] if may_fail else CRITICAL)
+    told = describe(report, grave, written)
+    if grave and may_fail:
         raise _failed(grave, params["fail_on"], told)
     return Outcome(False, {}, {}, tuple(_warnings(report, params, former)), told)
 
@@ -54,14 +55,13 @@ def as_data(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: report[name] for name in ("accounts", "summary", "unseen_subscriptions")}
 
 
-def describe(report: Mapping[str, Any], fail_on: str, written: Mapping[str, str]) -> dict[str, Any]:
-    """What is told beside the reports."""
-    severity = CRITICAL if fail_on == "never" else fail_on
+def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[str, str]) -> dict[str, Any]:
+    """What is told beside the reports. `grave` are lines of the gravest findings."""
     return {
         "summary": report["summary"],
         "unseen_subscriptions": report["unseen_subscriptions"],
         "files": dict(written),
-        "findings": at_least(report, severity)[:_TOLD],
+        "findings": list(grave[:_TOLD]),
         "comparison": _counted(report["comparison"]),
     }
 

@@ -53,8 +53,10 @@ def _rule(name: str, rule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(account: Mapping[str, Any], finding: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    exception = finding["exception"]
-    accepted = [{"kind": "external", "status": "accepted", "justification": exception["reason"]}] if exception else []
+    suppressions = []
+    if finding["accepted"]:
+        justification = finding["exception"]["reason"]
+        suppressions.append({"kind": "external", "status": "accepted", "justification": justification})
     return {
         "ruleId": finding["id"],
         "ruleIndex": names.index(finding["id"]),
@@ -68,5 +70,5 @@ def _result(account: Mapping[str, Any], finding: Mapping[str, Any], names: list[
             }
         ],
         "partialFingerprints": {"azbatch/v1": f"{account['id'].lower()}#{finding['id']}"},
-        **({"suppressions": accepted} if finding["accepted"] else {}),
+        **({"suppressions": suppressions} if suppressions else {}),
     }

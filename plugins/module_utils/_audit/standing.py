@@ -56,11 +56,12 @@ def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
         return Standing({**placed, **nothing, **answering, "unknown": unknown})
     evidence = _evidence(account, key, seen)
     kept = seen["keys"][key.versionless.folded]
+    identities = _identities(account, seen)
     observed = {
         "deleted_vault": seen["deleted_vaults"].get(key.vault),
         "deleted_key": _or_none(kept["deleted"]),
         "versions": _or_none(kept["versions"]),
-        "missing_identities": _missing_identities(account, seen),
+        "missing_identities": _missing(identities),
     }
     checks = _preflight.judged(evidence)
     record = {
@@ -69,7 +70,7 @@ def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
         **_of_vault(_or_none(evidence.vault)),
         "access": _access_by(checks),
         **answering,
-        "unknown": {**_unknown(evidence, kept, _identities(account, seen)), **unknown},
+        "unknown": {**_unknown(evidence, kept, identities), **unknown},
     }
     return Standing(record, _diagnosis.causes(evidence, checks, observed))
 
@@ -157,9 +158,8 @@ def _identities(account: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
     return {one: seen["identities"].get(one.split("/")[2].lower()) for one in assigned}
 
 
-def _missing_identities(account: Mapping[str, Any], seen: Seen) -> list[str]:
-    listed = _identities(account, seen)
-    return [one for one, there in listed.items() if _or_none(there) is not None and one.lower() not in there]
+def _missing(identities: Mapping[str, Any]) -> list[str]:
+    return [one for one, there in identities.items() if _or_none(there) is not None and one.lower() not in there]
 
 
 def _pools(account: Mapping[str, Any], seen: Seen) -> Any:

@@ -38,7 +38,9 @@ class Keys:
             # Not before the vault has said whom it takes tokens from, for both would have to ask.
             listed = beside.submit(self._versions, url, goal.name) if url in self._clients else None
             key = self._read(url, goal.name, "")
-        versions = listed.result() if key and listed else self._versions(url, goal.name) if key else []
+        versions: list[dict[str, Any]] | None = []
+        if key:
+            versions = listed.result() if listed else self._versions(url, goal.name)
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
         return {
             "key": key,
