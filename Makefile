@@ -73,8 +73,8 @@ unit sandbox-test integration molecule:
 	pytest $(PYTEST_FLAGS) $(tests)
 
 .PHONY: test
-test: $(SETUP) $(BROWSER)  ## everything above, cheap first: what a change has to pass
-	$(MAKE) --no-print-directory lint sanity galaxy
+test: $(SETUP)  ## everything above, cheap first: what a change has to pass
+	$(MAKE) --no-print-directory --jobs --output-sync lint sanity galaxy $(BROWSER)
 	pytest $(PYTEST_FLAGS)
 
 .PHONY: foreign

@@ -53,17 +53,25 @@ def patches(one: Task) -> list[str]:
     return sent
 
 
-@pytest.fixture(params=[True, False], ids=["from a key", "from Microsoft's"])
+SWITCHES = pytest.mark.parametrize(
+    ("way", "switch"),
+    [("in_process", "from a key"), ("in_process", "from Microsoft's"), ("module", "from a key")],
+    indirect=True,
+)
+
+
+@pytest.fixture
 def switch(request: pytest.FixtureRequest, service: Service) -> tuple[str | None, str]:
     """Where account1 stands, and where it is to go."""
     _principal, first = service.on_key()
     second = service.make_key().id
-    if request.param:
+    if request.param == "from a key":
         return first, second
     service.point(None)
     return None, second
 
 
+@SWITCHES
 def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]) -> None:
     """Azure says 200 and shows the account as it should be, but nothing has happened."""
     former, wanted = switch
@@ -130,6 +138,7 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
         assert "says the test" in run.output
 
 
+@SWITCHES
 def test_an_account_that_does_not_answer(
     ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]
 ) -> None:
