@@ -156,7 +156,7 @@ def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, findin
 
 def mended(ansible: Ansible, finding: str, account: dict[str, Any], **rules: Any) -> None:
     """The ready task is run, and the finding is gone."""
-    text = remedies.task(finding, [account]) or ""
+    text = remedies.task(finding, [account], rules) or ""
     for placeholder, name in YOURS.items():
         text = text.replace(placeholder, name)
     run = ansible.playbook([{"hosts": "localhost", "gather_facts": False, "tasks": yaml.safe_load(text)}])
@@ -198,7 +198,7 @@ def followed(service: Service, principal: str) -> None:
 
 
 def time_gone_by(service: Service, principal: str) -> None:
-    service.sandbox.control.advance(91 * DAY)
+    service.sandbox.control.advance(41 * DAY)
 
 
 # By what it mends: what goes wrong, and the policy.
@@ -208,7 +208,7 @@ MENDED: dict[str, tuple[Callable[[Service, str], None], dict[str, Any]]] = {
     "key_without_expiry": (nothing, {"expiry_required": True}),
     "newer_version_unused": (another_version, {}),
     "follows_without_rotation": (followed, {}),
-    "version_too_old": (time_gone_by, {"max_version_age": "P90D"}),
+    "version_too_old": (time_gone_by, {"max_version_age": "P40D"}),
     "not_on_customer_managed_key": (back_to_microsoft, {"required": [{}]}),
 }
 # What a person has to say.
@@ -355,8 +355,11 @@ def test_an_exception_is_one_until_its_day(ansible: Ansible, service: Service) -
     assert account["findings"][0]["exception"]["reason"] == "Moves in May"
 
     assert audit(ansible, exceptions=[{**known, "expires_on": "2020-12-31"}], **rules).rc != 0
-    unused = audit(ansible, exceptions=[{**known, "accounts": ["other"], "expires_on": "2099-12-31"}])
-    assert "fits no finding any more" in unused[TASK].warnings[0]
+    misspelt = [{**known, "accounts": ["other"], "expires_on": "2099-12-31"}]
+    unused = audit(ansible, exceptions=misspelt, required=[{}, {"locations": ["nowhere"]}])
+    required, exception = unused[TASK].warnings
+    assert 'No account is meant by {"locations": ["nowhere"]}' in required
+    assert "fits no finding any more" in exception
 
 
 def test_check_mode_writes_nothing(ansible: Ansible, service: Service) -> None:
@@ -420,7 +423,8 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
     assert told["opened"][0]["finding"] == "access_missing"
 
     service.grant(principal)
-    audit(ansible, compare_with=path)
+    other = audit(ansible, compare_with=path, pools=True)
+    assert other[TASK].warnings == ["The earlier report had other pools, so not all that differs has changed."]
     assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
 
 

@@ -358,7 +358,7 @@ def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.mend])
 def test_a_remedy_is_a_task(rule: str) -> None:
     accounts = report(on(), account("plain"))["accounts"]
-    (made,) = yaml.safe_load(task(rule, accounts) or "")
+    (made,) = yaml.safe_load(task(rule, accounts, asked()) or "")
 
     assert made["loop"]
     used = [name for name in made if name.startswith("azbatch.cmk.")] or [made["ansible.builtin.include_role"]["name"]]
@@ -366,7 +366,8 @@ def test_a_remedy_is_a_task(rule: str) -> None:
 
 
 def test_a_remedy_stays_short() -> None:
-    made = task("version_too_old", [only(report(on(name=f"batch{number}"))) for number in range(60)]) or ""
+    accounts = [only(report(on(name=f"batch{number}"))) for number in range(60)]
+    made = task("version_too_old", accounts, asked(max_version_age="P40D")) or ""
 
     assert len(yaml.safe_load(made)[0]["loop"]) == 50
     assert "And 10 more" in made

@@ -9,8 +9,9 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .._errors import InvalidOption, Refused
@@ -18,7 +19,7 @@ from .._plan import Outcome
 from . import files
 from .comparison import compared
 from .options import POLICY, SCOPE, scope
-from .policy import policy
+from .policy import Policy, policy
 from .report import FORMAT, at_least, whole
 from .rules import CRITICAL
 
@@ -43,7 +44,7 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     told = describe(report, grave, written)
     if grave and may_fail:
         raise _failed(grave, params["fail_on"], told)
-    return Outcome(False, {}, {}, tuple(_warnings(report, params, former)), told)
+    return Outcome(False, {}, {}, tuple(_warnings(report, rules, params, former)), told)
 
 
 def findings_of(params: Mapping[str, Any], cloud: Any) -> dict[str, Any]:
@@ -85,15 +86,24 @@ def _failed(grave: Sequence[str], severity: str, told: Mapping[str, Any]) -> Ref
     )
 
 
-def _warnings(report: Mapping[str, Any], params: Mapping[str, Any], former: Any) -> list[str]:
-    warnings = []
+def _warnings(
+    report: Mapping[str, Any], rules: Policy, params: Mapping[str, Any], former: Mapping[str, Any] | None
+) -> Iterator[str]:
+    accounts = report["accounts"]
     if report["unseen_subscriptions"]:
         unseen = ", ".join(report["unseen_subscriptions"])
-        warnings.append(f"Not looked at, for want of permission: Batch accounts of the subscriptions {unseen}.")
-    if not report["accounts"]:
-        warnings.append("The caller sees no Batch account there.")
+        yield f"Not looked at, for want of permission: Batch accounts of the subscriptions {unseen}."
+    if not accounts:
+        yield "The caller sees no Batch account there."
     if params["compare_with"] and former is None:
-        warnings.append(f"There is no earlier report {params['compare_with']}, so nothing was compared.")
+        yield f"There is no earlier report {params['compare_with']}, so nothing was compared."
+    others = [name for name in SCOPE if former and former["asked"].get(name) != report["asked"][name]]
+    if others:
+        yield f"The earlier report had other {', '.join(others)}, so not all that differs has changed."
+    # Misspelt, it would have all accounts go unexamined in that respect, and nobody would know.
+    for selector, given in zip(rules.required, params["required"], strict=True):
+        if accounts and not any(selector.fits(account) for account in accounts):
+            said = {name: value for name, value in given.items() if value}
+            yield f"No account is meant by {json.dumps(said)}, which is one of required."
     for one in report["unused_exceptions"]:
-        warnings.append(f"The exception of {one['finding']} for {', '.join(one['accounts'])} fits no finding any more.")
-    return warnings
+        yield f"The exception of {one['finding']} for {', '.join(one['accounts'])} fits no finding any more."

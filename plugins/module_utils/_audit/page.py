@@ -220,7 +220,7 @@ def _affected(report: Report, rule: str) -> list[Record]:
 
 def _finding(number: int, name: str, report: Report, accounts: Sequence[Record]) -> str:
     rule = report["rules"][name]
-    mends = task(name, accounts)
+    mends = task(name, accounts, report["asked"])
     names = ", ".join(escape(account["name"]) for account in accounts[:_MOST])
     code = (
         f'<pre tabindex="0">{escape(mends)}</pre><button type="button" data-copy>Copy the task</button>'

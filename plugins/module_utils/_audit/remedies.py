@@ -21,14 +21,14 @@ Record = Mapping[str, Any]
 _MOST = 50
 
 
-def task(rule: str, accounts: Sequence[Record]) -> str | None:
-    """YAML for these accounts, or for the vaults that they are on; none if no task mends it."""
+def task(rule: str, accounts: Sequence[Record], asked: Mapping[str, Any]) -> str | None:
+    """YAML for these accounts, or for the vaults that they are on; none if no task mends it. `asked` is the policy."""
     mend = RULES[rule].mend
     items = list(_items(mend, accounts)) if mend else []
     if mend is None or not items:
         return None
     kind, name = mend.name.split()
-    options = {**_options(mend), **mend.options}
+    options = {**_options(mend), **mend.options, **{option: asked[name] for option, name in mend.asked.items()}}
     lines = [f"- name: {json.dumps(RULES[rule].remedy)}"]
     if kind == "role":
         lines += ["  ansible.builtin.include_role:", f"    name: azbatch.cmk.{name}", "  vars:"]

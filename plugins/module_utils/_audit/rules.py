@@ -20,12 +20,14 @@ SEVERITIES = (CRITICAL, HIGH, MEDIUM, LOW, INFO)
 
 @dataclass(frozen=True)
 class Mend:
-    """A role or module of this collection, with what it is given beside the names of the account, vault or key."""
+    """A role or module of this collection, with what it is given beside the names of the account or vault."""
 
     name: str
-    # What it is run for: account, vault or key.
+    # What it is run for: account or vault.
     each: str = "account"
     options: Mapping[str, Any] = field(default_factory=dict)
+    # Options that are to be what the policy asks for, by the policy's own name for it.
+    asked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ RULES: dict[str, Rule] = {
         "The version that the account is on is too old",
         "The longer a version serves, the more is lost with it. The policy sets a limit.",
         "Rotate: make a new version and move the account to it.",
-        Mend("role rotate", options={"cmk_key_max_age": "P90D"}),
+        Mend("role rotate", asked={"cmk_key_max_age": "max_version_age"}),
     ),
     "vault_uses_access_policies": Rule(
         MEDIUM,
@@ -171,7 +173,7 @@ RULES: dict[str, Rule] = {
         "The key has fewer bits than the policy asks for",
         "The shorter a key, the sooner it can be broken.",
         "Rotate to a version with more bits.",
-        Mend("role rotate", options={"cmk_key_force_new_version": True, "cmk_key_size": 4096}),
+        Mend("role rotate", options={"cmk_key_force_new_version": True}, asked={"cmk_key_size": "min_key_size"}),
     ),
     "key_without_expiry": Rule(
         MEDIUM,
