@@ -18,6 +18,9 @@ export VENV := $(CURDIR)/.venv
 export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
 export PATH := $(VENV)/bin:$(PATH)
 
+# Of the proof alone, whoever sets them.
+unexport PROOF SEQUENCES SEED
+
 SETUP := $(VENV)/setup.stamp
 # Of the tests of the audit's page and the sandbox's alone.
 BROWSER := $(if $(WITHOUT_BROWSER),,$(VENV)/browser.stamp)
@@ -98,7 +101,7 @@ PROOFS := $(addprefix tests/integration/test_,disturbed.py kill.py meanwhile.py 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof
 proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (an hour)
-	export PROOF=all SEQUENCES=$${SEQUENCES:-2000} SEED=$${SEED:-$$RANDOM}; echo "SEED=$$SEED"; \
+	export PROOF=all SEQUENCES=$(or $(SEQUENCES),2000) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
 	pytest $(PYTEST_FLAGS) --dist load $(PROOFS)
 
 .PHONY: test-all

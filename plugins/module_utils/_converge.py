@@ -47,9 +47,8 @@ def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Ou
             )
     except CmkError as failure:
         failure.facts.update(applied=applied)
-        former = todo.former or (todo.if_refused if isinstance(failure, Refused) else None)
-        if former is not None:
-            _put_back(former, todo.before, service, noun, failure)
+        ways = (todo.former, todo.if_refused if isinstance(failure, Refused) else None)
+        any(_put_back(way, todo.before, service, noun, failure) for way in ways if way is not None)
         raise
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
@@ -102,10 +101,10 @@ def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
         applied.append(step.action)
 
 
-def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> None:
+def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> bool:
     """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
 
-    The failure tells how things stand after that.
+    The failure tells how things stand after that; what is returned, whether it was possible.
     """
     try:
         back = noun.plan(former, service.read(former))
@@ -114,6 +113,7 @@ def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: No
     except CmkError as obstacle:
         failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
-        return
+        return False
     failure.add(former.standing(stands.before))
     failure.facts.update(restored=stands.before == before, stands=dict(stands.before))
+    return True

@@ -77,17 +77,23 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     if silence is not None and goal.undoes is None:
         raise not_answering(goal.account, key_of(account), silence)
     if goal.leaves_alone(account):
+        if observed.get("evidence"):
+            _preflight.require(observed["evidence"], "and could when the account was pointed at it")
         return Plan(goal, before, before)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
+    sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
+    former = replace(goal, key=key_of(account), vault_group=None, undoes=goal)
     return Plan(
         goal,
         before,
         {**before, **describe_key(goal.key), "answers": True},
-        (Step("set_encryption", {**place, "body": body, "despite_silence": goal.undoes is not None}),),
+        (Step("set_encryption", sent),),
         foreseen_by=(Step("require_answer", place),),
         warnings=_preflight.warnings(checks),
-        former=replace(goal, key=key_of(account), vault_group=None, undoes=goal),
+        former=former,
+        # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
+        if_refused=replace(former, key=None) if former.key else None,
         report={"preflight": _preflight.describe(checks)},
     )
 

@@ -29,8 +29,9 @@ class Plan:
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
     wishes turned into state, so that a plan made once the steps have run is empty. `former` is the goal that leads
     back to `before`, for nouns that are put back when a change fails; `if_refused` leads back where the change, read
-    again, is one that would have been refused. `foreseen_by` are reads that fail where Azure would refuse the steps,
-    for check mode, which does not find out by trying. `report` is told beside the state.
+    again, is one that would have been refused, also where `former` leads nowhere. `foreseen_by` are reads that fail
+    where Azure would refuse the steps, for check mode, which does not find out by trying. `report` is told beside the
+    state.
     """
 
     goal: Any

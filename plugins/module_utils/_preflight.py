@@ -51,8 +51,8 @@ def judged(evidence: Evidence) -> tuple[Check, ...]:
     return tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
 
 
-def require(read: Mapping[str, Any]) -> tuple[Check, ...]:
-    """All checks; if one fails, an error that tells of all that fail."""
+def require(read: Mapping[str, Any], so: str = "so the account was not pointed at it") -> tuple[Check, ...]:
+    """All checks; if one fails, an error that tells of all that fail, and what comes of it (`so`)."""
     evidence = Evidence(**read)
     checks = judged(evidence)
     failed = [check for check in checks if check.status == FAILED]
@@ -60,7 +60,7 @@ def require(read: Mapping[str, Any]) -> tuple[Check, ...]:
         return checks
     told = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
     raise Refused(
-        f"Batch could not use the key {evidence.key}, so the account was not pointed at it. {told}",
+        f"Batch could not use the key {evidence.key}, {so}. {told}",
         code="preflight_failed",
         failed_checks=[check.name for check in failed],
         preflight=describe(checks),

@@ -31,14 +31,14 @@ class Wire:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._count = 0
-        self._at = 0
+        self._is_it: Callable[[Any], bool] = lambda _request: False
         self._act: Callable[[], None] | None = None
         self._is_dead = False
         send = RequestsTransport.send
 
         def counted(transport: Any, request: Any, **options: Any) -> Any:
             self._count += 1
-            if self._act is not None and self._count >= self._at:
+            if self._act is not None and self._is_it(request):
                 act, self._act = self._act, None
                 act()
             # A poller runs in a thread of its own, and outlives whoever started it.
@@ -49,9 +49,11 @@ class Wire:
         monkeypatch.setattr(RequestsTransport, "send", counted)
 
     @contextmanager
-    def meddled(self, at: int, act: Callable[[], None]) -> Iterator[None]:
-        """Do something before the run's request of that number, the first being 0; once."""
-        self._count, self._at, self._act = 0, at + 1, act
+    def meddled(self, at: int | Callable[[Any], bool], act: Callable[[], None]) -> Iterator[None]:
+        """Do something before the run's request of that number, the first being 0, or before the first of that kind;
+        once."""
+        self._count, self._act = 0, act
+        self._is_it = at if callable(at) else lambda _request: self._count > at
         try:
             yield
         finally:

@@ -141,6 +141,8 @@ class Operators(RuleBasedStateMachine):
         if currently_in_test_context():
             note("\n".join([*(brief(one) for one in reports), *writes]))
 
+        # Until what was granted or withdrawn has taken effect.
+        self._control.advance(61)
         lost = before - self._world.usable()
         assert not lost, f"{lost} answered before {run}"
         assert self._others.are_untouched()

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 from harness import Ansible, Task, advance, control_task, fails, short, task
+from meddling import REALISTIC
+from one_process import OneProcess
+from operators import RBAC_VAULT, USER_ASSIGNED, Run, World
 from sandbox_client import Control
 from service import GROUP, Service
 
@@ -253,6 +256,19 @@ def test_a_grant_on_its_way(ansible: Ansible, service: Service, way: str) -> Non
     assert run["switch"]["changed"] is True
     assert service.encryption() == identifier
     assert service.answers()
+
+
+@pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
+def test_a_grant_on_its_way_for_an_account_that_is_born_on_its_key(
+    runner: OneProcess, service: Service, vault: str
+) -> None:
+    world = World(service, runner)
+    service.sandbox.control.timing(**REALISTIC)
+    report = world.prepared(Run("provision", USER_ASSIGNED, (vault, "key1")))()
+    assert not report.get("failed"), report
+    assert report["changed_steps"]["born_on_key"] is True
+    assert service.encryption(USER_ASSIGNED) == report["key_identifier"]
+    assert service.answers(USER_ASSIGNED)
 
 
 def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -> None:

@@ -9,12 +9,13 @@ By default some of the requests are tried. PROOF=all tries each.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from cases import PROOF_OF_ALL
-from meddling import Wire
+from meddling import REALISTIC, Wire
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World, brief
 from others import Others
@@ -88,6 +89,28 @@ PAIRS = {
 }
 
 
+# Where it takes a while until Batch knows.
+IN_WHILE = {
+    vault: Pair(
+        Run("rotate", "account1", None, {"to": (vault, "key2")}),
+        Run("revert", "account1", None, {"cmk_revert_access": "withdraw"}),
+        (on("account1", (vault, "key1")), on("account2", (vault, "key2"))),
+    )
+    for vault in ("vault-one", RBAC_VAULT)
+}
+
+
+def is_switch(request: Any) -> bool:
+    return request.method == "PATCH" and "/batchAccounts/" in request.url
+
+
+@pytest.mark.parametrize("name", IN_WHILE)
+def test_withdrawn_before_batch_knows(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
+    """The second takes the account back and withdraws the access before the first, which has looked, switches it."""
+    assert meanwhile(runner, wire, service, IN_WHILE[name], is_switch, **REALISTIC)
+    assert service.encryption() is None
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
     pair = PAIRS[name]
@@ -96,7 +119,9 @@ def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) 
         at += 1 if PROOF_OF_ALL else 8
 
 
-def meanwhile(runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int) -> bool:
+def meanwhile(
+    runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int | Callable[[Any], bool], **timing: int
+) -> bool:
     """Whether the first run came as far as that request."""
     service.sandbox.control.reset()
     world = World(service, runner)
@@ -104,6 +129,7 @@ def meanwhile(runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: 
     for run in pair.before:
         report = world.prepared(run)()
         assert not report.get("failed"), report
+    service.sandbox.control.timing(**timing)
     service.sandbox.control.advance(QUARTER)
     before = world.usable()
     reports: list[Report] = []
@@ -117,6 +143,8 @@ def meanwhile(runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: 
 
     with wire.meddled(at, second):
         reports.append(first())
+    # Until all of it has taken effect.
+    service.sandbox.control.advance(61)
     told = f"at request {at}: " + "; ".join(brief(one) for one in reports)
     assert before <= world.usable(), told
     on_keys = {name for name in service.accounts() if service.encryption(name)}

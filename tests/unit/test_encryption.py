@@ -70,12 +70,13 @@ def seen(on: str | None, *, silence: CmkError | None = None, **read: Any) -> dic
 PLACE = {"group": "rg-batch", "name": "mybatch"}
 
 
-def to(identifier: str | None, *, despite_silence: bool = False) -> Step:
+def to(identifier: str | None, *, despite_silence: bool = False, **read: Any) -> Step:
     encryption: dict[str, Any] = {"keySource": "Microsoft.Batch"}
     if identifier:
         encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
     body = {"properties": {"encryption": encryption}}
-    return Step("set_encryption", {**PLACE, "body": body, "despite_silence": despite_silence})
+    sent = {"body": body, "evidence": evidence(**read), "despite_silence": despite_silence}
+    return Step("set_encryption", {**PLACE, **sent})
 
 
 # What is asked for
@@ -229,22 +230,29 @@ def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones(
 
 
 class Batch:
-    """An account whose key is written and read; `refuses` a key, or takes it and is `silent` on it."""
+    """An account whose key is written and read; `refuses` a key, or takes it and is `silent` on it. Access to all keys
+    that begin with `withdrawn` is taken away as soon as the account is written."""
 
-    def __init__(self, on: str | None, *, refuses: str = "", silent: str = "") -> None:
+    def __init__(self, on: str | None, *, refuses: str = "", silent: str = "", withdrawn: str = "") -> None:
         self.on = on
         self.refuses = refuses
         self.silent = silent
+        self.withdrawn = withdrawn
         self.writes: list[str | None] = []
         self.required: list[str] = []
 
     def read(self, wanted: Any) -> dict[str, Any]:
-        return seen(self.on, silence=SILENCE if self.silent and self.on == self.silent else None)
+        silence = SILENCE if self.silent and self.on == self.silent else None
+        key = str(wanted.key or "")
+        is_gone = bool(self.writes and self.withdrawn) and key.startswith(self.withdrawn)
+        return seen(self.on, silence=silence, **({"vault": vault(policy(OTHER))} if is_gone else {}))
 
     def require_answer(self, group: str, name: str) -> None:
         self.required.append(name)
 
-    def set_encryption(self, group: str, name: str, body: dict[str, Any], *, despite_silence: bool) -> None:
+    def set_encryption(
+        self, group: str, name: str, body: dict[str, Any], *, evidence: dict[str, Any], despite_silence: bool
+    ) -> None:
         asked = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
         self.writes.append(asked)
         if asked == self.refuses:
@@ -276,6 +284,29 @@ def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
     assert failed.value.code == "account_not_answering"
     assert failed.value.facts["restored"] is True
     assert failed.value.facts["stands"]["key_identifier"] == former
+
+
+@pytest.mark.parametrize(
+    ("former", "withdrawn", "ends"),
+    [
+        pytest.param(None, KEY, None, id="from Microsoft's"),
+        pytest.param(ELSEWHERE, KEY, ELSEWHERE, id="from a key that is still there"),
+        pytest.param(PINNED_OLD, KEY, None, id="from a key that is gone too"),
+    ],
+)
+def test_access_that_was_withdrawn_meanwhile(former: str | None, withdrawn: str, ends: str | None) -> None:
+    """Batch does not know yet; the account is not left there, and goes to Microsoft's key if it has no other."""
+    batch = Batch(former, withdrawn=withdrawn)
+
+    with pytest.raises(Refused) as failed:
+        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+
+    assert batch.writes == [PINNED_NEW, ends]
+    assert failed.value.code == "preflight_failed"
+    assert failed.value.facts["failed_checks"] == ["access_granted"]
+    assert failed.value.facts["restored"] is (ends == former)
+    assert failed.value.facts["stands"]["key_identifier"] == ends
+    assert f"stands on {ends or 'a Microsoft-managed key'} now" in failed.value.msg
 
 
 def test_refused_switch_leaves_the_account_where_it_was() -> None:

@@ -23,6 +23,8 @@ from .identities import Identities
 from .resources import Resources
 from .session import Session
 
+# A request that Azure will never take, however long one waits.
+FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
 _UNDER_WAY = ("Creating", "Deleting")
 
 
@@ -74,6 +76,11 @@ class Accounts:
                 return None
             raise
 
+    @property
+    def are_many(self) -> bool:
+        """Whether the run has asked for so many of the subscription that they are listed."""
+        return self._session.recent.are_many("accounts", self._session.subscription_id.lower())
+
     def _listed(self) -> dict[str, dict[str, Any]]:
         listed = self._resources.accounts(self._session.subscription_id)
         return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
@@ -116,10 +123,24 @@ class Accounts:
         return account
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """Ask until Batch takes the key, if there is one: what was granted a moment ago may not have reached it yet."""
         what = f"create the Batch account {name}"
-        with self._changing(what, group, name, "account"):
-            poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
-            _sdk.finish(poller, self._session.wait_timeout, what)
+
+        def refusal() -> CmkError | None:
+            try:
+                with self._changing(what, group, name, "account"):
+                    poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
+                    _sdk.finish(poller, self._session.wait_timeout, what)
+            except Rejected as error:
+                if "encryption" not in body.get("properties", {}) or error.facts["azure"]["code"] in FOR_GOOD:
+                    raise
+                return error
+            return None
+
+        deadline = time.monotonic() + self._session.wait_timeout
+        refused = self._session.until_none(refusal, deadline, f"Batch does not take the key of {name} yet")
+        if refused is not None:
+            raise refused
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         with self._changing(f"change the Batch account {name}", group, name):

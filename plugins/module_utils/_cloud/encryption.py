@@ -17,13 +17,10 @@ from typing import Any
 from .._encryption import not_answering
 from .._errors import CmkError, Rejected, Unavailable
 from .._ids import key_of
-from .accounts import Accounts
+from .accounts import FOR_GOOD, Accounts
 from .diagnosis import Diagnosis
 from .evidence import Evidence
 from .session import Session
-
-# A request that Azure will never take, however long one waits.
-_FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
 
 
 class Encryption:
@@ -32,8 +29,8 @@ class Encryption:
         self._accounts = accounts
         self._evidence = evidence
         self._diagnosis = diagnosis
-        # Accounts that have answered since this task changed them.
-        self._confirmed: set[tuple[str, str]] = set()
+        # Accounts that have answered since this task changed them, with what was to be seen of their keys by then.
+        self._confirmed: dict[tuple[str, str], Mapping[str, Any] | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
         account = self._accounts.seen(goal.group, goal.account, anew_if=goal.leaves_alone)
@@ -42,6 +39,8 @@ class Encryption:
             return observed
         if goal.leaves_alone(account):
             observed["silence"] = self._silence(goal.group, goal.account)
+            if goal.is_met_by(account):
+                observed["evidence"] = self._confirmed.get((goal.group, goal.account))
         elif goal.key is not None:
             observed["evidence"] = self._evidence.of_account(account, goal.key, goal.vault_group)
         return observed
@@ -67,23 +66,35 @@ class Encryption:
 
     def await_answer(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
-        self._require_answer(group, name, time.monotonic() + self._session.wait_timeout)
+        self._require_answer(group, name, time.monotonic() + self._session.wait_timeout, None)
 
-    def set_encryption(self, group: str, name: str, body: Mapping[str, Any], *, despite_silence: bool) -> None:
+    def set_encryption(
+        self,
+        group: str,
+        name: str,
+        body: Mapping[str, Any],
+        *,
+        evidence: Mapping[str, Any] | None,
+        despite_silence: bool,
+    ) -> None:
         """Ask until Batch takes the key, then until the account answers on it.
 
         A role or a policy that was granted a moment ago may not have reached Batch yet: it is refused as if it were
         missing. Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does
         not answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
+
+        For the same reason Batch may take a key although access to it was withdrawn a moment ago. So that part of the
+        `evidence` is read again, now that whoever withdraws can see the account there (_usage). Where many accounts are
+        changed it is not: Azure's limit on reads would be what all of them wait for.
         """
         deadline = time.monotonic() + self._session.wait_timeout
-        self._confirmed.discard((group, name))
+        self._confirmed.pop((group, name), None)
 
         def refusal() -> CmkError | None:
             try:
                 self._accounts.update(group, name, body)
             except Rejected as error:
-                if error.facts["azure"]["code"] in _FOR_GOOD:
+                if error.facts["azure"]["code"] in FOR_GOOD:
                     raise
                 if not despite_silence:
                     self.require_answer(group, name)
@@ -93,12 +104,13 @@ class Encryption:
         refused = self._session.until_none(refusal, deadline, f"Batch does not take the new setting of {name} yet")
         if refused is not None:
             raise refused
-        self._require_answer(group, name, deadline)
+        self._require_answer(group, name, deadline, None if self._accounts.are_many else evidence)
 
-    def _require_answer(self, group: str, name: str, deadline: float) -> None:
+    def _require_answer(self, group: str, name: str, deadline: float, evidence: Mapping[str, Any] | None) -> None:
         # Beside it the account itself is read, which is what is looked at next.
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor() as beside:
             beside.submit(self._accounts.get, group, name)
+            again = beside.submit(self._evidence.with_access_now, evidence) if evidence else None
             silent = self._session.until_none(
                 lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
             )
@@ -108,4 +120,4 @@ class Encryption:
                 f"{silent.msg}",
                 code="account_not_answering",
             )
-        self._confirmed.add((group, name))
+        self._confirmed[group, name] = again.result() if again else None

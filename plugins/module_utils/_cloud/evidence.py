@@ -64,6 +64,23 @@ class Evidence:
             "now": now,
         }
 
+    def with_access_now(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
+        """The same, with who may use the key by now."""
+        vault = evidence["vault"]
+        if vault is None or isinstance(vault, CmkError):
+            return dict(evidence)
+        by_role = vault["properties"].get("enableRbacAuthorization")
+        kind = "assignments" if by_role else "vault"
+        now = or_reason(lambda: self._assignments(evidence) if by_role else self._vaults.anew(vault["id"]))
+        if now != evidence[kind]:
+            # Others look before they change something, and it is not as they have seen it.
+            self._session.recent.written("vault", "access")
+        return {**evidence, kind: now}
+
+    def _assignments(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
+        scope = f"{evidence['vault']['id']}/keys/{evidence['key'].name}"
+        return {principal: self._access.assignments(scope, principal) for principal in evidence["principals"]}
+
     def _key(self, key: KeyIdentifier) -> tuple[Any, float]:
         """With the time at Key Vault when it was read."""
         return self._keys.bundle(key), self._keys.now

@@ -57,6 +57,10 @@ class Recent:
         kept = self._files.load(self._caller, *name, member)
         return kept["value"] if kept and kept["at"] >= since else None
 
+    def are_many(self, *name: str) -> bool:
+        """Whether so many of these were asked for that they are listed."""
+        return self._files.shared and (self._files.load(self._caller, *name, "asked") or 0) > _FEW
+
     def forget(self, member: str, *name: str) -> None:
         """The run has changed this one."""
         if self._files.shared:

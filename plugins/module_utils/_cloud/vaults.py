@@ -47,6 +47,12 @@ class Vaults:
 
         return self._session.seen.read(read, "vault", group.lower(), name.lower())
 
+    def anew(self, vault_id: str) -> dict[str, Any] | None:
+        """The vault as it is now."""
+        subscription, group, name = place_of(vault_id)
+        with _sdk.translated(f"read the key vault {name}"):
+            return _sdk.document_or_none(self._client(subscription).vaults.get, group, name)
+
     def find(self, name: str, group: str | None) -> dict[str, Any] | None:
         """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
 
