@@ -100,7 +100,7 @@ PROOFS := $(addprefix tests/integration/test_,disturbed.py kill.py meanwhile.py 
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof
-proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (an hour)
+proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (half an hour)
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),2000) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
 	pytest $(PYTEST_FLAGS) --dist load $(PROOFS)
 
