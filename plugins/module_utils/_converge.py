@@ -48,7 +48,9 @@ def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Ou
     except CmkError as failure:
         failure.facts.update(applied=applied)
         ways = (todo.former, todo.if_refused if isinstance(failure, Refused) else None)
-        any(_put_back(way, todo.before, service, noun, failure) for way in ways if way is not None)
+        for way in ways:
+            if way is not None and _put_back(way, todo.before, service, noun, failure):
+                break
         raise
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 

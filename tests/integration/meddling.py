@@ -20,6 +20,8 @@ from azure_sandbox import timing
 # Azure's own pace, as far as runs wait for it.
 _WAITED_FOR = ("batch_create", "batch_recovery", "key_delete", "key_recover", "policy_propagation", "role_propagation")
 REALISTIC = {name: getattr(timing.REALISTIC, name) for name in _WAITED_FOR}
+# Seconds after which all that was granted or withdrawn has taken effect.
+SETTLED = max(REALISTIC["policy_propagation"], REALISTIC["role_propagation"]) + 1
 
 
 class Killed(BaseException):

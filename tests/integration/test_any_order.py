@@ -23,7 +23,7 @@ from cases import DISTURBANCES
 from hypothesis import HealthCheck, Phase, currently_in_test_context, event, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from meddling import REALISTIC, Killed, Wire
+from meddling import REALISTIC, SETTLED, Killed, Wire
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Report, Run, World, brief
 from others import MISHAPS, Others
@@ -125,7 +125,7 @@ class Operators(RuleBasedStateMachine):
     def mishap(self, mishap: str, account: str, key: tuple[str, str] | None) -> None:
         MISHAPS[mishap](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Until it has taken effect, so that no run is taken for its cause.
-        self._control.advance(61)
+        self._control.advance(SETTLED)
 
     def _operate(self, run: Run, meddling: Meddling | None = None) -> None:
         before = self._world.usable()
@@ -141,8 +141,7 @@ class Operators(RuleBasedStateMachine):
         if currently_in_test_context():
             note("\n".join([*(brief(one) for one in reports), *writes]))
 
-        # Until what was granted or withdrawn has taken effect.
-        self._control.advance(61)
+        self._control.advance(SETTLED)
         lost = before - self._world.usable()
         assert not lost, f"{lost} answered before {run}"
         assert self._others.are_untouched()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from cases import PROOF_OF_ALL
-from meddling import REALISTIC, Wire
+from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World, brief
 from others import Others
@@ -143,8 +143,7 @@ def meanwhile(
 
     with wire.meddled(at, second):
         reports.append(first())
-    # Until all of it has taken effect.
-    service.sandbox.control.advance(61)
+    service.sandbox.control.advance(SETTLED)
     told = f"at request {at}: " + "; ".join(brief(one) for one in reports)
     assert before <= world.usable(), told
     on_keys = {name for name in service.accounts() if service.encryption(name)}

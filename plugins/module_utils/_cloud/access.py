@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from .._access import KNOWN_ROLES, ROLE_ID
+from .._access import KNOWN_ROLES, ROLE_ID, scope_of
 from .._ids import role_guid
 from . import _sdk
 from .identities import Identities
@@ -34,8 +34,7 @@ class Access:
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
         observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
-            scope = f"{vault['id']}/keys/{goal.key_name}" if goal.key_name else vault["id"]
-            observed["assignments"] = self.assignments(scope, principal)
+            observed["assignments"] = self.assignments(scope_of(vault, goal.key_name), principal)
             observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
         if not goal.present:
             observed["visible"] = self._visible.read()

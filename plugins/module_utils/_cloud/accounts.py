@@ -24,7 +24,7 @@ from .resources import Resources
 from .session import Session
 
 # A request that Azure will never take, however long one waits.
-FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
+_FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
 _UNDER_WAY = ("Creating", "Deleting")
 
 
@@ -123,22 +123,40 @@ class Accounts:
         return account
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """Ask until Batch takes the key, if there is one: what was granted a moment ago may not have reached it yet."""
         what = f"create the Batch account {name}"
+
+        def write() -> None:
+            with self._changing(what, group, name, "account"):
+                poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
+                _sdk.finish(poller, self._session.wait_timeout, what)
+
+        if "encryption" in body.get("properties", {}):
+            deadline = time.monotonic() + self._session.wait_timeout
+            self.until_taken(write, deadline, f"Batch does not take the key of {name} yet")
+        else:
+            write()
+
+    def until_taken(
+        self,
+        write: Callable[[], None],
+        deadline: float,
+        waiting_for: str,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write until Batch takes the key: what was granted a moment ago may not have reached it yet, and it refuses as
+        if it were missing. Each time it does, `look` may find that it always will."""
 
         def refusal() -> CmkError | None:
             try:
-                with self._changing(what, group, name, "account"):
-                    poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
-                    _sdk.finish(poller, self._session.wait_timeout, what)
+                write()
             except Rejected as error:
-                if "encryption" not in body.get("properties", {}) or error.facts["azure"]["code"] in FOR_GOOD:
+                if error.facts["azure"]["code"] in _FOR_GOOD:
                     raise
+                look()
                 return error
             return None
 
-        deadline = time.monotonic() + self._session.wait_timeout
-        refused = self._session.until_none(refusal, deadline, f"Batch does not take the key of {name} yet")
+        refused = self._session.until_none(refusal, deadline, waiting_for)
         if refused is not None:
             raise refused
 

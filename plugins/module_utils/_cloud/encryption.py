@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .._encryption import not_answering
-from .._errors import CmkError, Rejected, Unavailable
+from .._errors import CmkError, Unavailable
 from .._ids import key_of
-from .accounts import FOR_GOOD, Accounts
+from .accounts import Accounts
 from .diagnosis import Diagnosis
 from .evidence import Evidence
 from .session import Session
@@ -79,31 +79,22 @@ class Encryption:
     ) -> None:
         """Ask until Batch takes the key, then until the account answers on it.
 
-        A role or a policy that was granted a moment ago may not have reached Batch yet: it is refused as if it were
-        missing. Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does
-        not answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
+        Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does not
+        answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
 
-        For the same reason Batch may take a key although access to it was withdrawn a moment ago. So that part of the
-        `evidence` is read again, now that whoever withdraws can see the account there (_usage). Where many accounts are
-        changed it is not: Azure's limit on reads would be what all of them wait for.
+        As a grant takes a while to reach Batch, so does a withdrawal, and until then it takes the key. So that part of
+        the `evidence` is read again, now that whoever withdraws can see the account there (_usage). Where many accounts
+        are changed it is not: Azure's limit on reads would be what all of them wait for.
         """
         deadline = time.monotonic() + self._session.wait_timeout
         self._confirmed.pop((group, name), None)
 
-        def refusal() -> CmkError | None:
-            try:
-                self._accounts.update(group, name, body)
-            except Rejected as error:
-                if error.facts["azure"]["code"] in FOR_GOOD:
-                    raise
-                if not despite_silence:
-                    self.require_answer(group, name)
-                return error
-            return None
-
-        refused = self._session.until_none(refusal, deadline, f"Batch does not take the new setting of {name} yet")
-        if refused is not None:
-            raise refused
+        self._accounts.until_taken(
+            lambda: self._accounts.update(group, name, body),
+            deadline,
+            f"Batch does not take the new setting of {name} yet",
+            look=lambda: None if despite_silence else self.require_answer(group, name),
+        )
         self._require_answer(group, name, deadline, None if self._accounts.are_many else evidence)
 
     def _require_answer(self, group: str, name: str, deadline: float, evidence: Mapping[str, Any] | None) -> None:

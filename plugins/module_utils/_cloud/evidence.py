@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._access import scope_of
 from .._errors import CmkError
 from .._ids import KeyIdentifier, principals_of
 from .access import Access, roles_in
@@ -51,7 +52,7 @@ class Evidence:
         seen = or_reason(lambda: recent.read(lambda: self._key(key), "key", str(key)))
         bundle, now = (seen, self._keys.now) if isinstance(seen, CmkError) else seen
         by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
-        roles = or_reason(lambda: self._roles(vault["id"], key.name, principals)) if by_role else ({}, {})
+        roles = or_reason(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
         return {
             "key": key,
@@ -64,11 +65,11 @@ class Evidence:
             "now": now,
         }
 
-    def with_access_now(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    def with_access_now(self, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same, with who may use the key by now."""
         vault = evidence["vault"]
         if vault is None or isinstance(vault, CmkError):
-            return dict(evidence)
+            return evidence
         by_role = vault["properties"].get("enableRbacAuthorization")
         kind = "assignments" if by_role else "vault"
         now = or_reason(lambda: self._assignments(evidence) if by_role else self._vaults.anew(vault["id"]))
@@ -78,15 +79,17 @@ class Evidence:
         return {**evidence, kind: now}
 
     def _assignments(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
-        scope = f"{evidence['vault']['id']}/keys/{evidence['key'].name}"
+        scope = scope_of(evidence["vault"], evidence["key"].name)
         return {principal: self._access.assignments(scope, principal) for principal in evidence["principals"]}
 
     def _key(self, key: KeyIdentifier) -> tuple[Any, float]:
         """With the time at Key Vault when it was read."""
         return self._keys.bundle(key), self._keys.now
 
-    def _roles(self, vault_id: str, key_name: str, principals: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        scope = f"{vault_id}/keys/{key_name}"
+    def _roles(
+        self, vault: Mapping[str, Any], key_name: str, principals: Sequence[str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        scope, vault_id = scope_of(vault, key_name), vault["id"]
         assignments = {principal: self._access.recent_assignments(scope, principal) for principal in principals}
         everyone = [assignment for of_one in assignments.values() for assignment in of_one]
         guids = roles_in(everyone)

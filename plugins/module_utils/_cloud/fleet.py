@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from .._access import scope_of
 from .._errors import CmkError
 from .._ids import KeyIdentifier, key_of, principals_of
 from .._key_document import identifier_of
@@ -108,7 +109,7 @@ class Fleet:
         """Of keys in vaults that go by roles, the assignments that reach the key; and the roles that are assigned."""
         principals = {one.lower() for account in accounts for one in principals_of(account.get("identity", {}))}
         scopes = {
-            name: f"{vaults[key.vault]['id']}/keys/{key.name}"
+            name: scope_of(vaults[key.vault], key.name)
             for name, key in keys.items()
             if _goes_by_roles(vaults[key.vault])
         }

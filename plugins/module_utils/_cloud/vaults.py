@@ -41,15 +41,16 @@ class Vaults:
         return observed
 
     def get(self, group: str, name: str) -> dict[str, Any] | None:
-        def read() -> dict[str, Any] | None:
-            with _sdk.translated(f"read the key vault {name}"):
-                return _sdk.document_or_none(self._client().vaults.get, group, name)
-
-        return self._session.seen.read(read, "vault", group.lower(), name.lower())
+        subscription = self._session.subscription_id
+        return self._session.seen.read(
+            lambda: self._read(subscription, group, name), "vault", group.lower(), name.lower()
+        )
 
     def anew(self, vault_id: str) -> dict[str, Any] | None:
         """The vault as it is now."""
-        subscription, group, name = place_of(vault_id)
+        return self._read(*place_of(vault_id))
+
+    def _read(self, subscription: str, group: str, name: str) -> dict[str, Any] | None:
         with _sdk.translated(f"read the key vault {name}"):
             return _sdk.document_or_none(self._client(subscription).vaults.get, group, name)
 
