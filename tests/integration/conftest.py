@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ansible.release import __version__
 from harness import WAYS, Ansible, comparable, short
 from meddling import Wire, pass_time
 from one_process import OneProcess
+from operators import DRAWN
 from packaging.version import Version
 from sandbox_client import Control, Sandbox, shared
 from service import Service
@@ -58,14 +61,24 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 
 @pytest.fixture
-def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OneProcess:
+def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
     """Runs roles and modules in this process, and waits for nothing."""
     if Version(__version__) < Version("2.19"):
         pytest.skip("needs the templates of ansible-core 2.19")
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     pass_time(monkeypatch, sandbox.control)
-    return OneProcess(tmp_path)
+    # A disk that can be filled, where this user may mount one.
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True
+    ).returncode
+    folder = disk / "run"
+    folder.mkdir(mode=0o700)
+    yield OneProcess(folder, disk_can_be_filled=mounted)
+    if mounted:
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 _PASSED = pytest.StashKey[bool]()
@@ -77,6 +90,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.when == "call":
         item.stash[_PASSED] = report.passed
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How often the random sequences drew what."""
+    drawn: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == DRAWN:
+                drawn.update(value)
+    for name, times in sorted(drawn.items()):
+        terminalreporter.write_line(f"{times:6} {name}")
 
 
 _Results = list[dict[str, tuple[str, object]]]

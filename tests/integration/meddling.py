@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +38,8 @@ class Wire:
         self._is_it: Callable[[Any], bool] = lambda _request: False
         self._act: Callable[[], None] | None = None
         self._is_dead = False
+        self._interleaving: Interleaving | None = None
+        self._monkeypatch = monkeypatch
         send = RequestsTransport.send
 
         def counted(transport: Any, request: Any, **options: Any) -> Any:
@@ -46,6 +50,8 @@ class Wire:
             # A poller runs in a thread of its own, and outlives whoever started it.
             if self._is_dead:
                 raise Killed
+            if self._interleaving is not None:
+                self._interleaving.before_request()
             return send(transport, request, **options)
 
         monkeypatch.setattr(RequestsTransport, "send", counted)
@@ -63,6 +69,105 @@ class Wire:
 
     def kill(self) -> None:
         self._is_dead = True
+
+    def interleaved(self, order: Sequence[int], *runs: Callable[[], None]) -> None:
+        """Two runs side by side. The first sends `order[0]` requests, the second `order[1]`, and so on; a request that
+        is held back is a slow one. After the last number, the run whose turn it is goes on to its end."""
+        with self._monkeypatch.context() as patches:
+            self._interleaving = Interleaving(patches, order)
+            try:
+                self._interleaving.run(runs)
+            finally:
+                self._interleaving = None
+
+
+class Interleaving:
+    """Lets the threads of one run at a time proceed, so that the same order gives the same result every time."""
+
+    def __init__(self, patches: pytest.MonkeyPatch, order: Sequence[int]) -> None:
+        self._condition = threading.Condition()
+        self._order = iter(order)
+        self._left = next(self._order, None)
+        self._active = 0
+        self._alive = {0, 1}
+        start, flock = threading.Thread.start, fcntl.flock
+
+        def inheriting(thread: threading.Thread) -> None:
+            if not hasattr(thread, "run_number"):
+                thread.run_number = _run_number()  # type: ignore[attr-defined]
+            start(thread)
+
+        def cooperative(lock: Any, operation: int) -> None:
+            """Where the other run holds the lock, that run goes on."""
+            while True:
+                try:
+                    return flock(lock, operation | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    self._yield()
+
+        patches.setattr(threading.Thread, "start", inheriting)
+        patches.setattr(fcntl, "flock", cooperative)
+
+    def run(self, runs: Sequence[Callable[[], None]]) -> None:
+        failures: list[BaseException] = []
+
+        def whole(number: int, one: Callable[[], None]) -> None:
+            try:
+                self._wait_for_turn(number)
+                one()
+            except BaseException as failure:
+                failures.append(failure)
+            finally:
+                with self._condition:
+                    self._alive.discard(number)
+                    self._active = 1 - number
+                    self._condition.notify_all()
+
+        threads = [threading.Thread(target=whole, args=(number, one)) for number, one in enumerate(runs)]
+        for number, thread in enumerate(threads):
+            thread.run_number = number  # type: ignore[attr-defined]
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def before_request(self) -> None:
+        number = _run_number()
+        if number is None:
+            return
+        with self._condition:
+            self._condition.wait_for(lambda: self._may_go(number))
+            if self._left == 0 and len(self._alive) == 2:
+                self._left = next(self._order, None)
+                self._active = 1 - number
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._may_go(number))
+            if self._left:
+                self._left -= 1
+
+    def _yield(self) -> None:
+        number = _run_number()
+        with self._condition:
+            if number is None or len(self._alive) < 2:
+                # The lock is held by another thread of the same run.
+                self._condition.wait(0.001)
+                return
+            self._active = 1 - number
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._may_go(number))
+
+    def _wait_for_turn(self, number: int) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._may_go(number))
+
+    def _may_go(self, number: int) -> bool:
+        return self._active == number or (1 - number) not in self._alive
+
+
+def _run_number() -> int | None:
+    number: int | None = getattr(threading.current_thread(), "run_number", None)
+    return number
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, control: Control) -> None:

@@ -11,9 +11,11 @@ which knows just the keywords that the roles use and fails on any other. It need
 from __future__ import annotations
 
 import importlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,40 @@ _loader = DataLoader()
 
 @dataclass(frozen=True)
 class OneProcess:
-    """Who runs it stands in the environment. `tokens` is the folder in which its tasks share theirs."""
+    """`tokens` is the folder in which the tasks of a run share what they know."""
 
     tokens: Path
+    # Options of the connection. Those that are missing are in the environment.
+    connection: Mapping[str, str] = field(default_factory=dict)
+    # A module that runs in a process of its own shares nothing.
+    as_module: bool = False
+    # Whether the folder is on a small disk of its own.
+    disk_can_be_filled: bool = False
+
+    def fill_disk(self) -> None:
+        """Nothing more can be written to the run's folder, until `make_room`; without a disk of its own it vanishes."""
+        if not self.disk_can_be_filled:
+            shutil.rmtree(self.tokens)
+            return
+        with suppress(OSError), open(self.tokens.parent / "filler", "wb", buffering=0) as filler:
+            while filler.write(bytes(512)):
+                pass
+
+    def make_room(self) -> None:
+        """Undo `fill_disk`, or whatever else became of the folder."""
+        (self.tokens.parent / "filler").unlink(missing_ok=True)
+        self.tokens.mkdir(mode=0o700, exist_ok=True)
+
+    def forget(self) -> None:
+        """As before the first run."""
+        http_challenge_cache.clear()
+        shutil.rmtree(self.tokens, ignore_errors=True)
+        self.make_room()
 
     def another(self) -> OneProcess:
-        """For another run, which shares no tokens with those of this one, nor waits for them."""
+        """For another controller, which shares nothing with this one and does not wait for its locks."""
         http_challenge_cache.clear()
-        return OneProcess(Path(tempfile.mkdtemp(dir=self.tokens)))
+        return replace(self, tokens=Path(tempfile.mkdtemp(dir=self.tokens)))
 
     def role(self, role: str, variables: Mapping[str, Any], *, check: bool = False) -> Result:
         """What it reports, or the result of the task that failed, with what was told of the account before."""
@@ -61,11 +89,13 @@ class OneProcess:
 
     def module(self, name: str, arguments: Mapping[str, Any], *, check: bool = False) -> Result:
         module = importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{name}")
-        validation = ArgumentSpecValidator({**CONNECTION, **module.ARGUMENTS}).validate(dict(arguments))
+        given = {**self.connection, **arguments}
+        validation = ArgumentSpecValidator({**CONNECTION, **module.ARGUMENTS}).validate(given)
         assert not validation.error_messages, validation.error_messages
         params = validation.validated_parameters
         try:
-            result: Result = module.run(params, Cloud(params, str(self.tokens)), check_mode=check).result()
+            folder = None if self.as_module else str(self.tokens)
+            result: Result = module.run(params, Cloud(params, folder), check_mode=check).result()
         except CmkError as failure:
             result = {"failed": True, "changed": False, **failure.result()}
         return result

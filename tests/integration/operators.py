@@ -6,20 +6,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from azure.core.exceptions import AzureError
 from one_process import ROLE_NAMES, OneProcess
-from service import GROUP, LOCATION, Service
+from service import GROUP, LOCATION, OFFICER, Service
 
 # Those on it have a user-assigned identity; other accounts have one of their own.
 USER_ASSIGNED = "account3"
 # Its keys are used by roles, those of other vaults by access policies.
 RBAC_VAULT = "vault-two"
 FIRST_KEY = ("vault-one", "key1")
+VAULTS = ("vault-one", RBAC_VAULT)
+ACCOUNTS = ["account1", "account2", USER_ASSIGNED]
 WAIT = 900
+
+# The property of a test's report that counts what its random sequences drew.
+DRAWN = "drawn"
+OWNER = "owner"
+_POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
+_KEY_OFFICER = "Key Vault Crypto Officer"
+# Rights of a run's principal: roles by scope, and what the vaults with access policies allow it.
+CALLERS: dict[str, tuple[str, list[str], list[str]]] = {
+    OWNER: ("subscription", ["Owner", _KEY_OFFICER], OFFICER),
+    "resource group only": ("group", ["Owner", _KEY_OFFICER], OFFICER),
+    "reader": ("subscription", ["Reader"], ["get", "list"]),
+    "without pools": ("subscription", ["without pools", _KEY_OFFICER], OFFICER),
+    "without lists": ("resources", ["Owner", _KEY_OFFICER], [one for one in OFFICER if one != "list"]),
+}
+IN_PROCESS, AS_MODULE = "in process", "as a module"
 
 Report = dict[str, Any]
 
@@ -33,6 +52,9 @@ class Run:
     key: tuple[str, str] | None = None
     wishes: dict[str, Any] = field(default_factory=dict)
     check: bool = False
+    # Whose rights the run has (CALLERS), and how its modules are run.
+    caller: str = OWNER
+    way: str = IN_PROCESS
 
 
 class World:
@@ -41,12 +63,17 @@ class World:
         self._runner = runner
         self._own_user = service.make_identity()["properties"]["principalId"]
         service.make_identity("identity2")
-        for vault in ("vault-one", RBAC_VAULT):
+        for vault in VAULTS:
             service.make_vault(vault, rbac=vault == RBAC_VAULT)
+        self._connections: dict[str, Mapping[str, str]] = {OWNER: {}}
 
     def prepared(self, run: Run, *, beside: bool = False) -> Callable[[], Report]:
-        """The run as it is wished now, yet to be begun; it gives what it reports. `beside` is one during another."""
+        """The run as it is wished now, yet to be begun; it gives what it reports.
+
+        `beside`: from a second controller, during another run.
+        """
         runner = self._runner.another() if beside else self._runner
+        runner = replace(runner, connection=self.connection(run.caller), as_module=run.way == AS_MODULE)
         vault, key = run.key or self.key_of(run.account) or FIRST_KEY
         wishes = dict(run.wishes)
         if run.what not in ROLE_NAMES:
@@ -68,6 +95,37 @@ class World:
         }
         return lambda: runner.role(run.what, variables, check=run.check)
 
+    def connection(self, caller: str) -> Mapping[str, str]:
+        """Options by which a task signs in as a principal with the rights of that caller."""
+        if caller not in self._connections:
+            where, roles, permissions = CALLERS[caller]
+            service, sandbox = self.service, self.service.sandbox
+            scopes = {
+                "subscription": [sandbox.subscription],
+                "group": [sandbox.group],
+                "resources": [*map(service.vault_id, VAULTS), *map(service.account_id, ACCOUNTS)],
+            }[where]
+            known = {"without pools": self._role_without(_POOLS_READ)} if "without pools" in roles else {}
+            grants = [{"scope": scope, "role": known.get(role, role)} for scope in scopes for role in roles]
+            made = sandbox.control.principal(caller, roles=grants)
+            # The vault may have been deleted.
+            with suppress(AssertionError):
+                service.set_policy("add", service.policy(made["object_id"], *permissions))
+            self._connections[caller] = {"client_id": made["client_id"], "secret": made["secret"]}
+        return self._connections[caller]
+
+    def _role_without(self, action: str) -> str:
+        guid = str(uuid.uuid4())
+        properties = {
+            "roleName": f"Everything but {action}",
+            "assignableScopes": [self.service.sandbox.subscription],
+            "permissions": [{"actions": ["*"], "notActions": [action]}],
+        }
+        path = f"{self.service.sandbox.subscription}/providers/Microsoft.Authorization/roleDefinitions/{guid}"
+        response = self.service.sandbox.arm("PUT", path, "2022-04-01", {"properties": properties})
+        assert response.ok, response.text
+        return guid
+
     def usable(self) -> set[str]:
         return {name for name in self.service.accounts() if self.service.answers(name)}
 
@@ -84,8 +142,10 @@ class World:
         account = _account_of(report)
         if account not in self.service.accounts():
             return report["exists"] is False
-        answers = self.service.answers(account)
-        return (report["key_identifier"], report.get("answers", answers)) == (self.service.encryption(account), answers)
+        told = report.get("answers")
+        # Who may not ask whether an account is available is told nothing, which is never a success.
+        is_true = told is None or told == self.service.answers(account)
+        return is_true and report["key_identifier"] == self.service.encryption(account)
 
     def key_of(self, account: str) -> tuple[str, str] | None:
         identifier = self.service.encryption(account) if account in self.service.accounts() else None

@@ -61,6 +61,16 @@ class Others:
     def make_version(self, _account: str, vault: str, key: str) -> None:
         self._service.make_key(key, vault)
 
+    def disable_unused(self, _account: str, vault: str, key: str) -> None:
+        """Versions that no account uses."""
+        service = self._world.service
+        used = {service.encryption(name) or "" for name in service.accounts()}
+        pinned = {identifier.rpartition("/")[2] for identifier in used}
+        is_followed = any(identifier.endswith(f"/{key}") for identifier in used)
+        for version in [] if is_followed else service.versions(key, vault):
+            if version.version not in pinned:
+                service.disable(key, version.version, vault)
+
     def restore(self, account: str, vault: str, key: str) -> None:
         with suppress(AzureError):
             self._service.keys(vault).begin_recover_deleted_key(key).wait()
@@ -99,6 +109,8 @@ def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Othe
     return happens
 
 
+# What somebody else may do at any moment without taking a key away from an account.
+HARMLESS = {name: _possibly(getattr(Others, name)) for name in ("make_version", "disable_unused")}
 MISHAPS = {
     name: _possibly(getattr(Others, name))
     for name in (

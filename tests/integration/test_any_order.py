@@ -4,8 +4,9 @@
 
 """Operators and mishaps in any order, over accounts that share keys and vaults.
 
-After every run of ours, whatever became of it: an account that answered before answers, what the run reported is what
-Azure holds, and nobody else's rights are lost.
+Drawn are: who runs (rights from Owner down to Reader), how (in process, as a module, two hosts of one run, two
+controllers), what, and what goes wrong meanwhile. After every run of ours, whatever became of it: an account that was
+available before is available, what the run reported is what Azure holds, and nobody else's rights are lost.
 
 `make test` tries the same few sequences each time. SEQUENCES=N tries N others, with SEED those of an earlier run.
 """
@@ -14,19 +15,37 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from cases import DISTURBANCES
+from cases import BUSY, DISTURBANCES
 from hypothesis import HealthCheck, Phase, currently_in_test_context, event, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from meddling import REALISTIC, SETTLED, Killed, Wire
 from one_process import OneProcess
-from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Report, Run, World, brief
-from others import MISHAPS, Others
+from operators import (
+    ACCOUNTS,
+    AS_MODULE,
+    CALLERS,
+    DRAWN,
+    FIRST_KEY,
+    IN_PROCESS,
+    OWNER,
+    RBAC_VAULT,
+    Report,
+    Run,
+    World,
+    brief,
+)
+from others import HARMLESS, MISHAPS, Others
 from sandbox_client import Sandbox
 from service import Service
 
@@ -35,22 +54,58 @@ SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 
 SHARDS = 8 if SEQUENCES else 2
 STEPS = 8
 
-ACCOUNTS = ["account1", "account2", USER_ASSIGNED]
 KEYS = [FIRST_KEY, ("vault-one", "key2"), (RBAC_VAULT, "key1")]
 
 
 @dataclass(frozen=True)
 class Meddling:
-    """What happens to a run at one of its requests: a disturbance by name, its death, or another run meanwhile."""
+    """What happens to a run at one of its requests: a fault by name, its death, a change by somebody else, or a whole
+    other run."""
 
     at: int
     what: str | Run
 
 
-KILLED = "killed"
+@dataclass(frozen=True)
+class Beside:
+    """A second run, the requests of both in this order: how many of the first, of the second, and so on."""
+
+    run: Run
+    order: tuple[int, ...]
+    # Another host of the same run, or a run of a second controller.
+    same_run: bool
+
+
+def _throttled_until_a_date() -> dict[str, Any]:
+    until = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=2), usegmt=True)
+    return {"answer": {"status": 429, "headers": {"Retry-After": until}, "body": BUSY}}
+
+
+def _false_404(times: int) -> Callable[[], dict[str, Any]]:
+    """Azure is eventually consistent: for a moment it does not find what exists."""
+    error = {"error": {"code": "ResourceNotFound", "message": "The Resource was not found."}}
+    match = {"method": "GET", "path": r"/(batchAccounts|vaults)/[^/?]+(\?|$)"}
+    return lambda: {"match": match, "times": times, "answer": {"status": 404, "body": error}}
+
+
+def _known(name: str) -> Callable[[], dict[str, Any]]:
+    return lambda: DISTURBANCES[name]
+
+
+FAULTS: dict[str, Callable[[], dict[str, Any]]] = {
+    **{name: _known(name) for name in DISTURBANCES},
+    "throttled until a date": _throttled_until_a_date,
+    "false 404": _false_404(1),
+    "two false 404s": _false_404(2),
+}
+KILLED, FOLDER_GONE, DISK_FULL = "killed", "temporary folder gone", "disk full"
+# What was drawn, and how often.
+drawn: Counter[str] = Counter()
 accounts = st.sampled_from(ACCOUNTS)
 keys = st.sampled_from(KEYS)
 own_or_any = st.none() | keys
+callers = st.sampled_from([OWNER] * 4 + [one for one in CALLERS if one != OWNER])
+ways = st.sampled_from([IN_PROCESS] * 3 + [AS_MODULE])
 never = st.just(False)
 now_and_then = st.sampled_from([False] * 6 + [True])
 
@@ -60,7 +115,8 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
         what: str, key: st.SearchStrategy[Any], always: dict[str, Any] | None = None, **wishes: st.SearchStrategy[Any]
     ) -> st.SearchStrategy[Run]:
         fixed = {name: st.sampled_from(values) for name, values in (always or {}).items()}
-        return st.builds(Run, st.just(what), accounts, key, st.fixed_dictionaries(fixed, optional=wishes), checks)
+        wished = st.fixed_dictionaries(fixed, optional=wishes)
+        return st.builds(Run, st.just(what), accounts, key, wished, checks, callers, ways)
 
     yes = st.just(True)
     return st.one_of(
@@ -92,17 +148,26 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
 
 def meddlings() -> st.SearchStrategy[Meddling]:
     # Not `|`, which would make the many kinds of runs the rule.
-    faults: st.SearchStrategy[str | Run] = st.sampled_from([*DISTURBANCES, KILLED, KILLED])
+    faults: st.SearchStrategy[str | Run] = st.sampled_from(
+        [*FAULTS, KILLED, KILLED, FOLDER_GONE, DISK_FULL, *HARMLESS, *HARMLESS]
+    )
     what = st.booleans().flatmap(lambda beside: runs(never) if beside else faults)
     return st.builds(Meddling, st.integers(0, 30), what)
+
+
+def besides() -> st.SearchStrategy[Beside]:
+    orders = st.lists(st.integers(1, 20), min_size=1, max_size=4).map(tuple)
+    return st.builds(Beside, runs(never), orders, st.booleans())
 
 
 class Operators(RuleBasedStateMachine):
     def __init__(self, sandbox: Sandbox, wire: Wire, runner: OneProcess) -> None:
         super().__init__()
         sandbox.control.reset()
+        runner.forget()
         self._control = sandbox.control
         self._wire = wire
+        self._runner = runner
         self._world = World(Service(sandbox), runner)
         self._others = Others(self._world)
 
@@ -121,22 +186,41 @@ class Operators(RuleBasedStateMachine):
     def disturbed(self, run: Run, meddling: Meddling) -> None:
         self._operate(run, meddling)
 
+    @rule(run=runs(never), beside=besides())
+    def side_by_side(self, run: Run, beside: Beside) -> None:
+        """Two controllers, each with slow requests; or two hosts of a run, as `strategy: free` or forks have it."""
+        if beside.same_run:
+            other = next(one for one in ACCOUNTS if one != run.account)
+            second = replace(run, account=other, way=IN_PROCESS)
+            self._operate(replace(run, way=IN_PROCESS), replace(beside, run=second))
+        else:
+            self._operate(run, beside)
+
     @rule(mishap=st.sampled_from(sorted(MISHAPS)), account=accounts, key=own_or_any)
     def mishap(self, mishap: str, account: str, key: tuple[str, str] | None) -> None:
+        drawn[f"mishap: {mishap}"] += 1
         MISHAPS[mishap](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Until it has taken effect, so that no run is taken for its cause.
         self._control.advance(SETTLED)
 
-    def _operate(self, run: Run, meddling: Meddling | None = None) -> None:
+    def _operate(self, run: Run, meddling: Meddling | Beside | None = None) -> None:
+        _count(run, meddling)
         before = self._world.usable()
         since = self._control.last
         reports: list[Report] = []
         play = self._world.prepared(run)
-        with self._meddled(meddling, reports), suppress(Killed):
-            reports.append(play())
-        if meddling is not None:
-            self._control.call("DELETE", "/faults")
-            self._world.service.sign_in_again()
+        try:
+            if isinstance(meddling, Beside):
+                second = self._world.prepared(meddling.run, beside=not meddling.same_run)
+                self._wire.interleaved(meddling.order, lambda: reports.append(play()), lambda: reports.append(second()))
+            else:
+                with self._meddled(meddling, run, reports), suppress(Killed):
+                    reports.append(play())
+        finally:
+            if meddling is not None:
+                self._control.call("DELETE", "/faults")
+                self._world.service.sign_in_again()
+                self._runner.make_room()
         writes = [f"{one['method']} {one['url']}" for one in self._control.requests(since, writes=True)]
         if currently_in_test_context():
             note("\n".join([*(brief(one) for one in reports), *writes]))
@@ -153,20 +237,36 @@ class Operators(RuleBasedStateMachine):
                 event(f"{run.what}: {report.get('code', 'failed') if report.get('failed') else 'ok'}")
             assert not writes or (not run.check and (report.get("changed") or report.get("failed"))), writes
 
-    def _meddled(self, meddling: Meddling | None, reports: list[Report]) -> AbstractContextManager[None]:
+    def _meddled(self, meddling: Meddling | None, run: Run, reports: list[Report]) -> AbstractContextManager[None]:
         if meddling is None:
             return nullcontext()
         what = meddling.what
         if isinstance(what, Run):
             return self._wire.meddled(meddling.at, lambda: reports.append(self._world.prepared(what, beside=True)()))
-        if what == KILLED:
-            return self._wire.meddled(meddling.at, self._wire.kill)
-        return self._wire.meddled(meddling.at, lambda: self._control.fault(**DISTURBANCES[what]))
+        vault, key = run.key or self._world.key_of(run.account) or FIRST_KEY
+        acts: dict[str, Callable[[], None]] = {
+            KILLED: self._wire.kill,
+            FOLDER_GONE: lambda: shutil.rmtree(self._runner.tokens, ignore_errors=True),
+            DISK_FULL: self._runner.fill_disk,
+            **{name: lambda: HARMLESS[what](self._others, run.account, vault, key) for name in HARMLESS},
+        }
+        return self._wire.meddled(meddling.at, acts.get(what) or (lambda: self._control.fault(**FAULTS[what]())))
+
+
+def _count(run: Run, meddling: Meddling | Beside | None) -> None:
+    drawn.update([f"run: {run.what}", f"rights: {run.caller}", f"way: {run.way}"])
+    if isinstance(meddling, Beside):
+        drawn["beside: another host of the run" if meddling.same_run else "beside: a second controller"] += 1
+    elif meddling is not None:
+        drawn["meddling: another run" if isinstance(meddling.what, Run) else f"meddling: {meddling.what}"] += 1
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_any_order(sandbox: Sandbox, wire: Wire, runner: OneProcess, shard: int) -> None:
+def test_any_order(
+    sandbox: Sandbox, wire: Wire, runner: OneProcess, shard: int, record_property: Callable[[str, object], None]
+) -> None:
     print(f"SEED={SEED}")
+    drawn.clear()
     run_state_machine_as_test(
         seed(SEED + shard)(lambda: Operators(sandbox, wire, runner)),
         settings=settings(
@@ -179,6 +279,7 @@ def test_any_order(sandbox: Sandbox, wire: Wire, runner: OneProcess, shard: int)
             print_blob=True,
         ),
     )
+    record_property(DRAWN, dict(drawn))
 
 
 # What has failed once, as short as it could be made.
