@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _account, _diagnosis, _preflight
-from ._errors import CmkError, InvalidOption, Unavailable
+from ._errors import CmkError, InvalidOption, Refused, Unavailable
 from ._ids import KeyIdentifier, check_account_name, key_of, parse_key_identifier, principals_of
 from ._plan import Plan, Step
 
@@ -31,6 +31,8 @@ class Goal:
     vault_group: str | None
     # Wait for an account that is on the key and does not answer.
     patient: bool = False
+    # An account that is on a different customer-managed key may be moved away from it.
+    replaces: bool = False
     # The way back from a switch that failed: what that was to reach. It is tried although the account does not answer,
     # and leaves the account where somebody else has put it meanwhile.
     undoes: Goal | None = None
@@ -63,6 +65,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key=parse_key_identifier(key, "key_identifier") if key else None,
         vault_group=params["vault_resource_group"],
         patient=params["await_answer"],
+        replaces=params["replace_key"],
     )
 
 
@@ -80,6 +83,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         if observed.get("evidence"):
             _preflight.require(observed["evidence"], "and could when the account was pointed at it")
         return Plan(goal, before, before)
+    if goal.key and goal.undoes is None and not goal.replaces:
+        refuse_other_key(goal.account, key_of(account), goal.key)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
     sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
@@ -95,6 +100,22 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
         if_refused=replace(former, key=None) if former.key else None,
         report={"preflight": _preflight.describe(checks)},
+    )
+
+
+def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier) -> None:
+    """Another version of the same key is the ordinary case; a different key may be a typing error."""
+    if has is None or has.versionless.same(wanted.versionless):
+        return
+    raise Refused(
+        f"The Batch account {name} is on {has}, a different key than {wanted.versionless}. Correct the names of the "
+        "vault and the key, or set replace_key: true (in the role provision: cmk_replace_key) to move the account.",
+        code="account_on_another_key",
+        option="replace_key",
+        value=False,
+        key_identifier=str(has),
+        remedy="Correct the names of the vault and the key, or set replace_key: true (in the role provision: "
+        "cmk_replace_key).",
     )
 
 

@@ -40,6 +40,8 @@ class Goal:
     max_version_age: int | None
     new_version: bool
     force: bool
+    # A version or key that somebody disabled, as people do to revoke it, may be enabled.
+    enable: bool = False
     # Once a new version has been wished for: the one it must differ from.
     other_than: str | None = None
     # Once something has been withdrawn: the key, or the version of it, that nobody may have come to use meanwhile.
@@ -108,6 +110,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         max_version_age=seconds(params["max_version_age"], "max_version_age"),
         new_version=params["new_version"],
         force=params["force"],
+        enable=params["enable_key"],
     )
 
 
@@ -122,6 +125,19 @@ def key_soft_deleted(goal: Goal) -> Refused:
         code="key_soft_deleted",
         option="state",
         remedy="Use state: recovered, or another name.",
+    )
+
+
+def key_disabled(goal: Goal, version: str) -> Refused:
+    return Refused(
+        f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled, and disabling is how a key "
+        "is revoked. If the key may be used again, set enable_key: true (in the roles: cmk_key_enable). If only this "
+        "version was revoked and another one is enabled, a new version may be made instead "
+        "(new_version: true, in the role rotate: cmk_key_force_new_version).",
+        code="key_disabled",
+        option="enable_key",
+        value=False,
+        remedy="Set enable_key: true (in the roles: cmk_key_enable) if the key may be used again.",
     )
 
 

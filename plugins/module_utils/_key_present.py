@@ -17,7 +17,7 @@ from . import _rotation_policy, _usage
 from ._duration import instant
 from ._errors import Refused
 from ._key_document import OPERATIONS, SIZES, TYPES, followers_on, identifier_of, size_of
-from ._key_goal import CLOCK_TOLERANCE, Goal, key_soft_deleted, step
+from ._key_goal import CLOCK_TOLERANCE, Goal, key_disabled, key_soft_deleted, step
 from ._plan import Plan, Step
 
 
@@ -26,7 +26,9 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     if key is None and observed["deleted"]:
         raise key_soft_deleted(goal)
     warnings: tuple[str, ...] = ()
-    if _is_due(goal, observed):
+    is_due = _is_due(goal, observed)
+    _refuse_to_enable(goal, key, before, is_due=is_due)
+    if is_due:
         steps, after = _new_version(goal, observed, before)
     else:
         warnings = _expiry_guard(goal, observed)
@@ -53,6 +55,17 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
     too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
     expired = attributes.get("exp", now + 1) <= now
     return goal.new_version or too_old or expired or identifier_of(key).version == goal.other_than
+
+
+def _refuse_to_enable(
+    goal: Goal, key: Mapping[str, Any] | None, before: Mapping[str, Any], *, is_due: bool
+) -> None:
+    """A disabled version may be followed by a new one. If no version is enabled, or none can be listed, the key itself
+    counts as revoked."""
+    if key is None or key["attributes"]["enabled"] or goal.enable:
+        return
+    if not (is_due and before["enabled_versions"]):
+        raise key_disabled(goal, before["version"])
 
 
 def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[tuple[Step, ...], Any]:

@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _access, _account, _encryption, _key, _key_goal, _vault
-from ._ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
+from ._ids import (
+    KeyIdentifier,
+    check_account_name,
+    check_key_name,
+    check_vault_name,
+    parse_key_identifier,
+    read_key_identifier,
+)
 from ._plan import Outcome
 from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, succeeded, whole
 
@@ -28,7 +35,9 @@ class Goal:
     # Without a key: on that it is put later, or born.
     account: _account.Goal
     key: _key_goal.Goal
-    follow: bool
+    # None: an account that is on the key stays as it is, and a new one is pinned.
+    follow: bool | None
+    replaces: bool
 
     @property
     def is_system_assigned(self) -> bool:
@@ -63,7 +72,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         ),
         key=_key.desired(
             {
-                **{name: params[name] for name in ("vault_name", "key_type", "key_size", "expires_in")},
+                **{name: params[name] for name in ("vault_name", "key_type", "key_size", "expires_in", "enable_key")},
                 "name": params["key_name"],
                 "rotation_policy": params["rotation_policy"],
                 **{"state": "present", "version": None, "extend_expired_by": None, "max_version_age": None},
@@ -71,6 +80,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
             }
         ),
         follow=params["follow_latest"],
+        replaces=params["replace_key"],
     )
 
 
@@ -128,9 +138,23 @@ def _foresee(goal: Goal, done: Done) -> Stages:
         )
     )
     done.before["account"] = account.before
+    _refuse_other_key(goal, account.before)
     # A vault that is yet to be made or recovered does not answer.
     if "id" in vault.after:
         yield from key_that_keeps_its_expiry(Stage("keys", _key, goal.key, foresee=True), done)
+
+
+def _refuse_other_key(goal: Goal, account: Known) -> None:
+    """Before there is a vault: with a typing error in its name, one would be made."""
+    has = _key_of(account)
+    if has and not goal.replaces:
+        wanted = KeyIdentifier(goal.vault.name.lower(), has.suffix, goal.key.name, None)
+        _encryption.refuse_other_key(goal.account.name, has, wanted)
+
+
+def _key_of(account: Known) -> KeyIdentifier | None:
+    identifier = account.get("key_identifier")
+    return read_key_identifier(identifier) if identifier else None
 
 
 def _of_vault(goal: Goal, service: str, noun: Any, wanted: Any) -> Stage:
@@ -149,13 +173,15 @@ def _key_without(goal: Goal, done: Done) -> _key_goal.Goal:
 
 
 def _identifier(goal: Goal, account: Known, key: Known) -> KeyIdentifier | None:
-    """An account that is pinned to a version of this key stays on it: moving it on is what rotation is for."""
+    """An account that is pinned to a version of this key stays on it: moving it on is what rotation is for. So does one
+    that follows the key, unless it is to be pinned."""
     if not key.get("key_identifier"):
         return None
-    versionless, former = key["versionless_identifier"], account.get("key_identifier") or ""
-    is_pinned_here = former.startswith(f"{versionless}/")
-    wanted = versionless if goal.follow else former if is_pinned_here else key["key_identifier"]
-    return parse_key_identifier(wanted, "key_identifier")
+    newest, former = parse_key_identifier(key["key_identifier"], "key_identifier"), _key_of(account)
+    if former is None or not former.versionless.same(newest.versionless):
+        return newest.versionless if goal.follow else newest
+    follows = former.version is None if goal.follow is None else goal.follow
+    return newest.versionless if follows else former if former.version else newest
 
 
 def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Stages:
@@ -165,7 +191,7 @@ def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Stages:
         born = done.add("born_on_key", (yield Stage("accounts", _account, account)))
         if born.foretold:
             return
-    switch = _encryption.Goal(goal.account.group, goal.account.name, identifier, goal.vault.group)
+    switch = _encryption.Goal(goal.account.group, goal.account.name, identifier, goal.vault.group, replaces=goal.replaces)
     done.add("encryption", (yield Stage("encryption", _encryption, switch)))
 
 

@@ -45,6 +45,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         **{"vault_name": params["vault_name"], "name": name, "state": state, "version": None},
         **dict.fromkeys(("key_type", "key_size", "expires_in", "extend_expired_by", "rotation_policy")),
         **{"max_version_age": None, "remove_rotation_policy": False, "new_version": False, "force": False},
+        "enable_key": False,
     }
     return Goal(
         group=params["resource_group"],

@@ -31,7 +31,8 @@ class Goal:
     # What the account is on already, or was before a switch that was begun.
     key: _key_goal.Goal
     vault_group: str | None
-    follow: bool
+    # None: as it is.
+    follow: bool | None
     # In place of a new version of that one.
     other_key: KeyIdentifier | None
     disable_former: bool
@@ -54,7 +55,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key=_key.desired(
             {
                 **{name: params[name] for name in ("vault_name", "key_size", "expires_in", "max_version_age")},
-                **{name: params[name] for name in ("new_version", "rotation_policy")},
+                **{name: params[name] for name in ("new_version", "rotation_policy", "enable_key")},
                 "name": check_key_name(params["key_name"], "key_name"),
                 **{"state": "present", "version": None, "key_type": None, "extend_expired_by": None},
                 **{"remove_rotation_policy": False, "force": False},
@@ -81,7 +82,8 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
         yield from _grant(goal, key, account, done)
     else:
         newest = yield from _newest_version(goal, done)
-        key = replace(former, version=None if goal.follow else newest["version"])
+        follows = former.version is None if goal.follow is None else goal.follow
+        key = replace(former, version=None if follows else newest["version"])
     # In check mode there is no version yet to point the account to, or no grant.
     if not done.foretold:
         done.add("encryption", (yield Stage("encryption", _encryption, _switch(goal, key))))
@@ -119,7 +121,9 @@ def _newest_version(goal: Goal, done: Done) -> Stages:
 
 
 def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
-    return _encryption.Goal(goal.group, goal.account, key, None if goal.other_key else goal.vault_group)
+    is_other = goal.other_key is not None
+    vault_group = None if is_other else goal.vault_group
+    return _encryption.Goal(goal.group, goal.account, key, vault_group, replaces=is_other)
 
 
 def _grant(goal: Goal, key: KeyIdentifier, account: Mapping[str, Any], done: Done) -> Stages:

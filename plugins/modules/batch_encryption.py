@@ -38,6 +38,12 @@ options:
       - The key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION); the account stays on that version.
       - Without the version, the account follows the key, that is Batch takes over new versions by itself.
     type: str
+  replace_key:
+    description:
+      - Move an account that is on a different customer-managed key, of another vault or another name.
+      - By default such an account is refused. A different version of the same key is not a different key.
+    type: bool
+    default: false
   await_answer:
     description:
       - Wait for an account that is on O(key_identifier) already and does not answer, up to O(wait_timeout) seconds.
@@ -192,6 +198,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
     "vault_resource_group": {"type": "str"},
     "await_answer": {"type": "bool", "default": False},
+    "replace_key": {"type": "bool", "default": False, "no_log": False},
 }
 
 

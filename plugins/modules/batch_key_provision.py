@@ -16,7 +16,7 @@ description:
     M(azbatch.cmk.keyvault_cmk_access), M(azbatch.cmk.keyvault_cmk_key) and M(azbatch.cmk.batch_encryption) do in
     several, with their preflight and their rollback.
   - Whatever these would refuse is told before anything is written.
-  - An account that is pinned to a version of the key stays on it; M(azbatch.cmk.batch_key_rotation) moves it on.
+  - An account that is pinned to a version of the key stays on that version; M(azbatch.cmk.batch_key_rotation) moves it on.
   - In check mode a step is left out where it would need what an earlier one has yet to make, such as the id of a vault.
 version_added: 0.1.0
 author:
@@ -71,7 +71,21 @@ options:
     description: Bits of the key, 2048, 3072 or 4096. By default a new key has 2048.
     type: int
   follow_latest:
-    description: Have the account follow the key's newest version, rather than stay on the version that it was put on.
+    description:
+      - Whether the account follows the key's newest version, or is pinned to the version that it was put on.
+      - If this is not set, an account that is on the key stays as it is, and an account that is put on the key is pinned.
+    type: bool
+  replace_key:
+    description:
+      - Move an account that is on a different customer-managed key, of another vault or another name.
+      - By default such an account is refused before anything is written.
+    type: bool
+    default: false
+  enable_key:
+    description:
+      - Enable the newest version of the key if somebody disabled it.
+      - By default a disabled version is refused, because disabling is how a key is revoked. If a new version is due and
+        another version is enabled, the new version is made in any case.
     type: bool
     default: false
   expires_in:
@@ -199,7 +213,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_name": {"type": "str", "required": True, "no_log": False},
     "key_type": {"type": "str", "no_log": False},
     "key_size": {"type": "int", "no_log": False},
-    "follow_latest": {"type": "bool", "default": False},
+    "follow_latest": {"type": "bool"},
+    "replace_key": {"type": "bool", "default": False, "no_log": False},
+    "enable_key": {"type": "bool", "default": False, "no_log": False},
     "expires_in": {"type": "str"},
     "rotation_policy": {
         "type": "dict",

@@ -50,7 +50,15 @@ options:
     description: Bits of a new version, 2048, 3072 or 4096. By default it is as its predecessor.
     type: int
   follow_latest:
-    description: Have the account follow the key's newest version, rather than stay on the version that it was put on.
+    description:
+      - Whether the account follows the key's newest version, or is pinned to the version that it was put on.
+      - If this is not set, the account stays as it is.
+    type: bool
+  enable_key:
+    description:
+      - Enable the newest version of the key if somebody disabled it.
+      - By default a disabled version is refused, because disabling is how a key is revoked. If a new version is due and
+        another version is enabled, the new version is made in any case.
     type: bool
     default: false
   max_version_age:
@@ -215,7 +223,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_name": {"type": "str", "required": True, "no_log": False},
     "vault_resource_group": {"type": "str"},
     "key_size": {"type": "int", "no_log": False},
-    "follow_latest": {"type": "bool", "default": False},
+    "follow_latest": {"type": "bool"},
+    "enable_key": {"type": "bool", "default": False, "no_log": False},
     "max_version_age": {"type": "str"},
     "new_version": {"type": "bool", "default": False},
     "expires_in": {"type": "str"},

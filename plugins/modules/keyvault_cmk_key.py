@@ -27,7 +27,8 @@ options:
     required: true
   state:
     description:
-      - V(present) has the key's newest version usable. A new version is made if there is none, if the newest has
+      - V(present) has the key's newest version usable. A disabled version is enabled only with O(enable_key). A new
+        version is made if there is none, if the newest has
         expired, or if O(max_version_age) or O(new_version) say so.
       - V(enabled) has one O(version), by default the newest, usable again, and makes none. It is enabled, extended if
         it has expired, and allowed to wrap and unwrap. The values that are returned are those of this version.
@@ -46,6 +47,14 @@ options:
         to make a new version and have the accounts move to it.
     type: str
     default: P30D
+  enable_key:
+    description:
+      - With O(state=present), enable the newest version if somebody disabled it.
+      - By default a disabled version is refused, because disabling is how a key is revoked. If a new version is due and
+        another version is enabled, the new version is made in any case.
+      - With O(state=enabled) the version is enabled without this option.
+    type: bool
+    default: false
   key_type:
     description:
       - V(RSA), or V(RSA-HSM) in a premium vault. A new key is V(RSA) by default.
@@ -254,6 +263,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ["present", "enabled", "disabled", "absent", "recovered"],
     },
     "version": {"type": "str"},
+    "enable_key": {"type": "bool", "default": False, "no_log": False},
     # Neither type nor size of a key is a secret, whatever the options' names may suggest.
     "key_type": {"type": "str", "no_log": False},
     "key_size": {"type": "int", "no_log": False},

@@ -54,6 +54,7 @@ def goal(identifier: str | None, **options: Any) -> _encryption.Goal:
         "key_identifier": identifier,
         "vault_resource_group": None,
         "await_answer": False,
+        "replace_key": False,
         **options,
     }
     return _encryption.desired(params)
@@ -146,7 +147,7 @@ def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | 
     ],
 )
 def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | None) -> None:
-    plan = _encryption.plan(goal(asked), seen(on))
+    plan = _encryption.plan(goal(asked, replace_key=on == ELSEWHERE), seen(on))
 
     assert plan.steps == (to(asked),)
     assert plan.foreseen_by == (Step("require_answer", PLACE),)
@@ -210,6 +211,32 @@ def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_
     assert _encryption.describe(account(key=UNKNOWN_KIND))["key_source"] == "microsoft_keyvault"
 
 
+@pytest.mark.parametrize(
+    ("on", "asked", "refused"),
+    [
+        pytest.param(PINNED_OLD, PINNED_NEW, False, id="another version"),
+        pytest.param(KEY, PINNED_NEW, False, id="to be pinned"),
+        pytest.param(PINNED_OLD.upper().replace("HTTPS", "https"), KEY, False, id="in capitals"),
+        pytest.param(None, KEY, False, id="from a Microsoft-managed key"),
+        pytest.param(ELSEWHERE, None, False, id="to a Microsoft-managed key"),
+        pytest.param(ELSEWHERE, KEY, True, id="another vault"),
+        pytest.param(f"{KEY}2/{OLD}", PINNED_NEW, True, id="another name"),
+        pytest.param(UNKNOWN_KIND, KEY, True, id="a managed HSM"),
+    ],
+)
+def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str | None, refused: bool) -> None:
+    assert _encryption.plan(goal(asked, replace_key=True), seen(on)).steps == (to(asked),)
+    if not refused:
+        assert _encryption.plan(goal(asked), seen(on)).steps == (to(asked),)
+        return
+    with pytest.raises(Refused) as failed:
+        _encryption.plan(goal(asked), seen(on))
+
+    assert failed.value.code == "account_on_another_key"
+    assert failed.value.facts["option"] == "replace_key"
+    assert "cmk_replace_key" in failed.value.facts["remedy"]
+
+
 # The way back from a switch that failed
 
 
@@ -224,7 +251,8 @@ def test_former_goal_leads_back_to_what_was(on: str | None) -> None:
 
 
 def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones() -> None:
-    plan = _encryption.plan(goal(KEY, vault_resource_group="rg-keys"), seen(ELSEWHERE))
+    wanted = goal(KEY, vault_resource_group="rg-keys", replace_key=True)
+    plan = _encryption.plan(wanted, seen(ELSEWHERE))
 
     assert plan.former.vault_group is None
 
@@ -299,7 +327,7 @@ def test_access_that_was_withdrawn_meanwhile(former: str | None, ends: str | Non
     batch = Batch(former, withdrawn=KEY)
 
     with pytest.raises(Refused) as failed:
-        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+        converge(goal(PINNED_NEW, replace_key=True), batch, _encryption, check_mode=False)
 
     assert batch.writes == [PINNED_NEW, ends]
     assert failed.value.code == "preflight_failed"
@@ -414,7 +442,7 @@ PLACES = st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW, PINNED_NEW.upper(),
 @given(PLACES, st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW]))
 def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(on: str | None, asked: str | None) -> None:
     def planned(place: str | None) -> Plan:
-        return _encryption.plan(goal(asked), seen(place))
+        return _encryption.plan(goal(asked, replace_key=True), seen(place))
 
     first = planned(on)
     second = planned(asked if first.changed else on)

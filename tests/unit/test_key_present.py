@@ -107,7 +107,11 @@ def test_fit_key_stays_as_it_is(options: dict[str, Any], bundle: dict[str, Any])
         pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY - 1), id="too old"),
         pytest.param({}, key(exp=NOW), id="expired this second"),
         pytest.param({}, key(exp=NOW - DAY), id="expired"),
-        pytest.param({"max_version_age": "P10D"}, key(created=NOW - 11 * DAY, enabled=False), id="too old, disabled"),
+        pytest.param(
+            {"max_version_age": "P10D", "enable_key": True},
+            key(created=NOW - 11 * DAY, enabled=False),
+            id="too old, disabled",
+        ),
     ],
 )
 def test_new_version_is_made_when_it_is_due(options: dict[str, Any], bundle: dict[str, Any]) -> None:
@@ -165,7 +169,13 @@ def test_wish_for_a_new_version_is_met_by_the_first() -> None:
 @pytest.mark.parametrize(
     ("options", "bundle", "body", "after"),
     [
-        pytest.param({}, key(enabled=False), {"attributes": {"enabled": True}}, {"enabled": True}, id="disabled"),
+        pytest.param(
+            {"enable_key": True},
+            key(enabled=False),
+            {"attributes": {"enabled": True}},
+            {"enabled": True},
+            id="disabled",
+        ),
         pytest.param(
             {}, key(key_ops=["wrapKey"]), {"key_ops": ["wrapKey", "unwrapKey"]}, {"key_ops": WRAP}, id="may not unwrap"
         ),
@@ -187,7 +197,7 @@ def test_wish_for_a_new_version_is_met_by_the_first() -> None:
             id="expiry brought forward",
         ),
         pytest.param(
-            {"expires_in": "P30D"},
+            {"expires_in": "P30D", "enable_key": True},
             key(created=NOW - DAY, exp=NOW + DAY, enabled=False, key_ops=[]),
             {"key_ops": WRAP, "attributes": {"enabled": True, "exp": NOW + 29 * DAY}},
             {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-26T20:26:40Z"},
@@ -206,7 +216,47 @@ def test_version_is_mended_and_nothing_else_is_sent(
 
 
 def test_version_that_is_enabled_again_is_foreseen_among_those_that_are() -> None:
-    assert plan(key(enabled=False)).after["enabled_versions"] == [NEW]
+    assert plan(key(enabled=False), enable_key=True).after["enabled_versions"] == [NEW]
+
+
+DISABLED = key(created=NOW - 20 * DAY, enabled=False)
+OLDER = key(OLD, created=NOW - 40 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("observed", "options", "code"),
+    [
+        pytest.param(observed_key(DISABLED), {}, "key_disabled", id="the only version"),
+        pytest.param(observed_key(OLDER, DISABLED), {}, "key_disabled", id="no new version is due"),
+        pytest.param(observed_key(DISABLED), {"new_version": True}, "key_disabled", id="the whole key, forced"),
+        pytest.param(observed_key(DISABLED), {"max_version_age": "P1D"}, "key_disabled", id="the whole key, too old"),
+        pytest.param(
+            observed_key(key(OLD, created=NOW - 40 * DAY, enabled=False), DISABLED),
+            {"new_version": True},
+            "key_disabled",
+            id="all versions",
+        ),
+        pytest.param(
+            observed_key(OLDER, DISABLED, versions=None), {"new_version": True}, "key_disabled", id="not to be listed"
+        ),
+        pytest.param(observed_key(OLDER, DISABLED), {"new_version": True}, None, id="one version, forced"),
+        pytest.param(observed_key(OLDER, DISABLED), {"max_version_age": "P1D"}, None, id="one version, too old"),
+        pytest.param(observed_key(DISABLED), {"enable_key": True}, None, id="asked for"),
+        pytest.param(observed_key(DISABLED), {"enable_key": True, "new_version": True}, None, id="asked for, forced"),
+    ],
+)
+def test_a_disabled_key_is_enabled_only_when_asked(
+    observed: dict[str, Any], options: dict[str, Any], code: str | None
+) -> None:
+    if code is None:
+        assert _key.plan(key_goal(**options), observed).changed
+        return
+    with pytest.raises(Refused) as refused:
+        _key.plan(key_goal(**options), observed)
+
+    assert refused.value.code == code
+    assert refused.value.facts["option"] == "enable_key"
+    assert "cmk_key_enable" in refused.value.facts["remedy"]
 
 
 def test_expiry_that_has_passed_already_is_refused() -> None:

@@ -93,15 +93,45 @@ def test_the_key_is_foreseen_once_there_is_a_vault() -> None:
 @pytest.mark.parametrize(
     ("former", "follow", "wanted"),
     [
-        pytest.param(f"{KEY}/{OLD}", False, f"{KEY}/{OLD}", id="stays on its version"),
+        pytest.param(f"{KEY}/{OLD}", None, f"{KEY}/{OLD}", id="stays on its version"),
+        pytest.param(KEY, None, KEY, id="goes on following"),
+        pytest.param(KEY.replace("batch", "BATCH"), None, KEY, id="goes on following, in capitals"),
+        pytest.param("https://vault2.vault.azure.net/keys/batch", None, PINNED, id="followed another key"),
+        pytest.param("https://vault2.vault.azure.net/keys/batch", True, KEY, id="is to follow another key"),
+        pytest.param(f"{KEY}/{OLD}", False, f"{KEY}/{OLD}", id="is pinned already"),
         pytest.param(f"{KEY}/{OLD}", True, KEY, id="is to follow"),
         pytest.param(KEY, False, PINNED, id="is to be pinned"),
         pytest.param("https://vault2.vault.azure.net/keys/batch/" + OLD, False, PINNED, id="another vault's key"),
         pytest.param(f"{KEY}2/{OLD}", False, PINNED, id="a key whose name begins alike"),
     ],
 )
-def test_where_the_account_is_put(former: str, follow: bool, wanted: str) -> None:
-    assert str(again(former, follow_latest=follow).seen[-1].goal.key) == wanted
+def test_where_the_account_is_put(former: str, follow: bool | None, wanted: str) -> None:
+    assert str(again(former, follow_latest=follow, replace_key=True).seen[-1].goal.key) == wanted
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        pytest.param(f"https://vault2.vault.azure.net/keys/batch/{OLD}", id="another vault"),
+        pytest.param(f"{KEY}2", id="another name"),
+    ],
+)
+def test_an_account_on_another_key_is_refused_while_nothing_was_written(former: str) -> None:
+    """With a typing error in its name there is no such vault, and none is made."""
+    with pytest.raises(Refused) as refused:
+        play(NO_VAULT, at(former))
+
+    assert refused.value.code == "account_on_another_key"
+    assert refused.value.facts["option"] == "replace_key"
+
+
+def test_whether_a_key_may_be_replaced_is_passed_on() -> None:
+    assert not again().seen[-1].goal.replaces
+    assert again(replace_key=True).seen[-1].goal.replaces
+
+
+def test_whether_a_key_may_be_enabled_is_passed_on() -> None:
+    assert {one.goal.enable for one in again(enable_key=True).seen if one.service == "keys"} == {True}
 
 
 def test_a_new_account_with_a_user_assigned_identity_is_born_on_the_key() -> None:

@@ -70,11 +70,29 @@ def test_nothing_due() -> None:
     assert (played.outcome.before, played.outcome.after) == ({}, {})
 
 
-def test_a_follower_gets_no_version() -> None:
-    played = play(made(), same(KEY), on=KEY, follow_latest=True)
+@pytest.mark.parametrize(
+    ("on", "follow", "wanted"),
+    [
+        pytest.param(KEY, True, KEY, id="is to follow, and does"),
+        pytest.param(KEY, None, KEY, id="goes on following"),
+        pytest.param(KEY, False, PINNED_NEW, id="is to be pinned"),
+        pytest.param(PINNED_OLD, True, KEY, id="is to follow"),
+        pytest.param(PINNED_OLD, None, PINNED_NEW, id="stays pinned"),
+    ],
+)
+def test_whether_the_account_follows_is_changed_only_when_asked(on: str, follow: bool | None, wanted: str) -> None:
+    played = play(made(), same(wanted), on=on, follow_latest=follow)
 
-    assert str(played.seen[-1].goal.key) == KEY
-    assert played.outcome.report["follows_latest"] is True
+    assert str(played.seen[-1].goal.key) == wanted
+    assert played.outcome.report["follows_latest"] is (wanted == KEY)
+
+
+def test_another_key_is_replaced_only_where_it_is_named() -> None:
+    """Somebody may move the account to another key meanwhile."""
+    other = f"https://vault2.vault.azure.net/keys/other/{OLD}"
+
+    assert not play(made(), moved()).seen[-1].goal.replaces
+    assert play(moved(other), Outcome(False, {}, {}), moved(other), new_key_identifier=other).seen[-1].goal.replaces
 
 
 def test_check_mode_ends_with_the_first_thing_that_would_change() -> None:
