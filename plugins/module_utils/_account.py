@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import _preflight
+from . import _location, _preflight
 from ._errors import CmkError, Denied, InvalidOption, NotFound, Refused, Rejected
 from ._ids import (
     KeyIdentifier,
@@ -81,7 +81,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     if account is None:
         return _birth(goal, observed, before)
     if _has_identity(goal, account):
-        return Plan(goal, before, before, warnings=_unheeded_key(goal, account))
+        return Plan(goal, before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
     _refuse_unwanted_adoption(goal, account)
     # Whether a PATCH adds to the user-assigned identities or replaces them is not known for Batch: send them all.
     identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
@@ -90,7 +90,9 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         # Said too, so that an account which is put on a key at this very moment does not lose it with its identity.
         body["properties"] = {"encryption": encryption_body(None)}
     after = {**before, "identity": describe_identity(identity)}
-    return Plan(goal, before, after, (_step("update", goal, body=body),), _risked_key(account))
+    return Plan(
+        goal, before, after, (_step("update", goal, body=body),), (*_elsewhere(goal, account), *_risked_key(account))
+    )
 
 
 def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -131,6 +133,7 @@ def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     location = goal.location or observed["group"]["location"]
+    _location.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
     body: dict[str, Any] = {"location": location, "identity": _identity_body(goal)}
     after = {
         **describe(None),
@@ -207,6 +210,10 @@ def _risked_key(account: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"The identity of {account['id']} is changed although it is on {key}, which it may lose.",)
 
 
+def _elsewhere(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+    return _location.difference(f"The Batch account {goal.name}", account["location"], goal.location)
+
+
 def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
     if goal.key is None or goal.key.same(key_of(account)):
         return ()
@@ -238,6 +245,18 @@ def required(account: Mapping[str, Any] | None, group: str, name: str) -> Mappin
             remedy="Create the account, or correct account_name, resource_group or subscription_id.",
         )
     return account
+
+
+def name_taken(name: str) -> Refused:
+    return Refused(
+        f"The Batch account {name} does not exist in this resource group, and its name is taken in the region. Use "
+        "another name, or correct resource_group or subscription_id. If the account was just created, run the task "
+        "again.",
+        code="account_name_taken",
+        option="account_name",
+        value=name,
+        remedy="Use another name, or correct resource_group or subscription_id.",
+    )
 
 
 def gone(group: str, name: str) -> Outcome:

@@ -18,8 +18,11 @@ from ._errors import InvalidOption
 _DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
 _DURATION = re.compile(
     r"P(?=.)(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
-    r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
+    r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?",
+    re.ASCII,
 )
+# A date beyond the year 9999 cannot be told to Key Vault. Nobody means so long a time as this, in years.
+_LONGEST_YEARS = 100
 
 
 def seconds(duration: str | None, option: str) -> int | None:
@@ -31,12 +34,23 @@ def seconds(duration: str | None, option: str) -> int | None:
         raise InvalidOption(
             option, duration, "this is not an ISO 8601 duration.", "Use for example P90D, P18M, P2Y or PT12H."
         )
+    # Python refuses to read a number of thousands of digits.
+    if any(len(count or "") > 12 for count in found.groups()):
+        raise _too_long(duration, option)
     parts = {unit: int(count or 0) for unit, count in found.groupdict().items()}
     days = sum(length * parts[unit] for unit, length in _DAYS.items())
     length = days * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"]
     if not length:
         raise InvalidOption(option, duration, "this lasts no time at all.", "Use for example P90D.")
+    if length > _LONGEST_YEARS * 365 * 86400:
+        raise _too_long(duration, option)
     return length
+
+
+def _too_long(duration: str, option: str) -> InvalidOption:
+    return InvalidOption(
+        option, duration, f"this is longer than {_LONGEST_YEARS} years.", "Use for example P90D, P18M or P2Y."
+    )
 
 
 def instant(timestamp: float | None) -> str | None:

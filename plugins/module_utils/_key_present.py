@@ -57,9 +57,7 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
     return goal.new_version or too_old or expired or identifier_of(key).version == goal.other_than
 
 
-def _refuse_to_enable(
-    goal: Goal, key: Mapping[str, Any] | None, before: Mapping[str, Any], *, is_due: bool
-) -> None:
+def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping[str, Any], *, is_due: bool) -> None:
     """A disabled version may be followed by a new one. If no version is enabled, or none can be listed, the key itself
     counts as revoked."""
     if key is None or key["attributes"]["enabled"] or goal.enable:

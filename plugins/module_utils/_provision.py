@@ -191,7 +191,9 @@ def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Stages:
         born = done.add("born_on_key", (yield Stage("accounts", _account, account)))
         if born.foretold:
             return
-    switch = _encryption.Goal(goal.account.group, goal.account.name, identifier, goal.vault.group, replaces=goal.replaces)
+    switch = _encryption.Goal(
+        goal.account.group, goal.account.name, identifier, goal.vault.group, replaces=goal.replaces
+    )
     done.add("encryption", (yield Stage("encryption", _encryption, switch)))
 
 

@@ -15,12 +15,16 @@ from typing import Any
 from ._duration import seconds
 from ._errors import InvalidOption
 
+# learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version lives for 28 days or
+# more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.
+_SHORTEST_LIFE = 28 * 86400
+_MARGIN = 7 * 86400
+
 
 def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if policy is None:
         return None
-    for name, value in policy.items():
-        seconds(value, f"rotation_policy.{name}")
+    length = {name: seconds(value, f"rotation_policy.{name}") for name, value in policy.items()}
     after, before = policy["time_after_create"], policy["time_before_expiry"]
     if (after is None) == (before is None):
         raise InvalidOption(
@@ -29,7 +33,32 @@ def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
             "it needs one of time_after_create and time_before_expiry.",
             "Set one of them.",
         )
+    _refuse_out_of_range(policy, length)
     return dict(policy)
+
+
+def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | None]) -> None:
+    """What Key Vault would refuse, once the key is made."""
+    life = length["expiry_time"]
+    name = "time_after_create" if policy["time_after_create"] else "time_before_expiry"
+    span = length[name] or 0
+
+    def invalid(name: str, problem: str, remedy: str) -> InvalidOption:
+        return InvalidOption(f"rotation_policy.{name}", policy[name], problem, remedy)
+
+    if life is not None and life < _SHORTEST_LIFE:
+        raise invalid("expiry_time", "Key Vault wants versions to live for 28 days or more.", "Use P28D or more.")
+    if span < _MARGIN:
+        raise invalid(name, "Key Vault wants 7 days or more here.", "Use P7D or more.")
+    if life is None and name == "time_before_expiry":
+        raise invalid(name, "versions that do not expire have no time before their expiry.", "Set expiry_time.")
+    if life is not None and life - span < _MARGIN:
+        raise invalid(
+            name,
+            f"with expiry_time {policy['expiry_time']}, a version would be rotated less than 7 days after its creation "
+            "or before it expires, which Key Vault refuses.",
+            "Use a time that is 7 days or more shorter than expiry_time.",
+        )
 
 
 def describe(policy: Mapping[str, Any] | None) -> dict[str, str | None] | None:

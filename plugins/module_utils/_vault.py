@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _usage
+from . import _location, _usage
 from ._errors import InvalidOption, NotFound, Refused
 from ._ids import check_vault_name
 from ._plan import Plan, Step
@@ -49,6 +49,8 @@ class Goal:
     force: bool
     # The vault has been deleted, and no account may have come to need it meanwhile (see _usage).
     withdrawn: bool = False
+    # The vault has been created, and Batch accounts on a vault that somebody else created meanwhile may lack access.
+    created: bool = False
 
     def standing(self, _stands: Mapping[str, Any]) -> str:
         """How it stands once what was withdrawn has been given back, in words."""
@@ -95,9 +97,14 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         # Sent whole, for what is left out of it would be reset.
         changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
         after["trusted_services"] = True
-    if not changes:
-        return Plan(goal, before, before)
-    return Plan(goal, before, after, (_step("update", goal, body={"properties": changes}),))
+    warnings = _location.difference(f"The key vault {goal.name}", vault["location"], goal.location)
+    warnings += _restored(goal, observed)
+    steps: tuple[Step, ...] = ()
+    if changes:
+        steps = (_step("update", goal, body={"properties": changes}),)
+    if observed.get("without_access"):
+        steps += (_step("restore_access", goal),)
+    return Plan(goal, before, after if changes else before, steps, warnings)
 
 
 def describe(vault: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -154,6 +161,18 @@ def required(vault: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
     return vault
 
 
+def name_taken(name: str) -> Refused:
+    return Refused(
+        f"The key vault {name} does not exist in this resource group, and its name is taken: names are unique in all of "
+        "Azure, and a deleted vault keeps its name. Use another name, or correct resource_group or "
+        "subscription_id. If the vault was just created, run the task again.",
+        code="vault_name_taken",
+        option="vault_name",
+        value=name,
+        remedy="Use another name, or correct resource_group or subscription_id.",
+    )
+
+
 def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     if observed["vault"] is None and not goal.withdrawn:
         return Plan(goal, before, before)
@@ -196,6 +215,7 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
 
 def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     location = goal.location or observed["group"]["location"]
+    _location.require_available(location, observed.get("regions"), f"The key vault {goal.name}")
     caller = observed["caller"]
     authorization = goal.authorization or RBAC
     properties = {
@@ -221,7 +241,19 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
         "trusted_services": True,
         "tags": {},
     }
-    return Plan(goal, before, after, (_step("create", goal, body={"location": location, "properties": properties}),))
+    step = _step("create", goal, body={"location": location, "properties": properties})
+    return Plan(replace(goal, created=True), before, after, (step,))
+
+
+def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+    accounts = observed.get("restored")
+    if not accounts:
+        return ()
+    return (
+        f"Somebody else created the key vault {goal.name} at the same time, and its access policies and tags were "
+        f"replaced. Access was granted again to the identities of {', '.join(accounts)}. Permissions of other "
+        "principals, and tags, may be missing.",
+    )
 
 
 def _creator_policy(caller: Mapping[str, str]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ description:
     M(azbatch.cmk.keyvault_cmk_access), M(azbatch.cmk.keyvault_cmk_key) and M(azbatch.cmk.batch_encryption) do in
     several, with their preflight and their rollback.
   - Whatever these would refuse is told before anything is written.
-  - An account that is pinned to a version of the key stays on that version; M(azbatch.cmk.batch_key_rotation) moves it on.
+  - An account that is pinned to a version of the key stays on that version. M(azbatch.cmk.batch_key_rotation) moves it
+    on.
   - In check mode a step is left out where it would need what an earlier one has yet to make, such as the id of a vault.
 version_added: 0.1.0
 author:
@@ -73,7 +74,8 @@ options:
   follow_latest:
     description:
       - Whether the account follows the key's newest version, or is pinned to the version that it was put on.
-      - If this is not set, an account that is on the key stays as it is, and an account that is put on the key is pinned.
+      - If this is not set, an account that is on the key stays as it is, and an account that is put on the key is
+        pinned.
     type: bool
   replace_key:
     description:

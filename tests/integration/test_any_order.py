@@ -118,10 +118,11 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
         wished = st.fixed_dictionaries(fixed, optional=wishes)
         return st.builds(Run, st.just(what), accounts, key, wished, checks, callers, ways)
 
-    yes = st.just(True)
+    yes, either = st.just(True), st.booleans()
+    asked = {"cmk_replace_key": yes, "cmk_key_enable": yes}
     return st.one_of(
-        of("provision", keys, cmk_key_follow_latest=yes, cmk_vault_recover=yes),
-        of("provision", keys, cmk_key_follow_latest=yes, cmk_key_expires_in=st.just("P400D")),
+        of("provision", keys, cmk_key_follow_latest=either, cmk_vault_recover=yes, **asked),
+        of("provision", keys, cmk_key_follow_latest=yes, cmk_key_expires_in=st.just("P400D"), **asked),
         of(
             "rotate",
             own_or_any,

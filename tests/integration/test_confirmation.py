@@ -282,9 +282,9 @@ def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -
         [
             info,
             fails(to_key("same key, disabled", identifier)),
-            task("enabled", "keyvault_cmk_key", vault_name="vault-one", name="key1"),
+            task("enabled", "keyvault_cmk_key", vault_name="vault-one", name="key1", enable_key=True),
             fails(to_key("same key", identifier)),
-            fails(to_key("other key", other)),
+            fails(to_key("other key", other, replace_key=True)),
             fails(to_key("Microsoft's", None)),
             advance("ten minutes later", service.sandbox, 601),
             {**info, "name": "found"},

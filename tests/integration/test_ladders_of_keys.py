@@ -119,7 +119,7 @@ def test_key_mended(ansible: Ansible, service: Service, way: str) -> None:
     service.make_key("off")
     service.disable("off")
     service.make_key("narrow", key_operations=["sign", "verify"])
-    run = ansible.play([*ladder(key("on", name="off")), *stairs(key("wide", name="narrow"))], way=way)
+    run = ansible.play([*ladder(key("on", name="off", enable_key=True)), *stairs(key("wide", name="narrow"))], way=way)
     assert run.climbed("on")["enabled"] is True
     assert service.key("off").properties.enabled
     assert run.climbed("wide")["key_ops"] == ["sign", "verify", "wrapKey", "unwrapKey"]

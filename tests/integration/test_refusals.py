@@ -27,6 +27,8 @@ KEYS = {
     "another size": ("key_size_differs", "key_size"),
     "expired by that": ("expiry_in_past", "expires_in"),
     "deleted": ("key_soft_deleted", "state"),
+    "disabled": ("key_disabled", "enable_key"),
+    "disabled, and a new version": ("key_disabled", "enable_key"),
     "no such version": ("invalid_option", "version"),
     "disable what is not there": ("key_not_found", "name"),
     "recover what is not there": ("key_not_found", "name"),
@@ -39,13 +41,17 @@ def test_keys(ansible: Ansible, service: Service, way: str) -> None:
     service.keys().create_ec_key("curve")
     service.make_key("deleted")
     service.keys().begin_delete_key("deleted", _polling_interval=0.1).result()
-    before = [(one.version, one.updated_on) for name in ("key1", "curve") for one in service.versions(name)]
+    service.make_key("off")
+    service.disable("off")
+    before = [(one.version, one.updated_on) for name in ("key1", "curve", "off") for one in service.versions(name)]
     tasks = [
         key("another type", name="curve"),
         key("another type than named", key_type="RSA-HSM"),
         key("another size", key_size=3072),
         key("expired by that", expires_in="P1D"),
         key("deleted", name="deleted"),
+        key("disabled", name="off"),
+        key("disabled, and a new version", name="off", new_version=True),
         key("no such version", state="disabled", version="0" * 32),
         key("disable what is not there", name="nothing", state="disabled"),
         key("recover what is not there", name="nothing", state="recovered"),
@@ -65,7 +71,7 @@ def test_keys(ansible: Ansible, service: Service, way: str) -> None:
         assert one["remedy"], str(one)
     assert run["another size (check)"].refused("key_size_differs")
     assert run["nothing to delete"].untouched()["changed"] is False
-    after = [(one.version, one.updated_on) for name in ("key1", "curve") for one in service.versions(name)]
+    after = [(one.version, one.updated_on) for name in ("key1", "curve", "off") for one in service.versions(name)]
     assert after == before
 
 

@@ -142,7 +142,8 @@ def test_follow_latest(ansible: Ansible, service: Service, identity: str) -> Non
     unchanged(provision(ansible, service, cmk_key_follow_latest=True, **wish))
 
     newer = service.make_key()
-    run = provision(ansible, service, **wish)
+    unchanged(provision(ansible, service, **wish))
+    run = provision(ansible, service, cmk_key_follow_latest=False, **wish)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == result(run)["key_identifier"] == newer.id
     assert result(run)["former_key_identifier"] == newer.id.rpartition("/")[0]
@@ -155,13 +156,32 @@ def test_a_pinned_account_stays_on_its_version(ansible: Ansible, service: Servic
     assert service.encryption() == pinned
 
 
-def test_an_account_on_another_key_is_moved(ansible: Ansible, service: Service) -> None:
+def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, service: Service) -> None:
     _, former = service.on_key()
-    run = provision(ansible, service, cmk_key_name="key2")
+    # A typing error in the name of the vault, or of the key.
+    for typed in ({"cmk_vault_name": "vault-onw"}, {"cmk_key_name": "key2"}):
+        for check in (True, False):
+            run = run_role(ansible, "provision", check=check, **typed)
+            refused(run, TASK, former, "cmk_replace_key")
+            assert (run[TASK]["code"], run[TASK]["option"]) == ("account_on_another_key", "replace_key")
+    run = provision(ansible, service, cmk_key_name="key2", cmk_replace_key=True)
     assert steps(run) == ["key", "encryption"]
     assert service.encryption() == service.key("key2").id
     assert result(run)["former_key_identifier"] == former
     assert service.key("key1").properties.enabled
+
+
+def test_a_disabled_key_is_enabled_only_when_asked(ansible: Ansible, service: Service) -> None:
+    service.make_vault()
+    service.make_key()
+    service.disable()
+    for check in (True, False):
+        run = run_role(ansible, "provision", check=check)
+        refused(run, TASK, "key1", "cmk_key_enable")
+        assert (run[TASK]["code"], run[TASK]["option"]) == ("key_disabled", "enable_key")
+    run = provision(ansible, service, cmk_key_enable=True)
+    assert steps(run) == ["account", "access", "key", "encryption"]
+    assert service.answers()
 
 
 # What there is already, and what is then still to be done.

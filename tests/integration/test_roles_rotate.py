@@ -138,7 +138,8 @@ def test_a_follower_needs_no_move(ansible: Ansible, service: Service) -> None:
     service.on_key(follow=True)
     versionless = service.encryption()
     service.sandbox.control.advance(QUARTER)
-    wish = {**DUE, "cmk_key_follow_latest": True, "cmk_previous_version": "disable"}
+    # Whether it follows is not named, and so stays.
+    wish = {**DUE, "cmk_previous_version": "disable"}
     run = rotate(ansible, **wish)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
     told = result(run)
@@ -164,6 +165,28 @@ def test_a_pinned_account_becomes_a_follower(ansible: Ansible, service: Service)
     assert service.encryption() == first.rpartition("/")[0]
     assert result(run)["follows_latest"] is True
     unchanged(rotate(ansible, cmk_key_follow_latest=True))
+
+
+def test_a_follower_is_pinned_when_asked(ansible: Ansible, service: Service) -> None:
+    _, first = service.on_key(follow=True)
+    run = rotate(ansible, cmk_key_follow_latest=False)
+    assert steps(run) == ["encryption"]
+    assert service.encryption() == first
+
+
+def test_a_version_that_was_disabled_is_followed_and_not_enabled(ansible: Ansible, service: Service) -> None:
+    """The newest version leaked before any account was on it."""
+    service.on_key()
+    service.sandbox.control.advance(DAY)
+    leaked = service.make_key().properties.version
+    service.disable(version=leaked)
+    run = run_role(ansible, "rotate", cmk_key_max_age="P90D")
+    refused(run, ROTATE, leaked, "cmk_key_enable")
+    assert (run[ROTATE]["code"], run[ROTATE]["option"]) == ("key_disabled", "enable_key")
+    run = rotate(ansible, cmk_key_force_new_version=True)
+    assert steps(run) == ["key", "encryption"]
+    assert enabled(service) == [True, False, True]
+    assert service.answers()
 
 
 def test_the_version_before_is_disabled(ansible: Ansible, service: Service) -> None:

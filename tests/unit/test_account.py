@@ -178,7 +178,6 @@ def test_what_preflight_could_not_see_is_a_warning() -> None:
             user_assigned(one=PRINCIPAL),
             id="another letter case",
         ),
-        pytest.param({"location": "northeurope"}, system_assigned(), id="another region stays as it is"),
         pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="leave to change it is no wish to"),
     ],
 )
@@ -190,6 +189,23 @@ def test_account_with_the_identity_stays_as_it_is(options: dict[str, Any], ident
     assert not plan.changed
     assert plan.warnings == ()
     assert plan.before == plan.after == _account.describe(document)
+
+
+@pytest.mark.parametrize("identity", [system_assigned(), user_assigned(one=PRINCIPAL)], ids=["kept", "changed"])
+def test_that_the_account_is_in_another_region_is_told(identity: dict[str, Any]) -> None:
+    plan = _account.plan(goal(location="northeurope", adopt_existing=True), seen(account(identity=identity)))
+
+    assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("options", [{"location": "atlantis"}, {}], ids=["asked for", "of the group"])
+def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
+    observed = seen(group={"location": "atlantis"}, regions=["West Europe", "North Europe"])
+    with pytest.raises(InvalidOption) as refused:
+        _account.plan(goal(**options), observed)
+
+    assert refused.value.code == "location_not_available"
+    assert _account.plan(goal(location="westeurope"), observed).changed
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,10 @@ def test_length_in_seconds(duration: str | None, length: int | None) -> None:
         "PT0S",
         "P90D ",
         "P90D\n",
+        "P101Y",
+        "P36501D",
+        f"P{'9' * 5000}D",
+        "P\u0669D",
     ],
 )
 def test_what_is_no_duration_is_refused(duration: str) -> None:

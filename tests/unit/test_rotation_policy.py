@@ -25,6 +25,9 @@ def wish(**options: str) -> dict[str, str | None]:
         pytest.param(None, id="none"),
         pytest.param(wish(time_after_create="P90D"), id="after creation"),
         pytest.param(wish(time_before_expiry="P30D", expiry_time="P1Y"), id="before expiry"),
+        pytest.param(wish(time_after_create="P7D"), id="as soon as may be"),
+        pytest.param(wish(time_after_create="P21D", expiry_time="P28D"), id="as short as may be"),
+        pytest.param(wish(time_before_expiry="P21D", expiry_time="P28D"), id="as short as may be, before expiry"),
     ],
 )
 def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
@@ -39,6 +42,20 @@ def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
         pytest.param(wish(time_after_create="P90D", time_before_expiry="P30D"), "rotation_policy", id="two triggers"),
         pytest.param(wish(time_after_create="90 days"), "rotation_policy.time_after_create", id="no duration"),
         pytest.param(wish(time_after_create="P90D", expiry_time="1y"), "rotation_policy.expiry_time", id="no expiry"),
+        pytest.param(
+            wish(time_after_create="P10D", expiry_time="P27DT23H"), "rotation_policy.expiry_time", id="short life"
+        ),
+        pytest.param(wish(time_after_create="P3D"), "rotation_policy.time_after_create", id="too soon"),
+        pytest.param(
+            wish(time_before_expiry="P6DT23H", expiry_time="P1Y"), "rotation_policy.time_before_expiry", id="too late"
+        ),
+        pytest.param(wish(time_before_expiry="P30D"), "rotation_policy.time_before_expiry", id="before no expiry"),
+        pytest.param(
+            wish(time_after_create="P22D", expiry_time="P28D"), "rotation_policy.time_after_create", id="at its end"
+        ),
+        pytest.param(
+            wish(time_before_expiry="P22D", expiry_time="P28D"), "rotation_policy.time_before_expiry", id="at once"
+        ),
     ],
 )
 def test_policy_is_refused(policy: dict[str, Any], option: str) -> None:

@@ -55,7 +55,7 @@ def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: s
     document = {**vault(policy(keys=["get"])), "id": VAULT_ID.replace(SUBSCRIPTION, subscription)}
     observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
     session = Session()
-    service = Access(session, Vaults(session, None, None), None, None)
+    service = Access(session, Vaults(session, None, None, None), None, None)
 
     for step in _access.plan(access_goal(state=state), {**observed, "visible": visible()}).steps:
         getattr(service, step.action)(**step.arguments)

@@ -230,6 +230,43 @@ def test_other_authorization_is_refused(asked: str, document: dict[str, Any]) ->
     assert refused.value.facts["value"] == asked
 
 
+@pytest.mark.parametrize("options", [{"location": "atlantis"}, {}], ids=["asked for", "of the group"])
+def test_a_region_without_key_vault_is_refused(options: dict[str, Any]) -> None:
+    observed = seen(group={"location": "atlantis"}, regions=["West Europe", "North Europe"])
+    with pytest.raises(InvalidOption) as refused:
+        _vault.plan(goal(**options), observed)
+
+    assert refused.value.code == "location_not_available"
+    assert _vault.plan(goal(location="westeurope"), observed).changed
+
+
+@pytest.mark.parametrize("purge_protection", [True, None], ids=["kept", "changed"])
+def test_that_the_vault_is_in_another_region_is_told(purge_protection: bool | None) -> None:
+    plan = _vault.plan(goal(location="northeurope"), seen(vault(enablePurgeProtection=purge_protection)))
+
+    assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
+    assert _vault.plan(goal(location="West Europe"), seen(vault())).warnings == ()
+
+
+# After its creation
+
+
+def test_a_creation_is_done_once_accounts_on_the_vault_have_access() -> None:
+    wanted = _vault.plan(goal(), seen()).goal
+    assert wanted.created
+    document = seen(vault(enablePurgeProtection=True))
+
+    confirmed = _vault.plan(wanted, {**document, "restored": ["an account"], "without_access": []})
+    missing = _vault.plan(wanted, {**document, "restored": ["an account"], "without_access": ["an account"]})
+    alone = _vault.plan(wanted, {**document, "restored": [], "without_access": []})
+
+    assert not confirmed.changed
+    assert "an account" in confirmed.warnings[0]
+    assert [one.action for one in missing.steps] == ["restore_access"]
+    assert not alone.changed
+    assert alone.warnings == ()
+
+
 # The firewall
 
 

@@ -137,6 +137,11 @@ def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> dic
     return None if answer.status_code == 404 else json.loads(answer.text())
 
 
+def is_free(said: Mapping[str, Any]) -> bool:
+    """What a check of a name's availability says; a name that is not valid is left to the creation to refuse."""
+    return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
+
+
 def finish(poller: Any, timeout: float, what: str) -> None:
     """Wait for a long-running operation, with a deadline."""
     poller.wait(timeout)

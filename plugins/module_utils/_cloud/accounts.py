@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .._account import is_silence
+from .._account import is_silence, name_taken
 from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut
 from .._ids import place_of
 from . import _sdk
+from .creation import exists_already, until_shown
 from .evidence import Evidence
 from .identities import Identities
 from .resources import Resources
@@ -37,8 +38,11 @@ class Accounts:
 
     def read(self, goal: Any) -> dict[str, Any]:
         account = self.settled(goal.group, goal.name)
+        if account is None and goal.present and self._is_listed(goal.group, goal.name):
+            account = self._await(goal.group, goal.name)
         observed: dict[str, Any] = {"account": account}
         if account is None and goal.present:
+            observed["regions"] = self._resources.regions("Microsoft.Batch", "batchAccounts")
             if goal.location is None:
                 observed["group"] = self._resources.group(goal.group)
             if goal.key is not None:
@@ -98,6 +102,7 @@ class Accounts:
             # All of it, for what comes now may be a long wait for what is to be seen then.
             self._session.seen.forget(*kinds)
             self._session.recent.forget(*self._name(group, name))
+            self._session.recent.written("listed")
 
     def settled(self, group: str, name: str) -> dict[str, Any] | None:
         """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
@@ -122,10 +127,44 @@ class Accounts:
             raise unsettled
         return account
 
+    def _is_listed(self, group: str, name: str) -> bool:
+        """Azure is eventually consistent: an account that is listed exists, whatever a read of it says."""
+
+        return name.lower() in self._session.recent.read(lambda: self._names_in(group), "listed", group.lower())
+
+    def _names_in(self, group: str) -> list[str]:
+        listed = self._resources.accounts(self._session.subscription_id, group)
+        return [account["name"].lower() for account in listed]
+
+    def _await(self, group: str, name: str) -> dict[str, Any] | None:
+        """The account once a read shows it, or none once it is not listed either."""
+        until_shown(
+            self._session,
+            f"The Batch account {name}",
+            is_shown=lambda: self.get(group, name) is not None,
+            is_listed=lambda: name.lower() in self._names_in(group),
+        )
+        return self.settled(group, name)
+
+    def _is_name_free(self, location: str, name: str) -> bool:
+        body = {"name": name, "type": "Microsoft.Batch/batchAccounts"}
+        with _sdk.translated(f"check whether the name {name} is available"):
+            said = _sdk.document(self._client().location.check_name_availability, location, _sdk.content(body))
+        return _sdk.is_free(said)
+
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """If the account turns out to exist, nothing is written: a PUT would replace what somebody else has made."""
         what = f"create the Batch account {name}"
 
         def write() -> None:
+            exists = exists_already(
+                self._session,
+                name_taken(name),
+                is_free=lambda: self._is_name_free(body["location"], name),
+                is_shown=lambda: self.get(group, name) is not None,
+            )
+            if exists:
+                return
             with self._changing(what, group, name, "account"):
                 poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
                 _sdk.finish(poller, self._session.wait_timeout, what)

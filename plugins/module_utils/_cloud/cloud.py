@@ -75,7 +75,7 @@ class Cloud:
 
     @cached_property
     def vaults(self) -> Vaults:
-        return Vaults(self._session, self._resources, self.visible)
+        return Vaults(self._session, self._resources, self.visible, lambda: self.access)
 
     @cached_property
     def access(self) -> Access:

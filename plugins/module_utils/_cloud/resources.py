@@ -13,6 +13,7 @@ import json
 from functools import cached_property
 from typing import Any
 
+from .._errors import Denied
 from . import _sdk
 from .session import Session
 
@@ -37,6 +38,21 @@ class Resources:
                 return self._get(path, _GROUPS)
 
         return self._session.seen.read(read, "group", path.lower())
+
+    def regions(self, namespace: str, resource_type: str) -> list[str] | None:
+        """The regions where the resource provider has the resource type; None if the caller may not read them."""
+        path = f"/subscriptions/{self._session.subscription_id}/providers/{namespace}"
+
+        def read() -> list[str] | None:
+            try:
+                with _sdk.translated(f"read the regions of {namespace}"):
+                    types = self._get(path, _GROUPS)["resourceTypes"]
+            except Denied:
+                return None
+            listed = (one["locations"] for one in types if one["resourceType"].lower() == resource_type.lower())
+            return next(listed, None)
+
+        return self._session.recent.read(lambda: self._session.seen.read(read, "regions", path), "regions", path)
 
     def subscription_ids(self) -> list[str]:
         """All subscriptions that the caller sees, the task's own first."""

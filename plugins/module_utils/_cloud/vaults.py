@@ -9,12 +9,17 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any
 
+from .. import _access
 from .._errors import CmkError, Denied
-from .._ids import place_of
+from .._ids import key_of, place_of, principals_of
+from .._plan import Step
+from .._vault import name_taken
 from . import _sdk
+from .creation import exists_already, until_shown
 from .resources import Resources
 from .session import Session
 from .side_by_side import each, or_reason
@@ -22,10 +27,17 @@ from .visible import VisibleAccounts
 
 
 class Vaults:
-    def __init__(self, session: Session, resources: Resources, visible: VisibleAccounts) -> None:
+    """`access` gives the service for access, which itself needs this one."""
+
+    def __init__(
+        self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Any]
+    ) -> None:
         self._session = session
         self._resources = resources
         self._visible = visible
+        self._access = access
+        # By vaults that this task has created: ids of the accounts whose access had to be granted again.
+        self._restored: dict[str, list[str]] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
         vault = self.get(goal.group, goal.name)
@@ -33,12 +45,42 @@ class Vaults:
         if not goal.present:
             return {**observed, "visible": self._visible.read()} if vault or goal.withdrawn else observed
         if vault is not None:
-            return observed
-        observed["deleted"] = self._deleted(goal.name, self._session.subscription_id)
+            return {**observed, **self._after_creation(goal)} if goal.created else observed
+        subscription = self._session.subscription_id
+        # None of these needs another, and each is an answer to wait for.
+        reads: dict[str, Callable[[], Any]] = {
+            "listed": lambda: self._is_listed(goal.group, goal.name),
+            "deleted": lambda: self._deleted(goal.name, subscription),
+            "regions": lambda: self._resources.regions("Microsoft.KeyVault", "vaults"),
+            "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
+        }
         observed["caller"] = self._session.caller
-        if goal.location is None and observed["deleted"] is None:
-            observed["group"] = self._resources.group(goal.group)
+        observed.update(each(lambda name: reads[name](), reads))
+        if observed.pop("listed"):
+            observed["vault"] = self._await(goal.group, goal.name)
         return observed
+
+    def _is_listed(self, group: str, name: str) -> bool:
+        """Azure is eventually consistent: a vault that is listed exists, whatever a read of it says."""
+
+        return name.lower() in self._session.recent.read(
+            lambda: self._names_in(group), "vault", "listed", group.lower()
+        )
+
+    def _names_in(self, group: str) -> list[str]:
+        with _sdk.translated(f"list the key vaults of the resource group {group}"):
+            vaults = _sdk.documents(self._client().vaults.list_by_resource_group, group)
+        return [vault["name"].lower() for vault in vaults]
+
+    def _await(self, group: str, name: str) -> dict[str, Any] | None:
+        """The vault once a read shows it, or none once it is not listed either."""
+        until_shown(
+            self._session,
+            f"The key vault {name}",
+            is_shown=lambda: self.get(group, name) is not None,
+            is_listed=lambda: name.lower() in self._names_in(group),
+        )
+        return self.get(group, name)
 
     def get(self, group: str, name: str) -> dict[str, Any] | None:
         subscription = self._session.subscription_id
@@ -113,12 +155,69 @@ class Vaults:
         return next((vault for vault in found if vault is not None), None)
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """Also brings back a deleted vault, where the body says so."""
+        """Also brings back a deleted vault, if the body says so.
+
+        A PUT replaces the access policies and tags of a vault that exists. So nothing is written if the vault turns out
+        to exist; and if it was created between that look and the PUT, Batch accounts on it get their access again.
+        """
+        if body["properties"].get("createMode") == "recover":
+            self._put(group, name, body)
+            return
+        exists = exists_already(
+            self._session,
+            name_taken(name),
+            is_free=lambda: self._is_name_free(name),
+            is_shown=lambda: self.get(group, name) is not None,
+        )
+        if exists:
+            return
+        try:
+            self._put(group, name, body)
+        except Exception:
+            # The request may have reached Azure all the same.
+            with suppress(CmkError):
+                self.restore_access(group, name)
+            raise
+        self.restore_access(group, name)
+
+    def _put(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         what = f"create the key vault {name}"
         # With a vault that comes back come its keys, and who may use them.
         with self._session.changing(what, "vault", "key", "access", "role"):
             poller = self._client().vaults.begin_create_or_update(group, name, _sdk.content(body))
             _sdk.finish(poller, self._session.wait_timeout, what)
+
+    def _is_name_free(self, name: str) -> bool:
+        body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
+        with _sdk.translated(f"check whether the name {name} is available"):
+            said = _sdk.document(self._client().vaults.check_name_availability, _sdk.content(body))
+        return _sdk.is_free(said)
+
+    def restore_access(self, group: str, name: str) -> None:
+        """Grant the Batch accounts whose key lies in the vault the access that its creation took from them."""
+        restored = self._restored.setdefault(name.lower(), [])
+        for account_id, steps in self._without_access(group, name):
+            for step in steps:
+                getattr(self._access(), step.action)(**step.arguments)
+            restored.append(account_id)
+
+    def _after_creation(self, goal: Any) -> dict[str, Any]:
+        """The accounts whose access was restored, and those that still lack it."""
+        restored = self._restored.get(goal.name.lower(), [])
+        lacking = [account_id for account_id, _ in self._without_access(goal.group, goal.name)] if restored else []
+        return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
+
+    def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
+        """The accounts whose key lies in the vault and which may not use it, with what grants it."""
+        for account in self._visible.read()["accounts"]:
+            key = key_of(account)
+            if key is None or key.vault != name.lower():
+                continue
+            for principal in principals_of(account.get("identity", {})):
+                goal = _access.Goal(group, name, True, principal, None, key.name, force=False)
+                steps = _access.plan(goal, self._access().read(goal)).steps
+                if steps:
+                    yield account["id"], steps
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         with self._session.changing(f"change the key vault {name}"):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from ..resource_manager.errors import gateway_error
 from ..web import AzureError
@@ -108,14 +108,6 @@ def operation_not_found(name: str) -> Refusal:
 
 
 # What the gateway says before the request reaches the service: no RequestId, no target, no details.
-
-
-def location_unavailable(location: str, available: Collection[str]) -> AzureError:
-    message = (
-        f"The provided location '{location}' is not available for resource type 'Microsoft.Batch/batchAccounts'."
-        f" List of available regions for the resource type is '{','.join(available)}'."
-    )
-    return gateway_error(400, "LocationNotAvailableForResourceType", message)
 
 
 def location_differs(name: str, group: str, present: str, wanted: str) -> AzureError:

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..resource_manager.errors import location_required, resource_not_found
+from ..regions import REGIONS
+from ..resource_manager.errors import location_required, location_unavailable, resource_not_found
 from . import errors, identity
 from .account import Account, Identity, Key, Operation, Pool, Protection, new_key
 from .encryption import KeyIdentifier, KeyUse
-from .regions import REGIONS
 from .register import Register
 from .wishes import EncryptionWish, Wish
 
@@ -97,7 +97,7 @@ class BatchAccounts:
         if not wish.location:
             raise location_required()
         if wish.location not in REGIONS:
-            raise errors.location_unavailable(wish.location, REGIONS)
+            raise location_unavailable(wish.location, "Microsoft.Batch/batchAccounts", REGIONS)
         problem = self.name_problem(wish.location, name)
         if problem is not None:
             reason, message = problem

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..regions import REGIONS
 from ..resource_manager import tags
-from ..resource_manager.errors import location_required
+from ..resource_manager.errors import location_required, location_unavailable
 from . import errors, request
 from .access import Door, KeyVaultDenied
 from .vault import RBAC_BY_DEFAULT_SINCE, AccessPolicy, NetworkRules, Vault
@@ -213,6 +214,8 @@ class Vaults:
         if order.name.lower() in self._deleted:
             mine = self._deleted[order.name.lower()].subscription.lower() == order.subscription.lower()
             raise errors.name_is_soft_deleted() if mine else errors.vault_exists(order.name)
+        if order.location not in REGIONS:
+            raise location_unavailable(order.location, "Microsoft.KeyVault/vaults", REGIONS)
         changes = request.fields(order.properties, None)
         vault = Vault(
             order.subscription,

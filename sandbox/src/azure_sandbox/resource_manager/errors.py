@@ -171,6 +171,14 @@ def location_required() -> AzureError:
     return gateway_error(400, "LocationRequired", "The location property is required for this definition.")
 
 
+def location_unavailable(location: str, kind: str, available: Collection[str]) -> AzureError:
+    message = (
+        f"The provided location '{location}' is not available for resource type '{kind}'."
+        f" List of available regions for the resource type is '{','.join(available)}'."
+    )
+    return gateway_error(400, "LocationNotAvailableForResourceType", message)
+
+
 def invalid_query(name: str, value: str) -> AzureError:
     return gateway_error(
         400, "InvalidQueryParameter", f"The value '{value}' of the query parameter '{name}' is invalid."

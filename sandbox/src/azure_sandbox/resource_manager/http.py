@@ -12,6 +12,7 @@ from typing import Any
 from starlette.responses import Response
 
 from .. import clouds
+from ..regions import REGIONS
 from ..web import Call, answer
 from . import errors, tags
 from .contents import Resource
@@ -21,7 +22,6 @@ from .rules import NOT_REGISTERED, REGISTERED, Operation, ResourceGroup, Subscri
 
 READ_GROUPS = "Microsoft.Resources/subscriptions/resourceGroups/read"
 READ_SUBSCRIPTION = "Microsoft.Resources/subscriptions/read"
-LOCATIONS = ("westeurope", "northeurope", "eastus", "eastus2", "westus", "westus2", "uksouth", "germanywestcentral")
 
 
 def _may(call: Call, action: str, scope: str) -> bool:
@@ -90,7 +90,7 @@ def list_locations(call: Call) -> Response:
         {
             "value": [
                 {"id": f"{base}/{name}", "name": name, "type": "Region", "displayName": name, "metadata": {}}
-                for name in LOCATIONS
+                for name in REGIONS
             ]
         }
     )
@@ -181,7 +181,7 @@ def _provider_document(provider: Provider, subscription: Subscription) -> dict[s
         "id": f"/subscriptions/{subscription.id}/providers/{provider.namespace}",
         "namespace": provider.namespace,
         "resourceTypes": [
-            {"resourceType": kind, "locations": list(LOCATIONS), "apiVersions": versions}
+            {"resourceType": kind, "locations": list(REGIONS), "apiVersions": versions}
             for kind in provider.resource_types
         ],
         "registrationState": subscription.registration(provider.namespace),

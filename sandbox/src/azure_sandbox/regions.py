@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The regions that have Batch."""
+"""The regions that have Batch; Key Vault is in each of them too."""
 
 from __future__ import annotations
 

@@ -1,0 +1,313 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is created replaces nothing that somebody else has created, whatever a read shows of it, and is refused before
+anything is written if Azure would refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from harness import short, writes
+from meddling import Wire
+from one_process import OneProcess
+from role_runs import holdings
+from sandbox_client import Control
+from service import GROUP, LOCATION, OFFICER, Service
+
+# As faults match them: a path ends with its query.
+VAULT = r"/vaults/vault-one\?"
+ACCOUNT = r"/batchAccounts/account1\?"
+MISSING = {"status": 404, "body": {"error": {"code": "ResourceNotFound", "message": "Not found, says the test."}}}
+
+
+def variables(account: str = "account1", **more: Any) -> dict[str, Any]:
+    return {
+        "cmk_resource_group": GROUP,
+        "cmk_location": LOCATION,
+        "cmk_account_name": account,
+        "cmk_vault_name": "vault-one",
+        "cmk_vault_authorization": "access_policy",
+        "cmk_key_name": "key1",
+        "cmk_wait_timeout": 900,
+        **more,
+    }
+
+
+def succeeded(report: dict[str, Any]) -> dict[str, Any]:
+    assert not report.get("failed"), report
+    return report
+
+
+def is_of_vault(url: str) -> bool:
+    return url.partition("?")[0].endswith("/vaults/vault-one")
+
+
+def is_put_of_vault(request: Any) -> bool:
+    return request.method == "PUT" and is_of_vault(request.url)
+
+
+def is_check_of_vault(request: Any) -> bool:
+    return request.method == "POST" and "Microsoft.KeyVault/checkNameAvailability" in request.url
+
+
+def is_put_of_account(request: Any) -> bool:
+    return request.method == "PUT" and request.url.partition("?")[0].endswith("/batchAccounts/account1")
+
+
+def is_check_of_account(request: Any) -> bool:
+    return request.method == "POST" and "Microsoft.Batch/locations" in request.url
+
+
+def policies(service: Service) -> dict[str, list[str]]:
+    entries = service.vault()["properties"]["accessPolicies"]
+    return {one["objectId"]: sorted(one["permissions"]["keys"]) for one in entries}
+
+
+# Two controllers, one vault
+
+
+def both(
+    runner: OneProcess,
+    wire: Wire,
+    service: Service,
+    at: Callable[[Any], bool],
+    first: dict[str, Any],
+    second: dict[str, Any],
+) -> dict[str, Any]:
+    """What the first run reports, the second of which begins and ends at one of its requests, with tags of its own."""
+
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", second))
+        service.change_vault(tags={"owner": "second"})
+        assert service.answers("account2")
+
+    with wire.meddled(at, meanwhile):
+        report = runner.role("provision", first)
+    assert service.answers("account2"), report
+    return succeeded(report)
+
+
+@pytest.mark.parametrize("mode", ["access_policy", "rbac"])
+def test_a_vault_that_somebody_creates_just_before_is_left_as_it_is(
+    runner: OneProcess, wire: Wire, service: Service, mode: str
+) -> None:
+    wish = {"cmk_vault_authorization": mode}
+    both(runner, wire, service, is_check_of_vault, variables(**wish), variables("account2", **wish))
+
+    assert service.answers("account1")
+    assert service.vault()["tags"] == {"owner": "second"}
+    puts = [one for one in service.sandbox.control.requests(writes=True) if is_of_vault(one["url"])]
+    assert [one["method"] for one in puts].count("PUT") == 1, short(puts)
+
+
+@pytest.mark.parametrize("second", ["access_policy", "rbac"])
+@pytest.mark.parametrize("first", ["access_policy", "rbac"])
+def test_accounts_on_a_vault_that_is_replaced_get_their_access_again(
+    runner: OneProcess, wire: Wire, service: Service, first: str, second: str
+) -> None:
+    """The first run's PUT is slow, and arrives once the second run has ended."""
+    own = variables(cmk_vault_authorization=first)
+    both(runner, wire, service, is_put_of_vault, own, variables("account2", cmk_vault_authorization=second))
+
+    assert service.answers("account1")
+    assert service.vault()["properties"]["enableRbacAuthorization"] == (first == "rbac")
+    if first == "access_policy":
+        principal = service.account("account2")["identity"]["principalId"]
+        assert policies(service)[principal] == ["get", "unwrapKey", "wrapKey"]
+
+
+def test_what_was_restored_is_told(runner: OneProcess, wire: Wire, service: Service) -> None:
+    module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
+
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", variables("account2")))
+
+    with wire.meddled(is_put_of_vault, meanwhile):
+        report = succeeded(runner.module("keyvault_cmk_vault", module))
+
+    (warning,) = report["warnings"]
+    assert service.account_id("account2") in warning
+    assert service.answers("account2")
+    assert not succeeded(runner.module("keyvault_cmk_vault", module))["changed"]
+
+
+def test_accounts_get_their_access_again_although_the_answer_is_lost(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", variables("account2")))
+        service.sandbox.control.fault(match={"method": "PUT", "path": VAULT}, drop="after", times=5)
+
+    with wire.meddled(is_put_of_vault, meanwhile):
+        report = runner.role("provision", variables())
+    assert report["failed"]
+    assert service.answers("account2")
+
+
+# Two controllers, one account
+
+
+@pytest.mark.parametrize("at", [is_check_of_account, is_put_of_account], ids=["before", "meanwhile"])
+def test_an_account_that_somebody_creates_meanwhile_keeps_its_key(
+    runner: OneProcess, wire: Wire, service: Service, at: Callable[[Any], bool]
+) -> None:
+    service.make_vault()
+
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", variables()))
+
+    module = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
+    with wire.meddled(at, meanwhile):
+        report = succeeded(runner.module("batch_account_identity", module))
+
+    assert service.encryption() == report["key_identifier"] == service.key().id
+    assert service.answers()
+
+
+def test_an_account_that_somebody_creates_just_before_keeps_its_identity(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    service.make_identity()
+    service.make_vault()
+
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", variables(cmk_identity=service.identity_id())))
+
+    with wire.meddled(is_check_of_account, meanwhile):
+        report = runner.role("provision", variables())
+
+    assert report["failed"], report
+    assert report["code"] == "identity_differs" or report["code"] == "identity_in_use", report
+    assert service.account()["identity"]["type"] == "UserAssigned"
+    assert service.answers()
+
+
+# Azure is eventually consistent
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 8])
+@pytest.mark.parametrize("path", [ACCOUNT, VAULT], ids=["account", "vault"])
+def test_a_read_that_does_not_show_what_exists(
+    runner: OneProcess, control: Control, service: Service, path: str, times: int
+) -> None:
+    service.on_key()
+    service.change_vault(tags={"owner": "others"})
+    before = holdings(service)
+    control.fault(match={"method": "GET", "path": path}, answer=MISSING, times=times)
+    since = control.last
+
+    report = succeeded(runner.role("provision", variables()))
+
+    assert not report["changed"], report
+    assert writes(control.requests(since)) == []
+    assert holdings(service) == before
+
+
+@pytest.mark.parametrize("path", [ACCOUNT, VAULT], ids=["account", "vault"])
+@pytest.mark.parametrize("check", [True, False], ids=["check", "apply"])
+def test_a_read_that_never_shows_what_exists(
+    runner: OneProcess, control: Control, service: Service, path: str, check: bool
+) -> None:
+    service.on_key()
+    before = holdings(service)
+    control.fault(match={"method": "GET", "path": path}, answer=MISSING, times=None)
+    since = control.last
+
+    report = runner.role("provision", variables(), check=check)
+
+    assert (report["code"], report["option"]) == ("timed_out", "wait_timeout")
+    asked = control.requests(since)
+    assert writes(asked) == []
+    # A check asks with GET alone, but for the token.
+    assert not [one for one in asked if "checkNameAvailability" in one["url"]]
+    control.call("DELETE", "/faults")
+    assert holdings(service) == before
+
+
+@pytest.mark.parametrize("kind", ["account", "vault"])
+def test_a_list_that_does_not_show_it_either(runner: OneProcess, control: Control, service: Service, kind: str) -> None:
+    """Then its name is taken."""
+    service.on_key()
+    before = holdings(service)
+    listed = {"account": r"/batchAccounts\?", "vault": r"/vaults\?"}[kind]
+    control.fault(match={"method": "GET", "path": ACCOUNT if kind == "account" else VAULT}, answer=MISSING, times=None)
+    control.fault(match={"method": "GET", "path": listed}, answer={"status": 200, "body": {"value": []}}, times=None)
+    since = control.last
+
+    report = runner.role("provision", variables())
+
+    assert (report["code"], report["option"]) == (f"{kind}_name_taken", f"{kind}_name")
+    assert [one for one in writes(control.requests(since)) if one["method"] == "PUT"] == []
+    control.call("DELETE", "/faults")
+    assert holdings(service) == before
+
+
+def test_what_was_deleted_meanwhile_is_created(runner: OneProcess, service: Service) -> None:
+    """The list of a moment ago still names it."""
+    module = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
+    succeeded(runner.module("batch_account_identity", module))
+    succeeded(runner.module("batch_account_identity", {**module, "state": "absent"}))
+    assert succeeded(runner.module("batch_account_identity", module))["changed"]
+    service.batch.batch_account.begin_delete(GROUP, "account1").wait()
+    assert succeeded(runner.module("batch_account_identity", module))["changed"]
+
+
+def test_a_caller_who_may_not_ask_for_names(
+    runner: OneProcess, monkeypatch: pytest.MonkeyPatch, service: Service
+) -> None:
+    """With rights on the resource group alone."""
+    roles = ["Owner", "Key Vault Crypto Officer"]
+    scope = service.sandbox.group
+    who = service.sandbox.control.principal("modest", roles=[{"role": role, "scope": scope} for role in roles])
+    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
+    monkeypatch.setenv("AZURE_SECRET", who["secret"])
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", who["secret"])
+
+    report = succeeded(runner.another().role("provision", variables(cmk_vault_authorization="rbac")))
+
+    assert report["changed"]
+    assert service.answers()
+
+
+# Refused before anything is written
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "option"),
+    [
+        ({"cmk_location": "atlantis"}, "location_not_available", "location"),
+        (
+            {"cmk_key_rotation_policy": {"time_after_create": "P3D"}},
+            "invalid_option",
+            "rotation_policy.time_after_create",
+        ),
+        ({"cmk_key_expires_in": "P9000Y"}, "invalid_option", "expires_in"),
+        ({"cmk_key_expires_in": f"P{'9' * 5000}D"}, "invalid_option", "expires_in"),
+    ],
+)
+@pytest.mark.parametrize("check", [True, False], ids=["check", "apply"])
+def test_what_azure_would_refuse(
+    runner: OneProcess, control: Control, wish: dict[str, Any], code: str, option: str, check: bool
+) -> None:
+    since = control.last
+
+    report = runner.role("provision", variables(**wish), check=check)
+
+    assert (report["code"], report["option"]) == (code, option), report
+    assert writes(control.requests(since)) == []
+
+
+def test_other_regions_are_told(runner: OneProcess, service: Service) -> None:
+    service.make_vault(properties={"accessPolicies": [service.policy(service.operator, *OFFICER)]})
+    service.make_account()
+
+    report = succeeded(runner.role("provision", variables(cmk_location="North Europe")))
+
+    told = [one for one in report["warnings"] if "North Europe" in one]
+    assert len(told) == 2, report["warnings"]
+    assert all("westeurope" in one for one in told)
+    assert service.answers()

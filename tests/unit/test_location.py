@@ -1,0 +1,46 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Regions: by name or display name, available or not, and another than asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _location
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+
+REGIONS = ["West Europe", "North Europe"]
+
+
+@pytest.mark.parametrize("location", ["westeurope", "West Europe", "WESTEUROPE"])
+def test_a_region_is_known_by_its_names(location: str) -> None:
+    _location.require_available(location, REGIONS, "The vault")
+
+
+def test_what_the_caller_may_not_read_is_left_to_azure() -> None:
+    _location.require_available("atlantis", None, "The vault")
+
+
+@pytest.mark.parametrize("regions", [REGIONS, []])
+def test_a_region_that_is_not_available_is_refused(regions: list[str]) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        _location.require_available("atlantis", regions, "The vault")
+
+    assert refused.value.code == "location_not_available"
+    assert (refused.value.facts["option"], refused.value.facts["value"]) == ("location", "atlantis")
+    assert "cmk_location" in refused.value.facts["remedy"]
+
+
+@pytest.mark.parametrize("wanted", [None, "westeurope", "West Europe"])
+def test_a_resource_in_its_region_is_no_news(wanted: str | None) -> None:
+    assert _location.difference("The vault", "westeurope", wanted) == ()
+
+
+def test_a_resource_in_another_region_is_told_with_both() -> None:
+    (told,) = _location.difference("The vault v", "westeurope", "northeurope")
+
+    assert "The vault v" in told
+    assert "westeurope" in told
+    assert "northeurope" in told
