@@ -21,10 +21,10 @@ def normalized(location: str) -> str:
 def require_available(location: str, regions: Collection[str] | None, resource: str) -> None:
     """Raise InvalidOption if the resource provider has no such region.
 
-    `regions` are what the provider lists, None if the caller may not read them.
+    `regions` are what the provider lists. If there are none, or the caller may not read them, Azure decides.
     """
     known = sorted({normalized(region) for region in regions or ()})
-    if regions is None or normalized(location) in known:
+    if not known or normalized(location) in known:
         return
     raise InvalidOption(
         "location",

@@ -163,8 +163,8 @@ def required(vault: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
 
 def name_taken(name: str) -> Refused:
     return Refused(
-        f"The key vault {name} does not exist in this resource group, and its name is taken: names are unique in all of "
-        "Azure, and a deleted vault keeps its name. Use another name, or correct resource_group or "
+        f"The key vault {name} does not exist in this resource group, and its name is taken: names are unique in all "
+        "of Azure, and a deleted vault keeps its name. Use another name, or correct resource_group or "
         "subscription_id. If the vault was just created, run the task again.",
         code="vault_name_taken",
         option="vault_name",

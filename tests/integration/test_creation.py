@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness import short, writes
-from meddling import Wire
+from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
 from role_runs import holdings
 from sandbox_client import Control
@@ -60,6 +60,10 @@ def is_put_of_account(request: Any) -> bool:
 
 def is_check_of_account(request: Any) -> bool:
     return request.method == "POST" and "Microsoft.Batch/locations" in request.url
+
+
+def is_switch_of_account2(request: Any) -> bool:
+    return request.method == "PATCH" and "/batchAccounts/account2" in request.url
 
 
 def policies(service: Service) -> dict[str, list[str]]:
@@ -145,6 +149,19 @@ def test_accounts_get_their_access_again_although_the_answer_is_lost(
     with wire.meddled(is_put_of_vault, meanwhile):
         report = runner.role("provision", variables())
     assert report["failed"]
+    assert service.answers("account2")
+
+
+def test_access_that_is_replaced_just_before_the_switch(runner: OneProcess, wire: Wire, service: Service) -> None:
+    """The account is not on the vault yet for the run that restores access, so its own run has to notice."""
+    service.make_vault()
+    service.sandbox.control.timing(**REALISTIC)
+    with wire.meddled(is_switch_of_account2, service.make_vault):
+        report = runner.role("provision", variables("account2"))
+    service.sandbox.control.advance(SETTLED)
+
+    assert report["failed"], report
+    assert service.encryption("account2") is None
     assert service.answers("account2")
 
 

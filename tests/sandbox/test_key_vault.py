@@ -308,6 +308,11 @@ def test_a_vault_stays_where_it_is(sandbox: Sandbox) -> None:
     assert error(moved) == (409, "InvalidResourceLocation", "")
 
 
+def test_a_region_that_is_none(sandbox: Sandbox) -> None:
+    made = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "atlantis"})
+    assert error(made)[:2] == (400, "LocationNotAvailableForResourceType")
+
+
 def test_a_version_that_is_none(sandbox: Sandbox) -> None:
     response = sandbox.arm("GET", vault_path(sandbox), "1999-01-01")
     assert error(response)[:2] == (400, "NoRegisteredProviderFound")

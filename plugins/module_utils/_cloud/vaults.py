@@ -173,8 +173,8 @@ class Vaults:
             return
         try:
             self._put(group, name, body)
-        except Exception:
-            # The request may have reached Azure all the same.
+        except BaseException:
+            # Whatever ended it, the request may have reached Azure all the same.
             with suppress(CmkError):
                 self.restore_access(group, name)
             raise
