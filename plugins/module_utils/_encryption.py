@@ -83,7 +83,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         if observed.get("evidence"):
             _preflight.require(observed["evidence"], "and could when the account was pointed at it")
         return Plan(goal, before, before)
-    if goal.key and goal.undoes is None and not goal.replaces:
+    if goal.key and not goal.replaces:
         refuse_other_key(goal.account, key_of(account), goal.key)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}

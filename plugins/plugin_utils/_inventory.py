@@ -50,7 +50,7 @@ class Record(_Always, total=False):
     # Of an account that is on a customer-managed key.
     cmk_vault_name: str
     cmk_key_name: str
-    cmk_key_follow_latest: bool
+    cmk_follows_latest: bool
 
 
 class Rule(NamedTuple):
@@ -84,7 +84,7 @@ def record(account: Mapping[str, Any]) -> Record:
     if key:
         known["cmk_vault_name"] = key.vault
         known["cmk_key_name"] = key.name
-        known["cmk_key_follow_latest"] = described["follows_latest"]
+        known["cmk_follows_latest"] = described["follows_latest"]
     return known
 
 
@@ -115,7 +115,7 @@ def groups(known: Record) -> Iterator[str]:
     if "cmk_vault_name" in known:
         yield f"vault_{known['cmk_vault_name']}"
         yield f"key_{known['cmk_vault_name']}_{known['cmk_key_name']}"
-        yield "following" if known["cmk_key_follow_latest"] else "pinned"
+        yield "following" if known["cmk_follows_latest"] else "pinned"
 
 
 def shared_names(records: Iterable[Record]) -> set[str]:

@@ -183,7 +183,7 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
             "cmk_principal_ids": [principal],
             "cmk_key_identifier": version,
             "cmk_key_version": version.rpartition("/")[2],
-            "cmk_key_follow_latest": False,
+            "cmk_follows_latest": False,
             "cmk_tags": {},
         },
         "account2": {
@@ -196,7 +196,7 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
             "cmk_principal_ids": [identity["properties"]["principalId"]],
             "cmk_key_identifier": version.rpartition("/")[0],
             "cmk_key_version": None,
-            "cmk_key_follow_latest": True,
+            "cmk_follows_latest": True,
             "cmk_tags": {"team": "blue"},
         },
         "account3": {

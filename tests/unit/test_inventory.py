@@ -65,14 +65,14 @@ def test_pinned_account() -> None:
         "cmk_identity": "system_assigned",
         "cmk_vault_name": "myvault",
         "cmk_key_name": "batch",
-        "cmk_key_follow_latest": False,
+        "cmk_follows_latest": False,
     }
 
 
 def test_following_account() -> None:
     told = known(key=KEY)
 
-    assert (told["cmk_key_follow_latest"], told["cmk_key_version"], told["cmk_key_identifier"]) == (True, None, KEY)
+    assert (told["cmk_follows_latest"], told["cmk_key_version"], told["cmk_key_identifier"]) == (True, None, KEY)
 
 
 def test_account_on_a_microsoft_managed_key_says_nothing_of_a_vault() -> None:
