@@ -1,0 +1,225 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What exists is not created over: by its list, by its name, and by what accounts on a new vault lack afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.creation import exists_already, until_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.vaults import Vaults
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    Denied,
+    Refused,
+    Rejected,
+    TimedOut,
+    Unavailable,
+)
+
+TAKEN = Refused("Taken.", code="vault_name_taken")
+
+
+class Session:
+    """Waits by counting: each time that it asks again is a second."""
+
+    subscription_id = "subscription"
+
+    def __init__(self, wait_timeout: int = 600) -> None:
+        self.wait_timeout = wait_timeout
+        self.asked = 0
+        self.waited = 0.0
+
+    def until_none(self, ask: Callable[[], CmkError | None], deadline: float, _waiting_for: str) -> CmkError | None:
+        import time
+
+        left = round(deadline - time.monotonic())
+        while (complaint := ask()) is not None:
+            self.asked += 1
+            if self.asked > left:
+                return complaint
+        return None
+
+    def changing(self, *_what: str) -> Any:
+        return nullcontext()
+
+
+def in_turn(*values: Any) -> Callable[[], Any]:
+    """Each in its turn, the last for ever; errors are raised."""
+    left = list(values)
+
+    def give() -> Any:
+        value = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("free", "shown", "exists"),
+    [
+        pytest.param([True], [False], False, id="free"),
+        pytest.param([False], [True], True, id="shown at once"),
+        pytest.param([False], [False, False, True], True, id="shown in the end"),
+        pytest.param([False, True], [False], False, id="free in the end"),
+        pytest.param([Denied("You may not ask.")], [False], False, id="may not ask"),
+        pytest.param([Denied("You may not ask.")], [True], True, id="may not ask, and shown"),
+        pytest.param([Unavailable("Busy."), True], [False], False, id="busy once"),
+    ],
+)
+def test_whether_it_exists_already(free: list[Any], shown: list[Any], exists: bool) -> None:
+    assert exists_already(Session(), TAKEN, is_free=in_turn(*free), is_shown=in_turn(*shown)) is exists
+
+
+def test_a_name_that_is_taken_is_refused_in_a_while() -> None:
+    session = Session()
+    with pytest.raises(Refused) as refused:
+        exists_already(session, TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
+
+    assert refused.value is TAKEN
+    assert 50 < session.asked < 70
+
+
+def test_no_longer_than_the_task_may_wait() -> None:
+    session = Session(wait_timeout=3)
+    with pytest.raises(Refused):
+        exists_already(session, TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
+
+    assert session.asked <= 4
+
+
+@pytest.mark.parametrize("error", [Unavailable("Busy."), Rejected("No.", azure={})])
+def test_a_name_that_cannot_be_checked_is_not_used(error: CmkError) -> None:
+    with pytest.raises(type(error)):
+        exists_already(Session(), TAKEN, is_free=in_turn(error), is_shown=in_turn(False))
+
+
+def test_a_listed_resource_is_waited_for() -> None:
+    session = Session()
+    until_shown(session, "It", is_shown=in_turn(False, False, True), is_listed=in_turn(True))
+    assert session.asked == 2
+
+    until_shown(session, "It", is_shown=in_turn(False), is_listed=in_turn(True, False))
+
+    with pytest.raises(TimedOut) as failed:
+        until_shown(Session(5), "It", is_shown=in_turn(False), is_listed=in_turn(True))
+    assert failed.value.facts["option"] == "wait_timeout"
+
+
+# A vault that somebody else creates meanwhile
+
+ON_KEY = "https://MYVAULT.vault.azure.net/keys/batch"
+
+
+class Azure:
+    """The vaults' service, with Key Vault and the accounts behind it."""
+
+    def __init__(self, document: dict[str, Any], *accounts: dict[str, Any], is_free: bool = True) -> None:
+        self.document = document
+        self.writes: list[str] = []
+        self.fails: BaseException | None = None
+        self.service = Vaults(Session(1), None, self, lambda: self)
+        self._accounts = accounts
+        self.service._is_name_free = lambda _name: is_free  # type: ignore[method-assign]
+        self.service.get = lambda _group, _name: self.document  # type: ignore[method-assign]
+        self.service._put = self.put  # type: ignore[method-assign]
+
+    def put(self, _group: str, _name: str, _body: Any) -> None:
+        self.writes.append("put")
+        if self.fails:
+            raise self.fails
+
+    def create(self, **properties: Any) -> None:
+        self.service.create("rg-keys", "myvault", {"location": "westeurope", "properties": properties})
+
+    # What it asks of others: what is visible, and who has access.
+
+    def read(self, goal: Any = None) -> dict[str, Any]:
+        if goal is None:
+            return visible(*self._accounts)
+        return {"vault": self.document, "principal_id": goal.principal_id, "assignments": [], "definitions": {}}
+
+    def set_policy(self, vault_id: str, operation: str, entry: dict[str, Any]) -> None:
+        self.writes.append(f"{operation} {entry['objectId']}")
+        self.document["properties"]["accessPolicies"].append(entry)
+
+    def assign(self, scope: str, name: str, role: str, principal: str) -> None:
+        self.writes.append(f"assign {scope.rpartition('/vaults/')[2]} {principal}")
+
+
+USER = account("user", key=ON_KEY, identity=system_assigned(PRINCIPAL))
+ELSEWHERE = account("elsewhere", key="https://other.vault.azure.net/keys/batch", identity=system_assigned(OTHER))
+ON_NONE = account("none", identity=system_assigned(OTHER))
+
+
+def after(azure: Azure) -> dict[str, Any]:
+    class Goal:
+        group, name, created, present = "rg-keys", "myvault", True, True
+
+    return azure.service.read(Goal)
+
+
+def test_accounts_on_a_new_vault_get_access() -> None:
+    azure = Azure(vault(), USER, ELSEWHERE, ON_NONE)
+
+    azure.create()
+
+    assert azure.writes == ["put", f"add {PRINCIPAL}"]
+    assert azure.document["properties"]["accessPolicies"][0]["permissions"]["keys"] == NEEDED
+    assert (after(azure)["restored"], after(azure)["without_access"]) == ([USER["id"]], [])
+    azure.document["properties"]["accessPolicies"].clear()
+    assert after(azure)["without_access"] == [USER["id"]]
+
+
+def test_accounts_on_a_new_vault_that_uses_roles_get_a_role() -> None:
+    azure = Azure(vault(rbac=True), USER)
+
+    azure.create()
+
+    assert azure.writes == ["put", f"assign myvault/keys/batch {PRINCIPAL}"]
+
+
+@pytest.mark.parametrize("accounts", [(USER,), (ELSEWHERE, ON_NONE), ()], ids=["has access", "elsewhere", "none"])
+def test_where_nothing_is_missing_nothing_is_granted(accounts: tuple[Any, ...]) -> None:
+    azure = Azure(vault(policy(PRINCIPAL)), *accounts)
+
+    azure.create()
+
+    assert azure.writes == ["put"]
+    assert after(azure)["restored"] == []
+
+
+@pytest.mark.parametrize("failure", [Unavailable("The answer was lost."), KeyboardInterrupt(), KeyError("x")])
+def test_access_is_restored_whatever_ends_the_creation(failure: BaseException) -> None:
+    azure = Azure(vault(), USER)
+    azure.fails = failure
+
+    with pytest.raises(type(failure)):
+        azure.create()
+
+    assert azure.writes == ["put", f"add {PRINCIPAL}"]
+
+
+def test_a_vault_that_exists_by_now_is_left_as_it_is() -> None:
+    azure = Azure(vault(), USER, is_free=False)
+
+    azure.create()
+
+    assert azure.writes == []
+
+
+def test_a_deleted_vault_has_its_name_and_is_recovered() -> None:
+    azure = Azure(vault(), USER, is_free=False)
+
+    azure.create(createMode="recover")
+
+    assert azure.writes == ["put"]
