@@ -106,34 +106,55 @@ def test_vaults(ansible: Ansible, service: Service, way: str) -> None:
 def test_what_azure_turns_down(ansible: Ansible, service: Service, way: str) -> None:
     """Azure's own code and words, and nothing half done."""
     service.make_vault()
-    group = f"{service.sandbox.subscription}/resourceGroups/rg-other"
-    assert service.sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
-    service.make_account()
-    elsewhere = {"resource_group": "rg-other"}
-    short_lived = {"expiry_time": "P7D", "time_after_create": "P5D"}
+    refusal = {"status": 400, "body": {"error": {"code": "BadParameter", "message": "No such policy, says the test."}}}
+    service.sandbox.control.fault(match={"method": "PUT", "path": "rotationpolicy"}, answer=refusal, times=None)
     run = ansible.play(
         [
-            fails(task("account's name is taken", "batch_account_identity", name="account1", **elsewhere)),
-            fails(vault("vault's name is taken", **elsewhere)),
-            fails(task("no such region", "batch_account_identity", name="new1", location="atlantis", **elsewhere)),
             fails(key("no HSM", name="hsm", key_type="RSA-HSM")),
-            fails(key("too short", name="policy", rotation_policy=short_lived)),
+            fails(key("no such policy", name="policy", rotation_policy={"time_after_create": "P90D"})),
         ],
         way=way,
     )
     for one in run:
         assert one["code"] == "rejected_by_service", str(one)
         assert one["changed"] is False
-        assert one["azure"]["status"] in (400, 409), str(one)
+        assert one["azure"]["status"] == 400, str(one)
         assert one["azure"]["code"], str(one)
         assert one["azure"]["message"] in one["msg"]
+    assert run["no HSM"]["applied"] == []
     # The key was made before its policy was refused, and the failure says so.
-    assert run["too short"]["applied"] == ["create"]
-    for one in run:
-        if one.name != "too short":
-            assert one["applied"] == []
-    assert service.accounts() == ["account1"]
+    assert run["no such policy"]["applied"] == ["create"]
     assert service.key("policy").properties.enabled
+
+
+def test_what_azure_would_turn_down(ansible: Ansible, service: Service, way: str) -> None:
+    """Nothing is written for it."""
+    service.make_vault()
+    group = f"{service.sandbox.subscription}/resourceGroups/rg-other"
+    assert service.sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
+    service.make_account()
+    elsewhere = {"resource_group": "rg-other", "wait_timeout": 1}
+    short_lived = {"expiry_time": "P7D", "time_after_create": "P5D"}
+    run = ansible.play(
+        [
+            fails(task("account's name is taken", "batch_account_identity", name="account1", **elsewhere)),
+            fails(vault("vault's name is taken", **elsewhere)),
+            fails(task("no such region", "batch_account_identity", name="new1", location="atlantis", **elsewhere)),
+            fails(vault("no such region for a vault", name="new-one", location="atlantis")),
+            fails(key("too short", name="policy", rotation_policy=short_lived)),
+        ],
+        way=way,
+    )
+    codes = {one.name: (one["code"], one["option"]) for one in run}
+    assert codes == {
+        "account's name is taken": ("account_name_taken", "account_name"),
+        "vault's name is taken": ("vault_name_taken", "vault_name"),
+        "no such region": ("location_not_available", "location"),
+        "no such region for a vault": ("location_not_available", "location"),
+        "too short": ("invalid_option", "rotation_policy.expiry_time"),
+    }
+    assert run.writes == []
+    assert service.accounts() == ["account1"]
 
 
 def test_a_caller_with_less_than_all(ansible: Ansible, service: Service, way: str) -> None:

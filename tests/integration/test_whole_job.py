@@ -39,6 +39,7 @@ def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str
             account_name="account1",
             key_source="microsoft_keyvault",
             key_identifier=f"{{{{ key{bits}.key_identifier }}}}",
+            replace_key=True,
         )
         for bits in SIZES
     ]
