@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from ._concurrent import map_concurrent
 from ._errors import CmkError, NotConverged, Refused
 from ._plan import Outcome, Plan
 from ._stages import Stage, Stages
@@ -67,6 +67,10 @@ def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
         except CmkError as failure:
             return failure
 
+    def come_to_each(together: tuple[Stage, ...]) -> list[Outcome | CmkError]:
+        # By number, because a stage has no hash.
+        return list(map_concurrent(lambda number: come_to(together[number]), range(len(together))).values())
+
     try:
         wanted = next(stages)
         while True:
@@ -74,9 +78,7 @@ def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
                 came = come_to(wanted)
                 wanted = stages.throw(came) if isinstance(came, CmkError) else stages.send(came)
             else:
-                with ThreadPoolExecutor() as threads:
-                    came_of_each = list(threads.map(come_to, wanted))
-                wanted = stages.send(came_of_each)
+                wanted = stages.send(come_to_each(wanted))
     except StopIteration as end:
         whole: Outcome = end.value
         return whole

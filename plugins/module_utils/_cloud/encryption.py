@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from .._concurrent import in_background
 from .._encryption import not_answering
 from .._errors import CmkError, Unavailable
 from .._ids import key_of
@@ -98,13 +98,14 @@ class Encryption:
         self._require_answer(group, name, deadline, None if self._accounts.are_many else evidence)
 
     def _require_answer(self, group: str, name: str, deadline: float, evidence: Mapping[str, Any] | None) -> None:
-        # Beside it the account itself is read, which is what is looked at next.
-        with ThreadPoolExecutor() as beside:
-            beside.submit(self._accounts.get, group, name)
-            again = beside.submit(self._evidence.with_access_now, evidence) if evidence else None
-            silent = self._session.until_none(
-                lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
-            )
+        # The account itself is read meanwhile, because the next step needs it.
+        account = in_background(self._accounts.get, group, name)
+        again = in_background(self._evidence.with_access_now, evidence) if evidence else None
+        silent = self._session.until_none(
+            lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
+        )
+        # If this read failed, the next step reads the account again.
+        account.exception()
         if silent is not None:
             raise Unavailable(
                 f"The Batch account {name} is on its key and did not answer for {self._session.wait_timeout} s: "

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._access import scope_of
+from .._concurrent import value_or_error
 from .._errors import CmkError
 from .._ids import KeyIdentifier, principals_of
 from .access import Access, roles_in
 from .keys import Keys
 from .session import Session
-from .side_by_side import or_reason
 from .vaults import Vaults
 
 
@@ -44,15 +44,15 @@ class Evidence:
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
     ) -> dict[str, Any]:
         recent = self._session.recent
-        vault = or_reason(
+        vault = value_or_error(
             lambda: recent.read(
                 lambda: self._vaults.find(key.vault, vault_group), "vault", key.vault, vault_group or ""
             )
         )
-        seen = or_reason(lambda: recent.read(lambda: self._key(key), "key", str(key)))
+        seen = value_or_error(lambda: recent.read(lambda: self._key(key), "key", str(key)))
         bundle, now = (seen, self._keys.now) if isinstance(seen, CmkError) else seen
         by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
-        roles = or_reason(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
+        roles = value_or_error(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
         return {
             "key": key,
@@ -72,7 +72,7 @@ class Evidence:
             return evidence
         by_role = vault["properties"].get("enableRbacAuthorization")
         kind = "assignments" if by_role else "vault"
-        now = or_reason(lambda: self._assignments(evidence) if by_role else self._vaults.anew(vault["id"]))
+        now = value_or_error(lambda: self._assignments(evidence) if by_role else self._vaults.anew(vault["id"]))
         if now != evidence[kind]:
             # Others look before they change something, and it is not as they have seen it.
             self._session.recent.written("vault", "access")

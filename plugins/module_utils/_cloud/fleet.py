@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Any
 
 from .._access import scope_of
+from .._concurrent import map_concurrent, value_or_error
 from .._errors import CmkError
 from .._ids import KeyIdentifier, key_of, principals_of
 from .._key_document import identifier_of
@@ -26,7 +27,6 @@ from .identities import Identities
 from .keys import Keys
 from .resources import Resources
 from .session import Session
-from .side_by_side import each, or_reason
 from .vaults import Vaults
 from .visible import VisibleAccounts
 
@@ -64,7 +64,7 @@ class Fleet:
         keys = {key.versionless.folded: key.versionless for key in used.values()}
         vaults = self._vaults.named({key.vault for key in keys.values()}, _subscriptions_of(accounts))
         deleted_vaults = self._vaults.deleted({name for name, vault in vaults.items() if vault is None})
-        read = each(lambda name: self._key(keys[name]), keys)
+        read = map_concurrent(lambda name: self._key(keys[name]), keys)
         grants, definitions = self._grants(keys, vaults, accounts)
         return {
             **listed,
@@ -101,7 +101,7 @@ class Fleet:
         """The versions that accounts are pinned to, or why their key could not be read."""
         newest = {name: read[key.versionless.folded]["newest"] for name, key in used.items() if key.version}
         older = {name for name, one in newest.items() if isinstance(one, Mapping) and identifier_of(one).folded != name}
-        return newest | each(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
+        return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
 
     def _grants(
         self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Documents
@@ -117,9 +117,9 @@ class Fleet:
         def grants(name: str) -> Any:
             return _or_error(lambda: _by_holder(self._access.all_assignments(scopes[name]), principals))
 
-        found = each(grants, scopes)
+        found = map_concurrent(grants, scopes)
         at = {guid: scopes[name] for name, given in found.items() for guid in _roles_in(given)}
-        roles = each(lambda guid: _or_error(lambda: self._access.definitions(at[guid], [guid])[guid]), at)
+        roles = map_concurrent(lambda guid: _or_error(lambda: self._access.definitions(at[guid], [guid])[guid]), at)
         hidden = {guid: reason for guid, reason in roles.items() if isinstance(reason, CmkError)}
         seen = {
             name: next((hidden[guid] for guid in _roles_in(given) if guid in hidden), given)
@@ -131,16 +131,16 @@ class Fleet:
         """By subscription, the ids of its user-assigned identities; of those where accounts on a key have theirs."""
         assigned = (one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one))
         subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
-        return each(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
+        return map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
 
     def _pools(self, accounts: Documents) -> dict[str, Any]:
         names = [account["id"].lower() for account in accounts]
-        return each(lambda name: _or_error(lambda: self._resources.pools(name)), names)
+        return map_concurrent(lambda name: _or_error(lambda: self._resources.pools(name)), names)
 
 
 def _or_error(read: Callable[[], Any]) -> Any:
     """What is read, or why it was not: one key that nobody can read must not keep us from all others."""
-    return or_reason(read, CmkError)
+    return value_or_error(read, CmkError)
 
 
 def _subscriptions_of(accounts: Documents) -> list[str]:

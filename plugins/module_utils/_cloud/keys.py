@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from .._concurrent import in_background
 from .._errors import Denied, TimedOut
 from .._ids import KeyIdentifier
 from . import _sdk
@@ -34,10 +34,9 @@ class Keys:
 
     def read(self, goal: Any) -> dict[str, Any]:
         url = self._url(goal.vault)
-        with ThreadPoolExecutor(1) as beside:
-            # Not before the vault has said whom it takes tokens from, for both would have to ask.
-            listed = beside.submit(self._versions, url, goal.name) if url in self._clients else None
-            key = self._read(url, goal.name, "")
+        # Not before the vault has said whom it takes tokens from, because both requests would have to ask.
+        listed = in_background(self._versions, url, goal.name) if url in self._clients else None
+        key = self._read(url, goal.name, "")
         versions: list[dict[str, Any]] | None = []
         if key:
             versions = listed.result() if listed else self._versions(url, goal.name)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from .. import _access
+from .._concurrent import map_concurrent, value_or_error
 from .._errors import CmkError, Denied
 from .._ids import key_of, place_of, principals_of
 from .._plan import Step
@@ -22,7 +23,6 @@ from . import _sdk
 from .creation import exists_already, until_shown
 from .resources import Resources
 from .session import Session
-from .side_by_side import each, or_reason
 from .visible import VisibleAccounts
 
 
@@ -125,7 +125,7 @@ class Vaults:
 
     def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
         """The vaults by their names, and why one of the subscriptions could not be looked at."""
-        listed = each(lambda one: or_reason(lambda: self._listed(one)), subscriptions)
+        listed = map_concurrent(lambda one: value_or_error(lambda: self._listed(one)), subscriptions)
         found: dict[str, dict[str, Any]] = {}
         refused = None
         for vaults in listed.values():
@@ -146,7 +146,7 @@ class Vaults:
         if not names:
             return {}
         subscriptions = self._resources.listed_subscription_ids()
-        listed = each(self._all_deleted, subscriptions).values()
+        listed = map_concurrent(self._all_deleted, subscriptions).values()
         return {one["name"].lower(): one for of_one in listed for one in of_one if one["name"].lower() in names}
 
     def find_deleted(self, name: str) -> dict[str, Any] | None:

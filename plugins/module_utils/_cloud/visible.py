@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .._concurrent import map_concurrent
 from .._errors import Denied
 from .resources import Resources
-from .side_by_side import each
 
 
 class VisibleAccounts:
@@ -31,7 +31,7 @@ class VisibleAccounts:
 
     def _of(self, subscriptions: Sequence[str]) -> dict[str, list[Any]]:
         """The `accounts`, and the subscriptions where the caller may not look (`unseen`)."""
-        found = each(self._accounts, subscriptions)
+        found = map_concurrent(self._accounts, subscriptions)
         return {
             "accounts": [account for accounts in found.values() for account in accounts or ()],
             "unseen": [f"/subscriptions/{name}" for name, accounts in found.items() if accounts is None],

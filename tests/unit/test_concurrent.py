@@ -1,0 +1,140 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Concurrent calls: results in order, errors as they are, and nothing waits for a call once it is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _concurrent
+from ansible_collections.azbatch.cmk.plugins.module_utils._concurrent import (
+    in_background,
+    map_concurrent,
+    value_or_error,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound, Unavailable
+
+
+class Interrupted(BaseException):
+    """As Ansible's TaskTimeoutError, which is no Exception."""
+
+
+@pytest.fixture
+def hung() -> Iterator[threading.Event]:
+    """What a request that hangs waits for. It is set in the end."""
+    released = threading.Event()
+    yield released
+    released.set()
+
+
+def test_results_are_in_the_order_of_the_items() -> None:
+    found = map_concurrent(lambda number: number * number, [3, 1, 2, 3])
+
+    assert list(found.items()) == [(3, 9), (1, 1), (2, 4)]
+    assert map_concurrent(str, []) == {}
+
+
+def test_calls_run_at_the_same_time() -> None:
+    together = threading.Barrier(8, timeout=30)
+
+    assert map_concurrent(lambda _number: together.wait() >= 0, range(8)) == dict.fromkeys(range(8), True)
+
+
+def test_the_error_of_the_first_item_is_raised_and_no_call_begins_after_it() -> None:
+    begun: list[int] = []
+
+    def fail(number: int) -> int:
+        begun.append(number)
+        raise Denied(f"not {number}")
+
+    with pytest.raises(Denied, match="not 0"):
+        map_concurrent(fail, range(1000))
+    assert len(begun) < 1000
+
+
+def test_calls_that_run_are_waited_for_after_an_error() -> None:
+    failed, ended = threading.Event(), threading.Event()
+
+    def one(name: str) -> None:
+        if name == "fails":
+            failed.set()
+            raise Denied("no")
+        failed.wait(30)
+        # The pool has learned of the failure by now, or will; either way this call is to end first.
+        ended.set()
+
+    with pytest.raises(Denied):
+        map_concurrent(one, ["writes", "fails"])
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("interruption", [Interrupted, KeyboardInterrupt])
+def test_an_interruption_is_raised_at_once(hung: threading.Event, interruption: type[BaseException]) -> None:
+    """The signal comes once the calls run; they end only after this test."""
+    begun: list[int] = []
+
+    def hang(number: int) -> bool:
+        begun.append(number)
+        if len(begun) == 8:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return hung.wait(60)
+
+    def interrupt(*_signal: Any) -> None:
+        raise interruption
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(interruption):
+            map_concurrent(hang, range(20))
+        assert not hung.is_set()
+        hung.set()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert sorted(begun) == list(range(8))
+
+
+def test_the_interpreter_does_not_wait_for_a_call_when_it_exits() -> None:
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(_concurrent.__file__).partition("ansible_collections")[0]!r})
+from {_concurrent.__name__} import in_background
+in_background(time.sleep, 600)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_an_error_in_the_background_is_raised_where_the_result_is_asked_for() -> None:
+    def fail() -> None:
+        raise NotFound("nothing")
+
+    with pytest.raises(NotFound):
+        in_background(fail).result()
+    assert in_background(max, 1, 2).result() == 2
+
+
+@pytest.mark.parametrize("error", [Denied("d"), NotFound("n"), Unavailable("u")])
+def test_an_error_in_place_of_a_value(error: CmkError) -> None:
+    def read() -> None:
+        raise error
+
+    assert value_or_error(read) is error
+    assert value_or_error(lambda: 3) == 3
+
+
+def test_other_errors_are_raised_unless_named() -> None:
+    def read() -> None:
+        raise CmkError("other")
+
+    with pytest.raises(CmkError):
+        value_or_error(read)
+    assert isinstance(value_or_error(read, CmkError), CmkError)
