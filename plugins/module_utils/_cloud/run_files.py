@@ -2,9 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tasks of a run share: tokens, what was read a moment ago, and how fast they may ask.
+"""Values that the tasks of a run share: tokens, recent reads, and rate limits.
 
-Ansible runs each task of each host in a process of its own, so this lies in files.
+Ansible runs each task of each host in a process of its own, so the values are in files. A value that cannot be written
+or read (the disk is full, the folder is read-only or was removed) is no failure: the task asks Azure itself. Locks
+exclude other tasks even then.
 
 This module util is private to the collection.
 """
@@ -12,13 +14,25 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
+import socket
+import stat
+import threading
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+# The names of our files, and of the folder that Ansible makes for a run: its process id and eight random characters.
+_OURS = re.compile(r"[0-9a-f]{64}\.(?:json|lock|[0-9]+-[0-9]+)")
+_RUN = re.compile(r"ansible-local-([0-9]+)[a-z0-9_]{8}")
+_POLL_SECONDS = 0.05
 
 
 class RunFiles:
@@ -37,20 +51,29 @@ class RunFiles:
 
     @contextlib.contextmanager
     def locked(self, *name: str) -> Iterator[None]:
-        """One of fifty forks goes on; the others wait for it."""
+        """Hold a lock that one task of the run holds at a time; the others wait for it."""
         if self._folder is None:
             yield
             return
-        with open(self._folder / f"{_hash(name)}.lock", "w", opener=_private) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        path = self._folder / f"{_hash(name)}.lock"
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context(open(path, "w", opener=_private))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:
+                stack.enter_context(_locked_without_file(str(path)))
             yield
 
     def load(self, *name: str) -> Any:
-        """None if there is no such value."""
+        """None if there is no such value.
+
+        In a folder that cannot be written to, a value may be older than a change that nobody could note there.
+        """
         if self._folder is None:
             return self._kept.get(_hash(name))
-        with contextlib.suppress(FileNotFoundError):
-            return json.loads((self._folder / f"{_hash(name)}.json").read_text())
+        if os.access(self._folder, os.W_OK | os.X_OK):
+            with contextlib.suppress(OSError, ValueError):
+                return json.loads((self._folder / f"{_hash(name)}.json").read_text())
         return None
 
     def store(self, value: Any, *name: str) -> None:
@@ -58,11 +81,85 @@ class RunFiles:
             self._kept[_hash(name)] = value
             return
         file = self._folder / f"{_hash(name)}.json"
-        # Whoever reads without the lock sees the former value or this one, and never half of it.
-        half = file.with_suffix(f".{os.getpid()}")
-        with open(half, "w", opener=_private) as written:
-            json.dump(value, written)
-        half.replace(file)
+        # A task that reads without the lock reads the previous value or this one, and never a part of it.
+        part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
+        try:
+            with open(part, "w", opener=_private) as written:
+                json.dump(value, written)
+            part.replace(file)
+        except OSError:
+            # The value may say that others are out of date. To remove them needs no space.
+            with contextlib.suppress(OSError):
+                for stored in (part, *self._folder.glob("*.json")):
+                    stored.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked_without_file(name: str) -> Iterator[None]:
+    """Hold a lock by a name that one socket has at a time: an abstract name of Linux, which needs no file.
+
+    There is no lock on other systems.
+    """
+    address = f"\0{hashlib.sha256(f'{os.geteuid()} {name}'.encode()).hexdigest()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        while _is_taken(lock, address):
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _is_taken(lock: socket.socket, address: str) -> bool:
+    try:
+        lock.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
+@cache
+def begin_run(folder: str) -> None:
+    """Mark the run's folder as in use, and remove the files (tokens among them) that killed runs left beside it.
+
+    A run has ended if its process has ended and no process holds the mark. If the main process is killed, a worker of
+    Ansible's still completes its task; and in another container process ids differ.
+    """
+    with contextlib.suppress(OSError):
+        # The descriptor stays open until this process and the workers that it forks have ended.
+        fcntl.flock(_open_folder(folder), fcntl.LOCK_SH)
+    with contextlib.suppress(OSError):
+        for other in Path(folder).parent.iterdir():
+            run = _RUN.fullmatch(other.name)
+            if run and other != Path(folder) and not _is_alive(int(run[1])):
+                with contextlib.suppress(OSError):
+                    _remove_files(str(other))
+
+
+def _is_alive(process: int) -> bool:
+    """Whether another process of this user has that id."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, PermissionError, OverflowError):
+        return False
+    return process != os.getpid()
+
+
+def _remove_files(folder: str) -> None:
+    descriptor = _open_folder(folder)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in os.listdir(descriptor):
+            if _OURS.fullmatch(name) and stat.S_ISREG(os.lstat(name, dir_fd=descriptor).st_mode):
+                os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_folder(folder: str) -> int:
+    """A folder of this user's, and no link to one."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        os.close(descriptor)
+        raise PermissionError(folder)
+    return descriptor
 
 
 def _hash(name: tuple[str, ...]) -> str:
