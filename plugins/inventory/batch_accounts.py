@@ -99,7 +99,9 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
@@ -159,8 +161,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return kept
 
     def _listed(self, connection: Mapping[str, Any], wanted: list[str]) -> dict[str, Any]:
-        cloud = Cloud(connection, constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-        seen = cloud.visible.listed(wanted)
+        folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
+        begin_run(folder)
+        with unlogged():
+            seen = Cloud(connection, folder).visible.listed(wanted)
         return {**seen, "accounts": _inventory.in_turns(map(_inventory.record, seen["accounts"]))}
 
     def _warn(self, found: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ._arguments import CONNECTION
+from ._cloud._sdk import unlogged
 from ._cloud.cloud import Cloud
 from ._errors import CmkError
 from ._plan import Outcome
@@ -27,7 +28,8 @@ def argument_spec(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
     module = AnsibleModule(argument_spec=argument_spec(arguments), supports_check_mode=True)
     try:
-        result = run(module.params, Cloud(module.params), check_mode=module.check_mode).result()
+        with unlogged():
+            result = run(module.params, Cloud(module.params), check_mode=module.check_mode).result()
     except CmkError as failure:
         module.fail_json(**failure.result())
     for warning in result.pop("warnings", []):

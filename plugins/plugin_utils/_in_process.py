@@ -10,7 +10,8 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -23,14 +24,30 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
 _MISSING = warm_up()
+begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+
+
+@contextmanager
+def _added(environment: Mapping[str, str]) -> Iterator[None]:
+    """A worker process runs all items of a loop, and each has an environment of its own."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def action_for(module: ModuleType) -> type[ActionBase]:
@@ -51,9 +68,8 @@ class InProcessAction(ActionBase):
         if not self._may_run_here(task_vars):
             result.update(self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val))
             return result
-        # A worker process serves one task, so this environment is that task's alone.
-        os.environ.update(self._environment())
-        result.update(self._run_module())
+        with _added(self._environment()), unlogged():
+            result.update(self._run_module())
         return result
 
     def _may_run_here(self, task_vars: Mapping[str, Any]) -> bool:
@@ -94,4 +110,5 @@ class InProcessAction(ActionBase):
         return str(errors.msg)
 
     def _notify(self, message: str) -> None:
-        Display().display(f"{self._task.get_name()}: {message}")
+        if not self._task.no_log:
+            Display().display(f"{self._task.get_name()}: {message}")

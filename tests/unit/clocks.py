@@ -24,6 +24,9 @@ class Clock:
 
     monotonic = time
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
 
 def clock_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *, tick: float = 0.0) -> Clock:
     """The clock that the module goes by."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as xml
@@ -48,7 +50,13 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, InvalidOption, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    Denied,
+    InvalidOption,
+    Rejected,
+    Unavailable,
+)
 
 
 def only(one: dict[str, Any]) -> dict[str, Any]:
@@ -371,3 +379,38 @@ def test_a_remedy_stays_short() -> None:
 
     assert len(yaml.safe_load(made)[0]["loop"]) == 50
     assert "And 10 more" in made
+
+
+def test_a_report_does_not_follow_links(tmp_path: Path) -> None:
+    """Whoever else may write to the folder could name a file that this user can write to."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    for name in ("audit.json", ".audit.json.part"):
+        (folder / name).symlink_to(victim)
+    files.write({"a": 1}, folder, "audit", ["json"])
+
+    assert victim.read_text() == "mine"
+    assert not (folder / "audit.json").is_symlink()
+    assert json.loads((folder / "audit.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_report(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        paths = files.write({}, tmp_path, "audit", ["json"])
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(paths["json"]).st_mode) == mode
+
+
+def test_nothing_is_left_of_a_report_that_could_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").mkdir()
+    with pytest.raises(CmkError) as failed:
+        files.write({}, tmp_path, "audit", ["json"])
+
+    assert failed.value.code == "report_not_written"
+    assert [file.name for file in tmp_path.iterdir()] == ["audit.json"]

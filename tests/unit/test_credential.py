@@ -11,8 +11,10 @@ import json
 import stat
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._credential imp
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._environments import environment_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, InvalidOption
 
 credentials = pytest.importorskip("azure.core.credentials")
 
@@ -309,8 +311,63 @@ def test_callers_are_told_apart(name: str, value: str) -> None:
     assert _credential.fingerprint(options(**{name: value})) != _credential.fingerprint(options())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("HOME", "PATH", "AZURE_CONFIG_DIR", "AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
+        *("AZURE_POD_IDENTITY_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT"),
+        *("IMDS_ENDPOINT", "MSI_ENDPOINT", "MSI_SECRET"),
+    ],
+)
+def test_callers_are_told_apart_by_their_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _credential.fingerprint(options())
+    monkeypatch.setenv("HOMEWORK", "of no account")
+    assert _credential.fingerprint(options()) == before
+    monkeypatch.setenv(name, "another")
+    assert _credential.fingerprint(options()) != before
+
+
+HUSHED = "hushed-value"
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (f"secret={HUSHED}\n[default]\nclient_id=c\n", "line 1"),
+        (f"[default]\nclient_id=c\n{HUSHED}\n\n{HUSHED} again\n", "line 3, 5"),
+        (f"[default]\nsecret={HUSHED}\nsecret={HUSHED}\n", "line 3"),
+        (f"[default]\nsecret={HUSHED}\n[default]\n", "line 3"),
+        (f"[default]\nsecret={HUSHED}\udce4\n", None),
+    ],
+    ids=["no section", "no equals sign", "twice", "section twice", "not UTF-8"],
+)
+def test_a_file_that_is_malformed(file: Path, content: str, lines: str | None) -> None:
+    file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CmkError) as failed:
+        _credential.completed(options())
+
+    assert failed.value.code == "credential_file_malformed"
+    assert "~/.azure/credentials" in failed.value.msg
+    assert ("(line" in failed.value.msg) is (lines is not None)
+    assert (lines or "") in failed.value.msg
+    assert HUSHED not in "".join(traceback.format_exception(failed.value))
+
+
 def test_claims_of_a_token_are_read() -> None:
     for said in ({"oid": "o", "tid": "t"}, {"oid": "of another length", "tid": "ü"}):
         payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
 
         assert _credential.claims(f"header.{payload}.signature") == said
+
+
+@pytest.mark.parametrize("step", ["make", "get_token"])
+def test_a_value_that_azure_identity_refuses(step: str) -> None:
+    def refuse(*_scopes: str, **_options: Any) -> Any:
+        raise ValueError("Invalid tenant id provided.")
+
+    def make() -> Any:
+        return refuse() if step == "make" else SimpleNamespace(get_token=refuse)
+
+    with pytest.raises(CmkError, match="Invalid tenant id") as failed:
+        SharedTokens(make, "me", RunFiles(None)).get_token(SCOPE)
+    assert failed.value.code == "authentication_failed"

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -119,21 +121,25 @@ class Module:
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {"name": {"type": "str", "required": True}, "size": {"type": "int"}}
 
-    def __init__(self, outcome: Outcome | CmkError) -> None:
+    def __init__(self, outcome: Outcome | BaseException) -> None:
         self.outcome = outcome
         self.runs: list[dict[str, Any]] = []
 
     def run(self, params: Mapping[str, Any], cloud: Any, *, check_mode: bool) -> Outcome:
         self.runs.append({"params": params, "cloud": cloud, "check_mode": check_mode})
-        if isinstance(self.outcome, CmkError):
+        if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
 
 
 def run_module(module: Module, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
+    return prepared(module, check_mode=check_mode, **arguments).run(task_vars={})
+
+
+def prepared(module: Module, *, check_mode: bool = False, **arguments: Any) -> _in_process.InProcessAction:
     task = Task()
     task.action, task.args, task.check_mode = "a.b.c", arguments, check_mode
-    action = _in_process.action_for(module)(
+    return _in_process.action_for(module)(
         task,
         connection=connection_loader.get("local", PlayContext(), os.devnull),
         play_context=PlayContext(),
@@ -141,7 +147,6 @@ def run_module(module: Module, *, check_mode: bool = False, **arguments: Any) ->
         templar=Templar(loader=DataLoader(), variables={}),
         shared_loader_obj=None,
     )
-    return action.run(task_vars={})
 
 
 def test_outcome_is_the_result() -> None:
@@ -188,6 +193,61 @@ def test_failure_is_a_result_with_its_code_and_facts() -> None:
         "code": "in_use",
         "accounts": ["one"],
     }
+
+
+# What is around it
+
+
+def run_around(module: Any, environment: dict[str, str], **keywords: Any) -> dict[str, Any]:
+    action = prepared(module, name="x")
+    action._task.environment = [environment]
+    for keyword, value in keywords.items():
+        setattr(action._task, keyword, value)
+    return action.run(task_vars={})
+
+
+class Looking(Module):
+    """It keeps the environment that it sees, and leaves it otherwise."""
+
+    def run(self, params: Mapping[str, Any], cloud: Any, *, check_mode: bool) -> Outcome:
+        self.seen = dict(os.environ)
+        os.environ["MADE_BY_THE_MODULE"] = "1"
+        logging.getLogger("azure.core").warning("a request")
+        cloud._session.notify("Waiting")
+        return super().run(params, cloud, check_mode=check_mode)
+
+
+@pytest.mark.parametrize("outcome", [Outcome(True, {}, {}), CmkError("no"), KeyError("x"), KeyboardInterrupt()])
+def test_the_environment_of_a_task_ends_with_it(outcome: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop's items run in one process."""
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "of the base")
+    monkeypatch.delenv("AZURE_TENANT", raising=False)
+    before = dict(os.environ)
+    module = Looking(outcome)
+    with contextlib.suppress(KeyError, KeyboardInterrupt):
+        run_around(module, {"AZURE_SUBSCRIPTION_ID": "of the item", "AZURE_TENANT": "t"})
+
+    assert (module.seen["AZURE_SUBSCRIPTION_ID"], module.seen["AZURE_TENANT"]) == ("of the item", "t")
+    assert dict(os.environ) == before
+
+
+def test_what_the_sdks_log_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        run_around(Looking(Outcome(True, {}, {})), {})
+
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("no_log", "shown"), [(False, 1), (True, 0)])
+def test_progress_is_shown_unless_told_not_to(no_log: bool, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(_in_process.Display, "display", lambda _self, message: lines.append(message))
+    run_around(Looking(Outcome(True, {}, {})), {}, no_log=no_log)
+
+    assert len(lines) == shown
+
+
+# No secrets
 
 
 HUSHED = Outcome(True, {"key": "a hushed b"}, {"key": ["hushed"]}, ("hushed",), {"told": "hushed"})

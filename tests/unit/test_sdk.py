@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -142,8 +145,9 @@ def test_no_answer(kind: type[Exception]) -> None:
     assert translated(kind("Name or service not known"), unreachable="vault_unreachable").code == "vault_unreachable"
 
 
-def test_value_that_azure_identity_refuses() -> None:
-    assert translated(ValueError("Invalid tenant id provided.")).code == "authentication_failed"
+def test_a_value_error_is_no_failed_sign_in() -> None:
+    with pytest.raises(ValueError, match="no date"), _sdk.translated("read the key"):
+        raise ValueError("no date")
 
 
 def test_page_of_a_proxy_is_no_failed_sign_in() -> None:
@@ -282,3 +286,38 @@ def test_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str, en
         _sdk.load("azure-core")
     assert failed.value.facts["found"] == found
     assert found in failed.value.msg
+
+
+@pytest.mark.parametrize("name", ["azure.core.pipeline", "azure.identity._internal", "msal", "urllib3.connectionpool"])
+def test_what_the_sdks_log_reaches_nobody(
+    name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        with _sdk.unlogged():
+            logging.getLogger(name).warning("secret")
+            logging.getLogger("theirs").warning("seen meanwhile")
+        with pytest.raises(KeyError), _sdk.unlogged():
+            raise KeyError
+        logging.getLogger(name).warning("seen later")
+
+    assert [record.message for record in caplog.records] == ["seen meanwhile", "seen later"]
+    assert "secret" not in "".join(capfd.readouterr())
+
+
+def test_warming_up_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert warm_up() is None
+
+    assert caplog.records == []
+
+
+def test_without_a_handler_python_writes_no_warning_of_theirs_to_the_standard_error() -> None:
+    code = f"""
+import logging, sys
+sys.path.insert(0, {str(_sdk.__file__).partition("ansible_collections")[0]!r})
+from {_sdk.__name__} import unlogged
+with unlogged():
+    logging.getLogger("azure.identity").warning("secret")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,34 @@ def write(report: Report, folder: Path, name: str, formats: Iterable[str]) -> di
     for one in formats:
         suffix, text_of = FORMATS[one]
         path = folder / f"{name}{suffix}"
-        part = path.with_name(f".{path.name}.part")
         try:
-            # As it is, also where the platform has other ends of lines: CSV has its own.
-            part.write_text(text_of(report), encoding="utf-8", newline="")
-            part.replace(path)
+            _replace(path, text_of(report))
         except OSError as error:
             raise _not_written(path, error) from error
         paths[one] = str(path)
     return paths
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file as a whole. Others may write to the folder too, so the file is first made under a name that nobody
+    can have made before, and not by way of a symbolic link."""
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        # As it is, also where the platform has other ends of lines: CSV has its own.
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            os.fchmod(descriptor, 0o666 & ~_umask())
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+def _umask() -> int:
+    """It can be read only by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def read(path: str, option: str, form: str) -> dict[str, Any] | None:

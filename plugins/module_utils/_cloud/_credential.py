@@ -14,12 +14,13 @@ import configparser
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._errors import InvalidOption
+from .._errors import CmkError, InvalidOption
 from . import _sdk
 from ._environments import Environment
 from .run_files import RunFiles
@@ -27,11 +28,9 @@ from .run_files import RunFiles
 # azure-core asks for a new token when fewer seconds than this are left; so does the cache.
 _SPARE = 300
 _FILE = Path("~/.azure/credentials")
-# What decides, beside the options, who signs in: the CLI's session, a federated token, a managed identity.
-_OUTSIDE = (
-    *("HOME", "AZURE_CONFIG_DIR", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
-    *("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "MSI_SECRET"),
-)
+# Environment variables that decide, beside the options, who signs in: the CLI's session (HOME, PATH), a federated
+# token, a managed identity. All that azure-identity reads begin so.
+_OUTSIDE = re.compile(r"(?:AZURE|IDENTITY|IMDS|MSI)_|(?:HOME|PATH)$")
 _FROM_FILE = ("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "cloud_environment")
 
 
@@ -68,7 +67,7 @@ def credential(options: Mapping[str, Any], environment: Environment) -> Any:
 def fingerprint(options: Mapping[str, Any]) -> str:
     """Tells callers apart, by their secrets as well: a wrong one must not go unnoticed for another's token."""
     names = ("auth_source", "tenant", "client_id", "secret", "x509_certificate_path", "profile", "cloud_environment")
-    told = [options[name] for name in names] + [os.environ.get(name) for name in _OUTSIDE]
+    told = [[options[name] for name in names], sorted(one for one in os.environ.items() if _OUTSIDE.match(one[0]))]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -96,14 +95,21 @@ class SharedTokens:
             kept = self._files.load(*name)
             # A claims challenge says that the token we have is not good enough.
             if kept is None or kept["expires_on"] - time.time() <= _SPARE or options.get("claims"):
-                self._inner = self._inner or self._make()
-                # As Key Vault's SDK asks: azure-identity has one application for tokens that can be revoked early and
-                # another for others, and each asks where to sign in.
-                token = self._inner.get_token(*scopes, **{**options, "enable_cae": True})
+                token = self._fetch(*scopes, **options)
                 kept = {"token": token.token, "expires_on": token.expires_on}
                 self._files.store(kept, *name)
         self._given[kept["token"]] = name
         return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
+
+    def _fetch(self, *scopes: str, **options: Any) -> Any:
+        try:
+            self._inner = self._inner or self._make()
+            # As Key Vault's SDK asks: azure-identity has one application for tokens that can be revoked early and
+            # another for others, and each asks where to sign in.
+            return self._inner.get_token(*scopes, **{**options, "enable_cae": True})
+        except ValueError as error:
+            # azure-identity validates tenants and certificates with plain ValueErrors.
+            raise CmkError(f"Could not sign in: {error}", code="authentication_failed") from error
 
     def forget(self, token: str) -> bool:
         """A service has refused it. Whether another one can be had."""
@@ -138,12 +144,25 @@ def _automatic(options: Mapping[str, Any]) -> str:
 
 def _from_file(profile: str) -> dict[str, Any]:
     parser = configparser.ConfigParser(interpolation=None)
-    parser.read(_FILE.expanduser())
+    try:
+        parser.read(_FILE.expanduser())
+    except (configparser.Error, ValueError) as error:
+        # The error has the line in it, and the line may have a secret.
+        raise _malformed(error) from None
     if not parser.has_section(profile):
         raise InvalidOption(
             "profile", profile, f"{_FILE} has no such section.", "Add it, or name another.", code="profile_not_found"
         )
     return {name: value for name, value in parser.items(profile) if name in _FROM_FILE}
+
+
+def _malformed(error: Exception) -> CmkError:
+    lines = [str(line) for line, _text in getattr(error, "errors", ())] or [str(getattr(error, "lineno", ""))]
+    where = f" (line {', '.join(lines)})" if any(lines) else ""
+    remedy = "Correct it: sections such as [default], with lines such as client_id=VALUE, each name once, in UTF-8."
+    return CmkError(
+        f"The credential file {_FILE} cannot be read{where}. {remedy}", code="credential_file_malformed", remedy=remedy
+    )
 
 
 def _certificate(identity: Any, options: Mapping[str, Any], authority: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,7 @@ FLOORS = {
 }
 # The API version of role assignments and definitions. azure-mgmt-authorization has several.
 AUTHORIZATION_API = "2022-04-01"
+_LOGGERS = ("azure", "msal", "urllib3", "requests")
 
 
 @cache
@@ -51,6 +53,25 @@ def load(package: str) -> ModuleType:
     if _numbers(found) < _numbers(floor):
         raise _missing(package, f"has version {found} at {loaded.__path__[0]}", found=found)
     return loaded
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep the SDKs' log entries to themselves: they name requests, whatever `no_log` says, and Ansible's log takes the
+    entries of any library in its process. Other code may log by the same libraries before and after."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.propagate for logger in loggers]
+    # Without any handler, Python writes warnings to the standard error.
+    nowhere = logging.NullHandler()
+    for logger in loggers:
+        logger.propagate = False
+        logger.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.propagate = propagate
+            logger.removeHandler(nowhere)
 
 
 def _missing(package: str, problem: str, found: str | None = None) -> MissingSdk:
@@ -200,9 +221,6 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
         ) from error
     except sdk.HttpResponseError as error:
         raise _http(what, error) from error
-    except ValueError as error:
-        # azure-identity validates tenants and certificates with plain ValueErrors.
-        raise CmkError(f"Could not {what}: {error}", code="authentication_failed") from error
 
 
 def _authentication(what: str, error: Any) -> CmkError:

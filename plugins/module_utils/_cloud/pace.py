@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from .._errors import Unavailable
 from . import _sdk
 from .run_files import RunFiles
 
@@ -31,6 +34,8 @@ class Bucket:
     rate: float
 
 
+_NOTIFIED_SECONDS = 5
+_OWN_WAIT_SECONDS = 60
 _READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
 _SUBSCRIPTION = re.compile(r"^https://(management\.[^/]+)/subscriptions/([^/?]+)", re.IGNORECASE)
 _NEW_VERSION = re.compile(r"^https://([^/]+)/keys/[^/]+/(?:create|rotate)\b", re.IGNORECASE)
@@ -68,36 +73,83 @@ class Buckets:
         kept = self._files.load(self._caller, *bucket.name)
         if kept is None:
             return bucket.size
-        return min(bucket.size, float(kept["left"] + bucket.rate * (time.time() - kept["at"])))
+        return min(bucket.size, float(kept["left"] + bucket.rate * (time.monotonic() - kept["at"])))
 
     def _keep(self, bucket: Bucket, left: float) -> None:
-        self._files.store({"left": left, "at": time.time()}, self._caller, *bucket.name)
+        self._files.store({"left": left, "at": time.monotonic()}, self._caller, *bucket.name)
 
 
-def policy(buckets: Buckets) -> Any:
-    """For the SDKs' pipelines, below their retries: each try counts."""
-    base: Any = _sdk.load("azure-core").pipeline.policies.HTTPPolicy
+def policy(buckets: Buckets, wait_timeout: float, notify: Callable[[str], None]) -> Any:
+    """A policy for the SDKs' pipelines, below their retries: each try acquires a token.
 
-    class Pace(base):  # type: ignore[misc]
+    The SDKs wait as long as Azure asks them to in `Retry-After`, without a word. A wait of more than five seconds is
+    notified here, and one that is longer than `wait_timeout` (seconds) is an error instead. The run's own rate limits
+    make nobody fail who would wait a minute at most.
+    """
+    policies: Any = _sdk.load("azure-core").pipeline.policies
+    retries = policies.RetryPolicy()
+
+    def accept(seconds: float, limit: float, reason: str) -> None:
+        if seconds > limit:
+            raise _throttled(seconds, wait_timeout, reason)
+        if seconds > _NOTIFIED_SECONDS:
+            notify(f"{reason}; waiting for {seconds:.0f} s")
+
+    class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
-            bucket = bucket_of(request.http_request.method, request.http_request.url)
-            if bucket is None:
-                return self.next.send(request)
-            time.sleep(buckets.draw(bucket))
+            url = request.http_request.url
+            bucket = bucket_of(request.http_request.method, url)
+            if bucket is not None:
+                wait = buckets.draw(bucket)
+                accept(
+                    wait, max(wait_timeout, _OWN_WAIT_SECONDS), f"The limit on requests to {bucket.name[0]} is reached"
+                )
+                time.sleep(wait)
             response = self.next.send(request)
-            left = _left_after(bucket, response.http_response)
-            if left is not None:
-                buckets.learn(bucket, left)
+            answer = response.http_response
+            asked = _retry_after(retries, response)
+            if bucket is not None:
+                left = _left_after(bucket, answer, asked)
+                if left is not None:
+                    buckets.learn(bucket, left)
+            if asked is not None:
+                accept(asked, wait_timeout, f"{urlsplit(url).hostname} answered {answer.status_code} with Retry-After")
             return response
 
     return Pace()
 
 
-def _left_after(bucket: Bucket, answer: Any) -> float | None:
+def _retry_after(retries: Any, response: Any) -> float | None:
+    """Seconds, or a date in the header, of an answer that the SDK tries again after."""
+    answer = response.http_response
+    if answer.status_code < 400:
+        return None
+    try:
+        seconds: float | None = retries.get_retry_after(response)
+    except ValueError:
+        # The SDK would fail by it.
+        del answer.headers["Retry-After"]
+        return None
+    return seconds
+
+
+def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> float | None:
     if answer.status_code == 429:
         # All of the run's tasks wait, and come back one after the other.
-        return -bucket.rate * float(answer.headers.get("Retry-After", 1))
+        return -bucket.rate * (1 if retry_after is None else retry_after)
     # Of the caller's own bucket in answers until 2024, since then also, or only, of everybody's together.
     names = (f"x-ms-ratelimit-remaining-subscription-{which}{bucket.name[-1]}" for which in ("", "global-"))
     said = [float(answer.headers[name]) for name in names if name in answer.headers]
     return min(said, default=None)
+
+
+def _throttled(seconds: float, wait_timeout: float, reason: str) -> Unavailable:
+    remedy = f"Run the task again in {seconds:.0f} s, or set wait_timeout to more than that."
+    return Unavailable(
+        f"{reason}: the next request has to wait for {seconds:.0f} s, and wait_timeout is {wait_timeout} s. {remedy}",
+        code="throttled",
+        option="wait_timeout",
+        value=wait_timeout,
+        retry_after=seconds,
+        remedy=remedy,
+    )

@@ -4,7 +4,8 @@
 
 """What any task of the run has read a moment ago, so that a thousand hosts do not ask for the same vault.
 
-For looking before a change alone: what confirms one is always read anew.
+For looking before a change alone: what confirms one is always read anew. Ages and order go by the monotonic clock,
+which all processes of a machine share.
 
 This module util is private to the collection.
 """
@@ -43,7 +44,7 @@ class Recent:
                 kept = self._fresh(*name)
                 if kept is None:
                     recalled = self._seen.recalled
-                    kept = {"at": time.time(), "value": read()}
+                    kept = {"at": time.monotonic(), "value": read()}
                     # What this task has by heart may be older than another's last write, of which it knows nothing.
                     if self._seen.recalled == recalled:
                         self._files.store(kept, self._caller, *name)
@@ -65,18 +66,18 @@ class Recent:
         """The run has changed this one."""
         if self._files.shared:
             with self._files.locked(self._caller, *name, "members"):
-                self._files.store({"at": time.time(), "value": None}, self._caller, *name, member)
+                self._files.store({"at": time.monotonic(), "value": None}, self._caller, *name, member)
 
     def written(self, *kinds: str) -> None:
         """The run has changed things of these kinds, the first part of their names; without any, of all."""
         for kind in kinds or (_ANY,):
             with self._files.locked(self._caller, "written", kind):
-                self._files.store(time.time(), self._caller, "written", kind)
+                self._files.store(time.monotonic(), self._caller, "written", kind)
 
     def _fresh(self, kind: str, *name: str) -> dict[str, Any] | None:
         kept: dict[str, Any] | None = self._files.load(self._caller, kind, *name)
         written = (self._files.load(self._caller, "written", one) or 0 for one in (kind, _ANY))
-        since = max(time.time() - _LASTS, *written)
+        since = max(time.monotonic() - _LASTS, *written)
         return kept if kept and kept["at"] > since else None
 
     def _asked(self, *name: str) -> int:
@@ -87,7 +88,7 @@ class Recent:
 
     def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:
         """When that was."""
-        at = time.time()
+        at = time.monotonic()
         members = read_all()
         with self._files.locked(self._caller, *name, "members"):
             for member, value in members.items():

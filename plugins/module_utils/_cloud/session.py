@@ -84,7 +84,7 @@ class Session:
     @property
     def policies(self) -> dict[str, list[Any]]:
         """For a client of the SDKs; each needs some of its own. Each try draws from the run's buckets."""
-        paced = pace.policy(pace.Buckets(self.files, self._fingerprint))
+        paced = pace.policy(pace.Buckets(self.files, self._fingerprint), self.wait_timeout, self.notify)
         return {"per_call_policies": [_sdk.renewal(self.credential)], "per_retry_policies": [paced]}
 
     @cached_property

@@ -43,7 +43,7 @@ def warm_up() -> MissingSdk | None:
     except MissingSdk as missing:
         return missing
     # Going on cold costs time and nothing else.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), _sdk.unlogged():
         read_answers()
     return None
 
