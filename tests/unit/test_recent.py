@@ -88,6 +88,32 @@ def test_others_read_for_themselves(tmp_path: Path, clock: Clock, other: dict[st
     assert shelf.asked == ["atlas", "atlas"]
 
 
+def test_a_value_is_as_old_as_the_beginning_of_its_read(tmp_path: Path, clock: Clock) -> None:
+    """A write of another task while the value is read may not be in the value."""
+    shelf = Shelf(atlas="before")
+
+    def overtaken() -> Any:
+        value = shelf.read("atlas")
+        shelf.held["atlas"] = "after"
+        task(tmp_path).written("book")
+        return value
+
+    assert task(tmp_path).read(overtaken, "book", "atlas") == "before"
+    assert task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas") == "after"
+
+
+def test_a_read_that_takes_long_is_not_kept_longer_for_it(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+
+    def slow() -> Any:
+        clock.now += 30
+        return shelf.read("atlas")
+
+    for _task in range(2):
+        task(tmp_path).read(slow, "book", "atlas")
+    assert shelf.asked == ["atlas", "atlas"]
+
+
 def test_an_error_is_not_kept(tmp_path: Path, clock: Clock) -> None:
     def fail() -> Any:
         raise OSError("no answer")
