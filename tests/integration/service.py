@@ -171,7 +171,9 @@ class Service:
         self._arm("PUT", path, _ROLES, {"properties": properties})
 
     def make_key(self, name: str = "key1", vault: str = "vault-one", size: int = 2048, **wishes: Any) -> KeyVaultKey:
-        """A key, or one more version of it."""
+        """A key, or one more version of it, which is newer than all others: Key Vault tells the age of a version in
+        whole seconds, so versions of the same second have no order."""
+        self.sandbox.control.advance(1)
         operations = wishes.pop("key_operations", ["wrapKey", "unwrapKey"])
         return self.keys(vault).create_rsa_key(name, size=size, key_operations=operations, **wishes)
 

@@ -129,7 +129,8 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
         assert one["restored"] is True
         assert one["stands"]["key_identifier"] == former
         assert one["applied"] == []
-    assert len(patches(run["refused"])) in (3, 4)
+    # At 0, 1 and 2 s; on a busy machine a request may take as long as a pause.
+    assert 1 < len(patches(run["refused"])) < 5
     assert set(patches(run["refused"])) == {f"{wanted} 400"}
     assert patches(run["refused at once"]) == patches(run["senseless"]) == [f"{wanted} 400"]
     assert patches(run["taken"]) == [f"{wanted} 400", f"{wanted} 400", f"{wanted} 200"]

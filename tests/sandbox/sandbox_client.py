@@ -110,6 +110,12 @@ class Sandbox:
     def subscription(self) -> str:
         return f"/subscriptions/{self.subscription_id}"
 
+    def processor_seconds(self) -> float:
+        """Of the sandbox's process so far: user and system time, on which other processes have little influence."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     @property
     def group(self) -> str:
         return f"{self.subscription}/resourceGroups/rg-sandbox"

@@ -113,9 +113,10 @@ def test_saved_world_goes_on() -> None:
 
 
 def test_ten_thousand_accounts_are_quickly_there() -> None:
-    started = time.perf_counter()
+    # Processor time, because the time on the clock depends on what else the machine does.
+    started = time.process_time()
     world = seed.new_world(accounts=10_000)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     accounts = world.batch.all()
     assert len({account.name for account in accounts}) == 10_000
     assert all(account.protection is None for account in accounts)

@@ -206,10 +206,13 @@ def test_realistic() -> None:
 
 def test_latency() -> None:
     with serving("--latency", "200") as sandbox:
-        session = sandbox.bearer()
-        began = time.monotonic()
-        assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
-        assert 0.2 <= time.monotonic() - began < 2
+        session, took = sandbox.bearer(), []
+        # A busy machine may make one of them take long.
+        while min(took, default=2) >= 2 and len(took) < 20:
+            began = time.monotonic()
+            assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
+            took.append(time.monotonic() - began)
+        assert 0.2 <= min(took) < 2
 
 
 def test_accounts() -> None:

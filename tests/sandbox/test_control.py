@@ -287,10 +287,11 @@ def test_faults_spare_the_control_api(control: Control) -> None:
 
 
 def test_the_clock(sandbox: Sandbox, control: Control) -> None:
+    began = time.time()
     before = control.call("GET", "/clock")["time"]
-    assert abs(before - time.time()) < 5
     after = control.call("POST", "/clock/advance", {"seconds": 86400})["time"]
-    assert 86400 <= after - before < 86410
+    ended = time.time()
+    assert began <= before <= after - 86400 <= ended
     assert get_group(sandbox).ok, "tokens go by the machine's clock"
     for wrong in ({}, {"seconds": -1}, {"seconds": "1"}, {"seconds": True}, {"seconds": 10**10}, {"seconds": 1e300}):
         control.call("POST", "/clock/advance", wrong, status=400)
@@ -436,10 +437,12 @@ def test_answers_are_dated_by_the_sandboxs_clock(sandbox: Sandbox, control: Cont
     def dated() -> float:
         return parsedate_to_datetime(sandbox.arm("GET", sandbox.group, "2021-04-01").headers["Date"]).timestamp()
 
+    began = time.time()
     before = dated()
     control.advance(90 * 86400)
 
-    assert 90 * 86400 <= dated() - before < 90 * 86400 + 60
+    # The header has whole seconds.
+    assert int(began) <= before <= dated() - 90 * 86400 <= time.time()
 
 
 def test_a_principal_that_is_refused_leaves_no_role(sandbox: Sandbox, control: Control) -> None:

@@ -208,12 +208,9 @@ def number_text(number: int) -> str:
 def test_ten_thousand_accounts_are_paged_and_quick() -> None:
     sandbox = started("--accounts", "10000")
     try:
-        seconds = []
-        for _ in range(3):
-            begun = time.monotonic()
-            text = get(sandbox.url, "?page=2").text
-            seconds.append(time.monotonic() - begun)
-        assert min(seconds) < 1
+        before = sandbox.processor_seconds()
+        text = get(sandbox.url, "?page=2").text
+        assert sandbox.processor_seconds() - before < 1
         assert text.count('data-label="Version in use"') == 200
         assert "Accounts: 201 to 400 of 10,000" in text
         assert 'href="/?page=3#accounts"' in text

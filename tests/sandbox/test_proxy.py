@@ -178,12 +178,15 @@ def test_a_request_in_pieces(sandbox: Sandbox) -> None:
 def test_a_body_does_not_wait_for_an_acknowledgement(sandbox: Sandbox) -> None:
     """urllib3 leaves Nagle's algorithm on towards a proxy, which makes it 40 ms a write elsewhere."""
     session = sandbox.bearer()
-    times = []
-    for number in range(20):
+    # No request takes less than 40 ms if it waits. On a busy machine few may take less that do not.
+    quickest = 1.0
+    for number in range(500):
         began = time.perf_counter()
         assert sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"number": str(number)}}, session).ok
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.03
+        quickest = min(quickest, time.perf_counter() - began)
+        if quickest < 0.03:
+            break
+    assert quickest < 0.03
 
 
 def test_a_connect_in_pieces(sandbox: Sandbox) -> None:
@@ -335,5 +338,5 @@ def test_a_silent_client_is_in_nobodys_way(sandbox: Sandbox) -> None:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        assert done.wait(5)
+        assert done.wait(60)
         thread.join()
