@@ -1,0 +1,85 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An account that is switched to a key while somebody else switches it to another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import KEY, NEW, OLD, account, evidence, system_assigned
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
+
+FORMER, WANTED, THEIRS = f"{KEY}/{OLD}", f"{KEY}/{NEW}", "https://vault2.vault.azure.net/keys/batch"
+
+
+class Batch:
+    """An account on a key. With `moved_to`, somebody else moves the account after the first write, which fails."""
+
+    def __init__(self, on: str | None, *, moved_to: tuple[str | None, ...] = (), unavailable_on: str = "") -> None:
+        self.on = on
+        self.writes: list[str | None] = []
+        self._moved_to = moved_to
+        self._unavailable_on = unavailable_on
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        unavailable = Rejected("No key.", azure={"code": "KeyVaultKeyNotAccessible"})
+        return {
+            "account": account(key=self.on, identity=system_assigned()),
+            "silence": unavailable if self.on == self._unavailable_on else None,
+            "evidence": evidence(),
+        }
+
+    def set_encryption(self, group: str, name: str, body: dict[str, Any], **_more: Any) -> None:
+        wanted = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
+        self.writes.append(wanted)
+        self.on = wanted
+        if self._moved_to:
+            (self.on,), self._moved_to = self._moved_to, ()
+            raise Unavailable("There is no response.")
+
+
+def switch(batch: Batch) -> CmkError:
+    goal = _encryption.Goal("rg-batch", "mybatch", parse_key_identifier(WANTED, "key_identifier"), None)
+    with pytest.raises(CmkError) as failed:
+        converge(goal, batch, _encryption, check_mode=False)
+    return failed.value
+
+
+@pytest.mark.parametrize("moved_to", [THEIRS, None, KEY], ids=["another key", "Microsoft-managed", "follows"])
+def test_a_rollback_leaves_the_account_where_somebody_else_has_moved_it(moved_to: str | None) -> None:
+    batch = Batch(FORMER, moved_to=(moved_to,))
+
+    failure = switch(batch)
+
+    assert (batch.on, batch.writes) == (moved_to, [WANTED])
+    assert failure.facts["restored"] is False
+    assert failure.facts["stands"]["key_identifier"] == moved_to
+
+
+def test_a_rollback_moves_the_account_from_the_key_of_the_switch() -> None:
+    batch = Batch(FORMER, moved_to=(WANTED,))
+
+    failure = switch(batch)
+
+    assert (batch.on, batch.writes) == (FORMER, [WANTED, FORMER])
+    assert failure.facts["restored"] is True
+
+
+def test_an_unavailable_account_is_not_waited_for_unless_that_is_asked_for() -> None:
+    batch = Batch(WANTED, unavailable_on=WANTED)
+
+    assert switch(batch).code == "account_not_answering"
+    assert batch.writes == []
+
+
+def test_an_account_on_a_microsoft_managed_key_is_described() -> None:
+    told = _encryption.survey({"account": account(), "silence": None, "diagnosis": None})
+
+    assert (told["vault_name"], told["key_name"], told["key_identifier"]) == (None, None, None)
