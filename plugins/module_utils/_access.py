@@ -125,7 +125,8 @@ def granted(
     scope = scope_of(vault, key_name)
     reaching = [a["properties"] for a in assignments if within(a["properties"]["scope"], scope)]
     known = {**definitions, **KNOWN_ROLES}
-    roles = [known[role_guid(properties["roleDefinitionId"])] for properties in reaching]
+    # A role whose definition is not known grants nothing as far as anybody can tell.
+    roles = [known.get(role_guid(properties["roleDefinitionId"]), {}) for properties in reaching]
     return {name for name, action in NEEDED.items() if any(_allows(role, action) for role in roles)}
 
 

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _location, _preflight
@@ -31,6 +31,10 @@ USER_ASSIGNED = "user_assigned"
 _TYPES = {SYSTEM_ASSIGNED: "SystemAssigned", USER_ASSIGNED: "UserAssigned"}
 _OPTIONS = {azure: option for option, azure in _TYPES.items()} | {"None": "none"}
 
+POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
+_NOT_KNOWN = "is available is not known, because the caller may not list its pools."
+_GRANT = f"Grant the caller a role that allows {POOLS_READ} on the account, such as Reader."
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -44,10 +48,18 @@ class Goal:
     vault_group: str | None
     adopt_existing: bool
     force: bool
+    # The rollback of an account's creation with this key: it is moved to a Microsoft-managed key.
+    leaves_key: bool = False
 
     @property
     def identity_type(self) -> str:
         return USER_ASSIGNED if self.identity_id else SYSTEM_ASSIGNED
+
+    def standing(self, stands: Mapping[str, Any]) -> str:
+        """The state after the rollback, in words."""
+        if not stands["exists"]:
+            return "The account does not exist."
+        return f"The account exists and uses {stands['key_identifier'] or 'a Microsoft-managed key'} now."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -78,8 +90,12 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     before = describe(account)
     if not goal.present:
         return Plan(goal, before, describe(None), (_step("delete", goal),) if account else ())
+    if goal.leaves_key:
+        return _without_key(goal, account, before)
     if account is None:
         return _birth(goal, observed, before)
+    if observed.get("confirmed"):
+        _preflight.require(observed["confirmed"], "and could when the account was created with it")
     if _has_identity(goal, account):
         return Plan(goal, before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
     _refuse_unwanted_adoption(goal, account)
@@ -113,9 +129,33 @@ def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def is_silence(refusal: CmkError) -> bool:
-    """Of an account that was asked for its pools: whether it is the account that does not answer, and not the caller
+    """Of an account that was asked for its pools: whether it is the account that is not available, and not the caller
     who may not ask."""
-    return isinstance(refusal, Denied | Rejected) and refusal.facts["azure"]["code"] != "AuthorizationFailed"
+    code = str(refusal.facts.get("azure", {}).get("code")).lower()
+    # AuthorizationFailed, LinkedAuthorizationFailed and the like are said by Resource Manager, of the caller.
+    return isinstance(refusal, Denied | Rejected) and not code.endswith("authorizationfailed")
+
+
+def availability(refusal: CmkError | None) -> bool | None:
+    """Whether an account is available, by the refusal to list its pools. Null if the caller may not list them."""
+    if refusal is None:
+        return True
+    return False if is_silence(refusal) else None
+
+
+def availability_unknown(name: str, reason: CmkError) -> Denied:
+    """The error that a change of the account could not be confirmed."""
+    return Denied(
+        f"Whether the Batch account {name} {_NOT_KNOWN} A change could not be confirmed, so it is refused. {_GRANT} "
+        f"{reason.msg}",
+        code="availability_unknown",
+        action=POOLS_READ,
+        remedy=_GRANT,
+    )
+
+
+def availability_warning(name: str) -> str:
+    return f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT}"
 
 
 def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,10 +192,21 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
         goal,
         before,
         after,
-        (_step("create", goal, body=body),),
+        (_step("create", goal, body=body, evidence=observed["evidence"]),),
         warnings=_preflight.warnings(checks),
+        former=replace(goal, leaves_key=True),
         report={"preflight": _preflight.describe(checks)},
     )
+
+
+def _without_key(goal: Goal, account: Mapping[str, Any] | None, before: Mapping[str, Any]) -> Plan:
+    """The rollback of a creation. An account that is still being created is left to the next run, which finds it."""
+    key = key_of(account) if account else None
+    if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
+        return Plan(goal, before, before)
+    body = {"properties": {"encryption": encryption_body(None)}}
+    after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
+    return Plan(goal, before, after, (_step("update", goal, body=body),))
 
 
 def encryption_body(key: KeyIdentifier | None) -> dict[str, Any]:

@@ -10,11 +10,13 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from . import _interrupts
 from ._concurrent import map_concurrent
-from ._errors import CmkError, NotConverged, Refused
+from ._errors import CmkError, NotConverged, NotFound, Refused
+from ._interrupts import as_failure
 from ._plan import Outcome, Plan
 from ._stages import Stage, Stages
 
@@ -24,34 +26,47 @@ class Noun(Protocol):
 
 
 class Service(Protocol):
-    """Besides `read`, it has a method for the action of each of the noun's steps."""
+    """Besides `read`, it has a method for the action of each of the noun's steps.
+
+    It may have `until_shown(look)`, which calls `look` until that returns None or time is up, lets each call but the
+    first read from Azure, and returns what the last call did. Without it there is one call.
+    """
 
     def read(self, goal: Any) -> Any: ...
 
 
-def converge(goal: Any, service: Service, noun: Noun, *, check_mode: bool) -> Outcome:
+Check = Callable[[], None]
+
+
+def converge(
+    goal: Any, service: Service, noun: Noun, *, check_mode: bool, before_change: Check = lambda: None
+) -> Outcome:
+    """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
+
+    `before_change` is called if there is something to change, in check mode too, and fails if that must not begin.
+    """
     todo = noun.plan(goal, service.read(goal))
+    if todo.changed:
+        before_change()
     if check_mode or not todo.changed:
         for step in todo.foreseen_by:
             getattr(service, step.action)(**step.arguments)
         return Outcome(todo.changed, todo.before, todo.after, todo.warnings, todo.report, foretold=todo.changed)
     applied: list[str] = []
-    try:
-        _apply(todo, service, applied)
-        seen = noun.plan(todo.goal, service.read(todo.goal))
-        if seen.changed:
-            raise NotConverged(
-                "Azure accepted the change, but read again it does not show it. "
-                "Run the task again; if it fails in the same way, the difference is under `missing`.",
-                missing={"before": dict(seen.before), "after": dict(seen.after)},
-            )
-    except CmkError as failure:
-        failure.facts.update(applied=applied)
-        ways = (todo.former, todo.if_refused if isinstance(failure, Refused) else None)
-        for way in ways:
-            if way is not None and _put_back(way, todo.before, service, noun, failure):
-                break
-        raise
+    with _interrupts.raised():
+        try:
+            _apply(todo, service, applied)
+            seen = _confirmed(todo.goal, service, noun)
+        except BaseException as ended:
+            failure = as_failure(ended)
+            failure.facts.update(applied=applied)
+            try:
+                with _interrupts.deferred():
+                    _restore(todo, service, noun, failure)
+            except BaseException as interrupt:
+                # A signal that came during the rollback, which is over now.
+                failure.__cause__ = interrupt
+            raise failure from failure.__cause__
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
@@ -64,33 +79,35 @@ def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
     def come_to(stage: Stage) -> Outcome | CmkError:
         try:
             return _converged(stage, cloud, check_mode=check_mode)
-        except CmkError as failure:
-            return failure
+        except BaseException as ended:
+            return as_failure(ended)
 
-    def come_to_each(together: tuple[Stage, ...]) -> list[Outcome | CmkError]:
-        # By number, because a stage has no hash.
-        return list(map_concurrent(lambda number: come_to(together[number]), range(len(together))).values())
+    def come_to_each(together: tuple[Stage, ...]) -> list[Outcome | CmkError] | CmkError:
+        try:
+            # By number, because a stage has no hash.
+            return list(map_concurrent(lambda number: come_to(together[number]), range(len(together))).values())
+        except BaseException as ended:
+            return as_failure(ended)
 
     try:
         wanted = next(stages)
         while True:
-            if isinstance(wanted, Stage):
-                came = come_to(wanted)
-                wanted = stages.throw(came) if isinstance(came, CmkError) else stages.send(came)
-            else:
-                wanted = stages.send(come_to_each(wanted))
+            came = come_to(wanted) if isinstance(wanted, Stage) else come_to_each(wanted)
+            wanted = stages.throw(came) if isinstance(came, CmkError) else stages.send(came)
     except StopIteration as end:
         whole: Outcome = end.value
         return whole
 
 
 def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
-    def make() -> Outcome:
+    def require() -> None:
         if stage.requires:
             service, step = stage.requires
             getattr(getattr(cloud, service), step.action)(**step.arguments)
-        service = getattr(cloud, stage.service)
-        return converge(stage.goal, service, stage.noun, check_mode=check_mode or stage.foresee)
+
+    def make() -> Outcome:
+        service, only_check = getattr(cloud, stage.service), check_mode or stage.foresee
+        return converge(stage.goal, service, stage.noun, check_mode=only_check, before_change=require)
 
     if stage.once:
         outcome: Outcome = cloud.once(make, stage.service, repr(stage.goal))
@@ -105,6 +122,51 @@ def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
         applied.append(step.action)
 
 
+def _confirmed(goal: Any, service: Service, noun: Noun) -> Plan:
+    """The plan in which nothing is left to do, or an error if Azure never shows the change."""
+    seen, missing = _look_until_shown(goal, service, noun)
+    if missing is not None:
+        raise missing
+    return seen
+
+
+def _look_until_shown(goal: Any, service: Service, noun: Noun) -> tuple[Plan, CmkError | None]:
+    """The last plan, and what is missing in it if time is up.
+
+    Azure is eventually consistent, so it may not show a change, or a new resource, at once. Refusals are no such case.
+    """
+    seen: Plan | None = None
+
+    def look() -> CmkError | None:
+        nonlocal seen
+        try:
+            seen = noun.plan(goal, service.read(goal))
+        except NotFound as missing:
+            seen = None
+            return missing
+        return _not_shown(seen) if seen.changed else None
+
+    until_shown = getattr(service, "until_shown", None)
+    missing: CmkError | None = until_shown(look) if until_shown else look()
+    if seen is None:
+        raise missing or AssertionError
+    return seen, missing
+
+
+def _not_shown(seen: Plan) -> CmkError:
+    return NotConverged(
+        "Azure accepted the change, but read again it does not show it. "
+        "Run the task again; if it fails in the same way, the difference is under `missing`.",
+        missing={"before": dict(seen.before), "after": dict(seen.after)},
+    )
+
+
+def _restore(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> None:
+    for way in (todo.former, todo.if_refused if isinstance(failure, Refused) else None):
+        if way is not None and _put_back(way, todo.before, service, noun, failure):
+            return
+
+
 def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> bool:
     """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
 
@@ -113,8 +175,9 @@ def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: No
     try:
         back = noun.plan(former, service.read(former))
         _apply(back, service, [])
-        stands = noun.plan(former, service.read(former))
-    except CmkError as obstacle:
+        stands, _missing = _look_until_shown(former, service, noun)
+    except Exception as ended:
+        obstacle = as_failure(ended)
         failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return False

@@ -48,7 +48,8 @@ class Goal:
     def standing(self, stands: Mapping[str, Any]) -> str:
         """How the account stands once it has been led back, in words."""
         on = stands["key_identifier"] or "a Microsoft-managed key"
-        return f"The account stands on {on} now and {'answers' if stands['answers'] else 'does not answer'}."
+        state = {True: "answers", False: "does not answer", None: "may or may not answer, which the caller may not ask"}
+        return f"The account stands on {on} now and {state[stands['answers']]}."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -72,17 +73,21 @@ def desired(params: Mapping[str, Any]) -> Goal:
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     account = _account.required(observed["account"], goal.group, goal.account)
     silence = observed["silence"]
-    before = {**describe(account), "answers": silence is None}
+    available = _account.availability(silence)
+    before = {**describe(account), "answers": available}
     place = {"group": goal.group, "name": goal.account}
-    if silence is not None and goal.patient and goal.is_met_by(account):
+    if available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)):
+        raise _account.availability_unknown(goal.account, silence)
+    if available is False and goal.patient and goal.is_met_by(account):
         wait = Step("await_answer", place)
         return Plan(goal, before, {**before, "answers": True}, (wait,))
-    if silence is not None and goal.undoes is None:
+    if available is False and goal.undoes is None:
         raise not_answering(goal.account, key_of(account), silence)
     if goal.leaves_alone(account):
         if observed.get("evidence"):
             _preflight.require(observed["evidence"], "and could when the account was pointed at it")
-        return Plan(goal, before, before)
+        warnings = (_account.availability_warning(goal.account),) if available is None else ()
+        return Plan(goal, before, before, warnings=warnings)
     if goal.key and not goal.replaces:
         refuse_other_key(goal.account, key_of(account), goal.key)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
@@ -129,6 +134,7 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     account, silence, diagnosis = observed["account"], observed["silence"], observed["diagnosis"]
     if account is None:
         return {"exists": False}
+    available = _account.availability(silence)
     key = key_of(account)
     return {
         "exists": True,
@@ -137,10 +143,18 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
         "key_name": key.name if key else None,
         "identity": _account.describe_identity(account.get("identity", {})),
         "principal_ids": list(principals_of(account.get("identity", {}))),
-        "answers": silence is None,
-        "silence": silence.msg if silence else None,
+        "answers": available,
+        "silence": silence.msg if available is False else None,
         "diagnosis": _diagnosis.describe(diagnosis) if diagnosis else None,
     }
+
+
+def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the module that only looks could not tell."""
+    account = observed["account"]
+    if account is None or _account.availability(observed["silence"]) is not None:
+        return ()
+    return (_account.availability_warning(account["name"]),)
 
 
 def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:

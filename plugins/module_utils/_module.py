@@ -17,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ._arguments import CONNECTION
 from ._cloud._sdk import unlogged
 from ._cloud.cloud import Cloud
-from ._errors import CmkError
+from ._interrupts import as_failure
 from ._plan import Outcome
 
 
@@ -30,8 +30,9 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
     try:
         with unlogged():
             result = run(module.params, Cloud(module.params), check_mode=module.check_mode).result()
-    except CmkError as failure:
-        module.fail_json(**failure.result())
+    except BaseException as ended:
+        # The result of an interrupted module is told too; the process ends with it.
+        module.fail_json(**as_failure(ended).result())
     for warning in result.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**result)

@@ -207,9 +207,21 @@ def _access_granted(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
 
 
 def _missing(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> list[str]:
+    return sorted(set(_access.NEEDED) - _granted(vault, principal, evidence))
+
+
+def _granted(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> set[str]:
     assignments = evidence.assignments.get(principal, ()) if isinstance(evidence.assignments, Mapping) else ()
-    has = _access.granted(vault, principal, evidence.key.name, assignments, evidence.definitions)
-    return sorted(set(_access.NEEDED) - has)
+    return _access.granted(vault, principal, evidence.key.name, assignments, evidence.definitions)
+
+
+def granted_to_each(read: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The permissions of each of the identities, by its principal; none if the vault could not be read."""
+    evidence = Evidence(**read)
+    vault = evidence.vault
+    if vault is None or isinstance(vault, CmkError):
+        return {}
+    return {principal: _granted(vault, principal, evidence) for principal in evidence.principals}
 
 
 def _network_open(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:

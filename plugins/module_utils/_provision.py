@@ -22,7 +22,7 @@ from ._ids import (
     parse_key_identifier,
     read_key_identifier,
 )
-from ._plan import Outcome
+from ._plan import Outcome, Step
 from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, succeeded, whole
 
 STEPS = ("vault", "account", "born_on_key", "access", "key", "encryption")
@@ -132,8 +132,8 @@ def _foresee(goal: Goal, done: Done) -> Stages:
     vault, account = succeeded(
         (
             yield (
-                Stage("vaults", _vault, goal.vault, foresee=True),
-                Stage("accounts", _account, goal.account, foresee=True),
+                Stage("vaults", _vault, goal.vault, foresee=True, requires=_known_availability(goal)),
+                Stage("accounts", _account, goal.account, foresee=True, requires=_known_availability(goal)),
             )
         )
     )
@@ -141,7 +141,8 @@ def _foresee(goal: Goal, done: Done) -> Stages:
     _refuse_other_key(goal, account.before)
     # A vault that is yet to be made or recovered does not answer.
     if "id" in vault.after:
-        yield from key_that_keeps_its_expiry(Stage("keys", _key, goal.key, foresee=True), done)
+        key = Stage("keys", _key, goal.key, foresee=True, requires=_known_availability(goal))
+        yield from key_that_keeps_its_expiry(key, done)
 
 
 def _refuse_other_key(goal: Goal, account: Known) -> None:
@@ -159,7 +160,12 @@ def _key_of(account: Known) -> KeyIdentifier | None:
 
 def _of_vault(goal: Goal, service: str, noun: Any, wanted: Any) -> Stage:
     """Accounts may share a vault and a key."""
-    return Stage(service, noun, wanted, alone=goal.vault.name.lower())
+    return Stage(service, noun, wanted, alone=goal.vault.name.lower(), requires=_known_availability(goal))
+
+
+def _known_availability(goal: Goal) -> tuple[str, Step]:
+    """Nothing is made for an account whose change could not be confirmed in the end."""
+    return "encryption", Step("require_known_availability", {"group": goal.account.group, "name": goal.account.name})
 
 
 def _access_for(goal: Goal, principal: str | None) -> _access.Goal:

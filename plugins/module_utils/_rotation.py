@@ -115,9 +115,12 @@ def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
 
 def _newest_version(goal: Goal, done: Done) -> Stages:
     """Accounts may share a key, so the run makes one new version of it, and not for an account that is lost anyway."""
-    answer = Step("require_answer", {"group": goal.group, "name": goal.account})
-    wanted = Stage("keys", _key, goal.key, once=True, requires=("encryption", answer))
+    wanted = Stage("keys", _key, goal.key, once=True, requires=_available(goal))
     return done.add("key", (yield from key_that_keeps_its_expiry(wanted, done))).after
+
+
+def _available(goal: Goal) -> tuple[str, Step]:
+    return "encryption", Step("require_answer", {"group": goal.group, "name": goal.account})
 
 
 def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
@@ -142,7 +145,8 @@ def _disable_former(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any]
     for version in _former_versions(goal, former, newest):
         wanted = replace(goal.key, state="disabled", version=version, expires_in=None, rotation_policy=None)
         try:
-            outcome = yield Stage("keys", _key, replace(wanted, max_version_age=None, new_version=False), once=True)
+            disabled = replace(wanted, max_version_age=None, new_version=False)
+            outcome = yield Stage("keys", _key, disabled, once=True, requires=_available(goal))
         except CmkError as failure:
             done.keep("former", failure)
         else:

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import _account
 from ._errors import CmkError
+from ._interrupts import as_failure
 from ._plan import Outcome, Step
 
 
@@ -32,7 +33,7 @@ class Stage:
     once: bool = False
     # At what the tasks of a run take turns.
     alone: str | None = None
-    # A service's read that fails where this must not be begun.
+    # A service's read that fails where a change must not be begun.
     requires: tuple[str, Step] | None = None
 
 
@@ -99,11 +100,12 @@ def whole(stages: Stages, done: Done, report: Callable[[], Mapping[str, Any]]) -
     """The stages, and what all of them come to; a failure tells what had been changed before it, and where it led."""
     try:
         yield from stages
-    except CmkError as failure:
+    except Exception as ended:
+        failure = as_failure(ended)
         failure.facts.update(changed_steps=done.changed_steps)
         if "encryption" in done.outcomes:
             failure.facts.update(so_far=done.whole(report()).report)
-        raise
+        raise failure from failure.__cause__
     return done.whole(report())
 
 

@@ -124,7 +124,9 @@ follows_latest:
   type: bool
   sample: false
 answers:
-  description: Whether the account does its work. One that lost its key still can be read, but does not.
+  description:
+    - Whether the account does its work. One that lost its key still can be read, but does not.
+    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success
   type: bool
   sample: true

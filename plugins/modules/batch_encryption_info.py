@@ -133,7 +133,9 @@ principal_ids:
   elements: str
   sample: [66666666-7777-8888-9999-000000000000]
 answers:
-  description: Whether the account does its work. One that lost its key still can be read, but does not.
+  description:
+    - Whether the account does its work. One that lost its key still can be read, but does not.
+    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success, with O(account_name), if it exists
   type: bool
   sample: true
@@ -252,11 +254,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
     where = options.scope(params)
     seen: dict[str, Any] = {}
+    warnings: tuple[str, ...] = ()
     if where.account:
         observed = cloud.encryption.survey(where.group or "", where.account, diagnose=params["diagnose"])
-        seen = _encryption.survey(observed)
+        seen, warnings = _encryption.survey(observed), _encryption.survey_warnings(observed)
     fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
-    return Outcome(False, seen, seen, report=fleet)
+    return Outcome(False, seen, seen, warnings, fleet)
 
 
 def main() -> None:

@@ -102,7 +102,9 @@ follows_latest:
   type: bool
   sample: false
 answers:
-  description: Whether the account does its work. Null in check mode where it would be taken back.
+  description:
+    - Whether the account does its work. Null in check mode where it would be taken back.
+    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success, if it exists
   type: bool
   sample: true

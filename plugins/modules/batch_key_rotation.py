@@ -166,7 +166,9 @@ follows_latest:
   type: bool
   sample: false
 answers:
-  description: Whether the account does its work on that key. Null in check mode where it would be moved.
+  description:
+    - Whether the account does its work on that key. Null in check mode where it would be moved.
+    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success, if it exists
   type: bool
   sample: true

@@ -23,12 +23,12 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.azbatch.cmk.plugins.module_utils import _interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
@@ -94,7 +94,9 @@ class InProcessAction(ActionBase):
             try:
                 cloud = Cloud(params, folder, self._notify)
                 result = self.module.run(params, cloud, check_mode=self._task.check_mode).result()
-            except CmkError as failure:
+            except BaseException as ended:
+                failure = _interrupts.as_failure(ended)
+                _interrupts.pass_on(failure)
                 result = {"failed": True, **failure.result()}
         # Since ansible-core 2.21 a module's arguments are in its result only on request.
         if getattr(constants, "INJECT_INVOCATION", True):

@@ -86,7 +86,7 @@ def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, s
     service.sandbox.control.fault(
         match={"method": "PATCH", "path": ACCOUNT}, times=None, answer={"status": 200, "body": shown}
     )
-    run = ansible.play([fails(to_key("switch", wanted))], way=way)
+    run = ansible.play([fails(to_key("switch", wanted, wait_timeout=2))], way=way)
     one = run["switch"]
     assert one["code"] == "not_confirmed"
     assert one["changed"] is False
@@ -98,6 +98,30 @@ def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, s
     assert patches(one) == [f"{wanted} 200"]
     assert service.encryption() == former
     assert service.answers()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_switch_that_shows_late(ansible: Ansible, service: Service, way: str, times: int) -> None:
+    """Azure is eventually consistent: the account is read as it was, and once more as it is."""
+    _principal, former = service.on_key()
+    wanted = service.make_key().id
+    stale = {"status": 200, "body": service.account()}
+    reads = {"method": "GET", "path": f"{ACCOUNT}[?]"}
+    run = ansible.play(
+        [
+            # The first read is the one before the change.
+            order(service, "stale", match=reads, skip=1, times=times, answer=stale),
+            to_key("switch", wanted, wait_timeout=60),
+        ],
+        way=way,
+    )
+    one = run["switch"]
+    assert one["changed"] is True
+    assert one["key_identifier"] == wanted
+    assert patches(one) == [f"{wanted} 200"]
+    assert former != wanted == service.encryption()
+    if way == "in_process":
+        assert "Azure does not show the change yet" in run.output
 
 
 def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
@@ -351,15 +375,15 @@ def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> 
     without_effect("PUT", "/roleAssignments/", assignment, 201)
     without_effect("POST", "/keys/key1/create", shown)
     without_effect("PATCH", "/keys/key1/", shown)
-    on_vault = {"vault_name": "vault-one", "name": "key1"}
+    soon = {"wait_timeout": 1}
+    on_vault = {"vault_name": "vault-one", "name": "key1", **soon}
+    on_account = {"resource_group": GROUP, "name": "account1", **soon}
     run = ansible.play(
         [
-            fails(
-                task("identity", "batch_account_identity", resource_group=GROUP, name="account1", adopt_existing=True)
-            ),
-            fails(task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one")),
-            fails(task("policy", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)),
-            fails(task("role", "keyvault_cmk_access", vault_name="by-roles", principal_id=principal)),
+            fails(task("identity", "batch_account_identity", **on_account, adopt_existing=True)),
+            fails(task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", **soon)),
+            fails(task("policy", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, **soon)),
+            fails(task("role", "keyvault_cmk_access", vault_name="by-roles", principal_id=principal, **soon)),
             fails(task("version", "keyvault_cmk_key", **on_vault, new_version=True)),
             fails(task("disabled", "keyvault_cmk_key", **on_vault, state="disabled")),
         ],

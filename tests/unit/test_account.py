@@ -21,6 +21,7 @@ from documents import (
     evidence,
     identity_id,
     key,
+    policy,
     system_assigned,
     user_assigned,
     vault,
@@ -29,8 +30,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _account
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    Denied,
+    InvalidOption,
+    NotFound,
+    Refused,
+    Rejected,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+
+ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 
 
 def goal(**options: Any) -> _account.Goal:
@@ -91,6 +101,34 @@ def test_malformed_option_is_refused(options: dict[str, str], code: str) -> None
     assert refused.value.code == code
 
 
+# Whether an account is available
+
+
+@pytest.mark.parametrize(
+    ("refusal", "available"),
+    [
+        pytest.param(None, True, id="not refused"),
+        pytest.param(Rejected("No.", azure={"code": "InvalidAccountState"}), False, id="by Batch"),
+        pytest.param(Denied("No.", azure={"code": "Forbidden"}), False, id="by Batch, with 403"),
+        pytest.param(Denied("No.", azure={"code": "AuthorizationFailed"}), None, id="the caller"),
+        pytest.param(Denied("No.", azure={"code": "LinkedAuthorizationFailed"}), None, id="a linked right"),
+        pytest.param(Denied("No.", azure={"code": "DenyAssignmentAuthorizationFailed"}), None, id="denied"),
+    ],
+)
+def test_availability(refusal: CmkError | None, available: bool | None) -> None:
+    assert _account.availability(refusal) is available
+
+
+def test_unknown_availability_names_the_right() -> None:
+    error = _account.availability_unknown("mybatch", Denied("No.", azure={"code": "AuthorizationFailed"}))
+
+    assert error.code == "availability_unknown"
+    assert error.facts["action"] == "Microsoft.Batch/batchAccounts/pools/read"
+    assert error.facts["action"] in error.facts["remedy"]
+    assert error.facts["action"] in error.msg
+    assert error.facts["action"] in _account.availability_warning("mybatch")
+
+
 # An account that is not there
 
 
@@ -135,13 +173,49 @@ def test_account_is_born_on_a_key_that_passed_preflight(identifier: str) -> None
     plan = _account.plan(wanted, seen(evidence=evidence()))
 
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
-    assert plan.steps == (
-        create(location="northeurope", identity=with_ids("id-batch"), properties={"encryption": encryption}),
-    )
+    (step,) = plan.steps
+    assert step.action == "create"
+    assert step.arguments["body"] == {
+        "location": "northeurope",
+        "identity": with_ids("id-batch"),
+        "properties": {"encryption": encryption},
+    }
+    assert step.arguments["evidence"] == evidence()
     assert plan.after["key_source"] == "microsoft_keyvault"
     assert plan.after["key_identifier"] == identifier
     assert {check["status"] for check in plan.report["preflight"]} == {"ok"}
     assert plan.warnings == ()
+
+
+def born(on: str | None = KEY, **read: Any) -> dict[str, Any]:
+    """The account once it was created with its key, and what was read of that key by then."""
+    document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}))
+    return seen(document, confirmed=evidence(**read) if read else None)
+
+
+def test_access_that_was_revoked_while_the_account_was_created() -> None:
+    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
+    former = _account.plan(wanted, seen(evidence=evidence())).former
+
+    with pytest.raises(Refused) as refused:
+        _account.plan(wanted, born(vault=vault(policy(OTHER))))
+
+    assert refused.value.facts["failed_checks"] == ["access_granted"]
+    back = _account.plan(former, born())
+    assert back.steps == (update(properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
+    assert not _account.plan(former, born(None)).changed
+    assert "a Microsoft-managed key" in former.standing(_account.plan(former, born(None)).before)
+
+
+@pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])
+def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: str | None) -> None:
+    former = _account.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())).former
+
+    assert not _account.plan(former, born(on)).changed
+    assert not _account.plan(former, seen(None)).changed
+    creating = born()
+    creating["account"]["properties"]["provisioningState"] = "Creating"
+    assert not _account.plan(former, creating).changed
 
 
 def test_account_is_not_born_on_a_key_that_fails_preflight() -> None:

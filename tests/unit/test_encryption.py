@@ -43,6 +43,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Ste
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
+HIDDEN = Denied("Azure says: (AuthorizationFailed) you may not.", azure={"code": "AuthorizationFailed"})
 SILENCE = Rejected("Azure says: (Forbidden) the key cannot be read.")
 
 
@@ -204,6 +205,38 @@ def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str |
     assert failed.value.facts["key_identifier"] == on
     assert SILENCE.msg in failed.value.msg
     assert f"It stands on {on or 'a Microsoft-managed key'}." in failed.value.msg
+
+
+@pytest.mark.parametrize("asked", [PINNED_NEW, None])
+def test_a_change_that_could_not_be_confirmed_is_refused(asked: str | None) -> None:
+    """Also before the key is judged, which rotation would mend."""
+    with pytest.raises(Denied) as refused:
+        _encryption.plan(goal(asked), seen(PINNED_OLD, silence=HIDDEN, bundle=key(enabled=False)))
+
+    assert refused.value.code == "availability_unknown"
+
+
+def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
+    plan = _encryption.plan(goal(KEY), seen(KEY, silence=HIDDEN))
+
+    assert not plan.changed
+    assert plan.after["answers"] is None
+    assert "Microsoft.Batch/batchAccounts/pools/read" in plan.warnings[0]
+
+
+def test_nobody_waits_for_an_account_that_may_not_be_asked() -> None:
+    with pytest.raises(Denied) as refused:
+        _encryption.plan(goal(KEY, await_answer=True), seen(KEY, silence=HIDDEN))
+
+    assert refused.value.code == "availability_unknown"
+
+
+def test_the_way_back_is_gone_although_the_account_may_not_be_asked() -> None:
+    former = _encryption.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
+
+    assert _encryption.plan(former, seen(PINNED_NEW, silence=HIDDEN)).steps == (to(PINNED_OLD, despite_silence=True),)
+    stands = _encryption.plan(former, seen(PINNED_OLD, silence=HIDDEN)).before
+    assert "may not ask" in former.standing(stands)
 
 
 def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_microsoft_managed_one() -> None:
@@ -432,6 +465,17 @@ def test_survey_of_an_account(silence: CmkError | None) -> None:
     assert told["principal_ids"] == [PRINCIPAL, OTHER]
     assert told["answers"] is (silence is None)
     assert told["silence"] == (silence.msg if silence else None)
+
+
+def test_survey_of_an_account_that_may_not_be_asked() -> None:
+    observed = {"account": account(key=KEY), "silence": HIDDEN, "diagnosis": None}
+
+    told = _encryption.survey(observed)
+
+    assert (told["answers"], told["silence"]) == (None, None)
+    assert "Microsoft.Batch/batchAccounts/pools/read" in _encryption.survey_warnings(observed)[0]
+    assert _encryption.survey_warnings({**observed, "silence": SILENCE}) == ()
+    assert _encryption.survey_warnings({**observed, "account": None}) == ()
 
 
 # Whatever it was

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, NotConverged, Refused, Rejected
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    NotConverged,
+    NotFound,
+    Refused,
+    Rejected,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._interrupts import Interrupted, pass_on
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
 
 
@@ -218,13 +226,185 @@ def test_a_failure_tells_what_had_been_applied_before_it() -> None:
     assert shelf.did == ["read", "add", "add"]
 
 
-def test_a_bug_is_not_dressed_up_as_a_failure() -> None:
-    class Broken(Shelf):
-        def add(self, book: str) -> None:
-            raise ZeroDivisionError
+class Broken(Shelf):
+    """Adds a book and then fails in a way that nobody foresaw."""
 
-    with pytest.raises(ZeroDivisionError):
-        run(goal("novel", "former"), Broken())
+    ends: BaseException = KeyError("spine")
+
+    def add(self, book: str) -> None:
+        super().add(book)
+        raise self.ends
+
+
+class Interruption(Broken):
+    ends = KeyboardInterrupt()
+
+
+class TaskTimeoutError(BaseException):
+    """Ansible's exception of that name."""
+
+    timeout = 3
+
+
+class Timeout(Broken):
+    ends = TaskTimeoutError()
+
+
+class Signal(Shelf):
+    """A signal comes while a book is added."""
+
+    def add(self, book: str) -> None:
+        super().add(book)
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("shelf", "code"),
+    [(Broken, "internal_error"), (Interruption, "interrupted"), (Timeout, "timed_out"), (Signal, "interrupted")],
+)
+def test_whatever_ends_a_change_it_is_put_back(shelf: type[Shelf], code: str) -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    ended = shelf({"atlas"})
+
+    with pytest.raises(CmkError) as failed:
+        run(goal("former", "novel"), ended)
+
+    assert ended.books == {"atlas"}
+    assert failed.value.code == code
+    assert failed.value.facts["applied"] == []
+    assert failed.value.facts["restored"] is True
+    assert failed.value.facts["stands"] == {"books": ["atlas"]}
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_the_timeout_of_ansible_is_told() -> None:
+    with pytest.raises(CmkError) as failed:
+        run(goal("former"), Timeout())
+
+    assert failed.value.facts["timedout"] == {"period": 3}
+    assert "3 s" in failed.value.msg
+
+
+def test_a_bug_on_the_way_back_does_not_hide_the_failure() -> None:
+    class Twice(Shelf):
+        def remove(self, book: str) -> None:
+            raise KeyError(book)
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), Twice({"atlas"}, stuck=frozenset({"novel"})))
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["restore_failure"]["code"] == "internal_error"
+
+
+def test_a_signal_does_not_end_the_way_back() -> None:
+    """It is told once the shelf is as it was, as what the whole process has to end for."""
+
+    class Impatient(Shelf):
+        def remove(self, book: str) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().remove(book)
+
+    shelf = Impatient({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert shelf.books == {"atlas"}
+    assert failed.value.facts["restored"] is True
+    assert isinstance(failed.value.__cause__, Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pass_on(failed.value)
+
+
+# Azure is eventually consistent
+
+
+class Late(Shelf):
+    """Shows its books as they were so often, or for ever, once something was written."""
+
+    stale = 2
+
+    def until_shown(self, look: Any) -> CmkError | None:
+        for _time in range(5):
+            missing: CmkError | None = look()
+            if missing is None:
+                return None
+        return missing
+
+    def read(self, goal: Goal) -> frozenset[str]:
+        now = super().read(goal)
+        if "add" in self.did and self.stale:
+            self.stale -= 1
+            return self.shown
+        self.shown = now
+        return now
+
+
+class Missing(Late):
+    """There is no shelf to be seen at first."""
+
+    def read(self, goal: Goal) -> frozenset[str]:
+        if "add" in self.did and self.stale:
+            self.stale -= 1
+            raise NotFound("There is no shelf.")
+        return super().read(goal)
+
+
+@pytest.mark.parametrize("shelf", [Late, Missing])
+def test_a_change_is_looked_for_until_it_shows(shelf: type[Late]) -> None:
+    late = shelf({"atlas"})
+
+    assert run(goal("novel", "former"), late).after == {"books": ["atlas", "former", "novel"]}
+    assert "remove" not in late.did
+
+
+@pytest.mark.parametrize(("shelf", "code"), [(Late, "not_confirmed"), (Missing, "not_found")])
+def test_a_change_that_never_shows_is_a_failure(shelf: type[Late], code: str) -> None:
+    late = shelf({"atlas"})
+    late.stale = 5
+
+    with pytest.raises(CmkError) as failed:
+        run(goal("novel", "former"), late)
+
+    assert failed.value.code == code
+    assert failed.value.facts["applied"] == ["add", "add"]
+    assert late.books == {"atlas"}
+
+
+def test_a_refusal_counts_at_once() -> None:
+    class Newcomer(Late):
+        stale = 0
+
+        def read(self, goal: Goal) -> frozenset[str]:
+            if "add" in self.did and "remove" not in self.did and not goal.put_back:
+                self.calls.append(("look", goal))
+                raise Refused("Somebody reads it.", code="in_use")
+            return super().read(goal)
+
+    shelf = Newcomer({"atlas"})
+
+    with pytest.raises(Refused):
+        run(goal("novel", "former"), shelf)
+
+    assert shelf.did.count("look") == 1
+    assert shelf.books == {"atlas"}
+
+
+def test_the_way_back_is_looked_for_too() -> None:
+    class Slow(Late):
+        stale = 0
+
+        def remove(self, book: str) -> None:
+            super().remove(book)
+            self.stale = 2
+
+    shelf = Slow({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("novel", "former"), shelf)
+
+    assert failed.value.facts["restored"] is True
 
 
 # The way back

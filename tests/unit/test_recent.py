@@ -192,3 +192,43 @@ def test_nobody_to_share_with(clock: Clock) -> None:
 
     assert [alone.among_many(shelf.read_all, "atlas", "books") for _time in range(30)] == [None] * 30
     assert shelf.asked == []
+
+
+# A read that is not older than a change
+
+
+def test_a_read_since_a_change_is_shared(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+
+    def read(since: float) -> Any:
+        return task(tmp_path).read_since(lambda: shelf.read("atlas"), since, "book", "atlas")
+
+    changed = clock.monotonic()
+    assert read(changed) == 1
+    shelf.held["atlas"] = 2
+    assert read(changed) == 1
+    assert read(clock.monotonic()) == 2
+    assert shelf.asked == ["atlas", "atlas"]
+
+
+def test_a_read_that_began_before_the_change_does_not_count(tmp_path: Path, clock: Clock) -> None:
+    """However late it ends."""
+    shelf, changed = Shelf(atlas=1), 0.0
+
+    def slowly() -> Any:
+        nonlocal changed
+        found = shelf.read("atlas")
+        shelf.held["atlas"] = 2
+        changed = clock.monotonic()
+        return found
+
+    assert task(tmp_path).read_since(slowly, 0, "book") == 1
+    assert task(tmp_path).read_since(lambda: shelf.read("atlas"), changed, "book") == 2
+
+
+@pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
+def test_others_read_for_themselves_since_a_change(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
+    shelf = Shelf(atlas=1)
+    for who in ({"folder": tmp_path}, {"folder": tmp_path, **other}):
+        task(**who).read_since(lambda: shelf.read("atlas"), 0, "book")
+    assert shelf.asked == ["atlas", "atlas"]

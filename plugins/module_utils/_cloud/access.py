@@ -17,12 +17,12 @@ from .._access import KNOWN_ROLES, ROLE_ID, scope_of
 from .._ids import role_guid
 from . import _sdk
 from .identities import Identities
-from .session import Session
+from .session import Polled, Session
 from .vaults import Vaults
 from .visible import VisibleAccounts
 
 
-class Access:
+class Access(Polled):
     def __init__(self, session: Session, vaults: Vaults, identities: Identities, visible: VisibleAccounts) -> None:
         self._session = session
         self._vaults = vaults
@@ -52,7 +52,7 @@ class Access:
     def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
         """The same, for looking before a change: once many principals were asked for, from a list of them all."""
         listed: list[dict[str, Any]] | None = self._session.recent.among_many(
-            lambda: self._assignments_of_all(scope), principal.lower(), "access", scope
+            lambda: self.assignments_of_role(scope), principal.lower(), "access", scope
         )
         return self.assignments(scope, principal) if listed is None else listed
 
@@ -61,9 +61,9 @@ class Access:
         with _sdk.translated(f"list the role assignments on {scope}"):
             return _sdk.documents(self._client(scope).role_assignments.list_for_scope, scope, filter="atScope()")
 
-    def _assignments_of_all(self, scope: str) -> dict[str, list[dict[str, Any]]]:
-        """By principal, and just of those who have the one role that Batch needs: others may have it through a group,
-        which such a list does not tell.
+    def assignments_of_role(self, scope: str) -> dict[str, list[dict[str, Any]]]:
+        """By principal in lower case, and just of those who have the one role that Batch needs: others may have it
+        through a group, which such a list does not tell.
         """
         found: dict[str, list[dict[str, Any]]] = {}
         for assignment in self.all_assignments(scope):

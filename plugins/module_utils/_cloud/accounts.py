@@ -14,34 +14,41 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .._account import is_silence, name_taken
-from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut
+from .._account import availability, availability_unknown, name_taken
+from .._concurrent import in_background
+from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
 from .._ids import place_of
 from . import _sdk
 from .creation import exists_already, until_shown
 from .evidence import Evidence
 from .identities import Identities
 from .resources import Resources
-from .session import Session
+from .session import Polled, Session
 
 # A request that Azure will never take, however long one waits.
 _FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
 _UNDER_WAY = ("Creating", "Deleting")
 
 
-class Accounts:
+class Accounts(Polled):
     def __init__(self, session: Session, resources: Resources, identities: Identities, evidence: Evidence) -> None:
         self._session = session
         self._resources = resources
         self._identities = identities
         self._evidence = evidence
+        # Accounts that this task has changed: the run's list may show them as they were.
+        self._changed: set[str] = set()
+        # Accounts that were available after this task changed their key, with the evidence read by then.
+        self._confirmed: dict[str, Mapping[str, Any] | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
-        account = self.settled(goal.group, goal.name)
-        if account is None and goal.present and self._is_listed(goal.group, goal.name):
+        # A rollback does not wait for a creation that may have used up the time.
+        account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
+        is_to_be_made = goal.present and not goal.leaves_key
+        if account is None and is_to_be_made and self._is_listed(goal.group, goal.name):
             account = self._await(goal.group, goal.name)
         observed: dict[str, Any] = {"account": account}
-        if account is None and goal.present:
+        if account is None and is_to_be_made:
             observed["regions"] = self._resources.regions("Microsoft.Batch", "batchAccounts")
             if goal.location is None:
                 observed["group"] = self._resources.group(goal.group)
@@ -51,6 +58,7 @@ class Accounts:
                 observed["evidence"] = self._evidence.gather(
                     goal.key, goal.vault_group, principals, identity["tenantId"]
                 )
+        observed["confirmed"] = self.confirmed(goal.group, goal.name)
         return observed
 
     def get(self, group: str, name: str) -> dict[str, Any] | None:
@@ -70,7 +78,9 @@ class Accounts:
     ) -> dict[str, Any] | None:
         """The account for looking before a change: as it was a moment ago where many are looked at, or, where that
         would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
-        listed: dict[str, Any] | None = self._session.recent.among_many(self._listed, *self._name(group, name))
+        listed: dict[str, Any] | None = None
+        if self._name(group, name)[0] not in self._changed:
+            listed = self._session.recent.among_many(self._listed, *self._name(group, name))
         if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
             return listed
         try:
@@ -79,11 +89,6 @@ class Accounts:
             if missing.code == "resource_group_not_found" and group_may_be_missing:
                 return None
             raise
-
-    @property
-    def are_many(self) -> bool:
-        """Whether the run has asked for so many of the subscription that they are listed."""
-        return self._session.recent.are_many("accounts", self._session.subscription_id.lower())
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         listed = self._resources.accounts(self._session.subscription_id)
@@ -99,6 +104,8 @@ class Accounts:
             with _sdk.translated(what):
                 yield
         finally:
+            self._changed.add(self._name(group, name)[0])
+            self._confirmed.pop(self._name(group, name)[0], None)
             # All of it, for what comes now may be a long wait for what is to be seen then.
             self._session.seen.forget(*kinds)
             self._session.recent.forget(*self._name(group, name))
@@ -152,8 +159,13 @@ class Accounts:
             said = _sdk.document(self._client().location.check_name_availability, location, _sdk.content(body))
         return _sdk.is_free(said)
 
-    def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """If the account turns out to exist, nothing is written: a PUT would replace what somebody else has made."""
+    def create(
+        self, group: str, name: str, body: Mapping[str, Any], *, evidence: Mapping[str, Any] | None = None
+    ) -> None:
+        """With a key in the body, `evidence` is what was read of the key: both are confirmed as after a switch.
+
+        If the account turns out to exist, nothing is written: a PUT would replace what somebody else has made.
+        """
         what = f"create the Batch account {name}"
 
         def write() -> None:
@@ -172,6 +184,7 @@ class Accounts:
         if "encryption" in body.get("properties", {}):
             deadline = time.monotonic() + self._session.wait_timeout
             self.until_taken(write, deadline, f"Batch does not take the key of {name} yet")
+            self.confirm_key(group, name, deadline, evidence)
         else:
             write()
 
@@ -208,18 +221,65 @@ class Accounts:
         with self._changing(what, group, name):
             _sdk.finish(self._client().batch_account.begin_delete(group, name), self._session.wait_timeout, what)
 
+    def confirm_key(self, group: str, name: str, deadline: float, evidence: Mapping[str, Any] | None) -> None:
+        """Wait until the account is available on the key that it was just put on, and read again who may use that key.
+
+        As a grant takes a while to reach Batch, so does a revocation, and until then Batch takes the key. Therefore
+        access is read again for every account, now that whoever revokes it can see that the account uses it (_usage).
+        """
+        changed_at = time.monotonic()
+        # The account itself is read meanwhile, because the next step needs it.
+        account = in_background(self.get, group, name)
+        again = in_background(self._evidence.with_access_now, evidence, changed_at) if evidence else None
+
+        def not_available() -> CmkError | None:
+            reason = self.silence(group, name)
+            if reason is not None and availability(reason) is None:
+                raise availability_unknown(name, reason)
+            return reason
+
+        unavailable = self._session.until_none(not_available, deadline, f"{name} does not answer yet")
+        # If this read failed, the next step reads the account again.
+        account.exception()
+        if unavailable is not None:
+            raise Unavailable(
+                f"The Batch account {name} is on its key and did not answer for {self._session.wait_timeout} s: "
+                f"{unavailable.msg}",
+                code="account_not_answering",
+            )
+        self._confirmed[self._name(group, name)[0]] = again.result() if again else None
+
+    def confirmed(self, group: str, name: str) -> Mapping[str, Any] | None:
+        """The evidence read by `confirm_key` since this task changed the account's key."""
+        return self._confirmed.get(self._name(group, name)[0])
+
     def silence(self, group: str, name: str) -> CmkError | None:
-        """Why the account does not answer; none if it does, or if the caller may not ask.
+        """Why the account is not available, or why the caller may not ask that (`_account.availability`).
 
         Reading the account itself proves nothing, for that works without its key too. Listing its pools needs no
         more than the permission to read.
         """
+        if self._name(group, name)[0] in self._confirmed:
+            return None
         try:
             with _sdk.translated(f"list the pools of the Batch account {name}"):
                 next(self._client().pool.list_by_batch_account(group, name).by_page(), None)
         except (Denied, Rejected) as error:
-            return error if is_silence(error) else None
+            return error
         return None
+
+    def silence_before_change(self, group: str, name: str) -> CmkError | None:
+        """The same before a change, which must not begin if it could not be confirmed.
+
+        Batch refuses to change an account that is not available, so the question is whether the caller may ask. Once
+        many accounts of a resource group were asked, the answer of one of them counts for the others for a while:
+        each would cost one of the reads that Azure limits. If that misleads, the change is rolled back.
+        """
+        place = ("pools", self._session.subscription_id.lower(), group.lower())
+        recent = self._session.recent
+        if recent.are_many(*place) and recent.read(lambda: self.silence(group, name) is None, *place, "listed"):
+            return None
+        return self.silence(group, name)
 
     def _client(self) -> Any:
         return self._session.client("azure-mgmt-batch", "BatchManagementClient")

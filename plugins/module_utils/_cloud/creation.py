@@ -13,9 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from .._concurrent import value_or_error
 from .._errors import CmkError, Denied, Refused, TimedOut
 from .session import Session
-from .side_by_side import or_reason
 
 # How long to wait until a read shows a resource whose name is taken. If somebody else has the name, no read shows it.
 _APPEARS_WITHIN_SECONDS = 60
@@ -57,7 +57,7 @@ def exists_already(
 
     def complaint() -> CmkError | None:
         nonlocal shown
-        free = or_reason(is_free)
+        free = value_or_error(is_free)
         if free is True:
             return None
         shown = is_shown()

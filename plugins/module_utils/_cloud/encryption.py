@@ -13,35 +13,37 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .._concurrent import in_background
+from .._account import availability, availability_unknown
 from .._encryption import not_answering
-from .._errors import CmkError, Unavailable
+from .._errors import CmkError, Denied, NotFound, Unavailable
 from .._ids import key_of
 from .accounts import Accounts
 from .diagnosis import Diagnosis
 from .evidence import Evidence
-from .session import Session
+from .session import Polled, Session
 
 
-class Encryption:
+class Encryption(Polled):
     def __init__(self, session: Session, accounts: Accounts, evidence: Evidence, diagnosis: Diagnosis) -> None:
         self._session = session
         self._accounts = accounts
         self._evidence = evidence
         self._diagnosis = diagnosis
-        # Accounts that have answered since this task changed them, with what was to be seen of their keys by then.
-        self._confirmed: dict[tuple[str, str], Mapping[str, Any] | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
-        account = self._accounts.seen(goal.group, goal.account, anew_if=goal.leaves_alone)
+        group, name = goal.group, goal.account
+        account = self._accounts.seen(group, name, anew_if=goal.leaves_alone)
         observed: dict[str, Any] = {"account": account, "silence": None}
         if account is None:
             return observed
         if goal.leaves_alone(account):
-            observed["silence"] = self._silence(goal.group, goal.account)
+            observed["silence"] = self._accounts.silence(group, name)
             if goal.is_met_by(account):
-                observed["evidence"] = self._confirmed.get((goal.group, goal.account))
-        elif goal.key is not None:
+                observed["evidence"] = self._accounts.confirmed(group, name)
+            return observed
+        if goal.undoes is None:
+            observed["silence"] = self._accounts.silence_before_change(group, name)
+        if goal.key is not None and observed["silence"] is None:
             observed["evidence"] = self._evidence.of_account(account, goal.key, goal.vault_group)
         return observed
 
@@ -51,22 +53,35 @@ class Encryption:
         key = key_of(account) if account and diagnose else None
         return {
             "account": account,
-            "silence": self._silence(group, name) if account else None,
+            "silence": self._accounts.silence(group, name) if account else None,
             "diagnosis": self._diagnosis.read(account, key) if account and key else None,
         }
 
     def require_answer(self, group: str, name: str) -> None:
-        """An account that does not answer takes no other setting."""
-        silence = self._silence(group, name)
-        if silence is not None:
-            raise not_answering(name, key_of(self._accounts.get(group, name) or {}), silence)
+        """An account that does not answer takes no other setting, and one of which that is not known gets none."""
+        self._require(group, name, self._accounts.silence(group, name))
 
-    def _silence(self, group: str, name: str) -> CmkError | None:
-        return None if (group, name) in self._confirmed else self._accounts.silence(group, name)
+    def require_known_availability(self, group: str, name: str) -> None:
+        """Whether the account is available has to be known before anything is made for it. One that does not exist yet
+        cannot be asked."""
+
+        def silence() -> tuple[CmkError | None]:
+            return (self._accounts.silence_before_change(group, name) if self._accounts.get(group, name) else None,)
+
+        (reason,) = self._session.seen.read(silence, "account", "silence", group.lower(), name.lower())
+        if availability(reason) is None:
+            self._require(group, name, reason)
+
+    def _require(self, group: str, name: str, silence: CmkError | None) -> None:
+        if silence is None:
+            return
+        if availability(silence) is None:
+            raise availability_unknown(name, silence)
+        raise not_answering(name, key_of(self._accounts.get(group, name) or {}), silence)
 
     def await_answer(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
-        self._require_answer(group, name, time.monotonic() + self._session.wait_timeout, None)
+        self._accounts.confirm_key(group, name, time.monotonic() + self._session.wait_timeout, None)
 
     def set_encryption(
         self,
@@ -81,13 +96,8 @@ class Encryption:
 
         Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does not
         answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
-
-        As a grant takes a while to reach Batch, so does a withdrawal, and until then it takes the key. So that part of
-        the `evidence` is read again, now that whoever withdraws can see the account there (_usage). Where many accounts
-        are changed it is not: Azure's limit on reads would be what all of them wait for.
         """
         deadline = time.monotonic() + self._session.wait_timeout
-        self._confirmed.pop((group, name), None)
 
         self._accounts.until_taken(
             lambda: self._accounts.update(group, name, body),
@@ -95,21 +105,9 @@ class Encryption:
             f"Batch does not take the new setting of {name} yet",
             look=lambda: None if despite_silence else self.require_answer(group, name),
         )
-        self._require_answer(group, name, deadline, None if self._accounts.are_many else evidence)
-
-    def _require_answer(self, group: str, name: str, deadline: float, evidence: Mapping[str, Any] | None) -> None:
-        # The account itself is read meanwhile, because the next step needs it.
-        account = in_background(self._accounts.get, group, name)
-        again = in_background(self._evidence.with_access_now, evidence) if evidence else None
-        silent = self._session.until_none(
-            lambda: self._accounts.silence(group, name), deadline, f"{name} does not answer yet"
-        )
-        # If this read failed, the next step reads the account again.
-        account.exception()
-        if silent is not None:
-            raise Unavailable(
-                f"The Batch account {name} is on its key and did not answer for {self._session.wait_timeout} s: "
-                f"{silent.msg}",
-                code="account_not_answering",
-            )
-        self._confirmed[group, name] = again.result() if again else None
+        try:
+            self._accounts.confirm_key(group, name, deadline, evidence)
+        except (Denied, NotFound, Unavailable) as unread:
+            # A rollback is finished although not everything can be read: there is no other key to go to.
+            if not despite_silence or unread.code == "account_not_answering":
+                raise

@@ -12,12 +12,14 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from .._access import scope_of
 from .._concurrent import value_or_error
-from .._errors import CmkError
+from .._errors import CmkError, NotFound
 from .._ids import KeyIdentifier, principals_of
+from .._preflight import granted_to_each
 from .access import Access, roles_in
 from .keys import Keys
 from .session import Session
@@ -65,22 +67,54 @@ class Evidence:
             "now": now,
         }
 
-    def with_access_now(self, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The same, with who may use the key by now."""
-        vault = evidence["vault"]
-        if vault is None or isinstance(vault, CmkError):
+    def with_access_now(self, evidence: Mapping[str, Any], since: float) -> Mapping[str, Any]:
+        """The same, with who may use the key as read from `since` (time.monotonic()) on.
+
+        If the caller could not see that before, nothing is read: preflight has warned. From then on, access that cannot
+        be read is an error, not a warning.
+        """
+        vault, assignments = evidence["vault"], evidence["assignments"]
+        if vault is None or isinstance(vault, CmkError) or isinstance(assignments, CmkError):
             return evidence
-        by_role = vault["properties"].get("enableRbacAuthorization")
-        kind = "assignments" if by_role else "vault"
-        now = value_or_error(lambda: self._assignments(evidence) if by_role else self._vaults.anew(vault["id"]))
-        if now != evidence[kind]:
+        if vault["properties"].get("enableRbacAuthorization"):
+            now = {**evidence, **self._roles_now(evidence, since)}
+        else:
+            now = {**evidence, "vault": self._vault_now(vault["id"], since)}
+        if granted_to_each(now) != granted_to_each(evidence):
             # Others look before they change something, and it is not as they have seen it.
             self._session.recent.written("vault", "access")
-        return {**evidence, kind: now}
+        return now
 
-    def _assignments(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    def _vault_now(self, vault_id: str, since: float) -> Any:
+        vault = self._session.recent.read_since(
+            lambda: self._vaults.anew(vault_id), since, "vault_now", vault_id.lower()
+        )
+        if vault is None:
+            raise NotFound(
+                f"The vault {vault_id} was deleted while an account was put on a key of it.",
+                code="vault_not_found",
+                remedy="Recover the vault, or use a key of another one.",
+            )
+        return vault
+
+    def _roles_now(self, evidence: Mapping[str, Any], since: float) -> dict[str, Any]:
+        """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not tell the
+        roles that a principal has as a member of a group, so a principal without the role there is looked up by itself.
+        """
         scope = scope_of(evidence["vault"], evidence["key"].name)
-        return {principal: self._access.assignments(scope, principal) for principal in evidence["principals"]}
+        listed = self._session.recent.read_since(
+            lambda: self._access.assignments_of_role(scope), since, "access_now", scope.lower()
+        )
+        assignments = {
+            principal: listed.get(principal.lower()) or self._access.assignments(scope, principal)
+            for principal in evidence["principals"]
+        }
+        # A role that the principal has got since the first look. If its definition cannot be read, it grants nothing.
+        new = set(roles_in(chain.from_iterable(assignments.values()))) - evidence["definitions"].keys()
+        vault_id = evidence["vault"]["id"]
+        definitions = value_or_error(lambda: self._access.definitions(vault_id, sorted(new)))
+        known = {} if isinstance(definitions, CmkError) else definitions
+        return {"assignments": assignments, "definitions": {**evidence["definitions"], **known}}
 
     def _key(self, key: KeyIdentifier) -> tuple[Any, float]:
         """With the time at Key Vault when it was read."""

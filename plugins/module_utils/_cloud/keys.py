@@ -20,11 +20,11 @@ from .._concurrent import in_background
 from .._errors import Denied, TimedOut
 from .._ids import KeyIdentifier
 from . import _sdk
-from .session import Session
+from .session import Polled, Session
 from .visible import VisibleAccounts
 
 
-class Keys:
+class Keys(Polled):
     def __init__(self, session: Session, visible: VisibleAccounts) -> None:
         self._session = session
         self._visible = visible

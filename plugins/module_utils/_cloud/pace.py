@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from .. import _interrupts
 from .._errors import Unavailable
 from . import _sdk
 from .run_files import RunFiles
@@ -105,7 +106,7 @@ def policy(buckets: Buckets, wait_timeout: float, notify: Callable[[str], None])
                     wait, max(wait_timeout, _OWN_WAIT_SECONDS), f"The limit on requests to {bucket.name[0]} is reached"
                 )
                 time.sleep(wait)
-            response = self.next.send(request)
+            response = self._send(request)
             answer = response.http_response
             asked = _retry_after(retries, response)
             if bucket is not None:
@@ -115,6 +116,13 @@ def policy(buckets: Buckets, wait_timeout: float, notify: Callable[[str], None])
             if asked is not None:
                 accept(asked, wait_timeout, f"{urlsplit(url).hostname} answered {answer.status_code} with Retry-After")
             return response
+
+        def _send(self, request: Any) -> Any:
+            if request.http_request.method == "GET":
+                return self.next.send(request)
+            # A rollback has to know whether a write took effect.
+            with _interrupts.deferred(_interrupts.REQUEST_SECONDS):
+                return self.next.send(request)
 
     return Pace()
 

@@ -50,17 +50,29 @@ class Recent:
                         self._files.store(kept, self._caller, *name)
         return kept["value"]
 
+    def read_since(self, read: Callable[[], Any], since: float, *name: str) -> Any:
+        """What `read` gives, or gave another task of the run that began to read not before `since`, by
+        time.monotonic(), which all processes of a machine share. Tasks that wait for a read share the next one."""
+        if not self._files.shared:
+            return read()
+        with self._files.locked(self._caller, *name, "since"):
+            kept = self._files.load(self._caller, *name, "since")
+            if kept is None or kept["at"] < since:
+                kept = {"at": time.monotonic(), "value": read()}
+                self._files.store(kept, self._caller, *name, "since")
+        return kept["value"]
+
     def among_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:
         """What `read_all` gave of one, once many were asked for. None if it gave nothing, or the run has changed it."""
-        if not self._files.shared or self._asked(*name) <= _FEW:
+        if not self.are_many(*name):
             return None
         since: float = self.read(lambda: self._keep_all(read_all, *name), *name, "all")
         kept = self._files.load(self._caller, *name, member)
         return kept["value"] if kept and kept["at"] >= since else None
 
     def are_many(self, *name: str) -> bool:
-        """Whether so many of these were asked for that they are listed."""
-        return self._files.shared and (self._files.load(self._caller, *name, "asked") or 0) > _FEW
+        """Whether the run has asked for many of these, this time included."""
+        return self._files.shared and self._asked(*name) > _FEW
 
     def forget(self, member: str, *name: str) -> None:
         """The run has changed this one."""

@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -139,3 +140,22 @@ class Session:
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None
+
+
+class Polled:
+    """A service whose changes are polled for until Azure shows them."""
+
+    _session: Session
+
+    def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
+        """Call `look` until it returns None or `wait_timeout` ends; what the last call returned. All calls but the
+        first read from Azure, not from the task's cache."""
+        session, calls = self._session, itertools.count()
+
+        def look_again() -> CmkError | None:
+            if next(calls):
+                session.seen.forget()
+            return look()
+
+        deadline = time.monotonic() + session.wait_timeout
+        return session.until_none(look_again, deadline, "Azure does not show the change yet")

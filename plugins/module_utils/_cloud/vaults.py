@@ -22,11 +22,11 @@ from .._vault import name_taken
 from . import _sdk
 from .creation import exists_already, until_shown
 from .resources import Resources
-from .session import Session
+from .session import Polled, Session
 from .visible import VisibleAccounts
 
 
-class Vaults:
+class Vaults(Polled):
     """`access` gives the service for access, which itself needs this one."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Vaults:
             "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
         }
         observed["caller"] = self._session.caller
-        observed.update(each(lambda name: reads[name](), reads))
+        observed.update(map_concurrent(lambda name: reads[name](), reads))
         if observed.pop("listed"):
             observed["vault"] = self._await(goal.group, goal.name)
         return observed
