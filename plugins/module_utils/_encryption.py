@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from . import _account, _diagnosis, _preflight
 from ._errors import CmkError, InvalidOption, Refused, Unavailable
@@ -33,13 +33,19 @@ class Goal:
     patient: bool = False
     # An account that is on a different customer-managed key may be moved away from it.
     replaces: bool = False
+    # Other settings on the same key that are left alone, because somebody else may have chosen them meanwhile: `any`, or
+    # any version that the account is `pinned` to.
+    tolerates: Literal["any", "pinned"] | None = None
     # The way back from a switch that failed: what that was to reach. It is tried although the account does not answer,
     # and leaves the account where somebody else has put it meanwhile.
     undoes: Goal | None = None
 
     def is_met_by(self, account: Mapping[str, Any]) -> bool:
         has = key_of(account)
-        return has is None if self.key is None else self.key.same(has)
+        if self.key is None or has is None:
+            return self.key is has
+        is_tolerated = self.tolerates == "any" or (self.tolerates == "pinned" and has.version is not None)
+        return self.key.same(has) or (is_tolerated and self.key.versionless.same(has.versionless))
 
     def leaves_alone(self, account: Mapping[str, Any]) -> bool:
         """It is on the key; or on the way back, somebody else has put it where it is."""
@@ -93,7 +99,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
     sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
-    former = replace(goal, key=key_of(account), vault_group=None, undoes=goal)
+    former = replace(goal, key=key_of(account), vault_group=None, undoes=goal, tolerates=None)
     return Plan(
         goal,
         before,

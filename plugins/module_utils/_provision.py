@@ -198,7 +198,13 @@ def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Stages:
         if born.foretold:
             return
     switch = _encryption.Goal(
-        goal.account.group, goal.account.name, identifier, goal.vault.group, replaces=goal.replaces
+        goal.account.group,
+        goal.account.name,
+        identifier,
+        goal.vault.group,
+        replaces=goal.replaces,
+        # Somebody may have moved the account to a newer version since it was read.
+        tolerates={None: "any", False: "pinned", True: None}[goal.follow],
     )
     done.add("encryption", (yield Stage("encryption", _encryption, switch)))
 

@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
 from harness import Ansible, Run
-from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from meddling import Wire
+from one_process import OneProcess
+from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import ENCRYPTION_USER, NEEDED, Service
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
@@ -154,6 +157,33 @@ def test_a_pinned_account_stays_on_its_version(ansible: Ansible, service: Servic
     service.make_key()
     unchanged(provision(ansible, service))
     assert service.encryption() == pinned
+
+
+def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    """Somebody rotates the account between two requests of the run, whichever they are."""
+    _, first = service.on_key()
+    service.sandbox.control.advance(2)
+    newer = service.make_key().id
+    met, at = True, 0
+    while met:
+        met = False
+        service.point(first)
+
+        def rotate() -> None:
+            nonlocal met
+            met = True
+            service.point(newer)
+            # What the run has read before is read again after that; time only passes at the sandbox.
+            time.sleep(6)
+
+        with wire.meddled(at, rotate):
+            report = runner.role("provision", {**VARS, "cmk_vault_resource_group": VARS["cmk_resource_group"]})
+        assert not report.get("failed"), report
+        assert service.encryption() == (newer if met else first), f"at request {at}: {report}"
+        at += 3
+    assert at > 5
 
 
 def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, service: Service) -> None:

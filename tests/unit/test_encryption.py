@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -268,6 +269,29 @@ def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str 
     assert failed.value.code == "account_on_another_key"
     assert failed.value.facts["option"] == "replace_key"
     assert "cmk_replace_key" in failed.value.facts["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("tolerates", "on", "left_alone"),
+    [
+        (None, PINNED_NEW, False),
+        (None, KEY, False),
+        (None, PINNED_OLD, True),
+        ("pinned", PINNED_NEW, True),
+        ("pinned", KEY, False),
+        ("any", PINNED_NEW, True),
+        ("any", KEY.upper().replace("HTTPS", "https"), True),
+        ("any", f"{KEY}2/{OLD}", False),
+        ("any", None, False),
+    ],
+)
+def test_what_somebody_else_has_chosen_on_the_same_key(tolerates: Any, on: str | None, left_alone: bool) -> None:
+    wanted = replace(goal(PINNED_OLD, replace_key=True), tolerates=tolerates)
+    plan = _encryption.plan(wanted, seen(on))
+
+    assert plan.changed is not left_alone
+    # The way back leads to just what was there.
+    assert left_alone or plan.former.tolerates is None
 
 
 # The way back from a switch that failed

@@ -125,6 +125,11 @@ def test_an_account_on_another_key_is_refused_while_nothing_was_written(former: 
     assert refused.value.facts["option"] == "replace_key"
 
 
+@pytest.mark.parametrize(("follow", "tolerates"), [(None, "any"), (False, "pinned"), (True, None)])
+def test_a_move_to_a_newer_version_meanwhile_is_not_undone(follow: bool | None, tolerates: str | None) -> None:
+    assert again(follow_latest=follow).seen[-1].goal.tolerates == tolerates
+
+
 def test_whether_a_key_may_be_replaced_is_passed_on() -> None:
     assert not again().seen[-1].goal.replaces
     assert again(replace_key=True).seen[-1].goal.replaces
