@@ -51,6 +51,11 @@ def judged(evidence: Evidence) -> tuple[Check, ...]:
     return tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
 
 
+def failed_checks(read: Mapping[str, Any]) -> list[str]:
+    """The names of the checks that fail."""
+    return [check.name for check in judged(Evidence(**read)) if check.status == FAILED]
+
+
 def require(read: Mapping[str, Any], so: str = "so the account was not pointed at it") -> tuple[Check, ...]:
     """All checks; if one fails, an error that tells of all that fail, and what comes of it (`so`)."""
     evidence = Evidence(**read)

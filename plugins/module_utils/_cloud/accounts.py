@@ -18,6 +18,7 @@ from .._account import availability, availability_unknown, name_taken
 from .._concurrent import in_background
 from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
 from .._ids import place_of
+from .._preflight import failed_checks
 from . import _sdk
 from .creation import exists_already, until_shown
 from .evidence import Evidence
@@ -234,9 +235,12 @@ class Accounts(Polled):
 
         def not_available() -> CmkError | None:
             reason = self.silence(group, name)
-            if reason is not None and availability(reason) is None:
+            if reason is None:
+                return None
+            if availability(reason) is None:
                 raise availability_unknown(name, reason)
-            return reason
+            # Without access it never will be, and soon Batch lets nobody move it from the key any more.
+            return None if again and failed_checks(again.result()) else reason
 
         unavailable = self._session.until_none(not_available, deadline, f"{name} does not answer yet")
         # If this read failed, the next step reads the account again.

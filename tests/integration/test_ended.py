@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""I5: whatever ends a task in the middle of a switch, the account is put back before the task ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+from harness import Ansible, fails, task
+from service import GROUP, Service
+
+POOLS = {"method": "GET", "path": "/batchAccounts/account1/pools"}
+PATCH = {"method": "PATCH", "path": "/batchAccounts/account1"}
+
+
+def to_key(identifier: str) -> dict[str, Any]:
+    wish = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+    return task("switch", "batch_encryption", resource_group=GROUP, account_name="account1", **wish)
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        # The first list of pools is the one before the change.
+        pytest.param({"match": POOLS, "skip": 1, "delay": 8}, id="whether it is available"),
+        pytest.param({"match": PATCH, "delay": 5}, id="the change"),
+    ],
+)
+def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service, slow: dict[str, Any]) -> None:
+    _principal, former = service.on_key()
+    wanted = service.make_key().id
+    service.sandbox.control.fault(**slow)
+    run = ansible.play([fails({**to_key(wanted), "timeout": 3})], way="in_process")
+    one = run["switch"]
+    assert one["code"] == "timed_out", one
+    assert one["timedout"]["period"] == 3
+    assert one["restored"] is True
+    assert one["stands"]["key_identifier"] == former
+    sent = [r["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"] for r in one.writes]
+    assert sent == [wanted, former]
+    time.sleep(max(0, slow["delay"] - 5))
+    assert service.encryption() == former
+    assert service.answers()
+
+
+@pytest.mark.parametrize("way", ["in_process", "module"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, signum: int, way: str) -> None:
+    """ansible-playbook tells its workers, which roll back what they have begun."""
+    _principal, former = service.on_key()
+    wanted = service.make_key().id
+    control = service.sandbox.control
+    control.fault(match=POOLS, skip=1, delay=20)
+    since = control.last
+    play = {"name": "Test", "hosts": "localhost", "gather_facts": False, "tasks": [to_key(wanted)]}
+    process = subprocess.Popen(
+        ansible.arguments([play], way=way),
+        env=ansible.environment(ANSIBLE_CALLBACKS_ENABLED=None),
+        cwd=ansible.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: service.encryption() == wanted)
+        os.kill(process.pid, signum)
+        output = process.communicate(timeout=60)[0].decode()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert process.returncode != 0, output
+    # The worker may end after ansible-playbook itself.
+    until(lambda: service.encryption() == former)
+    assert service.answers()
+    assert len([one for one in control.requests(since, writes=True) if one["method"] == "PATCH"]) == 2
+
+
+def until(holds: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

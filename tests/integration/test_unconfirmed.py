@@ -1,0 +1,195 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""I4: a change that could not be confirmed is not begun, and access is read again after each of many changes."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from meddling import REALISTIC, SETTLED, Wire
+from one_process import OneProcess
+from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Report, Run, World
+from role_runs import QUARTER
+from service import GROUP, Service
+
+POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
+KEY2 = ("vault-one", "key2")
+FORCE = {"cmk_key_force_new_version": True}
+EACH_CHANGE = {
+    "rotate": Run("rotate", "account1", None, FORCE),
+    "rotate, and disable": Run("rotate", "account1", None, FORCE | {"cmk_previous_version": "disable"}),
+    "switch": Run("rotate", "account1", None, {"to": KEY2}),
+    "revert": Run("revert", "account1", None, {"cmk_revert_key": "delete"}),
+    "provision on another key": Run("provision", "account1", KEY2),
+    "provision in a new vault": Run("provision", "account1", ("vault-three", "key1")),
+}
+
+
+@pytest.fixture
+def hidden(service: Service, runner: OneProcess, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two accounts on keys, and a caller who may do anything but list pools."""
+    world = World(service, runner)
+    for account, key in (("account1", FIRST_KEY), ("account2", KEY2)):
+        report = world.prepared(Run("provision", account, key))()
+        assert not report.get("failed"), report
+    service.sandbox.control.advance(QUARTER)
+    become_blind(service, monkeypatch)
+    return world
+
+
+def become_blind(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope, role = service.sandbox.subscription, str(uuid.uuid4())
+    permissions = [{"actions": ["*"], "notActions": [POOLS_READ], "dataActions": [], "notDataActions": []}]
+    properties = {"roleName": "Without pools", "type": "CustomRole", "assignableScopes": [scope]}
+    answer = service.sandbox.arm(
+        "PUT",
+        f"{scope}/providers/Microsoft.Authorization/roleDefinitions/{role}",
+        "2022-04-01",
+        {"properties": {**properties, "permissions": permissions}},
+    )
+    assert answer.ok, answer.text
+    roles = [{"role": name, "scope": scope} for name in ("Without pools", "Key Vault Crypto Officer")]
+    who = service.sandbox.control.principal("blind", roles=roles)
+    for vault in ("vault-one", "vault-three"):
+        if vault in [one.name for one in service.vaults.vaults.list_by_subscription()]:
+            service.set_policy("add", service.policy(who["object_id"], "all"), vault=vault)
+    for name, value in (("AZURE_CLIENT_ID", who["client_id"]), ("AZURE_SECRET", who["secret"])):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AZURE_CLIENT_SECRET", raising=False)
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check mode"])
+@pytest.mark.parametrize("change", EACH_CHANGE)
+def test_a_change_that_could_not_be_confirmed(hidden: World, service: Service, change: str, check: bool) -> None:
+    run = EACH_CHANGE[change]
+    on, since = service.encryption(), service.sandbox.control.last
+    report = hidden.prepared(Run(run.what, run.account, run.key, run.wishes, check=check))()
+    assert report["code"] == "availability_unknown", report
+    assert report["action"] == POOLS_READ
+    assert POOLS_READ in report["msg"]
+    assert writes(service, since) == []
+    assert service.encryption() == on
+
+
+def writes(service: Service, since: int) -> list[str]:
+    return [one["url"] for one in service.sandbox.control.requests(since, writes=True) if "/oauth2/" not in one["url"]]
+
+
+def test_nothing_to_change_is_no_failure(hidden: World, service: Service) -> None:
+    report = hidden.prepared(Run("rotate", "account1"))()
+    assert (report["changed"], report["answers"]) == (False, None), report
+    assert any(POOLS_READ in warning for warning in report["warnings"])
+
+
+def test_recover_says_that_it_cannot_tell(hidden: World, service: Service) -> None:
+    service.disable()
+    since = service.sandbox.control.last
+    report = hidden.prepared(Run("recover", "account1"))()
+    assert report["failed"]
+    assert POOLS_READ in report["msg"]
+    assert writes(service, since) == []
+
+
+def test_an_account_that_is_created_without_being_seen(hidden: World, service: Service) -> None:
+    """It is left on a Microsoft-managed key."""
+    report = hidden.prepared(Run("provision", USER_ASSIGNED))()
+    assert report["code"] == "availability_unknown", report
+    assert USER_ASSIGNED not in service.accounts() or service.encryption(USER_ASSIGNED) is None
+
+
+@pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
+@pytest.mark.parametrize("accounts", [12, 40])
+def test_access_that_is_revoked_just_before_the_last_of_many_switches(
+    runner: OneProcess, wire: Wire, service: Service, accounts: int, vault: str
+) -> None:
+    """Batch takes the key, because it does not know yet; the account must not stay there."""
+    world = World(service, runner)
+    for name in ("account1", "account2"):
+        report = world.prepared(Run("provision", name, (vault, "key1")))()
+        assert not report.get("failed"), report
+    revert = world.prepared(Run("revert", "account1"))()
+    assert not revert.get("failed"), revert
+    identity = service.account("account2")["identity"]["principalId"]
+    service.sandbox.control.timing(**REALISTIC)
+    service.sandbox.control.advance(SETTLED)
+    identifier = service.key(vault=vault).id
+    # The others cost the run as many reads as a large run has had by its last account.
+    others = [f"other{number}" for number in range(accounts - 1)]
+    user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    service.grant(world.principal(USER_ASSIGNED), vault)
+    service.sandbox.control.advance(SETTLED)
+    for name in others:
+        service.make_account(name, identity=user)
+        report = switch(runner, name, identifier)
+        assert report["changed"], report
+    principal = service.account("account1")["identity"]["principalId"]
+    assert principal != identity
+
+    with wire.meddled(is_switch, lambda: service.revoke(principal, vault)):
+        report = switch(runner, "account1", identifier)
+
+    assert report["code"] == "preflight_failed", report
+    assert report["failed_checks"] == ["access_granted"]
+    assert report["restored"] is True
+    service.sandbox.control.advance(SETTLED)
+    assert service.encryption("account1") is None
+    assert world.usable() == {"account1", "account2", *others}
+
+
+def switch(runner: OneProcess, account: str, identifier: str) -> Report:
+    arguments = {"resource_group": GROUP, "account_name": account, "key_source": "microsoft_keyvault"}
+    return runner.module("batch_encryption", {**arguments, "key_identifier": identifier})
+
+
+def is_switch(request: Any) -> bool:
+    return request.method == "PATCH" and "/batchAccounts/account1" in request.url
+
+
+@pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
+def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
+    runner: OneProcess, wire: Wire, service: Service, vault: str
+) -> None:
+    world = World(service, runner)
+    service.make_key(vault=vault)
+    principal = world.principal(USER_ASSIGNED)
+    service.grant(principal, vault)
+    # Otherwise an access policy has gone by when the account is there, which can only be deleted then.
+    service.sandbox.control.timing(**{**REALISTIC, "batch_create": 0})
+    service.sandbox.control.advance(SETTLED)
+
+    def is_creation(request: Any) -> bool:
+        return request.method == "PUT" and f"/batchAccounts/{USER_ASSIGNED}" in request.url
+
+    prepared = world.prepared(Run("provision", USER_ASSIGNED, (vault, "key1")))
+    with wire.meddled(is_creation, lambda: service.revoke(principal, vault)):
+        report = prepared()
+
+    assert report["code"] == "preflight_failed", report
+    assert report["failed_checks"] == ["access_granted"]
+    service.sandbox.control.advance(SETTLED)
+    assert service.encryption(USER_ASSIGNED) is None
+    assert service.answers(USER_ASSIGNED)
+
+
+def test_another_role_since_the_first_look(runner: OneProcess, wire: Wire, service: Service) -> None:
+    """Its definition was not read by then."""
+    world = World(service, runner)
+    first = world.prepared(Run("provision", "account1", (RBAC_VAULT, "key1")))()
+    assert not first.get("failed"), first
+    reverted = world.prepared(Run("revert", "account1"))()
+    assert not reverted.get("failed"), reverted
+    principal = service.account()["identity"]["principalId"]
+    officer = "14b46e9e-c2b7-41b4-b07b-48a6ebf60603"
+
+    def swap() -> None:
+        service.revoke(principal, RBAC_VAULT)
+        service.assign(principal, service.vault_id(RBAC_VAULT), officer)
+
+    with wire.meddled(is_switch, swap):
+        report = switch(runner, "account1", service.key(vault=RBAC_VAULT).id)
+    assert report.get("changed"), report
+    assert service.answers()
