@@ -105,15 +105,20 @@ def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
             service, step = stage.requires
             getattr(getattr(cloud, service), step.action)(**step.arguments)
 
-    def make() -> Outcome:
-        service, only_check = getattr(cloud, stage.service), check_mode or stage.foresee
-        return converge(stage.goal, service, stage.noun, check_mode=only_check, before_change=require)
+    def look(goal: Any) -> Outcome:
+        return converge(goal, getattr(cloud, stage.service), stage.noun, check_mode=True)
 
-    if stage.once:
-        outcome: Outcome = cloud.once(make, stage.service, repr(stage.goal))
+    def make(goal: Any) -> Outcome:
+        service, only_check = getattr(cloud, stage.service), check_mode or stage.foresee
+        return converge(goal, service, stage.noun, check_mode=only_check, before_change=require)
+
+    outcome: Outcome
+    if stage.newest:
+        outcome = cloud.newest.version(stage.goal, stage.newest, look, make)
         return outcome
     with cloud.turn(stage.alone) if stage.alone else contextlib.nullcontext():
-        return make()
+        outcome = cloud.once(lambda: make(stage.goal), *stage.once) if stage.once else make(stage.goal)
+    return outcome
 
 
 def _apply(todo: Plan, service: Service, applied: list[str]) -> None:

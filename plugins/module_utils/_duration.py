@@ -25,8 +25,8 @@ _DURATION = re.compile(
 _LONGEST_YEARS = 100
 
 
-def seconds(duration: str | None, option: str) -> int | None:
-    """The length of a duration such as P90D, PT12H or P1Y6M in seconds."""
+def seconds(duration: str | None, option: str, *, or_none: bool = False) -> int | None:
+    """The length of a duration such as P90D, PT12H or P1Y6M in seconds; with `or_none` it may be 0, as that of P0D."""
     if duration is None:
         return None
     found = _DURATION.fullmatch(duration)
@@ -40,7 +40,7 @@ def seconds(duration: str | None, option: str) -> int | None:
     parts = {unit: int(count or 0) for unit, count in found.groupdict().items()}
     days = sum(length * parts[unit] for unit, length in _DAYS.items())
     length = days * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"]
-    if not length:
+    if not length and not or_none:
         raise InvalidOption(option, duration, "this lasts no time at all.", "Use for example P90D.")
     if length > _LONGEST_YEARS * 365 * 86400:
         raise _too_long(duration, option)

@@ -47,6 +47,7 @@ class KeyIdentifier:
     vault: str
     suffix: str
     name: str
+    # In lower case, as Key Vault writes it: Azure keeps the letter case that it was given.
     version: str | None = None
 
     def __str__(self) -> str:
@@ -69,6 +70,10 @@ class KeyIdentifier:
     def same(self, other: KeyIdentifier | None) -> bool:
         return other is not None and self.folded == other.folded
 
+    def same_key(self, other: KeyIdentifier | None) -> bool:
+        """Whether both name the same key, whichever version."""
+        return other is not None and self.versionless.same(other.versionless)
+
 
 def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
     found = _KEY_IDENTIFIER.fullmatch(value.strip())
@@ -81,7 +86,7 @@ def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
             "the key's newest one (in other clouds with their own suffix).",
             code="invalid_key_identifier",
         )
-    return KeyIdentifier(found["vault"].lower(), found["suffix"].lower(), found["name"], found["version"])
+    return _key_identifier(found["vault"], found["suffix"], found["name"], found["version"])
 
 
 def read_key_identifier(value: str) -> KeyIdentifier:
@@ -89,8 +94,11 @@ def read_key_identifier(value: str) -> KeyIdentifier:
     found = _ANY_KEY_IDENTIFIER.fullmatch(value)
     if found is None:
         return KeyIdentifier("unknown", "invalid", value)
-    suffix = found["suffix"].lower().removesuffix(":443")
-    return KeyIdentifier(found["vault"].lower(), suffix, found["name"], found["version"])
+    return _key_identifier(found["vault"], found["suffix"].removesuffix(":443"), found["name"], found["version"])
+
+
+def _key_identifier(vault: str, suffix: str, name: str, version: str | None) -> KeyIdentifier:
+    return KeyIdentifier(vault.lower(), suffix.lower(), name, version.lower() if version else None)
 
 
 def check_account_name(value: str, option: str) -> str:

@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import _rotation_policy
@@ -59,7 +59,7 @@ def identifier_of(key: Mapping[str, Any]) -> KeyIdentifier:
 
 
 def version_of(item: Mapping[str, Any]) -> str:
-    return str(item["kid"]).rsplit("/", 1)[-1]
+    return str(item["kid"]).rsplit("/", 1)[-1].lower()
 
 
 def followers_on(observed: Mapping[str, Any]) -> list[str]:
@@ -71,7 +71,26 @@ def followers_on(observed: Mapping[str, Any]) -> list[str]:
     return [version_of(newest["key"])]
 
 
+def newest_known(
+    newest: Mapping[str, Any], versions: Sequence[Mapping[str, Any]] | None, used: str, read: Callable[[str], Any]
+) -> Mapping[str, Any]:
+    """The newest version as Key Vault gives it, or the one that an account uses if that was created later: a replica of
+    the vault may not show it yet. `read` gives a version's own document."""
+    created = newest["attributes"]["created"]
+    if versions is not None and not any(
+        version_of(v) == used and v["attributes"]["created"] > created for v in versions
+    ):
+        return newest
+    named = read(used)
+    return named if named is not None and named["attributes"]["created"] > created else newest
+
+
 def previous_version(versions: Sequence[Mapping[str, Any]] | None, current: str | None) -> str | None:
     """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
-    older = [v for v in versions or () if version_of(v) != current]
+    newest = max((v["attributes"]["created"] for v in versions or () if version_of(v) == current), default=None)
+    older = [
+        v
+        for v in versions or ()
+        if version_of(v) != current and (newest is None or v["attributes"]["created"] <= newest)
+    ]
     return version_of(max(older, key=lambda v: v["attributes"]["created"])) if older else None

@@ -25,6 +25,18 @@ CLOCK_TOLERANCE = 300
 
 
 @dataclass(frozen=True)
+class Grace:
+    """How long a key or version stays enabled after accounts were moved to another one."""
+
+    # Seconds.
+    lasts: int
+    # Whether this run has just moved an account.
+    moved_now: bool
+    # Where to: whichever account uses this key may have been moved to it a moment ago, by whomever.
+    moved_to: KeyIdentifier
+
+
+@dataclass(frozen=True)
 class Goal:
     vault: str
     name: str
@@ -48,6 +60,11 @@ class Goal:
     withdrawn: KeyIdentifier | None = None
     # The versions that are to be enabled once more.
     again: tuple[str, ...] = ()
+    # The version that an account uses: one that was created earlier does not count as the newest.
+    at_least: str | None = None
+    # Only a version that was not created later than this one is disabled.
+    not_after: str | None = None
+    grace: Grace | None = None
 
     def standing(self, _stands: Mapping[str, Any]) -> str:
         """How it stands once what was withdrawn has been given back, in words."""
@@ -100,7 +117,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         vault=check_vault_name(params["vault_name"], "vault_name"),
         name=check_key_name(params["name"], "name"),
         state=state,
-        version=version,
+        version=version.lower() if version else None,
         key_type=key_type,
         key_size=key_size,
         expires_in=seconds(params["expires_in"], "expires_in"),

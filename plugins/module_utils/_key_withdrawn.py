@@ -9,11 +9,11 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import _usage
+from . import _grace, _usage
 from ._errors import Denied, InvalidOption
 from ._key_document import followers_on, identifier_of, version_of
 from ._key_goal import Goal, key_not_found, step
@@ -29,12 +29,24 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
             f"The versions of the key {goal.name} could not be listed, for want of the permission to list keys. "
             "Grant it (Key Vault Crypto Officer, or `list` in the access policy).",
         )
-    chosen = [v for v in versions if goal.version in (None, version_of(v))]
-    if goal.version and not chosen:
+    if goal.version and goal.version not in map(version_of, versions):
         raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
-    enabled = [version_of(v) for v in chosen if v["attributes"]["enabled"]]
+    enabled = _enabled(goal, versions)
     if not enabled and goal.withdrawn is None:
         return Plan(goal, before, before)
+    if goal.not_after and goal.withdrawn is None and _is_newer(versions, goal.version, goal.not_after):
+        return Plan(
+            goal,
+            before,
+            before,
+            warnings=(
+                f"Version {goal.version} of the key {goal.name} is not older than"
+                f" version {goal.not_after}, so it was not disabled.",
+            ),
+        )
+    until = _grace.kept_until(goal, observed, observed["ages"]) if goal.withdrawn is None else None
+    if until is not None:
+        raise _grace.refused(goal, until)
     target = goal.withdrawn or replace(identifier_of(observed["key"]), version=goal.version)
     visible = observed["visible"]
     users = _usage.on_key(visible, target, followers_on(observed))
@@ -45,6 +57,24 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     back = replace(goal, state="enabled_again", again=tuple(enabled))
     return _usage.withdrawal(Plan(goal, before, after, steps, warnings), back, target)
+
+
+def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
+    """Whether there is something to disable, and nobody uses it."""
+    key, versions, visible = observed["key"], observed["versions"], observed["visible"]
+    if not key or not versions or not _enabled(goal, versions):
+        return False
+    return not _usage.on_key(visible, replace(identifier_of(key), version=goal.version), followers_on(observed))
+
+
+def _enabled(goal: Goal, versions: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [version_of(v) for v in versions if v["attributes"]["enabled"] and goal.version in (None, version_of(v))]
+
+
+def _is_newer(versions: Sequence[Mapping[str, Any]], one: str | None, other: str) -> bool:
+    """By the time of creation, which counts whole seconds; a version that is not listed counts as the older one."""
+    created: dict[str | None, int] = {version_of(v): v["attributes"]["created"] for v in versions}
+    return one == other or created.get(one, 0) > created.get(other, 0)
 
 
 def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:

@@ -14,8 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _access, _encryption, _key, _key_goal
-from ._errors import CmkError, Refused
-from ._ids import check_account_name, check_key_name, check_vault_name, key_of, principals_of
+from ._errors import CmkError, InvalidOption, Refused
+from ._ids import (
+    KeyIdentifier,
+    check_account_name,
+    check_key_name,
+    check_vault_name,
+    key_of,
+    parse_key_identifier,
+    principals_of,
+)
 from ._stages import Done, Stage, Stages, of_account
 
 STEPS = ("encryption", "key", "access")
@@ -33,14 +41,17 @@ class Goal:
     vault_group: str
     withdraws_access: bool
     may_be_missing: bool
+    # Whether somebody says that the account used this key before, which it does not tell any more itself.
+    key_is_confirmed: bool
 
     def leaves_behind_key_of(self, account: Mapping[str, Any]) -> bool:
         has = key_of(account)
-        return has is None or (has.vault == self.vault.lower() and has.name.casefold() == self.key_name.casefold())
+        return has is None or _is_key(has, self.vault, self.key_name)
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
     state, name = _STATES[params["key"]], check_key_name(params["key_name"], "key_name")
+    vault = check_vault_name(params["vault_name"], "vault_name")
     wish = {
         **{"vault_name": params["vault_name"], "name": name, "state": state, "version": None},
         **dict.fromkeys(("key_type", "key_size", "expires_in", "extend_expired_by", "rotation_policy")),
@@ -52,11 +63,29 @@ def desired(params: Mapping[str, Any]) -> Goal:
         account=check_account_name(params["account_name"], "account_name"),
         key=_key.desired(wish) if state else None,
         key_name=name,
-        vault=check_vault_name(params["vault_name"], "vault_name"),
+        vault=vault,
         vault_group=params["vault_resource_group"] or params["resource_group"],
         withdraws_access=params["access"] == "withdraw",
         may_be_missing=params["missing"] == "skip",
+        key_is_confirmed=_confirmed(params["previous_key_identifier"], vault, name),
     )
+
+
+def _confirmed(previous: str | None, vault: str, key_name: str) -> bool:
+    if previous is None:
+        return False
+    if not _is_key(parse_key_identifier(previous, "previous_key_identifier"), vault, key_name):
+        raise InvalidOption(
+            "previous_key_identifier",
+            previous,
+            f"this is not the key {key_name} in {vault}, which vault_name and key_name name.",
+            "Correct one of them.",
+        )
+    return True
+
+
+def _is_key(key: KeyIdentifier, vault: str, name: str) -> bool:
+    return key.vault == vault.lower() and key.name.casefold() == name.casefold()
 
 
 def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
@@ -68,6 +97,13 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     _refuse_another_key(goal, account)
     back = Stage("encryption", _encryption, _encryption.Goal(goal.group, goal.account, None, None))
     left_behind = list(_left_behind(goal, account))
+    if left_behind and key_of(account) is None and not goal.key_is_confirmed:
+        left_behind = []
+        done.warnings.append(
+            f"The Batch account {goal.account} is on a Microsoft-managed key already, so nothing tells which key it "
+            "used before. The key and the access to it were left as they are. Name that key with "
+            "previous_key_identifier (in the role, cmk_previous_key_identifier)."
+        )
     yield replace(back, foresee=True)
     for _step, stage in left_behind:
         yield from _foresee(stage)

@@ -9,19 +9,18 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _access, _encryption, _key, _key_goal
+from ._duration import seconds
 from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
 from ._plan import Step
-from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, of_account
+from ._stages import Done, Newest, Stage, Stages, key_that_keeps_its_expiry, of_account
 
 STEPS = ("key", "access", "encryption", "former_disabled")
-# The versions of the key that have served once the account is on another one; None stands for the whole key.
-Former = list["str | None"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,12 @@ class Goal:
     # In place of a new version of that one.
     other_key: KeyIdentifier | None
     disable_former: bool
+    # What the account used before, where somebody knows and the account does not tell any more.
+    previous_key: KeyIdentifier | None
+    # Seconds for which that stays enabled after accounts were moved.
+    grace: int
     may_be_missing: bool
+    counted_as: tuple[str, str]
 
     def names_key_of(self, account: Mapping[str, Any]) -> bool:
         """The account is on the key that is named or, already, on the one that it is to be on."""
@@ -48,7 +52,7 @@ class Goal:
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
-    other = params["new_key_identifier"]
+    other, previous = params["new_key_identifier"], params["previous_key_identifier"]
     return Goal(
         group=params["resource_group"],
         account=check_account_name(params["account_name"], "account_name"),
@@ -65,8 +69,18 @@ def desired(params: Mapping[str, Any]) -> Goal:
         follow=params["follow_latest"],
         other_key=parse_key_identifier(other, "new_key_identifier") if other else None,
         disable_former=params["previous_version"] == "disable",
+        previous_key=parse_key_identifier(previous, "previous_key_identifier") if previous else None,
+        grace=seconds(params["previous_version_grace"], "previous_version_grace", or_none=True) or 0,
         may_be_missing=params["missing"] == "skip",
+        counted_as=counted_as(params),
     )
+
+
+def counted_as(params: Mapping[str, Any]) -> tuple[str, str]:
+    """What a run counts the key's forced versions by, and the account's forced rotations."""
+    key = f"{params['vault_name']}/{params['key_name']}"
+    account = f"{params['resource_group']}/{params['account_name']}"
+    return key.casefold(), account.casefold()
 
 
 def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
@@ -81,14 +95,14 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
         key = goal.other_key
         yield from _grant(goal, key, account, done)
     else:
-        newest = yield from _newest_version(goal, done)
+        newest = yield from _newest_version(goal, former, done)
         follows = former.version is None if goal.follow is None else goal.follow
         key = replace(former, version=None if follows else newest["version"])
     # In check mode there is no version yet to point the account to, or no grant.
     if not done.foretold:
         done.add("encryption", (yield Stage("encryption", _encryption, _switch(goal, key))))
     if goal.disable_former and not done.foretold:
-        yield from _disable_former(goal, former, newest, done)
+        yield from _disable_former(goal, former, key, newest, done)
 
 
 def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
@@ -113,9 +127,10 @@ def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
     return former
 
 
-def _newest_version(goal: Goal, done: Done) -> Stages:
+def _newest_version(goal: Goal, former: KeyIdentifier, done: Done) -> Stages:
     """Accounts may share a key, so the run makes one new version of it, and not for an account that is lost anyway."""
-    wanted = Stage("keys", _key, goal.key, once=True, requires=_available(goal))
+    newest = Newest(*goal.counted_as, former.version)
+    wanted = Stage("keys", _key, goal.key, newest=newest, requires=_available(goal))
     return done.add("key", (yield from key_that_keeps_its_expiry(wanted, done))).after
 
 
@@ -141,26 +156,60 @@ def _grant(goal: Goal, key: KeyIdentifier, account: Mapping[str, Any], done: Don
         done.add("access", (yield Stage("access", _access, access)))
 
 
-def _disable_former(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any], done: Done) -> Stages:
-    for version in _former_versions(goal, former, newest):
-        wanted = replace(goal.key, state="disabled", version=version, expires_in=None, rotation_policy=None)
+def _disable_former(
+    goal: Goal, former: KeyIdentifier, key: KeyIdentifier, newest: Mapping[str, Any], done: Done
+) -> Stages:
+    """Unless accounts use it, or were moved off it within the grace time."""
+    grace = _key_goal.Grace(goal.grace, done.outcomes["encryption"][-1].changed, key.versionless)
+    for previous in _previous(goal, former, newest, done):
+        wanted = replace(
+            _withdrawal_of(goal, previous),
+            not_after=(key.version or newest.get("version")) if previous.same_key(key) else None,
+            grace=grace,
+        )
         try:
-            disabled = replace(wanted, max_version_age=None, new_version=False)
-            outcome = yield Stage("keys", _key, disabled, once=True, requires=_available(goal))
+            outcome = yield Stage(
+                "keys",
+                _key,
+                wanted,
+                once=("disable", previous.folded),
+                alone=previous.vault,
+                requires=_available(goal),
+            )
         except CmkError as failure:
             done.keep("former", failure)
         else:
             done.add("former_disabled", outcome)
 
 
-def _former_versions(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any]) -> Former:
-    """After a switch to a different key, the whole former one. Else the version that the account was on, and the one
-    before the newest: an account that follows, or that a stopped run moved already, was on that one."""
-    if goal.other_key:
-        return [None]
-    return [
-        v for v in dict.fromkeys((former.version, newest["previous_version"])) if v not in (None, newest["version"])
-    ]
+def _withdrawal_of(goal: Goal, previous: KeyIdentifier) -> _key_goal.Goal:
+    wish = replace(goal.key, vault=previous.vault, name=previous.name, state="disabled", version=previous.version)
+    return replace(wish, expires_in=None, rotation_policy=None, max_version_age=None, new_version=False)
+
+
+def _previous(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any], done: Done) -> Iterable[KeyIdentifier]:
+    """What the account used before, by its own document or because it is named; nothing else is ever disabled.
+
+    Of its key, the version that the account was on, and the one before the newest: an account that follows, or that
+    was moved already, was on that one. After a switch to a different key, the whole former one.
+    """
+    named, other = goal.previous_key, goal.other_key
+    if other is None:
+        versions = (former.version, newest["previous_version"])
+        found = [replace(former, version=version) for version in versions if version]
+        found += [named] if named else []
+        is_used = replace(former, version=newest["version"])
+    else:
+        found = [] if former.same(other) else [former if former.same_key(other) else former.versionless]
+        found = [named] if named else found
+        is_used = other
+        if not found:
+            done.warnings.append(
+                f"The account was on {former} already, so nothing tells which key it used before, and none was "
+                "disabled. Name that key with previous_key_identifier (in the role, cmk_previous_key_identifier)."
+            )
+    found = [one for one in found if not one.same_key(is_used) or one.version not in (None, is_used.version)]
+    return {one.folded: one for one in found}.values()
 
 
 def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]:
@@ -176,4 +225,5 @@ def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]
         "former_key_identifier": str(former) if former else None,
         "expiry_kept_for": done.kept_for.get("expiry", []),
         "former_kept_for": list(dict.fromkeys(done.kept_for.get("former", []))),
+        "previous_kept_until": done.kept_until.get("former"),
     }

@@ -20,6 +20,17 @@ from ._plan import Outcome, Step
 
 
 @dataclass(frozen=True)
+class Newest:
+    """Of a key whose newest version is wanted for an account."""
+
+    # What the run counts the key's forced versions by, and the account's forced rotations.
+    key: str
+    account: str
+    # The version that the account is pinned to.
+    used: str | None
+
+
+@dataclass(frozen=True)
 class Stage:
     """One noun's part."""
 
@@ -29,10 +40,12 @@ class Stage:
     goal: Any
     # Whatever the task does, this is just foreseen.
     foresee: bool = False
-    # Many tasks of a run want the same: one does it for all.
-    once: bool = False
-    # At what the tasks of a run take turns.
+    # Something is taken away that no task of the run needs more than another: one does it, by a name that they share.
+    once: tuple[str, ...] = ()
+    # By whose name it is locked: one task of the run at a time.
     alone: str | None = None
+    # Of a key: the newest version is wanted, which the tasks of a run share.
+    newest: Newest | None = None
     # A service's read that fails where a change must not be begun.
     requires: tuple[str, Step] | None = None
 
@@ -51,6 +64,10 @@ class Done:
     before: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     # By what was left as it is, the ids of the accounts for whose sake it was.
     kept_for: dict[str, list[str]] = field(default_factory=dict)
+    # By what was left as it is for a while, until when.
+    kept_until: dict[str, str] = field(default_factory=dict)
+    # Beside those of the outcomes.
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, step: str, outcome: Outcome) -> Outcome:
         self.outcomes.setdefault(step, []).append(outcome)
@@ -67,10 +84,13 @@ class Done:
         return self.outcomes.get(step, [None])[-1]
 
     def keep(self, what: str, failure: CmkError) -> None:
-        """What was refused because accounts use it stays; any other failure goes on."""
-        if failure.code != "in_use":
+        """What was refused because accounts use it, or did a moment ago, stays; any other failure goes on."""
+        if failure.code == "in_grace":
+            self.kept_until[what] = max(failure.facts["kept_until"], self.kept_until.get(what, ""))
+        elif failure.code == "in_use":
+            self.kept_for.setdefault(what, []).extend(failure.facts["accounts"])
+        else:
             raise failure
-        self.kept_for.setdefault(what, []).extend(failure.facts["accounts"])
 
     @property
     def changed_steps(self) -> dict[str, bool]:
@@ -90,7 +110,7 @@ class Done:
             any(self.changed_steps.values()),
             {step: outcome.before for step, outcome in changed.items()},
             {step: outcome.after for step, outcome in changed.items()},
-            tuple(dict.fromkeys(warning for outcome in self._all for warning in outcome.warnings)),
+            tuple(dict.fromkeys([*(one for outcome in self._all for one in outcome.warnings), *self.warnings])),
             {**report, "changed_steps": self.changed_steps},
             foretold=self.foretold,
         )

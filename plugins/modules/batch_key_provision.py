@@ -203,6 +203,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._converge import in_tu
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
+# The option that names the vault that one task of a run at a time changes, wherever the task runs.
+EXCLUSIVE = "vault_name"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},

@@ -53,6 +53,14 @@ options:
     type: str
     default: keep
     choices: [keep, withdraw]
+  previous_key_identifier:
+    description:
+      - Identifier of the key that the account used before, with a version or without. It must name the key of
+        O(vault_name) and O(key_name).
+      - An account that is on a Microsoft-managed key already does not say which key it used before. By default the key
+        and the access to it are then left as they are, with a warning. Name the key here to complete a run that was
+        interrupted after it had taken the account back.
+    type: str
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -150,6 +158,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._converge import in_tu
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
+# The option that names the vault that one task of a run at a time changes, wherever the task runs.
+EXCLUSIVE = "vault_name"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},
@@ -160,6 +170,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_name": {"type": "str", "required": True, "no_log": False},
     "key": {"type": "str", "default": "keep", "choices": ["keep", "disable", "delete"], "no_log": False},
     "access": {"type": "str", "default": "keep", "choices": ["keep", "withdraw"]},
+    "previous_key_identifier": {"type": "str", "no_log": False},
 }
 
 

@@ -67,7 +67,10 @@ options:
         changes something only when it is due.
     type: str
   new_version:
-    description: Make a new version now, whatever the age of the newest. One for all tasks of a run that want it.
+    description:
+      - Make a new version now, whatever the age of the newest.
+      - The accounts of a run that share a key share the new version. An account that the same run rotates a second time
+        gets a second one.
     type: bool
     default: false
   expires_in:
@@ -97,10 +100,29 @@ options:
   previous_version:
     description:
       - What becomes of the version that the account was on. V(disable) disables it once no Batch account that the
-        caller sees uses it; after a switch to a different key, the whole former key.
+        caller sees uses it, and O(previous_version_grace) is over; after a switch to a different key, the whole former
+        key. The newest version, and one that is newer than the account's, are never disabled.
     type: str
     default: keep
     choices: [keep, disable]
+  previous_version_grace:
+    description:
+      - How long the previous version stays enabled with O(previous_version=disable), as an ISO 8601 duration. V(P0D)
+        disables it at once.
+      - The time begins when the newest version is created, and when an account is moved. The task that moves an account
+        leaves the previous version enabled. A task of a later run, such as that of the next night, disables it.
+      - After a switch to a different key, the same time applies to the whole previous key.
+      - An account that follows the key may use the previous version for 24 hours after a new one was created. For that
+        time the previous version stays enabled even with V(P0D).
+    type: str
+    default: P1D
+  previous_key_identifier:
+    description:
+      - Identifier of the key that the account used before, with a version or without. Only with
+        O(previous_version=disable).
+      - By default the task disables only what it sees the account use. An account that a former run switched to
+        O(new_key_identifier) no longer says which key it used before; name that key here to have it disabled.
+    type: str
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -185,6 +207,13 @@ former_kept_for:
   type: list
   elements: str
   sample: []
+previous_kept_until:
+  description:
+    - When a later run may disable the previous version or key, in UTC; null if nothing is kept for
+      O(previous_version_grace).
+  returned: success, if it exists
+  type: str
+  sample: "2026-02-01T12:00:00Z"
 expiry_kept_for:
   description: Ids of the Batch accounts whose version would have expired earlier than it does, and keeps its expiry.
   returned: success, if it exists
@@ -216,6 +245,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._converge import in_tu
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
+# The option that names the vault that one task of a run at a time changes, wherever the task runs.
+EXCLUSIVE = "vault_name"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},
@@ -240,6 +271,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "new_key_identifier": {"type": "str", "no_log": False},
     "previous_version": {"type": "str", "default": "keep", "choices": ["keep", "disable"]},
+    "previous_version_grace": {"type": "str", "default": "P1D"},
+    "previous_key_identifier": {"type": "str", "no_log": False},
 }
 
 
@@ -251,7 +284,14 @@ def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome
         anew_if=lambda seen: not goal.names_key_of(seen),
         group_may_be_missing=goal.may_be_missing,
     )
-    return in_turn(_rotation.stages(goal, account), cloud, check_mode=check_mode)
+    outcome = in_turn(_rotation.stages(goal, account), cloud, check_mode=check_mode)
+    cloud.forced_versions.completed(*goal.counted_as, counts=goal.key.new_version and not check_mode)
+    return outcome
+
+
+def forced_version(params: Mapping[str, Any]) -> tuple[str, tuple[str, str]]:
+    """The option that forces a new version, and what a run counts these by; for a task that runs as a module."""
+    return "new_version", _rotation.counted_as(params)
 
 
 def main() -> None:

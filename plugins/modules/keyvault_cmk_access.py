@@ -132,6 +132,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._converge import conve
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
+# The option that names the vault that one task of a run at a time changes, wherever the task runs.
+EXCLUSIVE = "vault_name"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str"},
     "vault_name": {"type": "str", "required": True},
@@ -145,7 +147,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    return converge(_access.desired(params), cloud.access, _access, check_mode=check_mode)
+    with cloud.turn(params[EXCLUSIVE]):
+        return converge(_access.desired(params), cloud.access, _access, check_mode=check_mode)
 
 
 def main() -> None:

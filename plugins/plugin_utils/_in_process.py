@@ -27,8 +27,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils import _interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import begin_run
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, begin_run
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.turns import turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
@@ -55,6 +58,16 @@ def action_for(module: ModuleType) -> type[ActionBase]:
     return type("ActionModule", (InProcessAction,), {"module": module})
 
 
+def _refused_async(action: str) -> Refused:
+    return Refused(
+        f"{action} cannot run with async: other tasks of the run may change the same vault at the same time, and a "
+        "task in the background cannot hold the lock that keeps them apart. Remove async from the task. Hosts run side "
+        "by side without it, as many as forks allows.",
+        code="async_not_supported",
+        remedy="Remove async from the task.",
+    )
+
+
 class InProcessAction(ActionBase):
     module: ModuleType
 
@@ -65,17 +78,45 @@ class InProcessAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if not self._may_run_here(task_vars):
-            result.update(self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val))
+        if not self._runs_in_process(task_vars):
+            result.update(self._run_as_module(task_vars))
             return result
         with _added(self._environment()), unlogged():
             result.update(self._run_module())
         return result
 
-    def _may_run_here(self, task_vars: Mapping[str, Any]) -> bool:
+    def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
+        """The one place that decides it. Whether there is a become plugin is Ansible's own decision, by the task, the
+        play, the command line and the inventory."""
         wanted = boolean(self._templar.template(task_vars.get("cmk_in_process", True)))
-        is_local = self._connection.transport == "local" and not self._task.become
+        is_local = self._connection.transport == "local" and self._connection.become is None
         return wanted and is_local and not self._task.async_val and _MISSING is None
+
+    def _run_as_module(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """In a process of its own, on any machine; so the locks that tasks of a run share are held here."""
+
+        def execute(**options: Any) -> dict[str, Any]:
+            arguments = {**self._task.args, **options}
+            ran: dict[str, Any] = self._execute_module(
+                module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
+            )
+            return ran
+
+        exclusive = getattr(self.module, "EXCLUSIVE", None)
+        if exclusive is None:
+            return execute()
+        if self._task.async_val:
+            return {"failed": True, **_refused_async(str(self._task.action)).result()}
+        args = {name: str(self._task.args.get(name, "")) for name in self.module.ARGUMENTS}
+        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+        with turn(files, args[exclusive]):
+            if hasattr(self.module, "forced_version"):
+                option, (key, account) = self.module.forced_version(args)
+                if boolean(self._task.args.get(option) or False, strict=False):
+                    forced = ForcedVersions(files)
+                    counts = not self._task.check_mode
+                    return forced.around(key, account, lambda force: execute(**{option: force}), counts=counts)
+            return execute()
 
     def _environment(self) -> dict[str, str]:
         environment: dict[str, Any] = {}

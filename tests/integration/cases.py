@@ -18,7 +18,13 @@ from service import Service
 
 # Whether all is tried that there is, by `make proof`.
 PROOF_OF_ALL = os.environ.get("PROOF") == "all"
-DISABLE = {"cmk_previous_version": "disable"}
+DISABLE = {"cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
+
+
+def previous(identifier: str) -> dict[str, Any]:
+    """Names the key that the account was on, which a run needs to know that comes after it was moved."""
+    return {"cmk_previous_key_identifier": identifier.rpartition("/")[0]}
+
 
 BUSY = {"error": {"code": "Busy", "message": "Try again."}}
 # Faults of the sandbox, by name.
@@ -64,14 +70,15 @@ def an_old_version(service: Service) -> dict[str, Any]:
 
 
 def another_vault(service: Service) -> dict[str, Any]:
-    service.on_key(rbac=True)
+    _, former = service.on_key(rbac=True)
     service.make_vault("vault-two", rbac=True)
-    return {"cmk_new_key_identifier": service.make_key("other", "vault-two").id, **DISABLE}
+    other = service.make_key("other", "vault-two").id
+    return {"cmk_new_key_identifier": other, **previous(former), **DISABLE}
 
 
 def an_account_on_its_key(service: Service) -> dict[str, Any]:
-    service.on_key()
-    return {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
+    _, former = service.on_key()
+    return {**previous(former), "cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
 
 
 def a_lost_version(service: Service) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkErro
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())
 OURS = "azbatch.cmk."
-KEYWORDS = frozenset("name register when loop check_mode changed_when failed_when throttle".split())
+KEYWORDS = frozenset("name register when loop check_mode changed_when failed_when".split())
 
 Result = dict[str, Any]
 _loader = DataLoader()

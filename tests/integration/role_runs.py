@@ -26,7 +26,13 @@ _STANDING = ("account", "exists", "key_source", "key_identifier", "key_version",
 TOLD = {
     "azbatch.cmk.batch_key_provision": (*_STANDING, "former_key_identifier", "expiry_kept_for"),
     "azbatch.cmk.batch_key_revert": (*_STANDING, "former_key_identifier", "key_kept_for", "access_kept_for"),
-    "azbatch.cmk.batch_key_rotation": (*_STANDING, "former_key_identifier", "expiry_kept_for", "former_kept_for"),
+    "azbatch.cmk.batch_key_rotation": (
+        *_STANDING,
+        "former_key_identifier",
+        "expiry_kept_for",
+        "former_kept_for",
+        "previous_kept_until",
+    ),
 }
 # What differs each time, of no interest, or is told elsewhere.
 _MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")

@@ -130,8 +130,15 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
             cmk_key_force_new_version=yes,
             cmk_key_follow_latest=yes,
             cmk_previous_version=st.just("disable"),
+            cmk_previous_version_grace=st.just("P0D"),
         ),
-        of("rotate", own_or_any, {"to": KEYS}, cmk_previous_version=st.just("disable")),
+        of(
+            "rotate",
+            own_or_any,
+            {"to": KEYS},
+            cmk_previous_version=st.just("disable"),
+            cmk_previous_version_grace=st.just("P0D"),
+        ),
         of(
             "revert",
             own_or_any,

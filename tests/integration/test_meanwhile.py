@@ -22,7 +22,7 @@ from others import Others
 from role_runs import QUARTER
 from service import Service
 
-DISABLE = {"cmk_previous_version": "disable"}
+DISABLE = {"cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
 FORCE = {"cmk_key_force_new_version": True}
 KEY2 = ("vault-one", "key2")
 KEY3 = (RBAC_VAULT, "key1")

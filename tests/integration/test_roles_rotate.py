@@ -17,6 +17,8 @@ from service import DAY, ENCRYPTION_USER, NEEDED, Service
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
 DUE = {"cmk_key_max_age": "P90D"}
+DISABLE = {"cmk_previous_version": "disable"}
+AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
 ROTATE = "Ensure that the account is on a version that is not too old, or on the different key"
 
 
@@ -57,6 +59,7 @@ def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
         "former_key_identifier": first,
         "expiry_kept_for": [],
         "former_kept_for": [],
+        "previous_kept_until": None,
         "changed": True,
         "changed_steps": {"key": True, "access": False, "encryption": True, "former_disabled": False},
     }
@@ -139,7 +142,7 @@ def test_a_follower_needs_no_move(ansible: Ansible, service: Service) -> None:
     versionless = service.encryption()
     service.sandbox.control.advance(QUARTER)
     # Whether it follows is not named, and so stays.
-    wish = {**DUE, "cmk_previous_version": "disable"}
+    wish = {**DUE, **AT_ONCE}
     run = rotate(ansible, **wish)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
     told = result(run)
@@ -192,7 +195,7 @@ def test_a_version_that_was_disabled_is_followed_and_not_enabled(ansible: Ansibl
 def test_the_version_before_is_disabled(ansible: Ansible, service: Service) -> None:
     service.on_key()
     service.sandbox.control.advance(QUARTER)
-    wish = {**DUE, "cmk_previous_version": "disable"}
+    wish = {**DUE, **AT_ONCE}
     foretold = rotate(ansible, check=True, **wish)
     assert wrote(foretold) == []
     run = rotate(ansible, **wish)
@@ -211,11 +214,11 @@ def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disab
     service.sandbox.control.advance(DAY)
     service.make_key()
     service.sandbox.control.advance(DAY)
-    run = rotate(ansible, cmk_key_force_new_version=True, cmk_previous_version="disable")
+    run = rotate(ansible, cmk_key_force_new_version=True, **AT_ONCE)
     assert steps(run) == ["key", "encryption", "former_disabled"]
     assert enabled(service) == [False, False, True]
     assert service.answers()
-    unchanged(rotate(ansible, cmk_previous_version="disable"))
+    unchanged(rotate(ansible, **AT_ONCE))
 
 
 def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible, service: Service) -> None:
@@ -223,7 +226,7 @@ def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible
     other = second_account(service, first)
     # Versions of the same second have no order.
     service.sandbox.control.advance(1)
-    wish = {"cmk_previous_version": "disable"}
+    wish = AT_ONCE
     run = rotate(ansible, cmk_key_force_new_version=True, **wish)
     assert steps(run) == ["key", "encryption"]
     assert result(run)["former_kept_for"] == [other]
@@ -247,7 +250,7 @@ def test_to_a_different_key_in_a_different_vault(ansible: Ansible, service: Serv
     if mode == "access_policy":
         service.set_policy("add", service.policy(FOREIGN, "get", "list"), vault="vault-two")
     other = service.make_key("other", "vault-two", size=4096).id
-    wish = {"cmk_new_key_identifier": other, "cmk_previous_version": "disable"}
+    wish = {"cmk_new_key_identifier": other, **AT_ONCE}
     before = holdings(service)
 
     foretold = rotate(ansible, check=True, **wish)
@@ -283,7 +286,7 @@ def test_to_a_different_key_that_another_account_shares(ansible: Ansible, servic
     _, first = service.on_key()
     other_account = second_account(service, first)
     other = service.make_key("other").id
-    wish = {"cmk_new_key_identifier": other.rpartition("/")[0], "cmk_previous_version": "disable"}
+    wish = {"cmk_new_key_identifier": other.rpartition("/")[0], **AT_ONCE}
     run = rotate(ansible, **wish)
     assert steps(run) == ["encryption"]
     told = result(run)

@@ -232,6 +232,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
         "policy": None,
         "deleted": None,
         "visible": visible(),
+        "ages": None,
         "now": NOW,
         **others,
     }

@@ -26,7 +26,7 @@ VERSION = "0123456789abcdef0123456789ABCDEF"
     [
         pytest.param(
             f"https://myvault.vault.azure.net/keys/batch/{VERSION}",
-            KeyIdentifier("myvault", PUBLIC, "batch", VERSION),
+            KeyIdentifier("myvault", PUBLIC, "batch", VERSION.lower()),
             id="pinned",
         ),
         pytest.param(
@@ -37,7 +37,7 @@ VERSION = "0123456789abcdef0123456789ABCDEF"
         ),
         pytest.param(
             f"https://myvault.vault.azure.net:443/keys/batch/{VERSION}/",
-            KeyIdentifier("myvault", PUBLIC, "batch", VERSION),
+            KeyIdentifier("myvault", PUBLIC, "batch", VERSION.lower()),
             id="port",
         ),
         pytest.param(
@@ -93,7 +93,7 @@ def test_what_is_no_key_identifier_is_refused(value: str) -> None:
     [
         pytest.param(
             f"https://MyVault.vault.azure.net:443/keys/batch/{VERSION}/",
-            KeyIdentifier("myvault", PUBLIC, "batch", VERSION),
+            KeyIdentifier("myvault", PUBLIC, "batch", VERSION.lower()),
             id="one that could be set",
         ),
         pytest.param(

@@ -22,7 +22,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
-from ansible.plugins.loader import connection_loader
+from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.action import batch_encryption
@@ -52,9 +52,12 @@ def run(*, connection: str = "local", variables: dict[str, Any] | None = None, *
     task.action, task.args = NAME, {}
     for keyword, value in keywords.items():
         setattr(task, keyword, value)
+    connected = connection_loader.get(connection, PlayContext(), os.devnull)
+    # As Ansible's executor does for whichever of task, play, command line and inventory asks for it.
+    connected.set_become_plugin(become_loader.get("su") if task.become else None)
     action = Watched(
         task,
-        connection=connection_loader.get(connection, PlayContext(), os.devnull),
+        connection=connected,
         play_context=PlayContext(),
         loader=loader,
         templar=Templar(loader=loader, variables=variables or {}),

@@ -96,12 +96,39 @@ def test_check_mode_ends_with_the_way_back() -> None:
     assert played.outcome.report["answers"] is None
 
 
-def test_an_account_that_is_back_already_still_leaves_its_key_behind() -> None:
+@pytest.mark.parametrize("wish", [{"key": "disable"}, {"key": "delete"}, {"access": "withdraw"}])
+def test_nothing_tells_which_key_an_account_used_that_is_back_already(wish: dict[str, str]) -> None:
+    """It may never have been on the key that is named."""
     same = Outcome(False, BACK, BACK)
-    played = play(same, DONE, same, DONE, on=None, key="disable")
+    played = play(same, same, on=None, **wish)
 
+    assert played.services == ["encryption", "encryption"]
+    assert "previous_key_identifier" in played.outcome.warnings[0]
+    assert not played.outcome.changed
+
+
+def test_an_account_that_is_back_already_warns_of_nothing_that_was_not_asked() -> None:
+    same = Outcome(False, BACK, BACK)
+
+    assert play(same, same, on=None).outcome.warnings == ()
+
+
+@pytest.mark.parametrize("previous", [KEY, f"{KEY}/{NEW}", f"{KEY}/{NEW}".upper()])
+def test_an_account_that_is_back_already_leaves_the_key_behind_that_somebody_confirms(previous: str) -> None:
+    same = Outcome(False, BACK, BACK)
+    played = play(same, DONE, same, DONE, on=None, key="disable", previous_key_identifier=previous)
+
+    assert played.outcome.warnings == ()
     assert played.seen[-1].goal.state == "disabled"
     assert played.outcome.report["changed_steps"] == {"encryption": False, "key": True, "access": False}
+
+
+@pytest.mark.parametrize("previous", [f"{KEY}2", KEY.replace("myvault", "vault2"), "batch"])
+def test_the_previous_key_is_the_one_that_is_named(previous: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        revert_goal(previous_key_identifier=previous)
+
+    assert refused.value.facts["option"] == "previous_key_identifier"
 
 
 @pytest.mark.parametrize("wish", [{"key": "disable"}, {"key": "delete"}, {"access": "withdraw"}])

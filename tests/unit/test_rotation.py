@@ -16,6 +16,7 @@ from wishes import rotation_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils import _rotation
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Newest
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/other"
@@ -50,7 +51,7 @@ def test_a_new_version_and_the_account_on_it() -> None:
 
     assert played.services == ["keys", "encryption"]
     make, switch = played.seen
-    assert make.once
+    assert make.newest == Newest("myvault/batch", "rg-batch/mybatch", OLD)
     assert make.requires is not None
     assert str(switch.goal.key) == PINNED_NEW
     assert played.outcome.changed

@@ -89,6 +89,7 @@ def revert_goal(**options: Any) -> _revert.Goal:
         "key_name": "batch",
         "key": "keep",
         "access": "keep",
+        "previous_key_identifier": None,
         **options,
     }
     return _revert.desired(params)
@@ -111,6 +112,8 @@ def rotation_goal(**options: Any) -> _rotation.Goal:
         "rotation_policy": None,
         "new_key_identifier": None,
         "previous_version": "keep",
+        "previous_version_grace": "P0D",
+        "previous_key_identifier": None,
         **options,
     }
     return _rotation.desired(params)

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
-from .._errors import CmkError, Refused
 from .._plan import Outcome
 from .access import Access
 from .accounts import Accounts
@@ -22,10 +21,13 @@ from .diagnosis import Diagnosis
 from .encryption import Encryption
 from .evidence import Evidence
 from .fleet import Fleet
+from .forced_versions import ForcedVersions
 from .identities import Identities
 from .keys import Keys
+from .newest import Newest
 from .resources import Resources
 from .session import Session, silent
+from .turns import refused_lately, turn
 from .vaults import Vaults
 from .visible import VisibleAccounts
 
@@ -44,30 +46,31 @@ class Cloud:
     def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
         """What one task of the run has done for all of them, with the lock that lets it be just one.
 
-        What was refused for the sake of its users is not tried again before as many tasks have come by as there were
-        users, for until then it is hardly worth the look.
+        Only for taking something away: that is never wrong to leave out. What was refused for the sake of its users is
+        not tried again before as many tasks have come by as there were users, for until then it is hardly worth the
+        look, which lists all accounts; what was refused for a time, not again in this run.
         """
         files = self._session.files
-        with files.locked("once", *name):
-            kept = files.load("once", *name) or {}
-            if "after" in kept:
-                return Outcome(False, kept["after"], kept["after"])
-            if kept.get("users", 0) > 1:
-                files.store({"users": kept["users"] - 1}, "once", *name)
-                raise Refused("It is still in use.", code="in_use", accounts=[])
-            try:
-                outcome = make()
-            except CmkError as failure:
-                if failure.code == "in_use":
-                    files.store({"users": len(failure.facts["accounts"])}, "once", *name)
-                raise
+        with refused_lately(files, "once", *name):
+            kept = files.load("once", *name, "after")
+            if kept is not None:
+                return Outcome(False, kept, kept)
+            outcome = make()
             if not outcome.foretold:
-                files.store({"after": dict(outcome.after)}, "once", *name)
+                files.store(dict(outcome.after), "once", *name, "after")
         return outcome
 
-    def turn(self, name: str) -> AbstractContextManager[None]:
-        """While the other tasks of the run wait that want theirs at the same thing."""
-        return self._session.files.locked("turn", name)
+    def turn(self, vault: str) -> AbstractContextManager[None]:
+        """While the other tasks of the run wait that change the same vault, its keys or who may use them."""
+        return turn(self._session.files, vault)
+
+    @cached_property
+    def newest(self) -> Newest:
+        return Newest(self._session)
+
+    @cached_property
+    def forced_versions(self) -> ForcedVersions:
+        return ForcedVersions(self._session.files)
 
     @cached_property
     def accounts(self) -> Accounts:
@@ -83,7 +86,7 @@ class Cloud:
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self.visible)
+        return Keys(self._session, self.visible, self._resources)
 
     @cached_property
     def visible(self) -> VisibleAccounts:

@@ -16,18 +16,22 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from .._concurrent import in_background
-from .._errors import Denied, TimedOut
+from .. import _grace, _key_withdrawn, _usage
+from .._concurrent import in_background, map_concurrent
+from .._errors import CmkError, Denied, TimedOut
 from .._ids import KeyIdentifier
+from .._key_document import newest_known
 from . import _sdk
+from .resources import Resources
 from .session import Polled, Session
 from .visible import VisibleAccounts
 
 
 class Keys(Polled):
-    def __init__(self, session: Session, visible: VisibleAccounts) -> None:
+    def __init__(self, session: Session, visible: VisibleAccounts, resources: Resources) -> None:
         self._session = session
         self._visible = visible
+        self._resources = resources
         self._clients: dict[str, Any] = {}
         # By Key Vault's clock, since a key's times are; until it has answered, by ours.
         self.now = time.time()
@@ -40,16 +44,39 @@ class Keys(Polled):
         versions: list[dict[str, Any]] | None = []
         if key:
             versions = listed.result() if listed else self._versions(url, goal.name)
+        if key and goal.at_least:
+            key = dict(newest_known(key, versions, goal.at_least, lambda one: self._read(url, goal.name, one)))
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
-        return {
+        observed: dict[str, Any] = {
             "key": key,
             "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
             "versions": versions,
             "policy": policy,
             "deleted": None if key else self._deleted(url, goal.name),
-            "visible": self._visible.read() if goal.withdrawn or (key and goal.may_cut_off(key, policy)) else None,
+            "visible": None,
+            "ages": None,
             "now": self.now,
         }
+        if goal.withdrawn or (key and goal.may_cut_off(key, policy)):
+            # A look at all accounts that would not change the end of it is spared.
+            if goal.withdrawn or _grace.kept_until(goal, observed) is None:
+                observed["visible"] = self._visible.read()
+            if goal.grace and not goal.withdrawn:
+                observed["ages"] = self._ages(goal, observed)
+        return observed
+
+    def _ages(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, float | None] | None:
+        """Of the accounts that may have been moved off what is to be disabled; None if nothing would be anyway."""
+        visible = observed["visible"]
+        if not goal.grace.lasts or visible is None or not _key_withdrawn.would_disable(goal, observed):
+            return None
+        return map_concurrent(self._age, _usage.following(visible, goal.grace.moved_to.versionless))
+
+    def _age(self, account_id: str) -> float | None:
+        try:
+            return self._resources.age(account_id)
+        except CmkError:
+            return None
 
     def bundle(self, key: KeyIdentifier) -> dict[str, Any] | None:
         """The key version, or the newest one where the identifier has none."""

@@ -10,6 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import json
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +72,16 @@ class Resources:
         with _sdk.translated(f"list the Batch accounts of the {what}"):
             return self._all(f"{place}/providers/Microsoft.Batch/batchAccounts", _ACCOUNTS)
 
+    def age(self, account_id: str) -> float | None:
+        """Seconds since a Batch account was changed, by Resource Manager's clock; None if the answer does not say. An
+        account's document has no such time, the headers of the answer have."""
+        with _sdk.translated(f"read the Batch account {account_id.rpartition('/')[2]}"):
+            headers = self._answer(account_id, _ACCOUNTS).headers
+        if "Last-Modified" not in headers or "Date" not in headers:
+            return None
+        changed, now = (parsedate_to_datetime(headers[name]) for name in ("Last-Modified", "Date"))
+        return (now - changed).total_seconds()
+
     def pools(self, account_id: str) -> list[dict[str, Any]]:
         """Those of a Batch account, as azure-mgmt-batch 17.3 would not show them: with the keys of their disks."""
         with _sdk.translated(f"list the pools of the Batch account {account_id.rpartition('/')[2]}"):
@@ -86,6 +97,10 @@ class Resources:
         return items
 
     def _get(self, url: str, api_version: str | None = None) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._answer(url, api_version).text())
+        return document
+
+    def _answer(self, url: str, api_version: str | None) -> Any:
         from azure.core.exceptions import ClientAuthenticationError, map_error
         from azure.core.rest import HttpRequest
 
@@ -93,8 +108,7 @@ class Resources:
         answer = self._client.send_request(HttpRequest("GET", self._client.format_url(url), params=params))
         map_error(answer.status_code, answer, {401: ClientAuthenticationError})
         answer.raise_for_status()
-        document: dict[str, Any] = json.loads(answer.text())
-        return document
+        return answer
 
     @cached_property
     def _client(self) -> Any:
