@@ -112,12 +112,20 @@ def test_key_deleted(ansible: Ansible, service: Service) -> None:
 
 @pytest.mark.parametrize("wish", ["disable", "delete"])
 def test_key_put_away_later(ansible: Ansible, service: Service, wish: str) -> None:
-    """An account that is back already: by a run that was stopped, or that kept the key."""
-    service.on_key()
+    """An account that is back already, by a run that was stopped or that kept the key, does not say which key it was
+    on; somebody has to."""
+    principal, former = service.on_key()
     service.point(None)
-    foretold = revert(ansible, check=True, cmk_revert_key=wish)
+    untold = revert(ansible, cmk_revert_key=wish, **WITHDRAW)
+    assert "cmk_previous_key_identifier" in str(untold[TASK]["warnings"])
+    unchanged(untold)
+    assert service.key().properties.enabled
+    assert is_granted(service, principal)
+
+    told = {"cmk_revert_key": wish, "cmk_previous_key_identifier": former}
+    foretold = revert(ansible, check=True, **told)
     assert (steps(foretold), wrote(foretold)) == (["key"], [])
-    assert steps(revert(ansible, cmk_revert_key=wish)) == ["key"]
+    assert steps(revert(ansible, **told)) == ["key"]
 
 
 @pytest.mark.parametrize("key", ["disable", "delete"])
@@ -143,7 +151,7 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
     unchanged(revert(ansible, **wish))
 
     service.point(None, "account2")
-    run = revert(ansible, **wish)
+    run = revert(ansible, **wish, cmk_previous_key_identifier=identifier)
     assert steps(run) == ["key", "access"]
     assert not is_granted(service, principal)
 
@@ -204,6 +212,8 @@ def test_what_cannot_be_put_away_is_told_before_the_first_write(
     service.on_key()
     if "cmk_vault_resource_group" not in wish:
         service.point(None)
+        vault, key = wish.get("cmk_vault_name", "vault-one"), wish.get("cmk_key_name", "key1")
+        wish = {**wish, "cmk_previous_key_identifier": f"https://{vault}.vault.azure.net/keys/{key}"}
     run = run_role(ansible, "revert", **wish)
     refused(run, TASK, "nowhere")
     assert run[TASK]["code"] == code

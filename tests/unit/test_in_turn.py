@@ -128,9 +128,9 @@ def test_a_stage_holds_its_lock_while_it_writes() -> None:
 
 def test_a_stage_for_all_tasks_of_a_run_is_made_once() -> None:
     cloud = Cloud()
-    run(lamp(once=True), cloud)
+    run(lamp(once=("red lamp",)), cloud)
 
-    assert cloud.did == [("once", "lamps"), ("switch", "red", True)]
+    assert cloud.did == [("once", "red lamp"), ("switch", "red", True)]
 
 
 @pytest.mark.parametrize("denied", [False, True])

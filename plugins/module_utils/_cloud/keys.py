@@ -70,7 +70,7 @@ class Keys(Polled):
         visible = observed["visible"]
         if not goal.grace.lasts or visible is None or not _key_withdrawn.would_disable(goal, observed):
             return None
-        return map_concurrent(self._age, _usage.following(visible, goal.grace.moved_to.versionless))
+        return map_concurrent(self._age, _usage.on_key(visible, goal.grace.moved_to.versionless))
 
     def _age(self, account_id: str) -> float | None:
         try:

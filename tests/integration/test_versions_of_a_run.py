@@ -1,0 +1,315 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The versions of a key that the accounts of one run share, and those that somebody else makes while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import Ansible, Run
+from one_process import OneProcess
+from role_runs import QUARTER, VARS, results, wrote
+from service import DAY, Service
+
+FORCE = {"cmk_key_force_new_version": True}
+DUE = {"cmk_key_max_age": "P90D"}
+DISABLE = {"cmk_previous_version": "disable"}
+AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
+
+
+def rotate(runner: OneProcess, account: str = "account1", **wishes: Any) -> dict[str, Any]:
+    """A task of the run that the runner stands for."""
+    report = runner.role("rotate", {**VARS, "cmk_account_name": account, **wishes})
+    assert not report.get("failed"), report
+    return report
+
+
+def on_one_key(service: Service, *accounts: str) -> str:
+    service.make_vault()
+    identifier: str = service.make_key().id
+    for name in accounts:
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(identifier, name)
+    service.sandbox.control.advance(QUARTER)
+    return identifier
+
+
+def enabled(service: Service, key: str = "key1") -> list[bool]:
+    """Of each version, the oldest first."""
+    return [version.enabled for version in service.versions(key)]
+
+
+def keys_of(service: Service, *accounts: str) -> list[str | None]:
+    return [service.encryption(name) for name in accounts]
+
+
+def newer_by_hand(service: Service, *accounts: str) -> str:
+    """Another controller makes a version, and moves these accounts to it."""
+    service.sandbox.control.advance(1)
+    newer: str = service.make_key().id
+    for name in accounts:
+        service.point(newer, name)
+    service.sandbox.control.advance(1)
+    return newer
+
+
+@pytest.mark.parametrize("wish", [FORCE, DUE], ids=["forced", "due"])
+def test_another_controller_moves_an_account_between_two_waves(
+    runner: OneProcess, service: Service, wish: dict[str, Any]
+) -> None:
+    """Back on the version before, the account would be on the one that somebody wanted it to leave."""
+    on_one_key(service, "account1", "account2", "account3")
+    rotate(runner, "account1", **wish, **AT_ONCE)
+    newer = newer_by_hand(service, "account2")
+    rotate(runner, "account2", **wish, **AT_ONCE)
+    rotate(runner, "account3", **wish, **AT_ONCE)
+
+    assert keys_of(service, "account2", "account3") == [newer, newer]
+    assert enabled(service)[1:] == [True, True], "account1 is on the second"
+    assert all(service.answers(name) for name in service.accounts())
+
+
+def test_an_account_on_the_newest_as_the_run_knows_it_costs_no_look_and_one_on_another_does(
+    runner: OneProcess, service: Service
+) -> None:
+    on_one_key(service, "account1", "account2", "account3")
+    rotate(runner, "account1")
+    since = service.sandbox.control.last
+    rotate(runner, "account2")
+    assert not [one for one in service.sandbox.control.requests(since) if "/keys/key1" in one["url"]]
+
+    newer = newer_by_hand(service, "account3")
+    report = rotate(runner, "account3", **AT_ONCE)
+    assert (report["changed_steps"]["encryption"], service.encryption("account3")) == (False, newer)
+    assert enabled(service) == [True, True]
+
+
+@pytest.mark.parametrize("wish", [FORCE, {}], ids=["forced again", "not forced again"])
+def test_rotate_then_a_version_by_hand_then_rotate(runner: OneProcess, service: Service, wish: dict[str, Any]) -> None:
+    on_one_key(service, "account1")
+    rotate(runner, **FORCE, **AT_ONCE)
+    newer = newer_by_hand(service)
+    rotate(runner, **wish, **AT_ONCE)
+
+    newest = service.key().id
+    assert service.encryption() == newest
+    assert (newest == newer) is not wish
+    assert service.key(version=newest.rpartition("/")[2]).properties.enabled
+    assert enabled(service)[0] is False
+
+
+def test_forced_twice_in_one_run_makes_two_versions_for_all(runner: OneProcess, service: Service) -> None:
+    names = ("account1", "account2", "account3")
+    on_one_key(service, *names)
+    for versions in (2, 3):
+        for name in names:
+            rotate(runner, name, **FORCE)
+        assert len(service.versions()) == versions
+        assert set(keys_of(service, *names)) == {service.key().id}
+        service.sandbox.control.advance(1)
+    rotate(runner.another(), **FORCE)
+    assert len(service.versions()) == 4, "another run makes another"
+
+
+def test_a_failed_rotation_does_not_count(runner: OneProcess, service: Service) -> None:
+    on_one_key(service, "account1")
+    control = service.sandbox.control
+    refusal = {"error": {"code": "InvalidRequestBody", "message": "No."}}
+    control.fault(match={"method": "PATCH", "path": service.account_id()}, answer={"status": 400, "body": refusal})
+    failed = runner.role("rotate", {**VARS, **FORCE})
+    assert failed["failed"], failed
+    assert len(service.versions()) == 2
+    rotate(runner, **FORCE)
+    assert len(service.versions()) == 2
+    assert service.encryption() == service.key().id
+
+
+def test_a_prediction_counts_as_nothing(runner: OneProcess, service: Service) -> None:
+    on_one_key(service, "account1")
+    predicted = runner.role("rotate", {**VARS, **FORCE}, check=True)
+    assert predicted["changed_steps"]["key"]
+    assert rotate(runner, **FORCE)["changed_steps"]["key"]
+    assert len(service.versions()) == 2
+
+
+# What was used before, and for how long it stays
+
+
+def test_a_nightly_rotation_disables_the_version_before_by_itself_a_day_later(
+    runner: OneProcess, service: Service
+) -> None:
+    on_one_key(service, "account1")
+    report = rotate(runner.another(), **DUE, **DISABLE)
+    assert report["changed_steps"]["encryption"]
+    assert report["previous_kept_until"]
+    assert enabled(service) == [True, True]
+
+    service.sandbox.control.advance(DAY / 2)
+    report = rotate(runner.another(), **DUE, **DISABLE)
+    assert (report["changed"], bool(report["previous_kept_until"])) == (False, True)
+
+    service.sandbox.control.advance(DAY)
+    report = rotate(runner.another(), **DUE, **DISABLE)
+    assert (report["changed_steps"]["former_disabled"], report["previous_kept_until"]) == (True, None)
+    assert enabled(service) == [False, True]
+
+
+def test_a_version_stays_that_another_controller_moved_an_account_off_a_moment_ago(
+    runner: OneProcess, service: Service
+) -> None:
+    on_one_key(service, "account1", "account2")
+    newer = newer_by_hand(service, "account1")
+    service.sandbox.control.advance(3 * DAY)
+    service.point(newer, "account2")
+    report = rotate(runner.another(), **DISABLE)
+    assert (report["changed"], bool(report["previous_kept_until"])) == (False, True)
+    assert enabled(service) == [True, True]
+
+    service.sandbox.control.advance(DAY + 60)
+    assert rotate(runner.another(), **DISABLE)["changed_steps"]["former_disabled"]
+    assert enabled(service) == [False, True]
+
+
+def test_a_version_stays_that_the_run_has_moved_another_account_off(runner: OneProcess, service: Service) -> None:
+    on_one_key(service, "account1", "account2")
+    newer_by_hand(service, "account1")
+    service.sandbox.control.advance(3 * DAY)
+    for name in ("account2", "account1"):
+        report = rotate(runner, name, **DISABLE)
+        assert report["previous_kept_until"], name
+    assert enabled(service) == [True, True]
+
+
+def test_a_look_at_each_account_is_only_for_a_run_that_would_disable(runner: OneProcess, service: Service) -> None:
+    on_one_key(service, "account1")
+    newer_by_hand(service, "account1")
+    service.sandbox.control.advance(3 * DAY)
+    for disables in (True, False):
+        since = service.sandbox.control.last
+        assert rotate(runner.another(), **DISABLE)["changed_steps"]["former_disabled"] is disables
+        reads = [one for one in service.sandbox.control.requests(since) if "/batchAccounts/account1?" in one["url"]]
+        assert len(reads) == 1 + disables
+
+
+def test_the_whole_key_before_is_disabled_a_day_later_once_it_is_named(runner: OneProcess, service: Service) -> None:
+    first = on_one_key(service, "account1")
+    other = {"cmk_new_key_identifier": service.make_key("key2").id, **DISABLE}
+    report = rotate(runner.another(), **other)
+    assert (service.encryption(), bool(report["previous_kept_until"])) == (other["cmk_new_key_identifier"], True)
+
+    named = {"cmk_previous_key_identifier": first.rpartition("/")[0].upper().replace("HTTPS", "https")}
+    report = rotate(runner.another(), **other, **named)
+    assert (report["changed"], bool(report["previous_kept_until"])) == (False, True)
+    service.sandbox.control.advance(DAY + 60)
+    assert not rotate(runner.another(), **other)["changed"], "nothing says which key that was"
+    assert enabled(service) == [True]
+    assert rotate(runner.another(), **other, **named)["changed_steps"]["former_disabled"]
+    assert (enabled(service), enabled(service, "key2")) == ([False], [True])
+
+
+def test_a_key_that_the_account_was_never_on_is_not_disabled(runner: OneProcess, service: Service) -> None:
+    """The account is on the new key already, and the name of the key before is wrong."""
+    on_one_key(service, "account1")
+    service.make_key("of-others")
+    wish = {"cmk_new_key_identifier": service.encryption(), "cmk_key_name": "of-others", **AT_ONCE}
+    report = runner.module(
+        "batch_key_rotation",
+        {
+            "resource_group": VARS["cmk_resource_group"],
+            "account_name": "account1",
+            "vault_name": "vault-one",
+            "key_name": "of-others",
+            "new_key_identifier": service.encryption(),
+            "previous_version": "disable",
+            "previous_version_grace": "P0D",
+        },
+    )
+    assert "previous_key_identifier" in report["warnings"][0]
+    assert not rotate(runner.another(), **wish)["changed"]
+    assert enabled(service, "of-others") == [True]
+
+
+@pytest.mark.parametrize("way", ["newest", "newer"])
+def test_no_newest_and_no_newer_version_is_disabled_though_it_is_named(
+    runner: OneProcess, service: Service, way: str
+) -> None:
+    first = on_one_key(service, "account1")
+    newest = newer_by_hand(service)
+    wish: dict[str, Any] = {"cmk_previous_key_identifier": newest, **AT_ONCE}
+    if way == "newer":
+        wish["cmk_new_key_identifier"] = first
+    rotate(runner, **wish)
+    assert enabled(service)[1] is True
+    assert service.answers()
+
+
+def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
+    """Azure keeps the letter case that it was given."""
+    first = on_one_key(service, "account1")
+    service.point(first.upper().replace("HTTPS", "https"))
+    assert not rotate(runner.another(), **AT_ONCE)["changed"]
+    report = rotate(runner.another(), **DUE, **AT_ONCE)
+    assert report["changed_steps"]["former_disabled"]
+    assert str(service.encryption()).lower() == service.key().id
+    assert enabled(service) == [False, True]
+    capitals = service.make_key("key2").id.upper()
+    rotate(runner.another(), cmk_new_key_identifier=capitals, **AT_ONCE)
+    assert not rotate(runner.another(), cmk_new_key_identifier=capitals, **AT_ONCE)["changed"]
+    assert service.answers()
+
+
+# However the tasks run
+
+HOSTS = [f"account{number}" for number in range(1, 9)]
+STRATEGY_FREE = {"ANSIBLE_STRATEGY": "free"}
+
+
+def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, str], **wishes: Any) -> Run:
+    """All accounts at a time. `become` is where it is asked for; it goes through a program that leaves a trace."""
+    program = ansible.write("become.sh", f'#!/bin/sh\ntouch {ansible.folder}/became\nexec env "$@"\n')
+    program.chmod(0o755)
+    variables = {"ansible_become": True} if become == "inventory" else {}
+    hosts = {name: {"cmk_account_name": name, **variables} for name in HOSTS}
+    inventory = ansible.write("inventory.json", {"all": {"hosts": hosts}})
+    shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
+    command_line = ["-b"] if become == "command line" else []
+    run = ansible.playbook(
+        "azbatch.cmk.rotate",
+        extra_vars={
+            **shared,
+            "cmk_hosts": "all",
+            "cmk_serial": "100%",
+            "ansible_become_exe": str(program),
+            "ansible_become_flags": "-u XDG_RUNTIME_DIR",
+            **wishes,
+        },
+        # Tests may run as root, who need not become root.
+        environment={"ANSIBLE_BECOME_ALLOW_SAME_USER": "1", **environment},
+        arguments=["-i", str(inventory), "--forks", "8", *command_line],
+    )
+    assert run.rc == 0, run.output
+    assert (ansible.folder / "became").exists() is (become is not None)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("become", "environment", "wishes"),
+    [
+        pytest.param("command line", {}, FORCE, id="become on the command line, forced"),
+        pytest.param("inventory", {}, FORCE, id="become in the inventory, forced"),
+        pytest.param("inventory", STRATEGY_FREE, DUE, id="become in the inventory, free, due"),
+        pytest.param(None, STRATEGY_FREE, FORCE, id="in process, free, forced"),
+        pytest.param(None, {}, DUE, id="in process, due"),
+    ],
+)
+def test_one_new_version_for_eight_accounts(
+    ansible: Ansible, service: Service, become: str | None, environment: dict[str, str], wishes: dict[str, Any]
+) -> None:
+    on_one_key(service, *HOSTS)
+    run = rotate_all(ansible, become=become, environment=environment, **wishes)
+    assert len(service.versions()) == 2
+    assert set(keys_of(service, *HOSTS)) == {service.key().id}
+    assert wrote(run).count("POST key vault-one key1") == 1
+    assert sum(one["changed_steps"]["key"] for one in results(run).values()) == 1
