@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import importlib
 import json
 import logging
 import os
@@ -19,18 +21,21 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
+from ansible import constants
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 
-from ansible_collections.azbatch.cmk.plugins.action import batch_encryption
+from ansible_collections.azbatch.cmk.plugins.action import batch_encryption, batch_key_rotation
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, MissingSdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
 
 NAME = "azbatch.cmk.batch_encryption"
+MODULES = Path(_in_process.__file__).parents[1] / "modules"
 COLLECTIONS = Path(_in_process.__file__).parents[5]
 
 # Where a task runs
@@ -46,16 +51,23 @@ class Watched(batch_encryption.ActionModule):
         return {"ran": "elsewhere", **kwargs}
 
 
-def run(*, connection: str = "local", variables: dict[str, Any] | None = None, **keywords: Any) -> dict[str, Any]:
+def run(
+    *,
+    connection: str = "local",
+    variables: dict[str, Any] | None = None,
+    action: type[Any] = Watched,
+    args: dict[str, Any] | None = None,
+    **keywords: Any,
+) -> dict[str, Any]:
     loader = DataLoader()
     task = Task()
-    task.action, task.args = NAME, {}
+    task.action, task.args = NAME, args or {}
     for keyword, value in keywords.items():
         setattr(task, keyword, value)
     connected = connection_loader.get(connection, PlayContext(), os.devnull)
     # As Ansible's executor does for whichever of task, play, command line and inventory asks for it.
     connected.set_become_plugin(become_loader.get("su") if task.become else None)
-    action = Watched(
+    plugin = action(
         task,
         connection=connected,
         play_context=PlayContext(),
@@ -63,7 +75,8 @@ def run(*, connection: str = "local", variables: dict[str, Any] | None = None, *
         templar=Templar(loader=loader, variables=variables or {}),
         shared_loader_obj=None,
     )
-    return action.run(task_vars=variables or {})
+    ran: dict[str, Any] = plugin.run(task_vars=variables or {})
+    return ran
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +127,86 @@ def test_without_the_sdk_here_it_may_be_there_where_the_module_runs(monkeypatch:
     monkeypatch.setattr(_in_process, "_MISSING", MissingSdk("azure-identity is not there."))
 
     assert run()["ran"] == "elsewhere"
+
+
+# The locks that it holds where it runs elsewhere
+
+
+class Rotation(batch_key_rotation.ActionModule):
+    """Hands the module over, notes whether the vault is locked meanwhile, and what it is asked."""
+
+    seen: ClassVar[list[dict[str, Any]]] = []
+
+    def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        forces = kwargs["module_args"].get("new_version")
+        self.seen.append({"new_version": forces, "locked": is_locked("myvault"), "other": is_locked("vault2")})
+        return {"changed_steps": {"key": bool(forces)}, "changed": True}
+
+
+def is_locked(vault: str) -> bool:
+    files = RunFiles(constants.DEFAULT_LOCAL_TMP)
+    with open(files._folder / f"{_hash(('turn', vault))}.lock", "w") as lock:  # type: ignore[operator]
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(Rotation, "seen", [])
+    return Rotation.seen
+
+
+def rotate(account: str = "mybatch", **keywords: Any) -> dict[str, Any]:
+    args = {"resource_group": "rg-batch", "account_name": account, "vault_name": "MyVault", "key_name": "batch"}
+    return run(
+        action=Rotation,
+        args={**args, **keywords.pop("args", {})},
+        variables={"cmk_in_process": False},
+        **keywords,
+    )
+
+
+def test_a_vault_is_locked_while_a_module_that_changes_it_runs(handed_over: list[dict[str, Any]]) -> None:
+    assert rotate()["changed"]
+
+    assert handed_over == [{"new_version": None, "locked": True, "other": False}]
+
+
+@pytest.mark.parametrize("wish", [True, "yes", "true"])
+def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wish: Any) -> None:
+    for account in ("one", "TWO", "two"):
+        rotate(account, args={"new_version": wish})
+
+    assert [one["new_version"] for one in handed_over] == [True, False, True]
+
+
+def test_a_module_in_check_mode_counts_as_nothing(handed_over: list[dict[str, Any]]) -> None:
+    for check_mode in (True, False):
+        rotate(args={"new_version": True}, check_mode=check_mode)
+
+    assert [one["new_version"] for one in handed_over] == [True, True]
+
+
+def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str, Any]]) -> None:
+    result = rotate(async_val=60)
+
+    assert (result["failed"], result["code"]) == (True, "async_not_supported")
+    assert handed_over == []
+
+
+@pytest.mark.parametrize("module", sorted(path.stem for path in MODULES.glob("*.py") if path.stem != "__init__"))
+def test_every_module_that_changes_a_vault_locks_it(module: str) -> None:
+    """By one option of its own; those that change an account alone, or nothing, lock nothing."""
+    one = importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{module}")
+    exclusive = getattr(one, "EXCLUSIVE", None)
+
+    changes_vaults = module.startswith(("keyvault_", "batch_key_"))
+    assert (exclusive is not None) is changes_vaults
+    assert not changes_vaults or one.ARGUMENTS[exclusive]["required"]
 
 
 # How it runs here

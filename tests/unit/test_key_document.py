@@ -97,3 +97,30 @@ def test_previous_version_goes_by_time(created: dict[str, int], current: str, pr
     versions = [listed(key(version, created=NOW + days * DAY)) for version, days in sorted(created.items())]
 
     assert _key_document.previous_version(versions, current) == previous
+
+
+@pytest.mark.parametrize(
+    ("used_is", "listed_too", "wins"),
+    [
+        pytest.param(-1, True, False, id="older"),
+        pytest.param(0, True, False, id="of the same second: Key Vault says which is the newest"),
+        pytest.param(1, True, True, id="newer"),
+        pytest.param(1, False, True, id="newer, and versions cannot be listed"),
+        pytest.param(-1, False, False, id="older, and versions cannot be listed"),
+        pytest.param(None, True, False, id="not there"),
+        pytest.param(None, False, False, id="not there, and versions cannot be listed"),
+    ],
+)
+def test_the_newest_is_not_older_than_what_an_account_uses(used_is: int | None, listed_too: bool, wins: bool) -> None:
+    newest = key(NEW, created=NOW)
+    used = None if used_is is None else key(MIDDLE, created=NOW + used_is)
+    versions = [listed(one) for one in (newest, used) if one]
+    reads: list[str] = []
+
+    def read(version: str) -> Any:
+        reads.append(version)
+        return used
+
+    found = _key_document.newest_known(newest, versions if listed_too else None, MIDDLE, read)
+    assert found is (used if wins else newest)
+    assert reads == ([] if listed_too and not wins else [MIDDLE])

@@ -26,6 +26,8 @@ class Maker:
         self.made = 0
         # How many accounts are in the way.
         self.users = 0
+        # Until when accounts that were moved are in the way.
+        self.until: str | None = None
 
     def task(self, name: str = "key", *, check: bool = False) -> Outcome:
         cloud = Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None)
@@ -36,6 +38,8 @@ class Maker:
         self.made += 1
         if self.users:
             raise Refused("In use.", code="in_use", accounts=["account"] * self.users)
+        if self.until:
+            raise Refused("Wait.", code="in_grace", kept_until=self.until)
         return Outcome(True, {"version": 1}, {"version": 2}, foretold=check)
 
 
@@ -72,6 +76,16 @@ def test_a_failure_is_everyones_own(tmp_path: Path) -> None:
         with pytest.raises(Denied):
             Cloud({"wait_timeout": 1}, str(tmp_path)).once(fail, "key")
     assert maker.task().changed
+
+
+def test_what_was_refused_for_a_time_is_not_tried_again_in_the_run(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.until = "2026-01-02T00:00:00Z"
+    for _task in range(3):
+        with pytest.raises(Refused) as refused:
+            maker.task()
+        assert (refused.value.code, refused.value.facts["kept_until"]) == ("in_grace", maker.until)
+    assert maker.made == 1
 
 
 def test_what_is_in_use_is_tried_again_when_its_users_may_have_gone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from wishes import rotation_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _rotation
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, InvalidOption, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Newest
 
@@ -137,6 +138,82 @@ def test_which_versions_are_disabled(on: str, newest: dict[str, Any], versions: 
     assert played.outcome.report["changed_steps"]["former_disabled"] is bool(versions)
 
 
+DISABLED = Outcome(True, {}, {})
+SEVERAL = f"{KEY}/{'f' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("on", "options", "disabled"),
+    [
+        pytest.param(PINNED_OLD, {"new_key_identifier": ELSEWHERE}, [KEY], id="the key that it was on"),
+        pytest.param(
+            PINNED_OLD,
+            {"new_key_identifier": ELSEWHERE, "previous_key_identifier": PINNED_OLD},
+            [PINNED_OLD],
+            id="the version that is named",
+        ),
+        pytest.param(ELSEWHERE, {"new_key_identifier": ELSEWHERE}, [], id="on the other key already"),
+        pytest.param(
+            ELSEWHERE,
+            {"new_key_identifier": ELSEWHERE, "previous_key_identifier": KEY.upper()},
+            [KEY],
+            id="on the other key already, and the one before is named",
+        ),
+        pytest.param(
+            ELSEWHERE,
+            {"new_key_identifier": ELSEWHERE, "previous_key_identifier": ELSEWHERE},
+            [],
+            id="the key that it is on is no previous one",
+        ),
+        pytest.param(PINNED_OLD, {"new_key_identifier": PINNED_NEW}, [PINNED_OLD], id="another version of the key"),
+        pytest.param(KEY, {"new_key_identifier": PINNED_NEW}, [], id="it followed the key"),
+        pytest.param(PINNED_NEW, {"previous_key_identifier": KEY}, [PINNED_OLD], id="its own key is named"),
+        pytest.param(PINNED_NEW, {"previous_key_identifier": SEVERAL}, [PINNED_OLD, SEVERAL], id="one more version"),
+        pytest.param(PINNED_NEW, {"previous_key_identifier": PINNED_NEW}, [PINNED_OLD], id="never the newest"),
+        pytest.param(PINNED_NEW, {"previous_key_identifier": ELSEWHERE}, [PINNED_OLD, ELSEWHERE], id="a key of once"),
+    ],
+)
+def test_only_what_the_account_used_or_is_named_is_disabled(
+    on: str, options: dict[str, Any], disabled: list[str]
+) -> None:
+    other = options.get("new_key_identifier")
+    granted = [moved(other, foretold=True), DISABLED, moved(other)] if other else []
+    answers = granted or [Outcome(False, NEWEST, NEWEST), same()]
+    played = play(*answers, *[DISABLED] * len(disabled), on=on, previous_version="disable", **options)
+
+    stages = [stage for stage in played.seen if stage.service == "keys" and stage.goal.state == "disabled"]
+    wanted = [parse_key_identifier(one, "key") for one in disabled]
+    named = [(one.goal.vault, one.goal.name.lower(), one.goal.version) for one in stages]
+    assert named == [(one.vault, one.name, one.version) for one in wanted]
+    assert [one.alone for one in stages] == [one.goal.vault for one in stages]
+    assert len({one.once for one in stages}) == len(stages)
+    is_unknown = on == other and "previous_key_identifier" not in options
+    assert any("previous_key_identifier" in one for one in played.outcome.warnings) is is_unknown
+
+
+@pytest.mark.parametrize(
+    ("switch", "moved_now"), [pytest.param(moved(), True, id="moved"), pytest.param(same(), False, id="there already")]
+)
+def test_the_grace_time_of_a_version(switch: Outcome, moved_now: bool) -> None:
+    kept = Refused("Wait.", code="in_grace", kept_until="2026-01-02T00:00:00Z")
+    played = play(
+        Outcome(False, NEWEST, NEWEST), switch, kept, previous_version="disable", previous_version_grace="P2D"
+    )
+
+    goal = played.seen[-1].goal
+    assert (goal.grace.lasts, goal.grace.moved_now, str(goal.grace.moved_to)) == (2 * 86400, moved_now, KEY)
+    assert (goal.not_after, goal.max_version_age, goal.new_version) == (NEW, None, False)
+    assert played.outcome.report["previous_kept_until"] == "2026-01-02T00:00:00Z"
+    assert played.outcome.report["former_kept_for"] == []
+
+
+def test_the_longest_grace_time_is_told() -> None:
+    kept = [Refused("Wait.", code="in_grace", kept_until=f"2026-01-0{day}T00:00:00Z") for day in (3, 2)]
+    played = play(Outcome(False, NEWEST, NEWEST), moved(), *kept, on=SEVERAL, previous_version="disable")
+
+    assert played.outcome.report["previous_kept_until"] == "2026-01-03T00:00:00Z"
+
+
 def test_a_version_that_others_are_on_is_kept_for_them() -> None:
     played = play(made(), moved(), IN_USE, previous_version="disable")
 
@@ -228,6 +305,8 @@ def test_an_account_that_is_gone() -> None:
         {"new_key_identifier": "batch"},
         {"key_size": 1024},
         {"max_version_age": "90 days"},
+        {"previous_version_grace": "soon"},
+        {"previous_key_identifier": "batch"},
     ],
 )
 def test_malformed_options_are_refused_by_name(options: dict[str, Any]) -> None:

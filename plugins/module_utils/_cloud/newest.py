@@ -75,7 +75,10 @@ class Newest:
         name = ("newest", repr(goal), str(self._forced.count(wanted.key)))
         with refused_lately(self._session.files, *name):
             kept = self._session.recent.read(read, "key", *name)
-        return own[0] if own else Outcome(kept["foretold"], kept["after"], kept["after"], foretold=kept["foretold"])
+        if own:
+            return own[0]
+        # What was predicted was not done, and is another task's to do.
+        return self._now(goal, look, make) if kept["foretold"] else Outcome(False, kept["after"], kept["after"])
 
     def _now(self, goal: Goal, look: Look, make: Look) -> Outcome:
         """As Key Vault has it now. Only a task that finds something to do waits for the others, and looks again."""
