@@ -183,6 +183,7 @@ BODIES: dict[str, tuple[Any, ...]] = {
         ),
     ),
     "POST /clock/advance": ({"seconds": 60},),
+    "PATCH /behavior": ({"subscription_list": "denied"},),
     "PATCH /timing": ({"batch_create": 3, "throttling": True, "role_propagation": 0.5, "retry_after": 2},),
     "POST /faults": (
         {

@@ -55,6 +55,9 @@ class Control:
     def timing(self, **fields: float) -> None:
         self.call("PATCH", "/timing", fields)
 
+    def behavior(self, **positions: str) -> None:
+        self.call("PATCH", "/behavior", positions)
+
     def fault(self, **description: Any) -> None:
         self.call("POST", "/faults", description)
 

@@ -213,6 +213,30 @@ def test_the_control_plane_goes_by_actions(sandbox: Sandbox, control: Control) -
     assert outside.status_code == 403
 
 
+def permissions(sandbox: Sandbox, scope: str, session: Any = None) -> Any:
+    response = sandbox.arm("GET", f"{scope}/providers/Microsoft.Authorization/permissions", ROLES, session=session)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_permissions_of_the_caller(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
+    """Those of the roles that are assigned at the scope or above."""
+    everything = {"actions": ["*"], "notActions": [], "dataActions": [], "notDataActions": []}
+    assert everything in permissions(sandbox, sandbox.subscription)["value"]
+    assert next(one.actions for one in client.permissions.list_for_resource_group("rg-sandbox")) == ["*"]
+
+    who = somebody(control, roles=[{"scope": sandbox.group, "role": "Contributor"}])
+    session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
+    (contributor,) = permissions(sandbox, sandbox.group, session)["value"]
+    assert contributor["actions"] == ["*"]
+    assert "Microsoft.Authorization/*/Write" in contributor["notActions"]
+    assert permissions(sandbox, vault_path(sandbox), session)["value"] == [contributor]
+    above = f"{sandbox.subscription}/providers/Microsoft.Authorization/permissions"
+    refused = sandbox.arm("GET", above, ROLES, session=session)
+    assert error(refused) == (403, "AuthorizationFailed", "")
+    assert "'Microsoft.Authorization/permissions/read'" in message(refused)
+
+
 def test_owners_are_not_let_into_vaults(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox)
     make_key(sandbox)

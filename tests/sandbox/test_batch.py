@@ -327,6 +327,24 @@ def test_empty_list(sandbox: Sandbox) -> None:
         assert "etag" not in response.headers
 
 
+def test_list_of_a_subscription_that_the_caller_may_not_read(sandbox: Sandbox, control: Control) -> None:
+    sandbox.arm("PUT", account_path(sandbox, "account1"), VERSION, {"location": "westeurope"})
+    other = f"{sandbox.subscription}/resourceGroups/other"
+    sandbox.arm("PUT", other, "2022-09-01", {"location": "westeurope"})
+    other_account = f"{other}/providers/Microsoft.Batch/batchAccounts/account2"
+    sandbox.arm("PUT", other_account, VERSION, {"location": "westeurope"})
+    who = control.principal(roles=[{"role": "Reader", "scope": other}])
+    session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
+
+    def listed(scope: str) -> Any:
+        response = sandbox.arm("GET", f"{scope}/providers/Microsoft.Batch/batchAccounts", VERSION, session=session)
+        return [one["name"] for one in response.json()["value"]] if response.ok else response.status_code
+
+    assert (listed(sandbox.subscription), listed(other), listed(sandbox.group)) == (["account2"], ["account2"], 403)
+    control.behavior(subscription_list="denied")
+    assert (listed(sandbox.subscription), listed(other), listed(sandbox.group)) == (403, ["account2"], 403)
+
+
 def test_short_list_has_no_next_link(sandbox: Sandbox) -> None:
     account = create(sandbox)
     response = sandbox.arm("GET", f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts", VERSION)

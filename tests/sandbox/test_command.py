@@ -183,6 +183,8 @@ def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
         ["serve", "--port", "70000"],
         ["serve", "--latency", "-1"],
         ["serve", "--accounts", "x"],
+        ["serve", "--behavior", "subscription_list=maybe"],
+        ["serve", "--behavior", "nothing"],
         ["walk"],
         TWICE,
     ],
@@ -202,6 +204,14 @@ def test_realistic() -> None:
         assert (timing["retry_after"], timing["batch_recovery"], timing["throttling"]) == (15, 600, True)
         sandbox.control.reset()
         assert sandbox.control.call("GET", "/timing") == timing
+
+
+def test_behavior() -> None:
+    with serving("--behavior", "subscription_list=denied") as sandbox:
+        assert sandbox.control.call("GET", "/behavior") == {"subscription_list": "denied"}
+        sandbox.control.behavior(subscription_list="filtered")
+        sandbox.control.reset()
+        assert sandbox.control.call("GET", "/behavior") == {"subscription_list": "denied"}
 
 
 def test_latency() -> None:

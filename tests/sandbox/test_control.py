@@ -312,6 +312,16 @@ def test_timing(control: Control) -> None:
         control.call("PATCH", "/timing", wrong, status=400)
 
 
+def test_behavior(control: Control) -> None:
+    assert control.call("GET", "/behavior") == {"subscription_list": "filtered"}
+    control.behavior(subscription_list="denied")
+    assert control.call("GET", "/behavior") == {"subscription_list": "denied"}
+    for wrong in ({"nothing": "denied"}, {"subscription_list": "maybe"}, {"subscription_list": ["denied"]}):
+        control.call("PATCH", "/behavior", wrong, status=400)
+    control.reset()
+    assert control.call("GET", "/behavior") == {"subscription_list": "filtered"}
+
+
 def test_a_create_takes_as_long_as_timing_says(sandbox: Sandbox, control: Control) -> None:
     control.timing(batch_create=60)
     started = sandbox.arm("PUT", account(sandbox), BATCH_VERSION, {"location": "westeurope"})

@@ -14,6 +14,7 @@ import pytest
 
 from azure_sandbox.authorization import routes as authorization
 from azure_sandbox.batch import routes as batch
+from azure_sandbox.behavior import POSITIONS
 from azure_sandbox.entra import routes as entra
 from azure_sandbox.key_vault import routes as key_vault
 from azure_sandbox.key_vault_keys import routes as key_vault_keys
@@ -52,3 +53,9 @@ def test_a_route_that_is_not_there_is_missed() -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Timing)])
 def test_every_delay_is_explained(name: str) -> None:
     assert any(f"`{name}`" in row for row in ROWS)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_every_switch_is_explained(name: str) -> None:
+    rows = [row for row in ROWS if row.startswith(f"| `{name}` |")]
+    assert any(all(f"`{position}`" in row for position in POSITIONS[name]) for row in rows)

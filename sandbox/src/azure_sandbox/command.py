@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from .behavior import DEFAULT, POSITIONS, Behavior, changed
 from .environment import IN_THE_WAY
 from .running import InThread, Options, Running
 from .state import StateProblem
@@ -68,6 +69,14 @@ def _common_options() -> argparse.ArgumentParser:
     options.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the sandbox's state there")
     options.add_argument("--realistic", action="store_true", help="Azure's own delays and throttling limits")
     options.add_argument("--latency", type=_not_negative, default=0, metavar="MS", help="delay every answer by MS")
+    options.add_argument(
+        "--behavior",
+        type=_position,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a switch: " + "; ".join(f"{name} is {' or '.join(values)}" for name, values in POSITIONS.items()),
+    )
     accounts = options.add_mutually_exclusive_group()
     accounts.add_argument(
         "--accounts", type=_count, default=0, metavar="N", help="N Batch accounts to begin with (not to a kept state)"
@@ -96,6 +105,16 @@ def _count(text: str) -> int:
     return int(_not_negative(text))
 
 
+def _position(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    changed(DEFAULT, {name: value})
+    return name, value
+
+
+def _behavior(positions: Sequence[tuple[str, str]]) -> Behavior:
+    return changed(DEFAULT, dict(positions))
+
+
 def _options(parsed: argparse.Namespace) -> Options:
     return Options(
         parsed.port,
@@ -104,6 +123,7 @@ def _options(parsed: argparse.Namespace) -> Options:
         parsed.latency / 1000,
         parsed.accounts or parsed.accounts_on_key,
         on_key=parsed.accounts_on_key > 0,
+        behavior=_behavior(parsed.behavior),
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import seed, state
+from .behavior import DEFAULT, Behavior
 from .certificates import Authority
 from .proxy import Proxy
 from .server import Sandbox
@@ -31,6 +32,7 @@ class Options:
     accounts: int = 0
     # Whether they are on a customer-managed key.
     on_key: bool = False
+    behavior: Behavior = DEFAULT
 
 
 class Running:
@@ -73,8 +75,10 @@ class Running:
         timing = REALISTIC if options.realistic else QUICK
         saved = state.load(options.state_dir) if options.state_dir is not None else None
         if saved is None:
-            return Sandbox(seed.new_world(timing, options.accounts, on_key=options.on_key), latency=options.latency)
+            world = seed.new_world(timing, options.accounts, on_key=options.on_key, behavior=options.behavior)
+            return Sandbox(world, latency=options.latency)
         saved.world.timing = timing
+        saved.world.behavior = options.behavior
         return Sandbox(saved.world, latency=options.latency, beginning=saved.beginning)
 
     async def stop(self) -> None:

@@ -11,6 +11,7 @@ import math
 from . import clouds
 from .batch.rules import SEEDED_PER_SUBSCRIPTION
 from .batch.wishes import EncryptionWish, IdentityWish, Wish
+from .behavior import DEFAULT, Behavior
 from .entra.rules import Principal
 from .key_vault.rules import Order
 from .key_vault.vault import RBAC_BY_DEFAULT_SINCE
@@ -30,8 +31,10 @@ KEY = "batch-cmk"
 IDENTITY = "id-sandbox"
 
 
-def new_world(timing: Timing = QUICK, accounts: int = 0, *, on_key: bool = False) -> World:
-    world = World(timing)
+def new_world(
+    timing: Timing = QUICK, accounts: int = 0, *, on_key: bool = False, behavior: Behavior = DEFAULT
+) -> World:
+    world = World(timing, behavior)
     world.operator = operator = _operator(world, world.directory.tenant_id, "Sandbox (not Azure)")
     group_id = f"/subscriptions/{operator.subscription_id}/resourceGroups/{operator.resource_group}"
     operator.machine_resource_id = f"{group_id}/providers/Microsoft.Compute/virtualMachines/sandbox-machine"

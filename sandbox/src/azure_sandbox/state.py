@@ -21,7 +21,7 @@ from .world import World
 FILE = "world.pickle"
 LOCK = "lock"
 # Of the shape of what is saved; a file of another one is refused.
-FORMAT = 2
+FORMAT = 3
 
 
 class StateProblem(Exception):

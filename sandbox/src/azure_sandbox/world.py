@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .authorization.rules import Authorization
 from .batch.rules import BatchAccounts
+from .behavior import DEFAULT, Behavior
 from .clock import Clock
 from .entra.rules import Directory
 from .key_vault.rules import Vaults
@@ -23,9 +24,10 @@ from .timing import QUICK, Timing
 class World:
     """Each service keeps its own part, and reaches the others' by these names."""
 
-    def __init__(self, timing: Timing = QUICK) -> None:
+    def __init__(self, timing: Timing = QUICK, behavior: Behavior = DEFAULT) -> None:
         self.clock = Clock()
         self.timing = timing
+        self.behavior = behavior
         # Filled by seed.
         self.operator = Operator()
         self.throttle = Throttle()

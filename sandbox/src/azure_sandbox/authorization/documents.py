@@ -44,7 +44,7 @@ def role(definition: RoleDefinition, subscription: str) -> dict[str, Any]:
             "type": definition.kind,
             "description": definition.description,
             "assignableScopes": list(definition.assignable_scopes),
-            "permissions": [_permission(permission) for permission in definition.permissions],
+            "permissions": [permission(one) for one in definition.permissions],
             "createdOn": definition.created_on,
             "updatedOn": definition.updated_on,
             "createdBy": definition.created_by,
@@ -61,10 +61,10 @@ def role_id(guid: str, subscription: str) -> str:
     return f"{prefix}{_PROVIDER}/roleDefinitions/{guid}"
 
 
-def _permission(permission: Permission) -> dict[str, list[str]]:
+def permission(granted: Permission) -> dict[str, list[str]]:
     return {
-        "actions": list(permission.actions),
-        "notActions": list(permission.not_actions),
-        "dataActions": list(permission.data_actions),
-        "notDataActions": list(permission.not_data_actions),
+        "actions": list(granted.actions),
+        "notActions": list(granted.not_actions),
+        "dataActions": list(granted.data_actions),
+        "notDataActions": list(granted.not_data_actions),
     }

@@ -85,6 +85,14 @@ def list_assignments(call: Call) -> Response:
 # Definitions
 
 
+def list_permissions(call: Call) -> Response:
+    """What the caller's own roles allow at the scope."""
+    _check_group(call)
+    assert call.caller is not None
+    held = call.world.authorization.permissions(call.caller, _scope(call))
+    return answer({"value": [documents.permission(one) for one in held]})
+
+
 def put_role(call: Call) -> Response:
     role = call.world.authorization.put_role(call.path["name"], _properties(call), _by(call))
     return answer(documents.role(role, _subscription(call)), 201)

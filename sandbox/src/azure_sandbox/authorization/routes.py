@@ -33,6 +33,7 @@ _ACTION = "Microsoft.Authorization/"
 def _at(scope: str) -> tuple[Route, ...]:
     assignments, roles = scope + _HERE + "/roleAssignments", scope + _HERE + "/roleDefinitions"
     return (
+        Route("GET", scope + _HERE + "/permissions", http.list_permissions, _ACTION + "permissions/read"),
         Route("GET", assignments, http.list_assignments, _ACTION + "roleAssignments/read"),
         Route("GET", assignments + "/{name}", http.get_assignment, _ACTION + "roleAssignments/read"),
         Route("PUT", assignments + "/{name}", http.put_assignment, _ACTION + "roleAssignments/write"),

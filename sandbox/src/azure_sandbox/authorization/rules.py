@@ -86,6 +86,10 @@ class Authorization:
     def allows(self, principal: Principal, action: str, scope: str) -> bool:
         return any(self._roles[held.role].allows(action) for held in self._held(principal, scope))
 
+    def permissions(self, principal: Principal, scope: str) -> list[Permission]:
+        """What the principal's roles allow at the scope."""
+        return [one for held in self._held(principal, scope) for one in self._roles[held.role].permissions]
+
     def data_assignment(self, principal: Principal, action: str, scope: str) -> RoleAssignment | None:
         now = self.world.clock.time()
         self._withdrawn = [gone for gone in self._withdrawn if gone.felt_until > now]

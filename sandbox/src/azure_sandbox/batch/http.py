@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from ..resource_manager.errors import authorization_failed
 from ..web import Call, answer
 from . import documents, errors, wishes
 from .account import Account, Operation
@@ -23,6 +24,7 @@ from .errors import Refusal
 from .rules import ACCOUNT_QUOTA, DOMAINS, PUBLIC_DOMAIN
 from .wishes import Wish
 
+READ = "Microsoft.Batch/batchAccounts/read"
 Handler = Callable[[Call], Response]
 
 # Stored times lie a little before those that a write's own answer shows.
@@ -111,16 +113,37 @@ def delete(call: Call) -> Response:
 
 
 @by_the_service
+def list_all_accounts(call: Call) -> Response:
+    """Those of a subscription."""
+    caller, scope = call.caller, f"/subscriptions/{call.path['subscription']}"
+    assert caller is not None
+    if _may_read(call, scope):
+        return _list(call)
+    if call.world.behavior.subscription_list == "denied":
+        raise authorization_failed(caller.app_id, caller.object_id, READ, scope)
+    return _list(call, lambda account: _may_read(call, account.id))
+
+
+@by_the_service
 def list_accounts(call: Call) -> Response:
+    return _list(call)
+
+
+def _list(call: Call, is_shown: Callable[[Account], bool] = lambda _account: True) -> Response:
     subscription, group = call.path["subscription"], call.path.get("group")
     after = _unskip(call.query("$skiptoken"))
     accounts, more = call.world.batch.page(subscription, group, after)
     state = call.world.batch.state
-    value = [documents.account_document(account, state(account), call.api_version) for account in accounts]
+    shown = filter(is_shown, accounts)
+    value = [documents.account_document(account, state(account), call.api_version) for account in shown]
     if more is None:
         return answer({"value": value})
     url = f"https://{call.host}{quote(call.url_path)}?api-version={call.api_version}"
     return answer({"value": value, "nextLink": f"{url}&$skiptoken={_skip(more)}"})
+
+
+def _may_read(call: Call, scope: str) -> bool:
+    return call.caller is not None and call.world.authorization.allows(call.caller, READ, scope)
 
 
 def _skip(key: tuple[str, str, str]) -> str:

@@ -40,16 +40,16 @@ _LOCATION = _SUBSCRIPTION + "/locations/{location}"
 _ACCOUNT = _GROUP + "/batchAccounts/{account}"
 _POOL = _ACCOUNT + "/pools/{name}"
 
-_READ = "Microsoft.Batch/batchAccounts/read"
 _WRITE = "Microsoft.Batch/batchAccounts/write"
 _DELETE = "Microsoft.Batch/batchAccounts/delete"
 _READ_POOLS = "Microsoft.Batch/batchAccounts/pools/read"
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", _SUBSCRIPTION + "/batchAccounts", http.list_accounts, _READ),
-    Route("GET", _GROUP + "/batchAccounts", http.list_accounts, _READ),
+    # Whether the caller must be allowed to read all of them is a switch.
+    Route("GET", _SUBSCRIPTION + "/batchAccounts", http.list_all_accounts),
+    Route("GET", _GROUP + "/batchAccounts", http.list_accounts, http.READ),
     Route("PUT", _ACCOUNT, http.put, _WRITE),
-    Route("GET", _ACCOUNT, http.get, _READ),
+    Route("GET", _ACCOUNT, http.get, http.READ),
     Route("PATCH", _ACCOUNT, http.patch, _WRITE),
     Route("DELETE", _ACCOUNT, http.delete, _DELETE),
     Route(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sandbox's own API: reset, clock, timing, faults, request log, principals."""
+"""The sandbox's own API: reset, clock, timing, behavior, faults, request log, principals."""
 
 from __future__ import annotations
 

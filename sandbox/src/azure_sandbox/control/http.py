@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
 from .. import seed
+from ..behavior import changed
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
@@ -64,7 +65,7 @@ def delete_requests(sandbox: Sandbox, call: Call) -> Response:
     return answer({})
 
 
-# Clock and timing
+# Clock, timing and behavior
 
 
 def get_clock(sandbox: Sandbox, call: Call) -> Response:
@@ -98,6 +99,18 @@ def patch_timing(sandbox: Sandbox, call: Call) -> Response:
             raise errors.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
     sandbox.world.timing = dataclasses.replace(sandbox.world.timing, **call.json)
     return get_timing(sandbox, call)
+
+
+def get_behavior(sandbox: Sandbox, call: Call) -> Response:
+    return answer(dataclasses.asdict(sandbox.world.behavior))
+
+
+def patch_behavior(sandbox: Sandbox, call: Call) -> Response:
+    try:
+        sandbox.world.behavior = changed(sandbox.world.behavior, call.json)
+    except (TypeError, ValueError) as error:
+        raise errors.bad_request(str(error)) from error
+    return get_behavior(sandbox, call)
 
 
 # Faults

@@ -36,6 +36,8 @@ _TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call], Response]], ...] = (
     ("POST", "/clock/advance", http.advance_clock),
     ("GET", "/timing", http.get_timing),
     ("PATCH", "/timing", http.patch_timing),
+    ("GET", "/behavior", http.get_behavior),
+    ("PATCH", "/behavior", http.patch_behavior),
     ("GET", "/faults", http.get_faults),
     ("POST", "/faults", http.post_fault),
     ("DELETE", "/faults", http.delete_faults),

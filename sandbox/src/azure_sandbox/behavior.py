@@ -1,0 +1,41 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Behaviour of Azure that no public source describes: a switch for each, with every plausible position.
+
+The default of a switch is the position that is hardest for a client.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+def _switch(default: str, *others: str) -> str:
+    """A field with its positions, the default first."""
+    switch: str = field(default=default, metadata={"positions": (default, *others)})
+    return switch
+
+
+@dataclass(frozen=True)
+class Behavior:
+    # How a subscription's list of Batch accounts is answered if the caller may not read all of them: with those that
+    # the caller may read, or with 403.
+    subscription_list: str = _switch("filtered", "denied")
+
+
+DEFAULT = Behavior()
+POSITIONS: Mapping[str, tuple[str, ...]] = {one.name: one.metadata["positions"] for one in dataclasses.fields(Behavior)}
+
+
+def changed(behavior: Behavior, wanted: Mapping[str, object]) -> Behavior:
+    """`behavior` with the switches in `wanted` set. Raises ValueError if a name or a position does not exist."""
+    for name, position in wanted.items():
+        if name not in POSITIONS:
+            raise ValueError(f"there is no {name}; there is {', '.join(POSITIONS)}")
+        if position not in POSITIONS[name]:
+            raise ValueError(f"{name} is one of {', '.join(POSITIONS[name])}")
+    return dataclasses.replace(behavior, **wanted)  # type: ignore[arg-type]
