@@ -103,6 +103,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unl
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._usage import not_listed
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
 # Since ansible-core 2.19 a text is a template only if it is trusted, and what Azure says is not.
@@ -168,8 +169,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return {**seen, "accounts": _inventory.in_turns(map(_inventory.record, seen["accounts"]))}
 
     def _warn(self, found: Mapping[str, Any]) -> None:
-        if unseen := found["unseen"]:
-            self.display.warning(f"Not looked at, for want of permission: Batch accounts of {', '.join(unseen)}.")
+        for unlisted in found["unlisted"]:
+            self.display.warning(not_listed(unlisted))
         if not found["accounts"]:
             self.display.warning("The caller sees no Batch account.")
         if shared := _inventory.shared_names(found["accounts"]):

@@ -9,13 +9,12 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import fnmatch
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _usage, _vault
+from . import _rights, _usage, _vault
 from ._errors import InvalidOption
 from ._ids import (
     UserAssignedId,
@@ -127,7 +126,8 @@ def granted(
     known = {**definitions, **KNOWN_ROLES}
     # A role whose definition is not known grants nothing as far as anybody can tell.
     roles = [known.get(role_guid(properties["roleDefinitionId"]), {}) for properties in reaching]
-    return {name for name, action in NEEDED.items() if any(_allows(role, action) for role in roles)}
+    permissions = [permission for role in roles for permission in role.get("permissions", [])]
+    return {name for name, action in NEEDED.items() if _rights.allows(permissions, action, data=True)}
 
 
 def scope_of(vault: Mapping[str, Any], key_name: str | None) -> str:
@@ -210,14 +210,4 @@ def _is_own(properties: Mapping[str, Any], scope: str, principal: str) -> bool:
     has_principal = properties["principalId"].lower() == principal.lower()
     return (
         has_principal and same_id(properties["scope"], scope) and role_guid(properties["roleDefinitionId"]) == ROLE_ID
-    )
-
-
-def _allows(role: Mapping[str, Any], action: str) -> bool:
-    def matches(patterns: Iterable[str]) -> bool:
-        return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
-
-    return any(
-        matches(permission.get("dataActions", [])) and not matches(permission.get("notDataActions", []))
-        for permission in role.get("permissions", [])
     )

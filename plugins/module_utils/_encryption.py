@@ -33,8 +33,8 @@ class Goal:
     patient: bool = False
     # An account that is on a different customer-managed key may be moved away from it.
     replaces: bool = False
-    # Other settings on the same key that are left alone, because somebody else may have chosen them meanwhile: `any`, or
-    # any version that the account is `pinned` to.
+    # Other settings on the same key that are left alone, because somebody else may have chosen them meanwhile: `any`,
+    # or any version that the account is `pinned` to.
     tolerates: Literal["any", "pinned"] | None = None
     # The way back from a switch that failed: what that was to reach. It is tried although the account does not answer,
     # and leaves the account where somebody else has put it meanwhile.

@@ -24,7 +24,7 @@ from ._ids import (
     parse_key_identifier,
     principals_of,
 )
-from ._stages import Done, Stage, Stages, of_account
+from ._stages import Done, Stage, Stages, all_users_listed, of_account
 
 STEPS = ("encryption", "key", "access")
 _STATES = {"keep": None, "disable": "disabled", "delete": "absent"}
@@ -95,6 +95,8 @@ def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
 
 def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     _refuse_another_key(goal, account)
+    if goal.key or goal.withdraws_access:
+        yield all_users_listed("the key or the access to it would be taken away", "set key and access to keep")
     back = Stage("encryption", _encryption, _encryption.Goal(goal.group, goal.account, None, None))
     left_behind = list(_left_behind(goal, account))
     if left_behind and key_of(account) is None and not goal.key_is_confirmed:

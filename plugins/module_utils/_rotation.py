@@ -18,7 +18,7 @@ from ._duration import seconds
 from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
 from ._plan import Step
-from ._stages import Done, Newest, Stage, Stages, key_that_keeps_its_expiry, of_account
+from ._stages import Done, Newest, Stage, Stages, all_users_listed, key_that_keeps_its_expiry, of_account
 
 STEPS = ("key", "access", "encryption", "former_disabled")
 
@@ -90,6 +90,8 @@ def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
 
 def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     former = _former_key(goal, account)
+    if goal.disable_former:
+        yield all_users_listed("the previous version would be disabled", "set previous_version: keep")
     newest: Mapping[str, Any] = {}
     if goal.other_key:
         key = goal.other_key

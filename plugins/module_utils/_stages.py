@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import _account
+from . import _account, _usage
 from ._errors import CmkError
 from ._interrupts import as_failure
 from ._plan import Outcome, Step
@@ -154,11 +154,20 @@ def succeeded(came_to: Sequence[Outcome | CmkError]) -> list[Outcome]:
     return [came for came in came_to if isinstance(came, Outcome)]
 
 
+def all_users_listed(what: str, otherwise: str) -> Stage:
+    """A stage that refuses `what` if Batch accounts may exist that the caller cannot list. It is for the beginning: the
+    account would have moved to another key before what it has left behind is refused."""
+    return Stage("listing", _usage, _usage.AllListed(what, otherwise), foresee=True)
+
+
 def key_that_keeps_its_expiry(wanted: Stage, done: Done) -> Stages:
     """Accounts on a version that would expire earlier than it does now keep its expiry; the next version has the one
-    that is asked for."""
+    that is asked for. So do accounts that may exist where they cannot be listed."""
     try:
         return (yield wanted)
     except CmkError as failure:
-        done.keep("expiry", failure)
+        if failure.code == "users_unknown":
+            done.kept_for["expiry"] = [one["scope"] for one in failure.facts["unlisted"]]
+        else:
+            done.keep("expiry", failure)
     return (yield replace(wanted, goal=replace(wanted.goal, expires_in=None)))

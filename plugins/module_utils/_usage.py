@@ -13,19 +13,22 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._errors import CmkError, Refused
 from ._ids import KeyIdentifier, key_of, principals_of
 from ._plan import Plan
+from ._rights import READ_ACCOUNTS, READ_PERMISSIONS
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
 # a new version at least once a day. Until then the former version may be the one that an account is on.
 FOLLOWING_LAG = 24 * 3600
+_FORCE = "set force: true if such accounts may lose their key"
 
 
-# The Batch accounts that the caller can see (`accounts`), and the subscriptions where it may not look (`unseen`).
+# The Batch accounts that the caller can see (`accounts`), and the scopes that may have more of them (`unlisted`): each
+# with its `scope`, the `reason`, and the `action` that the caller lacks there, or None if no right is missing.
 Visible = Mapping[str, Any]
 
 
@@ -70,14 +73,52 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
 
 
 def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
-    """Refuse what would cut off an account; with force say what it does to whom, as warnings."""
-    unseen = tuple(f"Not looked at, for want of permission: Batch accounts of {place}." for place in visible["unseen"])
-    if not users:
-        return unseen
-    names = ", ".join(users)
+    """Refuse what would cut off an account, or may cut off one that could not be listed. With `force`, return warnings
+    that name the accounts and the scopes."""
+    if users and not force:
+        raise _in_use(what, users, visible)
     if not force:
-        raise _in_use(what, names, users, visible)
-    return (f"{what} although these Batch accounts use it and may lose their key: {names}.", *unseen)
+        require_whole(visible, f"{what} while accounts that use it may exist there", _FORCE)
+    names = ", ".join(users)
+    warnings = (f"{what} although these Batch accounts use it and may lose their key: {names}.",) if users else ()
+    return (*warnings, *map(not_listed, visible["unlisted"]))
+
+
+def require_whole(visible: Visible, what: str, otherwise: str) -> None:
+    """Refuse `what` if accounts may exist that could not be listed. `otherwise` is what a person can do instead of
+    granting the right."""
+    unlisted = visible["unlisted"]
+    if not unlisted:
+        return
+    missing = [one["scope"] for one in unlisted if one["action"]]
+    grant = f"grant the caller {READ_ACCOUNTS} and {READ_PERMISSIONS} at {', '.join(missing)}" if missing else ""
+    remedy = f"{grant or 'Run the task again once they can be listed'}, or {otherwise}."
+    remedy = remedy[0].upper() + remedy[1:]
+    raise Refused(
+        f"Refused: {what}. {' '.join(map(not_listed, unlisted))} {remedy}",
+        code="users_unknown",
+        unlisted=list(unlisted),
+        remedy=remedy,
+    )
+
+
+def not_listed(unlisted: Mapping[str, Any]) -> str:
+    """A sentence on one of the `unlisted`."""
+    return f"Not all Batch accounts of {unlisted['scope']} could be listed: {unlisted['reason']}"
+
+
+@dataclass(frozen=True)
+class AllListed:
+    """The goal that the accounts of all subscriptions can be listed. For `what` and `otherwise` see `require_whole`."""
+
+    what: str
+    otherwise: str
+
+
+def plan(goal: AllListed, visible: Visible) -> Plan:
+    """No steps; the refusal if something could not be listed."""
+    require_whole(visible, goal.what, goal.otherwise)
+    return Plan(goal, {}, {})
 
 
 def withdrawal(plan: Plan, back: Any, withdrawn: Any = True) -> Plan:
@@ -90,12 +131,14 @@ def withdrawal(plan: Plan, back: Any, withdrawn: Any = True) -> Plan:
     return replace(plan, goal=replace(plan.goal, withdrawn=withdrawn), if_refused=back)
 
 
-def _in_use(what: str, names: str, users: list[str], visible: Visible) -> CmkError:
+def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
+    names, unlisted = ", ".join(users), visible["unlisted"]
+    more = "".join(f" {not_listed(one)}" for one in unlisted)
     return Refused(
         f"Refused: {what} while Batch accounts use it: {names}. Switch them to another key first "
-        "(azbatch.cmk.batch_encryption), or set force: true if they may lose their key.",
+        f"(azbatch.cmk.batch_encryption), or set force: true if they may lose their key.{more}",
         code="in_use",
         accounts=users,
-        unseen=list(visible["unseen"]),
+        unlisted=list(unlisted),
         remedy="Switch the accounts to another key, or set force: true.",
     )

@@ -124,10 +124,27 @@ comparison:
     opened: 1
     closed: 2
 unseen_subscriptions:
-  description: Ids of the subscriptions whose accounts the caller may not list.
+  description: Ids of the subscriptions whose accounts could not all be listed.
   returned: success, and failure because of O(fail_on)
   type: list
   elements: str
+  sample: []
+unlisted:
+  description:
+    - The subscriptions of RV(unseen_subscriptions), each with the reason why its accounts could not all be listed.
+  contains:
+    scope:
+      description: Resource id of the subscription.
+      type: str
+    reason:
+      description: Why its accounts could not be listed, or why the list may be incomplete.
+      type: str
+    action:
+      description: The action that the caller lacks there; null if no right is missing.
+      type: str
+  returned: success, and failure because of O(fail_on)
+  type: list
+  elements: dict
   sample: []
 code:
   description: What went wrong, as a stable word; C(docs/errors.md) lists them.

@@ -222,10 +222,27 @@ summary:
     on_customer_managed_key: 117
     states: {at_risk: 1, breaks_rules: 4, unknown: 0, ok: 115}
 unseen_subscriptions:
-  description: Ids of the subscriptions whose accounts the caller may not list.
+  description: Ids of the subscriptions whose accounts could not all be listed.
   returned: success, without O(account_name) or with O(findings)
   type: list
   elements: str
+  sample: []
+unlisted:
+  description:
+    - The subscriptions of RV(unseen_subscriptions), each with the reason why its accounts could not all be listed.
+  contains:
+    scope:
+      description: Resource id of the subscription.
+      type: str
+    reason:
+      description: Why its accounts could not be listed, or why the list may be incomplete.
+      type: str
+    action:
+      description: The action that the caller lacks there; null if no right is missing.
+      type: str
+  returned: success, without O(account_name) or with O(findings)
+  type: list
+  elements: dict
   sample: []
 code:
   description: What went wrong, as a stable word; C(docs/errors.md) lists them.

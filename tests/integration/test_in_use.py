@@ -24,7 +24,7 @@ def in_use(one: Task, *accounts: str) -> None:
     for account in accounts:
         assert account in one["msg"]
     assert "force" in one["remedy"]
-    assert one["unseen"] == []
+    assert one["unlisted"] == []
 
 
 def warned(one: Task, *accounts: str) -> None:
@@ -190,7 +190,7 @@ def test_identity(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: str) -> None:
-    """Subscriptions whose accounts could not be looked at are told, not passed over in silence."""
+    """Accounts that may exist where they cannot be listed count as users."""
     service.make_vault()
     service.make_key()
     version = service.make_key().properties.version
@@ -201,10 +201,14 @@ def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: st
         times=None,
         answer={"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}},
     )
-    run = ansible.play([key("disabled", state="disabled", version=version)], way=way)
-    assert run["disabled"]["changed"] is True
-    assert len(run["disabled"].warnings) == 1
-    assert f"/subscriptions/{service.sandbox.subscription_id}" in run["disabled"].warnings[0]
+    wish = {"state": "disabled", "version": version}
+    run = ansible.play([fails(key("disabled", **wish)), key("by force", **wish, force=True)], way=way)
+    [unlisted] = run["disabled"].refused("users_unknown")["unlisted"]
+    assert unlisted["scope"] == service.sandbox.subscription
+    assert unlisted["action"] == "Microsoft.Batch/batchAccounts/read"
+    assert run["by force"]["changed"] is True
+    assert len(run["by force"].warnings) == 1
+    assert service.sandbox.subscription in run["by force"].warnings[0]
 
 
 def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str) -> None:

@@ -78,8 +78,13 @@ def account(
     }
 
 
-def visible(*accounts: dict[str, Any], unseen: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"accounts": list(accounts), "unseen": list(unseen)}
+def visible(*accounts: dict[str, Any], unlisted: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`unlisted` are scopes that the caller may not list."""
+    return {"accounts": list(accounts), "unlisted": [not_listed(scope) for scope in unlisted]}
+
+
+def not_listed(scope: str, action: str | None = "Microsoft.Batch/batchAccounts/read") -> dict[str, Any]:
+    return {"scope": scope, "reason": "The list was refused.", "action": action}
 
 
 def policy(

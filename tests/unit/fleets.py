@@ -47,7 +47,7 @@ def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     versions = [listed(old), listed(new)]
     read = {
         "accounts": list(accounts),
-        "unseen": [],
+        "unlisted": [],
         "vaults": {"myvault": vault(rbac=True)},
         "deleted_vaults": {},
         "keys": {KEY: {"newest": new, "versions": versions, "policy": rotation_policy(), "deleted": None}},

@@ -391,7 +391,7 @@ def test_assignment_at_the_vault_is_not_deleted_for_a_key() -> None:
 # The guard
 
 USER = account("user", key=f"{KEY}/{'d' * 32}", identity=system_assigned())
-BY_POLICY = seen(vault(policy()), accounts=visible(USER, unseen=("/subscriptions/hidden",)))
+BY_POLICY = seen(vault(policy()), accounts=visible(USER, unlisted=("/subscriptions/hidden",)))
 BY_ROLE = seen(vault(rbac=True), OWN, accounts=visible(USER))
 
 

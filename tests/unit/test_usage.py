@@ -17,6 +17,7 @@ from documents import (
     PRINCIPAL,
     account,
     account_id,
+    not_listed,
     system_assigned,
     user_assigned,
     visible,
@@ -118,30 +119,27 @@ def test_guard_lets_through_what_nobody_uses() -> None:
     assert _usage.guard([], visible(), "the key is deleted", force=False) == ()
 
 
-def test_guard_tells_where_it_could_not_look() -> None:
-    [warning] = _usage.guard([], visible(unseen=(SUBSCRIPTION,)), "the key is deleted", force=False)
-
-    assert SUBSCRIPTION in warning
-
-
 def test_guard_refuses_and_names_who_would_lose_the_key() -> None:
     users = [account_id("one"), account_id("two")]
 
     with pytest.raises(Refused) as refused:
-        _usage.guard(users, visible(unseen=(SUBSCRIPTION,)), "the key batch is deleted", force=False)
+        _usage.guard(users, visible(unlisted=(SUBSCRIPTION,)), "the key batch is deleted", force=False)
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == users
-    assert refused.value.facts["unseen"] == [SUBSCRIPTION]
+    assert refused.value.facts["unlisted"] == [not_listed(SUBSCRIPTION)]
+    assert SUBSCRIPTION in refused.value.msg
     assert all(user in refused.value.msg for user in users)
     assert "the key batch is deleted" in refused.value.msg
 
 
 def test_forced_guard_says_what_it_does_to_whom() -> None:
-    told, unseen = _usage.guard([account_id("one")], visible(unseen=(SUBSCRIPTION,)), "the key is deleted", force=True)
+    told, unlisted = _usage.guard(
+        [account_id("one")], visible(unlisted=(SUBSCRIPTION,)), "the key is deleted", force=True
+    )
 
     assert account_id("one") in told
-    assert SUBSCRIPTION in unseen
+    assert SUBSCRIPTION in unlisted
 
 
 def test_a_follower_is_given_a_day_to_take_over_a_new_version() -> None:

@@ -307,13 +307,13 @@ def test_a_vault_is_deleted() -> None:
 
 
 def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
-    state = {**seen(vault()), "visible": visible(USER, ELSEWHERE, unseen=("/subscriptions/hidden",))}
+    state = {**seen(vault()), "visible": visible(USER, ELSEWHERE, unlisted=("/subscriptions/hidden",))}
     with pytest.raises(Refused) as refused:
         _vault.plan(goal(state="absent"), state)
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == [account_id("user")]
-    assert refused.value.facts["unseen"] == ["/subscriptions/hidden"]
+    assert refused.value.facts["unlisted"][0]["scope"] == "/subscriptions/hidden"
 
     plan = _vault.plan(goal(state="absent", force=True), state)
     assert plan.changed

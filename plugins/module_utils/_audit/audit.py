@@ -16,6 +16,7 @@ from typing import Any
 
 from .._errors import InvalidOption, Refused
 from .._plan import Outcome
+from .._usage import not_listed
 from . import files
 from .comparison import compared
 from .options import POLICY, SCOPE, scope
@@ -53,7 +54,7 @@ def findings_of(params: Mapping[str, Any], cloud: Any) -> dict[str, Any]:
 
 
 def as_data(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in ("accounts", "summary", "unseen_subscriptions")}
+    return {name: report[name] for name in ("accounts", "summary", "unseen_subscriptions", "unlisted")}
 
 
 def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[str, str]) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[s
     return {
         "summary": report["summary"],
         "unseen_subscriptions": report["unseen_subscriptions"],
+        "unlisted": report["unlisted"],
         "files": dict(written),
         "findings": list(grave[:_TOLD]),
         "comparison": _counted(report["comparison"]),
@@ -90,9 +92,7 @@ def _warnings(
     report: Mapping[str, Any], rules: Policy, params: Mapping[str, Any], former: Mapping[str, Any] | None
 ) -> Iterator[str]:
     accounts = report["accounts"]
-    if report["unseen_subscriptions"]:
-        unseen = ", ".join(report["unseen_subscriptions"])
-        yield f"Not looked at, for want of permission: Batch accounts of the subscriptions {unseen}."
+    yield from map(not_listed, report["unlisted"])
     if not accounts:
         yield "The caller sees no Batch account there."
     if params["compare_with"] and former is None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from .._usage import not_listed
 from .findings import AT_RISK, BREAKS_RULES, OK, STATES, UNKNOWN
 from .page_assets import SCRIPT, STYLE
 from .page_charts import Bar, ages, bars, expiries, timeline
@@ -82,8 +83,7 @@ def _header(report: Report) -> str:
     else:
         where = "all subscriptions that the caller sees"
     asked_each = "" if asked["pools"] else " Accounts were not asked whether they answer, nor for their pools."
-    unseen = report["unseen_subscriptions"]
-    hidden = f"<p><b>Not seen, for want of permission:</b> {escape(', '.join(unseen))}</p>" if unseen else ""
+    hidden = "".join(f"<p>{escape(not_listed(one))}</p>" for one in report["unlisted"])
     return (
         f'<header><h1>Batch accounts and their keys</h1><p class="soft">As of {report["generated_on"]}, '
         f"{escape(where)}.{asked_each}</p>{hidden}</header>"

@@ -25,6 +25,7 @@ from .evidence import Evidence
 from .identities import Identities
 from .resources import Resources
 from .session import Polled, Session
+from .visible import HandledAccounts
 
 # A request that Azure will never take, however long one waits.
 _FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
@@ -32,11 +33,19 @@ _UNDER_WAY = ("Creating", "Deleting")
 
 
 class Accounts(Polled):
-    def __init__(self, session: Session, resources: Resources, identities: Identities, evidence: Evidence) -> None:
+    def __init__(
+        self,
+        session: Session,
+        resources: Resources,
+        identities: Identities,
+        evidence: Evidence,
+        handled: HandledAccounts,
+    ) -> None:
         self._session = session
         self._resources = resources
         self._identities = identities
         self._evidence = evidence
+        self._handled = handled
         # Accounts that this task has changed: the run's list may show them as they were.
         self._changed: set[str] = set()
         # Accounts that were available after this task changed their key, with the evidence read by then.
@@ -65,7 +74,10 @@ class Accounts(Polled):
     def get(self, group: str, name: str) -> dict[str, Any] | None:
         def read() -> dict[str, Any] | None:
             with _sdk.translated(f"read the Batch account {name}"):
-                return _sdk.document_or_none(self._client().batch_account.get, group, name)
+                account = _sdk.document_or_none(self._client().batch_account.get, group, name)
+            if account is not None:
+                self._handled.add(account["id"])
+            return account
 
         return self._session.seen.read(read, "account", group.lower(), name.lower())
 
@@ -92,7 +104,11 @@ class Accounts(Polled):
             raise
 
     def _listed(self) -> dict[str, dict[str, Any]]:
-        listed = self._resources.accounts(self._session.subscription_id)
+        """Without any if the caller may not list them: each account is read by itself then."""
+        try:
+            listed = self._resources.accounts(self._session.subscription_id)
+        except Denied:
+            return {}
         return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
 
     def _name(self, group: str, name: str) -> tuple[str, str, str]:

@@ -29,7 +29,7 @@ from .resources import Resources
 from .session import Session, silent
 from .turns import refused_lately, turn
 from .vaults import Vaults
-from .visible import VisibleAccounts
+from .visible import HandledAccounts, Listing, VisibleAccounts
 
 
 class Cloud:
@@ -74,7 +74,7 @@ class Cloud:
 
     @cached_property
     def accounts(self) -> Accounts:
-        return Accounts(self._session, self._resources, self._identities, self._evidence)
+        return Accounts(self._session, self._resources, self._identities, self._evidence, self._handled)
 
     @cached_property
     def vaults(self) -> Vaults:
@@ -90,7 +90,11 @@ class Cloud:
 
     @cached_property
     def visible(self) -> VisibleAccounts:
-        return VisibleAccounts(self._resources)
+        return VisibleAccounts(self._session, self._resources, self._handled)
+
+    @cached_property
+    def listing(self) -> Listing:
+        return Listing(self._session, self.visible)
 
     @cached_property
     def encryption(self) -> Encryption:
@@ -109,6 +113,10 @@ class Cloud:
     @cached_property
     def _resources(self) -> Resources:
         return Resources(self._session)
+
+    @cached_property
+    def _handled(self) -> HandledAccounts:
+        return HandledAccounts(self._session.files)
 
     @cached_property
     def _identities(self) -> Identities:

@@ -85,7 +85,7 @@ class Fleet:
             return self._visible.listed(scope.subscriptions)
         listed = self._resources.accounts(self._session.subscription_id, scope.group)
         named = scope.account and scope.account.lower()
-        return {"accounts": [one for one in listed if not named or one["name"].lower() == named], "unseen": []}
+        return {"accounts": [one for one in listed if not named or one["name"].lower() == named], "unlisted": []}
 
     def _key(self, key: KeyIdentifier) -> dict[str, Any]:
         newest = _or_error(partial(self._keys.bundle, key))

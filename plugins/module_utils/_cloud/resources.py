@@ -65,6 +65,26 @@ class Resources:
         with _sdk.translated("list the subscriptions"):
             return [item["subscriptionId"] for item in self._all("/subscriptions", _SUBSCRIPTIONS)]
 
+    def groups(self, subscription: str) -> list[str]:
+        """The names of the resource groups of a subscription that the caller may read."""
+        with _sdk.translated(f"list the resource groups of the subscription {subscription}"):
+            return [item["name"] for item in self._all(f"/subscriptions/{subscription}/resourceGroups", _GROUPS)]
+
+    def permissions(self, scope: str) -> list[dict[str, Any]]:
+        """What the caller's roles allow at the scope. The REST reference documents resource groups and resources, the
+        article "Authorize with Resource Manager's API" subscriptions as well."""
+
+        def read() -> list[dict[str, Any]]:
+            with _sdk.translated(f"read the caller's permissions at {scope}"):
+                return self._all(f"{scope}/providers/Microsoft.Authorization/permissions", _sdk.AUTHORIZATION_API)
+
+        found: list[dict[str, Any]] = self._session.recent.read(read, "permissions", scope.lower())
+        return found
+
+    def account(self, account_id: str) -> dict[str, Any]:
+        with _sdk.translated(f"read the Batch account {account_id}"):
+            return self._get(account_id, _ACCOUNTS)
+
     def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
         """The Batch accounts of a subscription, or of one group. The SDK would make models of them, which is slow."""
         place = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")

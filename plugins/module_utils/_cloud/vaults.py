@@ -99,15 +99,20 @@ class Vaults(Polled):
     def find(self, name: str, group: str | None) -> dict[str, Any] | None:
         """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
 
-        There is but one of a name in all of Azure, so the group just spares the search.
+        There is but one of a name in all of Azure, so the group just spares the search. None if there is no such vault;
+        an error if there may be one where the caller may not look.
         """
         there = self.get(group, name) if group is not None else None
         if there is not None:
             return there
+        refused = None
         for subscription in self._resources.subscription_ids():
-            found = self._listed(subscription).get(name.lower())
-            if found is not None:
-                return found
+            vaults, refused_here = self._seen_in(subscription)
+            if name.lower() in vaults:
+                return vaults[name.lower()]
+            refused = refused or refused_here
+        if refused:
+            raise refused
         return None
 
     def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Any]:
@@ -125,20 +130,37 @@ class Vaults(Polled):
 
     def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
         """The vaults by their names, and why one of the subscriptions could not be looked at."""
-        listed = map_concurrent(lambda one: value_or_error(lambda: self._listed(one)), subscriptions)
         found: dict[str, dict[str, Any]] = {}
         refused = None
-        for vaults in listed.values():
-            if isinstance(vaults, CmkError):
-                refused = vaults
-            else:
-                found.update(vaults)
+        for vaults, refused_there in map_concurrent(self._seen_in, subscriptions).values():
+            found.update(vaults)
+            refused = refused or refused_there
         return found, refused
 
-    def _listed(self, subscription: str) -> dict[str, dict[str, Any]]:
-        """By their names, in lower case."""
-        with _sdk.translated(f"list the key vaults of the subscription {subscription}"):
-            vaults = _sdk.documents(self._client(subscription).vaults.list_by_subscription)
+    def _seen_in(self, subscription: str) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
+        """The vaults of a subscription by their names: those of its resource groups if the subscription's list is
+        refused. And why there may be more."""
+        listed = value_or_error(lambda: self._listed(subscription))
+        if not isinstance(listed, CmkError):
+            return listed, None
+        groups = value_or_error(lambda: self._resources.groups(subscription)) if isinstance(listed, Denied) else []
+        if isinstance(groups, CmkError):
+            return {}, listed
+        in_groups = map_concurrent(lambda group: value_or_error(lambda: self._listed(subscription, group)), groups)
+        found: dict[str, dict[str, Any]] = {}
+        for vaults in in_groups.values():
+            found.update({} if isinstance(vaults, CmkError) else vaults)
+        return found, listed
+
+    def _listed(self, subscription: str, group: str | None = None) -> dict[str, dict[str, Any]]:
+        """The vaults of a subscription, or of one group, by their names in lower case."""
+        what = f"resource group {group}" if group else f"subscription {subscription}"
+        vaults_of = self._client(subscription).vaults
+        with _sdk.translated(f"list the key vaults of the {what}"):
+            if group:
+                vaults = _sdk.documents(vaults_of.list_by_resource_group, group)
+            else:
+                vaults = _sdk.documents(vaults_of.list_by_subscription)
         return {vault["name"].lower(): vault for vault in vaults}
 
     def deleted(self, names: Set[str]) -> dict[str, dict[str, Any]]:

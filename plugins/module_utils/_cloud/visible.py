@@ -9,36 +9,149 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from .._concurrent import map_concurrent
-from .._errors import Denied
+from .._concurrent import map_concurrent, value_or_error
+from .._errors import CmkError, Denied
+from .._ids import place_of
+from .._rights import READ_ACCOUNTS, allows
 from .resources import Resources
+from .run_files import RunFiles
+from .session import Session
+
+Account = dict[str, Any]
+
+
+class HandledAccounts:
+    """The ids of the Batch accounts that tasks of this run have read, in the run's shared store: in several lists, so
+    that adding one of ten thousand does not read and write them all."""
+
+    _LISTS = 256
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+
+    def ids(self) -> list[str]:
+        return [one for number in range(self._LISTS) for one in self._load(number)]
+
+    def add(self, account_id: str) -> None:
+        number = zlib.crc32(account_id.lower().encode()) % self._LISTS
+        if account_id.lower() in self._load(number):
+            return
+        with self._files.locked(*self._name(number)):
+            self._files.store([*self._load(number), account_id.lower()], *self._name(number))
+
+    def _load(self, number: int) -> list[str]:
+        found: list[str] = self._files.load(*self._name(number)) or []
+        return found
+
+    @staticmethod
+    def _name(number: int) -> tuple[str, str]:
+        return "handled accounts", str(number)
 
 
 class VisibleAccounts:
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, session: Session, resources: Resources, handled: HandledAccounts) -> None:
+        self._session = session
         self._resources = resources
+        self._handled = handled
 
-    def read(self) -> dict[str, list[Any]]:
-        """Those of all subscriptions, the task's own first."""
-        return self._of(self._resources.subscription_ids())
-
-    def listed(self, subscriptions: Sequence[str]) -> dict[str, list[Any]]:
-        """Those of these subscriptions; if none is named, of all that the caller sees."""
-        return self._of(subscriptions or self._resources.listed_subscription_ids())
-
-    def _of(self, subscriptions: Sequence[str]) -> dict[str, list[Any]]:
-        """The `accounts`, and the subscriptions where the caller may not look (`unseen`)."""
-        found = map_concurrent(self._accounts, subscriptions)
-        return {
-            "accounts": [account for accounts in found.values() for account in accounts or ()],
-            "unseen": [f"/subscriptions/{name}" for name, accounts in found.items() if accounts is None],
-        }
-
-    def _accounts(self, subscription: str) -> list[dict[str, Any]] | None:
+    def read(self) -> dict[str, Any]:
+        """Those of all subscriptions, the task's own first; for `_usage.guard`."""
+        unlisted = []
         try:
-            return self._resources.accounts(subscription)
-        except Denied:
-            return None
+            subscriptions = self._resources.subscription_ids()
+        except CmkError as reason:
+            subscriptions = [self._session.subscription_id]
+            unlisted.append(_unlisted("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
+        listed = self._of(subscriptions)
+        return {**listed, "unlisted": unlisted + listed["unlisted"]}
+
+    def listed(self, subscriptions: Sequence[str]) -> dict[str, Any]:
+        """Those of these subscriptions; if none is named, of all that the caller sees.
+
+        If no subscription at all can be listed, and the caller may do so, the first reason is raised.
+        """
+        return self._of(subscriptions or self._resources.listed_subscription_ids(), may_fail=True)
+
+    def _of(self, subscriptions: Sequence[str], *, may_fail: bool = False) -> dict[str, Any]:
+        """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
+        and `action`, which is the right that is missing, or None if no right is."""
+        lists = map_concurrent(self._list, subscriptions)
+        failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
+        if may_fail and len(failures) == len(lists) and failures and not any(isinstance(f, Denied) for f in failures):
+            raise failures[0]
+        gaps = map_concurrent(lambda subscription: self._gap(subscription, lists[subscription]), subscriptions)
+        partial_lists = {name: lists[name] for name, gap in gaps.items() if gap}
+        more = map_concurrent(lambda name: self._more(name, partial_lists[name]), partial_lists)
+        found = [account for listed in lists.values() if not isinstance(listed, CmkError) for account in listed]
+        accounts = {
+            account["id"].lower(): account for account in [*found, *(one for of in more.values() for one in of)]
+        }
+        return {"accounts": list(accounts.values()), "unlisted": [gap for gap in gaps.values() if gap]}
+
+    def _list(self, subscription: str) -> list[Account] | CmkError:
+        listed: list[Account] | CmkError = value_or_error(lambda: self._resources.accounts(subscription), CmkError)
+        return listed
+
+    def _gap(self, subscription: str, listed: list[Account] | CmkError) -> dict[str, Any] | None:
+        """Why the list is not known to hold all accounts of the subscription.
+
+        Azure may answer 200 with only what the caller may read: whether it does is not documented.
+        """
+        scope = f"/subscriptions/{subscription}"
+        if isinstance(listed, CmkError):
+            return _unlisted(scope, listed.msg, READ_ACCOUNTS if isinstance(listed, Denied) else None)
+        permissions = value_or_error(lambda: self._resources.permissions(scope), CmkError)
+        if isinstance(permissions, CmkError):
+            return _unlisted(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
+        if not allows(permissions, READ_ACCOUNTS):
+            return _unlisted(scope, "The list holds only the accounts that the caller may read.", READ_ACCOUNTS)
+        return None
+
+    def _more(self, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
+        """What else is known of a subscription without a whole list: its groups' lists, if the subscription's list is
+        refused, and the accounts of this run."""
+        handled = [one for one in self._handled.ids() if one.split("/")[2] == subscription.lower()]
+        known = {one["id"].lower() for one in listed} if not isinstance(listed, CmkError) else set()
+        found: list[Account] = []
+        if isinstance(listed, Denied):
+            in_groups = map_concurrent(partial(self._of_group, subscription), self._groups(subscription, handled))
+            found = [account for accounts in in_groups.values() for account in accounts]
+            known |= {account["id"].lower() for account in found}
+        read = map_concurrent(self._account, [one for one in handled if one not in known])
+        return [*found, *(account for account in read.values() if account)]
+
+    def _groups(self, subscription: str, handled: Iterable[str]) -> list[str]:
+        listed = value_or_error(lambda: self._resources.groups(subscription), CmkError)
+        names = [] if isinstance(listed, CmkError) else listed
+        return list(dict.fromkeys([*(name.lower() for name in names), *(place_of(one)[1].lower() for one in handled)]))
+
+    def _of_group(self, subscription: str, group: str) -> list[Account]:
+        listed = value_or_error(lambda: self._resources.accounts(subscription, group), CmkError)
+        return [] if isinstance(listed, CmkError) else listed
+
+    def _account(self, account_id: str) -> Account | None:
+        account = value_or_error(lambda: self._resources.account(account_id), CmkError)
+        return None if isinstance(account, CmkError) else account
+
+
+class Listing:
+    """Whether the accounts of all subscriptions can be listed, read once for the tasks of a run; for `_usage.plan`."""
+
+    def __init__(self, session: Session, visible: VisibleAccounts) -> None:
+        self._session = session
+        self._visible = visible
+
+    def read(self, _goal: Any) -> dict[str, Any]:
+        def unlisted() -> Any:
+            return self._visible.read()["unlisted"]
+
+        return {"accounts": [], "unlisted": self._session.recent.read(unlisted, "unlisted")}
+
+
+def _unlisted(scope: str, reason: str, action: str | None) -> dict[str, Any]:
+    return {"scope": scope, "reason": reason, "action": action}

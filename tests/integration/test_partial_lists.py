@@ -1,0 +1,233 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A caller who may not list all Batch accounts takes nothing away that accounts may use (invariant I2), however Azure
+answers such a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from harness import writes
+from one_process import OneProcess
+from role_runs import QUARTER, VARS
+from sandbox_client import Sandbox
+from service import GROUP, Service
+
+READ = "Microsoft.Batch/batchAccounts/read"
+NAMES = [f"account{number}" for number in range(1, 13)]
+Run = Callable[[], dict[str, Any]]
+
+
+@pytest.fixture(params=["filtered", "denied"])
+def position(request: pytest.FixtureRequest, service: Service) -> str:
+    """How Azure answers the subscription's list for a caller with rights on a group only."""
+    service.sandbox.control.behavior(subscription_list=request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def caller(service: Service, position: str, runner: OneProcess, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Owner and Key Vault Crypto Officer of the resource group, and of nothing else."""
+    return sign_in(service, monkeypatch, ("Owner", service.sandbox.group), (OFFICER, service.sandbox.group))
+
+
+OFFICER = "Key Vault Crypto Officer"
+
+
+def sign_in(service: Service, monkeypatch: pytest.MonkeyPatch, *roles: tuple[str, str]) -> dict[str, Any]:
+    held = [{"role": role, "scope": scope} for role, scope in roles]
+    who = service.sandbox.control.principal("group-only", roles=held, secret_lifetime=1e9)
+    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
+    for name in ("AZURE_SECRET", "AZURE_CLIENT_SECRET"):
+        monkeypatch.setenv(name, who["secret"])
+    return who
+
+
+def share_a_key(service: Service, names: list[str]) -> str:
+    """Accounts on one version of key1 in vault-one; its identifier."""
+    service.make_vault(rbac=True)
+    identifier = service.make_key().id
+    service.make_identity()
+    principal = service.identities.user_assigned_identities.get(GROUP, "identity1").principal_id
+    assert principal
+    service.assign(principal, service.vault_id())
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    for name in names:
+        service.make_account(name, identity=identity)
+        service.point(identifier, name)
+    return identifier
+
+
+def refused(service: Service, run: Run) -> dict[str, Any]:
+    """Refused because accounts may exist that cannot be listed, before the first write."""
+    since = service.sandbox.control.last
+    failure = run()
+    assert failure.get("code") == "users_unknown", failure
+    assert writes(service.sandbox.control.requests(since)) == []
+    [unlisted] = failure["unlisted"]
+    assert (unlisted["scope"], unlisted["action"]) == (service.sandbox.subscription, READ)
+    assert unlisted["reason"]
+    for word in (service.sandbox.subscription, READ):
+        assert word in failure["msg"]
+        assert word in failure["remedy"]
+    return failure
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "run"])
+def test_twelve_accounts_share_a_key(runner: OneProcess, service: Service, caller: dict[str, Any], check: bool) -> None:
+    identifier = share_a_key(service, NAMES)
+    service.sandbox.control.advance(QUARTER)
+    wish = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
+
+    for name in NAMES:
+        refused(service, lambda name=name: runner.role("rotate", {**wish, "cmk_account_name": name}, check=check))
+
+    assert [service.encryption(name) for name in NAMES] == [identifier] * 12
+    assert all(service.answers(name) for name in NAMES)
+
+
+def test_twelve_accounts_move_if_the_previous_version_is_kept(
+    runner: OneProcess, service: Service, caller: dict[str, Any]
+) -> None:
+    share_a_key(service, NAMES)
+    service.sandbox.control.advance(QUARTER)
+
+    for name in NAMES:
+        report = runner.role("rotate", {**VARS, "cmk_key_max_age": "P90D", "cmk_account_name": name})
+        assert report.get("changed") is True, report
+
+    assert len({service.encryption(name) for name in NAMES}) == 1
+    assert len(service.versions()) == 2
+    assert all(service.answers(name) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{"cmk_revert_key": "delete"}, {"cmk_revert_key": "disable"}, {"cmk_revert_access": "withdraw"}],
+    ids=["delete", "disable", "access"],
+)
+def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wish: dict[str, Any]) -> None:
+    identifier = share_a_key(service, ["account1"])
+
+    refused(service, lambda: runner.role("revert", {**VARS, **wish}))
+    refused(service, lambda: runner.role("revert", {**VARS, **wish}, check=True))
+
+    assert service.encryption() == identifier
+    assert service.answers()
+    assert runner.role("revert", VARS)["changed"] is True
+
+
+def elsewhere(service: Service) -> str:
+    """An account on key1 that the caller cannot see, in another resource group; its id."""
+    share_a_key(service, [])
+    version = service.key().id
+    sandbox = service.sandbox
+    group = f"{sandbox.subscription}/resourceGroups/elsewhere"
+    account = f"{group}/providers/Microsoft.Batch/batchAccounts/hidden"
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    key = {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": version}}}
+    body = {"location": "westeurope", "identity": identity, "properties": key}
+    assert sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
+    assert sandbox.arm("PUT", account, "2024-07-01", body).ok
+    return account
+
+
+def alive(sandbox: Sandbox, account: str) -> bool:
+    return sandbox.arm("GET", f"{account}/pools", "2024-07-01").ok
+
+
+def test_everything_that_can_be_taken_away(runner: OneProcess, service: Service, caller: dict[str, Any]) -> None:
+    account = elsewhere(service)
+    service.make_key()
+    old, _new = (one.version for one in service.versions())
+    principal = service.identities.user_assigned_identities.get(GROUP, "identity1").principal_id
+    policy = {"time_after_create": "P90D", "expiry_time": "P1Y", "time_before_expiry": None}
+    key = {"vault_name": "vault-one", "name": "key1"}
+    vault = {"resource_group": GROUP, "name": "vault-one"}
+    assert runner.module("keyvault_cmk_key", {**key, "rotation_policy": policy})["changed"] is True
+    acts = [
+        ("keyvault_cmk_key", {**key, "state": "disabled"}),
+        ("keyvault_cmk_key", {**key, "state": "absent"}),
+        ("keyvault_cmk_key", {**key, "state": "disabled", "version": old}),
+        ("keyvault_cmk_key", {**key, "expires_in": "P30D"}),
+        ("keyvault_cmk_key", {**key, "remove_rotation_policy": True}),
+        ("keyvault_cmk_access", {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}),
+        ("keyvault_cmk_vault", {**vault, "state": "absent"}),
+    ]
+
+    for module, wish in acts:
+        refused(service, lambda module=module, wish=wish: runner.module(module, wish, check=True))
+        refused(service, lambda module=module, wish=wish: runner.module(module, wish))
+    assert alive(service.sandbox, account)
+
+    forced = runner.module("keyvault_cmk_key", {**acts[2][1], "force": True})
+    assert forced["changed"] is True
+    assert any(service.sandbox.subscription in warning for warning in forced["warnings"])
+    assert not alive(service.sandbox, account)
+
+
+def test_known_users_are_named_first(runner: OneProcess, service: Service, caller: dict[str, Any]) -> None:
+    share_a_key(service, ["account1", "account2"])
+
+    failure = runner.module("keyvault_cmk_key", {"vault_name": "vault-one", "name": "key1", "state": "absent"})
+
+    assert failure["code"] == "in_use"
+    assert sorted(failure["accounts"]) == [service.account_id("account1"), service.account_id("account2")]
+    assert [one["scope"] for one in failure["unlisted"]] == [service.sandbox.subscription]
+
+
+def test_the_right_that_is_named_is_enough(
+    runner: OneProcess, service: Service, position: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A custom role at the subscription with what the refusal names."""
+    sandbox, role = service.sandbox, "33333333-0000-4000-8000-000000000003"
+    actions = [READ, "Microsoft.Authorization/permissions/read"]
+    properties = {
+        "roleName": "Lists Batch accounts",
+        "assignableScopes": [sandbox.subscription],
+        "permissions": [{"actions": actions}],
+    }
+    path = f"{sandbox.subscription}/providers/Microsoft.Authorization/roleDefinitions/{role}"
+    assert sandbox.arm("PUT", path, "2022-04-01", {"properties": properties}).ok
+    on_group = [(name, sandbox.group) for name in ("Owner", OFFICER)]
+    sign_in(service, monkeypatch, *on_group, (role, sandbox.subscription))
+    share_a_key(service, ["account1"])
+    sandbox.control.advance(QUARTER)
+
+    wish = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
+    report = runner.role("rotate", wish)
+
+    assert report.get("changed") is True, report
+    assert service.answers()
+
+
+@pytest.mark.parametrize("status", [404, 409, 500, 401])
+def test_a_subscription_without_an_answer(runner: OneProcess, service: Service, status: int) -> None:
+    """Neither 200 nor 403: what it holds counts as in use; the audit and the others' accounts are told all the same."""
+    share_a_key(service, ["account1"])
+    service.point(None)
+    second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
+    service.sandbox.control.fault(
+        match={"method": "GET", "path": f"/subscriptions/{second}/providers/Microsoft.Batch/batchAccounts"},
+        times=None,
+        answer={"status": status, "body": {"error": {"code": "Odd", "message": "Something is odd."}}},
+    )
+
+    key = {"vault_name": "vault-one", "name": "key1", "state": "disabled"}
+    failure = runner.module("keyvault_cmk_key", key)
+    assert failure["code"] == "users_unknown"
+    [unlisted] = failure["unlisted"]
+    assert (unlisted["scope"], unlisted["action"]) == (f"/subscriptions/{second}", None)
+    assert "Something is odd." in failure["msg"]
+
+    report = runner.module("batch_encryption_info", {"findings": True})
+    assert [one["name"] for one in report["accounts"]] == ["account1"]
+    assert report["unseen_subscriptions"] == [second]
+    assert report["unlisted"] == failure["unlisted"]
+    audit = runner.module("batch_encryption_audit", {})
+    assert audit["summary"]["accounts"] == 1
+    assert any(second in warning and "Something is odd." in warning for warning in audit["warnings"])

@@ -1,0 +1,174 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Nothing that accounts may use is taken away where they could not be listed (invariant I2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from documents import (
+    DAY,
+    ENCRYPTION_USER,
+    KEY,
+    NEW,
+    NOW,
+    OLD,
+    PRINCIPAL,
+    VAULT_ID,
+    account,
+    assignment,
+    key,
+    not_listed,
+    observed_key,
+    policy,
+    rotation_policy,
+    vault,
+    visible,
+)
+from wishes import access_goal, key_goal, revert_goal, rotation_goal
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _revert, _rotation, _usage, _vault
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Stage, key_that_keeps_its_expiry
+
+HIDDEN = "/subscriptions/hidden"
+SOMEWHERE = visible(account("elsewhere", key="https://other.vault.azure.net/keys/other"), unlisted=(HIDDEN,))
+Act = Callable[[Any, bool], Plan]
+
+
+def of_key(**options: Any) -> Act:
+    def act(seen: Any, force: bool) -> Plan:
+        bundles = [key(OLD, created=NOW - 100 * DAY), key(NEW)]
+        observed = observed_key(*bundles, visible=seen, policy=rotation_policy(timeAfterCreate="P90D"))
+        return _key.plan(key_goal(**options, force=force), observed)
+
+    return act
+
+
+def access(document: dict[str, Any], *assignments: dict[str, Any]) -> Act:
+    def act(seen: Any, force: bool) -> Plan:
+        observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": assignments, "definitions": {}}
+        return _access.plan(access_goal(state="absent", force=force), {**observed, "visible": seen})
+
+    return act
+
+
+def vault_deleted(seen: Any, force: bool) -> Plan:
+    goal = _vault.Goal("rg-keys", "myvault", None, None, "standard", 90, False, False, present=False, force=force)
+    return _vault.plan(goal, {"vault": vault(), "deleted": None, "visible": seen})
+
+
+ACTS = {
+    "key disabled": of_key(state="disabled"),
+    "key deleted": of_key(state="absent"),
+    "version disabled": of_key(state="disabled", version=OLD),
+    "expiry brought forward": of_key(expires_in="P30D"),
+    "rotation policy removed": of_key(remove_rotation_policy=True),
+    "access revoked, policy": access(vault(policy())),
+    "access revoked, role": access(vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)),
+    "vault deleted": vault_deleted,
+}
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+def test_what_could_not_be_listed_counts_as_in_use(act: Act) -> None:
+    with pytest.raises(Refused) as refused:
+        act(SOMEWHERE, False)
+
+    assert refused.value.code == "users_unknown"
+    assert refused.value.facts["unlisted"] == [not_listed(HIDDEN)]
+    for word in (HIDDEN, "The list was refused.", "Microsoft.Batch/batchAccounts/read", "force: true"):
+        assert word in refused.value.msg
+    assert refused.value.facts["remedy"] in refused.value.msg
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+def test_it_is_taken_away_by_force_with_a_warning(act: Act) -> None:
+    plan = act(SOMEWHERE, True)
+
+    assert plan.steps
+    assert any(HIDDEN in warning and "The list was refused." in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+def test_it_is_taken_away_where_all_could_be_listed(act: Act) -> None:
+    plan = act({**SOMEWHERE, "unlisted": []}, False)
+
+    assert plan.steps
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize("name", [name for name in ACTS if "expiry" not in name and "policy removed" not in name])
+def test_after_the_change_too(name: str) -> None:
+    """Something that can no longer be listed then is as good as an account that came."""
+    planned = ACTS[name]({**SOMEWHERE, "unlisted": []}, False)
+    noun = _access if "access" in name else _vault if "vault" in name else _key
+    gone: dict[str, Any] = {"visible": SOMEWHERE}
+    if noun is _key:
+        gone = observed_key(key(OLD, enabled=False), key(NEW, enabled=False), **gone)
+    elif noun is _access:
+        empty = {"vault": vault(rbac="role" in name), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
+        gone = {**empty, **gone}
+    else:
+        gone = {"vault": None, "deleted": None, **gone}
+
+    with pytest.raises(Refused) as refused:
+        noun.plan(planned.goal, gone)
+
+    assert refused.value.code == "users_unknown"
+    assert planned.if_refused is not None
+
+
+def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
+    seen = {"accounts": [], "unlisted": [not_listed(HIDDEN, None)]}
+
+    with pytest.raises(Refused) as refused:
+        _usage.require_whole(seen, "the key would be deleted", "set force: true")
+
+    assert refused.value.facts["remedy"] == "Run the task again once they can be listed, or set force: true."
+
+
+# Roles tell so before they begin
+
+
+@pytest.mark.parametrize(
+    ("noun", "goal"),
+    [
+        pytest.param(_rotation, rotation_goal(previous_version="disable"), id="rotate, disable"),
+        pytest.param(_revert, revert_goal(key="disable"), id="revert, disable"),
+        pytest.param(_revert, revert_goal(key="delete"), id="revert, delete"),
+        pytest.param(_revert, revert_goal(access="withdraw"), id="revert, access"),
+    ],
+)
+def test_the_first_stage_is_that_all_can_be_listed(noun: Any, goal: Any) -> None:
+    first = next(noun.stages(goal, account(key=f"{KEY}/{OLD}")))
+
+    assert (first.service, first.foresee) == ("listing", True)
+    assert first.noun.plan(first.goal, visible()).steps == ()
+    with pytest.raises(Refused) as refused:
+        first.noun.plan(first.goal, visible(unlisted=(HIDDEN,)))
+    assert refused.value.code == "users_unknown"
+    assert "keep" in refused.value.facts["remedy"]
+
+
+@pytest.mark.parametrize(("noun", "goal"), [(_rotation, rotation_goal()), (_revert, revert_goal())])
+def test_who_takes_nothing_away_need_not_list(noun: Any, goal: Any) -> None:
+    assert next(noun.stages(goal, account(key=f"{KEY}/{OLD}"))).service != "listing"
+
+
+def test_an_expiry_is_kept_for_accounts_that_may_exist() -> None:
+    done = _rotation.Done(_rotation.STEPS)
+    stages = key_that_keeps_its_expiry(Stage("keys", _key, key_goal(expires_in="P30D")), done)
+    next(stages)
+    try:
+        ACTS["expiry brought forward"](SOMEWHERE, False)
+    except Refused as failure:
+        again = stages.throw(failure)
+
+    assert again.goal.expires_in is None
+    assert done.kept_for == {"expiry": [HIDDEN]}

@@ -1,0 +1,206 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which Batch accounts the caller can see, and where there may be more, by a Resource Manager in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from documents import account
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.visible import HandledAccounts, VisibleAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    Denied,
+    NotFound,
+    Rejected,
+    Unavailable,
+)
+
+OWN, OTHER = "own", "other"
+READ = "Microsoft.Batch/batchAccounts/read"
+READER = [{"actions": ["*/read"], "notActions": []}]
+Answer = Any
+
+
+def of(subscription: str, name: str, group: str = "group1") -> dict[str, Any]:
+    place = f"/subscriptions/{subscription}/resourceGroups/{group}"
+    return {**account(name), "id": f"{place}/providers/Microsoft.Batch/batchAccounts/{name}"}
+
+
+def told(answer: Answer) -> Any:
+    if isinstance(answer, CmkError):
+        raise answer
+    return answer
+
+
+class Resources:
+    """Answers, or the errors that it raises."""
+
+    def __init__(self, **answers: Answer) -> None:
+        self.subscriptions: Answer = [OWN, OTHER]
+        self.lists: dict[Any, Answer] = {OWN: [of(OWN, "one")], OTHER: [of(OTHER, "two")]}
+        self.allowed: dict[str, Answer] = {OWN: READER, OTHER: READER}
+        self.in_groups: dict[str, Answer] = {}
+        self.single: dict[str, Answer] = {}
+        vars(self).update(answers)
+
+    def subscription_ids(self) -> list[str]:
+        return list(told(self.subscriptions))
+
+    listed_subscription_ids = subscription_ids
+
+    def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
+        return list(told(self.lists[(subscription, group) if group else subscription]))
+
+    def permissions(self, scope: str) -> list[dict[str, Any]]:
+        return list(told(self.allowed[scope.rpartition("/")[2]]))
+
+    def groups(self, subscription: str) -> list[str]:
+        return list(told(self.in_groups.get(subscription, [])))
+
+    def account(self, account_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = told(self.single[account_id])
+        return found
+
+
+class Session:
+    subscription_id = OWN
+
+
+def visible(resources: Resources, *handled: str) -> VisibleAccounts:
+    accounts = HandledAccounts(RunFiles(None))
+    for one in handled:
+        accounts.add(one)
+    return VisibleAccounts(Session(), resources, accounts)  # type: ignore[arg-type]
+
+
+def names(found: dict[str, Any]) -> list[str]:
+    return sorted(one["name"] for one in found["accounts"])
+
+
+def gap(found: dict[str, Any]) -> dict[str, Any]:
+    [only] = found["unlisted"]
+    return dict(only)
+
+
+@pytest.fixture(params=["read", "listed"])
+def look(request: pytest.FixtureRequest) -> Callable[[VisibleAccounts], dict[str, Any]]:
+    """Both ways to ask answer alike where anything at all can be listed."""
+    return {"read": lambda seen: seen.read(), "listed": lambda seen: seen.listed(())}[request.param]
+
+
+Look = Callable[[VisibleAccounts], dict[str, Any]]
+
+
+def test_a_list_is_whole_if_the_caller_may_read_accounts_of_the_subscription(look: Look) -> None:
+    found = look(visible(Resources()))
+
+    assert names(found) == ["one", "two"]
+    assert found["unlisted"] == []
+
+
+def test_a_list_of_what_the_caller_may_read_is_not_whole(look: Look) -> None:
+    found = look(visible(Resources(allowed={OWN: READER, OTHER: [{"actions": ["Microsoft.Batch/*/pools/read"]}]})))
+
+    assert names(found) == ["one", "two"]
+    assert (gap(found)["scope"], gap(found)["action"]) == (f"/subscriptions/{OTHER}", READ)
+
+
+@pytest.mark.parametrize("reason", [Denied("no"), NotFound("none"), Unavailable("busy"), Rejected("odd")])
+def test_a_list_is_not_whole_if_nobody_tells_what_the_caller_may_do(look: Look, reason: CmkError) -> None:
+    found = look(visible(Resources(allowed={OWN: READER, OTHER: reason})))
+
+    assert names(found) == ["one", "two"]
+    assert (gap(found)["scope"], gap(found)["action"]) == (f"/subscriptions/{OTHER}", READ)
+    assert reason.msg in gap(found)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "action"),
+    [
+        pytest.param(Denied("403"), READ, id="403"),
+        pytest.param(NotFound("404"), None, id="404"),
+        pytest.param(Rejected("409"), None, id="409"),
+        pytest.param(Unavailable("500"), None, id="500"),
+        pytest.param(CmkError("401", code="authentication_failed"), None, id="401"),
+    ],
+)
+def test_a_subscription_that_cannot_be_listed_hides_no_other(look: Look, reason: CmkError, action: str | None) -> None:
+    found = look(visible(Resources(lists={OWN: [of(OWN, "one")], OTHER: reason})))
+
+    assert names(found) == ["one"]
+    assert gap(found) == {"scope": f"/subscriptions/{OTHER}", "reason": reason.msg, "action": action}
+
+
+def test_the_groups_are_listed_where_the_subscription_is_refused(look: Look) -> None:
+    refused = Resources(
+        lists={OWN: Denied("403"), OTHER: [], (OWN, "group1"): [of(OWN, "one")], (OWN, "group2"): NotFound("gone")},
+        in_groups={OWN: ["Group1", "group2"]},
+    )
+
+    found = look(visible(refused))
+
+    assert names(found) == ["one"]
+    assert gap(found)["scope"] == f"/subscriptions/{OWN}"
+
+
+@pytest.mark.parametrize("reason", [Denied("403"), Unavailable("500")])
+def test_accounts_of_the_run_are_read_where_the_list_is_not_whole(look: Look, reason: CmkError) -> None:
+    mine, gone, whole = (of(*one)["id"].lower() for one in ((OWN, "mine"), (OWN, "gone"), (OTHER, "two")))
+    resources = Resources(
+        lists={OWN: reason, OTHER: [of(OTHER, "two")], (OWN, "group1"): Denied("403")},
+        single={mine: of(OWN, "mine"), gone: NotFound("404")},
+    )
+
+    found = look(visible(resources, mine, gone, whole))
+
+    assert names(found) == ["mine", "two"]
+    assert gap(found)["scope"] == f"/subscriptions/{OWN}"
+
+
+def test_the_groups_of_accounts_of_the_run_are_listed_even_if_groups_are_not(look: Look) -> None:
+    mine = of(OWN, "mine")["id"]
+    resources = Resources(
+        lists={OWN: Denied("403"), OTHER: [], (OWN, "group1"): [of(OWN, "mine"), of(OWN, "neighbour")]},
+        in_groups={OWN: Denied("403")},
+    )
+
+    assert names(look(visible(resources, mine))) == ["mine", "neighbour"]
+
+
+def test_a_filtered_list_lacks_an_account_of_the_run(look: Look) -> None:
+    mine = of(OWN, "mine")["id"].lower()
+    resources = Resources(lists={OWN: [], OTHER: []}, allowed={OWN: [], OTHER: READER}, single={mine: of(OWN, "mine")})
+
+    assert names(look(visible(resources, mine))) == ["mine"]
+
+
+def test_subscriptions_that_cannot_be_listed_count_as_unlisted() -> None:
+    found = visible(Resources(subscriptions=Unavailable("busy"))).read()
+
+    assert names(found) == ["one"]
+    assert (gap(found)["scope"], gap(found)["reason"]) == ("/subscriptions", "busy")
+
+
+def test_an_inventory_of_nothing_but_failures_fails() -> None:
+    nothing = Resources(lists={OWN: NotFound("404"), OTHER: Unavailable("500")})
+    with pytest.raises(NotFound):
+        visible(nothing).listed(())
+
+    assert len(visible(nothing).read()["unlisted"]) == 2
+    refused = visible(Resources(lists={OWN: Denied("403"), OTHER: Unavailable("500")})).listed(())
+    assert len(refused["unlisted"]) == 2
+
+
+def test_accounts_of_the_run_are_kept_once() -> None:
+    handled = HandledAccounts(RunFiles(None))
+    for name in ("One", "one", "two"):
+        handled.add(name)
+
+    assert handled.ids() == ["one", "two"]
