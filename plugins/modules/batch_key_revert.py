@@ -45,11 +45,16 @@ options:
   key:
     description:
       - What becomes of the key. V(delete) can be undone for as long as the vault keeps it; nothing is purged.
+      - With another value than V(keep), the task fails before it changes anything if the accounts of a subscription
+        cannot all be listed, which needs C(Microsoft.Batch/batchAccounts/read) and
+        C(Microsoft.Authorization/permissions/read) there.
     type: str
     default: keep
     choices: [keep, disable, delete]
   access:
-    description: What becomes of the access of the account's identities to the vault's keys.
+    description:
+      - What becomes of the access of the account's identities to the vault's keys.
+      - For V(withdraw), the accounts have to be listed as for O(key).
     type: str
     default: keep
     choices: [keep, withdraw]

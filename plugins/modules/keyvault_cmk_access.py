@@ -50,7 +50,8 @@ options:
     default: present
     choices: [present, absent]
   force:
-    description: Take away the permissions although a Batch account that the caller can see uses its key by them.
+    description: Take away the permissions although a Batch account uses its key by them, or may do so because the
+      accounts of a subscription could not all be listed.
     type: bool
     default: false
 extends_documentation_fragment:

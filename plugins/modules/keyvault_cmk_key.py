@@ -105,8 +105,8 @@ options:
     default: false
   force:
     description:
-      - Disable, delete, bring an expiry forward or remove a rotation policy although a Batch account that the caller
-        can see uses the key.
+      - Disable, delete, bring an expiry forward or remove a rotation policy although a Batch account uses the key, or
+        may use it because the accounts of a subscription could not all be listed.
     type: bool
     default: false
 extends_documentation_fragment:

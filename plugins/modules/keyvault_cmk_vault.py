@@ -64,7 +64,8 @@ options:
     type: bool
     default: false
   force:
-    description: Delete the vault although the key of a Batch account that the caller can see lies in it.
+    description: Delete the vault although the key of a Batch account lies in it, or may lie in it because the accounts
+      of a subscription could not all be listed.
     type: bool
     default: false
   recover:

@@ -203,4 +203,4 @@ def test_accounts_of_the_run_are_kept_once() -> None:
     for name in ("One", "one", "two"):
         handled.add(name)
 
-    assert handled.ids() == ["one", "two"]
+    assert sorted(handled.ids()) == ["one", "two"]
