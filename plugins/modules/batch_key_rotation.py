@@ -99,9 +99,9 @@ options:
     type: str
   previous_version:
     description:
-      - What becomes of the version that the account was on. V(disable) disables it once no Batch account uses
-        it, and O(previous_version_grace) is over; after a switch to a different key, the whole former
-        key. The newest version, and one that is newer than the account's, are never disabled.
+      - What becomes of the version that the account was on. V(disable) disables it once no Batch account uses it, and
+        O(previous_version_grace) is over; after a switch to a different key, the whole former key. The newest version,
+        and one that is newer than the account's, are never disabled.
       - With V(disable), the task fails before it changes anything if the accounts of a subscription cannot all be
         listed, which needs C(Microsoft.Batch/batchAccounts/read) and C(Microsoft.Authorization/permissions/read) there.
     type: str
