@@ -39,6 +39,8 @@ class Goal:
     # The way back from a switch that failed: what that was to reach. It is tried although the account does not answer,
     # and leaves the account where somebody else has put it meanwhile.
     undoes: Goal | None = None
+    # The key that the account was on when this one was chosen for it.
+    instead_of: KeyIdentifier | None = None
 
     def is_met_by(self, account: Mapping[str, Any]) -> bool:
         has = key_of(account)
@@ -50,6 +52,10 @@ class Goal:
     def leaves_alone(self, account: Mapping[str, Any]) -> bool:
         """It is on the key; or on the way back, somebody else has put it where it is."""
         return self.is_met_by(account) or (self.undoes is not None and not self.undoes.is_met_by(account))
+
+    def was_moved(self, account: Mapping[str, Any]) -> bool:
+        """Since this key was chosen for it, by somebody else."""
+        return self.instead_of is not None and not self.instead_of.same(key_of(account))
 
     def standing(self, stands: Mapping[str, Any]) -> str:
         """How the account stands once it has been led back, in words."""
@@ -94,12 +100,21 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
             _preflight.require(observed["evidence"], "and could when the account was pointed at it")
         warnings = (_account.availability_warning(goal.account),) if available is None else ()
         return Plan(goal, before, before, warnings=warnings)
+    if goal.was_moved(account):
+        raise Refused(
+            f"The Batch account {goal.account} was moved from {goal.instead_of} to "
+            f"{key_of(account) or 'a Microsoft-managed key'} by somebody else while this task chose a key for it. "
+            "Run the task again.",
+            code="account_moved",
+            key_identifier=str(key_of(account) or "") or None,
+            remedy="Run the task again.",
+        )
     if goal.key and not goal.replaces:
         refuse_other_key(goal.account, key_of(account), goal.key)
     checks = _preflight.require(observed["evidence"]) if goal.key else ()
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
     sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
-    former = replace(goal, key=key_of(account), vault_group=None, undoes=goal, tolerates=None)
+    former = replace(goal, key=key_of(account), vault_group=None, undoes=goal, tolerates=None, instead_of=None)
     return Plan(
         goal,
         before,

@@ -16,7 +16,15 @@ from typing import Any
 from . import _access, _encryption, _key, _key_goal
 from ._duration import seconds
 from ._errors import CmkError, Refused
-from ._ids import KeyIdentifier, check_account_name, check_key_name, key_of, parse_key_identifier, principals_of
+from ._ids import (
+    KeyIdentifier,
+    check_account_name,
+    check_key_name,
+    key_of,
+    parse_key_identifier,
+    principals_of,
+    read_key_identifier,
+)
 from ._plan import Step
 from ._stages import Done, Newest, Stage, Stages, all_users_listed, key_that_keeps_its_expiry, of_account
 
@@ -92,6 +100,17 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     former = _former_key(goal, account)
     if goal.disable_former:
         yield all_users_listed("the previous version would be disabled", "set previous_version: keep")
+    try:
+        yield from _moved(goal, former, account, done)
+    except CmkError as failure:
+        now = failure.facts.get("key_identifier") if failure.code == "account_moved" else None
+        # Somebody else has moved it to another version meanwhile, which may be newer than the one chosen here.
+        if failure.facts.get("applied") or not now or not former.same_key(read_key_identifier(now)):
+            raise
+        yield from _moved(goal, read_key_identifier(now), account, done)
+
+
+def _moved(goal: Goal, former: KeyIdentifier, account: Mapping[str, Any], done: Done) -> Stages:
     newest: Mapping[str, Any] = {}
     if goal.other_key:
         key = goal.other_key
@@ -102,7 +121,8 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
         key = replace(former, version=None if follows else newest["version"])
     # In check mode there is no version yet to point the account to, or no grant.
     if not done.foretold:
-        done.add("encryption", (yield Stage("encryption", _encryption, _switch(goal, key))))
+        switch = replace(_switch(goal, key), instead_of=former)
+        done.add("encryption", (yield Stage("encryption", _encryption, switch)))
     if goal.disable_former and not done.foretold:
         yield from _disable_former(goal, former, key, newest, done)
 

@@ -13,6 +13,8 @@ from one_process import OneProcess
 from role_runs import QUARTER, VARS, results, wrote
 from service import DAY, Service
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import recent
+
 FORCE = {"cmk_key_force_new_version": True}
 DUE = {"cmk_key_max_age": "P90D"}
 DISABLE = {"cmk_previous_version": "disable"}
@@ -84,6 +86,18 @@ def test_an_account_on_the_newest_as_the_run_knows_it_costs_no_look_and_one_on_a
     report = rotate(runner, "account3", **AT_ONCE)
     assert (report["changed_steps"]["encryption"], service.encryption("account3")) == (False, newer)
     assert enabled(service) == [True, True]
+
+
+def test_an_account_that_was_moved_since_many_were_listed(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "_FEW", 0)
+    on_one_key(service, "account1", "account2")
+    rotate(runner, "account1")
+    newer = newer_by_hand(service, "account2")
+    report = rotate(runner, "account2", **AT_ONCE)
+    assert (report["changed"], report["key_identifier"]) == (False, newer)
+    assert service.encryption("account2") == newer
 
 
 @pytest.mark.parametrize("wish", [FORCE, {}], ids=["forced again", "not forced again"])

@@ -39,6 +39,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     Rejected,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
@@ -295,6 +296,19 @@ def test_what_somebody_else_has_chosen_on_the_same_key(tolerates: Any, on: str |
 
 
 # The way back from a switch that failed
+
+
+@pytest.mark.parametrize("on", [None, KEY, f"{KEY}2/{OLD}"])
+def test_account_that_somebody_else_moved_meanwhile_is_left_alone(on: str | None) -> None:
+    wanted = replace(goal(PINNED_NEW), instead_of=parse_key_identifier(PINNED_OLD.upper(), "key"))
+    with pytest.raises(Refused) as refused:
+        _encryption.plan(wanted, seen(on))
+
+    assert (refused.value.code, refused.value.facts["key_identifier"]) == ("account_moved", on)
+    assert not _encryption.plan(wanted, seen(PINNED_NEW)).changed
+    switch = _encryption.plan(wanted, seen(PINNED_OLD))
+    assert switch.changed
+    assert switch.former.instead_of is None
 
 
 @pytest.mark.parametrize("on", [None, PINNED_OLD, KEY])

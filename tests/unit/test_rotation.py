@@ -207,6 +207,31 @@ def test_the_grace_time_of_a_version(switch: Outcome, moved_now: bool) -> None:
     assert played.outcome.report["former_kept_for"] == []
 
 
+def test_an_account_that_somebody_else_moves_meanwhile_gets_the_newest_by_then() -> None:
+    moved_away = Refused("Moved.", code="account_moved", key_identifier=SEVERAL, applied=[])
+    later = {"version": "f" * 32, "previous_version": NEW}
+    played = play(Outcome(False, NEWEST, NEWEST), moved_away, Outcome(False, later, later), same(SEVERAL))
+
+    assert [stage.goal.instead_of.version for stage in played.seen if stage.service == "encryption"] == [OLD, "f" * 32]
+    assert [stage.newest.used for stage in played.seen if stage.newest] == [OLD, "f" * 32]
+    assert played.outcome.report["key_identifier"] == SEVERAL
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({"key_identifier": None}, id="to a Microsoft-managed key"),
+        pytest.param({"key_identifier": ELSEWHERE}, id="to another key"),
+        pytest.param({"key_identifier": SEVERAL, "applied": ["set_encryption"]}, id="after this run has moved it"),
+    ],
+)
+def test_an_account_that_somebody_else_takes_away_stays_there(facts: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as refused:
+        play(Outcome(False, NEWEST, NEWEST), Refused("Moved.", code="account_moved", **facts))
+
+    assert refused.value.code == "account_moved"
+
+
 def test_the_longest_grace_time_is_told() -> None:
     kept = [Refused("Wait.", code="in_grace", kept_until=f"2026-01-0{day}T00:00:00Z") for day in (3, 2)]
     played = play(Outcome(False, NEWEST, NEWEST), moved(), *kept, on=SEVERAL, previous_version="disable")

@@ -32,7 +32,7 @@ class Encryption(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         group, name = goal.group, goal.account
-        account = self._accounts.seen(group, name, anew_if=goal.leaves_alone)
+        account = self._accounts.seen(group, name, anew_if=lambda seen: goal.leaves_alone(seen) or goal.was_moved(seen))
         observed: dict[str, Any] = {"account": account, "silence": None}
         if account is None:
             return observed
