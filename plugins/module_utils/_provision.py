@@ -184,7 +184,7 @@ def _identifier(goal: Goal, account: Known, key: Known) -> KeyIdentifier | None:
     if not key.get("key_identifier"):
         return None
     newest, former = parse_key_identifier(key["key_identifier"], "key_identifier"), _key_of(account)
-    if former is None or not former.versionless.same(newest.versionless):
+    if former is None or not former.same_key(newest):
         return newest.versionless if goal.follow else newest
     follows = former.version is None if goal.follow is None else goal.follow
     return newest.versionless if follows else former if former.version else newest

@@ -107,6 +107,24 @@ def test_identifier_that_a_service_gives_is_read(value: str, read: KeyIdentifier
     assert _ids.read_key_identifier(value) == read
 
 
+@pytest.mark.parametrize(
+    ("other", "same", "same_key"),
+    [
+        ("https://myvault.vault.azure.net/keys/batch/" + "a" * 32, True, True),
+        ("HTTPS://MYVAULT.VAULT.AZURE.NET/KEYS/BATCH/" + "A" * 32, True, True),
+        ("https://myvault.vault.azure.net/keys/Batch/" + "b" * 32, False, True),
+        ("https://myvault.vault.azure.net/keys/BATCH", False, True),
+        ("https://myvault.vault.azure.net/keys/batch2/" + "a" * 32, False, False),
+        ("https://myvault2.vault.azure.net/keys/batch/" + "a" * 32, False, False),
+    ],
+)
+def test_letter_case_makes_no_other_key_or_version(other: str, same: bool, same_key: bool) -> None:
+    one = _ids.parse_key_identifier("https://myvault.vault.azure.net/keys/batch/" + "a" * 32, "key")
+    for parse in (lambda value: _ids.parse_key_identifier(value, "key"), _ids.read_key_identifier):
+        assert (one.same(parse(other)), one.same_key(parse(other))) == (same, same_key)
+    assert not one.same_key(None)
+
+
 def test_identifier_that_makes_no_sense_is_read_too() -> None:
     assert "batch" in str(_ids.read_key_identifier("batch"))
 

@@ -101,6 +101,7 @@ def test_the_key_is_foreseen_once_there_is_a_vault() -> None:
         pytest.param(f"{KEY}/{OLD}", False, f"{KEY}/{OLD}", id="is pinned already"),
         pytest.param(f"{KEY}/{OLD}", True, KEY, id="is to follow"),
         pytest.param(KEY, False, PINNED, id="is to be pinned"),
+        pytest.param(f"{KEY}/{OLD}".upper(), False, f"{KEY}/{OLD}".replace("batch", "BATCH"), id="pinned, in capitals"),
         pytest.param("https://vault2.vault.azure.net/keys/batch/" + OLD, False, PINNED, id="another vault's key"),
         pytest.param(f"{KEY}2/{OLD}", False, PINNED, id="a key whose name begins alike"),
     ],

@@ -162,7 +162,7 @@ class Keys(Polled):
         bundle = self._session.seen.read(read, "key", url, name.lower(), version)
         if bundle is not None:
             # Whoever asks for the newest may ask for it by its version next.
-            self._session.seen.keep(bundle, "key", url, name.lower(), bundle["key"]["kid"].rpartition("/")[2])
+            self._session.seen.keep(bundle, "key", url, name.lower(), bundle["key"]["kid"].rpartition("/")[2].lower())
         return bundle
 
     def _versions(self, url: str, name: str) -> list[dict[str, Any]] | None:
