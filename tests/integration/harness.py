@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -354,6 +356,22 @@ class Ansible:
         told = "\n".join(f"{one.name}: {one.get('code')}: {one.get('msg')}" for one in run.failed)
         assert [one.name for one in run.failed] == expected, f"{told}\n{run.output}"
         return run
+
+
+def kill(process: int) -> None:
+    """With all that it has begun."""
+    for one in _family(process):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+def _family(process: int) -> list[int]:
+    """A process after those that it has begun. A worker of Ansible's is in a session of its own since 2.19, and goes on
+    with its task when the others are gone."""
+    born = [
+        int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()
+    ]
+    return [*(one for child in born for one in _family(child)), process]
 
 
 def recorded(file: Path) -> list[Task]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -167,6 +168,52 @@ def test_foreign_playbook(ansible: Ansible, service: Service, reader: dict[str, 
     assert {r["principal"] for r in run["by the task"].requests if r["principal"]} == {service.operator}
 
 
+def test_the_environment_of_a_loops_item_is_its_own(
+    ansible: Ansible, service: Service, reader: dict[str, Any], way: str
+) -> None:
+    """Each item acts as its environment says, and one without as the run does."""
+    service.make_account()
+    own = service.sandbox
+    second = own.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
+    as_reader = {"AZURE_CLIENT_ID": reader["client_id"], "AZURE_SECRET": reader["secret"]}
+    items = [as_reader, {}, {"AZURE_SUBSCRIPTION_ID": second}, {}, {**as_reader, "AZURE_SUBSCRIPTION_ID": second}, {}]
+    each = {**info("each"), "environment": "{{ item }}", "loop": items, "failed_when": False}
+    run = ansible.play([each], way=way)
+
+    # Who asked in which subscription, in turn.
+    asked = [(r["principal"], r["url"].split("/")[4]) for r in run["each"].requests if "/subscriptions/" in r["url"]]
+    turns = [one for number, one in enumerate(asked) if one != asked[number - 1] or number == 0]
+    base = (service.operator, own.subscription_id)
+    among = (reader["object_id"], own.subscription_id)
+    assert turns == [among, base, (service.operator, second), base, (reader["object_id"], second), base]
+
+
+def test_a_malformed_credential_file(ansible: Ansible, service: Service, way: str) -> None:
+    """The line in which it is wrong is not shown: it may have the secret."""
+    credentials = ansible.home / ".azure" / "credentials"
+    credentials.parent.mkdir(parents=True)
+    credentials.write_text(f"[default]\nclient_id=c\nsecret {WRONG}\n")
+    look = fails(info("look", auth_source="credential_file"))
+    run = ansible.play([look], way=way, verbosity=4, environment={**SIGNED_OUT, "ANSIBLE_DISPLAY_TRACEBACK": "always"})
+    run["look"].refused("credential_file_malformed")
+    assert "line 3" in run["look"]["msg"]
+    assert WRONG not in run.output
+    assert WRONG not in str(run["look"].result)
+
+
+@pytest.mark.parametrize("no_log", [False, True])
+def test_the_sdks_log_nothing(ansible: Ansible, service: Service, way: str, no_log: bool) -> None:
+    """Neither requests nor what is made up to warm the SDKs up."""
+    service.on_key()
+    look = info("look")
+    key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True)
+    log = ansible.folder / "log"
+    ansible.play([look, key], way=way, keywords={"no_log": no_log}, environment={"ANSIBLE_LOG_PATH": str(log)})
+
+    loggers = set(re.findall(r" n=([\w.]+) ", log.read_text()))
+    assert loggers == {"ansible"}
+
+
 def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None:
     service.on_key()
     key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1")
@@ -250,6 +297,8 @@ def test_no_secret_is_told(
 
     left = {file: file.read_text() for file in ansible.folder.rglob("*") if file.is_file() and file not in given}
     written = [text for file, text in left.items() if not file.name.startswith("playbook-")]
+    log = next(text for file, text in left.items() if file.name == "log")
+    assert not re.search(r" n=(azure|msal|urllib3|requests)", log), "the SDKs log requests"
     assert any(file.name == "log" and "success" in text for file, text in left.items())
     told = "\n".join([run.output, *written, *(str(one.result) for one in run.tasks)])
     for hidden in (service.sandbox.secret, reader["secret"], WRONG, *reader["pem"].splitlines()[-4:-1]):

@@ -9,18 +9,15 @@ By default each role is killed after one of its writes. PROOF=all kills it after
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cases import CASES, DISABLE, PROOF_OF_ALL, assert_answers, nothing, undisturbed
-from harness import Ansible
+from harness import Ansible, kill
 from role_runs import QUARTER, VARS, play_role, result, standing, unchanged, wrote
 from sandbox_client import Control
 from service import Service
@@ -51,23 +48,12 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> int:
             assert time.monotonic() < deadline
             time.sleep(0.005)
     finally:
-        for one in family(process.pid):
-            with suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+        kill(process.pid)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     # What was on its way when it died is done all the same.
     time.sleep(0.5)
     return len(control.requests(since, writes=True))
-
-
-def family(process: int) -> list[int]:
-    """A process after those that it has begun. A worker of Ansible's is in a session of its own since 2.19, and goes on
-    with its task when the others are gone."""
-    born = [
-        int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()
-    ]
-    return [*(one for child in born for one in family(child)), process]
 
 
 @pytest.mark.parametrize(("name", "k"), KILLS)

@@ -18,7 +18,7 @@ import pytest
 from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import pace
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.pace import Bucket, Buckets, bucket_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.pace import Bucket, Buckets, Patience, bucket_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Unavailable
 
@@ -145,7 +145,7 @@ class Paced:
         self.azure = Azure(clock, iter(answers))
         self.told: list[str] = []
         self.buckets = Buckets(RunFiles(None), "me")
-        self._policy = pace.policy(self.buckets, wait_timeout, self.told.append)
+        self._policy = pace.policy(self.buckets, Patience(wait_timeout, self.told.append))
         self._policy.next = self.azure
 
     def send(self, url: str = URL, method: str = "GET") -> Any:
@@ -285,3 +285,21 @@ def test_the_runs_own_limit_fails_no_impatient_task(clock: Clock) -> None:
     paced.send()
 
     assert paced.azure.asked == [pytest.approx(50.04)]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1, 0), (20, 1)])
+def test_a_credential_sleeps_between_its_tries(seconds: float, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    lines: list[str] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    pace.transport(Patience(30, lines.append)).sleep(seconds)
+
+    assert slept == [seconds]
+    assert len(lines) == told
+
+
+def test_a_credential_sleeps_no_longer_than_the_task_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: pytest.fail("it slept"))
+    with pytest.raises(Unavailable) as failed:
+        pace.transport(Patience(30, lambda _line: None)).sleep(31)
+    assert failed.value.code == "throttled"

@@ -46,14 +46,14 @@ def completed(connection: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def credential(options: Mapping[str, Any], environment: Environment) -> Any:
+def credential(options: Mapping[str, Any], environment: Environment, transport: Any = None) -> Any:
     identity = _sdk.load("azure-identity")
     source = options["auth_source"]
     if source == "cli":
         return identity.AzureCliCredential(tenant_id=options["tenant"] or "")
     if source == "msi":
         return identity.ManagedIdentityCredential(**_given(client_id=options["client_id"]))
-    authority = {"authority": environment.authority, "additionally_allowed_tenants": ["*"]}
+    authority = {"authority": environment.authority, "additionally_allowed_tenants": ["*"], "transport": transport}
     if source == "workload_identity":
         given = _given(tenant_id=options["tenant"], client_id=options["client_id"])
         return identity.WorkloadIdentityCredential(**given, **authority)
@@ -107,6 +107,11 @@ class SharedTokens:
             # As Key Vault's SDK asks: azure-identity has one application for tokens that can be revoked early and
             # another for others, and each asks where to sign in.
             return self._inner.get_token(*scopes, **{**options, "enable_cae": True})
+        except _sdk.load("azure-core").exceptions.ClientAuthenticationError as error:
+            # azure-identity wraps whatever is raised, as what its transport raises.
+            if isinstance(error.__cause__, CmkError):
+                raise error.__cause__ from None
+            raise
         except ValueError as error:
             # azure-identity validates tenants and certificates with plain ValueErrors.
             raise CmkError(f"Could not sign in: {error}", code="authentication_failed") from error

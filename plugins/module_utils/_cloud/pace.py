@@ -36,6 +36,7 @@ class Bucket:
 
 
 _NOTIFIED_SECONDS = 5
+# The run's own rate limits fail no task that would wait so long at most.
 _OWN_WAIT_SECONDS = 60
 _READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
 _SUBSCRIPTION = re.compile(r"^https://(management\.[^/]+)/subscriptions/([^/?]+)", re.IGNORECASE)
@@ -80,21 +81,40 @@ class Buckets:
         self._files.store({"left": left, "at": time.monotonic()}, self._caller, *bucket.name)
 
 
-def policy(buckets: Buckets, wait_timeout: float, notify: Callable[[str], None]) -> Any:
+@dataclass(frozen=True)
+class Patience:
+    """How long a task waits when Azure asks it to, in seconds, and whom it tells."""
+
+    wait_timeout: float
+    notify: Callable[[str], None]
+
+    def accept(self, seconds: float, reason: str, at_least: float = 0) -> None:
+        """Raise at once if the wait is longer than `wait_timeout` and than `at_least`; the caller waits otherwise."""
+        if seconds > max(self.wait_timeout, at_least):
+            raise _throttled(seconds, self.wait_timeout, reason)
+        if seconds > _NOTIFIED_SECONDS:
+            self.notify(f"{reason}; waiting for {seconds:.0f} s")
+
+
+def transport(patience: Patience) -> Any:
+    """A transport for credentials, whose pipelines take no policies: between two tries they sleep by it."""
+    base: Any = _sdk.load("azure-core").pipeline.transport.RequestsTransport
+
+    class Patient(base):  # type: ignore[misc]
+        def sleep(self, duration: float) -> None:
+            patience.accept(duration, "Microsoft Entra ID is busy")
+            super().sleep(duration)
+
+    return Patient()
+
+
+def policy(buckets: Buckets, patience: Patience) -> Any:
     """A policy for the SDKs' pipelines, below their retries: each try acquires a token.
 
-    The SDKs wait as long as Azure asks them to in `Retry-After`, without a word. A wait of more than five seconds is
-    notified here, and one that is longer than `wait_timeout` (seconds) is an error instead. The run's own rate limits
-    make nobody fail who would wait a minute at most.
+    The SDKs wait as long as Azure asks them to in `Retry-After`, without a word.
     """
     policies: Any = _sdk.load("azure-core").pipeline.policies
     retries = policies.RetryPolicy()
-
-    def accept(seconds: float, limit: float, reason: str) -> None:
-        if seconds > limit:
-            raise _throttled(seconds, wait_timeout, reason)
-        if seconds > _NOTIFIED_SECONDS:
-            notify(f"{reason}; waiting for {seconds:.0f} s")
 
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
@@ -102,9 +122,7 @@ def policy(buckets: Buckets, wait_timeout: float, notify: Callable[[str], None])
             bucket = bucket_of(request.http_request.method, url)
             if bucket is not None:
                 wait = buckets.draw(bucket)
-                accept(
-                    wait, max(wait_timeout, _OWN_WAIT_SECONDS), f"The limit on requests to {bucket.name[0]} is reached"
-                )
+                patience.accept(wait, f"The limit on requests to {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
             response = self._send(request)
             answer = response.http_response
@@ -114,7 +132,7 @@ def policy(buckets: Buckets, wait_timeout: float, notify: Callable[[str], None])
                 if left is not None:
                     buckets.learn(bucket, left)
             if asked is not None:
-                accept(asked, wait_timeout, f"{urlsplit(url).hostname} answered {answer.status_code} with Retry-After")
+                patience.accept(asked, f"{urlsplit(url).hostname} answered {answer.status_code} with Retry-After")
             return response
 
         def _send(self, request: Any) -> Any:

@@ -78,15 +78,19 @@ class Session:
     @cached_property
     def credential(self) -> Any:
         def make() -> Any:
-            return _credential.credential(self._options, self.environment)
+            return _credential.credential(self._options, self.environment, pace.transport(self._patience))
 
         return _credential.SharedTokens(make, self._fingerprint, self.files)
 
     @property
     def policies(self) -> dict[str, list[Any]]:
         """For a client of the SDKs; each needs some of its own. Each try draws from the run's buckets."""
-        paced = pace.policy(pace.Buckets(self.files, self._fingerprint), self.wait_timeout, self.notify)
+        paced = pace.policy(pace.Buckets(self.files, self._fingerprint), self._patience)
         return {"per_call_policies": [_sdk.renewal(self.credential)], "per_retry_policies": [paced]}
+
+    @property
+    def _patience(self) -> pace.Patience:
+        return pace.Patience(self.wait_timeout, self.notify)
 
     @cached_property
     def recent(self) -> Recent:
