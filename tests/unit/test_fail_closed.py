@@ -10,7 +10,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import KEY, NOW, PRINCIPAL, account, account_id, evidence, key, policy, system_assigned, vault, visible
+from documents import (
+    ENCRYPTION_USER,
+    KEY,
+    NOW,
+    PRINCIPAL,
+    VAULT_ID,
+    account,
+    account_id,
+    assignment,
+    evidence,
+    key,
+    policy,
+    system_assigned,
+    vault,
+    visible,
+)
 from fleets import on, report
 from wishes import access_goal
 
@@ -106,3 +121,21 @@ def test_which_refusal_to_list_pools_means_that_the_account_is_unavailable(
     [told] = report(on(), pools={account_id("mybatch").lower(): refusal})["accounts"]
 
     assert told["answers"] is available
+
+
+@pytest.mark.parametrize("principal", [PRINCIPAL, PRINCIPAL.upper()])
+def test_the_letter_case_of_a_principal_does_not_hide_its_role(principal: str) -> None:
+    own = assignment(ENCRYPTION_USER, VAULT_ID, principal=principal)
+    observed = {"vault": vault(rbac=True), "principal_id": PRINCIPAL, "assignments": [own], "definitions": {}}
+
+    plan = _access.plan(access_goal(state="absent"), {**observed, "visible": visible()})
+
+    assert [step.arguments["assignment_id"] for step in plan.steps] == [own["id"]]
+
+
+def test_an_account_without_an_identity_uses_no_access() -> None:
+    bare = account("bare", key=KEY)
+    del bare["identity"]
+
+    assert _usage.through_principal(visible(bare), "myvault", PRINCIPAL, None) == []
+    assert _usage.in_vault(visible(bare), "myvault") == [account_id("bare")]
