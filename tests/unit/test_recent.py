@@ -102,6 +102,16 @@ def test_a_value_is_as_old_as_the_beginning_of_its_read(tmp_path: Path, clock: C
     assert task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas") == "after"
 
 
+def test_a_read_in_the_very_moment_of_a_write_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_of(module, monkeypatch)
+    shelf = Shelf(atlas="before")
+    task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas")
+    shelf.held["atlas"] = "after"
+    task(tmp_path).written("book")
+
+    assert task(tmp_path).read(lambda: shelf.read("atlas"), "book", "atlas") == "after"
+
+
 def test_a_read_that_takes_long_is_not_kept_longer_for_it(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf(atlas=1)
 
