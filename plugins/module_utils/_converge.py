@@ -167,9 +167,23 @@ def _not_shown(seen: Plan) -> CmkError:
 
 
 def _restore(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> None:
-    for way in (todo.former, todo.if_refused if isinstance(failure, Refused) else None):
+    is_refused = isinstance(failure, Refused) or (todo.former is None and _is_needed(todo, service, noun, failure))
+    for way in (todo.former, todo.if_refused if is_refused else None):
         if way is not None and _put_back(way, todo.before, service, noun, failure):
             return
+
+
+def _is_needed(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> bool:
+    """Whether what was taken away, in whole or in part, may be needed, although the change failed for another reason
+    before that could be checked."""
+    if todo.if_refused is None:
+        return False
+    try:
+        noun.plan(todo.goal, service.read(todo.goal))
+    except Exception as refusal:
+        failure.add(as_failure(refusal).msg)
+        return True
+    return False
 
 
 def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> bool:

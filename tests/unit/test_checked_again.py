@@ -415,6 +415,39 @@ def test_a_failure_to_restore_is_reported(case: Case) -> None:
     assert world.writes == case.away
 
 
+@dataclass
+class FailsOnce:
+    """A service whose second read, the one that confirms the change, fails."""
+
+    service: Any
+    reads: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.service, name)
+
+    def read(self, goal: Any) -> Any:
+        self.reads += 1
+        if self.reads == 2:
+            raise Unavailable("Azure does not answer.")
+        return self.service.read(goal)
+
+
+@EACH
+@pytest.mark.parametrize("used", [True, False])
+def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None:
+    """What a failed change has taken away before it failed is restored only for those who use it."""
+    world = case.world()
+    world.newcomers = [on(case.users[0])] if used else case.others
+    goal, service, noun = case.take(world, False)
+
+    with pytest.raises(Unavailable) as failure:
+        converge(goal, FailsOnce(service), noun, check_mode=False)
+
+    assert world.writes == [*case.away, *(case.back if used else [])]
+    assert failure.value.facts.get("restored", False) is used
+    assert (account_id("newcomer") in failure.value.msg) is used
+
+
 def test_after_all_permissions_are_restored_none_is_missing() -> None:
     """`all` becomes the permissions that it stands for, without those that Batch needs; then these are added again."""
     world = World(vault=vault(policy(keys=["all"]), THEIRS), newcomers=[on(KEY)])
