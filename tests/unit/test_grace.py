@@ -98,6 +98,13 @@ def test_no_newer_version_is_disabled(version: str, not_after: str | None, disab
     assert (plan.warnings == ()) is disabled
 
 
+def test_a_version_of_the_same_second_is_not_newer() -> None:
+    """Key Vault itself says which of the two is the newest."""
+    seen = observed_key(key(OLD, created=NOW - DAY), key(NEW, created=NOW - DAY), visible=visible())
+
+    assert _key.plan(goal(0, version=OLD, not_after=NEW), seen).changed
+
+
 @pytest.mark.parametrize(
     ("seen", "version", "would"),
     [

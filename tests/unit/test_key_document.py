@@ -90,6 +90,7 @@ def test_elliptic_key_has_no_modulus() -> None:
         # The order of the list is that of the ids, here MIDDLE, NEW, OLD.
         pytest.param({OLD: 0, MIDDLE: 1, NEW: 2}, NEW, MIDDLE, id="three"),
         pytest.param({MIDDLE: 0, OLD: 1, NEW: 2}, NEW, OLD, id="three, in another order"),
+        pytest.param({OLD: 0, MIDDLE: 1, NEW: 2}, MIDDLE, OLD, id="before one that is not the newest"),
         pytest.param({}, NEW, None, id="none listed"),
     ],
 )

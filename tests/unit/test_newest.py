@@ -32,6 +32,7 @@ class KeyVault:
         self.looks = 0
         self.fails: CmkError | None = None
         self.in_use = 0
+        self.at_least: str | None = None
 
     def task(
         self, account: str = "one", used: str | None = None, caller: str = "me", *, check: bool = False, **wish: Any
@@ -43,6 +44,7 @@ class KeyVault:
 
         def look(goal: _key_goal.Goal) -> Outcome:
             self.looks += 1
+            self.at_least = goal.at_least
             if self.in_use:
                 raise Refused("In use.", code="in_use", accounts=["account"] * self.in_use)
             return self._outcome(goal, foretold=True)
@@ -103,6 +105,7 @@ def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVa
     vault.newest = 7
 
     assert vault.task("two", used="6", **wish).after["version"] == "7"
+    assert vault.at_least == "6"
     assert vault.task("three", used="7", **wish).after["version"] == "7"
 
 
@@ -139,7 +142,7 @@ def test_a_prediction_is_everyones(vault: KeyVault, wish: dict[str, Any]) -> Non
 
     assert [(one.changed, one.foretold) for one in outcomes] == [(True, True)] * 2
     assert vault.newest == 1
-    assert vault.task(used="1", **wish).after["version"] == "2"
+    assert vault.task(**wish).after["version"] == "2"
 
 
 def test_accounts_that_are_in_the_way_are_not_listed_by_every_task(vault: KeyVault) -> None:
