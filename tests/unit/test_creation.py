@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.creation import exists_already, until_shown
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.vaults import Vaults
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
@@ -178,6 +179,27 @@ def test_accounts_on_a_new_vault_get_access() -> None:
     assert (after(azure)["restored"], after(azure)["without_access"]) == ([USER["id"]], [])
     azure.document["properties"]["accessPolicies"].clear()
     assert after(azure)["without_access"] == [USER["id"]]
+
+
+def test_a_vault_is_the_same_in_capitals() -> None:
+    azure = Azure(vault(), USER)
+
+    azure.service.create("rg-keys", "MyVault", {"location": "westeurope", "properties": {}})
+
+    assert azure.writes == ["put", f"add {PRINCIPAL}"]
+
+
+@pytest.mark.parametrize(
+    ("said", "free"),
+    [
+        ({"nameAvailable": True}, True),
+        ({"nameAvailable": False, "reason": "AlreadyExists"}, False),
+        # Azure says why when it is asked to create.
+        ({"nameAvailable": False, "reason": "Invalid"}, True),
+    ],
+)
+def test_what_a_check_of_a_name_says(said: dict[str, Any], free: bool) -> None:
+    assert is_free(said) is free
 
 
 def test_accounts_on_a_new_vault_that_uses_roles_get_a_role() -> None:
