@@ -225,7 +225,7 @@ def test_the_way_back_is_preflighted(ansible: Ansible, service: Service) -> None
             stop.set()
 
     with repeatedly(disable_once_switched) as stop:
-        run = ansible.play([fails(to_key("switch", second, wait_timeout=4))], way="in_process")
+        run = ansible.play([fails(to_key("switch", second, wait_timeout=4, replace_key=True))], way="in_process")
     one = run["switch"]
     assert one["code"] == "account_not_answering"
     assert one["restored"] is False
