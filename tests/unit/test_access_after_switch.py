@@ -1,0 +1,245 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may use a key is read again after an account was switched to the key."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from documents import (
+    CRYPTO_OFFICER,
+    DEFINITIONS,
+    ENCRYPTION_USER,
+    GROUP_OF_PEOPLE,
+    KEY,
+    NOW,
+    OTHER,
+    PRINCIPAL,
+    TENANT,
+    VAULT_ID,
+    account,
+    assignment,
+    definition,
+    key,
+    policy,
+    system_assigned,
+    vault,
+)
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.evidence import Evidence
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.recent import Recent
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier, role_guid
+
+CUSTOM = "aaaaaaaa-0000-0000-0000-000000000001"
+ACTIONS = [f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action")]
+
+
+class Azure:
+    """A vault with one key, role assignments, and what is refused to the caller. `asked` has the reads of access."""
+
+    def __init__(self, *policies: dict[str, Any], roles: tuple[dict[str, Any], ...] = (), rbac: bool = False) -> None:
+        self.vault: dict[str, Any] | None = vault(*policies, rbac=rbac)
+        self.assigned = list(roles)
+        self.definitions_of = {**DEFINITIONS, CUSTOM: definition((ACTIONS, []))}
+        self.denied: set[str] = set()
+        self.asked: list[str] = []
+        self.now = NOW
+
+    def _read(self, what: str, value: Any) -> Any:
+        self.asked.append(what)
+        if what in self.denied:
+            raise Denied(f"You may not read the {what}.")
+        return copy.deepcopy(value)
+
+    def find(self, _name: str, _group: str | None) -> Any:
+        return self._read("vault", self.vault)
+
+    def anew(self, _vault_id: str) -> Any:
+        return self._read("vault", self.vault)
+
+    def bundle(self, _key: Any) -> Any:
+        return key()
+
+    def assignments(self, _scope: str, principal: str) -> Any:
+        """Those of the groups of a principal as well."""
+        whose = {principal.lower(), GROUP_OF_PEOPLE}
+        found = [one for one in self.assigned if one["properties"]["principalId"].lower() in whose]
+        return self._read(f"assignments of {principal}", found)
+
+    recent_assignments = assignments
+
+    def assignments_of_role(self, _scope: str) -> Any:
+        found: dict[str, list[Any]] = {}
+        for one in self.assigned:
+            if role_guid(one["properties"]["roleDefinitionId"]) == ENCRYPTION_USER:
+                found.setdefault(one["properties"]["principalId"].lower(), []).append(one)
+        return self._read("assignments", found)
+
+    def definitions(self, _scope: str, guids: list[str]) -> Any:
+        return self._read("definitions", {guid: self.definitions_of[guid] for guid in guids}) if guids else {}
+
+
+def task(azure: Azure, folder: Path | None = None) -> Evidence:
+    recent = Recent(RunFiles(str(folder) if folder else None), "me", Seen())
+    session: Any = SimpleNamespace(recent=recent, caller={"tenant_id": TENANT}, seen=Seen())
+    service: Any = azure
+    return Evidence(session, service, service, service)
+
+
+def before(evidence: Evidence) -> dict[str, Any]:
+    return evidence.of_account(account(identity=system_assigned()), parse_key_identifier(KEY, "key_identifier"))
+
+
+def read_again(azure: Azure, change: Callable[[], None] = lambda: None) -> list[str]:
+    """The checks that fail after the switch; before it none does."""
+    evidence = task(azure)
+    first = before(evidence)
+    assert _preflight.failed_checks(first) == []
+    change()
+    azure.asked.clear()
+    return _preflight.failed_checks(evidence.with_access_now(first, time.monotonic()))
+
+
+def by_policy() -> Azure:
+    return Azure(policy(), policy(OTHER))
+
+
+def by_role(role: str = ENCRYPTION_USER, principal: str = PRINCIPAL) -> Azure:
+    return Azure(roles=(assignment(role, VAULT_ID, principal=principal),), rbac=True)
+
+
+@pytest.mark.parametrize(
+    "azure", [by_policy(), by_role(), by_role(CRYPTO_OFFICER)], ids=["policy", "role", "other role"]
+)
+def test_access_that_is_still_there(azure: Azure) -> None:
+    assert read_again(azure) == []
+    assert azure.asked, "it was read again"
+
+
+def test_a_policy_that_was_removed_meanwhile() -> None:
+    azure = by_policy()
+
+    def remove() -> None:
+        azure.vault = vault(policy(OTHER))
+
+    assert read_again(azure, remove) == ["access_granted"]
+
+
+@pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
+@pytest.mark.parametrize("principal", [PRINCIPAL, GROUP_OF_PEOPLE])
+def test_a_role_that_was_removed_meanwhile(role: str, principal: str) -> None:
+    azure = by_role(role, principal)
+
+    assert read_again(azure, azure.assigned.clear) == ["access_granted"]
+
+
+def test_a_role_of_a_group_counts() -> None:
+    assert read_again(by_role(principal=GROUP_OF_PEOPLE)) == []
+
+
+@pytest.mark.parametrize("role", [CUSTOM, CRYPTO_OFFICER])
+def test_another_role_in_place_of_the_first(role: str) -> None:
+    azure = by_role()
+
+    def replace() -> None:
+        azure.assigned[:] = [assignment(role, VAULT_ID)]
+
+    assert read_again(azure, replace) == []
+
+
+def test_another_role_that_cannot_be_read_grants_nothing() -> None:
+    azure = by_role()
+
+    def replace() -> None:
+        azure.assigned[:] = [assignment(CUSTOM, VAULT_ID)]
+        azure.denied.add("definitions")
+
+    assert read_again(azure, replace) == ["access_granted"]
+
+
+def test_another_role_beside_the_first_takes_nothing_away() -> None:
+    azure = by_role()
+
+    def add() -> None:
+        azure.assigned.append(assignment(CUSTOM, VAULT_ID, name="another"))
+        azure.denied.add("definitions")
+
+    assert read_again(azure, add) == []
+
+
+@pytest.mark.parametrize(("azure", "denied"), [(by_policy(), "vault"), (by_role(), "assignments")])
+def test_access_that_cannot_be_read_any_more_is_an_error(azure: Azure, denied: str) -> None:
+    with pytest.raises(Denied):
+        read_again(azure, lambda: azure.denied.add(denied))
+
+
+def test_a_vault_that_was_deleted_meanwhile_is_an_error() -> None:
+    azure = by_policy()
+
+    def delete() -> None:
+        azure.vault = None
+
+    with pytest.raises(NotFound):
+        read_again(azure, delete)
+
+
+@pytest.mark.parametrize(
+    ("azure", "denied"), [(by_policy(), "vault"), (by_role(), f"assignments of {PRINCIPAL}")], ids=["vault", "roles"]
+)
+def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, denied: str) -> None:
+    azure.denied.add(denied)
+    evidence = task(azure)
+    first = before(evidence)
+    azure.asked.clear()
+
+    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert azure.asked == []
+    assert isinstance(first["vault"], CmkError) or isinstance(first["assignments"], CmkError)
+
+
+@pytest.mark.parametrize("azure", [by_policy(), by_role()], ids=["policy", "role"])
+def test_tasks_share_a_read_that_began_after_their_switches(azure: Azure, tmp_path: Path) -> None:
+    one, other = task(azure, tmp_path), task(azure, tmp_path)
+    first, second = before(one), before(other)
+    azure.asked.clear()
+
+    switched = time.monotonic()
+    one.with_access_now(first, switched)
+    other.with_access_now(second, switched)
+
+    assert len(azure.asked) == 1
+
+
+@pytest.mark.parametrize("azure", [by_policy(), by_role()], ids=["policy", "role"])
+def test_no_task_uses_a_read_that_began_before_its_switch(azure: Azure, tmp_path: Path) -> None:
+    one, other = task(azure, tmp_path), task(azure, tmp_path)
+    first, second = before(one), before(other)
+    one.with_access_now(first, time.monotonic())
+
+    azure.vault = vault(rbac=bool(azure.assigned))
+    azure.assigned.clear()
+
+    again = other.with_access_now(second, time.monotonic())
+    assert _preflight.failed_checks(again) == ["access_granted"]
+
+
+def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(tmp_path: Path) -> None:
+    azure = by_policy()
+    evidence = task(azure, tmp_path)
+    first = before(evidence)
+    azure.vault = vault()
+    evidence.with_access_now(first, time.monotonic())
+
+    assert _preflight.failed_checks(before(task(azure, tmp_path))) == ["access_granted"]
