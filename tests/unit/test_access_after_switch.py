@@ -31,6 +31,7 @@ from documents import (
     key,
     policy,
     system_assigned,
+    user_assigned,
     vault,
 )
 
@@ -70,7 +71,7 @@ class Azure:
         return self._read("vault", self.vault)
 
     def bundle(self, _key: Any) -> Any:
-        return key()
+        return self._read("key", key())
 
     def assignments(self, _scope: str, principal: str) -> Any:
         """Those of the groups of a principal as well."""
@@ -243,3 +244,37 @@ def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(tmp_path
     evidence.with_access_now(first, time.monotonic())
 
     assert _preflight.failed_checks(before(task(azure, tmp_path))) == ["access_granted"]
+
+
+def test_a_vault_that_was_not_found_before_is_not_read_again() -> None:
+    azure = by_policy()
+    azure.vault = None
+    evidence = task(azure)
+    first = before(evidence)
+
+    assert evidence.with_access_now(first, time.monotonic()) == first
+
+
+def test_a_key_that_may_not_be_read_is_the_reason_why() -> None:
+    azure = by_policy()
+    azure.denied.add("key")
+
+    first = before(task(azure))
+
+    assert isinstance(first["bundle"], Denied)
+    assert first["now"] == NOW
+
+
+@pytest.mark.parametrize(
+    ("identity", "tenant"),
+    [
+        (system_assigned(), TENANT),
+        ({**system_assigned(), "tenantId": OTHER}, OTHER),
+        (user_assigned(one=OTHER), TENANT),
+    ],
+    ids=["its own", "another", "not told"],
+)
+def test_the_tenant_of_an_account(identity: dict[str, Any], tenant: str) -> None:
+    key_identifier = parse_key_identifier(KEY, "key_identifier")
+
+    assert task(by_policy()).of_account(account(identity=identity), key_identifier)["tenant_id"] == tenant

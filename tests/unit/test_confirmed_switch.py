@@ -1,0 +1,154 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A switch is confirmed only by an account that is available on a key that its identity may still use."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from documents import OTHER, evidence, policy, vault
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.accounts import Accounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, Rejected, Unavailable
+
+pytest.importorskip("azure.core")
+
+UNAVAILABLE = Rejected("The key cannot be read.", azure={"code": "KeyVaultKeyNotAccessible"})
+NOT_ALLOWED = Denied("You may not list pools.", azure={"code": "AuthorizationFailed"})
+
+
+class Time:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Pools:
+    """What an account's pools answer, one after the other; the last one from then on."""
+
+    def __init__(self, *answers: CmkError | None) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def list_by_batch_account(self, _group: str, _name: str) -> Any:
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is not None:
+            raise answer
+        return SimpleNamespace(by_page=lambda: iter(()))
+
+
+class Sessions(Session):
+    def __init__(self, pools: Pools) -> None:
+        super().__init__({"wait_timeout": 60})
+        self._pools = pools
+
+    def client(self, *_names: Any, **_more: Any) -> Any:
+        return SimpleNamespace(pool=self._pools, batch_account=SimpleNamespace(get=self._get, update=lambda *_: None))
+
+    def _get(self, _group: str, _name: str, raw_response_hook: Any = None) -> Any:
+        raise NOT_ALLOWED
+
+
+class Again:
+    """Access as it is read again: as it was, revoked, or not readable any more."""
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    def with_access_now(self, _evidence: Any, since: float) -> Any:
+        if isinstance(self.outcome, CmkError):
+            raise self.outcome
+        return self.outcome
+
+
+GOOD, REVOKED = evidence(), evidence(vault=vault(policy(OTHER)))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    clock = Time()
+    monkeypatch.setattr(session_module, "time", clock)
+    return clock
+
+
+def confirm(clock: Time, pools: Pools, again: Any = GOOD) -> Accounts:
+    session = Sessions(pools)
+    session.__dict__.update(subscription_id="subscription", _fingerprint="me")
+    evidence_service: Any = Again(again)
+    accounts = Accounts(session, None, None, evidence_service)  # type: ignore[arg-type]
+    accounts.confirm_key("rg-batch", "mybatch", clock.now + 60, GOOD)
+    return accounts
+
+
+@pytest.mark.parametrize("before", [0, 1, 4])
+def test_it_is_waited_until_the_account_is_available(clock: Time, before: int) -> None:
+    pools = Pools(*[UNAVAILABLE] * before, None)
+
+    assert confirm(clock, pools).confirmed("rg-batch", "mybatch") == GOOD
+    assert pools.asked == before + 1
+
+
+def test_an_account_that_stays_unavailable_is_a_failure_once_time_is_up(clock: Time) -> None:
+    began, pools = clock.now, Pools(UNAVAILABLE)
+
+    with pytest.raises(Unavailable) as failed:
+        confirm(clock, pools)
+
+    assert failed.value.code == "account_not_answering"
+    assert clock.now - began == pytest.approx(60)
+
+
+def test_without_the_right_to_list_pools_nothing_is_confirmed(clock: Time) -> None:
+    with pytest.raises(Denied) as failed:
+        confirm(clock, Pools(NOT_ALLOWED))
+
+    assert failed.value.code == "availability_unknown"
+    assert failed.value.facts["action"] == "Microsoft.Batch/batchAccounts/pools/read"
+
+
+def test_revoked_access_is_found_although_the_account_is_still_available(clock: Time) -> None:
+    assert confirm(clock, Pools(None), REVOKED).confirmed("rg-batch", "mybatch") == REVOKED
+
+
+def test_an_account_whose_access_was_revoked_is_not_waited_for(clock: Time) -> None:
+    began = clock.now
+
+    assert confirm(clock, Pools(UNAVAILABLE), REVOKED).confirmed("rg-batch", "mybatch") == REVOKED
+    assert clock.now == began
+
+
+def test_access_that_cannot_be_read_again_is_a_failure(clock: Time) -> None:
+    with pytest.raises(Denied):
+        confirm(clock, Pools(None), Denied("You may not read the vault."))
+
+
+def test_another_change_of_the_account_ends_its_confirmation(clock: Time) -> None:
+    accounts = confirm(clock, Pools(None))
+    accounts.update("rg-batch", "mybatch", {"properties": {}})
+
+    assert accounts.confirmed("rg-batch", "mybatch") is None
+
+
+def test_a_confirmed_account_is_not_asked_again_and_another_one_is(clock: Time) -> None:
+    pools = Pools(None)
+    accounts = confirm(clock, pools)
+
+    assert accounts.silence("rg-batch", "mybatch") is None
+    assert pools.asked == 1
+    accounts.silence("rg-batch", "another")
+    assert pools.asked == 2
