@@ -15,7 +15,9 @@ from documents import OTHER, evidence, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.accounts import Accounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.visible import HandledAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, Rejected, Unavailable
 
 pytest.importorskip("azure.core")
@@ -90,7 +92,8 @@ def confirm(clock: Time, pools: Pools, again: Any = GOOD) -> Accounts:
     session = Sessions(pools)
     session.__dict__.update(subscription_id="subscription", _fingerprint="me")
     evidence_service: Any = Again(again)
-    accounts = Accounts(session, None, None, evidence_service)  # type: ignore[arg-type]
+    handled = HandledAccounts(RunFiles(None))
+    accounts = Accounts(session, None, None, evidence_service, handled)  # type: ignore[arg-type]
     accounts.confirm_key("rg-batch", "mybatch", clock.now + 60, GOOD)
     return accounts
 
