@@ -10,14 +10,15 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from . import _interrupts
 from ._concurrent import map_concurrent
 from ._errors import CmkError, NotConverged, NotFound, Refused
 from ._interrupts import as_failure
-from ._plan import Outcome, Plan
+from ._plan import Outcome, Plan, Step
 from ._stages import Stage, Stages
 
 
@@ -36,10 +37,18 @@ class Service(Protocol):
 
 
 Check = Callable[[], None]
+# Refuses steps that the caller lacks a right for, or returns warnings.
+Rights = Callable[[Sequence[Step]], tuple[str, ...]]
 
 
 def converge(
-    goal: Any, service: Service, noun: Noun, *, check_mode: bool, before_change: Check = lambda: None
+    goal: Any,
+    service: Service,
+    noun: Noun,
+    *,
+    check_mode: bool,
+    before_change: Check = lambda: None,
+    rights: Rights = lambda _steps: (),
 ) -> Outcome:
     """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
 
@@ -48,6 +57,7 @@ def converge(
     todo = noun.plan(goal, service.read(goal))
     if todo.changed:
         before_change()
+        todo = replace(todo, warnings=(*todo.warnings, *rights(todo.steps)))
     if check_mode or not todo.changed:
         for step in todo.foreseen_by:
             getattr(service, step.action)(**step.arguments)
@@ -105,12 +115,16 @@ def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
             service, step = stage.requires
             getattr(getattr(cloud, service), step.action)(**step.arguments)
 
+    def rights(steps: Sequence[Step]) -> tuple[str, ...]:
+        warnings: tuple[str, ...] = cloud.rights.require(stage.service, steps, stage.later, refuse=not check_mode)
+        return warnings
+
     def look(goal: Any) -> Outcome:
         return converge(goal, getattr(cloud, stage.service), stage.noun, check_mode=True)
 
     def make(goal: Any) -> Outcome:
         service, only_check = getattr(cloud, stage.service), check_mode or stage.foresee
-        return converge(goal, service, stage.noun, check_mode=only_check, before_change=require)
+        return converge(goal, service, stage.noun, check_mode=only_check, before_change=require, rights=rights)
 
     outcome: Outcome
     if stage.newest:

@@ -132,7 +132,14 @@ def _foresee(goal: Goal, done: Done) -> Stages:
     vault, account = succeeded(
         (
             yield (
-                Stage("vaults", _vault, goal.vault, foresee=True, requires=_known_availability(goal)),
+                Stage(
+                    "vaults",
+                    _vault,
+                    goal.vault,
+                    foresee=True,
+                    requires=_known_availability(goal),
+                    later=_later(goal),
+                ),
                 Stage("accounts", _account, goal.account, foresee=True, requires=_known_availability(goal)),
             )
         )
@@ -156,6 +163,14 @@ def _refuse_other_key(goal: Goal, account: Known) -> None:
 def _key_of(account: Known) -> KeyIdentifier | None:
     identifier = account.get("key_identifier")
     return read_key_identifier(identifier) if identifier else None
+
+
+def _later(goal: Goal) -> tuple[tuple[str, Step], ...]:
+    """What is written once there is a vault."""
+    by_role = goal.vault.authorization != _vault.ACCESS_POLICY
+    vault = {"vault": goal.vault.name, "group": goal.vault.group, "by_role": by_role}
+    account = Step("set_encryption", {"group": goal.account.group, "name": goal.account.name})
+    return ("access", Step("grant", vault)), ("keys", Step("create", vault)), ("encryption", account)
 
 
 def _of_vault(goal: Goal, service: str, noun: Any, wanted: Any) -> Stage:

@@ -24,6 +24,7 @@ from ._ids import (
     parse_key_identifier,
     principals_of,
 )
+from ._plan import Step
 from ._stages import Done, Stage, Stages, all_users_listed, of_account
 
 STEPS = ("encryption", "key", "access")
@@ -97,7 +98,7 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     _refuse_another_key(goal, account)
     if goal.key or goal.withdraws_access:
         yield all_users_listed("the key or the access to it would be taken away", "set key and access to keep")
-    back = Stage("encryption", _encryption, _encryption.Goal(goal.group, goal.account, None, None))
+    back = Stage("encryption", _encryption, _encryption.Goal(goal.group, goal.account, None, None), later=_later(goal))
     left_behind = list(_left_behind(goal, account))
     if left_behind and key_of(account) is None and not goal.key_is_confirmed:
         left_behind = []
@@ -116,6 +117,16 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
             done.add(step, (yield stage))
         except CmkError as failure:
             done.keep(step, failure)
+
+
+def _later(goal: Goal) -> tuple[tuple[str, Step], ...]:
+    """What is written once the account is back: it cannot be foreseen while the account uses the key."""
+    key = Step("delete" if goal.key and goal.key.state == "absent" else "update", {"vault": goal.vault})
+    access = Step("revoke", {"vault": goal.vault})
+    return (
+        *((("keys", key),) if goal.key else ()),
+        *((("access", access),) if goal.withdraws_access else ()),
+    )
 
 
 def _refuse_another_key(goal: Goal, account: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -37,3 +38,50 @@ def _pattern(wildcard: str) -> re.Pattern[str]:
     may read vaults."""
     text = ".*".join(re.escape(part) for part in wildcard.split("*"))
     return re.compile(text.replace("/.*/", "/(?:.*/)?"), re.IGNORECASE)
+
+
+# Permission of an access policy -> data action of a role, for what this collection does with keys.
+_KEYS = "Microsoft.KeyVault/vaults/keys"
+KEY_ACTIONS = {
+    "create": f"{_KEYS}/create/action",
+    "update": f"{_KEYS}/update/action",
+    "delete": f"{_KEYS}/delete",
+    "recover": f"{_KEYS}/recover/action",
+    "setrotationpolicy": "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
+}
+
+
+@dataclass(frozen=True)
+class Right:
+    """A right that a write needs: an action at the resource id `scope`."""
+
+    action: str
+    scope: str
+
+
+@dataclass(frozen=True)
+class VaultRight:
+    """A right at the vault of that name. With Azure RBAC it is `action`. With access policies
+    it is the key permission `permission` of a policy, or else the action `policy_action`."""
+
+    action: str
+    vault: str
+    permission: str | None = None
+    policy_action: str | None = None
+    # The resource group that the vault is to be made in, if it does not exist, and whether it will use Azure RBAC.
+    group: str | None = None
+    by_role: bool = True
+
+
+def is_in_no_policy(vault: Mapping[str, Any], permission: str) -> bool:
+    """Whether no access policy of the vault has the key permission. An entry of another principal may be one of a group
+    that the caller is in, which cannot be seen here."""
+    entries = vault["properties"].get("accessPolicies", [])
+    granted = (entry.get("permissions", {}).get("keys") or [] for entry in entries)
+    lower = {name.lower() for names in granted for name in names}
+    return not lower & {permission.lower(), "all"}
+
+
+def lacking(action: str, scope: str) -> str:
+    """A sentence on what the caller lacks."""
+    return f"The caller lacks {action} at {scope}."

@@ -122,7 +122,7 @@ def _moved(goal: Goal, former: KeyIdentifier, account: Mapping[str, Any], done: 
     # In check mode there is no version yet to point the account to, or no grant.
     if not done.foretold:
         switch = replace(_switch(goal, key), instead_of=former)
-        done.add("encryption", (yield Stage("encryption", _encryption, switch)))
+        done.add("encryption", (yield Stage("encryption", _encryption, switch, later=_later(goal))))
     if goal.disable_former and not done.foretold:
         yield from _disable_former(goal, former, key, newest, done)
 
@@ -152,12 +152,19 @@ def _former_key(goal: Goal, account: Mapping[str, Any]) -> KeyIdentifier:
 def _newest_version(goal: Goal, former: KeyIdentifier, done: Done) -> Stages:
     """Accounts may share a key, so the run makes one new version of it, and not for an account that is lost anyway."""
     newest = Newest(*goal.counted_as, former.version)
-    wanted = Stage("keys", _key, goal.key, newest=newest, requires=_available(goal))
+    wanted = Stage("keys", _key, goal.key, newest=newest, requires=_available(goal), later=_later(goal, moves=True))
     return done.add("key", (yield from key_that_keeps_its_expiry(wanted, done))).after
 
 
 def _available(goal: Goal) -> tuple[str, Step]:
     return "encryption", Step("require_answer", {"group": goal.group, "name": goal.account})
+
+
+def _later(goal: Goal, *, moves: bool = False) -> tuple[tuple[str, Step], ...]:
+    """What is written after the first stages: the account, if it `moves` then, and the previous version or key."""
+    account = Step("set_encryption", {"group": goal.group, "name": goal.account})
+    disabled = Step("update", {"vault": goal.key.vault})
+    return (*((("encryption", account),) if moves else ()), *((("keys", disabled),) if goal.disable_former else ()))
 
 
 def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
@@ -168,14 +175,14 @@ def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:
 
 def _grant(goal: Goal, key: KeyIdentifier, account: Mapping[str, Any], done: Done) -> Stages:
     try:
-        yield Stage("encryption", _encryption, _switch(goal, key), foresee=True)
+        yield Stage("encryption", _encryption, _switch(goal, key), foresee=True, later=_later(goal))
     except CmkError as failure:
         # The one thing that may be amiss is what comes next.
         if failure.facts.get("failed_checks") != ["access_granted"]:
             raise
     for principal in principals_of(account.get("identity", {})):
         access = _access.Goal(None, key.vault, True, principal, None, None, force=False)
-        done.add("access", (yield Stage("access", _access, access)))
+        done.add("access", (yield Stage("access", _access, access, later=_later(goal, moves=True))))
 
 
 def _disable_former(

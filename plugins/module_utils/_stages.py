@@ -48,6 +48,9 @@ class Stage:
     newest: Newest | None = None
     # A service's read that fails where a change must not be begun.
     requires: tuple[str, Step] | None = None
+    # What stages after it may write: a service and a step of it. This stage is not begun if the caller lacks the rights
+    # for that.
+    later: tuple[tuple[str, Step], ...] = ()
 
 
 # One at a time, or several that do not wait for each other.

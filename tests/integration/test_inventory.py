@@ -144,6 +144,10 @@ def listing_of(subscription: str) -> str:
     return f"/subscriptions/{subscription}/providers/Microsoft.Batch/batchAccounts"
 
 
+def permissions_of(subscription: str) -> str:
+    return f"/subscriptions/{subscription}/providers/Microsoft.Authorization/permissions"
+
+
 def group_name(name: str) -> str:
     return name.replace("-", "_")
 
@@ -242,7 +246,8 @@ def test_one_request_for_each_page_of_a_subscription(crowd: Ansible) -> None:
     assert len(hosts) == 4 * 1100
     # A page has a hundred accounts.
     pages = {path: listing.asked.count(path) for path in listing.asked if path != "/subscriptions"}
-    assert sorted(pages.values()) == [1, 10]
+    # And what the caller may do in each of the two subscriptions.
+    assert sorted(pages.values()) == [1, 1, 1, 10]
     assert listing.asked.count("/subscriptions") == 1
     assert listing.tokens == 1
 
@@ -262,10 +267,11 @@ def test_subscriptions(ansible: Ansible, service: Service) -> None:
         "account1": own,
         "account2": second,
     }
-    assert sorted(every.asked) == sorted(["/subscriptions", listing_of(own), listing_of(second)])
+    of_both = [f(one) for one in (own, second) for f in (listing_of, permissions_of)]
+    assert sorted(every.asked) == sorted(["/subscriptions", *of_both])
     named = source(ansible, subscriptions=[second, second.upper()]).inventory(environment=nobodys)
     assert list(named.hosts) == ["account2"]
-    assert named.asked == [listing_of(second)]
+    assert named.asked == [listing_of(second), permissions_of(second)]
 
 
 def test_subscription_that_the_caller_may_not_look_at(ansible: Ansible, service: Service) -> None:
@@ -277,7 +283,7 @@ def test_subscription_that_the_caller_may_not_look_at(ansible: Ansible, service:
 
     listing = source(ansible, subscriptions=[own, second], **who).inventory(environment=SIGNED_OUT)
     assert list(listing.hosts) == ["account1"]
-    assert f"Not looked at, for want of permission: Batch accounts of /subscriptions/{second}." in listing.warned
+    assert f"Not all Batch accounts of /subscriptions/{second} could be listed" in listing.warned
 
 
 def test_nothing_to_see(ansible: Ansible, service: Service) -> None:
@@ -392,7 +398,7 @@ def test_cache(ansible: Ansible, service: Service) -> None:
     kept = {"cache": True, "cache_plugin": "jsonfile", "cache_connection": str(ansible.folder / "cache")}
     inventory = source(ansible, **kept)
     first = inventory.inventory()
-    assert len(first.asked) == 2
+    assert len(first.asked) == 3
     service.make_account("account2")
 
     second = inventory.inventory()
@@ -403,12 +409,12 @@ def test_cache(ansible: Ansible, service: Service) -> None:
     play = {"name": "Nothing", "hosts": "all", "gather_facts": False, "tasks": []}
     since = service.sandbox.control.last
     ansible.playbook([play], arguments=["-i", str(source(ansible, **kept).file), "--flush-cache"])
-    assert len(asked(service.sandbox.control.requests(since))) == 2
+    assert len(asked(service.sandbox.control.requests(since))) == 3
     anew = inventory.inventory()
     assert (anew.requests, list(anew.hosts)) == ([], ["account1", "account2"])
 
     named = source(ansible, **kept, subscriptions=[service.sandbox.subscription_id])
-    assert len(named.inventory().asked) == 1
+    assert len(named.inventory().asked) == 2
     assert named.inventory().requests == []
     stranger = service.sandbox.control.principal("stranger")
     who = {"client_id": stranger["client_id"], "secret": stranger["secret"]}
@@ -471,9 +477,13 @@ def test_malformed(ansible: Ansible, service: Service, case: str) -> None:
 def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) -> None:
     unknown = "99999999-0000-4000-8000-000000000001"
 
-    source(ansible, subscriptions=[service.sandbox.subscription_id, unknown]).refused(
-        f"the subscription {unknown}", "Correct it, or grant the caller access", "SubscriptionNotFound"
-    )
+    service.make_account()
+
+    listing = source(ansible, subscriptions=[service.sandbox.subscription_id, unknown]).inventory()
+    assert list(listing.hosts) == ["account1"]
+    for word in (f"the subscription {unknown}", "Correct it, or grant the caller access", "SubscriptionNotFound"):
+        assert word in listing.warned
+    source(ansible, subscriptions=[unknown]).refused("SubscriptionNotFound")
 
 
 _LISTS = {"host": "management", "path": "Microsoft.Batch/batchAccounts[?]"}
@@ -486,11 +496,18 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_listing_that_fails(ansible: Ansible, service: Service, failure: str) -> None:
-    """Part of the accounts must not pass for all of them."""
-    second_subscription(service)
+    """Part of the accounts does not pass for all of them: the subscription is named, with the reason."""
+    second = second_subscription(service)
+    service.make_account()
     fault, words = FAILURES[failure]
-    service.sandbox.control.fault(match=_LISTS, skip=1, **fault)
+    match = {**_LISTS, "path": f"{second}/providers/{_LISTS['path']}"}
+    service.sandbox.control.fault(match=match, **{**fault, "times": None})
 
+    listing = source(ansible).inventory()
+    assert list(listing.hosts) == ["account1"]
+    assert f"Not all Batch accounts of /subscriptions/{second} could be listed" in listing.warned
+    assert words in listing.warned
+    service.sandbox.control.fault(match=_LISTS, **{**fault, "times": None})
     source(ansible).refused("Could not list the Batch accounts of the subscription", words)
 
 

@@ -26,6 +26,7 @@ from .identities import Identities
 from .keys import Keys
 from .newest import Newest
 from .resources import Resources
+from .rights import Rights
 from .session import Session, silent
 from .turns import refused_lately, turn
 from .vaults import Vaults
@@ -71,6 +72,10 @@ class Cloud:
     @cached_property
     def forced_versions(self) -> ForcedVersions:
         return ForcedVersions(self._session.files)
+
+    @cached_property
+    def rights(self) -> Rights:
+        return Rights(self._session, self._resources, self.vaults)
 
     @cached_property
     def accounts(self) -> Accounts:
