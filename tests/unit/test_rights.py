@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from documents import VAULT_ID, policy, vault
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._rights import allows
 
 READ = "Microsoft.Batch/batchAccounts/read"
@@ -53,3 +57,173 @@ def test_a_data_action() -> None:
     assert allows([permission("Microsoft.KeyVault/vaults/keys/*", data=True)], wrap, data=True)
     assert not allows([permission("*")], wrap, data=True)
     assert not allows([permission("*", but=("*/wrap/action",), data=True)], wrap, data=True)
+
+
+# Before a plan's first step
+
+SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg"
+ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/mybatch"
+WRITE = "Microsoft.Batch/batchAccounts/write"
+CREATE = "Microsoft.KeyVault/vaults/keys/create/action"
+SET = Step("set_encryption", {"group": "rg", "name": "mybatch"})
+MAKE_KEY = Step("create", {"vault": "myvault", "name": "key"})
+
+
+class Resources:
+    """What the caller may do at each scope; an error where that cannot be read."""
+
+    def __init__(self, **allowed: Any) -> None:
+        self.allowed = allowed
+
+    def permissions(self, scope: str) -> Any:
+        name = {GROUP: "group", ACCOUNT: "account"}.get(scope, "vault_scope")
+        found = self.allowed.get(name, [])
+        if isinstance(found, CmkError):
+            raise found
+        return found
+
+
+class Session:
+    subscription_id = SUBSCRIPTION
+
+    def __init__(self) -> None:
+        self.recent = self
+
+    def read(self, read: Any, *_name: str) -> Any:
+        return read()
+
+
+class Vaults:
+    def __init__(self, found: Any = None) -> None:
+        self.found = found
+
+    def find(self, _name: str, _group: Any) -> Any:
+        if isinstance(self.found, CmkError):
+            raise self.found
+        return self.found
+
+    def get(self, _group: str, _name: str) -> Any:
+        return self.found
+
+
+def require(
+    service: str, *steps: Step, vault: Any = None, later: Any = (), refuse: bool = True, **allowed: Any
+) -> tuple[str, ...]:
+    rights = Rights(Session(), Resources(**allowed), Vaults(vault))  # type: ignore[arg-type]
+    return rights.require(service, steps, later, refuse=refuse)
+
+
+def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
+    with pytest.raises(Denied) as denied:
+        require(service, *steps, **options)
+    assert denied.value.code == "permission_denied"
+    assert denied.value.facts["action"] == action
+    assert action in denied.value.msg
+    [warning] = require(service, *steps, **options, refuse=False)
+    assert action in warning
+
+
+def test_an_action_that_the_caller_is_seen_to_lack() -> None:
+    lacks(WRITE, "encryption", SET)
+    lacks(WRITE, "encryption", SET, group=[permission(READ)], account=[permission("*/read")])
+
+
+def test_a_right_at_the_group_or_at_the_resource_is_enough() -> None:
+    assert require("encryption", SET, group=[permission(WRITE)]) == ()
+    assert require("encryption", SET, account=[permission(WRITE)]) == ()
+    assert require("encryption", SET, group=Denied("no"), account=[permission(WRITE)]) == ()
+
+
+def test_what_cannot_be_read_is_no_reason_to_refuse() -> None:
+    assert require("encryption", SET, group=Denied("no"), account=Denied("no")) == ()
+    assert require("encryption", SET, group=[], account=NotFound("none")) == ()
+    assert require("keys", MAKE_KEY, vault=Denied("no")) == ()
+    assert require("keys", MAKE_KEY, vault=None) == ()
+
+
+def test_later_stages_need_their_rights_too() -> None:
+    lacks(CREATE, "encryption", SET, later=[("keys", MAKE_KEY)], vault=vault(rbac=True), group=[permission(WRITE)])
+
+
+def test_keys_by_role() -> None:
+    lacks(CREATE, "keys", MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission("*")])
+    assert require("keys", MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission(CREATE, data=True)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("permissions", "missing"), [(["get"], True), (["Create"], False), (["all"], False), ([], True)]
+)
+def test_keys_by_policy(permissions: list[str], missing: bool) -> None:
+    """An entry may be one of a group that the caller is in."""
+    document = vault(policy("a-group", keys=permissions))
+
+    if missing:
+        lacks("the key permission create", "keys", MAKE_KEY, vault=document)
+    else:
+        assert require("keys", MAKE_KEY, vault=document) == ()
+
+
+REVOKE = Step("revoke", {"vault": "myvault"})
+GRANT = {"vault": "myvault", "group": "rg"}
+
+
+@pytest.mark.parametrize(
+    ("service", "step", "action", "found"),
+    [
+        ("accounts", Step("create", {"group": "rg", "name": "new", "body": {}}), WRITE, None),
+        ("accounts", Step("update", {"group": "rg", "name": "mybatch", "body": {}}), WRITE, None),
+        ("accounts", Step("delete", {"group": "rg", "name": "mybatch"}), "Microsoft.Batch/batchAccounts/delete", None),
+        ("vaults", Step("create", {"group": "rg", "name": "v", "body": {}}), "Microsoft.KeyVault/vaults/write", None),
+        ("vaults", Step("delete", {"group": "rg", "name": "v"}), "Microsoft.KeyVault/vaults/delete", None),
+        (
+            "access",
+            Step("set_policy", {"vault_id": VAULT_ID, "operation": "add", "entry": {}}),
+            "Microsoft.KeyVault/vaults/accessPolicies/write",
+            None,
+        ),
+        ("access", Step("assign", {"scope": VAULT_ID}), "Microsoft.Authorization/roleAssignments/write", None),
+        (
+            "access",
+            Step("unassign", {"assignment_id": f"{VAULT_ID}/providers/Microsoft.Authorization/roleAssignments/1"}),
+            "Microsoft.Authorization/roleAssignments/delete",
+            None,
+        ),
+        ("access", REVOKE, "Microsoft.Authorization/roleAssignments/delete", vault(rbac=True)),
+        ("access", REVOKE, "Microsoft.KeyVault/vaults/accessPolicies/write", vault()),
+        ("access", Step("grant", GRANT), "Microsoft.Authorization/roleAssignments/write", None),
+        (
+            "access",
+            Step("grant", {**GRANT, "by_role": False}),
+            "Microsoft.KeyVault/vaults/accessPolicies/write",
+            None,
+        ),
+        ("keys", Step("create", GRANT), CREATE, None),
+        ("keys", Step("update", {"vault": "v"}), "Microsoft.KeyVault/vaults/keys/update/action", vault(rbac=True)),
+        ("keys", Step("delete", {"vault": "v"}), "Microsoft.KeyVault/vaults/keys/delete", vault(rbac=True)),
+        ("keys", Step("recover", {"vault": "v"}), "Microsoft.KeyVault/vaults/keys/recover/action", vault(rbac=True)),
+        (
+            "keys",
+            Step("set_rotation_policy", {"vault": "v"}),
+            "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
+            vault(rbac=True),
+        ),
+    ],
+)
+def test_what_a_step_needs(service: str, step: Step, action: str, found: Any) -> None:
+    lacks(action, service, step, vault=found)
+    held = permission(action, data="/keys/" in action or "keyrotation" in action)
+    assert require(service, step, vault=found, group=[held], vault_scope=[held]) == ()
+
+
+def test_who_gives_an_account_an_identity_may_assign_it() -> None:
+    identity = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
+    body = {"identity": {"userAssignedIdentities": {identity: {}}}}
+    step = Step("update", {"group": "rg", "name": "mybatch", "body": body})
+
+    lacks("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", "accounts", step, group=[permission(WRITE)])
+
+
+def test_waiting_needs_no_right() -> None:
+    assert require("encryption", Step("await_answer", {"group": "rg", "name": "mybatch"})) == ()
+    assert require("keys", Step("create", {**GRANT, "by_role": False})) == ()

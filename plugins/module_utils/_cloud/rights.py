@@ -56,7 +56,7 @@ class Rights:
             action, scope = missing[0]
             remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
             raise Denied(
-                f"Nothing was changed: {' '.join(lacking(*one) for one in missing)} {remedy}",
+                f"The change was not begun. {' '.join(lacking(*one) for one in missing)} {remedy}",
                 action=action,
                 missing_rights=[{"action": action, "scope": scope} for action, scope in missing],
                 remedy=remedy,
