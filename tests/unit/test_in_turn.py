@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,11 @@ class Cloud:
     @property
     def lamps(self) -> Cloud:
         return self
+
+    @property
+    def rights(self) -> SimpleNamespace:
+        """Nothing is missing."""
+        return SimpleNamespace(require=lambda *_steps, refuse: ())
 
     def read(self, goal: Goal) -> bool:
         if self.fails_once_on and self.lit.get(goal.name):

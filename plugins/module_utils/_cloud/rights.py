@@ -16,12 +16,12 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from .._concurrent import value_or_error
 from .._errors import CmkError, Denied
 from .._plan import Step
 from .._rights import KEY_ACTIONS, Right, VaultRight, allows, is_in_no_policy, lacking
 from .resources import Resources
 from .session import Session
-from .side_by_side import or_reason
 from .vaults import Vaults
 
 Needed = Right | VaultRight
@@ -99,7 +99,7 @@ class Rights:
         """The action and the scope, if the caller is seen to lack it."""
         if isinstance(right, Right):
             return self._unless_allowed(right.action, right.scope, data=False)
-        vault = or_reason(lambda: self._vault(right), CmkError)
+        vault = value_or_error(lambda: self._vault(right), CmkError)
         if vault is None and right.group:
             # Whoever makes a vault with access policies gets what is needed for its keys.
             action = right.action if right.by_role else right.policy_action
@@ -127,7 +127,7 @@ class Rights:
         """The resource group is asked for first: the tasks of a run share what it says."""
         permissions: Any = None
         for place in dict.fromkeys(("/".join(scope.split("/")[:5]), scope)):
-            permissions = or_reason(partial(self._resources.permissions, place), CmkError)
+            permissions = value_or_error(partial(self._resources.permissions, place), CmkError)
             if not isinstance(permissions, CmkError) and allows(permissions, action, data=data):
                 return None
         return None if isinstance(permissions, CmkError) else (action, scope)
