@@ -174,7 +174,13 @@ def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
 def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     location = goal.location or observed["group"]["location"]
     _location.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
-    body: dict[str, Any] = {"location": location, "identity": _identity_body(goal)}
+    # A key source is always named: if somebody else creates the account at this very moment and puts it on a key, the
+    # account does not stay on that key with an identity that this request replaces.
+    body: dict[str, Any] = {
+        "location": location,
+        "identity": _identity_body(goal),
+        "properties": {"encryption": encryption_body(goal.key)},
+    }
     after = {
         **describe(None),
         "exists": True,
@@ -187,7 +193,6 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
     if goal.key is None:
         return Plan(goal, before, after, (_step("create", goal, body=body),))
     checks = _preflight.require(observed["evidence"])
-    body["properties"] = {"encryption": encryption_body(goal.key)}
     return Plan(
         goal,
         before,

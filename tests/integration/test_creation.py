@@ -168,21 +168,43 @@ def test_access_that_is_replaced_just_before_the_switch(runner: OneProcess, wire
 # Two controllers, one account
 
 
-@pytest.mark.parametrize("at", [is_check_of_account, is_put_of_account], ids=["before", "meanwhile"])
-def test_an_account_that_somebody_creates_meanwhile_keeps_its_key(
-    runner: OneProcess, wire: Wire, service: Service, at: Callable[[Any], bool]
+MODULE = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
+
+
+def test_an_account_that_somebody_creates_just_before_keeps_its_key(
+    runner: OneProcess, wire: Wire, service: Service
 ) -> None:
     service.make_vault()
 
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", variables()))
 
-    module = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
-    with wire.meddled(at, meanwhile):
-        report = succeeded(runner.module("batch_account_identity", module))
+    with wire.meddled(is_check_of_account, meanwhile):
+        report = succeeded(runner.module("batch_account_identity", MODULE))
 
     assert service.encryption() == report["key_identifier"] == service.key().id
     assert service.answers()
+
+
+@pytest.mark.parametrize("theirs", ["system_assigned", "user_assigned"])
+@pytest.mark.parametrize("ours", ["system_assigned", "user_assigned"])
+def test_an_account_that_a_slow_request_replaces_is_available(
+    runner: OneProcess, wire: Wire, service: Service, ours: str, theirs: str
+) -> None:
+    """Nobody can know which identity it had, so it is on no key that needs that identity."""
+    service.make_identity()
+    service.make_vault()
+    identity = {"user_assigned": service.identity_id(), "system_assigned": None}
+
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", variables(cmk_identity=identity[theirs] or "system_assigned")))
+
+    with wire.meddled(is_put_of_account, meanwhile):
+        runner.module("batch_account_identity", {**MODULE, "identity_id": identity[ours]})
+    service.sandbox.control.advance(SETTLED)
+
+    assert service.answers()
+    assert service.encryption() is None
 
 
 def test_an_account_that_somebody_creates_just_before_keeps_its_identity(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._account import availability, availability_unknown, name_taken
-from .._concurrent import in_background
+from .._concurrent import in_background, value_or_error
 from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
 from .._ids import place_of
 from .._preflight import failed_checks
@@ -97,11 +97,14 @@ class Accounts(Polled):
         if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
             return listed
         try:
-            return self.settled(group, name)
+            account = self.settled(group, name)
         except NotFound as missing:
             if missing.code == "resource_group_not_found" and group_may_be_missing:
                 return None
             raise
+        # Without the right to list accounts, the read alone decides: what is missing is not created here.
+        is_listed = account is None and value_or_error(lambda: self._is_listed(group, name)) is True
+        return self._await(group, name) if is_listed else account
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         """Without any if the caller may not list them: each account is read by itself then."""
@@ -179,7 +182,7 @@ class Accounts(Polled):
     def create(
         self, group: str, name: str, body: Mapping[str, Any], *, evidence: Mapping[str, Any] | None = None
     ) -> None:
-        """With a key in the body, `evidence` is what was read of the key: both are confirmed as after a switch.
+        """`evidence` is what was read of the key in the body, if there is one: both are confirmed as after a switch.
 
         If the account turns out to exist, nothing is written: a PUT would replace what somebody else has made.
         """
@@ -198,7 +201,7 @@ class Accounts(Polled):
                 poller = self._client().batch_account.begin_create(group, name, _sdk.content(body))
                 _sdk.finish(poller, self._session.wait_timeout, what)
 
-        if "encryption" in body.get("properties", {}):
+        if evidence is not None:
             deadline = time.monotonic() + self._session.wait_timeout
             self.until_taken(write, deadline, f"Batch does not take the key of {name} yet")
             self.confirm_key(group, name, deadline, evidence)
