@@ -159,6 +159,27 @@ def test_the_documented_rights_are_enough(
     assert service.answers()
 
 
+@pytest.mark.parametrize("name", PLAYBOOKS)
+def test_readers_are_told_what_a_run_would_do(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Check mode, and what the caller would lack."""
+    playbook, sandbox = PLAYBOOKS[name], service.sandbox
+    wish = playbook.begin(service)
+    readers = [{"role": role, "scope": sandbox.subscription} for role in ("Reader", "Key Vault Reader")]
+    who = sandbox.control.principal("reader", roles=readers, secret_lifetime=1e9)
+    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
+    for variable in ("AZURE_SECRET", "AZURE_CLIENT_SECRET"):
+        monkeypatch.setenv(variable, who["secret"])
+    since = sandbox.control.last
+
+    report = runner.another().role(playbook.role, {**VARS, **wish}, check=True)
+
+    assert not report.get("failed"), report
+    assert report["changed"] is True
+    assert writes(sandbox.control.requests(since)) == []
+
+
 EACH = [
     (name, action)
     for name, playbook in PLAYBOOKS.items()

@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import VAULT_ID, policy, vault
+from documents import VAULT_ID, account, policy, system_assigned, vault
+from wishes import provision_goal, revert_goal, rotation_goal
 
+from ansible_collections.azbatch.cmk.plugins.module_utils import _provision, _revert, _rotation
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, in_turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._rights import allows
+from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Stage
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -127,6 +131,7 @@ def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
 def test_an_action_that_the_caller_is_seen_to_lack() -> None:
     lacks(WRITE, "encryption", SET)
     lacks(WRITE, "encryption", SET, group=[permission(READ)], account=[permission("*/read")])
+    lacks(WRITE, "encryption", SET, group=Denied("no"), account=[permission("*/read")])
 
 
 def test_a_right_at_the_group_or_at_the_resource_is_enough() -> None:
@@ -227,3 +232,97 @@ def test_who_gives_an_account_an_identity_may_assign_it() -> None:
 def test_waiting_needs_no_right() -> None:
     assert require("encryption", Step("await_answer", {"group": "rg", "name": "mybatch"})) == ()
     assert require("keys", Step("create", {**GRANT, "by_role": False})) == ()
+
+
+# In the pipe
+
+
+class Service:
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def read(self, _goal: Any) -> Any:
+        return len(self.written)
+
+    def write(self) -> None:
+        self.written.append("write")
+
+
+class Noun:
+    def plan(self, goal: Any, observed: Any) -> Plan:
+        return Plan(goal, {}, {}, () if observed else (Step("write"),))
+
+
+def test_the_pipe_asks_before_the_first_write() -> None:
+    service = Service()
+
+    def refuse(steps: Any) -> tuple[str, ...]:
+        assert (list(steps), service.written) == ([Step("write")], [])
+        raise Denied("no")
+
+    with pytest.raises(Denied):
+        converge(None, service, Noun(), check_mode=False, rights=refuse)
+    assert service.written == []
+    checked = converge(None, service, Noun(), check_mode=True, rights=lambda _steps: ("it lacks",))
+    assert checked.warnings == ("it lacks",)
+    done = converge(None, service, Noun(), check_mode=False, rights=lambda _steps: ())
+    assert done.changed
+    assert not converge(None, service, Noun(), check_mode=False, rights=refuse).changed
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_stage_asks_for_what_comes_later(check_mode: bool) -> None:
+    asked: list[Any] = []
+
+    class Cloud:
+        rights = property(lambda self: self)
+        keys = Service()
+
+        def require(self, service: str, steps: Any, later: Any, *, refuse: bool) -> tuple[str, ...]:
+            asked.append((service, list(steps), later, refuse))
+            return ()
+
+    def stages() -> Any:
+        return (yield Stage("keys", Noun(), None, foresee=True, later=(("encryption", SET),)))
+
+    in_turn(stages(), Cloud(), check_mode=check_mode)
+
+    assert asked == [("keys", [Step("write")], (("encryption", SET),), not check_mode)]
+
+
+def later(stage: Stage) -> list[tuple[str, str]]:
+    return [(service, step.action) for service, step in stage.later]
+
+
+def test_rotation_tells_what_comes_later() -> None:
+    document = account(key="https://myvault.vault.azure.net/keys/batch/old", identity=system_assigned())
+    key = Outcome(False, {}, {"version": "new", "previous_version": "old"})
+
+    stages = _rotation.stages(rotation_goal(), document)
+    assert later(next(stages)) == [("encryption", "set_encryption")]
+    assert later(stages.send(key)) == []
+    stages = _rotation.stages(rotation_goal(previous_version="disable"), document)
+    next(stages)
+    first = stages.send(Outcome(False, {}, {}))
+    assert later(first) == [("encryption", "set_encryption"), ("keys", "update")]
+    assert later(stages.send(key)) == [("keys", "update")]
+
+
+def test_revert_tells_what_comes_later() -> None:
+    document = account(key="https://myvault.vault.azure.net/keys/batch/old", identity=system_assigned())
+    for options, expected in (
+        ({"key": "disable"}, [("keys", "update")]),
+        ({"key": "delete"}, [("keys", "delete")]),
+        ({"access": "withdraw"}, [("access", "revoke")]),
+        ({}, []),
+    ):
+        stages = _revert.stages(revert_goal(**options), document)
+        first = next(stages)
+        if options:
+            first = stages.send(Outcome(False, {}, {}))
+        assert later(first) == expected
+
+
+def test_provision_tells_what_comes_later() -> None:
+    vault_stage, _account = next(_provision.stages(provision_goal()))
+    assert later(vault_stage) == [("access", "grant"), ("keys", "create"), ("encryption", "set_encryption")]

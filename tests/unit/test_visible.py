@@ -7,12 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from documents import account
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.accounts import Accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.vaults import Vaults
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.visible import HandledAccounts, VisibleAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     CmkError,
@@ -204,3 +208,62 @@ def test_accounts_of_the_run_are_kept_once() -> None:
         handled.add(name)
 
     assert sorted(handled.ids()) == ["one", "two"]
+
+
+# Vaults and accounts without the subscription's list
+
+
+class Listing:
+    """Key vaults of a subscription and of its groups."""
+
+    def __init__(self, subscription: Answer, **groups: Answer) -> None:
+        self.subscription, self.in_groups = subscription, groups
+
+    def subscription_ids(self) -> list[str]:
+        return [OWN]
+
+    def groups(self, _subscription: str) -> list[str]:
+        return [*self.in_groups]
+
+    def vaults(self) -> Vaults:
+        found = Vaults(Session(), self, None, lambda: None)  # type: ignore[arg-type]
+        found._listed = lambda _subscription, group=None: told(  # type: ignore[method-assign]
+            self.in_groups[group] if group else self.subscription
+        )
+        return found
+
+
+def test_a_vault_is_found_with_rights_on_its_group() -> None:
+    mine = {"name": "mine"}
+    refused = Listing(Denied("403"), group1={"mine": mine}, group2=Denied("403"))
+
+    assert refused.vaults().find("Mine", None) == mine
+    with pytest.raises(Denied):
+        refused.vaults().find("another", None)
+    assert Listing({}, group1={"mine": mine}).vaults().find("mine", None) is None
+    with pytest.raises(Unavailable):
+        Listing(Unavailable("500"), group1={"mine": mine}).vaults().find("mine", None)
+
+
+@pytest.mark.parametrize(("answer", "found"), [([of(OWN, "One")], ["group1/one"]), (Denied("403"), [])])
+def test_many_accounts_are_listed_if_they_may_be(answer: Answer, found: list[str]) -> None:
+    resources = Resources(lists={OWN: answer})
+    accounts = Accounts(Session(), resources, None, None, HandledAccounts(RunFiles(None)))  # type: ignore[arg-type]
+
+    assert list(accounts._listed()) == found
+
+
+def test_an_account_that_is_read_is_one_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    handled = HandledAccounts(RunFiles(None))
+    session = SimpleNamespace(seen=Seen(), client=lambda *_what: SimpleNamespace(batch_account=SimpleNamespace(get=0)))
+    accounts = Accounts(session, None, None, None, handled)  # type: ignore[arg-type]
+    monkeypatch.setattr("ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk.document_or_none", answered)
+
+    accounts.get("group1", "one")
+    accounts.get("group1", "gone")
+
+    assert handled.ids() == [of(OWN, "one")["id"].lower()]
+
+
+def answered(_call: Any, group: str, name: str) -> dict[str, Any] | None:
+    return None if name == "gone" else of(OWN, name, group)
