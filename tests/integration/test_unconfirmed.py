@@ -79,6 +79,21 @@ def writes(service: Service, since: int) -> list[str]:
     return [one["url"] for one in service.sandbox.control.requests(since, writes=True) if "/oauth2/" not in one["url"]]
 
 
+def test_a_version_is_not_disabled_after_a_switch_that_nobody_confirmed(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier run moved the account, and this one may not ask whether it is available."""
+    world = World(service, runner)
+    for run in (Run("provision", "account1"), Run("rotate", "account1", None, FORCE)):
+        service.sandbox.control.advance(QUARTER)
+        report = world.prepared(run)()
+        assert not report.get("failed"), report
+    become_blind(service, monkeypatch)
+    report = world.prepared(Run("rotate", "account1", None, {"cmk_previous_version": "disable"}))()
+    assert report["code"] == "availability_unknown", report
+    assert all(version.enabled for version in service.versions())
+
+
 def test_nothing_to_change_is_no_failure(hidden: World, service: Service) -> None:
     report = hidden.prepared(Run("rotate", "account1"))()
     assert (report["changed"], report["answers"]) == (False, None), report
@@ -173,6 +188,28 @@ def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
     service.sandbox.control.advance(SETTLED)
     assert service.encryption(USER_ASSIGNED) is None
     assert service.answers(USER_ASSIGNED)
+
+
+def test_access_that_is_gone_by_the_time_an_account_exists(runner: OneProcess, wire: Wire, service: Service) -> None:
+    """Batch lets nobody move it any more. It is not waited for, and the failure says why it is not available."""
+    world = World(service, runner)
+    service.make_key()
+    principal = world.principal(USER_ASSIGNED)
+    service.grant(principal)
+    service.sandbox.control.timing(**REALISTIC)
+    service.sandbox.control.advance(SETTLED)
+
+    def is_creation(request: Any) -> bool:
+        return request.method == "PUT" and f"/batchAccounts/{USER_ASSIGNED}" in request.url
+
+    prepared = world.prepared(Run("provision", USER_ASSIGNED))
+    with wire.meddled(is_creation, lambda: service.revoke(principal)):
+        report = prepared()
+
+    assert report["code"] == "preflight_failed", report
+    assert report["failed_checks"] == ["access_granted"]
+    assert report["restored"] is False
+    assert "azbatch.cmk.keyvault_cmk_access" in report["remedy"]
 
 
 def test_another_role_since_the_first_look(runner: OneProcess, wire: Wire, service: Service) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.azbatch.cmk.plugins.module_utils import _converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     CmkError,
@@ -21,7 +22,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     Refused,
     Rejected,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._interrupts import Interrupted, pass_on
+from ansible_collections.azbatch.cmk.plugins.module_utils._interrupts import Interrupted, as_failure, pass_on
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
 
 
@@ -275,6 +276,22 @@ def test_whatever_ends_a_change_it_is_put_back(shelf: type[Shelf], code: str) ->
     assert failed.value.facts["restored"] is True
     assert failed.value.facts["stands"] == {"books": ["atlas"]}
     assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_a_second_signal_waits_for_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible sends a worker two, one right after the other."""
+
+    def interrupted_again(ended: BaseException) -> CmkError:
+        signal.raise_signal(signal.SIGINT)
+        return as_failure(ended)
+
+    monkeypatch.setattr(_converge, "as_failure", interrupted_again)
+    shelf = Signal({"atlas"})
+
+    with pytest.raises(KeyboardInterrupt):
+        run(goal("former", "novel"), shelf)
+
+    assert shelf.books == {"atlas"}
 
 
 def test_the_timeout_of_ansible_is_told() -> None:
