@@ -37,16 +37,24 @@ class Interrupted(BaseException):
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise `Interrupted`, so that a change can be rolled back."""
+    """The first of SIGINT, SIGTERM and SIGHUP raises `Interrupted`, so that a change can be rolled back.
+
+    The others take effect at the end of the block: ansible-playbook sends a worker SIGINT and SIGTERM right after it.
+    """
+    came: list[int] = []
 
     def interrupt(signum: int, _frame: Any) -> None:
-        raise Interrupted(signum)
+        came.append(signum)
+        if len(came) == 1:
+            raise Interrupted(signum)
 
     restore = _install(interrupt, *_ENDING)
     try:
         yield
     finally:
         restore()
+        for signum in came[1:]:
+            signal.raise_signal(signum)
 
 
 @contextmanager

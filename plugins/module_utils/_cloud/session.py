@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -140,7 +140,9 @@ class Session:
             left = deadline - time.monotonic()
             if left <= 0:
                 return complaint
-            self.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
+            # After SIGINT, ansible-playbook reads nothing any more.
+            with suppress(OSError):
+                self.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None
