@@ -15,6 +15,8 @@ from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import seen as module
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Polled, Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, NotConverged
 
 
 @pytest.fixture
@@ -100,3 +102,22 @@ def test_two_who_ask_at_once_ask_once(clock: Clock) -> None:
         answers = list(threads.map(lambda _: seen.read(read, "book", "atlas"), range(4)))
 
     assert (answers, asked) == (["atlas"] * 4, [1])
+
+
+def test_a_change_is_looked_for_in_azure_and_not_in_the_cache(clock: Clock) -> None:
+    """Only the first look may use what was read right after the change."""
+    shelf = Shelf("stale")
+    session = Session({"wait_timeout": 60})
+    service = Polled()
+    service._session = session
+
+    def look() -> CmkError | None:
+        found = session.seen.read(shelf.read, "book", "atlas")
+        shelf.value = "new"
+        return NotConverged("It does not show.") if found == "stale" else None
+
+    session.until_none = lambda ask, _deadline, _waiting_for: next((one for one in (ask(), ask()) if one is None), None)
+
+    session.seen.read(shelf.read, "book", "atlas")
+    assert service.until_shown(look) is None
+    assert shelf.asked == 2
