@@ -140,7 +140,14 @@ def _foresee(goal: Goal, done: Done) -> Stages:
                     requires=_known_availability(goal),
                     later=_later(goal),
                 ),
-                Stage("accounts", _account, goal.account, foresee=True, requires=_known_availability(goal)),
+                Stage(
+                    "accounts",
+                    _account,
+                    goal.account,
+                    foresee=True,
+                    requires=_known_availability(goal),
+                    later=_switch_later(goal),
+                ),
             )
         )
     )
@@ -169,8 +176,11 @@ def _later(goal: Goal) -> tuple[tuple[str, Step], ...]:
     """What is written once there is a vault."""
     by_role = goal.vault.authorization != _vault.ACCESS_POLICY
     vault = {"vault": goal.vault.name, "group": goal.vault.group, "by_role": by_role}
-    account = Step("set_encryption", {"group": goal.account.group, "name": goal.account.name})
-    return ("access", Step("grant", vault)), ("keys", Step("create", vault)), ("encryption", account)
+    return ("access", Step("grant", vault)), ("keys", Step("create", vault)), *_switch_later(goal)
+
+
+def _switch_later(goal: Goal) -> tuple[tuple[str, Step], ...]:
+    return (("encryption", Step("set_encryption", {"group": goal.account.group, "name": goal.account.name})),)
 
 
 def _of_vault(goal: Goal, service: str, noun: Any, wanted: Any) -> Stage:

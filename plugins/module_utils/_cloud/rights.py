@@ -84,7 +84,10 @@ class Rights:
 
     def _for_encryption(self, step: Step) -> Iterator[Needed]:
         if step.action == "set_encryption":
-            yield from self._for_account(Step("update", {name: step.arguments[name] for name in ("group", "name")}))
+            place = {name: step.arguments[name] for name in ("group", "name")}
+            yield from self._for_account(Step("update", place))
+            # By its pools a change is confirmed.
+            yield Right(f"{_ACCOUNTS}/pools/read", self._at(place["group"], f"{_ACCOUNTS}/{place['name']}"))
 
     def _for_vault(self, step: Step) -> Iterator[Needed]:
         group, name = step.arguments["group"], step.arguments["name"]
