@@ -248,7 +248,9 @@ def test_a_token_that_was_refused_is_replaced(tmp_path: Path, shared: bool) -> N
 
     assert tokens.forget(refused)
     assert tokens.get_token(SCOPE).token == "token-2"
-    assert not tokens.forget(refused), "it is known no more"
+    assert tokens.forget(refused), "another request was sent with it at the same time"
+    assert tokens.get_token_info(SCOPE).token != refused
+    assert not tokens.forget("a token of nobody's")
 
 
 def test_a_token_that_another_task_has_replaced_stays(tmp_path: Path) -> None:

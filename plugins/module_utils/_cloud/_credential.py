@@ -117,8 +117,8 @@ class SharedTokens:
             raise CmkError(f"Could not sign in: {error}", code="authentication_failed") from error
 
     def forget(self, token: str) -> bool:
-        """A service has refused it. Whether another one can be had."""
-        name = self._given.pop(token, None)
+        """A service has refused it. Whether another one can be had, by each of several requests that were sent with it."""
+        name = self._given.get(token)
         # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
         self._inner = None
         if name is None:
