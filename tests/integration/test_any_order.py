@@ -214,9 +214,9 @@ class Operators(RuleBasedStateMachine):
     def _operate(self, run: Run, meddling: Meddling | Beside | None = None) -> None:
         _count(run, meddling)
         before = self._world.usable()
-        since = self._control.last
         reports: list[Report] = []
         play = self._world.prepared(run)
+        since = self._control.last
         try:
             if isinstance(meddling, Beside):
                 second = self._world.prepared(meddling.run, beside=not meddling.same_run)
