@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,12 +64,21 @@ def version_of(item: Mapping[str, Any]) -> str:
 
 
 def followers_on(observed: Mapping[str, Any]) -> list[str]:
-    """The versions that an account which follows the key may be on: the newest, and while that is younger than the lag
-    those before it as well."""
+    """The versions that an account which follows the key may be on: the newest, if Batch could have used it for the
+    whole lag; otherwise all of them, because Batch keeps an account on its version while it cannot use the newest."""
     newest = observed["key"]
-    if observed["now"] - newest["attributes"]["created"] < FOLLOWING_LAG:
-        return [version_of(v) for v in observed["versions"] or (newest["key"],)]
-    return [version_of(newest["key"])]
+    if _settled(newest, observed["now"]):
+        return [version_of(newest["key"])]
+    return [version_of(v) for v in observed["versions"] or (newest["key"],)]
+
+
+def _settled(newest: Mapping[str, Any], now: float) -> bool:
+    """Whether Batch can use the version, and nothing has changed in that for the time of the lag."""
+    attributes, key = newest["attributes"], newest["key"]
+    changed = (attributes.get(name) or 0 for name in ("created", "updated", "nbf"))
+    is_valid = attributes["enabled"] and now < (attributes.get("exp") or math.inf)
+    is_fit = key["kty"] in TYPES and size_of(newest) in SIZES and set(OPERATIONS) <= set(key.get("key_ops") or ())
+    return bool(is_valid and is_fit and now - max(changed) >= FOLLOWING_LAG)
 
 
 def newest_known(

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from harness import Ansible, Task, advance, checked, fails, task
-from service import GROUP, Service
+from one_process import OneProcess
+from service import DAY, GROUP, Service
 
 
 def key(title: str, **options: Any) -> dict[str, Any]:
@@ -112,6 +114,25 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
     assert run["old, after a day"].warnings == []
     assert {one.version: one.enabled for one in service.versions()} == {old: False, new: True}
     assert service.answers()
+
+
+@pytest.mark.parametrize("newest", [{"enabled": False}, {"key_operations": ["sign", "verify"]}, {"not_before": True}])
+def test_follower_of_a_newest_version_that_batch_cannot_use(
+    runner: OneProcess, service: Service, newest: dict[str, Any]
+) -> None:
+    """It stays on the version before, however long."""
+    service.on_key(follow=True)
+    first = service.key().properties
+    valid_from = first.created_on + timedelta(days=30)
+    service.make_key(**{**newest, **({"not_before": valid_from} if "not_before" in newest else {})})
+    service.sandbox.control.advance(2 * DAY)
+    assert service.answers()
+    failure = runner.module(
+        "keyvault_cmk_key",
+        {"vault_name": "vault-one", "name": "key1", "state": "disabled", "version": first.version},
+    )
+    assert service.answers(), failure
+    assert (failure.get("code"), failure.get("accounts")) == ("in_use", [service.account_id()])
 
 
 @pytest.mark.parametrize("rbac", [False, True])

@@ -136,6 +136,28 @@ def test_follower_may_be_on_a_former_version_for_a_while(newest_is: int, version
     assert accounts_of(refused) == ["mybatch"]
 
 
+@pytest.mark.parametrize(
+    "newest",
+    [
+        {"enabled": False},
+        {"exp": NOW},
+        {"nbf": NOW + DAY},
+        {"nbf": NOW - LAG + 1},
+        {"updated": NOW - LAG + 1},
+        {"key_ops": ["sign", "verify"]},
+        {"kty": "EC"},
+    ],
+    ids=["disabled", "expired", "not valid yet", "valid a moment ago", "changed a moment ago", "no wrapKey", "no RSA"],
+)
+def test_follower_stays_on_a_former_version_while_batch_cannot_use_the_newest(newest: dict[str, Any]) -> None:
+    bundles = [key(OLD, created=NOW - 200 * DAY), key(NEW, **newest)]
+    observed = observed_key(*bundles, visible=visible(account(key=KEY)))
+
+    with pytest.raises(Refused) as refused:
+        disable(observed, OLD)
+    assert accounts_of(refused) == ["mybatch"]
+
+
 def test_version_that_is_not_there() -> None:
     with pytest.raises(InvalidOption) as refused:
         disable(versions(), "d" * 32)
