@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from harness import writes
+from meddling import Wire
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
 from sandbox_client import Sandbox
@@ -202,6 +203,52 @@ def test_the_right_that_is_named_is_enough(
     report = runner.role("rotate", wish)
 
     assert report.get("changed") is True, report
+    assert service.answers()
+
+
+@pytest.mark.parametrize(
+    ("role", "wish"),
+    [
+        ("revert", {"cmk_revert_key": "delete"}),
+        (
+            "rotate",
+            {
+                "cmk_key_force_new_version": True,
+                "cmk_previous_version": "disable",
+                "cmk_previous_version_grace": "P0D",
+            },
+        ),
+    ],
+)
+def test_a_role_at_the_subscription_that_ends_during_the_run(
+    runner: OneProcess,
+    service: Service,
+    wire: Wire,
+    position: str,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    wish: dict[str, Any],
+) -> None:
+    """As one that is activated for some hours does: the list is no longer whole, whatever was read a moment ago."""
+    sandbox = service.sandbox
+    hidden = elsewhere(service)
+    identifier = service.key().id
+    service.assign(service.make_account()["identity"]["principalId"], service.vault_id())
+    service.point(identifier)
+    on_group = [(name, sandbox.group) for name in ("Owner", OFFICER)]
+    who = sign_in(service, monkeypatch, *on_group, ("Reader", sandbox.subscription))
+
+    def end() -> None:
+        assignments = service.authorization.role_assignments
+        for one in assignments.list_for_scope(sandbox.subscription, filter=f"principalId eq '{who['object_id']}'"):
+            if one.scope == sandbox.subscription:
+                assignments.delete_by_id(one.id)
+
+    with wire.meddled(lambda request: request.method == "PATCH" and "/batchAccounts/" in request.url, end):
+        report = runner.role(role, {**VARS, **wish})
+
+    assert alive(sandbox, hidden), report
+    assert report.get("code") == "users_unknown", report
     assert service.answers()
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -62,7 +63,8 @@ class Resources:
     def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
         return list(told(self.lists[(subscription, group) if group else subscription]))
 
-    def permissions(self, scope: str) -> list[dict[str, Any]]:
+    def permissions_since(self, scope: str, since: float) -> list[dict[str, Any]]:
+        assert since <= time.monotonic()
         return list(told(self.allowed[scope.rpartition("/")[2]]))
 
     def groups(self, subscription: str) -> list[str]:

@@ -71,15 +71,24 @@ class Resources:
             return [item["name"] for item in self._all(f"/subscriptions/{subscription}/resourceGroups", _GROUPS)]
 
     def permissions(self, scope: str) -> list[dict[str, Any]]:
-        """What the caller's roles allow at the scope. The REST reference documents resource groups and resources, the
-        article "Authorize with Resource Manager's API" subscriptions as well."""
-
-        def read() -> list[dict[str, Any]]:
-            with _sdk.translated(f"read the caller's permissions at {scope}"):
-                return self._all(f"{scope}/providers/Microsoft.Authorization/permissions", _sdk.AUTHORIZATION_API)
-
-        found: list[dict[str, Any]] = self._session.recent.read(read, "permissions", scope.lower())
+        """What the caller's roles allow at the scope, as a task of the run read it a moment ago."""
+        found: list[dict[str, Any]] = self._session.recent.read(
+            lambda: self._permissions(scope), "permissions", scope.lower()
+        )
         return found
+
+    def permissions_since(self, scope: str, since: float) -> list[dict[str, Any]]:
+        """The same, read from `since` (time.monotonic()) on."""
+        found: list[dict[str, Any]] = self._session.recent.read_since(
+            lambda: self._permissions(scope), since, "permissions", scope.lower()
+        )
+        return found
+
+    def _permissions(self, scope: str) -> list[dict[str, Any]]:
+        """The REST reference documents resource groups and resources, the article "Authorize with Resource Manager's
+        API" subscriptions as well."""
+        with _sdk.translated(f"read the caller's permissions at {scope}"):
+            return self._all(f"{scope}/providers/Microsoft.Authorization/permissions", _sdk.AUTHORIZATION_API)
 
     def account(self, account_id: str) -> dict[str, Any]:
         with _sdk.translated(f"read the Batch account {account_id}"):

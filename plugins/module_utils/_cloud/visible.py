@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -81,10 +82,13 @@ class VisibleAccounts:
         """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
         and `action`, which is the right that is missing, or None if no right is."""
         lists = map_concurrent(self._list, subscriptions)
+        listed_at = time.monotonic()
         failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
         if may_fail and len(failures) == len(lists) and failures and not any(isinstance(f, Denied) for f in failures):
             raise failures[0]
-        gaps = map_concurrent(lambda subscription: self._gap(subscription, lists[subscription]), subscriptions)
+        gaps = map_concurrent(
+            lambda subscription: self._gap(subscription, lists[subscription], listed_at), subscriptions
+        )
         partial_lists = {name: lists[name] for name, gap in gaps.items() if gap}
         more = map_concurrent(lambda name: self._more(name, partial_lists[name]), partial_lists)
         found = [account for listed in lists.values() if not isinstance(listed, CmkError) for account in listed]
@@ -97,15 +101,16 @@ class VisibleAccounts:
         listed: list[Account] | CmkError = value_or_error(lambda: self._resources.accounts(subscription), CmkError)
         return listed
 
-    def _gap(self, subscription: str, listed: list[Account] | CmkError) -> dict[str, Any] | None:
+    def _gap(self, subscription: str, listed: list[Account] | CmkError, listed_at: float) -> dict[str, Any] | None:
         """Why the list is not known to hold all accounts of the subscription.
 
-        Azure may answer 200 with only what the caller may read: whether it does is not documented.
+        Azure may answer 200 with only what the caller may read: whether it does is not documented. The permissions are
+        read after the list (`listed_at`): a role of the caller may end during the run.
         """
         scope = f"/subscriptions/{subscription}"
         if isinstance(listed, CmkError):
             return _unlisted(scope, listed.msg, READ_ACCOUNTS if isinstance(listed, Denied) else None)
-        permissions = value_or_error(lambda: self._resources.permissions(scope), CmkError)
+        permissions = value_or_error(lambda: self._resources.permissions_since(scope, listed_at), CmkError)
         if isinstance(permissions, CmkError):
             return _unlisted(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
         if not allows(permissions, READ_ACCOUNTS):
