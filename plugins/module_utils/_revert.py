@@ -97,7 +97,10 @@ def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
 def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     _refuse_another_key(goal, account)
     if goal.key or goal.withdraws_access:
-        yield all_users_listed("the key or the access to it would be taken away", "set key and access to keep")
+        what = "the key or the access to it would be taken away"
+        # Of a vault that the account does not use, nothing but its name is known yet, and that may be wrong.
+        vault = goal.vault if goal.key and key_of(account) else None
+        yield all_users_listed(what, "set key and access to keep", vault)
     back = Stage("encryption", _encryption, _encryption.Goal(goal.group, goal.account, None, None), later=_later(goal))
     left_behind = list(_left_behind(goal, account))
     if left_behind and key_of(account) is None and not goal.key_is_confirmed:

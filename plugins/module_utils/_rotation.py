@@ -99,7 +99,7 @@ def stages(goal: Goal, account: Mapping[str, Any] | None) -> Stages:
 def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     former = _former_key(goal, account)
     if goal.disable_former:
-        yield all_users_listed("the previous version would be disabled", "set previous_version: keep")
+        yield all_users_listed("the previous version would be disabled", "set previous_version: keep", former.vault)
     try:
         yield from _moved(goal, former, account, done)
     except CmkError as failure:

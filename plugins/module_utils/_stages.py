@@ -157,10 +157,10 @@ def succeeded(came_to: Sequence[Outcome | CmkError]) -> list[Outcome]:
     return [came for came in came_to if isinstance(came, Outcome)]
 
 
-def all_users_listed(what: str, otherwise: str) -> Stage:
-    """A stage that refuses `what` if Batch accounts may exist that the caller cannot list. It is for the beginning: the
-    account would have moved to another key before what it has left behind is refused."""
-    return Stage("listing", _usage, _usage.AllListed(what, otherwise), foresee=True)
+def all_users_listed(what: str, otherwise: str, vault: str | None) -> Stage:
+    """A stage that refuses `what` if Batch accounts on a key of the vault may exist that the caller cannot list. It is
+    for the beginning: the account would have moved to another key before what it has left behind is refused."""
+    return Stage("listing", _usage, _usage.AllListed(what, otherwise, vault), foresee=True)
 
 
 def key_that_keeps_its_expiry(wanted: Stage, done: Done) -> Stages:

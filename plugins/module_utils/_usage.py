@@ -109,10 +109,12 @@ def not_listed(unlisted: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class AllListed:
-    """The goal that the accounts of all subscriptions can be listed. For `what` and `otherwise` see `require_whole`."""
+    """The goal that the accounts of all subscriptions can be listed, that of the `vault` among them. For `what` and
+    `otherwise` see `require_whole`."""
 
     what: str
     otherwise: str
+    vault: str | None
 
 
 def plan(goal: AllListed, visible: Visible) -> Plan:

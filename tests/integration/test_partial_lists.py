@@ -16,7 +16,8 @@ from meddling import Wire
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
 from sandbox_client import Sandbox
-from service import GROUP, Service
+from service import GROUP, NEEDED, Service
+from service import OFFICER as PERMISSIONS
 
 READ = "Microsoft.Batch/batchAccounts/read"
 NAMES = [f"account{number}" for number in range(1, 13)]
@@ -139,6 +140,63 @@ def elsewhere(service: Service) -> str:
 
 def alive(sandbox: Sandbox, account: str) -> bool:
     return sandbox.arm("GET", f"{account}/pools", "2024-07-01").ok
+
+
+def far_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A vault in a subscription that the caller does not see, with a key that account1 uses and an account there. The
+    caller may do everything in the subscription of account1, and with the vault's keys. The id of the other account."""
+    sandbox = service.sandbox
+    identity = service.make_identity()["properties"]["principalId"]
+    who = sign_in(service, monkeypatch, ("Owner", sandbox.subscription))
+    second = sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
+    group = f"/subscriptions/{second}/resourceGroups/far"
+    assert sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
+    holders = {who["object_id"]: PERMISSIONS, service.operator: PERMISSIONS, identity: NEEDED}
+    properties = {
+        "tenantId": sandbox.tenant_id,
+        "sku": {"family": "A", "name": "standard"},
+        "enablePurgeProtection": True,
+        "enableRbacAuthorization": False,
+        "accessPolicies": [service.policy(holder, *names) for holder, names in holders.items()],
+    }
+    vault = f"{group}/providers/Microsoft.KeyVault/vaults/vault-far"
+    assert sandbox.arm("PUT", vault, "2024-11-01", {"location": "westeurope", "properties": properties}).ok
+    version = service.make_key(vault="vault-far").id
+    user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    service.make_account(identity=user)
+    service.point(version)
+    account = f"{group}/providers/Microsoft.Batch/batchAccounts/far"
+    key = {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": version}}}
+    body = {"location": "westeurope", "identity": user, "properties": key}
+    assert sandbox.arm("PUT", account, "2024-07-01", body).ok
+    return account
+
+
+def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keys can be used all the same, and accounts of that subscription may use them."""
+    account = far_away(service, monkeypatch)
+    names = {**VARS, "cmk_vault_name": "vault-far"}
+    key = {"vault_name": "vault-far", "name": "key1"}
+    since, before = service.sandbox.control.last, service.encryption()
+    rotate = {"cmk_key_force_new_version": True, "cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
+    failures = [
+        runner.role("rotate", {**names, **rotate}),
+        runner.role("revert", {**names, "cmk_revert_key": "delete"}),
+    ]
+    assert {one.get("code") for one in failures} == {"users_unknown"}, failures
+    assert writes(service.sandbox.control.requests(since)) == []
+    assert service.encryption() == before
+
+    reverted = runner.role("revert", names)
+    assert reverted["changed"] is True
+    for wish in ({"state": "disabled"}, {"state": "absent"}, {"expires_in": "P30D"}):
+        failure = runner.module("keyvault_cmk_key", {**key, **wish})
+        assert failure.get("code") == "users_unknown", failure
+        assert "vault-far" in failure["msg"]
+    assert alive(service.sandbox, account)
+    assert runner.module("keyvault_cmk_key", {**key, "state": "disabled", "force": True})["changed"] is True
 
 
 def test_everything_that_can_be_taken_away(runner: OneProcess, service: Service, caller: dict[str, Any]) -> None:

@@ -24,13 +24,14 @@ from .fleet import Fleet
 from .forced_versions import ForcedVersions
 from .identities import Identities
 from .keys import Keys
+from .listing import Listing
 from .newest import Newest
 from .resources import Resources
 from .rights import Rights
 from .session import Session, silent
 from .turns import refused_lately, turn
 from .vaults import Vaults
-from .visible import HandledAccounts, Listing, VisibleAccounts
+from .visible import HandledAccounts, VisibleAccounts
 
 
 class Cloud:
@@ -91,7 +92,7 @@ class Cloud:
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self.visible, self._resources)
+        return Keys(self._session, self.visible, self._resources, self.vaults)
 
     @cached_property
     def visible(self) -> VisibleAccounts:
@@ -99,7 +100,7 @@ class Cloud:
 
     @cached_property
     def listing(self) -> Listing:
-        return Listing(self._session, self.visible)
+        return Listing(self._session, self.visible, self.vaults)
 
     @cached_property
     def encryption(self) -> Encryption:

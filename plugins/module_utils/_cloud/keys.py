@@ -24,14 +24,16 @@ from .._key_document import newest_known
 from . import _sdk
 from .resources import Resources
 from .session import Polled, Session
+from .vaults import Vaults
 from .visible import VisibleAccounts
 
 
 class Keys(Polled):
-    def __init__(self, session: Session, visible: VisibleAccounts, resources: Resources) -> None:
+    def __init__(self, session: Session, visible: VisibleAccounts, resources: Resources, vaults: Vaults) -> None:
         self._session = session
         self._visible = visible
         self._resources = resources
+        self._vaults = vaults
         self._clients: dict[str, Any] = {}
         # By Key Vault's clock, since a key's times are; until it has answered, by ours.
         self.now = time.time()
@@ -60,10 +62,15 @@ class Keys(Polled):
         if goal.withdrawn or (key and goal.may_cut_off(key, policy)):
             # A look at all accounts that would not change the end of it is spared.
             if goal.withdrawn or _grace.kept_until(goal, observed) is None:
-                observed["visible"] = self._visible.read()
+                observed["visible"] = self._users(goal.vault)
             if goal.grace and not goal.withdrawn:
                 observed["ages"] = self._ages(goal, observed)
         return observed
+
+    def _users(self, vault: str) -> dict[str, Any]:
+        """The accounts that may use a key of the vault."""
+        visible = self._visible.read()
+        return {**visible, "unlisted": [*visible["unlisted"], *self._vaults.unseen(vault)]}
 
     def _ages(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, float | None] | None:
         """Of the accounts that may have been moved off what is to be disabled; None if nothing would be anyway."""

@@ -18,12 +18,13 @@ from .._concurrent import map_concurrent, value_or_error
 from .._errors import CmkError, Denied
 from .._ids import key_of, place_of, principals_of
 from .._plan import Step
+from .._rights import READ_ACCOUNTS
 from .._vault import name_taken
 from . import _sdk
 from .creation import exists_already, until_shown
 from .resources import Resources
 from .session import Polled, Session
-from .visible import VisibleAccounts
+from .visible import VisibleAccounts, not_listed
 
 
 class Vaults(Polled):
@@ -114,6 +115,18 @@ class Vaults(Polled):
         if refused:
             raise refused
         return None
+
+    def unseen(self, name: str) -> list[dict[str, Any]]:
+        """For `_usage.guard`: that the vault is in no subscription that the caller sees, if it is in none. The caller
+        may use its keys all the same, and so may accounts in that subscription."""
+        found = value_or_error(
+            lambda: self._session.recent.read(lambda: self.find(name, None), "vault", name, ""), CmkError
+        )
+        if found is not None:
+            return []
+        scope = f"the subscription of the key vault {name}"
+        reason = f"The caller does not see the subscription of the key vault {name}. The role Reader there is enough."
+        return [not_listed(scope, reason, READ_ACCOUNTS)]
 
     def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Any]:
         """The vaults of these names, in lower case: looked for in these subscriptions and, if some are not there, in

@@ -67,7 +67,7 @@ class VisibleAccounts:
             subscriptions = self._resources.subscription_ids()
         except CmkError as reason:
             subscriptions = [self._session.subscription_id]
-            unlisted.append(_unlisted("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
+            unlisted.append(not_listed("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
         listed = self._of(subscriptions)
         return {**listed, "unlisted": unlisted + listed["unlisted"]}
 
@@ -109,12 +109,12 @@ class VisibleAccounts:
         """
         scope = f"/subscriptions/{subscription}"
         if isinstance(listed, CmkError):
-            return _unlisted(scope, listed.msg, READ_ACCOUNTS if isinstance(listed, Denied) else None)
+            return not_listed(scope, listed.msg, READ_ACCOUNTS if isinstance(listed, Denied) else None)
         permissions = value_or_error(lambda: self._resources.permissions_since(scope, listed_at), CmkError)
         if isinstance(permissions, CmkError):
-            return _unlisted(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
+            return not_listed(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
         if not allows(permissions, READ_ACCOUNTS):
-            return _unlisted(scope, "The list holds only the accounts that the caller may read.", READ_ACCOUNTS)
+            return not_listed(scope, "The list holds only the accounts that the caller may read.", READ_ACCOUNTS)
         return None
 
     def _more(self, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
@@ -144,19 +144,5 @@ class VisibleAccounts:
         return None if isinstance(account, CmkError) else account
 
 
-class Listing:
-    """Whether the accounts of all subscriptions can be listed, read once for the tasks of a run; for `_usage.plan`."""
-
-    def __init__(self, session: Session, visible: VisibleAccounts) -> None:
-        self._session = session
-        self._visible = visible
-
-    def read(self, _goal: Any) -> dict[str, Any]:
-        def unlisted() -> Any:
-            return self._visible.read()["unlisted"]
-
-        return {"accounts": [], "unlisted": self._session.recent.read(unlisted, "unlisted")}
-
-
-def _unlisted(scope: str, reason: str, action: str | None) -> dict[str, Any]:
+def not_listed(scope: str, reason: str, action: str | None) -> dict[str, Any]:
     return {"scope": scope, "reason": reason, "action": action}
