@@ -9,7 +9,6 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -64,21 +63,32 @@ def version_of(item: Mapping[str, Any]) -> str:
 
 
 def followers_on(observed: Mapping[str, Any]) -> list[str]:
-    """The versions that an account which follows the key may be on: the newest, if Batch could have used it for the
-    whole lag; otherwise all of them, because Batch keeps an account on its version while it cannot use the newest."""
-    newest = observed["key"]
-    if _settled(newest, observed["now"]):
+    """The versions that an account which follows the key may be on: the newest, and the previous ones as well unless
+    Batch could have used the newest for longer than the lag.
+
+    Batch does not follow to a version that it cannot use: one that is disabled, expired, not valid yet or of another
+    type. An update of the newest version may have been what made the version usable.
+    """
+    newest, now = observed["key"], observed["now"]
+    attributes = newest["attributes"]
+    usable_since = max(attributes.get(name) or 0 for name in ("created", "updated", "nbf"))
+    if is_usable(newest, now) and now - usable_since >= FOLLOWING_LAG:
         return [version_of(newest["key"])]
     return [version_of(v) for v in observed["versions"] or (newest["key"],)]
 
 
-def _settled(newest: Mapping[str, Any], now: float) -> bool:
-    """Whether Batch can use the version, and nothing has changed in that for the time of the lag."""
-    attributes, key = newest["attributes"], newest["key"]
-    changed = (attributes.get(name) or 0 for name in ("created", "updated", "nbf"))
-    is_valid = attributes["enabled"] and now < (attributes.get("exp") or math.inf)
-    is_fit = key["kty"] in TYPES and size_of(newest) in SIZES and set(OPERATIONS) <= set(key.get("key_ops") or ())
-    return bool(is_valid and is_fit and now - max(changed) >= FOLLOWING_LAG)
+def is_usable(key: Mapping[str, Any], now: float) -> bool:
+    """Whether Batch takes this version of a key: by its type, its size, its operations, and the time."""
+    attributes, document = key["attributes"], key["key"]
+    begins, ends = attributes.get("nbf"), attributes.get("exp")
+    return (
+        bool(attributes["enabled"])
+        and (begins is None or begins <= now)
+        and (ends is None or now < ends)
+        and document["kty"] in TYPES
+        and size_of(key) in SIZES
+        and set(OPERATIONS) <= set(document.get("key_ops") or ())
+    )
 
 
 def newest_known(

@@ -50,6 +50,28 @@ def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
 # Disabled
 
 
+@pytest.mark.parametrize(
+    "newest",
+    [
+        pytest.param({"enabled": False}, id="disabled"),
+        pytest.param({"nbf": NOW + DAY}, id="not valid yet"),
+        pytest.param({"exp": NOW - DAY}, id="expired"),
+        pytest.param({"kty": "EC"}, id="of another type"),
+        pytest.param({"key_ops": ["sign"]}, id="without the operations"),
+        pytest.param({"nbf": NOW - LAG + 1}, id="valid since less than a day"),
+        pytest.param({"updated": NOW - LAG + 1}, id="updated less than a day ago"),
+    ],
+)
+def test_a_follower_stays_on_a_previous_version_until_it_can_use_the_newest(newest: dict[str, Any]) -> None:
+    bundles = [key(OLD, created=NOW - 100 * DAY), key(NEW, **{"created": NOW - 10 * DAY, **newest})]
+    observed = observed_key(*bundles, visible=visible(account("follower", key=KEY)))
+
+    with pytest.raises(Refused) as refused:
+        disable(observed, OLD)
+
+    assert accounts_of(refused) == ["follower"]
+
+
 def test_one_version_is_disabled() -> None:
     plan = disable(versions(), OLD)
 

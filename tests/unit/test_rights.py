@@ -150,7 +150,9 @@ def test_what_cannot_be_read_is_no_reason_to_refuse() -> None:
 
 
 def test_later_stages_need_their_rights_too() -> None:
-    lacks(CREATE, "encryption", SET, later=[("keys", MAKE_KEY)], vault=vault(rbac=True), group=[permission(WRITE, POOLS)])
+    lacks(
+        CREATE, "encryption", SET, later=[("keys", MAKE_KEY)], vault=vault(rbac=True), group=[permission(WRITE, POOLS)]
+    )
 
 
 def test_keys_by_role() -> None:
