@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,8 @@ class VisibleAccounts:
         self._session = session
         self._resources = resources
         self._handled = handled
+        # Ids of the accounts that this task has listed.
+        self._known: set[str] = set()
 
     def read(self) -> dict[str, Any]:
         """Those of all subscriptions, the task's own first; for `_usage.guard`."""
@@ -91,10 +93,12 @@ class VisibleAccounts:
         )
         partial_lists = {name: lists[name] for name, gap in gaps.items() if gap}
         more = map_concurrent(lambda name: self._more(name, partial_lists[name]), partial_lists)
+        more["known"] = self._not_listed_again(lists)
         found = [account for listed in lists.values() if not isinstance(listed, CmkError) for account in listed]
         accounts = {
             account["id"].lower(): account for account in [*found, *(one for of in more.values() for one in of)]
         }
+        self._known |= accounts.keys()
         return {"accounts": list(accounts.values()), "unlisted": [gap for gap in gaps.values() if gap]}
 
     def _list(self, subscription: str) -> list[Account] | CmkError:
@@ -129,6 +133,14 @@ class VisibleAccounts:
             known |= {account["id"].lower() for account in found}
         read = map_concurrent(self._account, [one for one in handled if one not in known])
         return [*found, *(account for account in read.values() if account)]
+
+    def _not_listed_again(self, lists: Mapping[str, list[Account] | CmkError]) -> list[Account]:
+        """Accounts that an earlier list of this task had and these do not have: each is read, because a list may be
+        incomplete for a moment. Those that were deleted are not found."""
+        whole = {name.lower(): listed for name, listed in lists.items() if not isinstance(listed, CmkError)}
+        listed = {one["id"].lower() for accounts in whole.values() for one in accounts}
+        read = map_concurrent(self._account, [one for one in self._known - listed if one.split("/")[2] in whole])
+        return [account for account in read.values() if account]
 
     def _groups(self, subscription: str, handled: Iterable[str]) -> list[str]:
         listed = value_or_error(lambda: self._resources.groups(subscription), CmkError)
