@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from . import _interrupts
 from ._concurrent import map_concurrent
-from ._errors import CmkError, NotConverged, NotFound, Refused
+from ._errors import CmkError, NotConverged, NotFound, Refused, Unavailable
 from ._interrupts import as_failure
 from ._plan import Outcome, Plan, Step
 from ._stages import Stage, Stages
@@ -37,6 +37,15 @@ class Service(Protocol):
 
 
 Check = Callable[[], None]
+# What a rollback does not wait for: it has waited already, Azure asks for a longer wait than there is time for, or
+# somebody else deleted the resource.
+_NOT_RETRIED = (
+    "account_not_answering",
+    "throttled",
+    "account_not_found",
+    "resource_group_not_found",
+    "subscription_not_found",
+)
 # Refuses steps that the caller lacks a right for, or returns warnings.
 Rights = Callable[[Sequence[Step]], tuple[str, ...]]
 
@@ -200,14 +209,32 @@ def _is_needed(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> b
     return False
 
 
+def _write_back(former: Any, service: Service, noun: Noun) -> None:
+    """Write the previous setting. Repeat that while Azure does not answer, or does not show what is to be restored: a
+    key that is being deleted can be recovered only once its deletion is complete."""
+
+    def attempt() -> CmkError | None:
+        try:
+            _apply(noun.plan(former, service.read(former)), service, [])
+        except (NotFound, Unavailable) as obstacle:
+            if obstacle.code in _NOT_RETRIED:
+                raise
+            return obstacle
+        return None
+
+    until_shown = getattr(service, "until_shown", None)
+    obstacle: CmkError | None = until_shown(attempt) if until_shown else attempt()
+    if obstacle is not None:
+        raise obstacle
+
+
 def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> bool:
     """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
 
     The failure tells how things stand after that; what is returned, whether it was possible.
     """
     try:
-        back = noun.plan(former, service.read(former))
-        _apply(back, service, [])
+        _write_back(former, service, noun)
         stands, _missing = _look_until_shown(former, service, noun)
     except Exception as ended:
         obstacle = as_failure(ended)

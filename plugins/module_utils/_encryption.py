@@ -95,7 +95,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         return Plan(goal, before, {**before, "answers": True}, (wait,))
     if available is False and goal.undoes is None:
         raise not_answering(goal.account, key_of(account), silence)
-    if goal.leaves_alone(account):
+    if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_met_by(account)):
         if observed.get("evidence"):
             _preflight.require(observed["evidence"], "and could when the account was pointed at it")
         warnings = (_account.availability_warning(goal.account),) if available is None else ()

@@ -47,7 +47,8 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
-    # The vault has been deleted, and no account may have come to need it meanwhile (see _usage).
+    # The vault has been deleted, and no account may have come to need it meanwhile (see _usage); or it is recovered
+    # because one has.
     withdrawn: bool = False
     # The vault has been created, and Batch accounts on a vault that somebody else created meanwhile may lack access.
     created: bool = False
@@ -55,8 +56,8 @@ class Goal:
     def standing(self, _stands: Mapping[str, Any]) -> str:
         """How it stands once what was withdrawn has been given back, in words."""
         return (
-            "So it was recovered. Roles that had been assigned at it are gone: bring accounts that had theirs there "
-            "back with the role azbatch.cmk.recover."
+            "So it was recovered. The Batch accounts whose key is in the vault were granted access again. Other roles "
+            "that had been assigned at the vault are gone: assign them again."
         )
 
 
@@ -85,8 +86,13 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     before = describe(vault)
     if not goal.present:
         return _end(goal, observed, before)
+    if vault is None and observed["deleted"]:
+        return _recovery(goal, observed, before)
     if vault is None:
-        return _recovery(goal, observed, before) if observed["deleted"] else _birth(goal, observed, before)
+        if goal.withdrawn:
+            # It is to be recovered, and Azure does not show it yet. A new vault would have none of its keys.
+            required(vault, goal.name)
+        return _birth(goal, observed, before)
     _refuse_other_authorization(goal, vault)
     properties = vault["properties"]
     changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
@@ -180,7 +186,7 @@ def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     users = _usage.in_vault(visible, goal.name)
     warnings = _usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
     steps = (_step("delete", goal),) if observed["vault"] else ()
-    back = replace(goal, present=True, recover=True)
+    back = replace(goal, present=True, recover=True, withdrawn=True)
     return _usage.withdrawal(Plan(goal, before, describe(None), steps, warnings), back)
 
 
@@ -210,6 +216,9 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     steps = [_step("create", goal, body=body)]
     if not deleted.get("purgeProtectionEnabled"):
         steps.append(_step("update", goal, body={"properties": {"enablePurgeProtection": True}}))
+    if goal.withdrawn:
+        # Roles that were assigned at the vault went with it.
+        steps.append(_step("restore_access", goal))
     return Plan(goal, before, after, tuple(steps))
 
 

@@ -155,6 +155,9 @@ class Vaults:
         self.world.write("recover")
         self.world.vault, self.world.deleted_vault = self._kept, None
 
+    def restore_access(self, group: str, name: str) -> None:
+        assert self.world.vault is not None
+
 
 def vault_goal(**options: Any) -> _vault.Goal:
     params = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from .._account import availability, availability_unknown
 from .._encryption import not_answering
-from .._errors import CmkError, Denied, NotFound, Unavailable
+from .._errors import CmkError, Denied, NotFound, Rejected, Unavailable
 from .._ids import key_of
 from .accounts import Accounts
 from .diagnosis import Diagnosis
@@ -29,6 +29,12 @@ class Encryption(Polled):
         self._accounts = accounts
         self._evidence = evidence
         self._diagnosis = diagnosis
+        # Accounts that a request of this task may have moved to another key: Azure accepted it, or the outcome is not
+        # known.
+        self._moved: set[tuple[str, str]] = set()
+
+    def _may_be_moved(self, group: str, name: str) -> bool:
+        return (group.lower(), name.lower()) in self._moved
 
     def read(self, goal: Any) -> dict[str, Any]:
         group, name = goal.group, goal.account
@@ -36,10 +42,13 @@ class Encryption(Polled):
         observed: dict[str, Any] = {"account": account, "silence": None}
         if account is None:
             return observed
-        if goal.leaves_alone(account):
+        # A rollback does not trust a read that shows the previous key: it may be older than the change.
+        observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
+        if goal.leaves_alone(account) and not (observed["may_be_stale"] and goal.is_met_by(account)):
             observed["silence"] = self._accounts.silence(group, name)
-            if goal.is_met_by(account):
-                observed["evidence"] = self._accounts.confirmed(group, name)
+            confirmed = self._accounts.confirmed(group, name)
+            if goal.is_met_by(account) and confirmed and confirmed["key"].same(goal.key):
+                observed["evidence"] = confirmed
             return observed
         if goal.undoes is None:
             observed["silence"] = self._accounts.silence_before_change(group, name)
@@ -98,13 +107,26 @@ class Encryption(Polled):
         answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
         """
         deadline = time.monotonic() + self._session.wait_timeout
+        account = (group.lower(), name.lower())
+
+        def write() -> None:
+            was_moved = account in self._moved
+            self._moved.add(account)
+            try:
+                self._accounts.update(group, name, body)
+            except (Denied, NotFound, Rejected):
+                if not was_moved:
+                    self._moved.discard(account)
+                raise
 
         self._accounts.until_taken(
-            lambda: self._accounts.update(group, name, body),
+            write,
             deadline,
             f"Batch does not take the new setting of {name} yet",
             look=lambda: None if despite_silence else self.require_answer(group, name),
         )
+        if despite_silence:
+            self._moved.discard(account)
         try:
             self._accounts.confirm_key(group, name, deadline, evidence)
         except (Denied, NotFound, Unavailable) as unread:

@@ -9,13 +9,14 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
-from .. import _access
+from .. import _access, _interrupts, _usage
 from .._concurrent import map_concurrent, value_or_error
-from .._errors import CmkError, Denied
+from .._errors import CmkError, Denied, NotFound, Unavailable
 from .._ids import key_of, place_of, principals_of
 from .._plan import Step
 from .._rights import READ_ACCOUNTS
@@ -228,13 +229,32 @@ class Vaults(Polled):
             said = _sdk.document(self._client().vaults.check_name_availability, _sdk.content(body))
         return _sdk.is_free(said)
 
-    def restore_access(self, group: str, name: str) -> None:
+    def _restore_access_once(self, group: str, name: str) -> None:
         """Grant the Batch accounts whose key lies in the vault the access that its creation took from them."""
         restored = self._restored.setdefault(name.lower(), [])
         for account_id, steps in self._without_access(group, name):
             for step in steps:
                 getattr(self._access(), step.action)(**step.arguments)
             restored.append(account_id)
+
+    def restore_access(self, group: str, name: str) -> None:
+        """The same, repeated while Azure does not answer: the next run finds a vault and does not restore access."""
+
+        def obstacle() -> CmkError | None:
+            try:
+                self._restore_access_once(group, name)
+            except (NotFound, Unavailable) as failure:
+                if failure.code == "throttled":
+                    raise
+                self._session.seen.forget()
+                return failure
+            return None
+
+        deadline = time.monotonic() + self._session.wait_timeout
+        with _interrupts.deferred():
+            failure = self._session.until_none(obstacle, deadline, f"Restoring access to {name}")
+        if failure is not None:
+            raise failure
 
     def _after_creation(self, goal: Any) -> dict[str, Any]:
         """The accounts whose access was restored, and those that still lack it."""
@@ -244,7 +264,8 @@ class Vaults(Polled):
 
     def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
         """The accounts whose key lies in the vault and which may not use it, with what grants it."""
-        for account in self._visible.read()["accounts"]:
+        visible = self._visible.read()
+        for account in visible["accounts"]:
             key = key_of(account)
             if key is None or key.vault != name.lower():
                 continue
@@ -253,6 +274,10 @@ class Vaults(Polled):
                 steps = _access.plan(goal, self._access().read(goal)).steps
                 if steps:
                     yield account["id"], steps
+        for unlisted in visible["unlisted"]:
+            # No right is missing, so another try may list them.
+            if unlisted["action"] is None:
+                raise Unavailable(_usage.not_listed(unlisted))
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         with self._session.changing(f"change the key vault {name}"):

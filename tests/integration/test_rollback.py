@@ -1,0 +1,146 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rollbacks that meet faults themselves, and lists and reads that are out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from meddling import REALISTIC, SETTLED, Wire
+from one_process import OneProcess
+from operators import FIRST_KEY, RBAC_VAULT, Run, World
+from service import Service
+
+OTHER_KEY = (RBAC_VAULT, "key1")
+BUSY = {"times": 5, "answer": {"status": 503}}
+UNREACHABLE = {"times": 5, "drop": "before"}
+EMPTY = {"times": 1, "answer": {"status": 200, "body": {"value": []}}}
+DELETED_KEY = {"method": "GET", "path": "/deletedkeys/"}
+DELETED_VAULTS = {"method": "GET", "path": "/deletedVaults"}
+ACCOUNTS = {"method": "GET", "path": r"providers/Microsoft\.Batch/batchAccounts[?]"}
+RECOVERY = {"method": "PUT", "path": "/vaults/"}
+# Until an account whose key was restored is available again.
+RECOVERED = 2 * REALISTIC["batch_recovery"]
+
+
+def is_delete(request: Any) -> bool:
+    return bool(request.method == "DELETE")
+
+
+def is_switch(request: Any) -> bool:
+    return request.method == "PATCH" and "/batchAccounts/" in request.url
+
+
+def is_new_vault(request: Any) -> bool:
+    return request.method == "PUT" and "/vaults/new-vault?" in request.url
+
+
+@pytest.fixture
+def world(runner: OneProcess, service: Service) -> World:
+    return World(service, runner)
+
+
+def done(report: dict[str, Any]) -> dict[str, Any]:
+    assert not report.get("failed"), report
+    return report
+
+
+def is_available(service: Service, name: str = "account1") -> bool:
+    service.sandbox.control.call("DELETE", "/faults")
+    service.sandbox.control.advance(SETTLED)
+    # The sandbox counts the time of a recovery from the first look.
+    service.answers(name)
+    service.sandbox.control.advance(RECOVERED)
+    return service.answers(name)
+
+
+@pytest.mark.parametrize(
+    ("what", "fault"),
+    [
+        ("keyvault_cmk_key", {"match": DELETED_KEY, **BUSY}),
+        ("keyvault_cmk_key", {"match": DELETED_KEY, **UNREACHABLE}),
+        ("keyvault_cmk_key", {"match": ACCOUNTS, **EMPTY}),
+        ("keyvault_cmk_vault", {"match": DELETED_VAULTS, **EMPTY}),
+        ("keyvault_cmk_vault", {"match": DELETED_VAULTS, **BUSY}),
+        ("keyvault_cmk_vault", {"match": RECOVERY, **BUSY}),
+        ("keyvault_cmk_vault", {"match": RECOVERY, **UNREACHABLE}),
+        ("keyvault_cmk_vault", {"match": ACCOUNTS, **EMPTY}),
+    ],
+)
+@pytest.mark.parametrize("key", [FIRST_KEY, OTHER_KEY], ids=["policy", "role"])
+def test_an_account_comes_during_a_deletion(
+    world: World, wire: Wire, service: Service, what: str, fault: dict[str, Any], key: tuple[str, str]
+) -> None:
+    """What was deleted is restored although a request of the rollback fails, or a list is empty for a moment. With a
+    vault, the roles that were assigned at it are."""
+    done(world.prepared(Run("provision", "account1", key))())
+    identifier = service.encryption()
+    done(world.prepared(Run("revert", "account1", key))())
+    service.sandbox.control.timing(**REALISTIC)
+
+    def comes() -> None:
+        service.point(identifier)
+        service.sandbox.control.fault(**fault)
+
+    with wire.meddled(is_delete, comes):
+        report = world.prepared(Run(what, "account1", key, {"state": "absent"}))()
+    assert report["failed"]
+    assert report["restored"] is True
+    assert is_available(service)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_read_after_a_switch_is_out_of_date(world: World, wire: Wire, service: Service, times: int) -> None:
+    """Access was revoked just before the switch, and Batch does not know that yet. The rollback writes the previous key
+    although a read still shows it."""
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    done(world.prepared(Run("provision", "account2", OTHER_KEY))())
+    principal, former = world.principal("account1"), service.encryption()
+    service.grant(principal, RBAC_VAULT)
+    service.sandbox.control.advance(SETTLED)
+    service.sandbox.control.timing(**REALISTIC)
+
+    def revoked() -> None:
+        service.revoke(principal, RBAC_VAULT)
+        old = {"status": 200, "body": service.account()}
+        reads = {"method": "GET", "path": "/batchAccounts/account1[?]"}
+        service.sandbox.control.fault(match=reads, times=times, answer=old)
+
+    with wire.meddled(is_switch, revoked):
+        report = world.prepared(Run("rotate", "account1", None, {"to": OTHER_KEY}))()
+    assert report["code"] == "preflight_failed"
+    assert report["restored"] is True
+    assert service.encryption() == former
+    assert is_available(service)
+
+
+@pytest.mark.parametrize("fault", [BUSY, UNREACHABLE])
+@pytest.mark.parametrize(
+    "path",
+    [ACCOUNTS["path"], "/vaults/new-vault", "accessPolicies|roleAssignments"],
+    ids=["accounts", "vault", "access"],
+)
+@pytest.mark.parametrize("authorization", ["access_policy", "rbac"])
+def test_two_controllers_create_a_vault(
+    world: World, wire: Wire, service: Service, fault: dict[str, Any], path: str, authorization: str
+) -> None:
+    """The second request replaces the access policies that the first run has made for its account. They are made again
+    although a request for that fails."""
+    key = ("new-vault", "key1")
+    service.make_account("account2")
+
+    def run(account: str, how: str, **options: Any) -> Callable[[], dict[str, Any]]:
+        return world.prepared(Run("provision", account, key, {"cmk_vault_authorization": how}), **options)
+
+    def other() -> None:
+        done(run("account2", "access_policy", beside=True)())
+        service.sandbox.control.fault(match={"path": path}, **fault)
+
+    first = run("account1", authorization)
+    with wire.meddled(is_new_vault, other):
+        first()
+    assert is_available(service, "account2")
