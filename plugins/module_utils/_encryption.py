@@ -111,7 +111,10 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         )
     if goal.key and not goal.replaces:
         refuse_other_key(goal.account, key_of(account), goal.key)
-    checks = _preflight.require(observed["evidence"]) if goal.key else ()
+    checks: tuple[_preflight.Check, ...] = ()
+    if goal.key:
+        evidence = observed["evidence"]
+        checks = _preflight.require(evidence if goal.undoes else _preflight.lasting(evidence))
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
     sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
     former = replace(goal, key=key_of(account), vault_group=None, undoes=goal, tolerates=None, instead_of=None)

@@ -21,6 +21,8 @@ from ._usage import FOLLOWING_LAG
 TYPES = ("RSA", "RSA-HSM")
 SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")
+# Seconds. No account is pointed at a version that expires so soon: it would lose its key before anybody can act.
+EXPIRES_SOON = 3600
 
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from . import _rotation_policy, _usage
 from ._duration import instant
 from ._errors import Refused
-from ._key_document import OPERATIONS, SIZES, TYPES, followers_on, identifier_of, size_of
+from ._key_document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, followers_on, identifier_of, size_of
 from ._key_goal import CLOCK_TOLERANCE, Goal, key_disabled, key_soft_deleted, step
 from ._plan import Plan, Step
 
@@ -53,8 +53,10 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
         return True
     attributes = key["attributes"]
     too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
-    expired = attributes.get("exp", now + 1) <= now
-    return goal.new_version or too_old or expired or identifier_of(key).version == goal.other_than
+    # A version that is made now does not last longer than is asked for.
+    soon = min(EXPIRES_SOON, (goal.expires_in or 2 * EXPIRES_SOON) // 2)
+    expires = "exp" in attributes and attributes["exp"] <= now + soon
+    return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
 
 
 def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping[str, Any], *, is_due: bool) -> None:

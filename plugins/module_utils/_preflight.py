@@ -37,6 +37,8 @@ class Evidence:
     assignments: Mapping[str, Sequence[Mapping[str, Any]]] | CmkError
     definitions: Mapping[str, Mapping[str, Any]]
     now: float
+    # Seconds for which the key has to stay valid from now on.
+    lasting: float = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Check:
     status: str
     evidence: str
     remedy: str = ""
+
+
+def lasting(read: Mapping[str, Any]) -> dict[str, Any]:
+    """The evidence on a key that an account is about to be pointed at: the key must not expire at once. A rollback has
+    no such demand."""
+    return {**read, "lasting": _key_document.EXPIRES_SOON}
 
 
 def judged(evidence: Evidence) -> tuple[Check, ...]:
@@ -178,7 +186,9 @@ def _not_expired(bundle: Mapping[str, Any], evidence: Evidence) -> Judgement:
     begins, ends = bundle["attributes"].get("nbf"), bundle["attributes"].get("exp")
     since = f"It is valid from {instant(begins)}" if begins else "It is valid"
     seen = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
-    valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now < ends)
+    if evidence.lasting and ends and ends > evidence.now:
+        seen += f" A key has to stay valid for {evidence.lasting / 60:.0f} minutes when an account is pointed at it."
+    valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now + evidence.lasting < ends)
     return valid, seen, "Make a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
 
 

@@ -78,7 +78,7 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
     ("options", "bundle"),
     [
         pytest.param({}, key(), id="nothing asked"),
-        pytest.param({}, key(exp=NOW + 1), id="about to expire"),
+        pytest.param({}, key(exp=NOW + 3601), id="expires in more than an hour"),
         pytest.param({}, key(kty="RSA-HSM"), id="in hardware"),
         pytest.param({"key_type": "RSA", "key_size": 3072}, key(size=3072), id="as asked"),
         pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY), id="as old as it may be"),
@@ -470,3 +470,13 @@ def test_rotation_is_not_removed_for_those_who_follow() -> None:
     assert plan.before["rotation_policy"]["time_after_create"] == "P90D"
     assert plan.after["rotation_policy"]["time_after_create"] is None
     assert not in_use(key(), FOLLOWS, policy=rotation_policy(), remove_rotation_policy=True).changed
+
+
+@pytest.mark.parametrize(("left", "wanted", "steps"), [(3600, None, ["create"]), (3601, None, []), (1800, "PT30M", [])])
+def test_a_version_that_expires_within_an_hour_is_followed_by_a_new_one(
+    left: int, wanted: str | None, steps: list[str]
+) -> None:
+    """Unless a new one would not last longer."""
+    current = key(created=NOW, exp=NOW + left)
+
+    assert [step.action for step in _key.plan(key_goal(expires_in=wanted), observed_key(current)).steps] == steps

@@ -316,3 +316,15 @@ def test_an_account_is_let_through_exactly_when_no_check_fails(read: dict[str, A
     else:
         assert "failed" not in statuses.values()
         assert len(_preflight.warnings(passed)) == list(statuses.values()).count("unknown")
+
+
+def test_a_key_that_expires_soon_is_for_no_account_to_come() -> None:
+    soon, later = (evidence(bundle=key(exp=NOW + seconds)) for seconds in (3600, 3601))
+
+    with pytest.raises(Refused) as refused:
+        _preflight.require(_preflight.lasting(soon))
+
+    assert refused.value.facts["failed_checks"] == ["key_not_expired"]
+    assert _preflight.require(_preflight.lasting(later))
+    # An account goes back to it, and one that is on it is not ailing.
+    assert _preflight.require(soon)
