@@ -184,7 +184,7 @@ def test_a_failure_ends_the_stages_unless_they_allow_it() -> None:
 def test_of_stages_side_by_side_each_comes_to_an_outcome_or_a_failure() -> None:
     cloud = Cloud()
 
-    red, forbidden, green = run((lamp("red"), lamp("forbidden"), lamp("green")), cloud)
+    red, forbidden, green = tuple(run((lamp("red"), lamp("forbidden"), lamp("green")), cloud))
 
     assert red.changed
     assert green.changed

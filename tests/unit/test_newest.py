@@ -30,7 +30,7 @@ class KeyVault:
         self.folder = folder
         self.newest = 1
         self.looks = 0
-        self.fails: CmkError | None = None
+        self.failures: list[CmkError] = []
         self.in_use = 0
         self.at_least: str | None = None
 
@@ -55,8 +55,8 @@ class KeyVault:
             if outcome.changed and not check:
                 self.newest += 1
                 recent.written("key")
-            if self.fails:
-                raise self.fails
+            for failure in self.failures:
+                raise failure
             return outcome
 
         wanted = _stages.Newest("key", account, used)
@@ -117,20 +117,20 @@ def test_another_caller_does_not_work_with_what_was_read_before_a_forced_version
 
 
 def test_a_failure_after_the_version_was_made_makes_no_second_one(vault: KeyVault) -> None:
-    vault.fails = NotConverged("No.", applied=["create"])
+    vault.failures = [NotConverged("No.", applied=["create"])]
     with pytest.raises(NotConverged):
         vault.task(new_version=True)
-    vault.fails = None
+    vault.failures = []
     vault.task(new_version=True)
 
     assert vault.newest == 2
 
 
 def test_a_failure_before_it_does(vault: KeyVault) -> None:
-    vault.fails = NotConverged("No.", applied=["something"])
+    vault.failures = [NotConverged("No.", applied=["something"])]
     with pytest.raises(NotConverged):
         vault.task(new_version=True)
-    vault.fails = None
+    vault.failures = []
     vault.task(new_version=True)
 
     assert vault.newest == 3

@@ -187,7 +187,7 @@ def test_what_is_not_counted_draws_nothing(clock: Clock) -> None:
         ((429, {"Retry-After": "0"}), 0),
         ((429, {"Retry-After": "4"}), -100),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_the_run_learns_from_an_answer(clock: Clock, answer: tuple[int, dict[str, str]], left: int) -> None:
     paced = Paced(clock, answer)

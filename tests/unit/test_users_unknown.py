@@ -165,10 +165,9 @@ def test_an_expiry_is_kept_for_accounts_that_may_exist() -> None:
     done = _rotation.Done(_rotation.STEPS)
     stages = key_that_keeps_its_expiry(Stage("keys", _key, key_goal(expires_in="P30D")), done)
     next(stages)
-    try:
+    with pytest.raises(Refused) as refused:
         ACTS["expiry brought forward"](SOMEWHERE, False)
-    except Refused as failure:
-        again = stages.throw(failure)
+    again = stages.throw(refused.value)
 
     assert again.goal.expires_in is None
     assert done.kept_for == {"expiry": [HIDDEN]}

@@ -117,7 +117,7 @@ class SharedTokens:
             raise CmkError(f"Could not sign in: {error}", code="authentication_failed") from error
 
     def forget(self, token: str) -> bool:
-        """A service has refused it. Whether another one can be had, by each of several requests that were sent with it."""
+        """A service has refused it. Whether another one can be had, for each request that was sent with it."""
         name = self._given.get(token)
         # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
         self._inner = None

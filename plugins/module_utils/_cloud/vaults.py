@@ -259,7 +259,7 @@ class Vaults(Polled):
     def _after_creation(self, goal: Any) -> dict[str, Any]:
         """The accounts whose access was restored, and those that still lack it."""
         restored = self._restored.get(goal.name.lower(), [])
-        lacking = [account_id for account_id, _ in self._without_access(goal.group, goal.name)] if restored else []
+        lacking = [account_id for account_id, _steps in self._without_access(goal.group, goal.name)] if restored else []
         return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
 
     def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
