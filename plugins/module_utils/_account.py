@@ -192,7 +192,7 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
     }
     if goal.key is None:
         return Plan(goal, before, after, (_step("create", goal, body=body),))
-    checks = _preflight.require(_preflight.lasting(observed["evidence"]))
+    checks = _preflight.require_for_change(observed["evidence"])
     return Plan(
         goal,
         before,

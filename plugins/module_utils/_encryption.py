@@ -114,7 +114,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     checks: tuple[_preflight.Check, ...] = ()
     if goal.key:
         evidence = observed["evidence"]
-        checks = _preflight.require(evidence if goal.undoes else _preflight.lasting(evidence))
+        checks = _preflight.require(evidence) if goal.undoes else _preflight.require_for_change(evidence)
     body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
     sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
     former = replace(goal, key=key_of(account), vault_group=None, undoes=goal, tolerates=None, instead_of=None)

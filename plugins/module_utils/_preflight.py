@@ -81,6 +81,29 @@ def require(read: Mapping[str, Any], so: str = "so the account was not pointed a
     )
 
 
+def require_for_change(read: Mapping[str, Any]) -> tuple[Check, ...]:
+    """The checks before an account is put on the key: `require`, and that access to the key can be seen.
+
+    Access that is revoked at this moment takes effect later, so Batch still takes the key. Only a caller who sees who
+    has access finds that out when it is checked again after the change.
+    """
+    checks = require(lasting(read))
+    access = next(check for check in checks if check.name == "access_granted")
+    if access.status != UNKNOWN:
+        return checks
+    remedy = (
+        "Grant the caller Microsoft.KeyVault/vaults/read and, for a vault that uses Azure RBAC, "
+        "Microsoft.Authorization/roleAssignments/read and roleDefinitions/read on the vault."
+    )
+    raise Refused(
+        f"The account was not put on the key {Evidence(**read).key}: whether its identity may use the key could not be "
+        f"read, so the change could not be confirmed. {access.evidence} {remedy}",
+        code="access_unknown",
+        preflight=describe(checks),
+        remedy=remedy,
+    )
+
+
 def warnings(checks: Sequence[Check]) -> tuple[str, ...]:
     return tuple(f"Could not check {c.name}: {c.evidence}" for c in checks if c.status == UNKNOWN)
 

@@ -233,10 +233,22 @@ def test_what_preflight_could_not_see_is_a_warning() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
     denied = CmkError("You may not.", code="permission_denied")
 
-    plan = _account.plan(wanted, seen(evidence=evidence(vault=denied)))
+    plan = _account.plan(wanted, seen(evidence=evidence(bundle=denied)))
 
     assert plan.changed
-    assert any("same_tenant" in warning and "You may not." in warning for warning in plan.warnings)
+    assert any("key_enabled" in warning and "You may not." in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("hidden", ["vault", "assignments"])
+def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden: str) -> None:
+    denied = CmkError("You may not.", code="permission_denied")
+    read = evidence(**{"vault": vault(rbac=True), hidden: denied})
+
+    with pytest.raises(Refused) as refused:
+        _account.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=read))
+
+    assert refused.value.code == "access_unknown"
+    assert "You may not." in refused.value.msg
 
 
 # An account that is there
