@@ -106,8 +106,8 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     if left_behind and key_of(account) is None and not goal.key_is_confirmed:
         left_behind = []
         done.warnings.append(
-            f"The Batch account {goal.account} is on a Microsoft-managed key already, so nothing tells which key it "
-            "used before. The key and the access to it were left as they are. Name that key with "
+            f"The Batch account {goal.account} is on a Microsoft-managed key already, so Azure does not show which key "
+            "it used before. The key and the access to it were left as they are. Name that key with "
             "previous_key_identifier (in the role, cmk_previous_key_identifier)."
         )
     yield replace(back, foresee=True)

@@ -87,7 +87,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
 def counted_as(params: Mapping[str, Any]) -> tuple[str, str]:
     """What a run counts the key's forced versions by, and the account's forced rotations."""
     key = f"{params['vault_name']}/{params['key_name']}"
-    account = f"{params['resource_group']}/{params['account_name']}"
+    # Subscriptions may have groups and accounts of the same names.
+    account = f"{params.get('subscription_id') or ''}/{params['resource_group']}/{params['account_name']}"
     return key.casefold(), account.casefold()
 
 
@@ -234,7 +235,7 @@ def _previous(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any], done
         is_used = other
         if not found:
             done.warnings.append(
-                f"The account was on {former} already, so nothing tells which key it used before, and none was "
+                f"The account was on {former} already, so Azure does not show which key it used before, and none was "
                 "disabled. Name that key with previous_key_identifier (in the role, cmk_previous_key_identifier)."
             )
     found = [one for one in found if not one.same_key(is_used) or one.version not in (None, is_used.version)]

@@ -52,7 +52,7 @@ def test_a_new_version_and_the_account_on_it() -> None:
 
     assert played.services == ["keys", "encryption"]
     make, switch = played.seen
-    assert make.newest == Newest("myvault/batch", "rg-batch/mybatch", OLD)
+    assert make.newest == Newest("myvault/batch", "/rg-batch/mybatch", OLD)
     assert make.requires is not None
     assert str(switch.goal.key) == PINNED_NEW
     assert played.outcome.changed
@@ -339,3 +339,12 @@ def test_malformed_options_are_refused_by_name(options: dict[str, Any]) -> None:
         rotation_goal(**options)
 
     assert refused.value.facts["option"] == next(iter(options))
+
+
+def test_accounts_of_the_same_name_are_counted_apart() -> None:
+    """In two subscriptions, groups and accounts may have the same names."""
+    params = {"resource_group": "rg", "account_name": "batch", "vault_name": "kv", "key_name": "cmk"}
+
+    counted = {_rotation.counted_as({**params, "subscription_id": one})[1] for one in ("first", "second", None)}
+
+    assert len(counted) == 3
