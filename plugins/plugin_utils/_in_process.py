@@ -79,7 +79,14 @@ class InProcessAction(ActionBase):
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         if not self._runs_in_process(task_vars):
-            result.update(self._run_as_module(task_vars))
+            try:
+                result.update(self._run_as_module(task_vars))
+            except BaseException as ended:
+                # The module goes on by itself, to its end or through its rollback.
+                failure = _interrupts.as_failure(ended)
+                if failure.code != "timed_out":
+                    raise
+                result.update({"failed": True, **failure.result()})
             return result
         with _added(self._environment()), unlogged():
             result.update(self._run_module())
