@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .._account import availability, availability_unknown, name_taken
+from .._account import POOLS_READ, availability, availability_unknown, name_taken
 from .._concurrent import in_background, value_or_error
 from .._errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
 from .._ids import place_of
 from .._preflight import failed_checks
+from .._rights import allows
 from . import _sdk
 from .creation import exists_already, until_shown
 from .evidence import Evidence
@@ -294,13 +295,13 @@ class Accounts(Polled):
     def silence_before_change(self, group: str, name: str) -> CmkError | None:
         """The same before a change, which must not begin if it could not be confirmed.
 
-        Batch refuses to change an account that is not available, so the question is whether the caller may ask. Once
-        many accounts of a resource group were asked, the answer of one of them counts for the others for a while:
-        each would cost one of the reads that Azure limits. If that misleads, the change is rolled back.
+        Batch refuses to change an account that is not available, so the question is whether the caller may ask. The
+        permissions at the resource group, which the tasks of a run share, say so for all its accounts.
+        If they do not, the account is asked. If permissions mislead, the change is rolled back.
         """
-        place = ("pools", self._session.subscription_id.lower(), group.lower())
-        recent = self._session.recent
-        if recent.are_many(*place) and recent.read(lambda: self.silence(group, name) is None, *place, "listed"):
+        scope = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
+        permissions = value_or_error(lambda: self._resources.permissions(scope), CmkError)
+        if not isinstance(permissions, CmkError) and allows(permissions, POOLS_READ):
             return None
         return self.silence(group, name)
 

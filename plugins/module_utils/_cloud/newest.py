@@ -10,6 +10,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from .turns import refused_lately, turn
 
 # Plans a goal, and in the case of the second reaches it.
 Look = Callable[[Goal], Outcome]
+Read = Callable[[], dict[str, Any]]
 
 
 class Newest:
@@ -34,9 +36,10 @@ class Newest:
     def version(self, goal: Goal, wanted: _stages.Newest, look: Look, make: Look) -> Outcome:
         """What is said of the key, with a version made if one is due or forced.
 
-        An account that is on the newest version already may be told so from what the run read a moment ago. For one
-        that is to be moved the newest version is read now.
+        For an account that is on the newest version already, what the run read a moment ago is good enough. For an
+        account that is to be moved, the newest version is read again.
         """
+        began = time.monotonic()
         if goal.new_version:
             forced = self._forced_version(goal, wanted, make)
             if forced is not None:
@@ -45,7 +48,7 @@ class Newest:
         known = self._known(goal, wanted, look, make)
         if known.changed or wanted.used in (None, known.after.get("version")):
             return known
-        return self._now(replace(goal, at_least=wanted.used), look, make)
+        return self._since(began, replace(goal, at_least=wanted.used), look, make)
 
     def _forced_version(self, goal: Goal, wanted: _stages.Newest, make: Look) -> Outcome | None:
         """None if the run has made the version that this rotation of the account wants."""
@@ -65,16 +68,32 @@ class Newest:
 
     def _known(self, goal: Goal, wanted: _stages.Newest, look: Look, make: Look) -> Outcome:
         """What a task of the run read a moment ago, after the run's own last write to a key."""
+        # For another principal too, nothing from before the run's last forced version.
+        name = ("newest", repr(goal), str(self._forced.count(wanted.key)))
+
+        def shared(read: Read) -> Any:
+            with refused_lately(self._session.files, *name):
+                return self._session.recent.read(read, "key", *name)
+
+        return self._shared(shared, goal, look, make)
+
+    def _since(self, began: float, goal: Goal, look: Look, make: Look) -> Outcome:
+        """As Key Vault has it since this task began. Tasks that wait for that share a read."""
+
+        def shared(read: Read) -> Any:
+            return self._session.recent.read_since(read, began, "newest", repr(goal))
+
+        return self._shared(shared, goal, look, make)
+
+    def _shared(self, shared: Callable[[Read], Any], goal: Goal, look: Look, make: Look) -> Outcome:
+        """What `shared` has, or what this task reads for others as well."""
         own: list[Outcome] = []
 
         def read() -> dict[str, Any]:
             own.append(self._now(goal, look, make))
             return {"after": dict(own[0].after), "foretold": own[0].foretold}
 
-        # With another caller's eyes too, nothing from before the run's last forced version.
-        name = ("newest", repr(goal), str(self._forced.count(wanted.key)))
-        with refused_lately(self._session.files, *name):
-            kept = self._session.recent.read(read, "key", *name)
+        kept = shared(read)
         if own:
             return own[0]
         # What was predicted was not done, and is another task's to do.

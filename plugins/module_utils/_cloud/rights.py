@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from .._account import POOLS_READ
 from .._concurrent import value_or_error
 from .._errors import CmkError, Denied
 from .._plan import Step
@@ -87,7 +88,7 @@ class Rights:
             place = {name: step.arguments[name] for name in ("group", "name")}
             yield from self._for_account(Step("update", place))
             # By its pools a change is confirmed.
-            yield Right(f"{_ACCOUNTS}/pools/read", self._at(place["group"], f"{_ACCOUNTS}/{place['name']}"))
+            yield Right(POOLS_READ, self._at(place["group"], f"{_ACCOUNTS}/{place['name']}"))
 
     def _for_vault(self, step: Step) -> Iterator[Needed]:
         group, name = step.arguments["group"], step.arguments["name"]
