@@ -174,7 +174,7 @@ def test_an_account_that_does_not_answer(
     """Batch took the key, and the account is silent: it is put back to where it stood."""
     former, wanted = switch
     # The first list of pools is the one before the change.
-    silent = {"match": {"method": "GET", "path": f"{ACCOUNT}/pools"}, "skip": 1, "answer": REFUSAL}
+    silent = {"match": {"method": "GET", "path": f"{ACCOUNT}/pools"}, "answer": REFUSAL}
     run = ansible.play(
         [
             order(service, "silent for a while", **silent, times=4),
@@ -202,7 +202,7 @@ def test_no_way_back(ansible: Ansible, service: Service, way: str) -> None:
     _principal, first = service.on_key()
     second = service.make_key().id
     control = service.sandbox.control
-    control.fault(match={"path": f"{ACCOUNT}/pools"}, skip=1, times=None, answer=REFUSAL)
+    control.fault(match={"path": f"{ACCOUNT}/pools"}, times=None, answer=REFUSAL)
     control.fault(match={"method": "PATCH", "path": ACCOUNT}, skip=1, times=None, answer=REFUSAL)
     run = ansible.play([fails(to_key("switch", second, wait_timeout=1))], way=way)
     one = run["switch"]
@@ -219,7 +219,7 @@ def test_the_way_back_is_preflighted(ansible: Ansible, service: Service) -> None
     """I1 holds for the way back as well: an account is not put back on a key that was disabled meanwhile."""
     service.on_key()
     second = service.make_key("other").id
-    service.sandbox.control.fault(match={"path": f"{ACCOUNT}/pools"}, skip=1, times=None, answer=REFUSAL)
+    service.sandbox.control.fault(match={"path": f"{ACCOUNT}/pools"}, times=None, answer=REFUSAL)
 
     def disable_once_switched() -> None:
         if service.encryption() == second:

@@ -28,8 +28,7 @@ def to_key(identifier: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "slow",
     [
-        # The first list of pools is the one before the change.
-        pytest.param({"match": POOLS, "skip": 1, "delay": 8}, id="whether it is available"),
+        pytest.param({"match": POOLS, "delay": 8}, id="whether it is available"),
         pytest.param({"match": PATCH, "delay": 5}, id="the change"),
     ],
 )
@@ -57,7 +56,7 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
     _principal, former = service.on_key()
     wanted = service.make_key().id
     control = service.sandbox.control
-    control.fault(match=POOLS, skip=1, delay=20)
+    control.fault(match=POOLS, delay=20)
     since = control.last
     play = {"name": "Test", "hosts": "localhost", "gather_facts": False, "tasks": [to_key(wanted)]}
     process = subprocess.Popen(
