@@ -246,7 +246,7 @@ class Accounts(Polled):
         """Wait until the account is available on the key that it was just put on, and read again who may use that key.
 
         As a grant takes a while to reach Batch, so does a revocation, and until then Batch takes the key. Therefore
-        access is read again for every account, now that whoever revokes it can see that the account uses it (_usage).
+        access is read again for every account, now that a run which revokes it sees that the account uses it (_usage).
         """
         changed_at = time.monotonic()
         # The account itself is read meanwhile, because the next step needs it.

@@ -20,8 +20,8 @@ from .run_files import RunFiles
 
 
 class ForcedVersions:
-    """`key` and `account` are any names that are the same for all tasks of the run. Whoever asks whether a version is
-    made, and makes one, has the lock of the key's vault meanwhile."""
+    """`key` and `account` are any names that are the same for all tasks of the run. A task that asks whether a version
+    is made, and makes one, holds the lock of the key's vault meanwhile."""
 
     def __init__(self, files: RunFiles) -> None:
         self._files = files

@@ -64,15 +64,11 @@ class Recent:
 
     def among_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:
         """What `read_all` gave of one, once many were asked for. None if it gave nothing, or the run has changed it."""
-        if not self.are_many(*name):
+        if not self._files.shared or self._asked(*name) <= _FEW:
             return None
         since: float = self.read(lambda: self._keep_all(read_all, *name), *name, "all")
         kept = self._files.load(self._caller, *name, member)
         return kept["value"] if kept and kept["at"] >= since else None
-
-    def are_many(self, *name: str) -> bool:
-        """Whether the run has asked for many of these, this time included."""
-        return self._files.shared and self._asked(*name) > _FEW
 
     def forget(self, member: str, *name: str) -> None:
         """The run has changed this one."""

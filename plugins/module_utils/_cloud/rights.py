@@ -105,7 +105,7 @@ class Rights:
             return self._unless_allowed(right.action, right.scope, data=False)
         vault = value_or_error(lambda: self._vault(right), CmkError)
         if vault is None and right.group:
-            # Whoever makes a vault with access policies gets what is needed for its keys.
+            # The creator of a vault with access policies is granted what is needed for its keys.
             action = right.action if right.by_role else right.policy_action
             is_data = right.permission is not None
             return self._unless_allowed(action, self._at(right.group, None), data=is_data) if action else None
