@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,14 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._interrupts import Interrupted, as_failure, pass_on
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
+
+
+@pytest.fixture(autouse=True)
+def signals_that_end() -> Iterator[None]:
+    """As in a terminal: a shell without job control starts what runs in the background with SIGINT ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @dataclass(frozen=True)
