@@ -125,7 +125,8 @@ def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
             getattr(getattr(cloud, service), step.action)(**step.arguments)
 
     def rights(steps: Sequence[Step]) -> tuple[str, ...]:
-        warnings: tuple[str, ...] = cloud.rights.require(stage.service, steps, stage.later, refuse=not check_mode)
+        all_steps = [*((stage.service, step) for step in steps), *stage.later]
+        warnings: tuple[str, ...] = cloud.rights.require(all_steps, refuse=not check_mode)
         return warnings
 
     def look(goal: Any) -> Outcome:

@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _preflight
-from ._errors import CmkError
+from ._errors import CmkError, Denied
 from ._ids import place_of
 from ._key_document import version_of
+from ._plan import Step
 from ._preflight import FAILED, Check, Evidence
 
 _LOST = (
     "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
+)
+_SEE_DELETED = (
+    "Grant the caller a role that allows Microsoft.KeyVault/deletedVaults/read on the vault's subscription, such as "
+    "Key Vault Reader."
 )
 
 
@@ -45,6 +50,37 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "versions": _versions(evidence, observed["versions"]),
         "preflight": _preflight.describe(checks),
     }
+
+
+def repairs(observed: Mapping[str, Any]) -> list[tuple[str, Step]]:
+    """What would be written to bring the account back, as far as that is seen: steps, each with its service's name.
+    None if it cannot be brought back."""
+    told = describe(observed)
+    if not told["mendable"]:
+        return []
+    evidence, place = Evidence(**observed["evidence"]), told["vault"] or {}
+    names = [cause["name"] for cause in told["causes"]]
+    return [step for name in names for step in _steps_for(name, evidence.key.vault, place, observed, evidence.now)]
+
+
+def _steps_for(
+    cause: str, vault: str, place: Mapping[str, str], observed: Mapping[str, Any], now: float
+) -> Iterator[tuple[str, Step]]:
+    if cause in ("vault_deleted", "network_closed"):
+        where = {"subscription": place["subscription_id"], "group": place["resource_group"], "name": place["name"]}
+        yield "vaults", Step("create" if cause == "vault_deleted" else "update", where)
+    if cause == "vault_deleted":
+        # Which way of authorization the vault has is not seen. With Azure RBAC, access has to be granted again.
+        scope = f"/subscriptions/{place['subscription_id']}/resourceGroups/{place['resource_group']}"
+        yield "access", Step("assign", {"scope": scope})
+    if cause == "key_deleted":
+        yield "keys", Step("recover", {"vault": vault})
+        if _reason(_as_item(observed["deleted_key"]), now):
+            yield "keys", Step("update", {"vault": vault})
+    if cause in ("version_unusable", "operations_missing"):
+        yield "keys", Step("update", {"vault": vault})
+    if cause == "access_missing":
+        yield "access", Step("grant", {"vault": vault})
 
 
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
@@ -73,13 +109,17 @@ def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
 def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
     vault = evidence.key.vault
     deleted = observed["deleted_vault"]
-    if deleted is not None:
+    if isinstance(deleted, Mapping):
         purged = deleted["properties"].get("scheduledPurgeDate")
         seen = f"The vault {vault} was deleted; it can be recovered until {purged}."
         yield Cause("vault_deleted", seen, "Recover it (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault")
     elif evidence.vault is None and "vault_reachable" in failed:
-        seen = f"There is no vault {vault}, nor a deleted one, in any subscription that the caller sees."
-        yield Cause("vault_missing", seen, f"If it was purged: {_LOST}")
+        if deleted is None:
+            seen = f"There is no vault {vault}, nor a deleted one, in any subscription that the caller sees."
+            yield Cause("vault_missing", seen, f"If it was purged: {_LOST}")
+        else:
+            seen = f"There is no vault {vault}. Whether it was deleted and can be recovered is not known: {deleted.msg}"
+            yield Cause("vault_missing", seen, _SEE_DELETED if isinstance(deleted, Denied) else "Try again.")
     if "same_tenant" in failed:
         check = failed["same_tenant"]
         yield Cause("vault_in_other_tenant", check.evidence, "Have the vault moved back to the account's tenant.")
@@ -153,7 +193,7 @@ def _versions(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:
     """Where the vault is, or was until it was deleted."""
     deleted, vault = observed["deleted_vault"], evidence.vault
-    if deleted is not None:
+    if isinstance(deleted, Mapping):
         resource_id = str(deleted["properties"]["vaultId"])
     elif vault is not None and not isinstance(vault, CmkError):
         resource_id = str(vault["id"])

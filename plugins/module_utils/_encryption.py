@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from . import _account, _diagnosis, _preflight
-from ._errors import CmkError, InvalidOption, Refused, Unavailable
+from ._errors import CmkError, Denied, InvalidOption, Refused, Unavailable
 from ._ids import KeyIdentifier, check_account_name, key_of, parse_key_identifier, principals_of
 from ._plan import Plan, Step
 
@@ -176,9 +176,17 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
 def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
     """What the module that only looks could not tell."""
     account = observed["account"]
-    if account is None or _account.availability(observed["silence"]) is not None:
+    if account is None:
         return ()
-    return (_account.availability_warning(account["name"]),)
+    available = _account.availability(observed["silence"])
+    if available is None:
+        return (_account.availability_warning(account["name"]),)
+    if available or not observed["diagnosis"]:
+        return ()
+    diagnosis = observed["diagnosis"]
+    read = [diagnosis["evidence"][name] for name in ("vault", "bundle", "assignments")]
+    hidden = [one for one in (*read, diagnosis["deleted_vault"]) if isinstance(one, Denied)]
+    return tuple(f"Not all that may ail the account could be seen. {one.msg}" for one in hidden)
 
 
 def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:

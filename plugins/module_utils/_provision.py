@@ -146,7 +146,7 @@ def _foresee(goal: Goal, done: Done) -> Stages:
                     goal.account,
                     foresee=True,
                     requires=_known_availability(goal),
-                    later=_switch_later(goal),
+                    later=_account_later(goal),
                 ),
             )
         )
@@ -157,6 +157,9 @@ def _foresee(goal: Goal, done: Done) -> Stages:
     if "id" in vault.after:
         key = Stage("keys", _key, goal.key, foresee=True, requires=_known_availability(goal))
         yield from key_that_keeps_its_expiry(key, done)
+        principal = account.before.get("identity", {}).get("principal_id") if goal.is_system_assigned else None
+        if principal or not goal.is_system_assigned:
+            yield Stage("access", _access, _access_for(goal, principal), foresee=True)
 
 
 def _refuse_other_key(goal: Goal, account: Known) -> None:
@@ -174,9 +177,20 @@ def _key_of(account: Known) -> KeyIdentifier | None:
 
 def _later(goal: Goal) -> tuple[tuple[str, Step], ...]:
     """What is written once there is a vault."""
+    vault = _vault_later(goal)
+    policy = (("keys", Step("set_rotation_policy", vault)),) if goal.key.rotation_policy else ()
+    return ("access", Step("grant", vault)), ("keys", Step("create", vault)), *policy, *_switch_later(goal)
+
+
+def _account_later(goal: Goal) -> tuple[tuple[str, Step], ...]:
+    """What is written once the account is made, or has another identity. A new identity has no access yet."""
+    grant = (("access", Step("grant", _vault_later(goal))),) if goal.is_system_assigned else ()
+    return *grant, *_switch_later(goal)
+
+
+def _vault_later(goal: Goal) -> dict[str, Any]:
     by_role = goal.vault.authorization != _vault.ACCESS_POLICY
-    vault = {"vault": goal.vault.name, "group": goal.vault.group, "by_role": by_role}
-    return ("access", Step("grant", vault)), ("keys", Step("create", vault)), *_switch_later(goal)
+    return {"vault": goal.vault.name, "group": goal.vault.group, "by_role": by_role}
 
 
 def _switch_later(goal: Goal) -> tuple[tuple[str, Step], ...]:

@@ -43,10 +43,13 @@ def _pattern(wildcard: str) -> re.Pattern[str]:
 # Permission of an access policy -> data action of a role, for what this collection does with keys.
 _KEYS = "Microsoft.KeyVault/vaults/keys"
 KEY_ACTIONS = {
+    "get": f"{_KEYS}/read",
+    "list": f"{_KEYS}/read",
     "create": f"{_KEYS}/create/action",
     "update": f"{_KEYS}/update/action",
     "delete": f"{_KEYS}/delete",
     "recover": f"{_KEYS}/recover/action",
+    "getrotationpolicy": "Microsoft.KeyVault/vaults/keyrotationpolicies/read",
     "setrotationpolicy": "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
 }
 
@@ -71,6 +74,10 @@ class VaultRight:
     # The resource group that the vault is to be made in, if it does not exist, and whether it will use Azure RBAC.
     group: str | None = None
     by_role: bool = True
+    # The resource group that the vault is looked for in first.
+    looked_for_in: str | None = None
+    # Whether the caller has to see the vault.
+    seen: bool = False
 
 
 def is_in_no_policy(vault: Mapping[str, Any], permission: str) -> bool:

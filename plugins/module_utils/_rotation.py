@@ -163,9 +163,11 @@ def _available(goal: Goal) -> tuple[str, Step]:
 
 def _later(goal: Goal, *, moves: bool = False) -> tuple[tuple[str, Step], ...]:
     """What is written after the first stages: the account, if it `moves` then, and the previous version or key."""
-    account = Step("set_encryption", {"group": goal.group, "name": goal.account})
-    disabled = Step("update", {"vault": goal.key.vault})
-    return (*((("encryption", account),) if moves else ()), *((("keys", disabled),) if goal.disable_former else ()))
+    place = {"vault": goal.key.vault, "vault_group": goal.vault_group}
+    account = Step("set_encryption", {"group": goal.group, "name": goal.account, **place})
+    # By the list of its versions, others than the newest are found to be there.
+    disabled = [("keys", Step(action, {"vault": goal.key.vault})) for action in ("list", "update")]
+    return (*((("encryption", account),) if moves else ()), *(disabled if goal.disable_former else ()))
 
 
 def _switch(goal: Goal, key: KeyIdentifier) -> _encryption.Goal:

@@ -31,6 +31,12 @@ options:
         the key and its vault, the identities, and the lists of what was deleted.
     type: bool
     default: false
+  require_rights:
+    description:
+      - With O(diagnose), fail if the caller is seen to lack a right that is needed to mend what was found. The failure
+        has the code V(permission_denied), C(action) and C(missing_rights). In check mode it is a warning.
+    type: bool
+    default: false
   findings:
     description:
       - Tell RV(accounts), RV(summary) and RV(unseen_subscriptions). This also reads the vaults, the keys and who may
@@ -254,7 +260,7 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils import _diagnosis, _encryption
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -264,6 +270,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **options.SCOPE,
     **options.POLICY,
     "diagnose": {"type": "bool", "default": False},
+    "require_rights": {"type": "bool", "default": False},
     "findings": {"type": "bool", "default": False},
 }
 
@@ -275,6 +282,8 @@ def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome
     if where.account:
         observed = cloud.encryption.survey(where.group or "", where.account, diagnose=params["diagnose"])
         seen, warnings = _encryption.survey(observed), _encryption.survey_warnings(observed)
+        if params["require_rights"] and observed["diagnosis"]:
+            warnings += cloud.rights.require(_diagnosis.repairs(observed["diagnosis"]), refuse=not check_mode)
     fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
     return Outcome(False, seen, seen, warnings, fleet)
 

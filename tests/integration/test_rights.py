@@ -7,20 +7,21 @@ with its name before the first write."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import DISABLE, a_lost_version, another_vault
+from cases import CLOSED, DISABLE, a_lost_version, another_vault
 from harness import writes
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
-from service import Service
+from service import OFFICER, Service
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "credentials.md").read_text()
 PROOF_OF_ALL = os.environ.get("PROOF") == "all"
@@ -35,8 +36,18 @@ SEES = (
     "Microsoft.Resources/subscriptions/resourceGroups/read",
 )
 MOVES = (*SEES, "Microsoft.Batch/batchAccounts/write")
-GRANTS = (*MOVES, "Microsoft.Authorization/roleAssignments/write")
+ASSIGNS = "Microsoft.Authorization/roleAssignments/write"
+ALLOWS = "Microsoft.KeyVault/vaults/accessPolicies/write"
+MAKES_VAULT = "Microsoft.KeyVault/vaults/write"
+MAKES_ACCOUNT = (*MOVES, "Microsoft.Batch/batchAccounts/operationResults/read")
+OWN_IDENTITY = (
+    "Microsoft.ManagedIdentity/userAssignedIdentities/read",
+    "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",
+)
 LISTS = ("Microsoft.Authorization/permissions/read", "Microsoft.Batch/batchAccounts/read")
+DELETED = "Microsoft.KeyVault/deletedVaults/read"
+POLICIES = "Microsoft.KeyVault/vaults/keyrotationpolicies"
+READ_KEY = f"{KEYS}/read"
 
 
 @dataclass(frozen=True)
@@ -45,24 +56,61 @@ class Playbook:
     begin: Callable[[Service], dict[str, Any]]
     # On the resource group.
     actions: tuple[str, ...]
-    data_actions: tuple[str, ...]
+    data_actions: tuple[str, ...] = ()
     # On the subscription.
     above: tuple[str, ...] = ()
-    wish: dict[str, Any] = field(default_factory=dict)
+    # Of the caller's own access policy. No other policy has them.
+    permissions: tuple[str, ...] = ()
+    # What is done once the caller has these rights.
+    then: Callable[[Service], None] = lambda _service: None
+
+    def rights(self) -> list[str]:
+        return [
+            *(*self.actions, *self.data_actions),
+            *(f"above {one}" for one in self.above),
+            *(f"the key permission {one}" for one in self.permissions),
+        ]
+
+
+def an_old_version(service: Service, *, rbac: bool = False) -> dict[str, Any]:
+    service.on_key(rbac=rbac)
+    service.sandbox.control.advance(QUARTER)
+    return {"cmk_key_max_age": "P90D"}
 
 
 def an_old_version_by_role(service: Service) -> dict[str, Any]:
-    service.on_key(rbac=True)
-    service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_age": "P90D"}
+    return an_old_version(service, rbac=True)
+
+
+def old_and_disabled(service: Service) -> dict[str, Any]:
+    return {**an_old_version_by_role(service), **DISABLE}
+
+
+def old_and_disabled_by_policy(service: Service) -> dict[str, Any]:
+    return {**an_old_version(service), **DISABLE}
 
 
 def nothing_with_roles(_service: Service) -> dict[str, Any]:
     return {"cmk_vault_authorization": "rbac"}
 
 
-def old_and_disabled(service: Service) -> dict[str, Any]:
-    return {**an_old_version_by_role(service), **DISABLE}
+def nothing_with_policies(_service: Service) -> dict[str, Any]:
+    return {"cmk_vault_authorization": "access_policy"}
+
+
+def an_identity(service: Service) -> dict[str, Any]:
+    service.make_identity()
+    return {"cmk_vault_authorization": "rbac", "cmk_identity": service.identity_id()}
+
+
+def a_policy(_service: Service) -> dict[str, Any]:
+    policy = {"time_after_create": "P90D", "expiry_time": "P1Y"}
+    return {"cmk_vault_authorization": "rbac", "cmk_key_rotation_policy": policy}
+
+
+def a_vault(service: Service) -> dict[str, Any]:
+    service.make_vault()
+    return {}
 
 
 def kept(service: Service) -> dict[str, Any]:
@@ -70,9 +118,18 @@ def kept(service: Service) -> dict[str, Any]:
     return {}
 
 
-def left(service: Service) -> dict[str, Any]:
-    service.on_key(rbac=True)
+def by_policy(service: Service) -> dict[str, Any]:
+    service.on_key()
+    return {}
+
+
+def left(service: Service, *, rbac: bool = True) -> dict[str, Any]:
+    service.on_key(rbac=rbac)
     return {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
+
+
+def left_by_policy(service: Service) -> dict[str, Any]:
+    return left(service, rbac=False)
 
 
 def left_for_deletion(service: Service) -> dict[str, Any]:
@@ -85,14 +142,70 @@ def another_key(service: Service) -> dict[str, Any]:
     return {name: value for name, value in wish.items() if name not in DISABLE}
 
 
-READ_KEY = f"{KEYS}/read"
+def a_lost_version_by_policy(service: Service) -> dict[str, Any]:
+    principal, _ = service.on_key()
+    service.disable()
+    service.revoke(principal)
+    return {}
+
+
+def a_deleted_key(service: Service, *, rbac: bool = True) -> dict[str, Any]:
+    service.on_key(rbac=rbac)
+    service.keys().begin_delete_key("key1").wait()
+    return {}
+
+
+def a_deleted_key_by_policy(service: Service) -> dict[str, Any]:
+    return a_deleted_key(service, rbac=False)
+
+
+def a_deleted_disabled_key(service: Service) -> dict[str, Any]:
+    service.on_key(rbac=True)
+    service.disable()
+    service.keys().begin_delete_key("key1").wait()
+    return {}
+
+
+def a_closed_network(service: Service) -> dict[str, Any]:
+    service.on_key(rbac=True)
+    service.change_vault(properties={"networkAcls": CLOSED})
+    return {}
+
+
 PLAYBOOKS = {
+    "provision": Playbook(
+        "provision",
+        nothing_with_roles,
+        (*MAKES_ACCOUNT, ASSIGNS, MAKES_VAULT),
+        (READ_KEY, f"{KEYS}/create/action"),
+    ),
+    "provision, `cmk_identity`": Playbook(
+        "provision",
+        an_identity,
+        (*MAKES_ACCOUNT, ASSIGNS, MAKES_VAULT, *OWN_IDENTITY),
+        (READ_KEY, f"{KEYS}/create/action"),
+    ),
+    "provision, `cmk_key_rotation_policy`": Playbook(
+        "provision",
+        a_policy,
+        (*MAKES_ACCOUNT, ASSIGNS, MAKES_VAULT),
+        (READ_KEY, f"{KEYS}/create/action", f"{POLICIES}/read", f"{POLICIES}/write"),
+    ),
+    "provision, a new vault with access policies": Playbook(
+        "provision", nothing_with_policies, (*MAKES_ACCOUNT, ALLOWS, MAKES_VAULT)
+    ),
+    "provision, a vault with access policies": Playbook(
+        "provision", a_vault, (*MAKES_ACCOUNT, ALLOWS), permissions=("get", "list", "create")
+    ),
     "rotate": Playbook("rotate", an_old_version_by_role, MOVES, (READ_KEY, f"{KEYS}/create/action")),
     "rotate, `cmk_previous_version: disable`": Playbook(
         "rotate", old_and_disabled, MOVES, (READ_KEY, f"{KEYS}/create/action", f"{KEYS}/update/action"), LISTS
     ),
-    "rotate, `cmk_new_key_identifier`": Playbook("rotate", another_key, GRANTS, (READ_KEY,)),
-    "revert": Playbook("revert", kept, MOVES, ()),
+    "rotate, a vault with access policies, `cmk_previous_version: disable`": Playbook(
+        "rotate", old_and_disabled_by_policy, MOVES, (), LISTS, ("get", "list", "create", "update")
+    ),
+    "rotate, `cmk_new_key_identifier`": Playbook("rotate", another_key, (*MOVES, ASSIGNS), (READ_KEY,)),
+    "revert": Playbook("revert", kept, MOVES),
     "revert, `cmk_revert_key: disable`, `cmk_revert_access: withdraw`": Playbook(
         "revert",
         left,
@@ -100,21 +213,30 @@ PLAYBOOKS = {
         (READ_KEY, f"{KEYS}/update/action"),
         LISTS,
     ),
+    "revert, a vault with access policies, `cmk_revert_key: disable`, `cmk_revert_access: withdraw`": Playbook(
+        "revert", left_by_policy, (*MOVES, ALLOWS), (), LISTS, ("get", "list", "update")
+    ),
     "revert, `cmk_revert_key: delete`": Playbook(
         "revert", left_for_deletion, MOVES, (READ_KEY, f"{KEYS}/delete"), LISTS
     ),
-    "recover": Playbook(
-        "recover",
-        a_lost_version,
-        (*SEES, "Microsoft.Authorization/roleAssignments/write"),
-        (READ_KEY, f"{KEYS}/update/action"),
+    "recover": Playbook("recover", a_lost_version, (*SEES, ASSIGNS), (READ_KEY, f"{KEYS}/update/action")),
+    "recover, a vault with access policies": Playbook(
+        "recover", a_lost_version_by_policy, (*SEES, ALLOWS), permissions=("get", "list", "update")
     ),
-    "provision": Playbook(
-        "provision",
-        nothing_with_roles,
-        (*GRANTS, "Microsoft.Batch/batchAccounts/operationResults/read", "Microsoft.KeyVault/vaults/write"),
-        (READ_KEY, f"{KEYS}/create/action"),
+    "recover, a deleted key": Playbook("recover", a_deleted_key, SEES, (READ_KEY, f"{KEYS}/recover/action")),
+    "recover, a deleted key that was disabled": Playbook(
+        "recover", a_deleted_disabled_key, SEES, (READ_KEY, f"{KEYS}/recover/action", f"{KEYS}/update/action")
     ),
+    "recover, a deleted key in a vault with access policies": Playbook(
+        "recover", a_deleted_key_by_policy, SEES, permissions=("get", "list", "recover")
+    ),
+    "recover, a deleted vault": Playbook(
+        "recover", kept, (*SEES, MAKES_VAULT, ASSIGNS), (READ_KEY,), (DELETED,), then=Service.delete_vault
+    ),
+    "recover, a deleted vault with access policies": Playbook(
+        "recover", by_policy, (*SEES, MAKES_VAULT, ASSIGNS), (), (DELETED,), ("get", "list"), then=Service.delete_vault
+    ),
+    "recover, a closed network": Playbook("recover", a_closed_network, (*SEES, MAKES_VAULT), (READ_KEY,)),
 }
 
 
@@ -128,23 +250,46 @@ def give(service: Service, scope: str, actions: Iterable[str], data_actions: Ite
     return {"role": guid, "scope": scope}
 
 
+def begun(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    playbook: Playbook,
+    roles: list[dict[str, str]],
+    permissions: Iterable[str],
+) -> dict[str, Any]:
+    """The variables of a run by a caller who has these roles, and these key permissions in an access policy."""
+    wish = {**playbook.begin(service), "cmk_wait_timeout": 30}
+    who = service.sandbox.control.principal("documented", roles=roles, secret_lifetime=1e9)
+    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
+    for name in ("AZURE_SECRET", "AZURE_CLIENT_SECRET"):
+        monkeypatch.setenv(name, who["secret"])
+    if playbook.permissions:
+        service.set_policy("add", service.policy(who["object_id"], *permissions))
+        service.set_policy("remove", service.policy(service.operator, *OFFICER))
+    playbook.then(service)
+    return {**VARS, **wish}
+
+
 def run(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, playbook: Playbook, without: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
     """What a caller with the rights of the playbook but one gets, and what was written."""
-    wish = {**playbook.begin(service), "cmk_wait_timeout": 30}
     sandbox = service.sandbox
     actions = [one for one in playbook.actions if one != without]
     roles = [give(service, sandbox.group, actions, [one for one in playbook.data_actions if one != without])]
     if playbook.above:
         roles.append(give(service, sandbox.subscription, [one for one in playbook.above if f"above {one}" != without]))
-    who = sandbox.control.principal("documented", roles=roles, secret_lifetime=1e9)
-    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
-    for name in ("AZURE_SECRET", "AZURE_CLIENT_SECRET"):
-        monkeypatch.setenv(name, who["secret"])
+    permissions = [one for one in playbook.permissions if f"the key permission {one}" != without]
+    wish = begun(service, monkeypatch, playbook, roles, permissions)
+    answered = answering(service)
     since = sandbox.control.last
-    report = runner.another().role(playbook.role, {**VARS, **wish})
+    report = runner.another().role(playbook.role, wish)
+    assert answered <= answering(service)
     return report, [f"{one['method']} {one['url']}" for one in writes(sandbox.control.requests(since))]
+
+
+def answering(service: Service) -> set[str]:
+    return {account for account in service.accounts() if service.answers(account)}
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)
@@ -165,54 +310,65 @@ def test_readers_are_told_what_a_run_would_do(
 ) -> None:
     """Check mode, and what the caller would lack."""
     playbook, sandbox = PLAYBOOKS[name], service.sandbox
-    wish = playbook.begin(service)
     readers = [{"role": role, "scope": sandbox.subscription} for role in ("Reader", "Key Vault Reader")]
-    who = sandbox.control.principal("reader", roles=readers, secret_lifetime=1e9)
-    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
-    for variable in ("AZURE_SECRET", "AZURE_CLIENT_SECRET"):
-        monkeypatch.setenv(variable, who["secret"])
+    wish = begun(service, monkeypatch, playbook, readers, ["get", "list"])
     since = sandbox.control.last
 
-    report = runner.another().role(playbook.role, {**VARS, **wish}, check=True)
+    report = runner.another().role(playbook.role, wish, check=True)
 
     assert not report.get("failed"), report
     assert report["changed"] is True
     assert writes(sandbox.control.requests(since)) == []
 
 
-EACH = [
-    (name, action)
-    for name, playbook in PLAYBOOKS.items()
-    for action in (*playbook.actions, *playbook.data_actions, *(f"above {one}" for one in playbook.above))
-]
-WRITES = re.compile(r"/(write|delete|action)$")
+EACH = [(name, right) for name, playbook in PLAYBOOKS.items() for right in playbook.rights()]
+READS = re.compile(r"/read$|permission (get|list)$")
+WRITES = [one for one in EACH if not READS.search(one[1])]
+# What a run with all rights changes.
+_whole: dict[str, Any] = {}
 
 
-@pytest.mark.parametrize(("name", "action"), EACH if PROOF_OF_ALL else [one for one in EACH if WRITES.search(one[1])])
-def test_without_one_of_them(
-    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str, action: str
+@pytest.mark.parametrize(("name", "right"), WRITES)
+def test_without_a_right_to_write(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str, right: str
 ) -> None:
-    report, written = run(runner, service, monkeypatch, PLAYBOOKS[name], without=action)
+    report, written = run(runner, service, monkeypatch, PLAYBOOKS[name], without=right)
 
-    lost_before = PLAYBOOKS[name].role == "recover"
-    if WRITES.search(action):
-        assert report.get("code") == "permission_denied", report
-        assert report["action"] == action
-        # Each task of recover asks before its own first write.
-        assert written == [] or lost_before
-    elif report.get("failed") and not lost_before:
-        assert report["code"] in ("permission_denied", "users_unknown"), report
-        assert written == []
-        assert action.removeprefix("above ") in report["msg"] or "resourceGroups/read" in action
-    if not lost_before:
-        assert all(service.answers(account) for account in service.accounts())
+    assert report.get("code") == "permission_denied", report
+    assert report["action"] == right
+    assert right in report["msg"]
+    assert written == []
+
+
+@pytest.mark.parametrize(("name", "right"), [one for one in EACH if one not in WRITES] if PROOF_OF_ALL else [])
+def test_without_a_right_to_read(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str, right: str
+) -> None:
+    playbook = PLAYBOOKS[name]
+    if name not in _whole:
+        _whole[name] = run(runner, service, monkeypatch, playbook)[0]["changed_steps"]
+        service.sandbox.control.reset()
+        service.sign_in_again()
+        runner.forget()
+
+    report, written = run(runner, service, monkeypatch, playbook, without=right)
+
+    if report.get("failed"):
+        what = right.removeprefix("above ").removeprefix("the key permission ")
+        assert re.search(rf"\b{what}\b", json.dumps(report)), report
+        # Before a deleted vault is back, nobody can see its keys.
+        assert written == [] or "deleted vault" in name
+    else:
+        # It did everything all the same.
+        assert report["changed_steps"] == _whole[name]
+        assert report["answers"] is service.answers() is True
+        assert report["key_identifier"] == service.encryption()
 
 
 def test_the_table_tells_all_of_them() -> None:
     for name, playbook in PLAYBOOKS.items():
         [row] = [line for line in DOCS.splitlines() if line.startswith(f"| {name} |")]
-        for action in (*playbook.actions, *playbook.data_actions):
-            assert f"`{action}`" in row or (action in SEES and "all of *reads*" in row), action
-        assert ("subscription" in row) == bool(playbook.above)
+        for action in (*playbook.actions, *playbook.data_actions, *playbook.above, *playbook.permissions):
+            assert f"`{action}`" in row or (action in SEES and "all of *reads*" in row), (name, action)
     for action in SEES:
         assert f"`{action}`" in DOCS

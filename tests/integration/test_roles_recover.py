@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from cases import CLOSED
 from harness import Ansible, Run
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import DAY, Service
@@ -19,7 +20,6 @@ from service import DAY, Service
 ACCOUNT = {"cmk_resource_group": "rg-sandbox", "cmk_account_name": "account1"}
 CAN = "Require that everything that ails the account can be mended"
 MAY = "Require that everything that ails the account may be mended"
-CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1"}], "virtualNetworkRules": []}
 
 
 def recover(ansible: Ansible, **options: Any) -> Run:

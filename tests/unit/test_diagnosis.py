@@ -13,6 +13,7 @@ from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, evidenc
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _diagnosis
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
 
 UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
 DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-09-01T00:00:00Z"}}
@@ -88,6 +89,55 @@ def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
     told = _diagnosis.describe(observed)
     assert told["mendable"] is (None not in found.values())
     assert all(cause["evidence"] and cause["remedy"] for cause in told["causes"])
+
+
+def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged() -> None:
+    for reason, remedy in ((Denied("Not for you."), "deletedVaults/read"), (UNREACHABLE, "Try again.")):
+        told = _diagnosis.describe(seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=reason))
+
+        (cause,) = told["causes"]
+        assert (cause["name"], cause["mend"]) == ("vault_missing", None)
+        assert reason.msg in cause["evidence"]
+        assert remedy in cause["remedy"]
+        assert "deletion" not in cause["remedy"]
+
+
+WHERE = {"subscription": PLACE["subscription_id"], "group": PLACE["resource_group"], "name": "myvault"}
+HOLDING_GROUP = VAULT_ID.partition("/providers/")[0]
+DISABLED = key(enabled=False)
+
+
+@pytest.mark.parametrize(
+    ("observed", "repairs"),
+    [
+        pytest.param(seen(), [], id="nothing"),
+        pytest.param(seen(principals=(), vault=vault()), [], id="not mendable"),
+        pytest.param(
+            seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT),
+            [("vaults", Step("create", WHERE)), ("access", Step("assign", {"scope": HOLDING_GROUP}))],
+            id="vault deleted",
+        ),
+        pytest.param(seen(vault=CLOSED), [("vaults", Step("update", WHERE))], id="firewall"),
+        pytest.param(
+            seen(bundle=None, versions=[], deleted_key=key()),
+            [("keys", Step("recover", {"vault": "myvault"}))],
+            id="key deleted",
+        ),
+        pytest.param(
+            seen(bundle=None, versions=[], deleted_key=DISABLED),
+            [("keys", Step(action, {"vault": "myvault"})) for action in ("recover", "update")],
+            id="disabled key deleted",
+        ),
+        pytest.param(
+            seen(f"{KEY}/{NEW}", DISABLED, vault=vault(), bundle=DISABLED),
+            [("keys", Step("update", {"vault": "myvault"})), ("access", Step("grant", {"vault": "myvault"}))],
+            id="several",
+        ),
+        pytest.param(seen(bundle=key(key_ops=["sign"])), [("keys", Step("update", {"vault": "myvault"}))], id="ops"),
+    ],
+)
+def test_what_would_be_written(observed: dict[str, Any], repairs: list[tuple[str, Step]]) -> None:
+    assert _diagnosis.repairs(observed) == repairs
 
 
 def test_a_deleted_vault_is_told_with_its_place() -> None:

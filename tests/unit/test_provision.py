@@ -41,6 +41,7 @@ KEYS = {"key_identifier": PINNED, "versionless_identifier": KEY}
 NO_VAULT = made({"exists": True, "name": "myvault"}, foretold=True)
 NO_ACCOUNT = made({"exists": True, "identity": {"principal_id": None}}, foretold=True)
 GRANTED = {"granted": ["get"]}
+UNGRANTED = made(GRANTED, foretold=True)
 
 
 def on(key: str) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def test_from_nothing() -> None:
 def again(key: str = PINNED, **options: Any) -> Play:
     """All is there, and the account is on that key."""
     return play(
-        *(same(VAULT), at(key), same(KEYS)),
+        *(same(VAULT), at(key), same(KEYS), same(GRANTED)),
         *(same(VAULT), at(key), same(KEYS), same(GRANTED), same(on(key))),
         **options,
     )
@@ -85,9 +86,10 @@ def test_nothing_to_do() -> None:
     assert (played.outcome.before, played.outcome.after) == ({}, {})
 
 
-def test_the_key_is_foreseen_once_there_is_a_vault() -> None:
-    assert again().services[:3] == ["vaults", "accounts", "keys"]
-    assert all(stage.foresee for stage in again().seen[:3])
+def test_the_key_and_the_access_are_foreseen_once_there_is_a_vault() -> None:
+    assert again().services[:4] == ["vaults", "accounts", "keys", "access"]
+    assert all(stage.foresee for stage in again().seen[:4])
+    assert again().seen[3].goal.principal_id == PRINCIPAL
 
 
 @pytest.mark.parametrize(
@@ -142,13 +144,13 @@ def test_whether_a_key_may_be_enabled_is_passed_on() -> None:
 
 def test_a_new_account_with_a_user_assigned_identity_is_born_on_the_key() -> None:
     played = play(
-        *(same(VAULT), NO_ACCOUNT, same(KEYS)),
+        *(same(VAULT), NO_ACCOUNT, same(KEYS), UNGRANTED),
         *(same(VAULT), made(GRANTED), same(KEYS), made(ACCOUNT), same(on(PINNED))),
         identity_id=IDENTITY,
     )
 
-    assert played.services[3:] == ["vaults", "access", "keys", "accounts", "encryption"]
-    grant, birth = played.seen[4], played.seen[6]
+    assert played.services[3:] == ["access", "vaults", "access", "keys", "accounts", "encryption"]
+    grant, birth = played.seen[5], played.seen[7]
     assert (grant.goal.principal_id, str(grant.goal.identity_id)) == (None, IDENTITY)
     assert str(birth.goal.key) == PINNED
     assert played.outcome.report["changed_steps"]["born_on_key"] is True
@@ -156,24 +158,24 @@ def test_a_new_account_with_a_user_assigned_identity_is_born_on_the_key() -> Non
 
 def test_an_account_that_is_there_is_not_born_again() -> None:
     played = play(
-        *(same(VAULT), at(PINNED), same(KEYS)),
+        *(same(VAULT), at(PINNED), same(KEYS), same(GRANTED)),
         *(same(VAULT), same(GRANTED), same(KEYS), at(PINNED), same(on(PINNED))),
         identity_id=IDENTITY,
     )
 
-    assert played.seen[6].goal.key is None
+    assert played.seen[7].goal.key is None
 
 
 HERE, KEY_IS_HERE = same(VAULT), same(KEYS)
-CHANGED_VAULT, UNGRANTED, NO_KEY = made(VAULT, foretold=True), made(GRANTED, foretold=True), made({}, foretold=True)
+CHANGED_VAULT, NO_KEY = made(VAULT, foretold=True), made({}, foretold=True)
 # By what is amiss: what is foreseen, and what the stages come to.
 CHECKED: dict[str, tuple[list[Outcome], list[Outcome]]] = {
     "no vault": ([NO_VAULT, at(KEY)], [NO_VAULT, at(KEY)]),
     "no account": ([HERE, NO_ACCOUNT, KEY_IS_HERE], [HERE, NO_ACCOUNT, KEY_IS_HERE]),
-    "no key": ([HERE, at(PINNED), NO_KEY], [HERE, at(PINNED), NO_KEY, same(GRANTED)]),
-    "no access": ([HERE, at(PINNED), KEY_IS_HERE], [HERE, at(PINNED), KEY_IS_HERE, UNGRANTED]),
-    "another vault": ([CHANGED_VAULT, at(KEY), KEY_IS_HERE], [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)]),
-    "not born yet": ([HERE, NO_ACCOUNT, KEY_IS_HERE], [HERE, same(GRANTED), KEY_IS_HERE, NO_ACCOUNT]),
+    "no key": ([HERE, at(PINNED), NO_KEY, same(GRANTED)], [HERE, at(PINNED), NO_KEY, same(GRANTED)]),
+    "no access": ([HERE, at(PINNED), KEY_IS_HERE, UNGRANTED], [HERE, at(PINNED), KEY_IS_HERE, UNGRANTED]),
+    "another vault": ([CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)], [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)]),
+    "not born yet": ([HERE, NO_ACCOUNT, KEY_IS_HERE, same(GRANTED)], [HERE, same(GRANTED), KEY_IS_HERE, NO_ACCOUNT]),
 }
 
 
@@ -192,7 +194,7 @@ def test_check_mode_goes_as_far_as_ids_are_known(amiss: str) -> None:
 
 def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:
     played = play(
-        *(same(VAULT), at(PINNED), IN_USE, same(KEYS)),
+        *(same(VAULT), at(PINNED), IN_USE, same(KEYS), same(GRANTED)),
         *(same(VAULT), at(PINNED), same(KEYS), same(GRANTED), same(on(PINNED))),
         expires_in="P30D",
     )

@@ -116,7 +116,7 @@ def require(
     service: str, *steps: Step, vault: Any = None, later: Any = (), refuse: bool = True, **allowed: Any
 ) -> tuple[str, ...]:
     rights = Rights(Session(), Resources(**allowed), Vaults(vault))  # type: ignore[arg-type]
-    return rights.require(service, steps, later, refuse=refuse)
+    return rights.require([*((service, step) for step in steps), *later], refuse=refuse)
 
 
 def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
@@ -222,7 +222,8 @@ GRANT = {"vault": "myvault", "group": "rg"}
 def test_what_a_step_needs(service: str, step: Step, action: str, found: Any) -> None:
     lacks(action, service, step, vault=found)
     held = permission(action, data="/keys/" in action or "keyrotation" in action)
-    assert require(service, step, vault=found, group=[held], vault_scope=[held]) == ()
+    reads = permission("*/read"), permission("*/read", data=True)
+    assert require(service, step, vault=found, group=[held, *reads], vault_scope=[held]) == ()
 
 
 def test_who_gives_an_account_an_identity_may_assign_it() -> None:
@@ -231,6 +232,45 @@ def test_who_gives_an_account_an_identity_may_assign_it() -> None:
     step = Step("update", {"group": "rg", "name": "mybatch", "body": body})
 
     lacks("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", "accounts", step, group=[permission(WRITE)])
+
+
+@pytest.mark.parametrize(
+    ("service", "step", "action"),
+    [
+        (
+            "accounts",
+            Step("create", {"group": "rg", "name": "new", "body": {}}),
+            "Microsoft.Batch/batchAccounts/operationResults/read",
+        ),
+        ("access", Step("grant", GRANT), "Microsoft.Authorization/roleAssignments/read"),
+        ("access", Step("grant", {**GRANT, "by_role": False}), "Microsoft.KeyVault/vaults/read"),
+        ("keys", Step("create", GRANT), "Microsoft.KeyVault/vaults/keys/read"),
+        ("keys", Step("set_rotation_policy", GRANT), "Microsoft.KeyVault/vaults/keyrotationpolicies/read"),
+    ],
+)
+def test_what_is_read_once_something_is_made(service: str, step: Step, action: str) -> None:
+    everything = [permission("*", but=(action,)), permission("*", but=(action,), data=True)]
+
+    lacks(action, service, step, group=everything)
+
+
+SEES = Step("set_encryption", {"group": "rg", "name": "mybatch", "vault": "myvault", "vault_group": None})
+
+
+def test_who_may_use_the_key_is_to_be_seen_before_there_is_a_new_version() -> None:
+    may = {"group": [permission(WRITE, POOLS)]}
+
+    lacks("Microsoft.Authorization/roleAssignments/read", "encryption", SEES, vault=vault(rbac=True), **may)
+    lacks("Microsoft.KeyVault/vaults/read", "encryption", SEES, vault=vault(), **may)
+    lacks("Microsoft.KeyVault/vaults/read", "encryption", SEES, vault=Denied("no"), **may)
+    assert require("encryption", SEES, vault=None, **may) == ()
+
+
+def test_the_place_of_a_step_may_be_another_subscription() -> None:
+    step = Step("update", {"subscription": "another", "group": "rg", "name": "v"})
+
+    with pytest.raises(Denied, match="/subscriptions/another/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/v"):
+        require("vaults", step)
 
 
 def test_waiting_needs_no_right() -> None:
@@ -282,8 +322,8 @@ def test_a_stage_asks_for_what_comes_later(check_mode: bool) -> None:
         rights = property(lambda self: self)
         keys = Service()
 
-        def require(self, service: str, steps: Any, later: Any, *, refuse: bool) -> tuple[str, ...]:
-            asked.append((service, list(steps), later, refuse))
+        def require(self, steps: Any, *, refuse: bool) -> tuple[str, ...]:
+            asked.append((steps, refuse))
             return ()
 
     def stages() -> Any:
@@ -291,7 +331,7 @@ def test_a_stage_asks_for_what_comes_later(check_mode: bool) -> None:
 
     in_turn(stages(), Cloud(), check_mode=check_mode)
 
-    assert asked == [("keys", [Step("write")], (("encryption", SET),), not check_mode)]
+    assert asked == [([("keys", Step("write")), ("encryption", SET)], not check_mode)]
 
 
 def later(stage: Stage) -> list[tuple[str, str]]:
@@ -308,8 +348,8 @@ def test_rotation_tells_what_comes_later() -> None:
     stages = _rotation.stages(rotation_goal(previous_version="disable"), document)
     next(stages)
     first = stages.send(Outcome(False, {}, {}))
-    assert later(first) == [("encryption", "set_encryption"), ("keys", "update")]
-    assert later(stages.send(key)) == [("keys", "update")]
+    assert later(first) == [("encryption", "set_encryption"), ("keys", "list"), ("keys", "update")]
+    assert later(stages.send(key)) == [("keys", "list"), ("keys", "update")]
 
 
 def test_revert_tells_what_comes_later() -> None:

@@ -29,12 +29,13 @@ class Diagnosis:
 
     def read(self, account: Mapping[str, Any], key: KeyIdentifier) -> dict[str, Any]:
         evidence = self._evidence.of_account(account, key)
-        there = evidence["vault"] is not None
+        there = isinstance(evidence["vault"], Mapping)
         return {
             "evidence": evidence,
+            # An error if there may be one where the caller may not look.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault),
             "deleted_key": self._keys.deleted(key) if evidence["bundle"] is None else None,
-            "versions": self._versions(key) if there else None,
+            "versions": None if evidence["vault"] is None else self._versions(key),
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
 

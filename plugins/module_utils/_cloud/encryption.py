@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from .._account import availability, availability_unknown
-from .._encryption import not_answering
+from .._encryption import not_answering, survey_warnings
 from .._errors import CmkError, Denied, NotFound, Rejected, Unavailable
 from .._ids import key_of
 from .accounts import Accounts
@@ -90,7 +91,13 @@ class Encryption(Polled):
 
     def await_answer(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
-        self._accounts.confirm_key(group, name, time.monotonic() + self._session.wait_timeout, None)
+        try:
+            self._accounts.confirm_key(group, name, time.monotonic() + self._session.wait_timeout, None)
+        except Unavailable as failure:
+            with suppress(CmkError):
+                for warning in survey_warnings(self.survey(group, name, diagnose=True)):
+                    failure.add(warning)
+            raise
 
     def set_encryption(
         self,

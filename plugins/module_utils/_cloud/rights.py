@@ -29,9 +29,10 @@ Needed = Right | VaultRight
 _ACCOUNTS = "Microsoft.Batch/batchAccounts"
 _VAULTS = "Microsoft.KeyVault/vaults"
 _ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
+_ASSIGNED = "Microsoft.ManagedIdentity/userAssignedIdentities"
 _KEY_PERMISSIONS = {"set_rotation_policy": "setrotationpolicy"}
-# What comes first in a later stage may need: a service's name, and a step of it.
-Later = Iterable[tuple[str, Step]]
+# Steps, each with its service's name.
+Steps = Iterable[tuple[str, Step]]
 
 
 class Rights:
@@ -42,16 +43,14 @@ class Rights:
 
     def of(self, service: str, *, refuse: bool) -> Callable[[Iterable[Step]], tuple[str, ...]]:
         """`require` for the steps of one service."""
-        return lambda steps: self.require(service, steps, (), refuse=refuse)
+        return lambda steps: self.require(((service, step) for step in steps), refuse=refuse)
 
-    def require(self, service: str, steps: Iterable[Step], later: Later, *, refuse: bool) -> tuple[str, ...]:
-        """Refuse steps of a service that the caller is seen to lack a right for, and those that come `later`.
+    def require(self, steps: Steps, *, refuse: bool) -> tuple[str, ...]:
+        """Refuse all of the steps if the caller is seen to lack a right for one of them.
 
         Without `refuse`, as in check mode, return the missing rights as warnings: another caller may run it.
         """
-        needed = chain.from_iterable(
-            self._needed(name, step) for name, step in [*((service, s) for s in steps), *later]
-        )
+        needed = chain.from_iterable(self._needed(service, step) for service, step in steps)
         missing = [one for right in dict.fromkeys(needed) if (one := self._missing(right)) is not None]
         if missing and refuse:
             action, scope = missing[0]
@@ -80,8 +79,13 @@ class Rights:
         yield Right(
             f"{_ACCOUNTS}/{action}", self._at(group, None if step.action == "create" else f"{_ACCOUNTS}/{name}")
         )
+        if step.action == "create":
+            # Azure is asked until the account is made.
+            yield Right(f"{_ACCOUNTS}/operationResults/read", self._at(group, None))
         for identity in step.arguments.get("body", {}).get("identity", {}).get("userAssignedIdentities", {}):
-            yield Right("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", identity)
+            yield Right(f"{_ASSIGNED}/assign/action", identity)
+            # Access is granted to its principal.
+            yield Right(f"{_ASSIGNED}/read", identity)
 
     def _for_encryption(self, step: Step) -> Iterator[Needed]:
         if step.action == "set_encryption":
@@ -89,14 +93,19 @@ class Rights:
             yield from self._for_account(Step("update", place))
             # By its pools a change is confirmed.
             yield Right(POOLS_READ, self._at(place["group"], f"{_ACCOUNTS}/{place['name']}"))
+            if vault := step.arguments.get("vault"):
+                # And by who may use the key.
+                where = {"looked_for_in": step.arguments["vault_group"], "seen": True}
+                yield VaultRight(f"{_ASSIGNMENTS}/read", vault, policy_action=f"{_VAULTS}/read", **where)
 
     def _for_vault(self, step: Step) -> Iterator[Needed]:
         group, name = step.arguments["group"], step.arguments["name"]
         action = "delete" if step.action == "delete" else "write"
-        yield Right(f"{_VAULTS}/{action}", self._at(group, None if step.action == "create" else f"{_VAULTS}/{name}"))
+        resource = None if step.action == "create" else f"{_VAULTS}/{name}"
+        yield Right(f"{_VAULTS}/{action}", self._at(group, resource, step.arguments.get("subscription")))
 
-    def _at(self, group: str, resource: str | None) -> str:
-        place = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
+    def _at(self, group: str, resource: str | None, subscription: str | None = None) -> str:
+        place = f"/subscriptions/{subscription or self._session.subscription_id}/resourceGroups/{group}"
         return f"{place}/providers/{resource}" if resource else place
 
     def _missing(self, right: Needed) -> tuple[str, str] | None:
@@ -109,6 +118,8 @@ class Rights:
             action = right.action if right.by_role else right.policy_action
             is_data = right.permission is not None
             return self._unless_allowed(action, self._at(right.group, None), data=is_data) if action else None
+        if right.seen and isinstance(vault, Denied):
+            return f"{_VAULTS}/read", f"the key vault {right.vault}"
         if vault is None or isinstance(vault, CmkError):
             return None
         if vault["properties"].get("enableRbacAuthorization"):
@@ -123,7 +134,10 @@ class Rights:
         if right.group:
             return self._vaults.get(right.group, right.vault)
         found: dict[str, Any] | None = self._session.recent.read(
-            lambda: self._vaults.find(right.vault, None), "vault", right.vault, ""
+            lambda: self._vaults.find(right.vault, right.looked_for_in),
+            "vault",
+            right.vault,
+            right.looked_for_in or "",
         )
         return found
 
@@ -151,9 +165,15 @@ def _for_access(step: Step) -> Iterator[Needed]:
         place = {name: value for name, value in arguments.items() if name in ("group", "by_role")}
         policy_action = f"{_VAULTS}/accessPolicies/write"
         yield VaultRight(f"{_ASSIGNMENTS}/{action}", arguments["vault"], policy_action=policy_action, **place)
+        if place:
+            # In a vault that is yet to be made, nobody could look before.
+            yield VaultRight(f"{_ASSIGNMENTS}/read", arguments["vault"], policy_action=f"{_VAULTS}/read", **place)
 
 
 def _for_key(step: Step) -> Iterator[Needed]:
     place = {name: value for name, value in step.arguments.items() if name in ("group", "by_role")}
     permission = _KEY_PERMISSIONS.get(step.action, step.action)
     yield VaultRight(KEY_ACTIONS[permission], step.arguments["vault"], permission, **place)
+    if place:
+        looks = "getrotationpolicy" if permission == "setrotationpolicy" else "get"
+        yield VaultRight(KEY_ACTIONS[looks], step.arguments["vault"], looks, **place)

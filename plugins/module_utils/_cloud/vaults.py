@@ -160,6 +160,10 @@ class Vaults(Polled):
         groups = value_or_error(lambda: self._resources.groups(subscription)) if isinstance(listed, Denied) else []
         if isinstance(groups, CmkError):
             return {}, listed
+        if isinstance(listed, Denied) and not groups:
+            listed.add(
+                "The caller sees no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
+            )
         in_groups = map_concurrent(lambda group: value_or_error(lambda: self._listed(subscription, group)), groups)
         found: dict[str, dict[str, Any]] = {}
         for vaults in in_groups.values():
@@ -177,18 +181,26 @@ class Vaults(Polled):
                 vaults = _sdk.documents(vaults_of.list_by_subscription)
         return {vault["name"].lower(): vault for vault in vaults}
 
-    def deleted(self, names: Set[str]) -> dict[str, dict[str, Any]]:
-        """Those of these names, in lower case, that were deleted and can be recovered."""
-        if not names:
-            return {}
-        subscriptions = self._resources.listed_subscription_ids()
-        listed = map_concurrent(self._all_deleted, subscriptions).values()
-        return {one["name"].lower(): one for of_one in listed for one in of_one if one["name"].lower() in names}
+    def deleted(self, names: Set[str]) -> dict[str, dict[str, Any] | CmkError | None]:
+        """By these names, in lower case, the vaults that were deleted and can be recovered, in all subscriptions seen.
+        None if there is none; an error if there may be one where the caller may not look."""
+        return self._deleted_among(names, self._resources.listed_subscription_ids()) if names else {}
 
-    def find_deleted(self, name: str) -> dict[str, Any] | None:
-        """The deleted vault of that name, in all subscriptions seen."""
-        found = (self._deleted(name, subscription) for subscription in self._resources.subscription_ids())
-        return next((vault for vault in found if vault is not None), None)
+    def find_deleted(self, name: str) -> dict[str, Any] | CmkError | None:
+        """The same for one name, and in the task's own subscription too."""
+        return self._deleted_among({name.lower()}, self._resources.subscription_ids())[name.lower()]
+
+    def _deleted_among(
+        self, names: Set[str], subscriptions: Sequence[str]
+    ) -> dict[str, dict[str, Any] | CmkError | None]:
+        listed = map_concurrent(lambda one: value_or_error(lambda: self._all_deleted(one), CmkError), subscriptions)
+        refused, found = None, {}
+        for vaults in listed.values():
+            if isinstance(vaults, CmkError):
+                refused = vaults
+            else:
+                found.update({vault["name"].lower(): vault for vault in vaults})
+        return {name: found.get(name, refused) for name in names}
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, if the body says so.
@@ -295,19 +307,20 @@ class Vaults(Polled):
             self._client(subscription).vaults.update_access_policy(group, name, operation, _sdk.content(body))
 
     def _deleted(self, name: str, subscription: str) -> dict[str, Any] | None:
-        return next((vault for vault in self._all_deleted(subscription) if vault["name"].lower() == name.lower()), None)
+        """None where the caller may not look: a deleted vault keeps its name, so none is created over it."""
+        try:
+            deleted = self._all_deleted(subscription)
+        except Denied:
+            return None
+        return next((vault for vault in deleted if vault["name"].lower() == name.lower()), None)
 
     def _all_deleted(self, subscription: str) -> list[dict[str, Any]]:
-        """Of a subscription; as if there were none where the caller may not look."""
-
         def read() -> list[dict[str, Any]]:
             with _sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
                 return _sdk.documents(self._client(subscription).vaults.list_deleted)
 
-        try:
-            return self._session.seen.read(read, "vault", "deleted", subscription)
-        except Denied:
-            return []
+        found: list[dict[str, Any]] = self._session.seen.read(read, "vault", "deleted", subscription)
+        return found
 
     def _client(self, subscription_id: str | None = None) -> Any:
         return self._session.client("azure-mgmt-keyvault", "KeyVaultManagementClient", subscription_id)
