@@ -17,11 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from cases import CLOSED, DISABLE, a_lost_version, another_vault
 from harness import writes
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
 from service import OFFICER, Service
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._usage import not_listed
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "credentials.md").read_text()
 PROOF_OF_ALL = os.environ.get("PROOF") == "all"
@@ -250,6 +255,15 @@ def give(service: Service, scope: str, actions: Iterable[str], data_actions: Ite
     return {"role": guid, "scope": scope}
 
 
+def sign_in(service: Service, monkeypatch: pytest.MonkeyPatch, roles: list[dict[str, str]]) -> str:
+    """As somebody new who has these roles; the object id."""
+    who = service.sandbox.control.principal("documented", roles=roles, secret_lifetime=1e9)
+    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
+    for name in ("AZURE_SECRET", "AZURE_CLIENT_SECRET"):
+        monkeypatch.setenv(name, who["secret"])
+    return str(who["object_id"])
+
+
 def begun(
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
@@ -259,12 +273,9 @@ def begun(
 ) -> dict[str, Any]:
     """The variables of a run by a caller who has these roles, and these key permissions in an access policy."""
     wish = {**playbook.begin(service), "cmk_wait_timeout": 30}
-    who = service.sandbox.control.principal("documented", roles=roles, secret_lifetime=1e9)
-    monkeypatch.setenv("AZURE_CLIENT_ID", who["client_id"])
-    for name in ("AZURE_SECRET", "AZURE_CLIENT_SECRET"):
-        monkeypatch.setenv(name, who["secret"])
+    who = sign_in(service, monkeypatch, roles)
     if playbook.permissions:
-        service.set_policy("add", service.policy(who["object_id"], *permissions))
+        service.set_policy("add", service.policy(who, *permissions))
         service.set_policy("remove", service.policy(service.operator, *OFFICER))
     playbook.then(service)
     return {**VARS, **wish}
@@ -356,13 +367,77 @@ def test_without_a_right_to_read(
     if report.get("failed"):
         what = right.removeprefix("above ").removeprefix("the key permission ")
         assert re.search(rf"\b{what}\b", json.dumps(report)), report
-        # Before a deleted vault is back, nobody can see its keys.
-        assert written == [] or "deleted vault" in name
+        # Recover mends what it sees, and tells in the end what it could not see.
+        assert written == [] or playbook.role == "recover"
     else:
         # It did everything all the same.
         assert report["changed_steps"] == _whole[name]
         assert report["answers"] is service.answers() is True
         assert report["key_identifier"] == service.encryption()
+
+
+# What only looks
+
+SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
+LOOKS = ((*SEES, DELETED, SUBSCRIPTIONS), (READ_KEY, f"{POLICIES}/read"))
+
+
+def looker(service: Service, monkeypatch: pytest.MonkeyPatch, without: str = "") -> None:
+    """One who has what looking at all accounts takes, but for one right, on the subscription."""
+    actions, data_actions = ([one for one in kind if one != without] for kind in LOOKS)
+    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, actions, data_actions)])
+
+
+def audited(runner: OneProcess, folder: Path) -> dict[str, Any]:
+    """The report."""
+    wish = {"cmk_audit_folder": str(folder), "cmk_audit_formats": ["json"], "cmk_audit_pools": True}
+    told = runner.another().role("audit", wish)
+    assert not told.get("failed"), told
+    found: dict[str, Any] = json.loads((folder / "cmk-audit.json").read_text())
+    return {**found, "warnings": told.get("warnings", [])}
+
+
+@pytest.mark.parametrize("right", ["", *LOOKS[0], *LOOKS[1]] if PROOF_OF_ALL else ["", READ_KEY])
+@pytest.mark.parametrize("lost", [False, True], ids=["there", "vault deleted"])
+def test_an_audit_tells_what_it_could_not_see(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: str, lost: bool
+) -> None:
+    service.on_key(rbac=True)
+    if lost:
+        service.delete_vault()
+    looker(service, monkeypatch)
+    whole = audited(runner, tmp_path / "whole")
+    [account] = whole["accounts"]
+    assert (account["unknown"], whole["unlisted"]) == ({}, [])
+    assert account["state"] == ("at_risk" if lost else "ok")
+    if not right:
+        return
+
+    looker(service, monkeypatch, right)
+    report = audited(runner, tmp_path / "without")
+
+    if right == SUBSCRIPTIONS:
+        assert "The caller sees no Batch account there." in report["warnings"]
+    else:
+        assert right in json.dumps(report) or report["accounts"] == whole["accounts"]
+
+
+@pytest.mark.parametrize("right", ["", *LISTS])
+def test_an_inventory_tells_what_it_could_not_list(
+    sandbox: Any, runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str
+) -> None:
+    service.make_account()
+    actions = [one for one in (*LISTS, SUBSCRIPTIONS) if one != right]
+    sign_in(service, monkeypatch, [give(service, sandbox.subscription, actions)])
+    connection = ArgumentSpecValidator(CONNECTION).validate({}).validated_parameters
+
+    seen = Cloud(connection, str(runner.tokens)).visible.listed([])
+
+    told = [not_listed(one) for one in seen["unlisted"]]
+    assert all(right in one for one in told), told
+    assert len(told) == bool(right)
+    if right != "Microsoft.Batch/batchAccounts/read":
+        assert [one["name"] for one in seen["accounts"]] == ["account1"]
 
 
 def test_the_table_tells_all_of_them() -> None:

@@ -174,7 +174,10 @@ CHECKED: dict[str, tuple[list[Outcome], list[Outcome]]] = {
     "no account": ([HERE, NO_ACCOUNT, KEY_IS_HERE], [HERE, NO_ACCOUNT, KEY_IS_HERE]),
     "no key": ([HERE, at(PINNED), NO_KEY, same(GRANTED)], [HERE, at(PINNED), NO_KEY, same(GRANTED)]),
     "no access": ([HERE, at(PINNED), KEY_IS_HERE, UNGRANTED], [HERE, at(PINNED), KEY_IS_HERE, UNGRANTED]),
-    "another vault": ([CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)], [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)]),
+    "another vault": (
+        [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)],
+        [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)],
+    ),
     "not born yet": ([HERE, NO_ACCOUNT, KEY_IS_HERE, same(GRANTED)], [HERE, same(GRANTED), KEY_IS_HERE, NO_ACCOUNT]),
 }
 

@@ -269,7 +269,7 @@ def test_who_may_use_the_key_is_to_be_seen_before_there_is_a_new_version() -> No
 def test_the_place_of_a_step_may_be_another_subscription() -> None:
     step = Step("update", {"subscription": "another", "group": "rg", "name": "v"})
 
-    with pytest.raises(Denied, match="/subscriptions/another/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/v"):
+    with pytest.raises(Denied, match=r"/subscriptions/another/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/v"):
         require("vaults", step)
 
 

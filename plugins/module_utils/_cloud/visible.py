@@ -118,7 +118,8 @@ class VisibleAccounts:
         if isinstance(permissions, CmkError):
             return not_listed(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
         if not allows(permissions, READ_ACCOUNTS):
-            return not_listed(scope, "The list holds only the accounts that the caller may read.", READ_ACCOUNTS)
+            lacks = f"The list holds only the accounts that the caller may read, who lacks {READ_ACCOUNTS} there."
+            return not_listed(scope, lacks, READ_ACCOUNTS)
         return None
 
     def _more(self, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
