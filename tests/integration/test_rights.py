@@ -332,6 +332,22 @@ def test_readers_are_told_what_a_run_would_do(
     assert writes(sandbox.control.requests(since)) == []
 
 
+def test_check_mode_names_what_a_repair_lacks(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_lost_version(service)
+    sign_in(service, monkeypatch, [{"role": "Reader", "scope": service.sandbox.subscription}])
+    account = {"resource_group": "rg-sandbox", "account_name": "account1"}
+
+    told = runner.module("batch_encryption_info", {**account, "diagnose": True, "require_rights": True}, check=True)
+
+    assert not told.get("failed")
+    warnings = " ".join(told["warnings"])
+    assert f"lacks {ASSIGNS}" in warnings
+    # What ails the key, such a caller does not see.
+    assert READ_KEY in warnings
+
+
 EACH = [(name, right) for name, playbook in PLAYBOOKS.items() for right in playbook.rights()]
 READS = re.compile(r"/read$|permission (get|list)$")
 WRITES = [one for one in EACH if not READS.search(one[1])]
