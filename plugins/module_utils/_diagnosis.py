@@ -54,7 +54,7 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 def repairs(observed: Mapping[str, Any]) -> list[tuple[str, Step]]:
     """What would be written to bring the account back, as far as that is seen: steps, each with its service's name.
-    None if it cannot be brought back."""
+    There are none if it cannot be brought back."""
     told = describe(observed)
     if not told["mendable"]:
         return []

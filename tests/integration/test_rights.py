@@ -8,7 +8,6 @@ with its name before the first write."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import uuid
 from collections.abc import Callable, Iterable
@@ -18,7 +17,16 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from cases import CLOSED, DISABLE, a_lost_version, another_vault
+from cases import (
+    CLOSED,
+    DISABLE,
+    PROOF_OF_ALL,
+    a_lost_version,
+    an_identity,
+    an_old_version,
+    another_vault,
+    nothing,
+)
 from harness import writes
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
@@ -29,7 +37,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cl
 from ansible_collections.azbatch.cmk.plugins.module_utils._usage import not_listed
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "credentials.md").read_text()
-PROOF_OF_ALL = os.environ.get("PROOF") == "all"
 KEYS = "Microsoft.KeyVault/vaults/keys"
 SEES = (
     "Microsoft.Authorization/permissions/read",
@@ -77,35 +84,18 @@ class Playbook:
         ]
 
 
-def an_old_version(service: Service, *, rbac: bool = False) -> dict[str, Any]:
-    service.on_key(rbac=rbac)
+def an_old_version_by_role(service: Service) -> dict[str, Any]:
+    service.on_key(rbac=True)
     service.sandbox.control.advance(QUARTER)
     return {"cmk_key_max_age": "P90D"}
-
-
-def an_old_version_by_role(service: Service) -> dict[str, Any]:
-    return an_old_version(service, rbac=True)
 
 
 def old_and_disabled(service: Service) -> dict[str, Any]:
     return {**an_old_version_by_role(service), **DISABLE}
 
 
-def old_and_disabled_by_policy(service: Service) -> dict[str, Any]:
-    return {**an_old_version(service), **DISABLE}
-
-
 def nothing_with_roles(_service: Service) -> dict[str, Any]:
     return {"cmk_vault_authorization": "rbac"}
-
-
-def nothing_with_policies(_service: Service) -> dict[str, Any]:
-    return {"cmk_vault_authorization": "access_policy"}
-
-
-def an_identity(service: Service) -> dict[str, Any]:
-    service.make_identity()
-    return {"cmk_vault_authorization": "rbac", "cmk_identity": service.identity_id()}
 
 
 def a_policy(_service: Service) -> dict[str, Any]:
@@ -197,7 +187,7 @@ PLAYBOOKS = {
         (READ_KEY, f"{KEYS}/create/action", f"{POLICIES}/read", f"{POLICIES}/write"),
     ),
     "provision, a new vault with access policies": Playbook(
-        "provision", nothing_with_policies, (*MAKES_ACCOUNT, ALLOWS, MAKES_VAULT)
+        "provision", nothing, (*MAKES_ACCOUNT, ALLOWS, MAKES_VAULT)
     ),
     "provision, a vault with access policies": Playbook(
         "provision", a_vault, (*MAKES_ACCOUNT, ALLOWS), permissions=("get", "list", "create")
@@ -207,7 +197,7 @@ PLAYBOOKS = {
         "rotate", old_and_disabled, MOVES, (READ_KEY, f"{KEYS}/create/action", f"{KEYS}/update/action"), LISTS
     ),
     "rotate, a vault with access policies, `cmk_previous_version: disable`": Playbook(
-        "rotate", old_and_disabled_by_policy, MOVES, (), LISTS, ("get", "list", "create", "update")
+        "rotate", an_old_version, MOVES, (), LISTS, ("get", "list", "create", "update")
     ),
     "rotate, `cmk_new_key_identifier`": Playbook("rotate", another_key, (*MOVES, ASSIGNS), (READ_KEY,)),
     "revert": Playbook("revert", kept, MOVES),
