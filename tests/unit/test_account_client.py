@@ -1,0 +1,292 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""When the client of Batch accounts waits, writes, and asks again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from clocks import Clock, clock_of
+from documents import account
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import accounts as accounts_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import creation as creation_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.accounts import Accounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.visible import HandledAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    Denied,
+    NotFound,
+    Refused,
+    Rejected,
+    TimedOut,
+)
+
+pytest.importorskip("azure.core")
+
+GROUP, NAME = "rg-batch", "mybatch"
+MAY_LIST_POOLS = [{"actions": ["Microsoft.Batch/batchAccounts/pools/read"], "notActions": []}]
+MAY_READ_ACCOUNTS = [{"actions": ["Microsoft.Batch/batchAccounts/read"], "notActions": []}]
+DENIED = Denied("You may not list them.", azure={"code": "AuthorizationFailed"})
+BODY = {"location": "westeurope"}
+
+
+class Azure:
+    """What Azure answers: each list one answer after the other, the last one from then on. Errors are raised."""
+
+    def __init__(
+        self,
+        *,
+        reads: tuple[Any, ...] = (None,),
+        listed: tuple[Any, ...] = ([],),
+        free: tuple[Any, ...] = ({},),
+        permissions: Any = (),
+        pools: tuple[Any, ...] = (None,),
+    ) -> None:
+        self._answers = {"read": list(reads), "listed": list(listed), "free": list(free), "pools": list(pools)}
+        self._permissions = permissions
+        self.asked: list[str] = []
+        self.written: list[str] = []
+
+    def answer(self, kind: str) -> Any:
+        self.asked.append(kind)
+        answers = self._answers[kind]
+        given = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(given, CmkError):
+            raise given
+        return given
+
+    # As resources.Resources.
+    def accounts(self, _subscription: str, _group: str | None = None) -> Any:
+        return self.answer("listed")
+
+    def permissions(self, _scope: str) -> Any:
+        if isinstance(self._permissions, CmkError):
+            raise self._permissions
+        return self._permissions
+
+    # As azure-mgmt-batch.
+    def client(self, *_names: Any) -> Any:
+        return SimpleNamespace(
+            batch_account=SimpleNamespace(get="read", begin_create=self._write("create"), update=self._write("update")),
+            location=SimpleNamespace(check_name_availability="free"),
+            pool=SimpleNamespace(list_by_batch_account=self._pools),
+        )
+
+    def _write(self, what: str) -> Callable[..., Any]:
+        def write(*_args: Any) -> Any:
+            self.written.append(what)
+            return SimpleNamespace(wait=lambda _timeout: None, done=lambda: True, result=lambda: None)
+
+        return write
+
+    def _pools(self, _group: str, _name: str) -> Any:
+        self.answer("pools")
+        return SimpleNamespace(by_page=lambda: iter(()))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = clock_of(session_module, monkeypatch)
+    monkeypatch.setattr(accounts_module, "time", clock)
+    monkeypatch.setattr(creation_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def client(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[Azure], Accounts]:
+    def make(azure: Azure) -> Accounts:
+        session = Session({"wait_timeout": 60})
+        session.__dict__.update(subscription_id="subscription", _fingerprint="me")
+        monkeypatch.setattr(session, "client", azure.client)
+        for name in ("document_or_none", "document"):
+            monkeypatch.setattr(accounts_module._sdk, name, lambda kind, *_args: azure.answer(kind))
+        others: Any = None
+        resources: Any = azure
+        return Accounts(session, resources, others, others, HandledAccounts(RunFiles(None)))
+
+    return make
+
+
+Make = Callable[[Azure], Accounts]
+FREE, TAKEN = {"nameAvailable": True}, {"nameAvailable": False, "reason": "AlreadyExists"}
+
+
+def state(provisioning_state: str) -> dict[str, Any]:
+    document = account(NAME)
+    document["properties"]["provisioningState"] = provisioning_state
+    return document
+
+
+DONE, CREATING, DELETING = state("Succeeded"), state("Creating"), state("Deleting")
+
+
+def test_an_account_whose_name_is_free_is_created(client: Make) -> None:
+    azure = Azure(free=(FREE,))
+    client(azure).create(GROUP, NAME, BODY)
+
+    assert azure.written == ["create"]
+
+
+def test_an_account_that_a_read_did_not_show_is_not_created_over(client: Make) -> None:
+    azure = Azure(free=(TAKEN,), reads=(None, None, DONE))
+    client(azure).create(GROUP, NAME, BODY)
+
+    assert azure.written == []
+
+
+def test_a_name_that_stays_taken_is_refused(client: Make, clock: Clock) -> None:
+    azure = Azure(free=(TAKEN,))
+    began = clock.now
+
+    with pytest.raises(Refused) as failed:
+        client(azure).create(GROUP, NAME, BODY)
+
+    assert failed.value.code == "account_name_taken"
+    assert clock.now - began == pytest.approx(60)
+    assert azure.written == []
+
+
+@pytest.mark.parametrize("under_way", [CREATING, DELETING])
+def test_what_is_under_way_is_waited_for(client: Make, under_way: dict[str, Any]) -> None:
+    azure = Azure(reads=(under_way, under_way, DONE))
+
+    assert client(azure).settled(GROUP, NAME) == DONE
+    assert azure.asked == ["read"] * 3
+
+
+def test_what_does_not_end_is_a_failure_that_names_the_option(client: Make, clock: Clock) -> None:
+    began = clock.now
+
+    with pytest.raises(TimedOut) as failed:
+        client(Azure(reads=(CREATING,))).settled(GROUP, NAME)
+
+    assert clock.now - began == pytest.approx(60)
+    assert (failed.value.facts["option"], failed.value.facts["value"]) == ("wait_timeout", 60)
+
+
+def look(accounts: Accounts, **options: Any) -> dict[str, Any] | None:
+    return accounts.seen(GROUP, NAME, anew_if=lambda _account: False, **options)
+
+
+def test_an_account_that_is_listed_exists_whatever_a_read_says(client: Make) -> None:
+    azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
+
+    assert look(client(azure)) == DONE
+
+
+def test_an_account_that_is_not_listed_does_not_exist(client: Make) -> None:
+    assert look(client(Azure(listed=([account("another")],)))) is None
+
+
+def test_without_the_right_to_list_accounts_a_read_decides(client: Make) -> None:
+    assert look(client(Azure(listed=(DENIED,)))) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "may_be_missing", "fails"),
+    [
+        ("resource_group_not_found", True, False),
+        ("resource_group_not_found", False, True),
+        ("subscription_not_found", True, True),
+    ],
+)
+def test_only_a_group_that_may_be_missing_means_no_account(
+    client: Make, code: str, may_be_missing: bool, fails: bool
+) -> None:
+    accounts = client(Azure(reads=(NotFound("There is none.", code=code),)))
+
+    with pytest.raises(NotFound) if fails else nullcontext():
+        assert look(accounts, group_may_be_missing=may_be_missing) is None
+
+
+@pytest.mark.parametrize(
+    ("permissions", "asked"),
+    [
+        pytest.param(MAY_LIST_POOLS, [], id="may list pools"),
+        pytest.param(MAY_READ_ACCOUNTS, ["pools"], id="may read accounts alone"),
+        pytest.param([], ["pools"], id="nothing"),
+        pytest.param(DENIED, ["pools"], id="may not read permissions"),
+    ],
+)
+def test_pools_are_listed_before_a_change_unless_permissions_say_that_they_may_be(
+    client: Make, permissions: Any, asked: list[str]
+) -> None:
+    azure = Azure(permissions=permissions, pools=(DENIED,))
+
+    refused = client(azure).silence_before_change(GROUP, NAME)
+
+    assert azure.asked == asked
+    assert (refused is DENIED) is bool(asked)
+
+
+def until_taken(accounts: Accounts, clock: Clock, *answers: CmkError | None, look: Any = lambda: None) -> int:
+    """How often it was written."""
+    left, writes = list(answers), 0
+
+    def write() -> None:
+        nonlocal writes
+        writes += 1
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if answer is not None:
+            raise answer
+
+    accounts.until_taken(write, clock.now + 60, "Batch does not take the key yet", look)
+    return writes
+
+
+NOT_YET = Rejected("The key is not accessible.", azure={"code": "KeyVaultAccessDenied"})
+
+
+def test_a_key_is_offered_until_batch_takes_it(client: Make, clock: Clock) -> None:
+    assert until_taken(client(Azure()), clock, NOT_YET, NOT_YET, None) == 3
+
+
+def test_a_key_that_is_refused_to_the_end_is_a_failure(client: Make, clock: Clock) -> None:
+    began = clock.now
+
+    with pytest.raises(Rejected) as failed:
+        until_taken(client(Azure()), clock, NOT_YET)
+
+    assert failed.value is NOT_YET
+    assert clock.now - began == pytest.approx(60)
+
+
+def test_a_request_that_azure_will_never_take_is_sent_once(client: Make, clock: Clock) -> None:
+    began = clock.now
+
+    with pytest.raises(Rejected):
+        until_taken(client(Azure()), clock, Rejected("No.", azure={"code": "InvalidRequestBody"}))
+
+    assert clock.now == began
+
+
+def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(client: Make, clock: Clock) -> None:
+    began = clock.now
+
+    def look_again() -> None:
+        raise Refused("Access was revoked.")
+
+    with pytest.raises(Refused):
+        until_taken(client(Azure()), clock, NOT_YET, look=look_again)
+
+    assert clock.now == began
+
+
+def test_what_was_read_before_a_change_is_not_given_after_it(client: Make) -> None:
+    azure = Azure(reads=(CREATING, DONE))
+    accounts = client(azure)
+
+    assert accounts.get(GROUP, NAME) == CREATING
+    assert accounts.get(GROUP, NAME) == CREATING
+    accounts.update(GROUP, NAME, {"properties": {}})
+    assert accounts.get(GROUP, NAME) == DONE
