@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _rights, _usage, _vault
-from ._errors import InvalidOption
+from ._errors import InvalidOption, Refused
 from ._ids import (
     UserAssignedId,
     check_guid,
     check_key_name,
     check_vault_name,
+    parse_key_identifier,
     parse_user_assigned_id,
+    principals_of,
     role_guid,
     same_id,
     within,
@@ -56,6 +58,8 @@ class Goal:
     identity_id: UserAssignedId | None
     key_name: str | None
     force: bool
+    # Leave the access as it is if Batch accounts use it.
+    keeps_used: bool = False
     # Access has been withdrawn, and no account may have come to need it meanwhile (see _usage).
     withdrawn: bool = False
 
@@ -66,17 +70,46 @@ class Goal:
 
 def desired(params: Mapping[str, Any]) -> Goal:
     principal, identity, key_name = params["principal_id"], params["identity_id"], params["key_name"]
-    if (principal is None) == (identity is None):
-        raise InvalidOption("principal_id", principal, "one of principal_id and identity_id is needed.", "Set one.")
+    key = parse_key_identifier(params["key_identifier"], "key_identifier") if params["key_identifier"] else None
+    _require_one(params, "principal_id", "identity_id", "account_name")
+    _require_one(params, "vault_name", "key_identifier")
+    if params["account_name"] and not params["account_resource_group"]:
+        raise InvalidOption(
+            "account_resource_group", None, "account_name needs it.", "Set it to the resource group of the account."
+        )
     return Goal(
         group=params["resource_group"],
-        vault=check_vault_name(params["vault_name"], "vault_name"),
+        vault=key.vault if key else check_vault_name(params["vault_name"], "vault_name"),
         present=params["state"] == "present",
         principal_id=check_guid(principal, "principal_id") if principal else None,
         identity_id=parse_user_assigned_id(identity, "identity_id") if identity else None,
         key_name=check_key_name(key_name, "key_name") if key_name else None,
         force=params["force"],
+        keeps_used=params["in_use"] == "keep",
     )
+
+
+def of_account(goal: Goal, account: Mapping[str, Any]) -> list[Goal]:
+    """The same for each identity of a Batch account. Which of them Batch uses for the key is not known."""
+    principals = principals_of(account.get("identity", {}))
+    if not principals and goal.present:
+        raise Refused(
+            f"The Batch account {account['name']} has no identity to grant access to. Give it one with "
+            "azbatch.cmk.batch_account_identity.",
+            code="account_without_identity",
+            option="account_name",
+            value=account["name"],
+            remedy="Give the account an identity with azbatch.cmk.batch_account_identity.",
+        )
+    return [replace(goal, principal_id=principal) for principal in principals]
+
+
+def _require_one(params: Mapping[str, Any], *options: str) -> None:
+    given = [option for option in options if params[option] is not None]
+    if len(given) != 1:
+        option = given[-1] if given else options[0]
+        listed = f"{', '.join(options[:-1])} and {options[-1]}"
+        raise InvalidOption(option, params[option], f"exactly one of {listed} is needed.", "Set one of them.")
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
@@ -90,12 +123,18 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         steps, granted_after = _policy_steps(goal, vault, principal)
     before = describe(goal, observed)
     after = {**before, "granted": granted_after}
-    if goal.present or not (steps or goal.withdrawn):
+    if goal.present:
         return Plan(goal, before, after, steps)
+    if not (steps or goal.withdrawn):
+        return Plan(goal, before, after, report={"in_use_by": []})
     visible = observed["visible"]
     users = _usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
+    if users and goal.keeps_used and not goal.withdrawn:
+        return Plan(goal, before, before, report={"in_use_by": users})
     warnings = _usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
-    return _usage.withdrawal(Plan(goal, before, after, steps, warnings), replace(goal, present=True))
+    return _usage.withdrawal(
+        Plan(goal, before, after, steps, warnings, report={"in_use_by": users}), replace(goal, present=True)
+    )
 
 
 def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ._ids import (
     parse_user_assigned_id,
     same_id,
 )
-from ._plan import Outcome, Plan, Step
+from ._plan import Plan, Step
 
 SYSTEM_ASSIGNED = "system_assigned"
 USER_ASSIGNED = "user_assigned"
@@ -64,6 +64,7 @@ class Goal:
 
 def desired(params: Mapping[str, Any]) -> Goal:
     identity_id, key = params["identity_id"], params["key_identifier"]
+    identifier = parse_key_identifier(key, "key_identifier") if key else None
     if key and not identity_id:
         raise InvalidOption(
             "key_identifier",
@@ -78,7 +79,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         present=params["state"] == "present",
         location=params["location"],
         identity_id=parse_user_assigned_id(identity_id, "identity_id") if identity_id else None,
-        key=parse_key_identifier(key, "key_identifier") if key else None,
+        key=identifier.versionless if identifier and params["follow_latest"] else identifier,
         vault_group=params["vault_resource_group"],
         adopt_existing=params["adopt_existing"],
         force=params["force"],
@@ -271,7 +272,7 @@ def _elsewhere(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
-    if goal.key is None or goal.key.same(key_of(account)):
+    if goal.key is None or goal.key.same_key(key_of(account)):
         return ()
     return (
         f"The Batch account {goal.name} exists already; key_identifier is only for its creation. "
@@ -315,7 +316,6 @@ def name_taken(name: str) -> Refused:
     )
 
 
-def gone(group: str, name: str) -> Outcome:
-    """What is told of an account that may be missing, and is."""
-    said = f"There is no Batch account {name} in {group} any more, so there is nothing to do."
-    return Outcome(False, {}, {}, (said,), {"account": name, "exists": False})
+def missing(group: str, name: str) -> str:
+    """The warning about an account that may be missing, and is."""
+    return f"There is no Batch account {name} in {group} any more, so there is nothing to do."

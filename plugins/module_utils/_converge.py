@@ -2,24 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The pipe that every module is: read, plan, stop in check mode, apply, read, plan again.
+"""What every module does: read, plan, apply, read and plan again.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from . import _interrupts
-from ._concurrent import map_concurrent
 from ._errors import CmkError, NotConverged, NotFound, Refused, Unavailable
 from ._interrupts import as_failure
 from ._plan import Outcome, Plan, Step
-from ._stages import Stage, Stages
 
 
 class Noun(Protocol):
@@ -55,22 +52,18 @@ def converge(
     service: Service,
     noun: Noun,
     *,
-    check_mode: bool,
     before_change: Check = lambda: None,
     rights: Rights = lambda _steps: (),
 ) -> Outcome:
     """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
 
-    `before_change` is called if there is something to change, in check mode too, and fails if that must not begin.
+    `before_change` is called if there is something to change, and fails if that must not begin.
     """
     todo = noun.plan(goal, service.read(goal))
-    if todo.changed:
-        before_change()
-        todo = replace(todo, warnings=(*todo.warnings, *rights(todo.steps)))
-    if check_mode or not todo.changed:
-        for step in todo.foreseen_by:
-            getattr(service, step.action)(**step.arguments)
-        return Outcome(todo.changed, todo.before, todo.after, todo.warnings, todo.report, foretold=todo.changed)
+    if not todo.changed:
+        return Outcome(False, todo.before, todo.after, todo.warnings, todo.report)
+    before_change()
+    todo = replace(todo, warnings=(*todo.warnings, *rights(todo.steps)))
     applied: list[str] = []
     with _interrupts.raised():
         try:
@@ -89,60 +82,20 @@ def converge(
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
-def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
-    """Converge stage after stage. Each is asked for once the one before has ended; a failure may be let pass there.
+def foreseen(goal: Any, service: Service, noun: Noun) -> Plan:
+    """What `converge` would change; nothing is changed. Raises what `converge` would refuse."""
+    return noun.plan(goal, service.read(goal))
 
-    Of several that are asked for together, each comes to an outcome or to a failure.
-    """
 
-    def come_to(stage: Stage) -> Outcome | CmkError:
-        try:
-            return _converged(stage, cloud, check_mode=check_mode)
-        except BaseException as ended:
-            return as_failure(ended)
-
-    def come_to_each(together: tuple[Stage, ...]) -> list[Outcome | CmkError] | CmkError:
-        try:
-            # By number, because a stage has no hash.
-            return list(map_concurrent(lambda number: come_to(together[number]), range(len(together))).values())
-        except BaseException as ended:
-            return as_failure(ended)
-
+def unless_used(make: Callable[[], Outcome]) -> Outcome:
+    """`make` takes something away and reports if accounts use it. Made again if accounts came to use it while it was
+    taken away, and it was given back."""
     try:
-        wanted = next(stages)
-        while True:
-            came = come_to(wanted) if isinstance(wanted, Stage) else come_to_each(wanted)
-            wanted = stages.throw(came) if isinstance(came, CmkError) else stages.send(came)
-    except StopIteration as end:
-        whole: Outcome = end.value
-        return whole
-
-
-def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
-    def require() -> None:
-        if stage.requires:
-            service, step = stage.requires
-            getattr(getattr(cloud, service), step.action)(**step.arguments)
-
-    def rights(steps: Sequence[Step]) -> tuple[str, ...]:
-        all_steps = [*((stage.service, step) for step in steps), *stage.later]
-        warnings: tuple[str, ...] = cloud.rights.require(all_steps, refuse=not check_mode)
-        return warnings
-
-    def look(goal: Any) -> Outcome:
-        return converge(goal, getattr(cloud, stage.service), stage.noun, check_mode=True)
-
-    def make(goal: Any) -> Outcome:
-        service, only_check = getattr(cloud, stage.service), check_mode or stage.foresee
-        return converge(goal, service, stage.noun, check_mode=only_check, before_change=require, rights=rights)
-
-    outcome: Outcome
-    if stage.newest:
-        outcome = cloud.newest.version(stage.goal, stage.newest, look, make)
-        return outcome
-    with cloud.turn(stage.alone) if stage.alone else contextlib.nullcontext():
-        outcome = cloud.once(lambda: make(stage.goal), *stage.once) if stage.once else make(stage.goal)
-    return outcome
+        return make()
+    except CmkError as failure:
+        if failure.code != "in_use" or not failure.facts.get("restored"):
+            raise
+        return make()
 
 
 def _apply(todo: Plan, service: Service, applied: list[str]) -> None:

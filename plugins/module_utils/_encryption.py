@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from . import _account, _diagnosis, _preflight
 from ._errors import CmkError, Denied, InvalidOption, Refused, Unavailable
@@ -29,33 +29,45 @@ class Goal:
     # None: a Microsoft-managed key.
     key: KeyIdentifier | None
     vault_group: str | None
-    # Wait for an account that is on the key and does not answer.
+    # Wait for an account that uses the key and is not available.
     patient: bool = False
-    # An account that is on a different customer-managed key may be moved away from it.
+    # An account that uses a different customer-managed key may be moved away from it.
     replaces: bool = False
-    # Other settings on the same key that are left alone, because somebody else may have chosen them meanwhile: `any`,
-    # or any version that the account is `pinned` to.
-    tolerates: Literal["any", "pinned"] | None = None
-    # The way back from a switch that failed: what that was to reach. It is tried although the account does not answer,
+    # Whether the account is to follow the key's newest version. None: as it does now, if it uses this key already;
+    # otherwise, as the key identifier says.
+    follow: bool | None = None
+    # An account that is pinned to another version of the key is moved to this one.
+    updates_version: bool = True
+    # The way back from a switch that failed: what that was to reach. It is tried although the account is not available,
     # and leaves the account where somebody else has put it meanwhile.
     undoes: Goal | None = None
-    # The key that the account was on when this one was chosen for it.
-    instead_of: KeyIdentifier | None = None
+    # The key that the account used when this one was chosen for it.
+    expected: KeyIdentifier | None = None
+    # Nothing is changed, and that is no failure, if there is no such account.
+    may_be_missing: bool = False
+
+    @property
+    def target(self) -> KeyIdentifier | None:
+        """What an account is set to that does not meet the goal."""
+        return self.key.versionless if self.key and self.follow else self.key
 
     def is_met_by(self, account: Mapping[str, Any]) -> bool:
         has = key_of(account)
         if self.key is None or has is None:
             return self.key is has
-        is_tolerated = self.tolerates == "any" or (self.tolerates == "pinned" and has.version is not None)
-        return self.key.same(has) or (is_tolerated and self.key.versionless.same(has.versionless))
+        if not self.key.same_key(has):
+            return False
+        if has.version is None:
+            return self.follow is not False
+        return not self.follow and (self.key.same(has) or not self.updates_version)
 
     def leaves_alone(self, account: Mapping[str, Any]) -> bool:
-        """It is on the key; or on the way back, somebody else has put it where it is."""
+        """It uses the key; or on the way back, somebody else has put it where it is."""
         return self.is_met_by(account) or (self.undoes is not None and not self.undoes.is_met_by(account))
 
     def was_moved(self, account: Mapping[str, Any]) -> bool:
         """Since this key was chosen for it, by somebody else."""
-        return self.instead_of is not None and not self.instead_of.same(key_of(account))
+        return self.expected is not None and not self.expected.same(key_of(account))
 
     def standing(self, stands: Mapping[str, Any]) -> str:
         """How the account stands once it has been led back, in words."""
@@ -72,17 +84,35 @@ def desired(params: Mapping[str, Any]) -> Goal:
         raise InvalidOption(
             "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."
         )
+    identifier, expected = (
+        parse_key_identifier(key, "key_identifier") if key else None,
+        params["expected_key_identifier"],
+    )
+    follow = params["follow_latest"]
+    if identifier and identifier.version is None:
+        if follow is False:
+            raise InvalidOption(
+                "follow_latest", follow, "key_identifier names no version.", "Add the version, or leave it out."
+            )
+        follow = True
     return Goal(
         group=params["resource_group"],
         account=check_account_name(params["account_name"], "account_name"),
-        key=parse_key_identifier(key, "key_identifier") if key else None,
+        key=identifier,
         vault_group=params["vault_resource_group"],
         patient=params["await_answer"],
         replaces=params["replace_key"],
+        follow=follow,
+        updates_version=params["update_version"],
+        expected=parse_key_identifier(expected, "expected_key_identifier") if expected else None,
+        may_be_missing=params["missing"] == "skip",
     )
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    if observed["account"] is None and goal.may_be_missing:
+        missing = {"exists": False}
+        return Plan(goal, missing, missing, warnings=(_account.missing(goal.group, goal.account),))
     account = _account.required(observed["account"], goal.group, goal.account)
     silence = observed["silence"]
     available = _account.availability(silence)
@@ -98,11 +128,12 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_met_by(account)):
         if observed.get("evidence"):
             _preflight.require(observed["evidence"], "and could when the account was pointed at it")
-        warnings = (_account.availability_warning(goal.account),) if available is None else ()
-        return Plan(goal, before, before, warnings=warnings)
+        return _unchanged(goal, before)
     if goal.was_moved(account):
+        if observed["is_newer"]:
+            return _unchanged(goal, before)
         raise Refused(
-            f"The Batch account {goal.account} was moved from {goal.instead_of} to "
+            f"The Batch account {goal.account} was moved from {goal.expected} to "
             f"{key_of(account) or 'a Microsoft-managed key'} by somebody else while this task chose a key for it. "
             "Run the task again.",
             code="account_moved",
@@ -115,21 +146,51 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     if goal.key:
         evidence = observed["evidence"]
         checks = _preflight.require(evidence) if goal.undoes else _preflight.require_for_change(evidence)
-    body = {"properties": {"encryption": _account.encryption_body(goal.key)}}
+    body = {"properties": {"encryption": _account.encryption_body(goal.target)}}
     sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
-    former = replace(goal, key=key_of(account), vault_group=None, undoes=goal, tolerates=None, instead_of=None)
+    has = key_of(account)
+    follow = has.version is None if has else None
+    former = replace(goal, key=has, vault_group=None, undoes=goal, follow=follow, updates_version=True, expected=None)
     return Plan(
         goal,
         before,
-        {**before, **describe_key(goal.key), "answers": True},
+        {**before, **describe_key(goal.target), "answers": True},
         (Step("set_encryption", sent),),
-        foreseen_by=(Step("require_answer", place),),
         warnings=_preflight.warnings(checks),
         former=former,
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
-        if_refused=replace(former, key=None) if former.key else None,
-        report={"preflight": _preflight.describe(checks)},
+        if_refused=replace(former, key=None, follow=None) if former.key else None,
+        report={"preflight": _preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
     )
+
+
+def _unchanged(goal: Goal, before: Mapping[str, Any]) -> Plan:
+    warnings = (_account.availability_warning(goal.account),) if before["answers"] is None else ()
+    return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
+
+
+def required_key(
+    account: Mapping[str, Any], vault: str, name: str, or_already: KeyIdentifier | None = None
+) -> KeyIdentifier:
+    """The customer-managed key that the account uses: the named one, or already the one that it is to be moved to."""
+    key = key_of(account)
+    if key is None:
+        raise Refused(
+            f"The Batch account {account['name']} uses a Microsoft-managed key. Move it to a customer-managed key "
+            "first, with azbatch.cmk.provision.",
+            code="account_not_on_cmk",
+            remedy="Move the account to a customer-managed key first, with azbatch.cmk.provision.",
+        )
+    if not key.is_named(vault, name) and not key.same(or_already):
+        raise Refused(
+            f"The Batch account {account['name']} uses {key}, not the key {name} in {vault}. Correct vault_name and "
+            "key_name; to move the account to another key, set new_key_identifier to it.",
+            code="account_on_another_key",
+            option="key_name",
+            value=name,
+            remedy="Correct vault_name and key_name, or set new_key_identifier.",
+        )
+    return key
 
 
 def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier) -> None:
@@ -150,7 +211,22 @@ def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier
 
 def describe(account: Mapping[str, Any]) -> dict[str, Any]:
     """The module's return value."""
-    return {"id": account["id"], "name": account["name"], **describe_key(key_of(account))}
+    return {"exists": True, "id": account["id"], "name": account["name"], **describe_key(key_of(account))}
+
+
+def described(account: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the account's own document says of its key and identity."""
+    if account is None:
+        return {"exists": False}
+    key = key_of(account)
+    identity = account.get("identity", {})
+    return {
+        **describe(account),
+        "vault_name": key.vault if key else None,
+        "key_name": key.name if key else None,
+        "identity": _account.describe_identity(identity),
+        "principal_ids": list(principals_of(identity)),
+    }
 
 
 def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,14 +235,8 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     if account is None:
         return {"exists": False}
     available = _account.availability(silence)
-    key = key_of(account)
     return {
-        "exists": True,
-        **describe(account),
-        "vault_name": key.vault if key else None,
-        "key_name": key.name if key else None,
-        "identity": _account.describe_identity(account.get("identity", {})),
-        "principal_ids": list(principals_of(account.get("identity", {}))),
+        **described(account),
         "answers": available,
         "silence": silence.msg if available is False else None,
         "diagnosis": _diagnosis.describe(diagnosis) if diagnosis else None,

@@ -25,20 +25,19 @@ Ages = Mapping[str, "float | None"]
 
 
 def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None) -> float | None:
-    """When the grace time is over, in seconds since 1970; None if it is, or if there is none.
+    """When the grace period is over, in seconds since 1970; None if it is, or if there is none.
 
     `ages` are those of the accounts that may have been moved. Without them, only what can be told without them is.
     """
-    grace = goal.grace
-    if grace is None or not grace.lasts:
+    if goal.moved_to is None or not goal.grace_period:
         return None
     now, key = observed["now"], observed["key"]
-    began = [now] if grace.moved_now else []
-    if key is not None and read_key_identifier(key["key"]["kid"]).same_key(grace.moved_to):
+    began = [now] if observed["moved_in_run"] else []
+    if key is not None and read_key_identifier(key["key"]["kid"]).same_key(goal.moved_to):
         began.append(key["attributes"]["created"])
     # An account that does not say when it was changed may have been changed just now.
     began += [now - (age or 0) for age in (ages or {}).values()]
-    until = max(began, default=now - grace.lasts) + grace.lasts
+    until = max(began, default=now - goal.grace_period) + goal.grace_period
     return until if until > now else None
 
 
@@ -46,10 +45,9 @@ def refused(goal: Goal, until: float) -> Refused:
     what = f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
     return Refused(
         f"Refused: {what} is disabled before {instant(until)}. Accounts were moved to another version or key so "
-        "recently that something may still use this one. Run the task again after that time, or set "
-        "previous_version_grace: P0D.",
+        "recently that something may still use this one. Run the task again after that time, or set grace_period: P0D.",
         code="in_grace",
         kept_until=instant(until),
-        option="previous_version_grace",
-        remedy="Run the task again after that time, or set previous_version_grace: P0D.",
+        option="grace_period",
+        remedy="Run the task again after that time, or set grace_period: P0D.",
     )

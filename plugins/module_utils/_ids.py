@@ -74,6 +74,10 @@ class KeyIdentifier:
         """Whether both name the same key, whichever version."""
         return other is not None and self.versionless.same(other.versionless)
 
+    def is_named(self, vault: str, name: str) -> bool:
+        """Whether it is a version of the key of that name in that vault."""
+        return self.vault == vault.lower() and self.name.casefold() == name.casefold()
+
 
 def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
     found = _KEY_IDENTIFIER.fullmatch(value.strip())

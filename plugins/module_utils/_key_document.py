@@ -10,6 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import _rotation_policy
@@ -44,7 +45,8 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "enabled": attributes["enabled"],
         "created_on": instant(attributes["created"]),
         "expires_on": instant(attributes.get("exp")),
-        "previous_version": previous_version(versions, identifier.version),
+        "previous_version": (previous := previous_version(versions, identifier.version)),
+        "previous_key_identifier": str(replace(identifier, version=previous)) if previous else None,
         "enabled_versions": sorted(version_of(v) for v in versions or () if v["attributes"]["enabled"]),
         "rotation_policy": _rotation_policy.describe(observed["policy"]),
     }

@@ -16,24 +16,9 @@ from typing import Any
 from . import _rotation_policy
 from ._duration import seconds
 from ._errors import InvalidOption, NotFound, Refused
-from ._ids import KeyIdentifier, check_key_name, check_vault_name
+from ._ids import KeyIdentifier, check_key_name, check_vault_name, parse_key_identifier
 from ._key_document import SIZES, TYPES
 from ._plan import Step
-
-# Key Vault counts in whole seconds and stamps a version a moment after the request was made.
-CLOCK_TOLERANCE = 300
-
-
-@dataclass(frozen=True)
-class Grace:
-    """How long a key or version stays enabled after accounts were moved to another one."""
-
-    # Seconds.
-    lasts: int
-    # Whether this run has just moved an account.
-    moved_now: bool
-    # Where to: whichever account uses this key may have been moved to it a moment ago, by whomever.
-    moved_to: KeyIdentifier
 
 
 @dataclass(frozen=True)
@@ -62,31 +47,33 @@ class Goal:
     again: tuple[str, ...] = ()
     # The version that an account uses: one that was created earlier does not count as the newest.
     at_least: str | None = None
-    # Only a version that was not created later than this one is disabled.
-    not_after: str | None = None
-    grace: Grace | None = None
+    # Leave the key or version as it is if Batch accounts use it.
+    keeps_used: bool = False
+    # The key that accounts were moved to. Only a version that is older than the one that they use there is disabled,
+    # and not before this time (in seconds) after a move is over.
+    moved_to: KeyIdentifier | None = None
+    grace_period: int = 0
 
     def standing(self, _stands: Mapping[str, Any]) -> str:
         """How it stands once what was withdrawn has been given back, in words."""
         return "So it was enabled again." if self.again else "So it was recovered."
 
     @property
+    def key(self) -> KeyIdentifier:
+        """Without the suffix of its cloud."""
+        return KeyIdentifier(self.vault.lower(), "", self.name)
+
+    def names(self, key: KeyIdentifier | None) -> bool:
+        """Whether it is this key, whichever version."""
+        return key is not None and key.is_named(self.vault, self.name)
+
+    @property
     def looks_at_policy(self) -> bool:
         return self.rotation_policy is not None or self.remove_rotation_policy
 
-    def may_cut_off(self, key: Mapping[str, Any], policy: Mapping[str, Any] | None) -> bool:
+    def may_cut_off(self, policy: Mapping[str, Any] | None) -> bool:
         """Whether what is asked for can take the key away from those who use it."""
-        withdraws = self.state in ("absent", "disabled")
-        return withdraws or self.shortened_expiry(key) is not None or self.stops_rotation(policy)
-
-    def shortened_expiry(self, key: Mapping[str, Any]) -> int | None:
-        """When the version is to expire, if that is earlier than it would now."""
-        attributes = key["attributes"]
-        if self.state != "present" or self.expires_in is None:
-            return None
-        wanted = int(attributes["created"] + self.expires_in)
-        now = attributes.get("exp")
-        return wanted if now is None or wanted < now - CLOCK_TOLERANCE else None
+        return self.state in ("absent", "disabled") or self.stops_rotation(policy)
 
     def stops_rotation(self, policy: Mapping[str, Any] | None) -> bool:
         return self.remove_rotation_policy and _rotation_policy.rotates(policy)
@@ -106,18 +93,27 @@ def desired(params: Mapping[str, Any]) -> Goal:
             "Use 2048, 3072 or 4096.",
             code="key_size_not_supported",
         )
-    version, state = params["version"], params["state"]
-    if version and state not in ("disabled", "enabled"):
-        raise InvalidOption("version", version, f"it has no meaning with state: {state}.", "Leave it out.")
+    state = params["state"]
+    key = _named(params)
+    if key.version and state not in ("disabled", "enabled"):
+        option = "version" if params["version"] else "key_identifier"
+        raise InvalidOption(
+            option, params[option], f"a version has no meaning with state: {state}.", "Leave out the version."
+        )
+    if params["account_name"] and not params["resource_group"]:
+        raise InvalidOption(
+            "resource_group", None, "account_name needs it.", "Set it to the resource group of the Batch account."
+        )
+    moved_to = params["moved_to"]
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         raise InvalidOption(
             "remove_rotation_policy", True, "rotation_policy says the opposite.", "Leave out one of the two."
         )
     return Goal(
-        vault=check_vault_name(params["vault_name"], "vault_name"),
-        name=check_key_name(params["name"], "name"),
+        vault=key.vault,
+        name=key.name,
         state=state,
-        version=version.lower() if version else None,
+        version=key.version,
         key_type=key_type,
         key_size=key_size,
         expires_in=seconds(params["expires_in"], "expires_in"),
@@ -128,7 +124,27 @@ def desired(params: Mapping[str, Any]) -> Goal:
         new_version=params["new_version"],
         force=params["force"],
         enable=params["enable_key"],
+        keeps_used=params["in_use"] == "keep",
+        moved_to=parse_key_identifier(moved_to, "moved_to") if moved_to else None,
+        grace_period=seconds(params["grace_period"], "grace_period", or_none=True) or 0,
     )
+
+
+def _named(params: Mapping[str, Any]) -> KeyIdentifier:
+    """The key, or the version of it, that the options name."""
+    identifier, by_name = params["key_identifier"], ("vault_name", "name")
+    if identifier is None:
+        for option in by_name:
+            if params[option] is None:
+                raise InvalidOption(
+                    option, None, "vault_name and name, or key_identifier, are needed.", f"Set {option}."
+                )
+        vault, name = check_vault_name(params["vault_name"], "vault_name"), check_key_name(params["name"], "name")
+        return KeyIdentifier(vault, "", name, params["version"].lower() if params["version"] else None)
+    for option in (*by_name, "version"):
+        if params[option] is not None:
+            raise InvalidOption(option, params[option], "key_identifier names the key.", "Leave out one of the two.")
+    return parse_key_identifier(identifier, "key_identifier")
 
 
 def step(action: str, goal: Goal, **arguments: Any) -> Step:

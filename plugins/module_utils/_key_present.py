@@ -16,8 +16,8 @@ from typing import Any
 from . import _rotation_policy, _usage
 from ._duration import instant
 from ._errors import Refused
-from ._key_document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, followers_on, identifier_of, size_of
-from ._key_goal import CLOCK_TOLERANCE, Goal, key_disabled, key_soft_deleted, step
+from ._key_document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, identifier_of, size_of
+from ._key_goal import Goal, key_disabled, key_soft_deleted, step
 from ._plan import Plan, Step
 
 
@@ -31,8 +31,9 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     if is_due:
         steps, after = _new_version(goal, observed, before)
     else:
-        warnings = _expiry_guard(goal, observed)
-        steps, after = _mended(goal, observed, before)
+        _refuse_other_family(goal, key)
+        _refuse_other_size(goal, key)
+        steps, after = mended(goal, key, before, {})
     if goal.stops_rotation(observed["policy"]):
         warnings += _rotation_guard(goal, observed)
         policy = _rotation_policy.without_rotation(observed["policy"])
@@ -103,14 +104,6 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
     return (step("create", goal, body=body),), after
 
 
-def _mended(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[tuple[Step, ...], Any]:
-    key = observed["key"]
-    _refuse_other_family(goal, key)
-    _refuse_other_size(goal, key)
-    expiry = _changed_expiry(goal, observed)
-    return mended(goal, key, before, {} if expiry is None else {"exp": expiry})
-
-
 def mended(
     goal: Goal, key: Mapping[str, Any], before: Mapping[str, Any], times: Mapping[str, int]
 ) -> tuple[tuple[Step, ...], Mapping[str, Any]]:
@@ -129,40 +122,11 @@ def mended(
     return (step("update", goal, version=before["version"], body=body),) if body else (), after
 
 
-def _expiry_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
-    expiry = goal.shortened_expiry(observed["key"])
-    if expiry is None:
-        return ()
-    key, visible = identifier_of(observed["key"]), observed["visible"]
-    users = _usage.on_key(visible, key, followers_on(observed))
-    what = f"the expiry of version {key.version} of the key {goal.name} is brought forward to {instant(expiry)}"
-    return _usage.guard(users, visible, what, force=goal.force)
-
-
 def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
     """Of those who follow the key: without it they stay on a version that grows old, and expires in the end."""
     versionless, visible = identifier_of(observed["key"]).versionless, observed["visible"]
     users = _usage.following(visible, versionless)
     return _usage.guard(users, visible, f"the rotation policy of the key {goal.name} is removed", force=goal.force)
-
-
-def _changed_expiry(goal: Goal, observed: Mapping[str, Any]) -> int | None:
-    if goal.expires_in is None:
-        return None
-    attributes = observed["key"]["attributes"]
-    wanted = attributes["created"] + goal.expires_in
-    if abs(attributes.get("exp", 0) - wanted) <= CLOCK_TOLERANCE:
-        return None
-    if wanted <= observed["now"]:
-        raise Refused(
-            f"The key {goal.name}'s current version was created on {instant(attributes['created'])}; with the "
-            f"expires_in asked for it would have expired on {instant(wanted)} and be lost to all who use it. Set "
-            "new_version: true or max_version_age so that a new version takes over, or a longer expires_in.",
-            code="expiry_in_past",
-            option="expires_in",
-            remedy="Set new_version: true or max_version_age, or a longer expires_in.",
-        )
-    return int(wanted)
 
 
 def _refuse_other_family(goal: Goal, key: Mapping[str, Any]) -> None:

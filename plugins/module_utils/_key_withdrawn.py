@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import _grace, _usage
+from ._duration import instant
 from ._errors import Denied, InvalidOption
 from ._key_document import followers_on, identifier_of, version_of
 from ._key_goal import Goal, key_not_found, step
@@ -33,30 +34,55 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
         raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
     enabled = _enabled(goal, versions)
     if not enabled and goal.withdrawn is None:
-        return Plan(goal, before, before)
-    if goal.not_after and goal.withdrawn is None and _is_newer(versions, goal.version, goal.not_after):
-        return Plan(
-            goal,
-            before,
-            before,
-            warnings=(
-                f"Version {goal.version} of the key {goal.name} is not older than"
-                f" version {goal.not_after}, so it was not disabled.",
-            ),
-        )
+        return _left(goal, before)
+    newer = _newer_than_used(goal, observed)
+    if newer is not None:
+        return _left(goal, before, warnings=(newer,))
     until = _grace.kept_until(goal, observed, observed["ages"]) if goal.withdrawn is None else None
     if until is not None:
+        if goal.keeps_used:
+            return _left(goal, before, until=until)
         raise _grace.refused(goal, until)
     target = goal.withdrawn or replace(identifier_of(observed["key"]), version=goal.version)
     visible = observed["visible"]
     users = _usage.on_key(visible, target, followers_on(observed))
+    if users and goal.keeps_used and goal.withdrawn is None:
+        return _left(goal, before, users=users)
     what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
     warnings = _usage.guard(users, visible, what, force=goal.force)
     steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": False}}) for v in enabled)
     left = [v for v in before["enabled_versions"] if v not in enabled]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     back = replace(goal, state="enabled_again", again=tuple(enabled))
-    return _usage.withdrawal(Plan(goal, before, after, steps, warnings), back, target)
+    plan = Plan(goal, before, after, steps, warnings, report=_report(users))
+    return _usage.withdrawal(plan, back, target)
+
+
+def _left(
+    goal: Goal,
+    before: Mapping[str, Any],
+    *,
+    users: Sequence[str] = (),
+    until: float | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Plan:
+    """The key stays as it is: it is what was asked for, accounts use it, or the grace period is not over."""
+    return Plan(goal, before, before, warnings=warnings, report=_report(users, until))
+
+
+def _report(users: Sequence[str], until: float | None = None) -> dict[str, Any]:
+    return {"in_use_by": list(users), "kept_until": instant(until)}
+
+
+def _newer_than_used(goal: Goal, observed: Mapping[str, Any]) -> str | None:
+    """The warning that the version is not older than the one that accounts were moved to."""
+    newest = identifier_of(observed["key"])
+    if goal.version is None or goal.moved_to is None or goal.withdrawn or not newest.same_key(goal.moved_to):
+        return None
+    used = goal.moved_to.version or newest.version or ""
+    if not _is_newer(observed["versions"], goal.version, used):
+        return None
+    return f"Version {goal.version} of the key {goal.name} is not older than version {used}, so it was not disabled."
 
 
 def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
@@ -86,11 +112,14 @@ def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[
 def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     key = observed["key"]
     if key is None and goal.withdrawn is None:
-        return Plan(goal, before, before)
+        return _left(goal, before)
     target = goal.withdrawn or identifier_of(key).versionless
     visible = observed["visible"]
     users = _usage.on_key(visible, target)
+    if users and goal.keeps_used and goal.withdrawn is None:
+        return _left(goal, before, users=users)
     warnings = _usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
     after = {"exists": False, "soft_deleted": True}
     steps = (step("delete", goal),) if key else ()
-    return _usage.withdrawal(Plan(goal, before, after, steps, warnings), replace(goal, state="recovered"), target)
+    plan = Plan(goal, before, after, steps, warnings, report=_report(users))
+    return _usage.withdrawal(plan, replace(goal, state="recovered"), target)

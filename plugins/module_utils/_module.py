@@ -29,7 +29,7 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
     module = AnsibleModule(argument_spec=argument_spec(arguments), supports_check_mode=True)
     try:
         with unlogged():
-            result = run(module.params, Cloud(module.params), check_mode=module.check_mode).result()
+            result = run(module.params, Cloud(module.params)).result()
     except BaseException as ended:
         # The result of an interrupted module is told too; the process ends with it.
         module.fail_json(**as_failure(ended).result())

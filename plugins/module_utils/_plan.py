@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +29,7 @@ class Plan:
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
     wishes turned into state, so that a plan made once the steps have run is empty. `former` is the goal that leads
     back to `before`, for nouns that are put back when a change fails; `if_refused` leads back where the change, read
-    again, is one that would have been refused, also where `former` leads nowhere. `foreseen_by` are reads that fail
-    where Azure would refuse the steps, for check mode, which does not find out by trying. `report` is told beside the
-    state.
+    again, is one that would have been refused, also where `former` leads nowhere. `report` is told beside the state.
     """
 
     goal: Any
@@ -41,7 +39,6 @@ class Plan:
     warnings: tuple[str, ...] = ()
     former: Any = None
     if_refused: Any = None
-    foreseen_by: tuple[Step, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,14 +48,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task reports. Of what is `foretold`, nothing has been done."""
+    """What a task reports."""
 
     changed: bool
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
-    foretold: bool = False
 
     def result(self) -> dict[str, Any]:
         return {
@@ -68,3 +64,18 @@ class Outcome:
             "diff": {"before": dict(self.before), "after": dict(self.after)},
             **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
+
+
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Outcomes of the same kind as one. Where there are several, the values of each are under `principals`, and those
+    of the first beside them."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    first = outcomes[0] if outcomes else Outcome(False, {}, {})
+    return Outcome(
+        any(one.changed for one in outcomes),
+        {**first.before, "principals": [dict(one.before) for one in outcomes]},
+        {**first.after, "principals": [dict(one.after) for one in outcomes]},
+        tuple(dict.fromkeys(warning for one in outcomes for warning in one.warnings)),
+        {name: [user for one in outcomes for user in one.report[name]] for name in first.report},
+    )

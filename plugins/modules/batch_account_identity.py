@@ -49,6 +49,10 @@ options:
       - Needs O(identity_id), and that identity must have been granted access to the key. It has no effect on an
         existing account; M(azbatch.cmk.batch_encryption) changes that one's key.
     type: str
+  follow_latest:
+    description: Have a new account follow the newest version of the key, whichever version O(key_identifier) names.
+    type: bool
+    default: false
   vault_resource_group:
     description:
       - Resource group of the vault that O(key_identifier) names. Without it, the vault is looked for in all
@@ -183,20 +187,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "identity_id": {"type": "str"},
     # A key's identifier is no secret, whatever its name may suggest.
     "key_identifier": {"type": "str", "no_log": False},
+    "follow_latest": {"type": "bool", "default": False},
     "vault_resource_group": {"type": "str"},
     "adopt_existing": {"type": "bool", "default": False},
     "force": {"type": "bool", "default": False},
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    return converge(
-        _account.desired(params),
-        cloud.accounts,
-        _account,
-        check_mode=check_mode,
-        rights=cloud.rights.of("accounts", refuse=not check_mode),
-    )
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    return converge(_account.desired(params), cloud.accounts, _account, rights=cloud.rights.of("accounts"))
 
 
 def main() -> None:

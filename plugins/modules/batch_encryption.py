@@ -35,9 +35,33 @@ options:
     choices: [microsoft_keyvault, microsoft_batch]
   key_identifier:
     description:
-      - The key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION); the account stays on that version.
-      - Without the version, the account follows the key, that is Batch takes over new versions by itself.
+      - The key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION). The account is pinned to that version, unless
+        O(follow_latest) says otherwise.
+      - Without the version, the account follows the key's newest version, that is, Batch uses new versions by itself.
     type: str
+  follow_latest:
+    description:
+      - Whether the account follows the newest version of the key. V(false) needs a version in O(key_identifier).
+      - By default an account that follows this key already keeps following it, and any other account uses
+        O(key_identifier) as it is.
+    type: bool
+  update_version:
+    description:
+      - Move an account that is pinned to another version of the key to the version in O(key_identifier).
+      - With V(false) such an account stays on its version.
+    type: bool
+    default: true
+  expected_key_identifier:
+    description:
+      - The key that the account used when O(key_identifier) was chosen for it, as an earlier task returned it.
+      - If the account uses another key by now, somebody else has moved it, and it is refused. An account that was moved
+        to a newer version of the key in O(key_identifier) stays there.
+    type: str
+  missing:
+    description: Whether it is a failure if there is no such account. With V(skip) it is a warning.
+    type: str
+    default: fail
+    choices: [fail, skip]
   replace_key:
     description:
       - Move an account that is on a different customer-managed key, of another vault or another name.
@@ -93,6 +117,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+exists:
+  description: Whether the account exists. The values below are there only if it does.
+  returned: success
+  type: bool
+  sample: true
+previous_key_identifier:
+  description:
+    - The customer-managed key that the task moved the account from; null if it did not change anything, or if that was
+      a Microsoft-managed key.
+  returned: success, if it exists
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
 id:
   description: Resource id of the account.
   returned: success
@@ -183,6 +219,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import counted_as
 from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
@@ -201,17 +238,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
     "await_answer": {"type": "bool", "default": False},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
+    "follow_latest": {"type": "bool"},
+    "update_version": {"type": "bool", "default": True},
+    "expected_key_identifier": {"type": "str", "no_log": False},
+    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    return converge(
-        _encryption.desired(params),
-        cloud.encryption,
-        _encryption,
-        check_mode=check_mode,
-        rights=cloud.rights.of("encryption", refuse=not check_mode),
-    )
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    goal = _encryption.desired(params)
+    outcome = converge(goal, cloud.encryption, _encryption, rights=cloud.rights.of("encryption"))
+    if goal.key:
+        cloud.forced_versions.completed(*counted_as(goal.key, params))
+    return outcome
 
 
 def main() -> None:

@@ -43,6 +43,95 @@ options:
         use them. Without O(account_name) this is always done.
     type: bool
     default: false
+  check_before:
+    description:
+      - Name of the role of this collection whose tasks come next. All that they would refuse is refused now, before the
+        first of them changes anything, and so is a caller who is seen to lack a right that they need.
+      - The options below say what the tasks are asked for. O(account_name), O(resource_group), O(vault_name) and
+        O(key_name) are needed.
+      - The account may be as another task of the run read it a moment ago. RV(answers) is not returned.
+    type: str
+    choices: [provision, rotate, revert]
+  missing:
+    description: Whether it is a failure if there is no such account, with O(check_before).
+    type: str
+    default: fail
+    choices: [fail, skip]
+  location:
+    description: Region of a new account and vault.
+    type: str
+  identity_id:
+    description: Resource id of the user-assigned identity of the account. Without it, the identity is system-assigned.
+    type: str
+  adopt_existing:
+    description: Whether an existing account is given the identity.
+    type: bool
+    default: false
+  vault_name:
+    description: Name of the vault of the key.
+    type: str
+  vault_resource_group:
+    description: Name of the resource group of the vault. Without it, O(resource_group).
+    type: str
+  authorization:
+    description: How the vault authorizes access to its keys.
+    type: str
+    choices: [rbac, access_policy]
+  recover_vault:
+    description: Whether a deleted vault is recovered.
+    type: bool
+    default: false
+  key_name:
+    description: Name of the key that the account uses or is to use.
+    type: str
+  key_type:
+    description: Type of the key.
+    type: str
+  key_size:
+    description: Size of the key in bits.
+    type: int
+  enable_key:
+    description: Whether a disabled version is enabled.
+    type: bool
+    default: false
+  replace_key:
+    description: Whether an account that uses a different customer-managed key is moved.
+    type: bool
+    default: false
+  follow_latest:
+    description: Whether the account is to follow the newest version of the key.
+    type: bool
+  expires_in:
+    description: When new versions of the key expire, as an ISO 8601 duration.
+    type: str
+  rotation_policy:
+    description: The rotation policy of the key, as in M(azbatch.cmk.keyvault_cmk_key).
+    type: dict
+    suboptions:
+      expiry_time:
+        description: When versions made by the policy expire, as an ISO 8601 duration of 28 days or more.
+        type: str
+      time_after_create:
+        description: How long after its creation a version is followed by a new one, as an ISO 8601 duration.
+        type: str
+      time_before_expiry:
+        description: How long before it expires a version is followed by a new one, as an ISO 8601 duration.
+        type: str
+  new_key_identifier:
+    description: Identifier of a different key that the account is to be moved to.
+    type: str
+  previous_key:
+    description: What becomes of the key or the version that the account uses now.
+    type: str
+    default: keep
+    choices: [keep, disable, delete]
+  previous_key_identifier:
+    description: Identifier of the key that the account used before, if the account does not show it any more.
+    type: str
+  revokes_access:
+    description: Whether the access of the account's identities to the vault is revoked.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -138,6 +227,11 @@ principal_ids:
   type: list
   elements: str
   sample: [66666666-7777-8888-9999-000000000000]
+previous_key_identifier:
+  description: The key that the account uses, or used before by O(previous_key_identifier); null if that is not known.
+  returned: success, with O(check_before=revert)
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 answers:
   description:
     - Whether the account does its work. One that lost its key still can be read, but does not.
@@ -260,9 +354,12 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _diagnosis, _encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _readiness
+from ansible_collections.azbatch.cmk.plugins.module_utils._account import missing, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import check_account_name, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
@@ -272,20 +369,88 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "diagnose": {"type": "bool", "default": False},
     "require_rights": {"type": "bool", "default": False},
     "findings": {"type": "bool", "default": False},
+    "check_before": {"type": "str", "choices": ["provision", "rotate", "revert"]},
+    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
+    "location": {"type": "str"},
+    "identity_id": {"type": "str"},
+    "adopt_existing": {"type": "bool", "default": False},
+    "vault_name": {"type": "str"},
+    "vault_resource_group": {"type": "str"},
+    "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
+    "recover_vault": {"type": "bool", "default": False},
+    # Nothing of this is secret, whatever the options' names may suggest.
+    "key_name": {"type": "str", "no_log": False},
+    "key_type": {"type": "str", "no_log": False},
+    "key_size": {"type": "int", "no_log": False},
+    "enable_key": {"type": "bool", "default": False, "no_log": False},
+    "replace_key": {"type": "bool", "default": False, "no_log": False},
+    "follow_latest": {"type": "bool"},
+    "expires_in": {"type": "str"},
+    "rotation_policy": {
+        "type": "dict",
+        "options": {
+            "expiry_time": {"type": "str"},
+            "time_after_create": {"type": "str"},
+            "time_before_expiry": {"type": "str"},
+        },
+    },
+    "new_key_identifier": {"type": "str", "no_log": False},
+    "previous_key": {
+        "type": "str",
+        "default": "keep",
+        "choices": ["keep", "disable", "delete"],
+        "no_log": False,
+    },
+    "previous_key_identifier": {"type": "str", "no_log": False},
+    "revokes_access": {"type": "bool", "default": False},
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     where = options.scope(params)
+    if params["check_before"]:
+        return _checked(params, cloud)
     seen: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
     if where.account:
         observed = cloud.encryption.survey(where.group or "", where.account, diagnose=params["diagnose"])
         seen, warnings = _encryption.survey(observed), _encryption.survey_warnings(observed)
-        if params["require_rights"] and observed["diagnosis"]:
-            warnings += cloud.rights.require(_diagnosis.repairs(observed["diagnosis"]), refuse=not check_mode)
+        if params["require_rights"]:
+            warnings += _readiness.recover(cloud, observed["diagnosis"])
     fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
     return Outcome(False, seen, seen, warnings, fleet)
+
+
+def _checked(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    """The account as a look before any change shows it, if the tasks of the role can succeed."""
+    role = params["check_before"]
+    for option in ("resource_group", "account_name", "vault_name", "key_name"):
+        if params[option] is None:
+            raise InvalidOption(option, None, f"check_before: {role} needs it.", f"Set {option}.")
+    group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
+    account = cloud.accounts.seen(
+        group,
+        name,
+        anew_if=lambda seen: not _uses(params, seen),
+        group_may_be_missing=role != "provision" and params["missing"] == "skip",
+    )
+    warnings: tuple[str, ...]
+    if role == "provision":
+        warnings = _readiness.provision(params, cloud, account)
+    elif account is None and params["missing"] == "skip":
+        warnings = (missing(group, name),)
+    else:
+        check = {"rotate": _readiness.rotate, "revert": _readiness.revert}[role]
+        warnings = check(params, cloud, required(account, group, name))
+    seen = _encryption.described(account)
+    if role == "revert":
+        seen["previous_key_identifier"] = seen.get("key_identifier") or params["previous_key_identifier"]
+    return Outcome(False, seen, seen, warnings)
+
+
+def _uses(params: Mapping[str, Any], account: Mapping[str, Any]) -> bool:
+    key = key_of(account)
+    return key is not None and key.is_named(params["vault_name"], params["key_name"])
 
 
 def main() -> None:

@@ -24,13 +24,23 @@ options:
         sees.
     type: str
   vault_name:
-    description: Name of the vault.
+    description: Name of the vault. One of O(vault_name) and O(key_identifier) is needed.
     type: str
-    required: true
+  key_identifier:
+    description: Identifier of a key of the vault, in place of O(vault_name). Access is to all keys of the vault.
+    type: str
   principal_id:
     description:
       - Object id of the principal, such as RV(azbatch.cmk.batch_account_identity#module:identity.principal_id).
-      - One of O(principal_id) and O(identity_id) is needed.
+      - One of O(principal_id), O(identity_id) and O(account_name) is needed.
+    type: str
+  account_name:
+    description:
+      - Name of a Batch account, in place of O(principal_id). The access is that of all its identities, because no field
+        of an account says which of several identities Batch uses for the key.
+    type: str
+  account_resource_group:
+    description: Name of the resource group of O(account_name).
     type: str
   identity_id:
     description: Resource id of a user-assigned identity, in place of O(principal_id).
@@ -49,6 +59,13 @@ options:
     type: str
     default: present
     choices: [present, absent]
+  in_use:
+    description:
+      - What to do with O(state=absent) if a Batch account uses its key by these permissions. V(keep) leaves the
+        permissions, and RV(in_use_by) names the accounts.
+    type: str
+    default: fail
+    choices: [fail, keep]
   force:
     description: Take away the permissions although a Batch account uses its key by them, or may do so because the
       accounts of a subscription could not all be listed.
@@ -76,6 +93,12 @@ EXAMPLES = r"""
     vault_name: myvault
     key_name: batch
     identity_id: "{{ batch_identity_id }}"
+
+- name: Let all identities of a Batch account use the keys of the vault of a key
+  azbatch.cmk.keyvault_cmk_access:
+    key_identifier: https://myvault.vault.azure.net/keys/batch
+    account_name: mybatch
+    account_resource_group: rg-batch
 
 - name: Take the access away once no account uses it
   azbatch.cmk.keyvault_cmk_access:
@@ -112,6 +135,18 @@ granted:
   type: list
   elements: str
   sample: [get, unwrapKey, wrapKey]
+in_use_by:
+  description: Ids of the Batch accounts for which the permissions were left, with O(in_use=keep).
+  returned: success, with O(state=absent)
+  type: list
+  elements: str
+  sample: []
+principals:
+  description: The values above for each identity of an account that has several.
+  returned: success, with O(account_name) of an account with several identities
+  type: list
+  elements: dict
+  sample: []
 accounts:
   description: The Batch accounts that would lose their key.
   returned: failure with code V(in_use)
@@ -128,29 +163,47 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _access
+from ansible_collections.azbatch.cmk.plugins.module_utils._account import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, together
 
-# The option that names the vault that one task of a run at a time changes, wherever the task runs.
-EXCLUSIVE = "vault_name"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str"},
-    "vault_name": {"type": "str", "required": True},
+    "vault_name": {"type": "str"},
+    # A key's identifier is no secret, whatever its option's name may suggest.
+    "key_identifier": {"type": "str", "no_log": False},
     "principal_id": {"type": "str"},
+    "account_name": {"type": "str"},
+    "account_resource_group": {"type": "str"},
     "identity_id": {"type": "str"},
     # A key's name is no secret, whatever its option's name may suggest.
     "key_name": {"type": "str", "no_log": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+    "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     "force": {"type": "bool", "default": False},
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    rights = cloud.rights.of("access", refuse=not check_mode)
-    with cloud.turn(params[EXCLUSIVE]):
-        return converge(_access.desired(params), cloud.access, _access, check_mode=check_mode, rights=rights)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    goal = _access.desired(params)
+    goals = [goal]
+    if account := params["account_name"]:
+        group = params["account_resource_group"]
+        goals = _access.of_account(goal, required(cloud.accounts.present(group, account), group, account))
+
+    def make(goal: _access.Goal) -> Outcome:
+        return unless_used(lambda: converge(goal, cloud.access, _access, rights=cloud.rights.of("access")))
+
+    with cloud.turn(goal.vault):
+        outcomes = [make(goal) for goal in goals]
+    return together(outcomes)
+
+
+def exclusive(params: Mapping[str, Any]) -> str:
+    """The vault that one task of a run at a time changes, wherever the task runs."""
+    return _access.desired(params).vault
 
 
 def main() -> None:

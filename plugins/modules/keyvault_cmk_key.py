@@ -18,13 +18,24 @@ author:
   - The azbatch.cmk authors (@azbatch)
 options:
   vault_name:
-    description: Name of the vault.
+    description: Name of the vault. It is needed, with O(name), unless O(key_identifier) names the key.
     type: str
-    required: true
   name:
     description: Name of the key.
     type: str
-    required: true
+  key_identifier:
+    description:
+      - Identifier of the key, in place of O(vault_name) and O(name); with its version also in place of O(version).
+    type: str
+  account_name:
+    description:
+      - Name of the Batch account for which the key is changed. Nothing is changed if the account is not available.
+      - With O(state=present), it is refused if the account does not use the key. Tasks of a run that ask for a new
+        version for several accounts, with O(new_version) or O(max_version_age), share one.
+    type: str
+  resource_group:
+    description: Name of the resource group of O(account_name).
+    type: str
   state:
     description:
       - V(present) has the key's newest version usable. A disabled version is enabled only with O(enable_key). A new
@@ -69,9 +80,7 @@ options:
     description:
       - When the version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or V(P90D).
         A month counts as 30 days, a year as 365.
-      - Without it a new version does not expire, and an existing one is left as it is.
-      - That the newest version expires earlier than it would now is refused while a Batch account that the caller can
-        see is on it, unless O(force) is set.
+      - Without it a new version does not expire. Versions that exist already are left as they are.
     type: str
   max_version_age:
     description:
@@ -103,10 +112,30 @@ options:
         follows the key, unless O(force) is set.
     type: bool
     default: false
+  in_use:
+    description:
+      - What to do with O(state=disabled) and O(state=absent) if a Batch account uses the key or the version. V(keep)
+        leaves it as it is, and RV(in_use_by) names the accounts.
+      - With V(keep), what is not disabled because O(grace_period) is not over is no failure either, see
+        RV(kept_until). Tasks of a run that disable the same key or version share one look at all accounts.
+    type: str
+    default: fail
+    choices: [fail, keep]
+  moved_to:
+    description:
+      - Identifier of the key that accounts were moved to, with O(state=disabled). What they used before is disabled
+        only after O(grace_period), and only if it is older than the version that they use now.
+    type: str
+  grace_period:
+    description:
+      - How long the previous key or version stays enabled after accounts were moved to the key O(moved_to), as an ISO
+        8601 duration. V(P0D) disables it at once.
+    type: str
+    default: P1D
   force:
     description:
-      - Disable, delete, bring an expiry forward or remove a rotation policy although a Batch account uses the key, or
-        may use it because the accounts of a subscription could not all be listed.
+      - Disable or delete the key or remove its rotation policy although a Batch account uses the key, or may use it
+        because the accounts of a subscription could not all be listed.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -154,6 +183,14 @@ EXAMPLES = r"""
     name: batch
     version: "{{ key.previous_version }}"
     state: disabled
+
+- name: Disable the version that an account used before it was moved, a day after the move
+  azbatch.cmk.keyvault_cmk_key:
+    key_identifier: "{{ moved.previous_key_identifier }}"
+    state: disabled
+    moved_to: "{{ moved.key_identifier }}"
+    in_use: keep
+  when: moved.previous_key_identifier
 """
 
 RETURN = r"""
@@ -187,6 +224,22 @@ previous_version:
   returned: success, if it exists
   type: str
   sample: fedcba9876543210fedcba9876543210
+previous_key_identifier:
+  description: Identifier of RV(previous_version), or null.
+  returned: success, if it exists
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
+in_use_by:
+  description: Ids of the Batch accounts for which the key or the version was left as it is, with O(in_use=keep).
+  returned: success, with O(state=disabled) or O(state=absent)
+  type: list
+  elements: str
+  sample: []
+kept_until:
+  description: When O(grace_period) is over, in UTC; null if nothing is kept for it.
+  returned: success, with O(state=disabled) or O(state=absent)
+  type: str
+  sample: "2026-02-01T12:00:00Z"
 key_type:
   description: V(RSA) or V(RSA-HSM).
   returned: success, if it exists
@@ -248,17 +301,23 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key
+from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _key
+from ansible_collections.azbatch.cmk.plugins.module_utils._account import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import counted_as
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._key_goal import Goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
-# The option that names the vault that one task of a run at a time changes, wherever the task runs.
-EXCLUSIVE = "vault_name"
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "vault_name": {"type": "str", "required": True},
-    "name": {"type": "str", "required": True},
+    "vault_name": {"type": "str"},
+    "name": {"type": "str"},
+    # A key's identifier is no secret, whatever its option's name may suggest.
+    "key_identifier": {"type": "str", "no_log": False},
+    "account_name": {"type": "str"},
+    "resource_group": {"type": "str"},
     "state": {
         "type": "str",
         "default": "present",
@@ -282,14 +341,44 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         },
     },
     "remove_rotation_policy": {"type": "bool", "default": False},
+    "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
+    "moved_to": {"type": "str"},
+    "grace_period": {"type": "str", "default": "P1D"},
     "force": {"type": "bool", "default": False},
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    rights = cloud.rights.of("keys", refuse=not check_mode)
-    with cloud.turn(params[EXCLUSIVE]):
-        return converge(_key.desired(params), cloud.keys, _key, check_mode=check_mode, rights=rights)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    goal = _key.desired(params)
+    group, account = params["resource_group"], params["account_name"]
+
+    def require_available() -> None:
+        if account:
+            cloud.encryption.require_answer(group, account)
+
+    def make(goal: Goal) -> Outcome:
+        return converge(goal, cloud.keys, _key, before_change=require_available, rights=cloud.rights.of("keys"))
+
+    if account and goal.state == "present":
+        seen = cloud.accounts.seen(group, account, anew_if=lambda seen: not goal.names(key_of(seen)))
+        used = _encryption.required_key(required(seen, group, account), goal.vault, goal.name)
+        return cloud.newest.version(goal, forced_version(params), used.version, make)
+    with cloud.turn(goal.vault):
+        if goal.keeps_used:
+            return cloud.once(lambda: unless_used(lambda: make(goal)), repr(goal))
+        return make(goal)
+
+
+def exclusive(params: Mapping[str, Any]) -> str:
+    """The vault that one task of a run at a time changes, wherever the task runs."""
+    return _key.desired(params).vault
+
+
+def forced_version(params: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a run counts a version by that the task forces for an account."""
+    if not (params["new_version"] and params["account_name"]):
+        return None
+    return counted_as(_key.desired(params).key, params)
 
 
 def main() -> None:

@@ -189,8 +189,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._converge import conve
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
-# The option that names the vault that one task of a run at a time changes, wherever the task runs.
-EXCLUSIVE = "name"
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "name": {"type": "str", "required": True},
@@ -205,10 +203,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    rights = cloud.rights.of("vaults", refuse=not check_mode)
-    with cloud.turn(params[EXCLUSIVE]):
-        return converge(_vault.desired(params), cloud.vaults, _vault, check_mode=check_mode, rights=rights)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    goal = _vault.desired(params)
+    with cloud.turn(exclusive(params)):
+        return converge(goal, cloud.vaults, _vault, rights=cloud.rights.of("vaults"))
+
+
+def exclusive(params: Mapping[str, Any]) -> str:
+    """The vault that one task of a run at a time changes, wherever the task runs."""
+    return str(params["name"])
 
 
 def main() -> None:

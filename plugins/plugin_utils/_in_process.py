@@ -31,7 +31,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.turns import turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
@@ -109,21 +109,24 @@ class InProcessAction(ActionBase):
             )
             return ran
 
-        exclusive = getattr(self.module, "EXCLUSIVE", None)
-        if exclusive is None:
+        if not hasattr(self.module, "exclusive"):
             return execute()
         if self._task.async_val:
             return {"failed": True, **_refused_async(str(self._task.action)).result()}
-        args = {name: str(self._task.args.get(name, "")) for name in self.module.ARGUMENTS}
-        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-        with turn(files, args[exclusive]):
-            if hasattr(self.module, "forced_version"):
-                option, (key, account) = self.module.forced_version(args)
-                if boolean(self._task.args.get(option) or False, strict=False):
-                    forced = ForcedVersions(files)
-                    counts = not self._task.check_mode
-                    return forced.around(key, account, lambda force: execute(**{option: force}), counts=counts)
+        spec = ArgumentSpecValidator({**CONNECTION, **self.module.ARGUMENTS})
+        params = spec.validate(self._task.args).validated_parameters
+        try:
+            vault = self.module.exclusive(params)
+        except (CmkError, KeyError, TypeError):
+            # The module refuses its arguments itself.
             return execute()
+        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+        with turn(files, vault):
+            forced = getattr(self.module, "forced_version", lambda _params: None)(params)
+            if forced is None or self._task.check_mode:
+                return execute()
+            key, account = forced
+            return ForcedVersions(files).around(key, account, lambda force: execute(new_version=force))
 
     def _environment(self) -> dict[str, str]:
         environment: dict[str, Any] = {}
@@ -141,7 +144,7 @@ class InProcessAction(ActionBase):
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
                 cloud = Cloud(params, folder, self._notify)
-                result = self.module.run(params, cloud, check_mode=self._task.check_mode).result()
+                result = self.module.run(params, cloud).result()
             except BaseException as ended:
                 failure = _interrupts.as_failure(ended)
                 _interrupts.pass_on(failure)

@@ -23,6 +23,8 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from azure.keyvault.keys._shared import http_challenge_cache
+from reports import STEPS
+from reports import report as reported
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
@@ -31,7 +33,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkErro
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())
 OURS = "azbatch.cmk."
-KEYWORDS = frozenset("name register when loop check_mode changed_when failed_when".split())
+KEYWORDS = frozenset("name register when loop vars check_mode changed_when failed_when".split())
 
 Result = dict[str, Any]
 _loader = DataLoader()
@@ -77,15 +79,20 @@ class OneProcess:
     def role(self, role: str, variables: Mapping[str, Any], *, check: bool = False) -> Result:
         """What it reports, or the result of the task that failed, with what was told of the account before."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
-        told: Result = {}
+        results: dict[str, Result] = {}
         for task in _tasks(role):
             result = self._task(task, scope, check)
             if result.get("failed"):
-                return {**result, "told": result.get("so_far", told)}
-            if f"{OURS}batch_encryption" in task and "check_mode" not in task:
-                told = result
-        report: Result = scope["cmk_result"]
-        return report
+                told = results.get("Move the account to the key") or results.get("Use a Microsoft-managed key") or {}
+                return {**result, "task": task["name"], "told": told}
+            results[task["name"]] = {} if result.get("skipped") else result
+        if role not in STEPS:
+            report: Result = scope["cmk_result"]
+            return report
+        return {
+            **reported(role, results),
+            "warnings": [one for of in results.values() for one in of.get("warnings", ())],
+        }
 
     def module(self, name: str, arguments: Mapping[str, Any], *, check: bool = False) -> Result:
         module = importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{name}")
@@ -95,7 +102,7 @@ class OneProcess:
         params = validation.validated_parameters
         try:
             folder = None if self.as_module else str(self.tokens)
-            result: Result = module.run(params, Cloud(params, folder), check_mode=check).result()
+            result: Result = module.run(params, Cloud(params, folder)).result()
         except CmkError as failure:
             result = {"failed": True, "changed": False, **failure.result()}
         return result
@@ -121,6 +128,7 @@ class OneProcess:
     def _item(
         self, task: Mapping[str, Any], action: str, seen: dict[str, Any], scope: dict[str, Any], check: bool
     ) -> Result:
+        seen = {**seen, **task.get("vars", {})}
         templar = Templar(_loader, variables=seen)
         if not _holds(templar, task.get("when", True)):
             return {"changed": False, "skipped": True}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness import Ansible, Run
+from reports import CHECKS, STEPS, report
 from service import DAY, Service
 
 VARS = {
@@ -21,19 +22,6 @@ VARS = {
     "cmk_wait_timeout": 30,
 }
 QUARTER = 91 * DAY
-_STANDING = ("account", "exists", "key_source", "key_identifier", "key_version", "follows_latest", "answers")
-# What the modules that are a whole role tell of an account.
-TOLD = {
-    "azbatch.cmk.batch_key_provision": (*_STANDING, "former_key_identifier", "expiry_kept_for"),
-    "azbatch.cmk.batch_key_revert": (*_STANDING, "former_key_identifier", "key_kept_for", "access_kept_for"),
-    "azbatch.cmk.batch_key_rotation": (
-        *_STANDING,
-        "former_key_identifier",
-        "expiry_kept_for",
-        "former_kept_for",
-        "previous_kept_until",
-    ),
-}
 # What differs each time, of no interest, or is told elsewhere.
 _MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")
 
@@ -64,11 +52,17 @@ def results(run: Run) -> dict[str, dict[str, Any]]:
 
 def reports(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of every role in it, with the host."""
+    tasks: dict[str, dict[str, Mapping[str, Any]]] = {}
     for one in run:
-        if one.action in TOLD:
-            yield one.host, {name: one.get(name) for name in (*TOLD[one.action], "changed", "changed_steps")}
-        elif one.name == "Report how the account stands":
+        if one.name == "Report how the account stands":
             yield one.host, one["ansible_facts"]["cmk_result"]
+        elif not one.result.get("skipped"):
+            tasks.setdefault(one.host, {})[one.full_name] = one.result
+    for host, results in tasks.items():
+        for role, names in STEPS.items():
+            mine = {name.partition(" : ")[2]: result for name, result in results.items() if f"{role} : " in name}
+            if mine.keys() & {CHECKS[role], *names}:
+                yield host, report(role, mine)
 
 
 def second_account(service: Service, identifier: str) -> str:

@@ -90,13 +90,22 @@ class Accounts(Polled):
         anew_if: Callable[[Mapping[str, Any]], bool],
         group_may_be_missing: bool = False,
     ) -> dict[str, Any] | None:
-        """The account for looking before a change: as it was a moment ago where many are looked at, or, where that
+        """The account for a look before any change: as it was a moment ago where many are looked at, or, where that
         would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
         listed: dict[str, Any] | None = None
         if self._name(group, name)[0] not in self._changed:
             listed = self._session.recent.among_many(self._listed, *self._name(group, name))
         if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
             return listed
+
+        def read() -> dict[str, Any] | None:
+            return self.present(group, name, group_may_be_missing=group_may_be_missing)
+
+        found: dict[str, Any] | None = self._session.recent.read(read, "account", group.lower(), name.lower())
+        return self.present(group, name) if found is not None and anew_if(found) else found
+
+    def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> dict[str, Any] | None:
+        """The account as it is now, once nothing is under way on it. If it is listed, it exists."""
         try:
             account = self.settled(group, name)
         except NotFound as missing:
@@ -130,7 +139,7 @@ class Accounts(Polled):
             # All of it, for what comes now may be a long wait for what is to be seen then.
             self._session.seen.forget(*kinds)
             self._session.recent.forget(*self._name(group, name))
-            self._session.recent.written("listed")
+            self._session.recent.written("listed", "account")
 
     def settled(self, group: str, name: str) -> dict[str, Any] | None:
         """The account once nothing is under way on it, as what a run that was stopped had begun may be."""

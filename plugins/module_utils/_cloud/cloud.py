@@ -25,11 +25,12 @@ from .forced_versions import ForcedVersions
 from .identities import Identities
 from .keys import Keys
 from .listing import Listing
+from .moved import Moved
 from .newest import Newest
 from .resources import Resources
 from .rights import Rights
 from .session import Session, silent
-from .turns import refused_lately, turn
+from .turns import turn
 from .vaults import Vaults
 from .visible import HandledAccounts, VisibleAccounts
 
@@ -45,21 +46,27 @@ class Cloud:
     ) -> None:
         self._session = Session(connection, folder, notify)
 
-    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
-        """What one task of the run has done for all of them, with the lock that lets it be just one.
+    @property
+    def is_rehearsal(self) -> bool:
+        return self._session.rehearsal is not None
 
-        Only for taking something away: that is never wrong to leave out. What was refused for the sake of its users is
-        not tried again before as many tasks have come by as there were users, for until then it is hardly worth the
-        look, which lists all accounts; what was refused for a time, not again in this run.
+    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+        """What one task of the run does for all of them: to take something away that no account uses.
+
+        To leave it out is never wrong. If accounts use it, the next look is worth its list of all accounts only once as
+        many tasks have come by as there were accounts; if a grace period is not over, not in this run.
         """
         files = self._session.files
-        with refused_lately(files, "once", *name):
-            kept = files.load("once", *name, "after")
-            if kept is not None:
-                return Outcome(False, kept, kept)
+        with files.locked("once", *name):
+            kept = files.load("once", *name)
+            if kept is not None and kept["skips"] != 0:
+                files.store({**kept, "skips": kept["skips"] - 1}, "once", *name)
+                return Outcome(False, kept["after"], kept["after"], report=kept["report"])
             outcome = make()
-            if not outcome.foretold:
-                files.store(dict(outcome.after), "once", *name, "after")
+            users = len(outcome.report["in_use_by"])
+            # Without users there is nothing to look at again: -1 never becomes 0.
+            kept = {"after": dict(outcome.after), "report": dict(outcome.report), "skips": users - 1}
+            files.store(kept, "once", *name)
         return outcome
 
     def turn(self, vault: str) -> AbstractContextManager[None]:
@@ -68,7 +75,7 @@ class Cloud:
 
     @cached_property
     def newest(self) -> Newest:
-        return Newest(self._session)
+        return Newest(self._session, self.keys)
 
     @cached_property
     def forced_versions(self) -> ForcedVersions:
@@ -92,7 +99,7 @@ class Cloud:
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self.visible, self._resources, self.vaults)
+        return Keys(self._session, self.visible, self._resources, self.vaults, self._moved)
 
     @cached_property
     def visible(self) -> VisibleAccounts:
@@ -104,7 +111,7 @@ class Cloud:
 
     @cached_property
     def encryption(self) -> Encryption:
-        return Encryption(self._session, self.accounts, self._evidence, self._diagnosis)
+        return Encryption(self._session, self.accounts, self._evidence, self._diagnosis, self.keys, self._moved)
 
     @cached_property
     def fleet(self) -> Fleet:
@@ -119,6 +126,10 @@ class Cloud:
     @cached_property
     def _resources(self) -> Resources:
         return Resources(self._session)
+
+    @cached_property
+    def _moved(self) -> Moved:
+        return Moved(self._session.files)
 
     @cached_property
     def _handled(self) -> HandledAccounts:

@@ -12,21 +12,35 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .._account import availability, availability_unknown
+from .._concurrent import value_or_error
 from .._encryption import not_answering, survey_warnings
 from .._errors import CmkError, Denied, NotFound, Rejected, Unavailable
-from .._ids import key_of
+from .._ids import KeyIdentifier, key_of
 from .accounts import Accounts
 from .diagnosis import Diagnosis
 from .evidence import Evidence
+from .keys import Keys
+from .moved import Moved
 from .session import Polled, Session
 
 
 class Encryption(Polled):
-    def __init__(self, session: Session, accounts: Accounts, evidence: Evidence, diagnosis: Diagnosis) -> None:
+    def __init__(
+        self,
+        session: Session,
+        accounts: Accounts,
+        evidence: Evidence,
+        diagnosis: Diagnosis,
+        keys: Keys,
+        moved: Moved,
+    ) -> None:
         self._session = session
+        self._keys = keys
+        self._moved_to = moved
         self._accounts = accounts
         self._evidence = evidence
         self._diagnosis = diagnosis
@@ -39,23 +53,36 @@ class Encryption(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         group, name = goal.group, goal.account
-        account = self._accounts.seen(group, name, anew_if=lambda seen: goal.leaves_alone(seen) or goal.was_moved(seen))
+        # Not from the run's list of accounts: another controller may have moved the account a moment ago.
+        account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
         observed: dict[str, Any] = {"account": account, "silence": None}
         if account is None:
             return observed
         # A rollback does not trust a read that shows the previous key: it may be older than the change.
         observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
-        if goal.leaves_alone(account) and not (observed["may_be_stale"] and goal.is_met_by(account)):
+        observed["is_newer"] = goal.was_moved(account) and self._uses_newer_version(account, goal.key)
+        is_left = goal.leaves_alone(account) or observed["is_newer"]
+        if is_left and not (observed["may_be_stale"] and goal.is_met_by(account)):
             observed["silence"] = self._accounts.silence(group, name)
             confirmed = self._accounts.confirmed(group, name)
-            if goal.is_met_by(account) and confirmed and confirmed["key"].same(goal.key):
+            if goal.is_met_by(account) and confirmed and confirmed["key"].same(goal.target):
                 observed["evidence"] = confirmed
             return observed
         if goal.undoes is None:
             observed["silence"] = self._accounts.silence_before_change(group, name)
         if goal.key is not None and observed["silence"] is None:
-            observed["evidence"] = self._evidence.of_account(account, goal.key, goal.vault_group)
+            observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
         return observed
+
+    def _uses_newer_version(self, account: Mapping[str, Any], wanted: KeyIdentifier | None) -> bool:
+        """Whether the account is pinned to a version of the wanted key that was created after the wanted version."""
+        has = key_of(account)
+        if wanted is None or has is None or not has.same_key(wanted) or not (has.version and wanted.version):
+            return False
+        newer, older = (value_or_error(partial(self._keys.bundle, key), CmkError) for key in (has, wanted))
+        if not isinstance(newer, dict) or not isinstance(older, dict):
+            return False
+        return bool(newer["attributes"]["created"] >= older["attributes"]["created"])
 
     def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
         """The account, why it does not answer if it does not, and what ails its key if that is asked for."""
@@ -134,6 +161,8 @@ class Encryption(Polled):
         )
         if despite_silence:
             self._moved.discard(account)
+        elif evidence is not None:
+            self._moved_to.note(evidence["key"])
         try:
             self._accounts.confirm_key(group, name, deadline, evidence)
         except (Denied, NotFound, Unavailable) as unread:

@@ -22,6 +22,7 @@ from .._errors import CmkError, Denied, TimedOut
 from .._ids import KeyIdentifier
 from .._key_document import newest_known
 from . import _sdk
+from .moved import Moved
 from .resources import Resources
 from .session import Polled, Session
 from .vaults import Vaults
@@ -29,8 +30,11 @@ from .visible import VisibleAccounts
 
 
 class Keys(Polled):
-    def __init__(self, session: Session, visible: VisibleAccounts, resources: Resources, vaults: Vaults) -> None:
+    def __init__(
+        self, session: Session, visible: VisibleAccounts, resources: Resources, vaults: Vaults, moved: Moved
+    ) -> None:
         self._session = session
+        self._moved = moved
         self._visible = visible
         self._resources = resources
         self._vaults = vaults
@@ -57,13 +61,14 @@ class Keys(Polled):
             "deleted": None if key else self._deleted(url, goal.name),
             "visible": None,
             "ages": None,
+            "moved_in_run": goal.moved_to is not None and self._moved.to(goal.moved_to),
             "now": self.now,
         }
-        if goal.withdrawn or (key and goal.may_cut_off(key, policy)):
+        if goal.withdrawn or (key and goal.may_cut_off(policy)):
             # A look at all accounts that would not change the end of it is spared.
             if goal.withdrawn or _grace.kept_until(goal, observed) is None:
                 observed["visible"] = self._users(goal.vault)
-            if goal.grace and not goal.withdrawn:
+            if goal.grace_period and not goal.withdrawn:
                 observed["ages"] = self._ages(goal, observed)
         return observed
 
@@ -75,9 +80,9 @@ class Keys(Polled):
     def _ages(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, float | None] | None:
         """Of the accounts that may have been moved off what is to be disabled; None if nothing would be anyway."""
         visible = observed["visible"]
-        if not goal.grace.lasts or visible is None or not _key_withdrawn.would_disable(goal, observed):
+        if goal.moved_to is None or visible is None or not _key_withdrawn.would_disable(goal, observed):
             return None
-        return map_concurrent(self._age, _usage.on_key(visible, goal.grace.moved_to.versionless))
+        return map_concurrent(self._age, _usage.on_key(visible, goal.moved_to.versionless))
 
     def _age(self, account_id: str) -> float | None:
         try:

@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The newest version of a key for the accounts of a run that share it, made by one of their tasks if that is due.
+
+"""The newest version of a key for a Batch account that is to be moved to it.
 
 No task works with a version that the run remembers: others, or another run, may make a newer one at any time.
 
@@ -15,96 +16,91 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .. import _stages
+from .. import _key
 from .._errors import CmkError
 from .._key_goal import Goal
 from .._plan import Outcome
 from .forced_versions import ForcedVersions
+from .keys import Keys
 from .session import Session
-from .turns import refused_lately, turn
+from .turns import turn
 
-# Plans a goal, and in the case of the second reaches it.
-Look = Callable[[Goal], Outcome]
+# Reaches a goal.
+Make = Callable[[Goal], Outcome]
 Read = Callable[[], dict[str, Any]]
 
 
 class Newest:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, keys: Keys) -> None:
         self._session = session
+        self._keys = keys
         self._forced = ForcedVersions(session.files)
 
-    def version(self, goal: Goal, wanted: _stages.Newest, look: Look, make: Look) -> Outcome:
-        """What is said of the key, with a version made if one is due or forced.
+    def version(self, goal: Goal, forced: tuple[str, str] | None, used: str | None, make: Make) -> Outcome:
+        """The key, with a version made if one is due or forced.
 
-        For an account that is on the newest version already, what the run read a moment ago is good enough. For an
-        account that is to be moved, the newest version is read again.
+        `forced` is what the run counts a forced version by, the key and the account that wants it; `used` is the
+        version that the account is pinned to. For an account that is on the newest version already, what the run read a
+        moment ago is good enough. For an account that is to be moved, the newest version is read again.
         """
         began = time.monotonic()
-        if goal.new_version:
-            forced = self._forced_version(goal, wanted, make)
-            if forced is not None:
-                return forced
+        if forced is not None:
+            made = self._forced_version(goal, *forced, make)
+            if made is not None:
+                return made
             goal = replace(goal, new_version=False)
-        known = self._known(goal, wanted, look, make)
-        if known.changed or wanted.used in (None, known.after.get("version")):
+        known = self._known(goal, make)
+        if known.changed or used in (None, known.after.get("version")):
             return known
-        return self._since(began, replace(goal, at_least=wanted.used), look, make)
+        return self._since(began, replace(goal, at_least=used), make)
 
-    def _forced_version(self, goal: Goal, wanted: _stages.Newest, make: Look) -> Outcome | None:
-        """None if the run has made the version that this rotation of the account wants."""
+    def _forced_version(self, goal: Goal, key: str, account: str, make: Make) -> Outcome | None:
+        """None if the run has made the version that this task wants for the account."""
         with turn(self._session.files, goal.vault):
-            if self._forced.is_made(wanted.key, wanted.account):
-                return None
-            self._session.seen.forget("key")
-            try:
-                outcome = make(goal)
-            except CmkError as failure:
-                if "create" in failure.facts.get("applied", ()):
-                    self._forced.made(wanted.key)
-                raise
-            if not outcome.foretold:
-                self._forced.made(wanted.key)
-            return outcome
+            is_made = self._forced.is_made(key, account)
+            if not is_made:
+                self._session.seen.forget("key")
+                try:
+                    outcome = make(goal)
+                except CmkError as failure:
+                    if "create" in failure.facts.get("applied", ()):
+                        self._forced.made(key)
+                    raise
+                self._forced.made(key)
+            return None if is_made else outcome
 
-    def _known(self, goal: Goal, wanted: _stages.Newest, look: Look, make: Look) -> Outcome:
+    def _known(self, goal: Goal, make: Make) -> Outcome:
         """What a task of the run read a moment ago, after the run's own last write to a key."""
         # For another principal too, nothing from before the run's last forced version.
-        name = ("newest", repr(goal), str(self._forced.count(wanted.key)))
+        forced = self._forced.count(f"{goal.vault}/{goal.name}".casefold())
+        name = ("newest", repr(goal), str(forced))
+        return self._shared(lambda read: self._session.recent.read(read, "key", *name), goal, make)
 
-        def shared(read: Read) -> Any:
-            with refused_lately(self._session.files, *name):
-                return self._session.recent.read(read, "key", *name)
-
-        return self._shared(shared, goal, look, make)
-
-    def _since(self, began: float, goal: Goal, look: Look, make: Look) -> Outcome:
+    def _since(self, began: float, goal: Goal, make: Make) -> Outcome:
         """As Key Vault has it since this task began. Tasks that wait for that share a read."""
 
         def shared(read: Read) -> Any:
             return self._session.recent.read_since(read, began, "newest", repr(goal))
 
-        return self._shared(shared, goal, look, make)
+        return self._shared(shared, goal, make)
 
-    def _shared(self, shared: Callable[[Read], Any], goal: Goal, look: Look, make: Look) -> Outcome:
+    def _shared(self, shared: Callable[[Read], Any], goal: Goal, make: Make) -> Outcome:
         """What `shared` has, or what this task reads for others as well."""
         own: list[Outcome] = []
 
         def read() -> dict[str, Any]:
-            own.append(self._now(goal, look, make))
-            return {"after": dict(own[0].after), "foretold": own[0].foretold}
+            own.append(self._now(goal, make))
+            return dict(own[0].after)
 
         kept = shared(read)
-        if own:
-            return own[0]
-        # What was predicted was not done, and is another task's to do.
-        return self._now(goal, look, make) if kept["foretold"] else Outcome(False, kept["after"], kept["after"])
+        return own[0] if own else Outcome(False, kept, kept)
 
-    def _now(self, goal: Goal, look: Look, make: Look) -> Outcome:
+    def _now(self, goal: Goal, make: Make) -> Outcome:
         """As Key Vault has it now. Only a task that finds something to do waits for the others, and looks again."""
         self._session.seen.forget("key")
-        outcome = look(goal)
-        if not outcome.changed:
-            return outcome
+        plan = _key.plan(goal, self._keys.read(goal))
+        if not plan.changed:
+            return Outcome(False, plan.before, plan.after, plan.warnings, plan.report)
         with turn(self._session.files, goal.vault):
             self._session.seen.forget("key")
             return make(goal)

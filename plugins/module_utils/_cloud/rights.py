@@ -41,18 +41,18 @@ class Rights:
         self._resources = resources
         self._vaults = vaults
 
-    def of(self, service: str, *, refuse: bool) -> Callable[[Iterable[Step]], tuple[str, ...]]:
+    def of(self, service: str) -> Callable[[Iterable[Step]], tuple[str, ...]]:
         """`require` for the steps of one service."""
-        return lambda steps: self.require(((service, step) for step in steps), refuse=refuse)
+        return lambda steps: self.require((service, step) for step in steps)
 
-    def require(self, steps: Steps, *, refuse: bool) -> tuple[str, ...]:
+    def require(self, steps: Steps) -> tuple[str, ...]:
         """Refuse all of the steps if the caller is seen to lack a right for one of them.
 
-        Without `refuse`, as in check mode, return the missing rights as warnings: another caller may run it.
+        In check mode, return the missing rights as warnings: another caller may run it.
         """
         needed = chain.from_iterable(self._needed(service, step) for service, step in steps)
         missing = [one for right in dict.fromkeys(needed) if (one := self._missing(right)) is not None]
-        if missing and refuse:
+        if missing and self._session.rehearsal is None:
             action, scope = missing[0]
             remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
             raise Denied(

@@ -45,6 +45,7 @@ class Session:
         notify: Callable[[str], None] = silent,
     ) -> None:
         self._connection = connection
+        self.rehearsal = None
         self.files = RunFiles(folder)
         self.seen = Seen()
         self._clients: dict[tuple[str, str], Any] = {}

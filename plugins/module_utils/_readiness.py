@@ -1,0 +1,223 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether the tasks of a role can succeed, told before the first of them changes anything.
+
+What a later task would refuse is refused here, with the caller's missing rights. What only an earlier task can bring
+about, such as a vault that does not exist yet, is left to the later task.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import _access, _account, _diagnosis, _encryption, _key, _usage, _vault
+from ._cloud.cloud import Cloud
+from ._converge import foreseen
+from ._errors import CmkError, InvalidOption, Refused
+from ._ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
+from ._plan import Step
+
+# A service of the cloud by its name, with a step of it.
+ServiceStep = tuple[str, Step]
+Params = Mapping[str, Any]
+Account = Mapping[str, Any]
+
+
+def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[str, ...]:
+    check_vault_name(params["vault_name"], "vault_name")
+    check_key_name(params["key_name"], "key_name")
+    vault_goal = _vault.Goal(
+        group=params["vault_resource_group"] or params["resource_group"],
+        name=params["vault_name"],
+        location=params["location"],
+        authorization=params["authorization"],
+        sku="standard",
+        retention_days=90,
+        recover=params["recover_vault"],
+        trusted_services=False,
+        present=True,
+        force=False,
+    )
+    account_goal = _account.desired({**params, "name": params["account_name"], **_ACCOUNT})
+    key_goal = _key.desired({**_KEY, **{name: params[name] for name in _KEY_OPTIONS}, "name": params["key_name"]})
+    if account:
+        cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
+        has = key_of(account)
+        if has and not params["replace_key"]:
+            # With a typing error in its name, a vault would be made.
+            wanted = KeyIdentifier(key_goal.vault.lower(), has.suffix, key_goal.name)
+            _encryption.refuse_other_key(account["name"], has, wanted)
+    vault = foreseen(vault_goal, cloud.vaults, _vault)
+    made = foreseen(account_goal, cloud.accounts, _account)
+    steps: list[ServiceStep] = [("vaults", step) for step in vault.steps]
+    steps += [("accounts", step) for step in made.steps]
+    if vault.steps:
+        steps += _to_make_vault(params, vault_goal)
+    elif made.steps and account_goal.identity_id is None:
+        steps.append(("access", Step("grant", _place(vault_goal))))
+    if vault.before["exists"]:
+        steps += [("keys", step) for step in foreseen(key_goal, cloud.keys, _key).steps]
+        steps += [("access", step) for step in _grants(cloud, vault_goal, account_goal, account)]
+    if not account or not key_goal.names(key_of(account)):
+        steps.append(_switch(params))
+    return cloud.rights.require(steps)
+
+
+# The options of other modules that this check does not have.
+_ACCOUNT = {"state": "present", "key_identifier": None, "force": False}
+_KEY_OPTIONS = ("vault_name", "key_type", "key_size", "expires_in", "rotation_policy", "enable_key")
+_KEY: dict[str, Any] = {
+    **dict.fromkeys(("key_identifier", "version", "account_name", "resource_group", "moved_to", "grace_period")),
+    **dict.fromkeys(("extend_expired_by", "max_version_age")),
+    **dict.fromkeys(("new_version", "remove_rotation_policy", "force"), False),
+    "state": "present",
+    "in_use": "fail",
+}
+
+
+def _place(goal: _vault.Goal) -> dict[str, Any]:
+    return {"vault": goal.name, "group": goal.group, "by_role": goal.authorization != _vault.ACCESS_POLICY}
+
+
+def _to_make_vault(params: Params, goal: _vault.Goal) -> Iterator[ServiceStep]:
+    """What is written once there is a vault."""
+    yield "access", Step("grant", _place(goal))
+    yield "keys", Step("create", _place(goal))
+    if params["rotation_policy"]:
+        yield "keys", Step("set_rotation_policy", _place(goal))
+
+
+def _grants(cloud: Cloud, vault: _vault.Goal, account_goal: _account.Goal, account: Account | None) -> Iterator[Step]:
+    goal = _access.Goal(vault.group, vault.name, True, None, account_goal.identity_id, None, force=False)
+    if goal.identity_id:
+        yield from foreseen(goal, cloud.access, _access).steps
+        return
+    for principal in principals_of((account or {}).get("identity", {})):
+        yield from foreseen(replace(goal, principal_id=principal), cloud.access, _access).steps
+
+
+def _switch(params: Params, **vault: Any) -> ServiceStep:
+    return "encryption", Step(
+        "set_encryption", {"group": params["resource_group"], "name": params["account_name"], **vault}
+    )
+
+
+def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
+    other = params["new_key_identifier"]
+    new = parse_key_identifier(other, "new_key_identifier") if other else None
+    if params["previous_key_identifier"]:
+        parse_key_identifier(params["previous_key_identifier"], "previous_key_identifier")
+    has = _encryption.required_key(account, params["vault_name"], params["key_name"], new)
+    disables = params["previous_key"] != "keep"
+    if disables:
+        _require_all_listed(cloud, "the previous version would be disabled", "keep the previous version", has.vault)
+    steps: list[ServiceStep] = []
+    if new:
+        steps += _switches(params, cloud, account, new)
+    elif has.version or params["follow_latest"] is not None:
+        steps.append(_switch(params, vault=has.vault, vault_group=params["vault_resource_group"]))
+    if disables:
+        # By the list of its versions, others than the newest are found to be there.
+        steps += [("keys", Step(action, {"vault": has.vault})) for action in ("list", "update")]
+    is_unknown = disables and has.same(new) and params["previous_key_identifier"] is None
+    return (*((_previous_unknown(account, has),) if is_unknown else ()), *cloud.rights.require(steps))
+
+
+def _switches(params: Params, cloud: Cloud, account: Account, new: KeyIdentifier) -> Iterator[ServiceStep]:
+    """To a different key. All that may be amiss with it is access, which is granted next."""
+    goal = _encryption.Goal(
+        params["resource_group"], params["account_name"], new, None, replaces=True, follow=None if new.version else True
+    )
+    try:
+        yield from (("encryption", step) for step in foreseen(goal, cloud.encryption, _encryption).steps)
+    except CmkError as failure:
+        if failure.facts.get("failed_checks") != ["access_granted"]:
+            raise
+        yield _switch(params, vault=new.vault, vault_group=None)
+    access = _access.Goal(None, new.vault, True, None, None, None, force=False)
+    for one in _access.of_account(access, account):
+        yield from (("access", step) for step in foreseen(one, cloud.access, _access).steps)
+
+
+def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
+    takes_key, takes_access = params["previous_key"], params["revokes_access"]
+    has, named = key_of(account), params["previous_key_identifier"]
+    if named and not parse_key_identifier(named, "previous_key_identifier").is_named(
+        params["vault_name"], params["key_name"]
+    ):
+        raise InvalidOption(
+            "previous_key_identifier",
+            named,
+            f"this is not the key {params['key_name']} in {params['vault_name']}, which vault_name and key_name name.",
+            "Correct one of them.",
+        )
+    steps: list[ServiceStep] = []
+    warnings: tuple[str, ...] = ()
+    if takes_key != "keep" or takes_access:
+        if has and not has.is_named(params["vault_name"], params["key_name"]):
+            raise _on_another_key(params, account, has)
+        # Of a vault that the account does not use, nothing but its name is known yet, and that may be wrong.
+        vault = has.vault if has and takes_key != "keep" else None
+        what = "the key or the access to it would be taken away"
+        _require_all_listed(cloud, what, "keep the key and the access", vault)
+        if has is None and named is None:
+            warnings = (_previous_unknown(account, "a Microsoft-managed key"),)
+        else:
+            steps += _put_away(params, cloud, account)
+    back = _encryption.Goal(params["resource_group"], params["account_name"], None, None)
+    steps += [("encryption", step) for step in foreseen(back, cloud.encryption, _encryption).steps]
+    return (*warnings, *cloud.rights.require(steps))
+
+
+def _put_away(params: Params, cloud: Cloud, account: Account) -> Iterator[ServiceStep]:
+    """Accounts that use the key, this one among them, are no obstacle: what they use is kept."""
+    place = {"vault": params["vault_name"]}
+    if params["previous_key"] != "keep":
+        state = {"disable": "disabled", "delete": "absent"}[params["previous_key"]]
+        wanted = {**_KEY, **_LEFT, "vault_name": params["vault_name"], "name": params["key_name"], "state": state}
+        foreseen(_key.desired(wanted), cloud.keys, _key)
+        yield "keys", Step("delete" if state == "absent" else "update", place)
+    if params["revokes_access"]:
+        group = params["vault_resource_group"] or params["resource_group"]
+        goal = _access.Goal(group, params["vault_name"], False, None, None, None, force=False, keeps_used=True)
+        for one in _access.of_account(goal, account):
+            foreseen(one, cloud.access, _access)
+        yield "access", Step("revoke", place)
+
+
+_LEFT: dict[str, Any] = {**dict.fromkeys(_KEY_OPTIONS), "enable_key": False, "in_use": "keep"}
+
+
+def _on_another_key(params: Params, account: Account, has: KeyIdentifier) -> Refused:
+    remedy = "Correct vault_name and key_name, or keep the key and the access."
+    return Refused(
+        f"The Batch account {account['name']} uses {has}, not the key {params['key_name']} in {params['vault_name']}. "
+        f"Neither that key nor the access to that vault is taken away. {remedy}",
+        code="account_on_another_key",
+        option="key_name",
+        value=params["key_name"],
+        remedy=remedy,
+    )
+
+
+def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
+    return (
+        f"The Batch account {account['name']} uses {key} already, so Azure does not show which key it used before. "
+        "That key and the access to it are left as they are. Name that key with previous_key_identifier (in the roles: "
+        "cmk_previous_key_identifier)."
+    )
+
+
+def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
+    """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
+    foreseen(_usage.AllListed(what, otherwise, vault), cloud.listing, _usage)
+
+
+def recover(cloud: Cloud, diagnosis: Mapping[str, Any] | None) -> tuple[str, ...]:
+    return cloud.rights.require(_diagnosis.repairs(diagnosis)) if diagnosis else ()

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the tasks of a role changed for an account, as one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Tasks of the roles provision, rotate and revert, each with a short name for what it changes.
+STEPS = {
+    "provision": {
+        "Ensure the vault": "vault",
+        "Ensure the key": "key",
+        "Grant the user-assigned identity access to the key": "access",
+        "Ensure the account and its identity": "account",
+        "Grant the system-assigned identity access to the key": "access",
+        "Move the account to the key": "encryption",
+    },
+    "rotate": {
+        "Ensure a current version of the key": "key",
+        "Grant the account access to the different key": "access",
+        "Move the account to the key": "encryption",
+        "Disable the version or key that the account used before": "former_disabled",
+    },
+    "revert": {
+        "Use a Microsoft-managed key": "encryption",
+        "Disable or delete the key": "key",
+        "Revoke the account's access to the key": "access",
+    },
+}
+CHECKS = {
+    "provision": "Check the account, the vault, the key and the caller's rights",
+    "rotate": "Check the account, its key and the caller's rights",
+    "revert": "Check the account, its key and the caller's rights",
+}
+STATE = ("key_source", "key_identifier", "key_version", "follows_latest", "answers")
+
+
+def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the results of the tasks by name; a task that was skipped or not reached has none."""
+    before = results.get(CHECKS[role], {})
+    steps: dict[str, bool] = {}
+    for name, step in STEPS[role].items():
+        steps[step] = steps.get(step, False) or bool(results.get(name, {}).get("changed"))
+    moved = results.get("Use a Microsoft-managed key" if role == "revert" else "Move the account to the key", {})
+    told = moved if "key_source" in moved else before
+    found: dict[str, Any] = {
+        "exists": told.get("exists"),
+        **{name: told.get(name) for name in STATE},
+        "former_key_identifier": before.get("key_identifier"),
+        "changed": any(steps.values()),
+        "changed_steps": steps,
+    }
+    if role == "rotate":
+        disabled = results.get("Disable the version or key that the account used before", {})
+        found["former_kept_for"] = disabled.get("in_use_by", [])
+        found["previous_kept_until"] = disabled.get("kept_until")
+    if role == "revert":
+        found["key_kept_for"] = results.get("Disable or delete the key", {}).get("in_use_by", [])
+        found["access_kept_for"] = results.get("Revoke the account's access to the key", {}).get("in_use_by", [])
+    return found
