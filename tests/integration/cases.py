@@ -80,7 +80,7 @@ def another_vault(service: Service) -> dict[str, Any]:
 
 def an_account_on_its_key(service: Service) -> dict[str, Any]:
     _, former = service.on_key()
-    return {**previous(former), "cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
+    return {**previous(former), "cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
 
 
 def a_lost_version(service: Service) -> dict[str, Any]:

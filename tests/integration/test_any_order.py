@@ -143,7 +143,7 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
             "revert",
             own_or_any,
             cmk_revert_key=st.sampled_from(["disable", "delete"]),
-            cmk_revert_access=st.just("withdraw"),
+            cmk_revert_access=st.just("revoke"),
         ),
         of("recover", st.none()),
         of("keyvault_cmk_key", keys, {"state": ["disabled", "absent", "enabled", "recovered"]}),

@@ -68,10 +68,10 @@ PAIRS = {
         Run("revert", "account1", None, {"cmk_revert_key": "disable"}), on("account2"), (on("account1"),)
     ),
     "one reverts and withdraws, one goes back": Pair(
-        Run("revert", "account1", None, {"cmk_revert_access": "withdraw"}), on("account1"), (on("account1"),)
+        Run("revert", "account1", None, {"cmk_revert_access": "revoke"}), on("account1"), (on("account1"),)
     ),
     "one reverts and withdraws roles, one goes back": Pair(
-        Run("revert", "account1", None, {"cmk_revert_access": "withdraw"}),
+        Run("revert", "account1", None, {"cmk_revert_access": "revoke"}),
         on("account1", KEY3),
         (on("account1", KEY3),),
     ),
@@ -93,7 +93,7 @@ PAIRS = {
 IN_WHILE = {
     vault: Pair(
         Run("rotate", "account1", None, {"to": (vault, "key2")}),
-        Run("revert", "account1", None, {"cmk_revert_access": "withdraw"}),
+        Run("revert", "account1", None, {"cmk_revert_access": "revoke"}),
         (on("account1", (vault, "key1")), on("account2", (vault, "key2"))),
     )
     for vault in ("vault-one", RBAC_VAULT)

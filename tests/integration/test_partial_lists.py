@@ -109,7 +109,7 @@ def test_twelve_accounts_move_if_the_previous_version_is_kept(
 
 @pytest.mark.parametrize(
     "wish",
-    [{"cmk_revert_key": "delete"}, {"cmk_revert_key": "disable"}, {"cmk_revert_access": "withdraw"}],
+    [{"cmk_revert_key": "delete"}, {"cmk_revert_key": "disable"}, {"cmk_revert_access": "revoke"}],
     ids=["delete", "disable", "access"],
 )
 def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wish: dict[str, Any]) -> None:

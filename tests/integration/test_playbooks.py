@@ -127,7 +127,7 @@ def test_a_forced_version(ansible: Ansible, service: Service, in_process: bool) 
 def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Service) -> None:
     on_one_key(service, rbac=True)
     principals = [service.account(name)["identity"]["principalId"] for name in ACCOUNTS]
-    wish = {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
+    wish = {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
     run = done_by_all(ansible, "revert", **wish)
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
     assert all(service.answers(name) for name in ACCOUNTS)

@@ -120,7 +120,7 @@ def by_policy(service: Service) -> dict[str, Any]:
 
 def left(service: Service, *, rbac: bool = True) -> dict[str, Any]:
     service.on_key(rbac=rbac)
-    return {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
+    return {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
 
 
 def left_by_policy(service: Service) -> dict[str, Any]:
@@ -201,14 +201,14 @@ PLAYBOOKS = {
     ),
     "rotate, `cmk_new_key_identifier`": Playbook("rotate", another_key, (*MOVES, ASSIGNS), (READ_KEY,)),
     "revert": Playbook("revert", kept, MOVES),
-    "revert, `cmk_revert_key: disable`, `cmk_revert_access: withdraw`": Playbook(
+    "revert, `cmk_revert_key: disable`, `cmk_revert_access: revoke`": Playbook(
         "revert",
         left,
         (*MOVES, "Microsoft.Authorization/roleAssignments/delete"),
         (READ_KEY, f"{KEYS}/update/action"),
         LISTS,
     ),
-    "revert, a vault with access policies, `cmk_revert_key: disable`, `cmk_revert_access: withdraw`": Playbook(
+    "revert, a vault with access policies, `cmk_revert_key: disable`, `cmk_revert_access: revoke`": Playbook(
         "revert", left_by_policy, (*MOVES, ALLOWS), (), LISTS, ("get", "list", "update")
     ),
     "revert, `cmk_revert_key: delete`": Playbook(

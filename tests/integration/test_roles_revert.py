@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from harness import Ansible, Run
+from reports import CHECKS
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import ENCRYPTION_USER, NEEDED, Service, raised
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
-WITHDRAW = {"cmk_revert_access": "withdraw"}
-TASK = "Ensure that the account is on a Microsoft-managed key"
+REVOKE = {"cmk_revert_access": "revoke"}
+CHECK = CHECKS["revert"]
 
 
 def revert(ansible: Ansible, **options: Any) -> Run:
@@ -39,7 +40,6 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
 
     run = revert(ansible)
     assert result(run) == {
-        "account": "account1",
         "exists": True,
         "key_source": "microsoft_batch",
         "key_identifier": None,
@@ -65,20 +65,20 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_key_disabled_and_access_withdrawn(ansible: Ansible, service: Service, mode: str) -> None:
+def test_key_disabled_and_access_revoked(ansible: Ansible, service: Service, mode: str) -> None:
     principal, _ = service.on_key(rbac=mode == "rbac")
     service.grant(FOREIGN)
     service.change_vault(tags={"owner": "others"})
     service.change_account(tags={"team": "hpc"})
     before = holdings(service)
-    wish = {"cmk_revert_key": "disable", **WITHDRAW}
+    wish = {"cmk_revert_key": "disable", **REVOKE}
     foretold = revert(ansible, check=True, **wish)
     assert wrote(foretold) == []
-    assert "encryption" in steps(foretold)
 
     run = revert(ansible, **wish)
-    withdrawal = "DELETE role vault-one" if mode == "rbac" else "PUT policies vault-one remove"
-    assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1", withdrawal]
+    assert steps(foretold) == steps(run)
+    revocation = "DELETE role vault-one" if mode == "rbac" else "PUT policies vault-one remove"
+    assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1", revocation]
     assert steps(run) == ["encryption", "key", "access"]
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([], [])
     assert service.encryption() is None
@@ -116,8 +116,8 @@ def test_key_put_away_later(ansible: Ansible, service: Service, wish: str) -> No
     on; somebody has to."""
     principal, former = service.on_key()
     service.point(None)
-    untold = revert(ansible, cmk_revert_key=wish, **WITHDRAW)
-    assert "cmk_previous_key_identifier" in str(untold[TASK]["warnings"])
+    untold = revert(ansible, cmk_revert_key=wish, **REVOKE)
+    assert "cmk_previous_key_identifier" in str(untold[CHECK]["warnings"])
     unchanged(untold)
     assert service.key().properties.enabled
     assert is_granted(service, principal)
@@ -139,7 +139,7 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
         identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
         service.make_account(name, identity=identity)
         service.point(identifier, name)
-    wish = {"cmk_revert_key": key, **WITHDRAW}
+    wish = {"cmk_revert_key": key, **REVOKE}
     run = revert(ansible, **wish)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     other = service.account_id("account2")
@@ -156,11 +156,11 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
     assert not is_granted(service, principal)
 
 
-def test_only_what_batch_needed_is_withdrawn(ansible: Ansible, service: Service) -> None:
+def test_only_what_batch_needed_is_revoked(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     more = service.policy(principal, *NEEDED, "list", permissions={"keys": [*NEEDED, "list"], "secrets": ["get"]})
     service.set_policy("replace", more)
-    revert(ansible, **WITHDRAW)
+    revert(ansible, **REVOKE)
     left = service.permissions(principal) or {}
     assert {kind: found for kind, found in left.items() if found} == {"keys": ["list"], "secrets": ["get"]}
 
@@ -169,31 +169,31 @@ def test_role_assignments_elsewhere_stay(ansible: Ansible, service: Service) -> 
     principal, _ = service.on_key(rbac=True)
     service.make_vault("vault-two", rbac=True)
     service.assign(principal, service.vault_id("vault-two"))
-    revert(ansible, **WITHDRAW)
+    revert(ansible, **REVOKE)
     assert service.assignments(principal) == [(service.vault_id("vault-two"), ENCRYPTION_USER)]
 
 
 def test_no_account(ansible: Ansible, service: Service) -> None:
-    refused(run_role(ansible, "revert", cmk_revert_key="delete"), TASK, "account1")
+    refused(run_role(ansible, "revert", cmk_revert_key="delete"), CHECK, "account1")
 
 
 def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     service.revoke(principal)
-    run = run_role(ansible, "revert", cmk_revert_key="delete", **WITHDRAW)
-    refused(run, TASK, "account1")
-    assert run[TASK]["code"] == "account_not_answering"
+    run = run_role(ansible, "revert", cmk_revert_key="delete", **REVOKE)
+    refused(run, CHECK, "account1")
+    assert run[CHECK]["code"] == "account_not_answering"
     assert service.key().properties.enabled
 
 
-@pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, WITHDRAW])
+@pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
 def test_a_key_that_the_account_is_not_on_is_not_put_away(
     ansible: Ansible, service: Service, wish: dict[str, Any]
 ) -> None:
     _, former = service.on_key()
     service.make_key("key2")
     run = run_role(ansible, "revert", cmk_key_name="key2", **wish)
-    refused(run, TASK, former, "key2", "key_name")
+    refused(run, CHECK, former, "key2", "key_name")
     assert service.encryption() == former
     assert service.key("key2").properties.enabled
 
@@ -201,8 +201,8 @@ def test_a_key_that_the_account_is_not_on_is_not_put_away(
 @pytest.mark.parametrize(
     ("wish", "code"),
     [
-        ({"cmk_vault_resource_group": "nowhere", **WITHDRAW}, "resource_group_not_found"),
-        ({"cmk_vault_name": "nowhere", **WITHDRAW}, "vault_not_found"),
+        ({"cmk_vault_resource_group": "nowhere", **REVOKE}, "resource_group_not_found"),
+        ({"cmk_vault_name": "nowhere", **REVOKE}, "vault_not_found"),
         ({"cmk_key_name": "nowhere", "cmk_revert_key": "disable"}, "key_not_found"),
     ],
 )
@@ -215,6 +215,6 @@ def test_what_cannot_be_put_away_is_told_before_the_first_write(
         vault, key = wish.get("cmk_vault_name", "vault-one"), wish.get("cmk_key_name", "key1")
         wish = {**wish, "cmk_previous_key_identifier": f"https://{vault}.vault.azure.net/keys/{key}"}
     run = run_role(ansible, "revert", **wish)
-    refused(run, TASK, "nowhere")
-    assert run[TASK]["code"] == code
+    refused(run, CHECK, "nowhere")
+    assert run[CHECK]["code"] == code
     assert service.answers()
