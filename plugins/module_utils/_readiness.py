@@ -170,6 +170,9 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
             warnings = (_previous_unknown(account, "a Microsoft-managed key"),)
         else:
             steps += _put_away(params, cloud, account)
+    if has:
+        # The plan below relies on Batch to refuse the change of an account that is unavailable.
+        cloud.encryption.require_answer(params["resource_group"], params["account_name"])
     back = _encryption.Goal(params["resource_group"], params["account_name"], None, None)
     steps += [("encryption", step) for step in foreseen(back, cloud.encryption, _encryption).steps]
     return (*warnings, *cloud.rights.require(steps))

@@ -90,6 +90,7 @@ class OneProcess:
             report: Result = scope["cmk_result"]
             return report
         return {
+            "account": variables["cmk_account_name"],
             **reported(role, results),
             "warnings": [one for of in results.values() for one in of.get("warnings", ())],
         }

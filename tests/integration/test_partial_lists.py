@@ -191,7 +191,7 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
 
     reverted = runner.role("revert", names)
     assert reverted["changed"] is True
-    for wish in ({"state": "disabled"}, {"state": "absent"}, {"expires_in": "P30D"}):
+    for wish in ({"state": "disabled"}, {"state": "absent"}):
         failure = runner.module("keyvault_cmk_key", {**key, **wish})
         assert failure.get("code") == "users_unknown", failure
         assert "vault-far" in failure["msg"]
@@ -212,7 +212,6 @@ def test_everything_that_can_be_taken_away(runner: OneProcess, service: Service,
         ("keyvault_cmk_key", {**key, "state": "disabled"}),
         ("keyvault_cmk_key", {**key, "state": "absent"}),
         ("keyvault_cmk_key", {**key, "state": "disabled", "version": old}),
-        ("keyvault_cmk_key", {**key, "expires_in": "P30D"}),
         ("keyvault_cmk_key", {**key, "remove_rotation_policy": True}),
         ("keyvault_cmk_access", {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}),
         ("keyvault_cmk_vault", {**vault, "state": "absent"}),
