@@ -83,8 +83,10 @@ PAIRS = {
         on("account1"),
         (on("account1"), Run("revert", "account1")),
     ),
-    "one shortens the expiry, one comes": Pair(
-        Run("keyvault_cmk_key", "account1", FIRST_KEY, {"expires_in": "P92D"}), on("account2"), (on("account1", KEY2),)
+    "one disables the key, one comes": Pair(
+        Run("keyvault_cmk_key", "account1", FIRST_KEY, {"state": "disabled"}),
+        on("account2"),
+        (on("account1", KEY2), on("account2"), Run("revert", "account2")),
     ),
 }
 
