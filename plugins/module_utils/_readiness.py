@@ -219,5 +219,40 @@ def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | No
     foreseen(_usage.AllListed(what, otherwise, vault), cloud.listing, _usage)
 
 
-def recover(cloud: Cloud, diagnosis: Mapping[str, Any] | None) -> tuple[str, ...]:
-    return cloud.rights.require(_diagnosis.repairs(diagnosis)) if diagnosis else ()
+def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    """The repairs that the account needs, and warnings."""
+    name, unavailable = observed["account"]["name"], observed["silence"]
+    available = _account.availability(unavailable)
+    if available is None:
+        raise _account.availability_unknown(name, unavailable)
+    diagnosis = observed["diagnosis"]
+    if available or not diagnosis:
+        return [], ()
+    causes = _diagnosis.describe(diagnosis)["causes"]
+    lost = [cause for cause in causes if cause["repair"] is None]
+    if lost:
+        told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
+        raise Refused(
+            f"The Batch account {name} is not available and cannot be recovered: {told} Nothing was changed.",
+            code="not_recoverable",
+            causes=causes,
+            remedy=lost[0]["remedy"],
+        )
+    repairs = list(dict.fromkeys(cause["repair"] for cause in causes))
+    excluded = [repair for repair in repairs if repair not in params["allowed_repairs"]]
+    if excluded:
+        seen = " ".join(cause["evidence"] for cause in causes)
+        remedy = "Add what is missing, or repair it otherwise."
+        raise Refused(
+            f"The Batch account {name} is not available, and these repairs that it needs are not in allowed_repairs: "
+            f"{', '.join(excluded)}. {seen} {remedy} Nothing was changed.",
+            code="repair_not_allowed",
+            option="allowed_repairs",
+            value=params["allowed_repairs"],
+            causes=causes,
+            remedy=remedy,
+        )
+    if "vault" in repairs:
+        # What else a deleted vault needs is seen only once it is back.
+        repairs += [repair for repair in ("key", "access") if repair not in repairs]
+    return repairs, cloud.rights.require(_diagnosis.repairs(diagnosis))

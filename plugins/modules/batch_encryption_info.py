@@ -27,14 +27,8 @@ options:
     type: str
   diagnose:
     description:
-      - Find out what ails the account's key, its vault and the access to it, and what would mend it. This also reads
+      - Find out what ails the account's key, its vault and the access to it, and what would repair it. This also reads
         the key and its vault, the identities, and the lists of what was deleted.
-    type: bool
-    default: false
-  require_rights:
-    description:
-      - With O(diagnose), fail if the caller is seen to lack a right that is needed to mend what was found. The failure
-        has the code V(permission_denied), C(action) and C(missing_rights). In check mode it is a warning.
     type: bool
     default: false
   findings:
@@ -47,11 +41,13 @@ options:
     description:
       - Name of the role of this collection whose tasks come next. All that they would refuse is refused now, before the
         first of them changes anything, and so is a caller who is seen to lack a right that they need.
-      - The options below say what the tasks are asked for. O(account_name), O(resource_group), O(vault_name) and
-        O(key_name) are needed.
-      - The account may be as another task of the run read it a moment ago. RV(answers) is not returned.
+      - The options below say what the tasks are asked for. O(account_name) and O(resource_group) are needed, and
+        O(vault_name) and O(key_name) but for V(recover).
+      - With V(recover), this reads what O(diagnose) does. It is refused if the account cannot be recovered.
+      - Without V(recover), the account may be as another task of the run read it a moment ago, and RV(answers) is not
+        returned.
     type: str
-    choices: [provision, rotate, revert]
+    choices: [provision, rotate, revert, recover]
   missing:
     description: Whether it is a failure if there is no such account, with O(check_before).
     type: str
@@ -132,6 +128,15 @@ options:
     description: Whether the access of the account's identities to the vault is revoked.
     type: bool
     default: false
+  allowed_repairs:
+    description:
+      - What may be repaired, with O(check_before=recover). V(vault) recovers a deleted vault. V(network) lets trusted
+        Microsoft services through the vault's firewall. V(key) recovers a deleted key, and enables or extends the
+        version that the account uses. V(access) grants the account's identities access to the key.
+    type: list
+    elements: str
+    choices: [vault, network, key, access]
+    default: [vault, network, key, access]
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -227,6 +232,14 @@ principal_ids:
   type: list
   elements: str
   sample: [66666666-7777-8888-9999-000000000000]
+repairs:
+  description:
+    - What has to be repaired, see O(allowed_repairs). Empty for an account that is available.
+    - With V(vault) the key and the access are looked at again once the vault is recovered.
+  returned: success, with O(check_before=recover), if the account exists
+  type: list
+  elements: str
+  sample: [key]
 previous_key_identifier:
   description: The key that the account uses, or used before by O(previous_key_identifier); null if that is not known.
   returned: success, with O(check_before=revert)
@@ -250,7 +263,7 @@ diagnosis:
   type: dict
   contains:
     causes:
-      description: What keeps the account from its key, in the order in which it has to be mended.
+      description: What keeps the account from its key, in the order in which it has to be repaired.
       type: list
       elements: dict
       contains:
@@ -264,13 +277,13 @@ diagnosis:
           description: What was seen.
           type: str
         remedy:
-          description: What mends it.
+          description: What to do about it.
           type: str
-        mend:
-          description: Which part of the role azbatch.cmk.recover mends it; null if none can.
+        repair:
+          description: The repair in O(allowed_repairs) that it needs; null if this collection has none for it.
           type: str
-    mendable:
-      description: Whether there is a mend for each of them.
+    recoverable:
+      description: Whether there is a repair for each of them.
       type: bool
     vault:
       description: Where the vault is, or was until it was deleted; null if that is not known.
@@ -285,8 +298,8 @@ diagnosis:
         name:
           description: Its name.
           type: str
-    versions:
-      description: Versions of the key that have to be usable for the account to answer.
+    key_identifiers:
+      description: Identifiers of the versions of the key that have to be usable for the account to be available.
       type: list
       elements: str
     preflight:
@@ -358,7 +371,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _r
 from ansible_collections.azbatch.cmk.plugins.module_utils._account import missing, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._ids import check_account_name, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
@@ -367,9 +380,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **options.SCOPE,
     **options.POLICY,
     "diagnose": {"type": "bool", "default": False},
-    "require_rights": {"type": "bool", "default": False},
     "findings": {"type": "bool", "default": False},
-    "check_before": {"type": "str", "choices": ["provision", "rotate", "revert"]},
+    "check_before": {"type": "str", "choices": ["provision", "rotate", "revert", "recover"]},
     "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
     "location": {"type": "str"},
     "identity_id": {"type": "str"},
@@ -403,34 +415,36 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "previous_key_identifier": {"type": "str", "no_log": False},
     "revokes_access": {"type": "bool", "default": False},
+    "allowed_repairs": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["vault", "network", "key", "access"],
+        "default": ["vault", "network", "key", "access"],
+    },
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     where = options.scope(params)
-    if params["check_before"]:
-        return _checked(params, cloud)
+    role = params["check_before"]
+    if role:
+        return _for_recovery(params, cloud) if role == "recover" else _before_change(params, cloud)
     seen: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
     if where.account:
         observed = cloud.encryption.survey(where.group or "", where.account, diagnose=params["diagnose"])
         seen, warnings = _encryption.survey(observed), _encryption.survey_warnings(observed)
-        if params["require_rights"]:
-            warnings += _readiness.recover(cloud, observed["diagnosis"])
     fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
     return Outcome(False, seen, seen, warnings, fleet)
 
 
-def _checked(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     """The account as a look before any change shows it, if the tasks of the role can succeed."""
-    role = params["check_before"]
-    for option in ("resource_group", "account_name", "vault_name", "key_name"):
-        if params[option] is None:
-            raise InvalidOption(option, None, f"check_before: {role} needs it.", f"Set {option}.")
-    group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
+    _require(params, "vault_name", "key_name")
+    role, group, name = params["check_before"], params["resource_group"], params["account_name"]
     account = cloud.accounts.seen(
         group,
-        name,
+        check_account_name(name, "account_name"),
         anew_if=lambda seen: not _uses(params, seen),
         group_may_be_missing=role != "provision" and params["missing"] == "skip",
     )
@@ -446,6 +460,30 @@ def _checked(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     if role == "revert":
         seen["previous_key_identifier"] = seen.get("key_identifier") or params["previous_key_identifier"]
     return Outcome(False, seen, seen, warnings)
+
+
+def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    """The account with what it needs to be available again, if the tasks of the role recover can do that."""
+    _require(params)
+    group, name = params["resource_group"], params["account_name"]
+    try:
+        observed = cloud.encryption.survey(group, check_account_name(name, "account_name"), diagnose=True)
+    except NotFound as gone:
+        if gone.code != "resource_group_not_found" or params["missing"] != "skip":
+            raise
+        observed = {"account": None}
+    if observed["account"] is None and params["missing"] == "skip":
+        return Outcome(False, {"exists": False}, {"exists": False}, (missing(group, name),))
+    required(observed["account"], group, name)
+    repairs, warnings = _readiness.recover(params, cloud, observed)
+    seen = {**_encryption.survey(observed), "repairs": repairs}
+    return Outcome(False, seen, seen, (*_encryption.survey_warnings(observed), *warnings))
+
+
+def _require(params: Mapping[str, Any], *more: str) -> None:
+    for option in ("resource_group", "account_name", *more):
+        if params[option] is None:
+            raise InvalidOption(option, None, f"check_before: {params['check_before']} needs it.", f"Set {option}.")
 
 
 def _uses(params: Mapping[str, Any], account: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from azure.keyvault.keys._shared import http_challenge_cache
-from reports import STEPS
+from reports import CHECKS, MOVES
 from reports import report as reported
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
@@ -33,7 +33,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkErro
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())
 OURS = "azbatch.cmk."
-KEYWORDS = frozenset("name register when loop vars check_mode changed_when failed_when".split())
+KEYWORDS = frozenset("name register when loop loop_control vars check_mode changed_when failed_when".split())
 
 Result = dict[str, Any]
 _loader = DataLoader()
@@ -83,12 +83,9 @@ class OneProcess:
         for task in _tasks(role):
             result = self._task(task, scope, check)
             if result.get("failed"):
-                told = results.get("Move the account to the key") or results.get("Use a Microsoft-managed key") or {}
+                told = results.get(MOVES[role]) or results.get(CHECKS[role]) or {}
                 return {**result, "task": task["name"], "told": told}
             results[task["name"]] = {} if result.get("skipped") else result
-        if role not in STEPS:
-            report: Result = scope["cmk_result"]
-            return report
         return {
             **reported(role, results),
             "warnings": [one for of in results.values() for one in of.get("warnings", ())],
@@ -111,7 +108,8 @@ class OneProcess:
         (action,) = set(task) - KEYWORDS
         if "loop" in task:
             items = Templar(_loader, variables=scope).template(task["loop"])
-            results = [self._item(task, action, {**scope, "item": item}, scope, check) for item in items]
+            name = task.get("loop_control", {}).get("loop_var", "item")
+            results = [self._item(task, action, {**scope, name: item}, scope, check) for item in items]
             result: Result = {
                 **next((one for one in results if one.get("failed")), {}),
                 "results": results,
