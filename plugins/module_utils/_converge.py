@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The pipe that every module is: read, plan, stop in check mode, apply, read, plan again.
+"""The pipeline that every module is: read, plan, apply, read, plan again.
 
 This module util is private to the collection.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 from . import _interrupts
@@ -46,8 +45,8 @@ _NOT_RETRIED = (
     "resource_group_not_found",
     "subscription_not_found",
 )
-# Refuses steps that the caller lacks a right for, or returns warnings.
-Rights = Callable[[Sequence[Step]], tuple[str, ...]]
+# Refuses steps that the caller lacks a right for.
+Rights = Callable[[Sequence[Step]], None]
 
 
 def converge(
@@ -55,22 +54,21 @@ def converge(
     service: Service,
     noun: Noun,
     *,
-    check_mode: bool,
+    foresee: bool = False,
     before_change: Check = lambda: None,
-    rights: Rights = lambda _steps: (),
+    rights: Rights = lambda _steps: None,
 ) -> Outcome:
     """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
 
-    `before_change` is called if there is something to change, in check mode too, and fails if that must not begin.
+    `before_change` is called if there is something to change, and fails if that must not begin. With `foresee`, the
+    change is planned, with all checks, and not made.
     """
     todo = noun.plan(goal, service.read(goal))
     if todo.changed:
         before_change()
-        todo = replace(todo, warnings=(*todo.warnings, *rights(todo.steps)))
-    if check_mode or not todo.changed:
-        for step in todo.foreseen_by:
-            getattr(service, step.action)(**step.arguments)
-        return Outcome(todo.changed, todo.before, todo.after, todo.warnings, todo.report, foretold=todo.changed)
+        rights(todo.steps)
+    if foresee or not todo.changed:
+        return Outcome(todo.changed, todo.before, todo.after, todo.warnings, todo.report)
     applied: list[str] = []
     with _interrupts.raised():
         try:
@@ -89,7 +87,7 @@ def converge(
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
-def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
+def in_turn(stages: Stages, cloud: Any) -> Outcome:
     """Converge stage after stage. Each is asked for once the one before has ended; a failure may be let pass there.
 
     Of several that are asked for together, each comes to an outcome or to a failure.
@@ -97,7 +95,7 @@ def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
 
     def come_to(stage: Stage) -> Outcome | CmkError:
         try:
-            return _converged(stage, cloud, check_mode=check_mode)
+            return _converged(stage, cloud)
         except BaseException as ended:
             return as_failure(ended)
 
@@ -118,23 +116,21 @@ def in_turn(stages: Stages, cloud: Any, *, check_mode: bool) -> Outcome:
         return whole
 
 
-def _converged(stage: Stage, cloud: Any, *, check_mode: bool) -> Outcome:
+def _converged(stage: Stage, cloud: Any) -> Outcome:
     def require() -> None:
         if stage.requires:
             service, step = stage.requires
             getattr(getattr(cloud, service), step.action)(**step.arguments)
 
-    def rights(steps: Sequence[Step]) -> tuple[str, ...]:
-        all_steps = [*((stage.service, step) for step in steps), *stage.later]
-        warnings: tuple[str, ...] = cloud.rights.require(all_steps, refuse=not check_mode)
-        return warnings
+    def rights(steps: Sequence[Step]) -> None:
+        cloud.rights.require([*((stage.service, step) for step in steps), *stage.later])
 
     def look(goal: Any) -> Outcome:
-        return converge(goal, getattr(cloud, stage.service), stage.noun, check_mode=True)
+        return converge(goal, getattr(cloud, stage.service), stage.noun, foresee=True)
 
     def make(goal: Any) -> Outcome:
-        service, only_check = getattr(cloud, stage.service), check_mode or stage.foresee
-        return converge(goal, service, stage.noun, check_mode=only_check, before_change=require, rights=rights)
+        service = getattr(cloud, stage.service)
+        return converge(goal, service, stage.noun, foresee=stage.foresee, before_change=require, rights=rights)
 
     outcome: Outcome
     if stage.newest:

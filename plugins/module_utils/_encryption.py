@@ -123,7 +123,6 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         before,
         {**before, **describe_key(goal.key), "answers": True},
         (Step("set_encryption", sent),),
-        foreseen_by=(Step("require_answer", place),),
         warnings=_preflight.warnings(checks),
         former=former,
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import _placeholders
+
 
 @dataclass(frozen=True)
 class Step:
@@ -29,9 +31,7 @@ class Plan:
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
     wishes turned into state, so that a plan made once the steps have run is empty. `former` is the goal that leads
     back to `before`, for nouns that are put back when a change fails; `if_refused` leads back where the change, read
-    again, is one that would have been refused, also where `former` leads nowhere. `foreseen_by` are reads that fail
-    where Azure would refuse the steps, for check mode, which does not find out by trying. `report` is told beside the
-    state.
+    again, is one that would have been refused, also where `former` leads nowhere. `report` is told beside the state.
     """
 
     goal: Any
@@ -41,7 +41,6 @@ class Plan:
     warnings: tuple[str, ...] = ()
     former: Any = None
     if_refused: Any = None
-    foreseen_by: tuple[Step, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,20 +50,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task reports. Of what is `foretold`, nothing has been done."""
+    """What a task reports."""
 
     changed: bool
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
-    foretold: bool = False
 
-    def result(self) -> dict[str, Any]:
-        return {
+    def result(self, *, planned: bool = False) -> dict[str, Any]:
+        """The task's result. Of a `planned` change, it shows what only Azure can give as `(known after apply)`."""
+        result = {
             **self.after,
             **self.report,
             "changed": self.changed,
             "diff": {"before": dict(self.before), "after": dict(self.after)},
             **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
+        told: dict[str, Any] = _placeholders.shown(result) if planned else result
+        return told

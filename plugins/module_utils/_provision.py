@@ -22,7 +22,7 @@ from ._ids import (
     parse_key_identifier,
     read_key_identifier,
 )
-from ._plan import Outcome, Step
+from ._plan import Step
 from ._stages import Done, Stage, Stages, key_that_keeps_its_expiry, succeeded, whole
 
 STEPS = ("vault", "account", "born_on_key", "access", "key", "encryption")
@@ -94,37 +94,29 @@ def _each(goal: Goal, done: Done) -> Stages:
     """A vault, an account with an identity, its access, the key, and the account on it.
 
     A system-assigned identity exists, and can be granted access, only once its account does; others before.
-    In check mode a stage is left out where it would need what an earlier one has yet to make: an id that Azure gives.
     """
     yield from _foresee(goal, done)
-    vault = done.add("vault", (yield _of_vault(goal, "vaults", _vault, goal.vault)))
+    done.add("vault", (yield _of_vault(goal, "vaults", _vault, goal.vault)))
     # Azure takes its time for an account, and meanwhile there can be a key.
-    parts = dict(_parts(goal, vault, done))
+    parts = dict(_parts(goal, done))
     done.add_each(parts, (yield tuple(parts.values())))
-    if "id" not in vault.after:
-        return
     if goal.is_system_assigned:
         yield from _grant(goal, done)
-    identifier = _identifier(goal, done.before["account"], done.outcomes["key"][-1].after)
-    access = done.last("access")
-    if identifier and access and not (vault.foretold or access.foretold):
-        yield from _encrypt(goal, identifier, done)
+    yield from _encrypt(goal, _identifier(goal, done.before["account"], done.outcomes["key"][-1].after), done)
 
 
-def _parts(goal: Goal, vault: Outcome, done: Done) -> Iterator[tuple[str, Stage]]:
+def _parts(goal: Goal, done: Done) -> Iterator[tuple[str, Stage]]:
     """What needs no more than the vault."""
     if goal.is_system_assigned:
         yield "account", Stage("accounts", _account, goal.account)
-    elif "id" in vault.after:
+    else:
         yield "access", _of_vault(goal, "access", _access, _access_for(goal, None))
-    if "id" in vault.after:
-        yield "key", _of_vault(goal, "keys", _key, _key_without(goal, done))
+    yield "key", _of_vault(goal, "keys", _key, _key_without(goal, done))
 
 
 def _grant(goal: Goal, done: Done) -> Stages:
     principal = done.outcomes["account"][-1].after["identity"]["principal_id"]
-    if principal:
-        done.add("access", (yield _of_vault(goal, "access", _access, _access_for(goal, principal))))
+    done.add("access", (yield _of_vault(goal, "access", _access, _access_for(goal, principal))))
 
 
 def _foresee(goal: Goal, done: Done) -> Stages:
@@ -217,11 +209,9 @@ def _key_without(goal: Goal, done: Done) -> _key_goal.Goal:
     return replace(goal.key, expires_in=None) if "expiry" in done.kept_for else goal.key
 
 
-def _identifier(goal: Goal, account: Known, key: Known) -> KeyIdentifier | None:
+def _identifier(goal: Goal, account: Known, key: Known) -> KeyIdentifier:
     """An account that is pinned to a version of this key stays on it: moving it on is what rotation is for. So does one
     that follows the key, unless it is to be pinned."""
-    if not key.get("key_identifier"):
-        return None
     newest, former = parse_key_identifier(key["key_identifier"], "key_identifier"), _key_of(account)
     if former is None or not former.same_key(newest):
         return newest.versionless if goal.follow else newest
@@ -233,9 +223,7 @@ def _encrypt(goal: Goal, identifier: KeyIdentifier, done: Done) -> Stages:
     if not goal.is_system_assigned:
         born_on = None if done.before["account"]["exists"] else identifier
         account = replace(goal.account, key=born_on)
-        born = done.add("born_on_key", (yield Stage("accounts", _account, account)))
-        if born.foretold:
-            return
+        done.add("born_on_key", (yield Stage("accounts", _account, account)))
     switch = _encryption.Goal(
         goal.account.group,
         goal.account.name,
@@ -253,7 +241,7 @@ def report(goal: Goal, done: Done) -> dict[str, Any]:
     account = done.before["account"]
     former = account.get("key_identifier")
     switched = done.last("encryption")
-    if switched and not switched.foretold:
+    if switched:
         stands = {"exists": True, **switched.after}
     else:
         key = parse_key_identifier(former, "key_identifier") if former else None

@@ -113,9 +113,9 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
     yield replace(back, foresee=True)
     for _step, stage in left_behind:
         yield from _foresee(stage)
-    encryption = done.add("encryption", (yield back))
-    # Only now is the key without its user, and in check mode it is not.
-    for step, stage in () if encryption.foretold else left_behind:
+    done.add("encryption", (yield back))
+    # Only now is the key without its user.
+    for step, stage in left_behind:
         try:
             done.add(step, (yield stage))
         except CmkError as failure:
@@ -167,7 +167,7 @@ def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]
     """What is told beside the steps that were changed."""
     former = key_of(account)
     back = done.last("encryption")
-    stands = back.after if back and not back.foretold else _encryption.describe(account)
+    stands = back.after if back else _encryption.describe(account)
     return {
         "account": goal.account,
         "exists": True,

@@ -120,11 +120,9 @@ def _moved(goal: Goal, former: KeyIdentifier, account: Mapping[str, Any], done: 
         newest = yield from _newest_version(goal, former, done)
         follows = former.version is None if goal.follow is None else goal.follow
         key = replace(former, version=None if follows else newest["version"])
-    # In check mode there is no version yet to point the account to, or no grant.
-    if not done.foretold:
-        switch = replace(_switch(goal, key), instead_of=former)
-        done.add("encryption", (yield Stage("encryption", _encryption, switch, later=_later(goal))))
-    if goal.disable_former and not done.foretold:
+    switch = replace(_switch(goal, key), instead_of=former)
+    done.add("encryption", (yield Stage("encryption", _encryption, switch, later=_later(goal))))
+    if goal.disable_former:
         yield from _disable_former(goal, former, key, newest, done)
 
 
@@ -248,7 +246,7 @@ def report(goal: Goal, account: Mapping[str, Any], done: Done) -> dict[str, Any]
     """What is told beside the steps that were changed."""
     former = key_of(account)
     switched = done.last("encryption")
-    stands = switched.after if switched and not switched.foretold else _encryption.describe(account)
+    stands = switched.after if switched else _encryption.describe(account)
     return {
         "account": goal.account,
         "exists": True,

@@ -38,7 +38,7 @@ class Stage:
     service: str
     noun: Any
     goal: Any
-    # Whatever the task does, this is just foreseen.
+    # The change is planned, with all checks, and not made.
     foresee: bool = False
     # Something is taken away that no task of the run needs more than another: one does it, by a name that they share.
     once: tuple[str, ...] = ()
@@ -100,10 +100,6 @@ class Done:
         return {step: any(outcome.changed for outcome in self.outcomes.get(step, ())) for step in self.steps}
 
     @property
-    def foretold(self) -> bool:
-        return any(outcome.foretold for outcome in self._all)
-
-    @property
     def _all(self) -> list[Outcome]:
         return [outcome for outcomes in self.outcomes.values() for outcome in outcomes]
 
@@ -115,7 +111,6 @@ class Done:
             {step: outcome.after for step, outcome in changed.items()},
             tuple(dict.fromkeys([*(one for outcome in self._all for one in outcome.warnings), *self.warnings])),
             {**report, "changed_steps": self.changed_steps},
-            foretold=self.foretold,
         )
 
 

@@ -189,13 +189,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     return converge(
         _account.desired(params),
         cloud.accounts,
         _account,
-        check_mode=check_mode,
-        rights=cloud.rights.of("accounts", refuse=not check_mode),
+        rights=cloud.rights.of("accounts"),
     )
 
 

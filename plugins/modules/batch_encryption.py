@@ -204,13 +204,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     return converge(
         _encryption.desired(params),
         cloud.encryption,
         _encryption,
-        check_mode=check_mode,
-        rights=cloud.rights.of("encryption", refuse=not check_mode),
+        rights=cloud.rights.of("encryption"),
     )
 
 

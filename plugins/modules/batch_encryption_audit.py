@@ -173,8 +173,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    return audit.run(params, cloud, writes=not check_mode)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    return audit.run(params, cloud, writes=not cloud.is_rehearsal)
 
 
 def main() -> None:

@@ -275,7 +275,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     where = options.scope(params)
     seen: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
@@ -283,7 +283,7 @@ def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome
         observed = cloud.encryption.survey(where.group or "", where.account, diagnose=params["diagnose"])
         seen, warnings = _encryption.survey(observed), _encryption.survey_warnings(observed)
         if params["require_rights"] and observed["diagnosis"]:
-            warnings += cloud.rights.require(_diagnosis.repairs(observed["diagnosis"]), refuse=not check_mode)
+            cloud.rights.require(_diagnosis.repairs(observed["diagnosis"]))
     fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
     return Outcome(False, seen, seen, warnings, fleet)
 

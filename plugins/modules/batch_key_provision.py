@@ -234,8 +234,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    return in_turn(_provision.stages(_provision.desired(params)), cloud, check_mode=check_mode)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    return in_turn(_provision.stages(_provision.desired(params)), cloud)
 
 
 def main() -> None:

@@ -179,12 +179,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = _revert.desired(params)
     account = cloud.accounts.seen(
         goal.group, goal.account, anew_if=lambda _seen: True, group_may_be_missing=goal.may_be_missing
     )
-    return in_turn(_revert.stages(goal, account), cloud, check_mode=check_mode)
+    return in_turn(_revert.stages(goal, account), cloud)
 
 
 def main() -> None:

@@ -278,7 +278,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = _rotation.desired(params)
     account = cloud.accounts.seen(
         goal.group,
@@ -286,8 +286,8 @@ def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome
         anew_if=lambda seen: not goal.names_key_of(seen),
         group_may_be_missing=goal.may_be_missing,
     )
-    outcome = in_turn(_rotation.stages(goal, account), cloud, check_mode=check_mode)
-    cloud.forced_versions.completed(*goal.counted_as, counts=goal.key.new_version and not check_mode)
+    outcome = in_turn(_rotation.stages(goal, account), cloud)
+    cloud.forced_versions.completed(*goal.counted_as, counts=goal.key.new_version)
     return outcome
 
 

@@ -147,10 +147,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    rights = cloud.rights.of("access", refuse=not check_mode)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    rights = cloud.rights.of("access")
     with cloud.turn(params[EXCLUSIVE]):
-        return converge(_access.desired(params), cloud.access, _access, check_mode=check_mode, rights=rights)
+        return converge(_access.desired(params), cloud.access, _access, rights=rights)
 
 
 def main() -> None:

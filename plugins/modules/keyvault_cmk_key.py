@@ -286,10 +286,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    rights = cloud.rights.of("keys", refuse=not check_mode)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    rights = cloud.rights.of("keys")
     with cloud.turn(params[EXCLUSIVE]):
-        return converge(_key.desired(params), cloud.keys, _key, check_mode=check_mode, rights=rights)
+        return converge(_key.desired(params), cloud.keys, _key, rights=rights)
 
 
 def main() -> None:

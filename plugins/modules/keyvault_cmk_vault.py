@@ -205,10 +205,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    rights = cloud.rights.of("vaults", refuse=not check_mode)
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    rights = cloud.rights.of("vaults")
     with cloud.turn(params[EXCLUSIVE]):
-        return converge(_vault.desired(params), cloud.vaults, _vault, check_mode=check_mode, rights=rights)
+        return converge(_vault.desired(params), cloud.vaults, _vault, rights=rights)
 
 
 def main() -> None:

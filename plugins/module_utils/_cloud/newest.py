@@ -62,8 +62,7 @@ class Newest:
                 if "create" in failure.facts.get("applied", ()):
                     self._forced.made(wanted.key)
                 raise
-            if not outcome.foretold:
-                self._forced.made(wanted.key)
+            self._forced.made(wanted.key)
             return outcome
 
     def _known(self, goal: Goal, wanted: _stages.Newest, look: Look, make: Look) -> Outcome:
@@ -91,13 +90,10 @@ class Newest:
 
         def read() -> dict[str, Any]:
             own.append(self._now(goal, look, make))
-            return {"after": dict(own[0].after), "foretold": own[0].foretold}
+            return dict(own[0].after)
 
         kept = shared(read)
-        if own:
-            return own[0]
-        # What was predicted was not done, and is another task's to do.
-        return self._now(goal, look, make) if kept["foretold"] else Outcome(False, kept["after"], kept["after"])
+        return own[0] if own else Outcome(False, kept, kept)
 
     def _now(self, goal: Goal, look: Look, make: Look) -> Outcome:
         """As Key Vault has it now. Only a task that finds something to do waits for the others, and looks again."""

@@ -41,18 +41,15 @@ class Rights:
         self._resources = resources
         self._vaults = vaults
 
-    def of(self, service: str, *, refuse: bool) -> Callable[[Iterable[Step]], tuple[str, ...]]:
+    def of(self, service: str) -> Callable[[Iterable[Step]], None]:
         """`require` for the steps of one service."""
-        return lambda steps: self.require(((service, step) for step in steps), refuse=refuse)
+        return lambda steps: self.require((service, step) for step in steps)
 
-    def require(self, steps: Steps, *, refuse: bool) -> tuple[str, ...]:
-        """Refuse all of the steps if the caller is seen to lack a right for one of them.
-
-        Without `refuse`, as in check mode, return the missing rights as warnings: another caller may run it.
-        """
+    def require(self, steps: Steps) -> None:
+        """Refuse all of the steps if the caller is seen to lack a right for one of them."""
         needed = chain.from_iterable(self._needed(service, step) for service, step in steps)
         missing = [one for right in dict.fromkeys(needed) if (one := self._missing(right)) is not None]
-        if missing and refuse:
+        if missing:
             action, scope = missing[0]
             remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
             raise Denied(
@@ -61,7 +58,6 @@ class Rights:
                 missing_rights=[{"action": action, "scope": scope} for action, scope in missing],
                 remedy=remedy,
             )
-        return tuple(f"{lacking(*one)} A run by this caller would be refused." for one in missing)
 
     def _needed(self, service: str, step: Step) -> Iterator[Needed]:
         of_service: dict[str, Callable[[Step], Iterator[Needed]]] = {
