@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import _placeholders
+
 
 @dataclass(frozen=True)
 class Step:
@@ -56,14 +58,17 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
-    def result(self) -> dict[str, Any]:
-        return {
+    def result(self, *, planned: bool = False) -> dict[str, Any]:
+        """The task's result. Of a `planned` change, it shows what only Azure can give as `(known after apply)`."""
+        result = {
             **self.after,
             **self.report,
             "changed": self.changed,
             "diff": {"before": dict(self.before), "after": dict(self.after)},
             **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
+        told: dict[str, Any] = _placeholders.shown(result) if planned else result
+        return told
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:

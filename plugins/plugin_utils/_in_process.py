@@ -23,7 +23,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _interrupts
+from ansible_collections.azbatch.cmk.plugins.module_utils import _interrupts, _placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
@@ -87,10 +87,16 @@ class InProcessAction(ActionBase):
                 if failure.code != "timed_out":
                     raise
                 result.update({"failed": True, **failure.result()})
+            self._end_rehearsal_after(result)
             return result
         with _added(self._environment()), unlogged():
             result.update(self._run_module())
+        self._end_rehearsal_after(result)
         return result
+
+    def _end_rehearsal_after(self, result: Mapping[str, Any]) -> None:
+        if not self._task.check_mode and (result.get("changed") or result.get("failed")):
+            RunFiles(constants.DEFAULT_LOCAL_TMP).end_rehearsal()  # type: ignore[attr-defined]
 
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
         """The one place that decides it. Whether there is a become plugin is Ansible's own decision, by the task, the
@@ -143,12 +149,12 @@ class InProcessAction(ActionBase):
             # Ansible sets its constants as it loads them, where mypy does not see it.
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
-                cloud = Cloud(params, folder, self._notify)
-                result = self.module.run(params, cloud).result()
+                cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode)
+                result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
             except BaseException as ended:
                 failure = _interrupts.as_failure(ended)
                 _interrupts.pass_on(failure)
-                result = {"failed": True, **failure.result()}
+                result = {"failed": True, **_placeholders.shown(failure.result())}
         # Since ansible-core 2.21 a module's arguments are in its result only on request.
         if getattr(constants, "INJECT_INVOCATION", True):
             hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}

@@ -28,7 +28,9 @@ from reports import report as reported
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._placeholders import shown
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())
@@ -99,9 +101,12 @@ class OneProcess:
         params = validation.validated_parameters
         try:
             folder = None if self.as_module else str(self.tokens)
-            result: Result = module.run(params, Cloud(params, folder)).result()
+            cloud = Cloud(params, folder, rehearse=check)
+            result: Result = module.run(cloud.resolved(params), cloud).result(planned=check)
         except CmkError as failure:
-            result = {"failed": True, "changed": False, **failure.result()}
+            result = {"failed": True, "changed": False, **shown(failure.result())}
+        if folder and not check and (result.get("failed") or result.get("changed")):
+            RunFiles(folder).end_rehearsal()
         return result
 
     def _task(self, task: Mapping[str, Any], scope: dict[str, Any], check: bool) -> Result:

@@ -108,8 +108,12 @@ def transport(patience: Patience) -> Any:
     return Patient()
 
 
-def policy(buckets: Buckets, patience: Patience) -> Any:
-    """A policy for the SDKs' pipelines, below their retries: each try acquires a token.
+def is_read(method: str) -> bool:
+    return method == "GET"
+
+
+def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] = lambda _method: True) -> Any:
+    """A policy for the SDKs' pipelines, below their retries: each try acquires a token, if its method `counts`.
 
     The SDKs wait as long as Azure asks them to in `Retry-After`, without a word.
     """
@@ -119,7 +123,8 @@ def policy(buckets: Buckets, patience: Patience) -> Any:
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
             url = request.http_request.url
-            bucket = bucket_of(request.http_request.method, url)
+            method = request.http_request.method
+            bucket = bucket_of(method, url) if counts(method) else None
             if bucket is not None:
                 wait = buckets.draw(bucket)
                 patience.accept(wait, f"The limit on requests to {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
