@@ -61,6 +61,7 @@ class Rights:
                 missing_rights=[{"action": action, "scope": scope} for action, scope in missing],
                 remedy=remedy,
             )
+        return tuple(f"{lacking(*one)} A run by this caller would be refused." for one in missing)
 
     def _needed(self, service: str, step: Step) -> Iterator[Needed]:
         of_service: dict[str, Callable[[Step], Iterator[Needed]]] = {
