@@ -161,4 +161,5 @@ class InProcessAction(ActionBase):
 
     def _notify(self, message: str) -> None:
         if not self._task.no_log:
-            Display().display(f"{self._task.get_name()}: {message}")
+            host = self._templar.available_variables.get("inventory_hostname")
+            Display().display(f"[{host}]: {message}")
