@@ -81,7 +81,10 @@ class Session:
         def make() -> Any:
             return _credential.credential(self._options, self.environment, pace.transport(self._patience))
 
-        return _credential.SharedTokens(make, self._fingerprint, self.files)
+        # `auto` comes to the Azure CLI once all other sources have been tried.
+        is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
+        source = "auto" if is_automatic else self._options["auth_source"]
+        return _credential.SharedTokens(make, self._fingerprint, self.files, source)
 
     @property
     def policies(self) -> dict[str, list[Any]]:
