@@ -138,13 +138,12 @@ def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier
         return
     raise Refused(
         f"The Batch account {name} is on {has}, a different key than {wanted.versionless}. Correct the names of the "
-        "vault and the key, or set replace_key: true (in the role provision: cmk_replace_key) to move the account.",
+        "vault and the key, or set replace_key: true to move the account.",
         code="account_on_another_key",
         option="replace_key",
         value=False,
         key_identifier=str(has),
-        remedy="Correct the names of the vault and the key, or set replace_key: true (in the role provision: "
-        "cmk_replace_key).",
+        remedy="Correct the names of the vault and the key, or set replace_key: true.",
     )
 
 

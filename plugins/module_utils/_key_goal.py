@@ -148,13 +148,13 @@ def key_soft_deleted(goal: Goal) -> Refused:
 def key_disabled(goal: Goal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled, and a key is revoked by "
-        "disabling it. If the key may be used again, set enable_key: true (in the roles: cmk_key_enable). If only this "
+        "disabling it. If the key may be used again, set enable_key: true. If only this "
         "version was revoked and another one is enabled, a new version may be made instead "
-        "(new_version: true, in the role rotate: cmk_key_force_new_version).",
+        "(new_version: true).",
         code="key_disabled",
         option="enable_key",
         value=False,
-        remedy="Set enable_key: true (in the roles: cmk_key_enable) if the key may be used again.",
+        remedy="Set enable_key: true if the key may be used again.",
     )
 
 

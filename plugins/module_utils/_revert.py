@@ -108,7 +108,7 @@ def _each(goal: Goal, account: Mapping[str, Any], done: Done) -> Stages:
         done.warnings.append(
             f"The Batch account {goal.account} is on a Microsoft-managed key already, so Azure does not show which key "
             "it used before. The key and the access to it were left as they are. Name that key with "
-            "previous_key_identifier (in the role, cmk_previous_key_identifier)."
+            "previous_key_identifier."
         )
     yield replace(back, foresee=True)
     for _step, stage in left_behind:

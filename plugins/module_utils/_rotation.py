@@ -238,7 +238,7 @@ def _previous(goal: Goal, former: KeyIdentifier, newest: Mapping[str, Any], done
         if not found:
             done.warnings.append(
                 f"The account was on {former} already, so Azure does not show which key it used before, and none was "
-                "disabled. Name that key with previous_key_identifier (in the role, cmk_previous_key_identifier)."
+                "disabled. Name that key with previous_key_identifier."
             )
     found = [one for one in found if not one.same_key(is_used) or one.version not in (None, is_used.version)]
     return {one.folded: one for one in found}.values()

@@ -32,6 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.turns import turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
@@ -55,7 +56,7 @@ def _added(environment: Mapping[str, str]) -> Iterator[None]:
 
 def action_for(module: ModuleType) -> type[ActionBase]:
     """The action plugin that runs `module`, one of this collection's own, with the module's arguments and results."""
-    return type("ActionModule", (InProcessAction,), {"module": module})
+    return type("ActionModule", (RoleVariables, InProcessAction), {"module": module})
 
 
 def _refused_async(action: str) -> Refused:

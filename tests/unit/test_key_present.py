@@ -256,7 +256,7 @@ def test_a_disabled_key_is_enabled_only_when_asked(
 
     assert refused.value.code == code
     assert refused.value.facts["option"] == "enable_key"
-    assert "cmk_key_enable" in refused.value.facts["remedy"]
+    assert "enable_key: true" in refused.value.facts["remedy"]
 
 
 def test_expiry_that_has_passed_already_is_refused() -> None:
