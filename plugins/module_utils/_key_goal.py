@@ -54,6 +54,8 @@ class Goal:
     force: bool
     # A version or key that somebody disabled, as people do to revoke it, may be enabled.
     enable: bool = False
+    # A deleted key is recovered.
+    recover: bool = False
     # Once a new version has been wished for: the one it must differ from.
     other_than: str | None = None
     # Once something has been withdrawn: the key, or the version of it, that nobody may have come to use meanwhile.
@@ -128,6 +130,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         new_version=params["new_version"],
         force=params["force"],
         enable=params["enable_key"],
+        recover=params.get("recover", False),
     )
 
 
@@ -136,12 +139,14 @@ def step(action: str, goal: Goal, **arguments: Any) -> Step:
 
 
 def key_soft_deleted(goal: Goal) -> Refused:
+    option = "recover" if goal.state == "present" else "state"
+    remedy = f"Set {'recover: true' if option == 'recover' else 'state: recovered'} to recover it, or use another name."
     return Refused(
-        f"The key {goal.name} was deleted and its name is kept for it. Bring it back with state: recovered, or "
-        "use another name.",
+        f"The key {goal.name} in the vault {goal.vault} was deleted, and the vault keeps its name. {remedy}",
         code="key_soft_deleted",
-        option="state",
-        remedy="Use state: recovered, or another name.",
+        option=option,
+        value=goal.recover if option == "recover" else goal.state,
+        remedy=remedy,
     )
 
 

@@ -55,6 +55,12 @@ options:
       - With O(state=enabled) the version is enabled without this option.
     type: bool
     default: false
+  recover:
+    description:
+      - With O(state=present), recover the key if somebody deleted it, and then have it usable.
+      - By default a deleted key is refused, because its name is kept for it.
+    type: bool
+    default: false
   key_type:
     description:
       - V(RSA), or V(RSA-HSM) in a premium vault. A new key is V(RSA) by default.
@@ -251,6 +257,7 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils import _key
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._key_recovery import recovered_first
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
@@ -266,6 +273,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "version": {"type": "str"},
     "enable_key": {"type": "bool", "default": False, "no_log": False},
+    "recover": {"type": "bool", "default": False},
     # Neither type nor size of a key is a secret, whatever the options' names may suggest.
     "key_type": {"type": "str", "no_log": False},
     "key_size": {"type": "int", "no_log": False},
@@ -289,7 +297,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
     rights = cloud.rights.of("keys", refuse=not check_mode)
     with cloud.turn(params[EXCLUSIVE]):
-        return converge(_key.desired(params), cloud.keys, _key, check_mode=check_mode, rights=rights)
+        return recovered_first(
+            _key.desired(params),
+            lambda goal: converge(goal, cloud.keys, _key, check_mode=check_mode, rights=rights),
+        )
 
 
 def main() -> None:

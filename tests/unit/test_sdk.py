@@ -150,7 +150,9 @@ def test_no_answer(kind: type[Exception]) -> None:
     [
         sdk.ServiceRequestError("('Unable to connect to proxy', NewConnectionError('Connection refused'))"),
         sdk.ServiceRequestError("Cannot connect to proxy."),
-        sdk.ServiceRequestError("Tunnel connection failed: 407 Proxy Authentication Required"),
+        sdk.ServiceRequestError(
+            "('Unable to connect to proxy', OSError('Tunnel connection failed: 407 Unauthorized'))"
+        ),
         sdk.ClientAuthenticationError(message="ERROR: Max retries exceeded (Caused by ProxyError('Unable to ...'))"),
     ],
 )
@@ -169,7 +171,9 @@ def test_a_proxy_that_fails_is_named(error: Exception, variable: str, monkeypatc
 
 
 def test_a_tunnel_that_a_proxy_refuses_may_be_the_fault_of_the_host() -> None:
-    error = sdk.ServiceRequestError("Tunnel connection failed: 502 Bad Gateway")
+    error = sdk.ServiceRequestError(
+        "('Unable to connect to proxy', OSError('Tunnel connection failed: 502 Bad Gateway'))"
+    )
 
     assert translated(error, unreachable="vault_unreachable").code == "vault_unreachable"
 

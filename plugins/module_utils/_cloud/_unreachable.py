@@ -14,14 +14,16 @@ import re
 
 from .._errors import Unavailable
 
-# As urllib3 and the Azure CLI report it. If a proxy refuses a tunnel otherwise, it may be the host that does not exist.
-_PROXY_FAILED = re.compile(r"connect to proxy|ProxyError|Tunnel connection failed: 407", re.IGNORECASE)
+# As urllib3 and the Azure CLI report it. A proxy that refuses a tunnel for another reason than missing credentials
+# (HTTP status 407) is there; the host may not be.
+_PROXY_FAILED = re.compile(r"connect to proxy|ProxyError", re.IGNORECASE)
+_HOST_FAILED = re.compile(r"Tunnel connection failed: (?!407)")
 # In the order in which the library requests reads them.
 _VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 def is_of_proxy(message: str) -> bool:
-    return bool(_PROXY_FAILED.search(message))
+    return bool(_PROXY_FAILED.search(message)) and not _HOST_FAILED.search(message)
 
 
 def no_response(what: str, message: str, unreachable: str) -> Unavailable:
