@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -59,6 +59,10 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
     foretold: bool = False
+
+    def summarized(self, summary: str) -> Outcome:
+        """The outcome with one line for a person."""
+        return replace(self, report={**self.report, "summary": f"Predicted: {summary}" if self.foretold else summary})
 
     def result(self) -> dict[str, Any]:
         return {

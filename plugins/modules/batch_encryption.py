@@ -93,6 +93,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: "mybatch uses version 01234567… of key batch in vault myvault (before: version fedcba98…)."
 id:
   description: Resource id of the account.
   returned: success
@@ -205,13 +210,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
-    return converge(
+    outcome = converge(
         _encryption.desired(params),
         cloud.encryption,
         _encryption,
         check_mode=check_mode,
         rights=cloud.rights.of("encryption", refuse=not check_mode),
     )
+    return outcome.summarized(_encryption.summary(outcome.before, outcome.after))
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ options:
     default: false
   findings:
     description:
-      - Tell RV(accounts), RV(summary) and RV(unseen_subscriptions). This also reads the vaults, the keys and who may
+      - Tell RV(accounts), RV(counts) and RV(unseen_subscriptions). This also reads the vaults, the keys and who may
         use them. Without O(account_name) this is always done.
     type: bool
     default: false
@@ -83,6 +83,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the account, or without O(account_name) on all accounts.
+  returned: success
+  type: str
+  sample: mybatch uses version 01234567… of key batch in vault myvault and is available.
 exists:
   description: Whether the account exists. The values below are there only if it does.
   returned: success, with O(account_name)
@@ -219,7 +224,7 @@ accounts:
           evidence: Version 0123456789abcdef0123456789abcdef was made 120 days ago; 90 are allowed.
           remedy: "Rotate: make a new version and move the account to it."
           accepted: false
-summary:
+counts:
   description: How many accounts there are, on which keys and in which state, and how many open findings of which kind.
   returned: success, without O(account_name) or with O(findings)
   type: dict
@@ -285,7 +290,8 @@ def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome
         if params["require_rights"] and observed["diagnosis"]:
             warnings += cloud.rights.require(_diagnosis.repairs(observed["diagnosis"]), refuse=not check_mode)
     fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
-    return Outcome(False, seen, seen, warnings, fleet)
+    outcome = Outcome(False, seen, seen, warnings, fleet)
+    return outcome.summarized(_encryption.survey_summary(where.account, seen)) if where.account else outcome
 
 
 def main() -> None:

@@ -86,6 +86,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: >-
+    The principal 66666666-7777-8888-9999-000000000000 has get, unwrapKey and wrapKey on the keys
+    in vault myvault (before: no access).
 vault_id:
   description: Resource id of the vault.
   returned: success
@@ -150,7 +157,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
     rights = cloud.rights.of("access", refuse=not check_mode)
     with cloud.turn(params[EXCLUSIVE]):
-        return converge(_access.desired(params), cloud.access, _access, check_mode=check_mode, rights=rights)
+        outcome = converge(_access.desired(params), cloud.access, _access, check_mode=check_mode, rights=rights)
+    return outcome.summarized(_access.summary(outcome.before, outcome.after))
 
 
 def main() -> None:

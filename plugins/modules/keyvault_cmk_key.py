@@ -163,6 +163,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: "Created version 01234567… of key batch in vault myvault (before: version fedcba98…)."
 exists:
   description: Whether the key exists. The values below are there only if it does.
   returned: success
@@ -297,10 +302,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
     rights = cloud.rights.of("keys", refuse=not check_mode)
     with cloud.turn(params[EXCLUSIVE]):
-        return recovered_first(
+        outcome = recovered_first(
             _key.desired(params),
             lambda goal: converge(goal, cloud.keys, _key, check_mode=check_mode, rights=rights),
         )
+    return outcome.summarized(_key.summary(params["vault_name"], params["name"], outcome.before, outcome.after))
 
 
 def main() -> None:

@@ -103,6 +103,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: Created the key vault myvault in westeurope with soft delete and purge protection.
 exists:
   description: Whether the vault exists. The values below are there only if it does.
   returned: success
@@ -207,8 +212,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud, *, check_mode: bool) -> Outcome:
     rights = cloud.rights.of("vaults", refuse=not check_mode)
+    goal = _vault.desired(params)
     with cloud.turn(params[EXCLUSIVE]):
-        return converge(_vault.desired(params), cloud.vaults, _vault, check_mode=check_mode, rights=rights)
+        outcome = converge(goal, cloud.vaults, _vault, check_mode=check_mode, rights=rights)
+    return outcome.summarized(_vault.summary(goal, outcome.before, outcome.after))
 
 
 def main() -> None:
