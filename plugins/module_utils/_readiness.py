@@ -45,14 +45,15 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         force=False,
     )
     account_goal = _account.desired({**params, "name": params["account_name"], **_ACCOUNT})
-    key_goal = _key.desired({**_KEY, **{name: params[name] for name in _KEY_OPTIONS}, "name": params["key_name"]})
+    wanted = {name: params[name] for name in _KEY_OPTIONS}
+    key_goal = _key.desired({**_KEY, **wanted, "name": params["key_name"], "recover": params["recover_key"]})
     if account:
         cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
         has = key_of(account)
         if has and not params["replace_key"]:
             # With a typing error in its name, a vault would be made.
-            wanted = KeyIdentifier(key_goal.vault.lower(), has.suffix, key_goal.name)
-            _encryption.refuse_other_key(account["name"], has, wanted)
+            other = KeyIdentifier(key_goal.vault.lower(), has.suffix, key_goal.name)
+            _encryption.refuse_other_key(account["name"], has, other)
     vault = foreseen(vault_goal, cloud.vaults, _vault)
     made = foreseen(account_goal, cloud.accounts, _account)
     steps: list[ServiceStep] = [("vaults", step) for step in vault.steps]
@@ -75,7 +76,7 @@ _KEY_OPTIONS = ("vault_name", "key_type", "key_size", "expires_in", "rotation_po
 _KEY: dict[str, Any] = {
     **dict.fromkeys(("key_identifier", "version", "account_name", "resource_group", "moved_to", "grace_period")),
     **dict.fromkeys(("extend_expired_by", "max_version_age")),
-    **dict.fromkeys(("new_version", "remove_rotation_policy", "force"), False),
+    **dict.fromkeys(("new_version", "remove_rotation_policy", "force", "recover"), False),
     "state": "present",
     "in_use": "fail",
 }

@@ -33,7 +33,7 @@ options:
     default: false
   findings:
     description:
-      - Tell RV(accounts), RV(summary) and RV(unseen_subscriptions). This also reads the vaults, the keys and who may
+      - Tell RV(accounts), RV(counts) and RV(unseen_subscriptions). This also reads the vaults, the keys and who may
         use them. Without O(account_name) this is always done.
     type: bool
     default: false
@@ -75,6 +75,10 @@ options:
     choices: [rbac, access_policy]
   recover_vault:
     description: Whether a deleted vault is recovered.
+    type: bool
+    default: false
+  recover_key:
+    description: Whether a deleted key is recovered.
     type: bool
     default: false
   key_name:
@@ -177,6 +181,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the account, or without O(account_name) on all accounts.
+  returned: success
+  type: str
+  sample: mybatch uses version 01234567… of key batch in vault myvault and is available.
 exists:
   description: Whether the account exists. The values below are there only if it does.
   returned: success, with O(account_name)
@@ -326,7 +335,7 @@ accounts:
           evidence: Version 0123456789abcdef0123456789abcdef was made 120 days ago; 90 are allowed.
           remedy: "Rotate: make a new version and move the account to it."
           accepted: false
-summary:
+counts:
   description: How many accounts there are, on which keys and in which state, and how many open findings of which kind.
   returned: success, without O(account_name) or with O(findings)
   type: dict
@@ -390,6 +399,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
     "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
     "recover_vault": {"type": "bool", "default": False},
+    "recover_key": {"type": "bool", "default": False, "no_log": False},
     # Nothing of this is secret, whatever the options' names may suggest.
     "key_name": {"type": "str", "no_log": False},
     "key_type": {"type": "str", "no_log": False},
@@ -428,7 +438,13 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     where = options.scope(params)
     role = params["check_before"]
     if role:
-        return _for_recovery(params, cloud) if role == "recover" else _before_change(params, cloud)
+        outcome = _for_recovery(params, cloud) if role == "recover" else _before_change(params, cloud)
+    else:
+        outcome = _survey(params, where, cloud)
+    return outcome.summarized(_encryption.survey_summary(where.account, outcome.after)) if where.account else outcome
+
+
+def _survey(params: Mapping[str, Any], where: Any, cloud: Cloud) -> Outcome:
     seen: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
     if where.account:

@@ -32,6 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.turns import turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
@@ -55,7 +56,7 @@ def _added(environment: Mapping[str, str]) -> Iterator[None]:
 
 def action_for(module: ModuleType) -> type[ActionBase]:
     """The action plugin that runs `module`, one of this collection's own, with the module's arguments and results."""
-    return type("ActionModule", (InProcessAction,), {"module": module})
+    return type("ActionModule", (RoleVariables, InProcessAction), {"module": module})
 
 
 def _refused_async(action: str) -> Refused:
@@ -170,4 +171,5 @@ class InProcessAction(ActionBase):
 
     def _notify(self, message: str) -> None:
         if not self._task.no_log:
-            Display().display(f"{self._task.get_name()}: {message}")
+            host = self._templar.available_variables.get("inventory_hostname")
+            Display().display(f"[{host}]: {message}")

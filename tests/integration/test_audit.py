@@ -367,7 +367,7 @@ def test_check_mode_writes_nothing(ansible: Ansible, service: Service) -> None:
     run = audit(ansible, check=True)
 
     assert run.rc == 0, run.output
-    assert run[TASK]["summary"]["accounts"] == 1
+    assert run[TASK]["counts"]["accounts"] == 1
     assert run[TASK]["files"] == {}
     assert not (ansible.folder / "cmk-audit").exists()
 
@@ -485,7 +485,7 @@ def test_as_data(ansible: Ansible, service: Service, way: str) -> None:
     assert run.writes == []
     for name in ("all", "a group"):
         assert [one["name"] for one in run[name]["accounts"]] == ["account1", "account2"]
-        assert run[name]["summary"]["states"]["at_risk"] == 1
+        assert run[name]["counts"]["states"]["at_risk"] == 1
     (one,) = run["one"]["accounts"]
     assert found(one) == ["access_missing"]
     assert (run["one"]["exists"], run["one"]["answers"]) == (True, False)

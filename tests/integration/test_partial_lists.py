@@ -334,5 +334,5 @@ def test_a_subscription_without_an_answer(runner: OneProcess, service: Service, 
     assert report["unseen_subscriptions"] == [second]
     assert report["unlisted"] == failure["unlisted"]
     audit = runner.module("batch_encryption_audit", {})
-    assert audit["summary"]["accounts"] == 1
+    assert audit["counts"]["accounts"] == 1
     assert any(second in warning and "Something is odd." in warning for warning in audit["warnings"])

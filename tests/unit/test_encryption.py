@@ -268,7 +268,7 @@ def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str 
 
     assert failed.value.code == "account_on_another_key"
     assert failed.value.facts["option"] == "replace_key"
-    assert "cmk_replace_key" in failed.value.facts["remedy"]
+    assert "replace_key: true" in failed.value.facts["remedy"]
 
 
 @pytest.mark.parametrize(

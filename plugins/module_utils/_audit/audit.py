@@ -54,13 +54,28 @@ def findings_of(params: Mapping[str, Any], cloud: Any) -> dict[str, Any]:
 
 
 def as_data(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in ("accounts", "summary", "unseen_subscriptions", "unlisted")}
+    return {
+        "summary": summary(report["summary"]),
+        "counts": report["summary"],
+        **{name: report[name] for name in ("accounts", "unseen_subscriptions", "unlisted")},
+    }
+
+
+def summary(counts: Mapping[str, Any]) -> str:
+    """One line for a person."""
+    states = counts["states"]
+    return (
+        f"{counts['accounts']} Batch accounts, {counts['on_customer_managed_key']} on customer-managed keys: "
+        f"{states['at_risk']} at risk, {states['breaks_rules']} break rules, {states['unknown']} unknown, "
+        f"{states['ok']} ok."
+    )
 
 
 def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[str, str]) -> dict[str, Any]:
     """What is told beside the reports. `grave` are lines of the gravest findings."""
     return {
-        "summary": report["summary"],
+        "summary": summary(report["summary"]),
+        "counts": report["summary"],
         "unseen_subscriptions": report["unseen_subscriptions"],
         "unlisted": report["unlisted"],
         "files": dict(written),

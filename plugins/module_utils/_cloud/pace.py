@@ -93,7 +93,7 @@ class Patience:
         if seconds > max(self.wait_timeout, at_least):
             raise _throttled(seconds, self.wait_timeout, reason)
         if seconds > _NOTIFIED_SECONDS:
-            self.notify(f"{reason}; waiting for {seconds:.0f} s")
+            self.notify(f"Waiting {seconds:.0f} s before the next request: {reason}")
 
 
 def transport(patience: Patience) -> Any:
@@ -127,7 +127,7 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
             bucket = bucket_of(method, url) if counts(method) else None
             if bucket is not None:
                 wait = buckets.draw(bucket)
-                patience.accept(wait, f"The limit on requests to {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
+                patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
             response = self._send(request)
             answer = response.http_response
@@ -137,7 +137,7 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
                 if left is not None:
                     buckets.learn(bucket, left)
             if asked is not None:
-                patience.accept(asked, f"{urlsplit(url).hostname} answered {answer.status_code} with Retry-After")
+                patience.accept(asked, f"{urlsplit(url).hostname} is busy (HTTP {answer.status_code})")
             return response
 
         def _send(self, request: Any) -> Any:
@@ -177,7 +177,8 @@ def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> float
 def _throttled(seconds: float, wait_timeout: float, reason: str) -> Unavailable:
     remedy = f"Run the task again in {seconds:.0f} s, or set wait_timeout to more than that."
     return Unavailable(
-        f"{reason}: the next request has to wait for {seconds:.0f} s, and wait_timeout is {wait_timeout} s. {remedy}",
+        f"The next request has to wait for {seconds:.0f} s, which is longer than wait_timeout ({wait_timeout} s): "
+        f"{reason}. {remedy}",
         code="throttled",
         option="wait_timeout",
         value=wait_timeout,

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from .._errors import CmkError, InvalidOption
+from .._waiting import WaitingLines
 from . import _credential, _sdk, pace
 from ._environments import Environment, environment_of
 from .recent import Recent
@@ -87,7 +88,10 @@ class Session:
         def make() -> Any:
             return _credential.credential(self._options, self.environment, pace.transport(self._patience))
 
-        return _credential.SharedTokens(make, self._fingerprint, self._shared)
+        # `auto` comes to the Azure CLI once all other sources have been tried.
+        is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
+        source = "auto" if is_automatic else self._options["auth_source"]
+        return _credential.SharedTokens(make, self._fingerprint, self._shared, source)
 
     @property
     def policies(self) -> dict[str, Any]:
@@ -149,8 +153,12 @@ class Session:
         return self._clients[name, subscription]
 
     def until_none(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
-        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed."""
-        pause = 1.0
+        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed.
+
+        `waiting_for` completes the line "Waiting for ...".
+        """
+        pause, began = 1.0, time.monotonic()
+        lines = WaitingLines(waiting_for, deadline - began)
         while (complaint := ask()) is not None:
             left = deadline - time.monotonic()
             # A picture does not change by itself.
@@ -158,7 +166,7 @@ class Session:
                 return complaint
             # After SIGINT, ansible-playbook reads nothing any more.
             with suppress(OSError):
-                self.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
+                self.notify(lines.line(time.monotonic() - began, complaint))
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None
@@ -180,4 +188,4 @@ class Polled:
             return look()
 
         deadline = time.monotonic() + session.wait_timeout
-        return session.until_none(look_again, deadline, "Azure does not show the change yet")
+        return session.until_none(look_again, deadline, "Azure to show the change")
