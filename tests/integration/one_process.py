@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,12 +78,21 @@ class OneProcess:
         http_challenge_cache.clear()
         return replace(self, tokens=Path(tempfile.mkdtemp(dir=self.tokens)))
 
-    def role(self, role: str, variables: Mapping[str, Any], *, check: bool = False) -> Result:
-        """What it reports, or the result of the task that failed, with what was told of the account before."""
+    def role(
+        self,
+        role: str,
+        variables: Mapping[str, Any],
+        *,
+        check: bool = False,
+        record: Callable[[str, Result], None] = lambda _task, _result: None,
+    ) -> Result:
+        """What it reports, or the result of the task that failed, with what was told of the account before. `record`
+        takes the name and the result of each task."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
         results: dict[str, Result] = {}
         for task in _tasks(role):
             result = self._task(task, scope, check)
+            record(task["name"], result)
             if result.get("failed"):
                 told = results.get(MOVES[role]) or results.get(CHECKS[role]) or {}
                 return {**result, "task": task["name"], "told": told}

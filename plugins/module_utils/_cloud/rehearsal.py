@@ -174,7 +174,7 @@ def _received(response: Any) -> Response:
         body = json.loads(content) if content else None
     except ValueError:
         body = None
-    return Response(response.status_code, body, dict(response.headers), response)
+    return Response(response.status_code, body, response.headers, response)
 
 
 def _delivered(response: Response, request: Any, now: float) -> Any:
