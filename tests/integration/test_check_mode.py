@@ -238,9 +238,9 @@ OPERATIONS = {
     "revert": Operation("revert", {}),
     "revert, disabling": Operation("revert", {"cmk_revert_key": "disable"}),
     "revert, deleting": Operation("revert", {"cmk_revert_key": "delete"}),
-    "revert, withdrawing": Operation("revert", {"cmk_revert_access": "withdraw"}),
-    "revert, disabling, withdrawing": Operation(
-        "revert", {"cmk_revert_key": "disable", "cmk_revert_access": "withdraw"}
+    "revert, revoking": Operation("revert", {"cmk_revert_access": "revoke"}),
+    "revert, disabling, revoking": Operation(
+        "revert", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
     ),
     "recover": Operation("recover", {}),
 }
