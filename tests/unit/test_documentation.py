@@ -148,7 +148,7 @@ TOLD = {
     "batch_account_identity": {**_account.describe(account()), "preflight": []},
     "batch_encryption": {**_encryption.describe(account()), "answers": True, "preflight": []},
     "batch_encryption_audit": audit.describe(report(), [], {}),
-    "batch_encryption_info": {**_encryption.survey(ANSWERS), **audit.as_data(report())},
+    "batch_encryption_info": _encryption.survey(ANSWERS),
     "batch_key_provision": {
         **_provision.report(provision_goal(), Done(_provision.STEPS, before={"account": _account.describe(account())})),
         "changed_steps": {},

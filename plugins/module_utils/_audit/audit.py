@@ -43,22 +43,11 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     may_fail = params["fail_on"] != "never"
     grave = at_least(report, params["fail_on"] if may_fail else CRITICAL)
     told = describe(report, grave, written)
+    if params["return_accounts"]:
+        told["accounts"] = report["accounts"]
     if grave and may_fail:
         raise _failed(grave, params["fail_on"], told)
     return Outcome(False, {}, {}, tuple(_warnings(report, rules, params, former)), told)
-
-
-def findings_of(params: Mapping[str, Any], cloud: Any) -> dict[str, Any]:
-    """The same as data, without a report."""
-    return as_data(whole(cloud.fleet.read(scope(params)), policy(params), {}))
-
-
-def as_data(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "summary": summary(report["summary"]),
-        "counts": report["summary"],
-        **{name: report[name] for name in ("accounts", "unseen_subscriptions", "unlisted")},
-    }
 
 
 def summary(counts: Mapping[str, Any]) -> str:
