@@ -29,6 +29,7 @@ from ._ids import (
     within,
 )
 from ._plan import Plan, Step
+from ._summary import and_text
 
 # Permission of an access policy -> data action of a role, for the three that Batch needs.
 NEEDED = {
@@ -148,6 +149,18 @@ def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:
         "scope": scope_of(vault, goal.key_name if by_role else None),
         "granted": sorted(granted(vault, principal, goal.key_name, observed["assignments"], observed["definitions"])),
     }
+
+
+def summary(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    vault, _keys, key = after["scope"].rpartition("/vaults/")[2].partition("/keys/")
+    where = f"key {key} in vault {vault}" if key else f"the keys in vault {vault}"
+    previous = "" if before == after else f" (before: {_granted_text(before)})"
+    return f"The principal {after['principal_id']} has {_granted_text(after)} on {where}{previous}."
+
+
+def _granted_text(described: Mapping[str, Any]) -> str:
+    return and_text(described["granted"]) if described["granted"] else "no access"
 
 
 def granted(

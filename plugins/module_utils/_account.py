@@ -25,6 +25,7 @@ from ._ids import (
     same_id,
 )
 from ._plan import Plan, Step
+from ._summary import key_text
 
 SYSTEM_ASSIGNED = "system_assigned"
 USER_ASSIGNED = "user_assigned"
@@ -127,6 +128,29 @@ def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
         "key_identifier": str(key) if key else None,
         "tags": account.get("tags", {}),
     }
+
+
+def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    if not after["exists"]:
+        return f"Deleted the Batch account {name}." if before["exists"] else f"There is no Batch account {name}."
+    has = _identity_text(after["identity"])
+    account = f"the Batch account {name} in {after['location']}"
+    if not before["exists"]:
+        key = f", on {key_text(after['key_identifier'])}" if after["key_identifier"] else ""
+        return f"Created {account} with {has}{key}."
+    if before == after:
+        return f"The{account[3:]} has {has}."
+    return f"Gave {account} {has} (before: {_identity_text(before['identity'])})."
+
+
+def _identity_text(identity: Mapping[str, Any]) -> str:
+    if identity["type"] == "none":
+        return "no identity"
+    # The name is the last part of the resource id.
+    names = ", ".join(one.rpartition("/")[2] for one in identity["user_assigned_identities"])
+    kind = {SYSTEM_ASSIGNED: "a system-assigned identity", USER_ASSIGNED: "the user-assigned identity"}
+    return f"{kind.get(identity['type'], 'a system-assigned identity and the user-assigned identity')} {names}".strip()
 
 
 def is_silence(refusal: CmkError) -> bool:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Why a Batch account cannot reach its key, and what would mend it: pure, over what was read.
+"""Why a Batch account cannot reach its key, and what would repair that: pure, over what was read.
 
 This module util is private to the collection.
 """
@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _preflight
@@ -34,8 +34,8 @@ class Cause:
     name: str
     evidence: str
     remedy: str
-    # What would be mended: vault, network, key or access, in that order; none: nothing that this collection can mend.
-    mend: str | None = None
+    # The repair: of the vault, the network, the key or the access; none, if this collection has no repair for it.
+    repair: str | None = None
 
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,10 +44,10 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     checks = _preflight.judged(evidence)
     found = causes(evidence, checks, observed)
     return {
-        "causes": [{"name": c.name, "evidence": c.evidence, "remedy": c.remedy, "mend": c.mend} for c in found],
-        "mendable": all(cause.mend for cause in found),
+        "causes": [{"name": c.name, "evidence": c.evidence, "remedy": c.remedy, "repair": c.repair} for c in found],
+        "recoverable": all(cause.repair for cause in found),
         "vault": _place(evidence, observed),
-        "versions": _versions(evidence, observed["versions"]),
+        "key_identifiers": _needed(evidence, observed["versions"]),
         "preflight": _preflight.describe(checks),
     }
 
@@ -56,7 +56,7 @@ def repairs(observed: Mapping[str, Any]) -> list[tuple[str, Step]]:
     """What would be written to bring the account back, as far as that is seen: steps, each with its service's name.
     There are none if it cannot be brought back."""
     told = describe(observed)
-    if not told["mendable"]:
+    if not told["recoverable"]:
         return []
     evidence, place = Evidence(**observed["evidence"]), told["vault"] or {}
     names = [cause["name"] for cause in told["causes"]]
@@ -84,7 +84,7 @@ def _steps_for(
 
 
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
-    """In the order in which they have to be mended. `observed` is what was read beside the evidence."""
+    """In the order in which they have to be repaired. `observed` is what was read beside the evidence."""
     return tuple(_causes(evidence, checks, observed))
 
 
@@ -185,9 +185,13 @@ def _reason(item: Mapping[str, Any], now: float) -> str:
     return ""
 
 
-def _versions(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """Those that have to be usable: the pinned one, also where nothing could be read of it, or what ails a follower."""
-    return [evidence.key.version] if evidence.key.version else list(_unusable(evidence, versions))
+def _needed(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """The identifiers of the versions that have to be usable: the one that the account is pinned to, or those of the
+    key that it follows which are not usable. Without a version it is the newest one, if none could be seen."""
+    key = evidence.key
+    if key.version:
+        return [str(key)]
+    return [str(replace(key, version=one)) for one in _unusable(evidence, versions)] or [str(key)]
 
 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:

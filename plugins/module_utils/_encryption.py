@@ -15,8 +15,16 @@ from typing import Any
 
 from . import _account, _diagnosis, _preflight
 from ._errors import CmkError, Denied, InvalidOption, Refused, Unavailable
-from ._ids import KeyIdentifier, check_account_name, key_of, parse_key_identifier, principals_of
+from ._ids import (
+    KeyIdentifier,
+    check_account_name,
+    key_of,
+    parse_key_identifier,
+    principals_of,
+    read_key_identifier,
+)
 from ._plan import Plan, Step
+from ._summary import key_text, version_text
 
 KEY_VAULT = "microsoft_keyvault"
 BATCH = "microsoft_batch"
@@ -199,13 +207,12 @@ def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier
         return
     raise Refused(
         f"The Batch account {name} is on {has}, a different key than {wanted.versionless}. Correct the names of the "
-        "vault and the key, or set replace_key: true (in the role provision: cmk_replace_key) to move the account.",
+        "vault and the key, or set replace_key: true to move the account.",
         code="account_on_another_key",
         option="replace_key",
         value=False,
         key_identifier=str(has),
-        remedy="Correct the names of the vault and the key, or set replace_key: true (in the role provision: "
-        "cmk_replace_key).",
+        remedy="Correct the names of the vault and the key, or set replace_key: true.",
     )
 
 
@@ -227,6 +234,41 @@ def described(account: Mapping[str, Any] | None) -> dict[str, Any]:
         "identity": _account.describe_identity(identity),
         "principal_ids": list(principals_of(identity)),
     }
+
+
+def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    if not after["exists"]:
+        return f"There is no Batch account {name}."
+    used, uses = before["key_identifier"], after["key_identifier"]
+    previous = "" if used == uses else f" (before: {_previous(used, uses)})"
+    available = {
+        True: " The account is available again." if before["answers"] is False else "",
+        False: " The account is not available.",
+        None: " Whether the account is available is not known.",
+    }
+    return f"{after['name']} uses {key_text(uses)}{previous}.{available[after['answers']]}"
+
+
+def _previous(used: str | None, uses: str | None) -> str:
+    """Of the same key, the version is enough."""
+    if used and uses:
+        key = read_key_identifier(used)
+        if key.same_key(read_key_identifier(uses)):
+            return version_text(key.version) if key.version else "the latest version"
+    return key_text(used)
+
+
+def survey_summary(name: str, found: Mapping[str, Any]) -> str:
+    """One line for a person, of the return value of the module that only looks."""
+    if not found["exists"]:
+        return f"There is no Batch account {name}."
+    uses = f"{name} uses {key_text(found['key_identifier'])}"
+    if "answers" not in found:
+        return f"{uses}."
+    state = {True: "is available", False: "is not available", None: "may or may not be available"}[found["answers"]]
+    causes = ", ".join(cause["name"] for cause in (found["diagnosis"] or {}).get("causes", ()))
+    return f"{uses} and {state}{f': {causes}' if causes else ''}."
 
 
 def survey(observed: Mapping[str, Any]) -> dict[str, Any]:

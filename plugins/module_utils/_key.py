@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import _key_enabled, _key_present, _key_withdrawn
-from ._key_document import describe
+from ._key_document import describe, summary
 from ._key_goal import Goal, desired, key_not_found, step
 from ._plan import Plan
 
-__all__ = ["describe", "desired", "plan"]
+__all__ = ["describe", "desired", "plan", "summary"]
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:

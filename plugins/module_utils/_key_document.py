@@ -16,6 +16,7 @@ from typing import Any
 from . import _rotation_policy
 from ._duration import instant
 from ._ids import KeyIdentifier, read_key_identifier
+from ._summary import changed_names, version_text
 from ._usage import FOLLOWING_LAG
 
 # What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
@@ -50,6 +51,23 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "enabled_versions": sorted(version_of(v) for v in versions or () if v["attributes"]["enabled"]),
         "rotation_policy": _rotation_policy.describe(observed["policy"]),
     }
+
+
+def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    key = f"key {name} in vault {vault}"
+    if not after["exists"]:
+        return f"Deleted {key}. It can be recovered." if before["exists"] else f"There is no {key}."
+    if not before["exists"]:
+        version = f", {version_text(after['version'])}" if "version" in after else ""
+        return f"{'Recovered' if before['soft_deleted'] else 'Created'} {key}{version}."
+    newest = version_text(after["version"])
+    if before["version"] != after["version"]:
+        made = newest if after["version"] else "a version"
+        return f"Created {made} of {key} (before: {version_text(before['version'])})."
+    if before == after:
+        return f"The newest version of {key} is {'enabled' if after['enabled'] else 'disabled'}: {newest}."
+    return f"Changed {key}, {newest}: {changed_names(before, after)}."
 
 
 def size_of(key: Mapping[str, Any]) -> int | None:

@@ -39,6 +39,8 @@ class Goal:
     force: bool
     # A version or key that somebody disabled, as people do to revoke it, may be enabled.
     enable: bool = False
+    # A deleted key is recovered.
+    recover: bool = False
     # Once a new version has been wished for: the one it must differ from.
     other_than: str | None = None
     # Once something has been withdrawn: the key, or the version of it, that nobody may have come to use meanwhile.
@@ -127,6 +129,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         keeps_used=params["in_use"] == "keep",
         moved_to=parse_key_identifier(moved_to, "moved_to") if moved_to else None,
         grace_period=seconds(params["grace_period"], "grace_period", or_none=True) or 0,
+        recover=params["recover"],
     )
 
 
@@ -152,25 +155,27 @@ def step(action: str, goal: Goal, **arguments: Any) -> Step:
 
 
 def key_soft_deleted(goal: Goal) -> Refused:
+    option = "recover" if goal.state == "present" else "state"
+    remedy = f"Set {'recover: true' if option == 'recover' else 'state: recovered'} to recover it, or use another name."
     return Refused(
-        f"The key {goal.name} was deleted and its name is kept for it. Bring it back with state: recovered, or "
-        "use another name.",
+        f"The key {goal.name} in the vault {goal.vault} was deleted, and the vault keeps its name. {remedy}",
         code="key_soft_deleted",
-        option="state",
-        remedy="Use state: recovered, or another name.",
+        option=option,
+        value=goal.recover if option == "recover" else goal.state,
+        remedy=remedy,
     )
 
 
 def key_disabled(goal: Goal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled, and a key is revoked by "
-        "disabling it. If the key may be used again, set enable_key: true (in the roles: cmk_key_enable). If only this "
+        "disabling it. If the key may be used again, set enable_key: true. If only this "
         "version was revoked and another one is enabled, a new version may be made instead "
-        "(new_version: true, in the role rotate: cmk_key_force_new_version).",
+        "(new_version: true).",
         code="key_disabled",
         option="enable_key",
         value=False,
-        remedy="Set enable_key: true (in the roles: cmk_key_enable) if the key may be used again.",
+        remedy="Set enable_key: true if the key may be used again.",
     )
 
 

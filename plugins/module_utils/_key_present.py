@@ -24,7 +24,7 @@ from ._plan import Plan, Step
 def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
     key = observed["key"]
     if key is None and observed["deleted"]:
-        raise key_soft_deleted(goal)
+        return _recovery(goal, before)
     warnings: tuple[str, ...] = ()
     is_due = _is_due(goal, observed)
     _refuse_to_enable(goal, key, before, is_due=is_due)
@@ -46,6 +46,14 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     if goal.new_version:
         goal = replace(goal, new_version=False, other_than=before.get("version"))
     return Plan(goal, before, after, steps, warnings)
+
+
+def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan:
+    if not goal.recover:
+        raise key_soft_deleted(goal)
+    # Azure shows only after the recovery what else has to change: see _key_recovery.
+    recovered = replace(goal, state="recovered")
+    return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (step("recover", goal),))
 
 
 def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ def require_available(location: str, regions: Collection[str] | None, resource: 
         "location",
         location,
         f"{resource} cannot be created in this region.",
-        f"Set location (in the roles: cmk_location) to one of: {', '.join(known)}.",
+        f"Set location to one of: {', '.join(known)}.",
         code="location_not_available",
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from . import _placeholders
 from ._arguments import CONNECTION
 from ._cloud._sdk import unlogged
 from ._cloud.cloud import Cloud
@@ -29,10 +30,11 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
     module = AnsibleModule(argument_spec=argument_spec(arguments), supports_check_mode=True)
     try:
         with unlogged():
-            result = run(module.params, Cloud(module.params)).result()
+            cloud = Cloud(module.params, rehearse=module.check_mode)
+            result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
     except BaseException as ended:
         # The result of an interrupted module is told too; the process ends with it.
-        module.fail_json(**as_failure(ended).result())
+        module.fail_json(**_placeholders.shown(as_failure(ended).result()))
     for warning in result.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**result)

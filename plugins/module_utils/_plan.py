@@ -10,8 +10,10 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from . import _placeholders
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,23 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
-    def result(self) -> dict[str, Any]:
-        return {
+    def summarized(self, summary: str) -> Outcome:
+        """The outcome with one line for a person."""
+        return replace(self, report={**self.report, "summary": summary})
+
+    def result(self, *, planned: bool = False) -> dict[str, Any]:
+        """The task's result. Of a `planned` change, it shows what only Azure can give as `(known after apply)`."""
+        result = {
             **self.after,
             **self.report,
             "changed": self.changed,
             "diff": {"before": dict(self.before), "after": dict(self.after)},
             **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
+        if planned and self.changed and "summary" in result:
+            result["summary"] = f"Predicted: {result['summary']}"
+        told: dict[str, Any] = _placeholders.shown(result) if planned else result
+        return told
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:
@@ -77,5 +88,5 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
         {**first.before, "principals": [dict(one.before) for one in outcomes]},
         {**first.after, "principals": [dict(one.after) for one in outcomes]},
         tuple(dict.fromkeys(warning for one in outcomes for warning in one.warnings)),
-        {name: [user for one in outcomes for user in one.report[name]] for name in first.report},
+        {"in_use_by": [user for one in outcomes for user in one.report.get("in_use_by", ())]},
     )

@@ -11,7 +11,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,10 @@ def judged(evidence: Evidence) -> tuple[Check, ...]:
     return tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
 
 
-def failed_checks(read: Mapping[str, Any]) -> list[str]:
-    """The names of the checks that fail."""
-    return [check.name for check in judged(Evidence(**read)) if check.status == FAILED]
+def failed_checks(read: Mapping[str, Any], among: Iterable[str] | None = None) -> list[str]:
+    """The names of the checks that fail, of all or of these."""
+    names = [check.name for check in judged(Evidence(**read)) if check.status == FAILED]
+    return names if among is None else [name for name in names if name in among]
 
 
 def require(read: Mapping[str, Any], so: str = "so the account was not pointed at it") -> tuple[Check, ...]:
@@ -284,3 +285,14 @@ _JUDGES: dict[str, Callable[[Evidence], Judgement]] = {
     "network_open_to_batch": _of_vault(_network_open),
 }
 NAMES = tuple(_JUDGES)
+# Those that an account which is on the key needs to stay available. Batch asks for the others when the key is set.
+KEEP_AVAILABLE = (
+    "identity_present",
+    "vault_reachable",
+    "key_exists",
+    "key_enabled",
+    "key_not_expired",
+    "key_ops_wrap_unwrap",
+    "access_granted",
+    "network_open_to_batch",
+)

@@ -45,14 +45,15 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         force=False,
     )
     account_goal = _account.desired({**params, "name": params["account_name"], **_ACCOUNT})
-    key_goal = _key.desired({**_KEY, **{name: params[name] for name in _KEY_OPTIONS}, "name": params["key_name"]})
+    wanted = {name: params[name] for name in _KEY_OPTIONS}
+    key_goal = _key.desired({**_KEY, **wanted, "name": params["key_name"], "recover": params["recover_key"]})
     if account:
         cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
         has = key_of(account)
         if has and not params["replace_key"]:
             # With a typing error in its name, a vault would be made.
-            wanted = KeyIdentifier(key_goal.vault.lower(), has.suffix, key_goal.name)
-            _encryption.refuse_other_key(account["name"], has, wanted)
+            other = KeyIdentifier(key_goal.vault.lower(), has.suffix, key_goal.name)
+            _encryption.refuse_other_key(account["name"], has, other)
     vault = foreseen(vault_goal, cloud.vaults, _vault)
     made = foreseen(account_goal, cloud.accounts, _account)
     steps: list[ServiceStep] = [("vaults", step) for step in vault.steps]
@@ -75,7 +76,7 @@ _KEY_OPTIONS = ("vault_name", "key_type", "key_size", "expires_in", "rotation_po
 _KEY: dict[str, Any] = {
     **dict.fromkeys(("key_identifier", "version", "account_name", "resource_group", "moved_to", "grace_period")),
     **dict.fromkeys(("extend_expired_by", "max_version_age")),
-    **dict.fromkeys(("new_version", "remove_rotation_policy", "force"), False),
+    **dict.fromkeys(("new_version", "remove_rotation_policy", "force", "recover"), False),
     "state": "present",
     "in_use": "fail",
 }
@@ -222,5 +223,40 @@ def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | No
     foreseen(_usage.AllListed(what, otherwise, vault), cloud.listing, _usage)
 
 
-def recover(cloud: Cloud, diagnosis: Mapping[str, Any] | None) -> tuple[str, ...]:
-    return cloud.rights.require(_diagnosis.repairs(diagnosis)) if diagnosis else ()
+def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    """The repairs that the account needs, and warnings."""
+    name, unavailable = observed["account"]["name"], observed["silence"]
+    available = _account.availability(unavailable)
+    if available is None:
+        raise _account.availability_unknown(name, unavailable)
+    diagnosis = observed["diagnosis"]
+    if available or not diagnosis:
+        return [], ()
+    causes = _diagnosis.describe(diagnosis)["causes"]
+    lost = [cause for cause in causes if cause["repair"] is None]
+    if lost:
+        told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
+        raise Refused(
+            f"The Batch account {name} is not available and cannot be recovered: {told} Nothing was changed.",
+            code="not_recoverable",
+            causes=causes,
+            remedy=lost[0]["remedy"],
+        )
+    repairs = list(dict.fromkeys(cause["repair"] for cause in causes))
+    excluded = [repair for repair in repairs if repair not in params["allowed_repairs"]]
+    if excluded:
+        seen = " ".join(cause["evidence"] for cause in causes)
+        remedy = "Add what is missing, or repair it otherwise."
+        raise Refused(
+            f"The Batch account {name} is not available, and these repairs that it needs are not in allowed_repairs: "
+            f"{', '.join(excluded)}. {seen} {remedy} Nothing was changed.",
+            code="repair_not_allowed",
+            option="allowed_repairs",
+            value=params["allowed_repairs"],
+            causes=causes,
+            remedy=remedy,
+        )
+    if "vault" in repairs:
+        # What else a deleted vault needs is seen only once it is back.
+        repairs += [repair for repair in ("key", "access") if repair not in repairs]
+    return repairs, cloud.rights.require(_diagnosis.repairs(diagnosis))

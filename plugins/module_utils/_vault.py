@@ -17,6 +17,7 @@ from . import _location, _usage
 from ._errors import InvalidOption, NotFound, Refused
 from ._ids import check_vault_name
 from ._plan import Plan, Step
+from ._summary import changed_names
 
 RBAC = "rbac"
 ACCESS_POLICY = "access_policy"
@@ -133,6 +134,22 @@ def describe(vault: Mapping[str, Any] | None) -> dict[str, Any]:
         "trusted_services": lets_azure_services_in(vault),
         "tags": vault.get("tags", {}),
     }
+
+
+def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    vault = f"key vault {goal.name}"
+    if not after["exists"]:
+        if not before["exists"]:
+            return f"There is no {vault}."
+        return f"Deleted the {vault}. It can be recovered for {before['retention_days']} days."
+    if before == after:
+        return f"The {vault} in {after['location']} has soft delete and purge protection."
+    if before["exists"]:
+        return f"Changed the {vault}: {changed_names(before, after)}."
+    # Of a recovered vault, check mode knows no more than this.
+    made = "Recovered or created" if goal.recover else "Created"
+    return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
 
 def authorization_of(vault: Mapping[str, Any]) -> str:

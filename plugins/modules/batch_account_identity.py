@@ -102,6 +102,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: Created the Batch account mybatch in westeurope with a system-assigned identity.
 exists:
   description: Whether the account exists. The values below are there only if it does.
   returned: success
@@ -195,7 +200,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    return converge(_account.desired(params), cloud.accounts, _account, rights=cloud.rights.of("accounts"))
+    outcome = converge(_account.desired(params), cloud.accounts, _account, rights=cloud.rights.of("accounts"))
+    return outcome.summarized(_account.summary(params["name"], outcome.before, outcome.after))
 
 
 def main() -> None:

@@ -129,6 +129,11 @@ previous_key_identifier:
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: "mybatch uses version 01234567… of key batch in vault myvault (before: version fedcba98…)."
 id:
   description: Resource id of the account.
   returned: success
@@ -250,7 +255,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     outcome = converge(goal, cloud.encryption, _encryption, rights=cloud.rights.of("encryption"))
     if goal.key:
         cloud.forced_versions.completed(*counted_as(goal.key, params))
-    return outcome
+    return outcome.summarized(_encryption.summary(goal.account, outcome.before, outcome.after))
 
 
 def main() -> None:

@@ -46,6 +46,10 @@ options:
       - An earlier report in JSON. What has changed since is told. It may be the one that is about to be replaced. If
         there is no such file, this is said as a warning.
     type: path
+  return_accounts:
+    description: Return RV(accounts), which is long for many accounts.
+    type: bool
+    default: false
   fail_on:
     description: Fail if there is an open finding of this severity or a graver one, after the reports are written.
     type: str
@@ -83,10 +87,25 @@ EXAMPLES = r"""
         reason: Moves to the new vault with the next release
         expires_on: "2027-03-31"
     folder: reports
+
+- name: Read the findings as data
+  azbatch.cmk.batch_encryption_audit:
+    max_version_age: P90D
+    return_accounts: true
+  register: fleet
+
+- name: Name the accounts that have lost their key, or are about to
+  ansible.builtin.debug:
+    msg: "{{ fleet.accounts | selectattr('state', 'equalto', 'at_risk') | map(attribute='name') }}"
 """
 
 RETURN = r"""
 summary:
+  description: One line for a person, on how many accounts there are and in which state.
+  returned: success, and failure because of O(fail_on)
+  type: str
+  sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
+counts:
   description: How many accounts there are, on which keys and in which state, and how many open findings of which kind.
   returned: success, and failure because of O(fail_on)
   type: dict
@@ -94,6 +113,26 @@ summary:
     accounts: 120
     on_customer_managed_key: 117
     states: {at_risk: 1, breaks_rules: 4, unknown: 0, ok: 115}
+accounts:
+  description:
+    - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md) all
+      findings.
+    - What could not be seen is null, and is named in C(unknown) with the reason.
+  returned: success, and failure because of O(fail_on), with O(return_accounts=true)
+  type: list
+  elements: dict
+  sample:
+    - name: mybatch
+      state: breaks_rules
+      key_source: microsoft_keyvault
+      version_age_days: 120
+      days_left: 245
+      findings:
+        - id: version_too_old
+          severity: medium
+          evidence: Version 0123456789abcdef0123456789abcdef was made 120 days ago; 90 are allowed.
+          remedy: "Rotate: make a new version and move the account to it."
+          accepted: false
 files:
   description: Paths of the reports by format; empty without O(folder) and in check mode.
   returned: success, and failure because of O(fail_on)
@@ -169,6 +208,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "default": "cmk-audit"},
     "formats": {"type": "list", "elements": "str", "choices": list(files.FORMATS), "default": list(files.FORMATS)},
     "compare_with": {"type": "path"},
+    "return_accounts": {"type": "bool", "default": False},
     "fail_on": {"type": "str", "choices": [*SEVERITIES, "never"], "default": "never"},
 }
 

@@ -7,51 +7,39 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: batch_encryption_info
-short_description: See which keys Batch accounts are on
+short_description: Report which key a Batch account uses
 description:
-  - Reads a Batch account and tells the key that it is on, the identity by which it reaches it, and whether it answers.
-  - Without O(account_name), or with O(findings), tells of all accounts of subscriptions or of a resource group how they
-    stand, with their vaults and keys, and what is wrong with them. M(azbatch.cmk.batch_encryption_audit) writes reports
-    of the same.
-  - Changes nothing. The permission to read is enough; for one account, that to read the account is, but for O(diagnose)
-    and O(findings).
+  - Reports the key that a Batch account uses, the identity by which it reaches the key, and whether it is available.
+  - Changes nothing. The permission to read the account and its pools is enough, but for O(diagnose) and
+    O(check_before). M(azbatch.cmk.batch_encryption_audit) reports on many accounts.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
   resource_group:
-    description: Name of the account's resource group, or of the group whose accounts are told.
+    description: Name of the account's resource group.
     type: str
+    required: true
   account_name:
-    description: Name of the account. Without it, all accounts are told.
+    description: Name of the account.
     type: str
+    required: true
   diagnose:
     description:
-      - Find out what ails the account's key, its vault and the access to it, and what would mend it. This also reads
+      - Find out what ails the account's key, its vault and the access to it, and what would repair it. This also reads
         the key and its vault, the identities, and the lists of what was deleted.
-    type: bool
-    default: false
-  require_rights:
-    description:
-      - With O(diagnose), fail if the caller is seen to lack a right that is needed to mend what was found. The failure
-        has the code V(permission_denied), C(action) and C(missing_rights). In check mode it is a warning.
-    type: bool
-    default: false
-  findings:
-    description:
-      - Tell RV(accounts), RV(summary) and RV(unseen_subscriptions). This also reads the vaults, the keys and who may
-        use them. Without O(account_name) this is always done.
     type: bool
     default: false
   check_before:
     description:
       - Name of the role of this collection whose tasks come next. All that they would refuse is refused now, before the
         first of them changes anything, and so is a caller who is seen to lack a right that they need.
-      - The options below say what the tasks are asked for. O(account_name), O(resource_group), O(vault_name) and
-        O(key_name) are needed.
-      - The account may be as another task of the run read it a moment ago. RV(answers) is not returned.
+      - The options below say what the tasks are asked for. All but V(recover) need O(vault_name) and O(key_name).
+      - With V(recover), this reads what O(diagnose) does. It is refused if the account cannot be recovered.
+      - Without V(recover), the account may be as another task of the run read it a moment ago, and RV(answers) is not
+        returned.
     type: str
-    choices: [provision, rotate, revert]
+    choices: [provision, rotate, revert, recover]
   missing:
     description: Whether it is a failure if there is no such account, with O(check_before).
     type: str
@@ -79,6 +67,10 @@ options:
     choices: [rbac, access_policy]
   recover_vault:
     description: Whether a deleted vault is recovered.
+    type: bool
+    default: false
+  recover_key:
+    description: Whether a deleted key is recovered.
     type: bool
     default: false
   key_name:
@@ -132,10 +124,18 @@ options:
     description: Whether the access of the account's identities to the vault is revoked.
     type: bool
     default: false
+  allowed_repairs:
+    description:
+      - What may be repaired, with O(check_before=recover). V(vault) recovers a deleted vault. V(network) lets trusted
+        Microsoft services through the vault's firewall. V(key) recovers a deleted key, and enables or extends the
+        version that the account uses. V(access) grants the account's identities access to the key.
+    type: list
+    elements: str
+    choices: [vault, network, key, access]
+    default: [vault, network, key, access]
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
-  - azbatch.cmk.audit
   - azbatch.cmk.attributes
 seealso:
   - module: azbatch.cmk.batch_encryption
@@ -155,78 +155,80 @@ EXAMPLES = r"""
     diagnose: true
   register: account
 
-- name: See how all accounts of a subscription stand
-  azbatch.cmk.batch_encryption_info:
-    subscriptions:
-      - 11111111-2222-3333-4444-555555555555
-    max_version_age: P90D
-  register: fleet
-
-- name: Name those that have lost their key, or are about to
-  ansible.builtin.debug:
-    msg: "{{ fleet.accounts | selectattr('state', 'equalto', 'at_risk') | map(attribute='name') }}"
-
 - name: Show it
   ansible.builtin.debug:
     msg: "{{ account.key_identifier | default('a Microsoft-managed key', true) }}"
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the account, or without O(account_name) on all accounts.
+  returned: success
+  type: str
+  sample: mybatch uses version 01234567… of key batch in vault myvault and is available.
 exists:
   description: Whether the account exists. The values below are there only if it does.
-  returned: success, with O(account_name)
+  returned: success
   type: bool
   sample: true
 id:
   description: Resource id of the account.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: /subscriptions/GUID/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch
 name:
   description: Name of the account.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: mybatch
 key_source:
   description: V(microsoft_keyvault) or V(microsoft_batch).
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: microsoft_keyvault
 key_identifier:
   description: The key that the account is on; null for a Microsoft-managed one.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 vault_name:
   description: The vault of the key that the account is on, in lower case; null for a Microsoft-managed one.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: myvault
 key_name:
   description: The name of the key that the account is on; null for a Microsoft-managed one.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: batch
 key_version:
   description: The version that the account is pinned to; null if it follows the key.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: 0123456789abcdef0123456789abcdef
 follows_latest:
   description: Whether the account follows the key's newest version.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: bool
   sample: false
 identity:
   description: The account's managed identity, as in M(azbatch.cmk.batch_account_identity).
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: dict
 principal_ids:
   description: Object ids of all of the account's identities.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: list
   elements: str
   sample: [66666666-7777-8888-9999-000000000000]
+repairs:
+  description:
+    - What has to be repaired, see O(allowed_repairs). Empty for an account that is available.
+    - With V(vault) the key and the access are looked at again once the vault is recovered.
+  returned: success, with O(check_before=recover), if the account exists
+  type: list
+  elements: str
+  sample: [key]
 previous_key_identifier:
   description: The key that the account uses, or used before by O(previous_key_identifier); null if that is not known.
   returned: success, with O(check_before=revert)
@@ -236,21 +238,21 @@ answers:
   description:
     - Whether the account does its work. One that lost its key still can be read, but does not.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: bool
   sample: true
 silence:
   description: Why the account does not answer.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: str
   sample: null
 diagnosis:
   description: What ails the key. Null without O(diagnose), and for an account on a Microsoft-managed key.
-  returned: success, with O(account_name), if it exists
+  returned: success, if the account exists
   type: dict
   contains:
     causes:
-      description: What keeps the account from its key, in the order in which it has to be mended.
+      description: What keeps the account from its key, in the order in which it has to be repaired.
       type: list
       elements: dict
       contains:
@@ -264,13 +266,13 @@ diagnosis:
           description: What was seen.
           type: str
         remedy:
-          description: What mends it.
+          description: What to do about it.
           type: str
-        mend:
-          description: Which part of the role azbatch.cmk.recover mends it; null if none can.
+        repair:
+          description: The repair in O(allowed_repairs) that it needs; null if this collection has none for it.
           type: str
-    mendable:
-      description: Whether there is a mend for each of them.
+    recoverable:
+      description: Whether there is a repair for each of them.
       type: bool
     vault:
       description: Where the vault is, or was until it was deleted; null if that is not known.
@@ -285,65 +287,14 @@ diagnosis:
         name:
           description: Its name.
           type: str
-    versions:
-      description: Versions of the key that have to be usable for the account to answer.
+    key_identifiers:
+      description: Identifiers of the versions of the key that have to be usable for the account to be available.
       type: list
       elements: str
     preflight:
       description: All checks, as in M(azbatch.cmk.batch_encryption), each with name, status, evidence and remedy.
       type: list
       elements: dict
-accounts:
-  description:
-    - How each account stands, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md) all
-      findings.
-    - What could not be seen is null, and stands under C(unknown) with the reason.
-  returned: success, without O(account_name) or with O(findings)
-  type: list
-  elements: dict
-  sample:
-    - name: mybatch
-      state: breaks_rules
-      key_source: microsoft_keyvault
-      version_age_days: 120
-      days_left: 245
-      findings:
-        - id: version_too_old
-          severity: medium
-          evidence: Version 0123456789abcdef0123456789abcdef was made 120 days ago; 90 are allowed.
-          remedy: "Rotate: make a new version and move the account to it."
-          accepted: false
-summary:
-  description: How many accounts there are, on which keys and in which state, and how many open findings of which kind.
-  returned: success, without O(account_name) or with O(findings)
-  type: dict
-  sample:
-    accounts: 120
-    on_customer_managed_key: 117
-    states: {at_risk: 1, breaks_rules: 4, unknown: 0, ok: 115}
-unseen_subscriptions:
-  description: Ids of the subscriptions whose accounts could not all be listed.
-  returned: success, without O(account_name) or with O(findings)
-  type: list
-  elements: str
-  sample: []
-unlisted:
-  description:
-    - The subscriptions of RV(unseen_subscriptions), each with the reason why its accounts could not all be listed.
-  contains:
-    scope:
-      description: Resource id of the subscription.
-      type: str
-    reason:
-      description: Why its accounts could not be listed, or why the list may be incomplete.
-      type: str
-    action:
-      description: The action that the caller lacks there; null if no right is missing.
-      type: str
-  returned: success, without O(account_name) or with O(findings)
-  type: list
-  elements: dict
-  sample: []
 code:
   description: What went wrong, as a stable word; C(docs/errors.md) lists them.
   returned: failure
@@ -356,20 +307,17 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._account import missing, required
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._ids import check_account_name, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    **options.SCOPE,
-    **options.POLICY,
+    "resource_group": {"type": "str", "required": True},
+    "account_name": {"type": "str", "required": True},
     "diagnose": {"type": "bool", "default": False},
-    "require_rights": {"type": "bool", "default": False},
-    "findings": {"type": "bool", "default": False},
-    "check_before": {"type": "str", "choices": ["provision", "rotate", "revert"]},
+    "check_before": {"type": "str", "choices": ["provision", "rotate", "revert", "recover"]},
     "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
     "location": {"type": "str"},
     "identity_id": {"type": "str"},
@@ -378,6 +326,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
     "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
     "recover_vault": {"type": "bool", "default": False},
+    "recover_key": {"type": "bool", "default": False, "no_log": False},
     # Nothing of this is secret, whatever the options' names may suggest.
     "key_name": {"type": "str", "no_log": False},
     "key_type": {"type": "str", "no_log": False},
@@ -403,31 +352,34 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "previous_key_identifier": {"type": "str", "no_log": False},
     "revokes_access": {"type": "bool", "default": False},
+    "allowed_repairs": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["vault", "network", "key", "access"],
+        "default": ["vault", "network", "key", "access"],
+    },
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    where = options.scope(params)
-    if params["check_before"]:
-        return _checked(params, cloud)
-    seen: dict[str, Any] = {}
-    warnings: tuple[str, ...] = ()
-    if where.account:
-        observed = cloud.encryption.survey(where.group or "", where.account, diagnose=params["diagnose"])
-        seen, warnings = _encryption.survey(observed), _encryption.survey_warnings(observed)
-        if params["require_rights"]:
-            warnings += _readiness.recover(cloud, observed["diagnosis"])
-    fleet = audit.findings_of(params, cloud) if params["findings"] or not where.account else {}
-    return Outcome(False, seen, seen, warnings, fleet)
+    name, role = check_account_name(params["account_name"], "account_name"), params["check_before"]
+    report = {None: _survey, "recover": _for_recovery}.get(role, _before_change)
+    outcome = report(params, cloud)
+    return outcome.summarized(_encryption.survey_summary(name, outcome.after))
 
 
-def _checked(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+def _survey(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    observed = cloud.encryption.survey(params["resource_group"], params["account_name"], diagnose=params["diagnose"])
+    seen = _encryption.survey(observed)
+    return Outcome(False, seen, seen, _encryption.survey_warnings(observed))
+
+
+def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     """The account as a look before any change shows it, if the tasks of the role can succeed."""
-    role = params["check_before"]
-    for option in ("resource_group", "account_name", "vault_name", "key_name"):
+    for option in ("vault_name", "key_name"):
         if params[option] is None:
-            raise InvalidOption(option, None, f"check_before: {role} needs it.", f"Set {option}.")
-    group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
+            raise InvalidOption(option, None, f"check_before: {params['check_before']} needs it.", f"Set {option}.")
+    role, group, name = params["check_before"], params["resource_group"], params["account_name"]
     account = cloud.accounts.seen(
         group,
         name,
@@ -446,6 +398,23 @@ def _checked(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     if role == "revert":
         seen["previous_key_identifier"] = seen.get("key_identifier") or params["previous_key_identifier"]
     return Outcome(False, seen, seen, warnings)
+
+
+def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    """The account with what it needs to be available again, if the tasks of the role recover can do that."""
+    group, name = params["resource_group"], params["account_name"]
+    try:
+        observed = cloud.encryption.survey(group, name, diagnose=True)
+    except NotFound as gone:
+        if gone.code != "resource_group_not_found" or params["missing"] != "skip":
+            raise
+        observed = {"account": None}
+    if observed["account"] is None and params["missing"] == "skip":
+        return Outcome(False, {"exists": False}, {"exists": False}, (missing(group, name),))
+    required(observed["account"], group, name)
+    repairs, warnings = _readiness.recover(params, cloud, observed)
+    seen = {**_encryption.survey(observed), "repairs": repairs}
+    return Outcome(False, seen, seen, (*_encryption.survey_warnings(observed), *warnings))
 
 
 def _uses(params: Mapping[str, Any], account: Mapping[str, Any]) -> bool:

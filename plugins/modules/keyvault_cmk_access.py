@@ -109,6 +109,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: >-
+    The principal 66666666-7777-8888-9999-000000000000 has get, unwrapKey and wrapKey on the keys
+    in vault myvault (before: no access).
 vault_id:
   description: Resource id of the vault.
   returned: success
@@ -189,7 +196,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = _access.desired(params)
     goals = [goal]
-    if account := params["account_name"]:
+    account = params["account_name"]
+    if account:
         group = params["account_resource_group"]
         goals = _access.of_account(goal, required(cloud.accounts.present(group, account), group, account))
 
@@ -198,7 +206,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
     with cloud.turn(goal.vault):
         outcomes = [make(goal) for goal in goals]
-    return together(outcomes)
+    summary = " ".join(_access.summary(one.before, one.after) for one in outcomes)
+    return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

@@ -66,6 +66,12 @@ options:
       - With O(state=enabled) the version is enabled without this option.
     type: bool
     default: false
+  recover:
+    description:
+      - With O(state=present), recover the key if somebody deleted it, and then have it usable.
+      - By default a deleted key is refused, because its name is kept for it.
+    type: bool
+    default: false
   key_type:
     description:
       - V(RSA), or V(RSA-HSM) in a premium vault. A new key is V(RSA) by default.
@@ -194,6 +200,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: "Created version 01234567… of key batch in vault myvault (before: version fedcba98…)."
 exists:
   description: Whether the key exists. The values below are there only if it does.
   returned: success
@@ -308,6 +319,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions
 from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._key_goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._key_recovery import recovered_first
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
@@ -325,6 +337,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "version": {"type": "str"},
     "enable_key": {"type": "bool", "default": False, "no_log": False},
+    "recover": {"type": "bool", "default": False},
     # Neither type nor size of a key is a secret, whatever the options' names may suggest.
     "key_type": {"type": "str", "no_log": False},
     "key_size": {"type": "int", "no_log": False},
@@ -350,6 +363,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = _key.desired(params)
+    outcome = _ensure(goal, params, cloud)
+    return outcome.summarized(_key.summary(goal.vault, goal.name, outcome.before, outcome.after))
+
+
+def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, account = params["resource_group"], params["account_name"]
 
     def require_available() -> None:
@@ -366,7 +384,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     with cloud.turn(goal.vault):
         if goal.keeps_used:
             return cloud.once(lambda: unless_used(lambda: make(goal)), repr(goal))
-        return make(goal)
+        return recovered_first(goal, make)
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

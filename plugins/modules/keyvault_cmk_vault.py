@@ -103,6 +103,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+summary:
+  description: One line for a person, on the state of the resource and on what was changed.
+  returned: success
+  type: str
+  sample: Created the key vault myvault in westeurope with soft delete and purge protection.
 exists:
   description: Whether the vault exists. The values below are there only if it does.
   returned: success
@@ -206,7 +211,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = _vault.desired(params)
     with cloud.turn(exclusive(params)):
-        return converge(goal, cloud.vaults, _vault, rights=cloud.rights.of("vaults"))
+        outcome = converge(goal, cloud.vaults, _vault, rights=cloud.rights.of("vaults"))
+    return outcome.summarized(_vault.summary(goal, outcome.before, outcome.after))
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _interrupts
+from ansible_collections.azbatch.cmk.plugins.module_utils import _interrupts, _placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
@@ -32,6 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.turns import turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
@@ -55,7 +56,7 @@ def _added(environment: Mapping[str, str]) -> Iterator[None]:
 
 def action_for(module: ModuleType) -> type[ActionBase]:
     """The action plugin that runs `module`, one of this collection's own, with the module's arguments and results."""
-    return type("ActionModule", (InProcessAction,), {"module": module})
+    return type("ActionModule", (RoleVariables, InProcessAction), {"module": module})
 
 
 def _refused_async(action: str) -> Refused:
@@ -87,10 +88,16 @@ class InProcessAction(ActionBase):
                 if failure.code != "timed_out":
                     raise
                 result.update({"failed": True, **failure.result()})
+            self._end_rehearsal_after(result)
             return result
         with _added(self._environment()), unlogged():
             result.update(self._run_module())
+        self._end_rehearsal_after(result)
         return result
+
+    def _end_rehearsal_after(self, result: Mapping[str, Any]) -> None:
+        if not self._task.check_mode and (result.get("changed") or result.get("failed")):
+            RunFiles(constants.DEFAULT_LOCAL_TMP).end_rehearsal()  # type: ignore[attr-defined]
 
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
         """The one place that decides it. Whether there is a become plugin is Ansible's own decision, by the task, the
@@ -143,12 +150,12 @@ class InProcessAction(ActionBase):
             # Ansible sets its constants as it loads them, where mypy does not see it.
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
-                cloud = Cloud(params, folder, self._notify)
-                result = self.module.run(params, cloud).result()
+                cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode)
+                result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
             except BaseException as ended:
                 failure = _interrupts.as_failure(ended)
                 _interrupts.pass_on(failure)
-                result = {"failed": True, **failure.result()}
+                result = {"failed": True, **_placeholders.shown(failure.result())}
         # Since ansible-core 2.21 a module's arguments are in its result only on request.
         if getattr(constants, "INJECT_INVOCATION", True):
             hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}
@@ -164,4 +171,5 @@ class InProcessAction(ActionBase):
 
     def _notify(self, message: str) -> None:
         if not self._task.no_log:
-            Display().display(f"{self._task.get_name()}: {message}")
+            host = self._templar.available_variables.get("inventory_hostname")
+            Display().display(f"[{host}]: {message}")

@@ -187,6 +187,7 @@ class Run:
             if step != "apply":
                 one.untouched()
         assert apply.writes, f"{apply.name} says that it changed something and wrote nothing"
+        assert all(one["summary"].endswith(".") for one in steps.values())
         if "check" in steps:
             assert steps["check"]["diff"]["before"] == apply["diff"]["before"]
             assert_foretold(steps["check"]["diff"]["after"], apply["diff"]["after"])

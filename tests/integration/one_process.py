@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,17 +23,19 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from azure.keyvault.keys._shared import http_challenge_cache
-from reports import STEPS
+from reports import CHECKS, MOVES
 from reports import report as reported
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._placeholders import shown
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())
 OURS = "azbatch.cmk."
-KEYWORDS = frozenset("name register when loop vars check_mode changed_when failed_when".split())
+KEYWORDS = frozenset("name register when loop loop_control vars check_mode changed_when failed_when".split())
 
 Result = dict[str, Any]
 _loader = DataLoader()
@@ -76,19 +78,25 @@ class OneProcess:
         http_challenge_cache.clear()
         return replace(self, tokens=Path(tempfile.mkdtemp(dir=self.tokens)))
 
-    def role(self, role: str, variables: Mapping[str, Any], *, check: bool = False) -> Result:
-        """What it reports, or the result of the task that failed, with what was told of the account before."""
+    def role(
+        self,
+        role: str,
+        variables: Mapping[str, Any],
+        *,
+        check: bool = False,
+        record: Callable[[str, Result], None] = lambda _task, _result: None,
+    ) -> Result:
+        """What it reports, or the result of the task that failed, with what was told of the account before. `record`
+        takes the name and the result of each task."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
         results: dict[str, Result] = {}
         for task in _tasks(role):
             result = self._task(task, scope, check)
+            record(task["name"], result)
             if result.get("failed"):
-                told = results.get("Move the account to the key") or results.get("Use a Microsoft-managed key") or {}
+                told = results.get(MOVES[role]) or results.get(CHECKS[role]) or {}
                 return {**result, "task": task["name"], "told": told}
             results[task["name"]] = {} if result.get("skipped") else result
-        if role not in STEPS:
-            report: Result = scope["cmk_result"]
-            return report
         return {
             "account": variables["cmk_account_name"],
             **reported(role, results),
@@ -103,16 +111,20 @@ class OneProcess:
         params = validation.validated_parameters
         try:
             folder = None if self.as_module else str(self.tokens)
-            result: Result = module.run(params, Cloud(params, folder)).result()
+            cloud = Cloud(params, folder, rehearse=check)
+            result: Result = module.run(cloud.resolved(params), cloud).result(planned=check)
         except CmkError as failure:
-            result = {"failed": True, "changed": False, **failure.result()}
+            result = {"failed": True, "changed": False, **shown(failure.result())}
+        if folder and not check and (result.get("failed") or result.get("changed")):
+            RunFiles(folder).end_rehearsal()
         return result
 
     def _task(self, task: Mapping[str, Any], scope: dict[str, Any], check: bool) -> Result:
         (action,) = set(task) - KEYWORDS
         if "loop" in task:
             items = Templar(_loader, variables=scope).template(task["loop"])
-            results = [self._item(task, action, {**scope, "item": item}, scope, check) for item in items]
+            name = task.get("loop_control", {}).get("loop_var", "item")
+            results = [self._item(task, action, {**scope, name: item}, scope, check) for item in items]
             result: Result = {
                 **next((one for one in results if one.get("failed")), {}),
                 "results": results,

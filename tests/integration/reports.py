@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Tasks of the roles provision, rotate and revert, each with a short name for what it changes.
+# Tasks of the roles, each with a short name for what it changes.
 STEPS = {
     "provision": {
         "Ensure the vault": "vault",
@@ -30,11 +30,26 @@ STEPS = {
         "Disable or delete the key": "key",
         "Revoke the account's access to the key": "access",
     },
+    "recover": {
+        "Recover the vault, and let Batch through its firewall": "vault",
+        "Recover the key": "key",
+        "Enable the versions of the key that the account needs": "version",
+        "Grant the account access to the key": "access",
+        "Wait until the account is available": "answer",
+    },
 }
 CHECKS = {
     "provision": "Check the account, the vault, the key and the caller's rights",
     "rotate": "Check the account, its key and the caller's rights",
     "revert": "Check the account, its key and the caller's rights",
+    "recover": "Find out why the account is not available, and check the caller's rights",
+}
+# The task of each role whose result is how the account stands.
+MOVES = {
+    "provision": "Move the account to the key",
+    "rotate": "Move the account to the key",
+    "revert": "Use a Microsoft-managed key",
+    "recover": "Wait until the account is available",
 }
 STATE = ("key_source", "key_identifier", "key_version", "follows_latest", "answers")
 
@@ -45,7 +60,7 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     steps: dict[str, bool] = {}
     for name, step in STEPS[role].items():
         steps[step] = steps.get(step, False) or bool(results.get(name, {}).get("changed"))
-    moved = results.get("Use a Microsoft-managed key" if role == "revert" else "Move the account to the key", {})
+    moved = results.get(MOVES[role], {})
     told = moved if "key_source" in moved else before
     found: dict[str, Any] = {
         "exists": told.get("exists"),
@@ -58,6 +73,9 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         disabled = results.get("Disable the version or key that the account used before", {})
         found["former_kept_for"] = disabled.get("in_use_by", [])
         found["previous_kept_until"] = disabled.get("kept_until")
+    if role == "recover":
+        found["causes"] = (before.get("diagnosis") or {}).get("causes", []) if before.get("repairs") is not None else []
+        found["answered_before"] = before.get("answers")
     if role == "revert":
         found["key_kept_for"] = results.get("Disable or delete the key", {}).get("in_use_by", [])
         found["access_kept_for"] = results.get("Revoke the account's access to the key", {}).get("in_use_by", [])

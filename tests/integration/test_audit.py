@@ -367,7 +367,7 @@ def test_check_mode_writes_nothing(ansible: Ansible, service: Service) -> None:
     run = audit(ansible, check=True)
 
     assert run.rc == 0, run.output
-    assert run[TASK]["summary"]["accounts"] == 1
+    assert run[TASK]["counts"]["accounts"] == 1
     assert run[TASK]["files"] == {}
     assert not (ansible.folder / "cmk-audit").exists()
 
@@ -473,9 +473,9 @@ def test_as_data(ansible: Ansible, service: Service, way: str) -> None:
 
     run = ansible.play(
         [
-            task("all", "batch_encryption_info"),
-            task("a group", "batch_encryption_info", **place),
-            task("one", "batch_encryption_info", **place, account_name="account1", findings=True),
+            task("all", "batch_encryption_audit", return_accounts=True),
+            task("a group", "batch_encryption_audit", **place, return_accounts=True),
+            task("one", "batch_encryption_audit", **place, account_name="account1", return_accounts=True),
             task("just its key", "batch_encryption_info", **place, account_name="account1"),
             task("a report", "batch_encryption_audit", **place, folder=str(ansible.folder / "cmk-audit")),
         ],
@@ -485,9 +485,9 @@ def test_as_data(ansible: Ansible, service: Service, way: str) -> None:
     assert run.writes == []
     for name in ("all", "a group"):
         assert [one["name"] for one in run[name]["accounts"]] == ["account1", "account2"]
-        assert run[name]["summary"]["states"]["at_risk"] == 1
+        assert run[name]["counts"]["states"]["at_risk"] == 1
     (one,) = run["one"]["accounts"]
     assert found(one) == ["access_missing"]
-    assert (run["one"]["exists"], run["one"]["answers"]) == (True, False)
-    assert "accounts" not in run["just its key"].result
+    assert (run["just its key"]["exists"], run["just its key"]["answers"]) == (True, False)
+    assert "accounts" not in run["a report"].result
     assert report(ansible)["summary"]["accounts"] == 2

@@ -190,6 +190,28 @@ def test_the_environment_of_a_loops_item_is_its_own(
     assert turns == [among, base, (service.operator, second), base]
 
 
+def test_a_failed_sign_in_names_the_cause(ansible: Ansible, service: Service, way: str) -> None:
+    """No credentials at all, an application without its secret, and a proxy that does not run."""
+    own = service.sandbox
+    application = {"tenant": own.tenant_id, "client_id": own.client_id}
+    nowhere = dict.fromkeys(["HTTPS_PROXY", "https_proxy"], "http://somebody:hushed-word@127.0.0.1:1")
+    # Without the Azure CLI, whether this machine has it or not.
+    nobody = {**info("nobody"), "environment": {"PATH": "/nowhere"}}
+    behind = {**info("dead proxy", **application, secret=own.secret), "environment": nowhere}
+    half = info("no secret", **application)
+    run = ansible.play([fails(nobody), fails(half), fails(behind)], way=way, environment=SIGNED_OUT)
+
+    run["nobody"].refused("credentials_missing")
+    assert "Azure CLI" in run["nobody"]["msg"]
+    assert "AZURE_SECRET" in run["nobody"]["msg"]
+    run["no secret"].refused("credentials_missing")
+    assert run["no secret"]["option"] == "secret"
+    assert "secret is not set. Set secret (environment: AZURE_SECRET)" in run["no secret"]["msg"]
+    run["dead proxy"].refused("unreachable")
+    assert "the proxy http://127.0.0.1:1 (https_proxy)" in run["dead proxy"]["msg"]
+    assert "hushed-word" not in str(run["dead proxy"].result)
+
+
 def test_a_malformed_credential_file(ansible: Ansible, service: Service, way: str) -> None:
     """The line in which it is wrong is not shown: it may have the secret."""
     credentials = ansible.home / ".azure" / "credentials"

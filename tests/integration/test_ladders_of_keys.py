@@ -130,6 +130,19 @@ def test_key_mended(ansible: Ansible, service: Service, way: str) -> None:
     assert len(service.versions("off")) == len(service.versions("narrow")) == 1
 
 
+def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: Service, way: str) -> None:
+    service.make_vault()
+    version = service.make_key().properties.version
+    service.disable()
+    service.keys().begin_delete_key("key1").wait()
+    run = ansible.play([*ladder(key("usable", recover=True, enable_key=True, expires_in="P1Y"))], way=way)
+
+    made = run.climbed("usable")
+    assert (made["version"], made["enabled"], made["previous_version"]) == (version, True, None)
+    assert service.key().properties.enabled
+    assert service.key().properties.expires_on is not None
+
+
 def test_key_taken_away(ansible: Ansible, service: Service, way: str) -> None:
     service.make_vault()
     versions = [service.make_key().properties.version for _ in range(3)]

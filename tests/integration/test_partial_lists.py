@@ -328,10 +328,10 @@ def test_a_subscription_without_an_answer(runner: OneProcess, service: Service, 
     assert (unlisted["scope"], unlisted["action"]) == (f"/subscriptions/{second}", None)
     assert "Something is odd." in failure["msg"]
 
-    report = runner.module("batch_encryption_info", {"findings": True})
+    report = runner.module("batch_encryption_audit", {"return_accounts": True})
     assert [one["name"] for one in report["accounts"]] == ["account1"]
     assert report["unseen_subscriptions"] == [second]
     assert report["unlisted"] == failure["unlisted"]
     audit = runner.module("batch_encryption_audit", {})
-    assert audit["summary"]["accounts"] == 1
+    assert audit["counts"]["accounts"] == 1
     assert any(second in warning and "Something is odd." in warning for warning in audit["warnings"])

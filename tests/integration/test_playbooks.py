@@ -243,7 +243,7 @@ def test_wrong_variables_are_told_at_once(ansible: Ansible, service: Service, pl
         "provision": "cmk_vault_authorization",
         "rotate": "cmk_previous_version",
         "revert": "cmk_revert_key",
-        "recover": "cmk_recover_mends",
+        "recover": "cmk_recover_repairs",
     }
     wish = {**VARS, choice[playbook]: "perhaps"}
     wish.pop("cmk_account_name")

@@ -327,3 +327,24 @@ def test_a_deleted_vault_is_recovered_on_request(ansible: Ansible, service: Serv
     assert steps(run) == ["vault", "access", "account", "encryption"]
     assert service.encryption() == version
     assert service.answers()
+
+
+def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Service) -> None:
+    service.make_vault()
+    version = service.make_key().id
+    service.keys().begin_delete_key("key1").wait()
+    refused(run_role(ansible, "provision"), TASK, "key1", "recover: true")
+    run = play_role(ansible, "provision", cmk_key_recover=True, cmk_vault_authorization="access_policy")
+    assert wrote(run)[0].startswith("POST")
+    assert service.encryption() == version
+    assert service.answers()
+
+    again = play_role(ansible, "provision", cmk_key_recover=True)
+    assert again.changed == []
+
+
+def test_there_may_be_no_key_to_recover(ansible: Ansible, service: Service) -> None:
+    run = play_role(ansible, "provision", cmk_key_recover=True)
+    assert service.encryption() == service.key().id
+    assert len(service.versions()) == 1
+    assert run.failed == []

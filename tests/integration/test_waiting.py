@@ -66,4 +66,4 @@ def test_a_wait_is_shown_unless_told_not_to(ansible: Ansible, service: Service, 
     control.call("POST", "/faults", busy("6", host="management", path="batchAccounts"))
     look = task("look", "batch_encryption_info", resource_group=GROUP, account_name="account1")
     run = ansible.play([look], way="in_process", keywords={"no_log": no_log})
-    assert ("waiting for 6 s" in run.output) is not no_log
+    assert ("Waiting 6 s before the next request: " in run.output) is not no_log

@@ -36,7 +36,7 @@ pytest.importorskip("azure.core")
 GROUP, NAME = "rg-batch", "mybatch"
 MAY_LIST_POOLS = [{"actions": ["Microsoft.Batch/batchAccounts/pools/read"], "notActions": []}]
 MAY_READ_ACCOUNTS = [{"actions": ["Microsoft.Batch/batchAccounts/read"], "notActions": []}]
-DENIED = Denied("You may not list them.", azure={"code": "AuthorizationFailed"})
+DENIED = Denied("You may not list them.", azure={"code": "AuthorizationFailed", "message": "You may not list them."})
 BODY = {"location": "westeurope"}
 
 
@@ -240,11 +240,13 @@ def until_taken(accounts: Accounts, clock: Clock, *answers: CmkError | None, loo
         if answer is not None:
             raise answer
 
-    accounts.until_taken(write, clock.now + 60, "Batch does not take the key yet", look)
+    accounts.until_taken(write, clock.now + 60, "Batch to accept the key", look)
     return writes
 
 
-NOT_YET = Rejected("The key is not accessible.", azure={"code": "KeyVaultAccessDenied"})
+NOT_YET = Rejected(
+    "The key is not accessible.", azure={"code": "KeyVaultAccessDenied", "message": "The key is not accessible."}
+)
 
 
 def test_a_key_is_offered_until_batch_takes_it(client: Make, clock: Clock) -> None:
@@ -265,7 +267,7 @@ def test_a_request_that_azure_will_never_take_is_sent_once(client: Make, clock: 
     began = clock.now
 
     with pytest.raises(Rejected):
-        until_taken(client(Azure()), clock, Rejected("No.", azure={"code": "InvalidRequestBody"}))
+        until_taken(client(Azure()), clock, Rejected("No.", azure={"code": "InvalidRequestBody", "message": "No."}))
 
     assert clock.now == began
 

@@ -189,9 +189,9 @@ class Case:
     # Accounts on other keys, versions or vaults, or with other identities.
     others: list[dict[str, Any]]
 
-    def run(self, world: World, *, force: bool = False, check_mode: bool = False) -> Outcome:
+    def run(self, world: World, *, force: bool = False, foresee: bool = False) -> Outcome:
         goal, service, noun = self.take(world, force)
-        return converge(goal, service, noun, check_mode=check_mode)
+        return converge(goal, service, noun, foresee=foresee)
 
 
 def on(used: str | None, name: str = "newcomer", principal: str = PRINCIPAL) -> dict[str, Any]:
@@ -393,13 +393,13 @@ def test_with_force_it_stays_away_whoever_uses_it(case: Case) -> None:
 
 
 @EACH
-def test_check_mode_refuses_as_the_run_does(case: Case) -> None:
+def test_a_plan_refuses_as_the_run_does(case: Case) -> None:
     world = case.world()
-    assert case.run(world, check_mode=True).changed
+    assert case.run(world, foresee=True).changed
     world.accounts = [on(case.users[0])]
 
     with pytest.raises(Refused):
-        case.run(world, check_mode=True)
+        case.run(world, foresee=True)
 
     assert world.writes == []
 
@@ -444,7 +444,7 @@ def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None
     goal, service, noun = case.take(world, False)
 
     with pytest.raises(Unavailable) as failure:
-        converge(goal, FailsOnce(service), noun, check_mode=False)
+        converge(goal, FailsOnce(service), noun)
 
     assert world.writes == [*case.away, *(case.back if used else [])]
     assert failure.value.facts.get("restored", False) is used

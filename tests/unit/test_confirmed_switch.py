@@ -22,8 +22,12 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkErro
 
 pytest.importorskip("azure.core")
 
-UNAVAILABLE = Rejected("The key cannot be read.", azure={"code": "KeyVaultKeyNotAccessible"})
-NOT_ALLOWED = Denied("You may not list pools.", azure={"code": "AuthorizationFailed"})
+UNAVAILABLE = Rejected(
+    "The key cannot be read.", azure={"code": "KeyVaultKeyNotAccessible", "message": "The key cannot be read."}
+)
+NOT_ALLOWED = Denied(
+    "You may not list pools.", azure={"code": "AuthorizationFailed", "message": "You may not list pools."}
+)
 
 
 class Time:

@@ -106,13 +106,13 @@ def test_a_name_that_cannot_be_checked_is_not_used(error: CmkError) -> None:
 
 def test_a_listed_resource_is_waited_for() -> None:
     session = Session()
-    until_shown(session, "It", is_shown=in_turn(False, False, True), is_listed=in_turn(True))
+    until_shown(session, "vault v", is_shown=in_turn(False, False, True), is_listed=in_turn(True))
     assert session.asked == 2
 
-    until_shown(session, "It", is_shown=in_turn(False), is_listed=in_turn(True, False))
+    until_shown(session, "vault v", is_shown=in_turn(False), is_listed=in_turn(True, False))
 
     with pytest.raises(TimedOut) as failed:
-        until_shown(Session(5), "It", is_shown=in_turn(False), is_listed=in_turn(True))
+        until_shown(Session(5), "vault v", is_shown=in_turn(False), is_listed=in_turn(True))
     assert failed.value.facts["option"] == "wait_timeout"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _credential
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _credential, _sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._credential import SharedTokens
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._environments import environment_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
@@ -128,20 +128,32 @@ def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("given", "option", "told"),
     [
-        ({}, "tenant and client_id"),
-        ({"tenant": "t"}, "client_id"),
-        ({"client_id": "c", "secret": "s"}, "tenant"),
-        ({"tenant": "t", "client_id": "c"}, "secret"),
+        ({}, "tenant", "tenant and client_id and secret are not set. Set tenant and client_id and secret "),
+        ({"tenant": "t"}, "client_id", "tenant is set, but client_id and secret are not set. "),
+        ({"client_id": "c", "secret": "s"}, "tenant", "client_id and secret are set, but tenant is not set. "),
+        (
+            {"tenant": "t", "client_id": "c"},
+            "secret",
+            "tenant and client_id are set, but secret is not set. Set secret (environment: AZURE_SECRET), or another "
+            "auth_source.",
+        ),
+        (
+            {"client_id": "c", "x509_certificate_path": "/c.pem"},
+            "tenant",
+            "client_id and x509_certificate_path are set, but tenant is not set. ",
+        ),
     ],
 )
-def test_what_is_missing_is_named(given: dict[str, Any], named: str) -> None:
-    with pytest.raises(InvalidOption) as refused:
+def test_what_is_missing_is_named(given: dict[str, Any], option: str, told: str) -> None:
+    with pytest.raises(CmkError) as refused:
         _credential.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
 
     assert refused.value.code == "credentials_missing"
-    assert f"needs {named}." in refused.value.msg
+    assert refused.value.facts["option"] == option
+    assert refused.value.msg.startswith(f"Could not sign in as an application: {told}")
+    assert refused.value.facts["remedy"] in refused.value.msg
 
 
 def test_certificate_that_is_not_there(tmp_path: Path) -> None:
@@ -373,3 +385,60 @@ def test_a_value_that_azure_identity_refuses(step: str) -> None:
     with pytest.raises(CmkError, match="Invalid tenant id") as failed:
         SharedTokens(make, "me", RunFiles(None)).get_token(SCOPE)
     assert failed.value.code == "authentication_failed"
+
+
+def no_credentials(source: str, monkeypatch: pytest.MonkeyPatch) -> CmkError:
+    """What is raised if azure-identity has no credentials of the source."""
+    identity = pytest.importorskip("azure.identity")
+
+    def refuse(*_scopes: str, **_options: Any) -> Any:
+        raise identity.CredentialUnavailableError(message="Azure CLI not found on path.")
+
+    monkeypatch.setattr(_credential, "credential", lambda *_given: SimpleNamespace(get_token=refuse))
+    with pytest.raises(CmkError) as failed:
+        Session(options(auth_source=source)).credential.get_token(SCOPE)
+    assert failed.value.code == "credentials_missing"
+    assert failed.value.facts["remedy"] in failed.value.msg
+    return failed.value
+
+
+@pytest.mark.usefixtures("home")
+def test_every_source_that_was_tried_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    msg = no_credentials("auto", monkeypatch).msg
+
+    for source in ("client_id", "secret", "x509_certificate_path", "~/.azure/credentials", "Azure CLI"):
+        assert source in msg.partition("Set ")[0]
+    for named in ("AZURE_TENANT", "AZURE_CLIENT_ID", "AZURE_SECRET", "az login"):
+        assert named in msg.partition("Set ")[2]
+    assert "(Azure CLI not found on path)" in msg
+
+
+@pytest.mark.parametrize(
+    ("source", "tried", "advice"),
+    [
+        ("cli", "the Azure CLI has no session (auth_source: cli)", "az login"),
+        ("msi", "there is no managed identity (auth_source: msi)", "set another auth_source"),
+        ("workload_identity", "there are no credentials (auth_source: workload_identity)", "set another auth_source"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_a_source_without_credentials_is_named(
+    source: str, tried: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = no_credentials(source, monkeypatch)
+
+    assert failure.msg.startswith(f"Could not sign in: {tried} (Azure CLI not found on path). ")
+    assert advice in failure.facts["remedy"]
+
+
+@pytest.mark.parametrize("kind", ["ServiceRequestError", "ServiceResponseError"])
+def test_no_response_is_no_failed_sign_in(kind: str) -> None:
+    exceptions = pytest.importorskip("azure.core.exceptions")
+
+    def fail(*_scopes: str, **_options: Any) -> Any:
+        cause = getattr(exceptions, kind)("No route to host")
+        raise exceptions.ClientAuthenticationError(message="Authentication failed") from cause
+
+    with pytest.raises(CmkError) as failed, _sdk.translated("sign in"):
+        SharedTokens(lambda: SimpleNamespace(get_token=fail), "me", RunFiles(None)).get_token(SCOPE)
+    assert failed.value.code == "unreachable"

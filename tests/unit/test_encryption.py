@@ -153,7 +153,6 @@ def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | 
     plan = _encryption.plan(goal(asked, replace_key=on == ELSEWHERE), seen(on))
 
     assert plan.steps == (to(asked),)
-    assert plan.foreseen_by == (Step("require_answer", PLACE),)
     assert plan.before["key_identifier"] == on
     assert plan.after["key_identifier"] == asked
     assert plan.after["key_source"] == ("microsoft_keyvault" if asked else "microsoft_batch")
@@ -269,7 +268,7 @@ def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str 
 
     assert failed.value.code == "account_on_another_key"
     assert failed.value.facts["option"] == "replace_key"
-    assert "cmk_replace_key" in failed.value.facts["remedy"]
+    assert "replace_key: true" in failed.value.facts["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -363,12 +362,12 @@ class Batch:
 def test_switch_is_made_and_confirmed(former: str | None) -> None:
     batch = Batch(former)
 
-    outcome = converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+    outcome = converge(goal(PINNED_NEW), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW]
     assert outcome.changed
     assert outcome.after["key_identifier"] == PINNED_NEW
-    assert not converge(goal(PINNED_NEW), batch, _encryption, check_mode=False).changed
+    assert not converge(goal(PINNED_NEW), batch, _encryption).changed
 
 
 @pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
@@ -376,7 +375,7 @@ def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
     batch = Batch(former, silent=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
-        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+        converge(goal(PINNED_NEW), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW, former]
     assert batch.on == former
@@ -398,7 +397,7 @@ def test_access_that_was_withdrawn_meanwhile(former: str | None, ends: str | Non
     batch = Batch(former, withdrawn=KEY)
 
     with pytest.raises(Refused) as failed:
-        converge(goal(PINNED_NEW, replace_key=True), batch, _encryption, check_mode=False)
+        converge(goal(PINNED_NEW, replace_key=True), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW, ends]
     assert failed.value.code == "preflight_failed"
@@ -412,7 +411,7 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
     batch = Batch(PINNED_OLD, refuses=PINNED_NEW)
 
     with pytest.raises(Rejected) as failed:
-        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+        converge(goal(PINNED_NEW), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW]
     assert failed.value.facts["applied"] == []
@@ -420,13 +419,12 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
     assert failed.value.facts["stands"]["key_identifier"] == PINNED_OLD
 
 
-def test_check_mode_preflights_and_writes_nothing() -> None:
+def test_a_plan_preflights_and_writes_nothing() -> None:
     batch = Batch(None)
 
-    outcome = converge(goal(KEY), batch, _encryption, check_mode=True)
+    outcome = converge(goal(KEY), batch, _encryption, foresee=True)
 
     assert batch.writes == []
-    assert batch.required == ["mybatch"]
     assert outcome.changed
     assert outcome.report["preflight"]
 

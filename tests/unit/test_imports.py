@@ -22,6 +22,7 @@ UTILS = PurePosixPath("plugins/module_utils")
 EDGES = {"_module", "_arguments"}  # know Ansible
 PIPE = "_converge"
 CLOUD = "_cloud"
+CHECK_MODE = {"plugins/module_utils/_module.py", "plugins/plugin_utils/_in_process.py"}
 AZURE = {"azure", "msal", "msal_extensions"}
 SANDBOX = {"sandbox", "azure_sandbox"}
 
@@ -163,11 +164,11 @@ def sandbox_and_plugins_are_strangers(source: Source) -> Iterator[Finding]:
             yield line, f"the collection imports {name} of the sandbox"
 
 
-def check_mode_is_decided_once(source: Source) -> Iterator[Finding]:
-    """Only the pipe branches on check mode."""
-    if source.path.parts[0] == "plugins" and source.room != PIPE:
-        for line in check_mode_branches(source):
-            yield line, f"branches on check_mode: only {PIPE} may"
+def check_mode_stays_at_the_edge(source: Source) -> Iterator[Finding]:
+    """The edges say whether the cloud rehearses; nothing below them knows check mode."""
+    if source.path.parts[0] == "plugins" and str(source.path) not in CHECK_MODE:
+        for line in check_mode_uses(source):
+            yield line, "knows check_mode: only the edges may"
 
 
 LAWS: list[Law] = [
@@ -177,20 +178,17 @@ LAWS: list[Law] = [
     cloud_is_below_the_edge,
     ansible_module_stays_at_the_edge,
     sandbox_and_plugins_are_strangers,
-    check_mode_is_decided_once,
+    check_mode_stays_at_the_edge,
 ]
 
 
-def check_mode_branches(source: Source) -> list[int]:
-    def mentions(test: ast.expr) -> bool:
-        for node in ast.walk(test):
-            match node:
-                case ast.Name(id="check_mode") | ast.Attribute(attr="check_mode") | ast.Constant(value="check_mode"):
-                    return True
-        return False
-
-    branching = ast.If | ast.IfExp | ast.While
-    return [node.lineno for node in ast.walk(source.tree) if isinstance(node, branching) and mentions(node.test)]
+def check_mode_uses(source: Source) -> Iterator[int]:
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Name(id="check_mode", lineno=line) | ast.Attribute(attr="check_mode", lineno=line):
+                yield line
+            case ast.Constant(value="check_mode", lineno=line) | ast.arg(arg="check_mode", lineno=line):
+                yield line
 
 
 def sources(root: Path, folder: str) -> list[Source]:
@@ -235,9 +233,8 @@ def test_no_import_goes_round_in_a_circle() -> None:
     assert not cycle(IN_UTILS)
 
 
-def test_check_mode_is_decided_in_the_pipe() -> None:
-    pipes = [source for source in ALL if source.room == PIPE]
-    assert [len(check_mode_branches(pipe)) for pipe in pipes] == [1] * len(pipes)
+def test_check_mode_is_known_at_the_edges() -> None:
+    assert {str(source.path) for source in ALL if list(check_mode_uses(source))} == CHECK_MODE
 
 
 BROKEN = [
@@ -261,8 +258,9 @@ BROKEN = [
     (sandbox_and_plugins_are_strangers, "plugins/module_utils/_key.py", "from azure_sandbox.clock import Clock"),
     (sandbox_and_plugins_are_strangers, "plugins/module_utils/_key.py", "from ...sandbox.src import azure_sandbox"),
     (sandbox_and_plugins_are_strangers, "sandbox/src/azure_sandbox/x.py", f"from {COLLECTION}.plugins import y"),
-    (check_mode_is_decided_once, "plugins/modules/key.py", "if not module.check_mode:\n    pass"),
-    (check_mode_is_decided_once, "plugins/action/key.py", "x = 1 if task['check_mode'] else 2"),
+    (check_mode_stays_at_the_edge, "plugins/modules/key.py", "if not module.check_mode:\n    pass"),
+    (check_mode_stays_at_the_edge, "plugins/action/key.py", "x = 1 if task['check_mode'] else 2"),
+    (check_mode_stays_at_the_edge, "plugins/module_utils/_converge.py", "def converge(goal, *, check_mode): ..."),
 ]
 
 
@@ -281,12 +279,12 @@ def test_law_sees_a_breach(tmp_path: Path, law: Law, path: str, code: str) -> No
 KEPT = {
     "plugins/module_utils/_plan.py": "import dataclasses\nfrom ._errors import CmkError",
     "plugins/module_utils/_errors.py": "'''AnsibleModule and azure are only words here.'''",
-    "plugins/module_utils/_converge.py": "from ._plan import Plan\nif check_mode:\n    pass",
+    "plugins/module_utils/_converge.py": "from ._plan import Plan",
     "plugins/module_utils/_module.py": "from ansible.module_utils.basic import AnsibleModule\nfrom . import _cloud",
     "plugins/module_utils/_cloud/__init__.py": "def connect():\n    from . import batch",
     "plugins/module_utils/_cloud/batch.py": "from azure.mgmt.batch import X\nfrom . import _sdk\nfrom .._ids import a",
     "plugins/module_utils/_cloud/_sdk.py": "import azure.core",
-    "plugins/modules/key.py": f"from {COLLECTION}.plugins.module_utils._module import run\nrun(check_mode=True)",
+    "plugins/modules/key.py": f"from {COLLECTION}.plugins.module_utils._module import run",
     "sandbox/src/azure_sandbox/__init__.py": "",
     "sandbox/src/azure_sandbox/app.py": "from . import clock\nfrom .batch.rules import check",
 }

@@ -221,8 +221,8 @@ class Module:
         self.outcome = outcome
         self.runs: list[dict[str, Any]] = []
 
-    def run(self, params: Mapping[str, Any], cloud: Any, *, check_mode: bool) -> Outcome:
-        self.runs.append({"params": params, "cloud": cloud, "check_mode": check_mode})
+    def run(self, params: Mapping[str, Any], cloud: Any) -> Outcome:
+        self.runs.append({"params": params, "cloud": cloud})
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
@@ -263,7 +263,7 @@ def test_module_gets_typed_arguments_with_their_defaults(check_mode: bool) -> No
     run_module(module, name="x", size="3", check_mode=check_mode)
 
     [given] = module.runs
-    assert given["check_mode"] is check_mode
+    assert given["cloud"].is_rehearsal is check_mode
     assert given["params"]["size"] == 3
     assert given["params"]["wait_timeout"] == 600
     assert given["params"]["auth_source"] == "auto"
@@ -276,6 +276,27 @@ def test_module_is_not_run_with_wrong_arguments() -> None:
 
     assert result["failed"]
     assert module.runs == []
+
+
+@pytest.mark.parametrize(
+    ("check_mode", "outcome", "ends"),
+    [
+        pytest.param(True, Outcome(True, {}, {}), False, id="in check mode"),
+        pytest.param(False, Outcome(False, {}, {}), False, id="nothing changed"),
+        pytest.param(False, Outcome(True, {}, {}), True, id="changed"),
+        pytest.param(False, CmkError("no"), True, id="failed"),
+    ],
+)
+def test_a_change_ends_the_rehearsal(
+    check_mode: bool, outcome: Any, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    files = RunFiles(str(tmp_path))
+    files.for_rehearsal().store("picture", "it")
+
+    run_module(Module(outcome), name="x", check_mode=check_mode)
+
+    assert files.for_rehearsal().load("it") == (None if ends else "picture")
 
 
 def test_failure_is_a_result_with_its_code_and_facts() -> None:
@@ -305,12 +326,12 @@ def run_around(module: Any, environment: dict[str, str], **keywords: Any) -> dic
 class Looking(Module):
     """It keeps the environment that it sees, and leaves it otherwise."""
 
-    def run(self, params: Mapping[str, Any], cloud: Any, *, check_mode: bool) -> Outcome:
+    def run(self, params: Mapping[str, Any], cloud: Any) -> Outcome:
         self.seen = dict(os.environ)
         os.environ["MADE_BY_THE_MODULE"] = "1"
         logging.getLogger("azure.core").warning("a request")
         cloud._session.notify("Waiting")
-        return super().run(params, cloud, check_mode=check_mode)
+        return super().run(params, cloud)
 
 
 @pytest.mark.parametrize("outcome", [Outcome(True, {}, {}), CmkError("no"), KeyError("x"), KeyboardInterrupt()])

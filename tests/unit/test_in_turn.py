@@ -64,7 +64,7 @@ class Cloud:
     @property
     def rights(self) -> SimpleNamespace:
         """Nothing is missing."""
-        return SimpleNamespace(require=lambda *_steps, refuse: ())
+        return SimpleNamespace(require=lambda *_steps: None)
 
     def read(self, goal: Goal) -> bool:
         if self.fails_once_on and self.lit.get(goal.name):
@@ -102,8 +102,8 @@ def only(stage: Stage | tuple[Stage, ...]) -> Stages:
     return (yield stage)
 
 
-def run(stage: Stage | tuple[Stage, ...], cloud: Cloud, *, check_mode: bool = False) -> Any:
-    return in_turn(only(stage), cloud, check_mode=check_mode)
+def run(stage: Stage | tuple[Stage, ...], cloud: Cloud) -> Any:
+    return in_turn(only(stage), cloud)
 
 
 def test_a_stage_is_converged() -> None:
@@ -115,13 +115,12 @@ def test_a_stage_is_converged() -> None:
     assert cloud.did == [("switch", "red", True)]
 
 
-@pytest.mark.parametrize(("foresee", "check_mode"), [(True, False), (False, True), (True, True)])
-def test_a_stage_is_only_predicted(foresee: bool, check_mode: bool) -> None:
+def test_a_stage_is_only_planned() -> None:
     cloud = Cloud()
 
-    outcome = run(lamp(foresee=foresee), cloud, check_mode=check_mode)
+    outcome = run(lamp(foresee=True), cloud)
 
-    assert (outcome.changed, outcome.foretold, cloud.did) == (True, True, [])
+    assert (outcome.changed, cloud.did) == (True, [])
 
 
 def test_a_stage_holds_its_lock_while_it_writes() -> None:
@@ -161,7 +160,7 @@ def test_stages_follow_each_other_and_the_last_result_is_the_whole() -> None:
 
     cloud = Cloud()
 
-    assert in_turn(stages(), cloud, check_mode=False) == [True, True]
+    assert in_turn(stages(), cloud) == [True, True]
     assert [call[1] for call in cloud.did] == ["red", "green"]
 
 
@@ -176,9 +175,9 @@ def test_a_failure_ends_the_stages_unless_they_allow_it() -> None:
 
     cloud = Cloud()
     with pytest.raises(Refused):
-        in_turn(stages(allowed=False), cloud, check_mode=False)
+        in_turn(stages(allowed=False), cloud)
     assert cloud.did == []
-    assert in_turn(stages(allowed=True), cloud, check_mode=False).changed
+    assert in_turn(stages(allowed=True), cloud).changed
 
 
 def test_of_stages_side_by_side_each_comes_to_an_outcome_or_a_failure() -> None:
@@ -202,7 +201,7 @@ FORMER, FALLBACK = Goal("red", lit=False), Goal("blue")
 
 def undone(cloud: Cloud, **ways: Goal) -> CmkError:
     with pytest.raises(CmkError) as failed:
-        converge(replace(Goal("red"), **ways), cloud, Lamps, check_mode=False)
+        converge(replace(Goal("red"), **ways), cloud, Lamps)
     return failed.value
 
 

@@ -16,7 +16,8 @@ from wishes import key_goal, rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _key
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._key_recovery import recovered_first
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
 
 WRAP = ["wrapKey", "unwrapKey"]
 NEWEST = "d" * 32
@@ -68,7 +69,55 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
         _key.plan(key_goal(), observed_key(deleted=deleted_key()))
 
     assert refused.value.code == "key_soft_deleted"
-    assert "recovered" in refused.value.facts["remedy"]
+    assert refused.value.facts["option"] == "recover"
+    assert "recover: true" in refused.value.facts["remedy"]
+
+
+def test_a_deleted_key_is_recovered_if_asked() -> None:
+    planned = _key.plan(key_goal(recover=True), observed_key(deleted=deleted_key()))
+
+    assert planned.steps == (Step("recover", {"vault": "myvault", "name": "batch"}),)
+    assert (planned.before["soft_deleted"], planned.after) == (True, {"exists": True, "soft_deleted": False})
+    # Whatever the recovered version lacks is no reason to call the recovery unconfirmed.
+    assert not _key.plan(planned.goal, observed_key(key(enabled=False))).changed
+
+
+@pytest.mark.parametrize("recover", [True, False])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(recover: bool, exists: bool) -> None:
+    observed = observed_key(key(enabled=exists)) if exists else observed_key()
+
+    assert _key.plan(key_goal(recover=recover), observed).steps == _key.plan(key_goal(), observed).steps
+
+
+DELETED = {"exists": False, "soft_deleted": True}
+FOUND = {"exists": True, "soft_deleted": False}
+
+
+@pytest.mark.parametrize(
+    ("first", "calls", "before"),
+    [
+        pytest.param(Outcome(True, DELETED, FOUND, ("one",)), 2, DELETED, id="recovered"),
+        pytest.param(Outcome(True, DELETED, FOUND, ("one",), foretold=True), 1, DELETED, id="check mode"),
+        pytest.param(Outcome(True, {**FOUND, "exists": False}, FOUND), 1, {**FOUND, "exists": False}, id="created"),
+        pytest.param(Outcome(False, FOUND, FOUND), 1, FOUND, id="nothing to do"),
+    ],
+)
+def test_a_recovered_key_is_looked_at_again(first: Outcome, calls: int, before: dict[str, Any]) -> None:
+    outcomes = [first, Outcome(False, FOUND, {**FOUND, "enabled": True}, ("two",))]
+    asked: list[Any] = []
+
+    def ensure(goal: Any) -> Outcome:
+        asked.append(goal)
+        return outcomes[len(asked) - 1]
+
+    outcome = recovered_first(key_goal(recover=True), ensure)
+
+    assert asked == [key_goal(recover=True)] * calls
+    assert outcome.before == before
+    assert outcome.changed is first.changed
+    assert outcome.warnings == (("one", "two") if calls == 2 else first.warnings)
+    assert outcome.after.get("enabled", False) is (calls == 2)
 
 
 # A key that is fit
@@ -256,7 +305,7 @@ def test_a_disabled_key_is_enabled_only_when_asked(
 
     assert refused.value.code == code
     assert refused.value.facts["option"] == "enable_key"
-    assert "cmk_key_enable" in refused.value.facts["remedy"]
+    assert "enable_key: true" in refused.value.facts["remedy"]
 
 
 def test_expiry_that_has_passed_already_is_refused() -> None:

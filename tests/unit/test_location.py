@@ -30,7 +30,7 @@ def test_a_region_that_is_not_available_is_refused() -> None:
 
     assert refused.value.code == "location_not_available"
     assert (refused.value.facts["option"], refused.value.facts["value"]) == ("location", "atlantis")
-    assert "cmk_location" in refused.value.facts["remedy"]
+    assert "Set location to one of: " in refused.value.facts["remedy"]
 
 
 @pytest.mark.parametrize("wanted", [None, "westeurope", "West Europe"])

@@ -34,9 +34,7 @@ class KeyVault:
         self.in_use = 0
         self.at_least: str | None = None
 
-    def task(
-        self, account: str = "one", used: str | None = None, caller: str = "me", *, check: bool = False, **wish: Any
-    ) -> Outcome:
+    def task(self, account: str = "one", used: str | None = None, caller: str = "me", **wish: Any) -> Outcome:
         """One task of the run, with what it remembers by itself."""
         files, seen = RunFiles(str(self.folder)), Seen()
         session: Any = SimpleNamespace(files=files, seen=seen, recent=Recent(files, caller, seen))
@@ -47,12 +45,12 @@ class KeyVault:
             self.at_least = goal.at_least
             if self.in_use:
                 raise Refused("In use.", code="in_use", accounts=["account"] * self.in_use)
-            return self._outcome(goal, foretold=True)
+            return self._outcome(goal)
 
         def make(goal: _key_goal.Goal) -> Outcome:
             assert self.is_locked()
-            outcome = self._outcome(goal, foretold=check)
-            if outcome.changed and not check:
+            outcome = self._outcome(goal)
+            if outcome.changed:
                 self.newest += 1
                 recent.written("key")
             for failure in self.failures:
@@ -62,11 +60,11 @@ class KeyVault:
         wanted = _stages.Newest("key", account, used)
         return Newest(session).version(key_goal(**wish), wanted, look, make)
 
-    def _outcome(self, goal: _key_goal.Goal, *, foretold: bool) -> Outcome:
+    def _outcome(self, goal: _key_goal.Goal) -> Outcome:
         due = goal.new_version or (goal.max_version_age is not None and self.newest == 1)
         before = {"version": str(self.newest)}
-        after = {"version": None if foretold else str(self.newest + 1)} if due else before
-        return Outcome(due, before, after, foretold=foretold and due)
+        after = {"version": str(self.newest + 1)} if due else before
+        return Outcome(due, before, after)
 
     def is_locked(self) -> bool:
         with open(self.folder / f"{_hash(('turn', 'myvault'))}.lock", "w") as lock:
@@ -134,15 +132,6 @@ def test_a_failure_before_it_does(vault: KeyVault) -> None:
     vault.task(new_version=True)
 
     assert vault.newest == 3
-
-
-@pytest.mark.parametrize("wish", [{"max_version_age": "P90D"}, {"new_version": True}], ids=["due", "forced"])
-def test_a_prediction_is_everyones(vault: KeyVault, wish: dict[str, Any]) -> None:
-    outcomes = [vault.task(account, used="1", check=True, **wish) for account in ("one", "two")]
-
-    assert [(one.changed, one.foretold) for one in outcomes] == [(True, True)] * 2
-    assert vault.newest == 1
-    assert vault.task(**wish).after["version"] == "2"
 
 
 def test_accounts_that_are_in_the_way_are_not_listed_by_every_task(vault: KeyVault) -> None:

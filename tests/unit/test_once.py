@@ -29,18 +29,18 @@ class Maker:
         # Until when accounts that were moved are in the way.
         self.until: str | None = None
 
-    def task(self, name: str = "key", *, check: bool = False) -> Outcome:
-        cloud = Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None)
-        return cloud.once(lambda: self.make(check), name)
+    def task(self, name: str = "key", *, rehearse: bool = False) -> Outcome:
+        cloud = Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None, rehearse=rehearse)
+        return cloud.once(self.make, name)
 
-    def make(self, check: bool) -> Outcome:
+    def make(self) -> Outcome:
         time.sleep(self.takes)
         self.made += 1
         if self.users:
             raise Refused("In use.", code="in_use", accounts=["account"] * self.users)
         if self.until:
             raise Refused("Wait.", code="in_grace", kept_until=self.until)
-        return Outcome(True, {"version": 1}, {"version": 2}, foretold=check)
+        return Outcome(True, {"version": 1}, {"version": 2})
 
 
 def test_one_of_many_makes_it(tmp_path: Path) -> None:
@@ -59,11 +59,19 @@ def test_different_things_are_made_apart(tmp_path: Path) -> None:
     assert [maker.task(name).changed for name in ("one", "other", "one")] == [True, True, False]
 
 
-@pytest.mark.parametrize("options", [{"check": True}, {}], ids=["in check mode", "in a process of its own"])
-def test_everyone_makes_it(tmp_path: Path, options: dict[str, bool]) -> None:
-    maker = Maker(tmp_path if options else None)
+def test_in_a_process_of_its_own_everyone_makes_it() -> None:
+    maker = Maker(None)
 
-    assert [maker.task(**options).changed for _task in range(2)] == [True, True]
+    assert [maker.task().changed for _task in range(2)] == [True, True]
+
+
+def test_what_was_rehearsed_is_not_made(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+
+    assert [maker.task(rehearse=rehearse).changed for rehearse in (True, True, False, False)] == [
+        *(True, False),
+        *(True, False),
+    ]
 
 
 def test_a_failure_is_everyones_own(tmp_path: Path) -> None:

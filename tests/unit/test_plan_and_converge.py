@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import signal
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _converge
+from ansible_collections.azbatch.cmk.plugins.module_utils import _converge, _placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     CmkError,
@@ -104,8 +105,8 @@ def goal(*books: str, **wishes: Any) -> Goal:
     return Goal(frozenset(books), **wishes)
 
 
-def run(wanted: Goal, shelf: Shelf, *, check_mode: bool = False) -> Outcome:
-    return converge(wanted, shelf, Books, check_mode=check_mode)
+def run(wanted: Goal, shelf: Shelf, *, foresee: bool = False) -> Outcome:
+    return converge(wanted, shelf, Books, foresee=foresee)
 
 
 # Plan and Outcome
@@ -128,6 +129,28 @@ def test_result_is_the_state_with_what_is_told_beside_it() -> None:
     }
 
 
+def test_a_planned_result_shows_what_only_azure_can_give() -> None:
+    principal, version = _placeholders.guid("account"), _placeholders.version("vault", "key")
+    state = {
+        "principal_id": principal,
+        "keys": [{"version": version, "created_on": "2026-01-01T00:00:00Z", "exists": True}],
+        "key_identifier": f"https://vault.vault.azure.net/keys/key/{version}",
+        "created_on": "2025-01-01T00:00:00Z",
+        "vault_id": str(uuid.uuid4()),
+    }
+
+    result = Outcome(True, {}, state).result(planned=True)
+
+    shown = {
+        **state,
+        "principal_id": "(known after apply)",
+        "keys": [{"version": "(known after apply)", "created_on": "(known after apply)", "exists": True}],
+        "key_identifier": "https://vault.vault.azure.net/keys/key/(known after apply)",
+    }
+    assert result == {**shown, "changed": True, "diff": {"before": {}, "after": shown}}
+    assert Outcome(True, {}, state).result()["principal_id"] == principal
+
+
 def test_result_without_warnings_has_no_such_key() -> None:
     assert "warnings" not in Outcome(False, {}, {}).result()
 
@@ -144,22 +167,21 @@ def test_nothing_to_do_is_one_read_and_no_write() -> None:
     assert outcome == Outcome(False, {"books": ["atlas", "novel"]}, {"books": ["atlas", "novel"]})
 
 
-def test_check_mode_writes_nothing_and_tells_what_would_be() -> None:
+def test_a_plan_writes_nothing_and_tells_what_would_be() -> None:
     shelf = Shelf({"novel"})
 
-    outcome = run(goal("atlas"), shelf, check_mode=True)
+    outcome = run(goal("atlas"), shelf, foresee=True)
 
     assert shelf.did == ["read"]
     assert shelf.books == {"novel"}
     assert outcome == Outcome(
-        *(True, {"books": ["novel"]}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}),
-        foretold=True,
+        True, {"books": ["novel"]}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}
     )
 
 
-def test_check_mode_refuses_what_a_run_would_refuse() -> None:
+def test_a_plan_refuses_what_a_run_would_refuse() -> None:
     with pytest.raises(Refused):
-        run(goal("forbidden"), Shelf(), check_mode=True)
+        run(goal("forbidden"), Shelf(), foresee=True)
 
 
 def test_a_change_is_written_and_read_again() -> None:

@@ -38,10 +38,10 @@ VAULT = _vault.describe(vault())
 ACCOUNT = _account.describe(account(identity=system_assigned()))
 KEYS = {"key_identifier": PINNED, "versionless_identifier": KEY}
 # Of something that does not exist, Azure has given no id yet.
-NO_VAULT = made({"exists": True, "name": "myvault"}, foretold=True)
-NO_ACCOUNT = made({"exists": True, "identity": {"principal_id": None}}, foretold=True)
+NO_VAULT = made({"exists": True, "name": "myvault"})
+NO_ACCOUNT = made({"exists": True, "identity": {"principal_id": None}})
 GRANTED = {"granted": ["get"]}
-UNGRANTED = made(GRANTED, foretold=True)
+UNGRANTED = made(GRANTED)
 
 
 def on(key: str) -> dict[str, Any]:
@@ -164,35 +164,6 @@ def test_an_account_that_is_there_is_not_born_again() -> None:
     )
 
     assert played.seen[7].goal.key is None
-
-
-HERE, KEY_IS_HERE = same(VAULT), same(KEYS)
-CHANGED_VAULT, NO_KEY = made(VAULT, foretold=True), made({}, foretold=True)
-# By what is amiss: what is foreseen, and what the stages come to.
-CHECKED: dict[str, tuple[list[Outcome], list[Outcome]]] = {
-    "no vault": ([NO_VAULT, at(KEY)], [NO_VAULT, at(KEY)]),
-    "no account": ([HERE, NO_ACCOUNT, KEY_IS_HERE], [HERE, NO_ACCOUNT, KEY_IS_HERE]),
-    "no key": ([HERE, at(PINNED), NO_KEY, same(GRANTED)], [HERE, at(PINNED), NO_KEY, same(GRANTED)]),
-    "no access": ([HERE, at(PINNED), KEY_IS_HERE, UNGRANTED], [HERE, at(PINNED), KEY_IS_HERE, UNGRANTED]),
-    "another vault": (
-        [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)],
-        [CHANGED_VAULT, at(KEY), KEY_IS_HERE, same(GRANTED)],
-    ),
-    "not born yet": ([HERE, NO_ACCOUNT, KEY_IS_HERE, same(GRANTED)], [HERE, same(GRANTED), KEY_IS_HERE, NO_ACCOUNT]),
-}
-
-
-@pytest.mark.parametrize("amiss", CHECKED)
-def test_check_mode_goes_as_far_as_ids_are_known(amiss: str) -> None:
-    """The account is told as it is now."""
-    foreseen, come_to = CHECKED[amiss]
-    played = play(*foreseen, *come_to, identity_id=IDENTITY if amiss == "not born yet" else None)
-
-    assert "encryption" not in played.services
-    report, now = played.outcome.report, foreseen[1].before
-    assert played.outcome.foretold
-    assert (report["exists"], report["key_identifier"]) == (now["exists"], now.get("key_identifier"))
-    assert report["answers"] is None
 
 
 def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:

@@ -37,7 +37,7 @@ def taken_back(**more: Any) -> Outcome:
 
 
 def test_key_and_access_stay_unless_it_is_asked() -> None:
-    played = play(taken_back(foretold=True), taken_back())
+    played = play(taken_back(), taken_back())
 
     assert played.services == ["encryption", "encryption"]
     assert [stage.foresee for stage in played.seen] == [True, False]
@@ -51,7 +51,7 @@ def test_key_and_access_stay_unless_it_is_asked() -> None:
 
 
 def test_what_is_left_behind_is_foreseen_first_and_put_away_last() -> None:
-    played = play(taken_back(foretold=True), IN_USE, IN_USE, taken_back(), DONE, DONE, **ALL)
+    played = play(taken_back(), IN_USE, IN_USE, taken_back(), DONE, DONE, **ALL)
 
     assert played.services == ["encryption", "keys", "access", "encryption", "keys", "access"]
     assert [stage.foresee for stage in played.seen] == [True] * 3 + [False] * 3
@@ -63,14 +63,14 @@ def test_what_is_left_behind_is_foreseen_first_and_put_away_last() -> None:
 
 def test_access_of_each_identity() -> None:
     identity = user_assigned(one=PRINCIPAL, two=OTHER)
-    answers = [taken_back(foretold=True), DONE, DONE, taken_back(), DONE, DONE]
+    answers = [taken_back(), DONE, DONE, taken_back(), DONE, DONE]
     played = play(*answers, identity=identity, access="withdraw")
 
     assert [stage.goal.principal_id for stage in played.seen[4:]] == [PRINCIPAL, OTHER]
 
 
 def test_what_others_use_stays() -> None:
-    played = play(taken_back(foretold=True), IN_USE, IN_USE, taken_back(), IN_USE, IN_USE, **ALL)
+    played = play(taken_back(), IN_USE, IN_USE, taken_back(), IN_USE, IN_USE, **ALL)
 
     report = played.outcome.report
     assert (report["key_kept_for"], report["access_kept_for"]) == (["another"], ["another"])
@@ -79,21 +79,13 @@ def test_what_others_use_stays() -> None:
 
 @pytest.mark.parametrize("failing", [1, 2, 4, 5])
 def test_other_refusals_end_it(failing: int) -> None:
-    answers: list[Outcome | CmkError] = [taken_back(foretold=True), DONE, DONE, taken_back(), DONE, DONE]
+    answers: list[Outcome | CmkError] = [taken_back(), DONE, DONE, taken_back(), DONE, DONE]
     answers[failing:] = [Denied("You may not.")]
     with pytest.raises(Denied) as failed:
         play(*answers, **ALL)
 
     assert failed.value.facts["changed_steps"]["encryption"] is (failing > 3)
     assert ("so_far" in failed.value.facts) is (failing > 3)
-
-
-def test_check_mode_ends_with_the_way_back() -> None:
-    played = play(taken_back(foretold=True), IN_USE, IN_USE, taken_back(foretold=True), **ALL)
-
-    assert played.services[3:] == ["encryption"]
-    assert played.outcome.report["key_identifier"] == PINNED
-    assert played.outcome.report["answers"] is None
 
 
 @pytest.mark.parametrize("wish", [{"key": "disable"}, {"key": "delete"}, {"access": "withdraw"}])
@@ -139,7 +131,7 @@ def test_a_key_that_the_account_is_not_on_is_not_put_away(wish: dict[str, str], 
 
     assert refused.value.code == "account_on_another_key"
     # Where nothing is put away, it does not matter.
-    assert play(taken_back(foretold=True), taken_back(), **option).outcome.changed
+    assert play(taken_back(), taken_back(), **option).outcome.changed
 
 
 def test_an_account_that_is_gone() -> None:

@@ -112,11 +112,9 @@ class Vaults:
         return self.found
 
 
-def require(
-    service: str, *steps: Step, vault: Any = None, later: Any = (), refuse: bool = True, **allowed: Any
-) -> tuple[str, ...]:
+def require(service: str, *steps: Step, vault: Any = None, later: Any = (), **allowed: Any) -> None:
     rights = Rights(Session(), Resources(**allowed), Vaults(vault))  # type: ignore[arg-type]
-    return rights.require([*((service, step) for step in steps), *later], refuse=refuse)
+    rights.require([*((service, step) for step in steps), *later])
 
 
 def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
@@ -125,8 +123,6 @@ def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
     assert denied.value.code == "permission_denied"
     assert denied.value.facts["action"] == action
     assert action in denied.value.msg
-    warnings = require(service, *steps, **options, refuse=False)
-    assert any(action in warning for warning in warnings)
 
 
 def test_an_action_that_the_caller_is_seen_to_lack() -> None:
@@ -137,16 +133,16 @@ def test_an_action_that_the_caller_is_seen_to_lack() -> None:
 
 
 def test_a_right_at_the_group_or_at_the_resource_is_enough() -> None:
-    assert require("encryption", SET, group=[permission(WRITE, POOLS)]) == ()
-    assert require("encryption", SET, account=[permission(WRITE, POOLS)]) == ()
-    assert require("encryption", SET, group=Denied("no"), account=[permission(WRITE, POOLS)]) == ()
+    require("encryption", SET, group=[permission(WRITE, POOLS)])
+    require("encryption", SET, account=[permission(WRITE, POOLS)])
+    require("encryption", SET, group=Denied("no"), account=[permission(WRITE, POOLS)])
 
 
 def test_what_cannot_be_read_is_no_reason_to_refuse() -> None:
-    assert require("encryption", SET, group=Denied("no"), account=Denied("no")) == ()
-    assert require("encryption", SET, group=[], account=NotFound("none")) == ()
-    assert require("keys", MAKE_KEY, vault=Denied("no")) == ()
-    assert require("keys", MAKE_KEY, vault=None) == ()
+    require("encryption", SET, group=Denied("no"), account=Denied("no"))
+    require("encryption", SET, group=[], account=NotFound("none"))
+    require("keys", MAKE_KEY, vault=Denied("no"))
+    require("keys", MAKE_KEY, vault=None)
 
 
 def test_later_stages_need_their_rights_too() -> None:
@@ -157,7 +153,7 @@ def test_later_stages_need_their_rights_too() -> None:
 
 def test_keys_by_role() -> None:
     lacks(CREATE, "keys", MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission("*")])
-    assert require("keys", MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission(CREATE, data=True)]) == ()
+    require("keys", MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission(CREATE, data=True)])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +166,7 @@ def test_keys_by_policy(permissions: list[str], missing: bool) -> None:
     if missing:
         lacks("the key permission create", "keys", MAKE_KEY, vault=document)
     else:
-        assert require("keys", MAKE_KEY, vault=document) == ()
+        require("keys", MAKE_KEY, vault=document)
 
 
 REVOKE = Step("revoke", {"vault": "myvault"})
@@ -223,7 +219,7 @@ def test_what_a_step_needs(service: str, step: Step, action: str, found: Any) ->
     lacks(action, service, step, vault=found)
     held = permission(action, data="/keys/" in action or "keyrotation" in action)
     reads = permission("*/read"), permission("*/read", data=True)
-    assert require(service, step, vault=found, group=[held, *reads], vault_scope=[held]) == ()
+    require(service, step, vault=found, group=[held, *reads], vault_scope=[held])
 
 
 def test_who_gives_an_account_an_identity_may_assign_it() -> None:
@@ -263,7 +259,7 @@ def test_who_may_use_the_key_is_to_be_seen_before_there_is_a_new_version() -> No
     lacks("Microsoft.Authorization/roleAssignments/read", "encryption", SEES, vault=vault(rbac=True), **may)
     lacks("Microsoft.KeyVault/vaults/read", "encryption", SEES, vault=vault(), **may)
     lacks("Microsoft.KeyVault/vaults/read", "encryption", SEES, vault=Denied("no"), **may)
-    assert require("encryption", SEES, vault=None, **may) == ()
+    require("encryption", SEES, vault=None, **may)
 
 
 def test_the_place_of_a_step_may_be_another_subscription() -> None:
@@ -274,8 +270,8 @@ def test_the_place_of_a_step_may_be_another_subscription() -> None:
 
 
 def test_waiting_needs_no_right() -> None:
-    assert require("encryption", Step("await_answer", {"group": "rg", "name": "mybatch"})) == ()
-    assert require("keys", Step("create", {**GRANT, "by_role": False})) == ()
+    require("encryption", Step("await_answer", {"group": "rg", "name": "mybatch"}))
+    require("keys", Step("create", {**GRANT, "by_role": False}))
 
 
 # In the pipe
@@ -300,38 +296,35 @@ class Noun:
 def test_the_pipe_asks_before_the_first_write() -> None:
     service = Service()
 
-    def refuse(steps: Any) -> tuple[str, ...]:
+    def refuse(steps: Any) -> None:
         assert (list(steps), service.written) == ([Step("write")], [])
         raise Denied("no")
 
     with pytest.raises(Denied):
-        converge(None, service, Noun(), check_mode=False, rights=refuse)
+        converge(None, service, Noun(), rights=refuse)
     assert service.written == []
-    checked = converge(None, service, Noun(), check_mode=True, rights=lambda _steps: ("it lacks",))
-    assert checked.warnings == ("it lacks",)
-    done = converge(None, service, Noun(), check_mode=False, rights=lambda _steps: ())
-    assert done.changed
-    assert not converge(None, service, Noun(), check_mode=False, rights=refuse).changed
+    with pytest.raises(Denied):
+        converge(None, service, Noun(), foresee=True, rights=refuse)
+    assert converge(None, service, Noun()).changed
+    assert not converge(None, service, Noun(), rights=refuse).changed
 
 
-@pytest.mark.parametrize("check_mode", [True, False])
-def test_a_stage_asks_for_what_comes_later(check_mode: bool) -> None:
+def test_a_stage_asks_for_what_comes_later() -> None:
     asked: list[Any] = []
 
     class Cloud:
         rights = property(lambda self: self)
         keys = Service()
 
-        def require(self, steps: Any, *, refuse: bool) -> tuple[str, ...]:
-            asked.append((steps, refuse))
-            return ()
+        def require(self, steps: Any) -> None:
+            asked.append(steps)
 
     def stages() -> Any:
         return (yield Stage("keys", Noun(), None, foresee=True, later=(("encryption", SET),)))
 
-    in_turn(stages(), Cloud(), check_mode=check_mode)
+    in_turn(stages(), Cloud())
 
-    assert asked == [([("keys", Step("write")), ("encryption", SET)], not check_mode)]
+    assert asked == [[("keys", Step("write")), ("encryption", SET)]]
 
 
 def later(stage: Stage) -> list[tuple[str, str]]:

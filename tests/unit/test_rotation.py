@@ -97,20 +97,6 @@ def test_another_key_is_replaced_only_where_it_is_named() -> None:
     assert play(moved(other), Outcome(False, {}, {}), moved(other), new_key_identifier=other).seen[-1].goal.replaces
 
 
-def test_check_mode_ends_with_the_first_thing_that_would_change() -> None:
-    played = play(made(foretold=True), previous_version="disable")
-
-    assert played.services == ["keys"]
-    assert played.outcome.foretold
-    assert played.outcome.report["key_identifier"] == PINNED_OLD
-    assert played.outcome.report["answers"] is None
-
-    played = play(Outcome(False, NEWEST, NEWEST), moved(foretold=True), previous_version="disable")
-    assert played.services == ["keys", "encryption"]
-    assert played.outcome.report["changed_steps"]["encryption"] is True
-    assert played.outcome.report["key_identifier"] == PINNED_OLD
-
-
 def test_an_expiry_that_would_come_earlier_for_others_is_kept() -> None:
     played = play(IN_USE, Outcome(False, NEWEST, NEWEST), same(), on=PINNED_NEW, expires_in="P30D")
 
@@ -177,7 +163,7 @@ def test_only_what_the_account_used_or_is_named_is_disabled(
     on: str, options: dict[str, Any], disabled: list[str]
 ) -> None:
     other = options.get("new_key_identifier")
-    granted = [moved(other, foretold=True), DISABLED, moved(other)] if other else []
+    granted = [moved(other), DISABLED, moved(other)] if other else []
     answers = granted or [Outcome(False, NEWEST, NEWEST), same()]
     played = play(*answers, *[DISABLED] * len(disabled), on=on, previous_version="disable", **options)
 

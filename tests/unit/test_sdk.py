@@ -145,6 +145,39 @@ def test_no_answer(kind: type[Exception]) -> None:
     assert translated(kind("Name or service not known"), unreachable="vault_unreachable").code == "vault_unreachable"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        sdk.ServiceRequestError("('Unable to connect to proxy', NewConnectionError('Connection refused'))"),
+        sdk.ServiceRequestError("Cannot connect to proxy."),
+        sdk.ServiceRequestError(
+            "('Unable to connect to proxy', OSError('Tunnel connection failed: 407 Unauthorized'))"
+        ),
+        sdk.ClientAuthenticationError(message="ERROR: Max retries exceeded (Caused by ProxyError('Unable to ...'))"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_that_fails_is_named(error: Exception, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://somebody:hushed@proxy.example:3128")
+
+    failure = translated(error, unreachable="vault_unreachable")
+
+    assert failure.code == "unreachable"
+    assert f"the proxy http://proxy.example:3128 ({variable})" in failure.msg
+    assert variable in failure.facts["remedy"]
+    assert "hushed" not in str(failure.result())
+
+
+def test_a_tunnel_that_a_proxy_refuses_may_be_the_fault_of_the_host() -> None:
+    error = sdk.ServiceRequestError(
+        "('Unable to connect to proxy', OSError('Tunnel connection failed: 502 Bad Gateway'))"
+    )
+
+    assert translated(error, unreachable="vault_unreachable").code == "vault_unreachable"
+
+
 def test_a_value_error_is_no_failed_sign_in() -> None:
     with pytest.raises(ValueError, match="no date"), _sdk.translated("read the key"):
         raise ValueError("no date")

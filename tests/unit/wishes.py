@@ -48,6 +48,7 @@ def key_goal(**options: Any) -> _key_goal.Goal:
         "new_version": False,
         "rotation_policy": None,
         "enable_key": False,
+        "recover": False,
         "remove_rotation_policy": False,
         "force": False,
         **options,

@@ -43,24 +43,28 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     may_fail = params["fail_on"] != "never"
     grave = at_least(report, params["fail_on"] if may_fail else CRITICAL)
     told = describe(report, grave, written)
+    if params["return_accounts"]:
+        told["accounts"] = report["accounts"]
     if grave and may_fail:
         raise _failed(grave, params["fail_on"], told)
     return Outcome(False, {}, {}, tuple(_warnings(report, rules, params, former)), told)
 
 
-def findings_of(params: Mapping[str, Any], cloud: Any) -> dict[str, Any]:
-    """The same as data, without a report."""
-    return as_data(whole(cloud.fleet.read(scope(params)), policy(params), {}))
-
-
-def as_data(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in ("accounts", "summary", "unseen_subscriptions", "unlisted")}
+def summary(counts: Mapping[str, Any]) -> str:
+    """One line for a person."""
+    states = counts["states"]
+    return (
+        f"{counts['accounts']} Batch accounts, {counts['on_customer_managed_key']} on customer-managed keys: "
+        f"{states['at_risk']} at risk, {states['breaks_rules']} break rules, {states['unknown']} unknown, "
+        f"{states['ok']} ok."
+    )
 
 
 def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[str, str]) -> dict[str, Any]:
     """What is told beside the reports. `grave` are lines of the gravest findings."""
     return {
-        "summary": report["summary"],
+        "summary": summary(report["summary"]),
+        "counts": report["summary"],
         "unseen_subscriptions": report["unseen_subscriptions"],
         "unlisted": report["unlisted"],
         "files": dict(written),

@@ -57,10 +57,10 @@ def credential(options: Mapping[str, Any], environment: Environment, transport: 
     if source == "workload_identity":
         given = _given(tenant_id=options["tenant"], client_id=options["client_id"])
         return identity.WorkloadIdentityCredential(**given, **authority)
-    _require(options, "tenant", "client_id")
     if options["x509_certificate_path"]:
+        _require(options, "tenant", "client_id")
         return _certificate(identity, options, authority)
-    _require(options, "secret")
+    _require(options, "tenant", "client_id", "secret")
     return identity.ClientSecretCredential(options["tenant"], options["client_id"], options["secret"], **authority)
 
 
@@ -74,12 +74,14 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 class SharedTokens:
     """A credential that keeps its tokens among the run's files, so that its tasks ask for one token per audience."""
 
-    def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles) -> None:
+    def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env") -> None:
+        """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint."""
         self._make = make
         # Made when there is no token of its own among the files: most tasks of a run need none.
         self._inner: Any = None
         self._caller = caller
         self._files = files
+        self._source = source
         # By the token, the name that it is kept under.
         self._given: dict[str, tuple[str, ...]] = {}
 
@@ -102,14 +104,17 @@ class SharedTokens:
         return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
 
     def _fetch(self, *scopes: str, **options: Any) -> Any:
+        sdk = _sdk.load("azure-core").exceptions
         try:
             self._inner = self._inner or self._make()
             # As Key Vault's SDK asks: azure-identity has one application for tokens that can be revoked early and
             # another for others, and each asks where to sign in.
             return self._inner.get_token(*scopes, **{**options, "enable_cae": True})
-        except _sdk.load("azure-core").exceptions.ClientAuthenticationError as error:
+        except _sdk.load("azure-identity").CredentialUnavailableError as error:
+            raise _unavailable(self._source, error.message) from error
+        except sdk.ClientAuthenticationError as error:
             # azure-identity wraps whatever is raised, as what its transport raises.
-            if isinstance(error.__cause__, CmkError):
+            if isinstance(error.__cause__, CmkError | sdk.ServiceRequestError | sdk.ServiceResponseError):
                 raise error.__cause__ from None
             raise
         except ValueError as error:
@@ -182,14 +187,47 @@ def _certificate(identity: Any, options: Mapping[str, Any], authority: Mapping[s
 def _require(options: Mapping[str, Any], *names: str) -> None:
     missing = [name for name in names if not options[name]]
     if missing:
-        raise InvalidOption(
-            missing[0],
-            None,
-            f"signing in as an application needs {' and '.join(missing)}.",
-            f"Set {' and '.join(missing)} (environment: {', '.join('AZURE_' + name.upper() for name in missing)}), "
-            "or choose another auth_source.",
-            code="credentials_missing",
+        has = [name for name in ("tenant", "client_id", "secret", "x509_certificate_path") if options[name]]
+        given = (
+            f"{' and '.join(has)} {'are' if len(has) > 1 else 'is'} set, but {' and '.join(missing)} " if has else ""
         )
+        remedy = (
+            f"Set {' and '.join(missing)} (environment: {', '.join('AZURE_' + name.upper() for name in missing)}), "
+            "or another auth_source."
+        )
+        raise CmkError(
+            f"Could not sign in as an application: {given or ' and '.join(missing) + ' '}"
+            f"{'are' if len(missing) > 1 else 'is'} not set. {remedy}",
+            code="credentials_missing",
+            option=missing[0],
+            remedy=remedy,
+        )
+
+
+def _unavailable(source: str, said: str) -> CmkError:
+    """The error that a source has no credentials. `said` is what azure-identity reports."""
+    application = "Set tenant, client_id and secret (environment: AZURE_TENANT, AZURE_CLIENT_ID, AZURE_SECRET)"
+    tried, remedy = {
+        "auto": (
+            "no credentials were found. client_id, secret and x509_certificate_path are not set, there is no "
+            f"credential file {_FILE}, and the Azure CLI has no session",
+            f"{application}, or run `az login`.",
+        ),
+        "cli": (
+            "the Azure CLI has no session (auth_source: cli)",
+            "Run `az login` as the user who runs the task, or set another auth_source.",
+        ),
+        "msi": (
+            "there is no managed identity (auth_source: msi)",
+            "Run the task on an Azure resource that has a managed identity, or set another auth_source.",
+        ),
+    }.get(source, (f"there are no credentials (auth_source: {source})", f"{application}, or set another auth_source."))
+    return CmkError(
+        f"Could not sign in: {tried} ({said.rstrip('.')}). {remedy}",
+        code="credentials_missing",
+        option="auth_source",
+        remedy=remedy,
+    )
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from .._errors import CmkError, Denied, MissingSdk, NotFound, Rejected, TimedOut, Unavailable
+from ._unreachable import is_of_proxy, no_response
 
 # Package -> the module that is imported of it, and the oldest version that has what is used here.
 FLOORS = {
@@ -207,14 +208,13 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
     try:
         yield
     except sdk.ClientAuthenticationError as error:
+        # The Azure CLI gives what it got as text.
+        if is_of_proxy(error.message):
+            raise no_response(what, error.message, unreachable) from error
         raise _authentication(what, error) from error
     # An answer that was cut off counts as an HttpResponseError too, and has no status.
     except (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError) as error:
-        raise Unavailable(
-            f"Could not {what}: no answer ({error.message}). Check the network, the proxy and the name of the host.",
-            code=unreachable,
-            remedy="Check the network, the proxy and the name of the host.",
-        ) from error
+        raise no_response(what, error.message, unreachable) from error
     except (json.JSONDecodeError, sdk.DecodeError) as error:
         raise Unavailable(
             f"Could not {what}: the answer is no JSON, so hardly Azure's. Check the proxy and run the task again.",

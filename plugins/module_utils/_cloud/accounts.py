@@ -159,7 +159,9 @@ class Accounts(Polled):
                 value=waits,
             )
 
-        unsettled = self._session.until_none(under_way, time.monotonic() + waits, f"Waiting for {name}")
+        unsettled = self._session.until_none(
+            under_way, time.monotonic() + waits, f"Azure to finish the current change of the Batch account {name}"
+        )
         if unsettled is not None:
             raise unsettled
         return account
@@ -177,7 +179,7 @@ class Accounts(Polled):
         """The account once a read shows it, or none once it is not listed either."""
         until_shown(
             self._session,
-            f"The Batch account {name}",
+            f"Batch account {name}",
             is_shown=lambda: self.get(group, name) is not None,
             is_listed=lambda: name.lower() in self._names_in(group),
         )
@@ -213,7 +215,7 @@ class Accounts(Polled):
 
         if evidence is not None:
             deadline = time.monotonic() + self._session.wait_timeout
-            self.until_taken(write, deadline, f"Batch does not take the key of {name} yet")
+            self.until_taken(write, deadline, f"Batch to accept the key of the Batch account {name}")
             self.confirm_key(group, name, deadline, evidence)
         else:
             write()
@@ -271,7 +273,7 @@ class Accounts(Polled):
             # Without access it never will be, and soon Batch lets nobody move it from the key any more.
             return None if again and failed_checks(again.result()) else reason
 
-        unavailable = self._session.until_none(not_available, deadline, f"{name} does not answer yet")
+        unavailable = self._session.until_none(not_available, deadline, f"the Batch account {name} to become available")
         # If this read failed, the next step reads the account again.
         account.exception()
         if unavailable is not None:

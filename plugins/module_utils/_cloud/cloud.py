@@ -14,7 +14,9 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
+from .._ids import key_of
 from .._plan import Outcome
+from .._preflight import KEEP_AVAILABLE, failed_checks
 from .access import Access
 from .accounts import Accounts
 from .diagnosis import Diagnosis
@@ -36,19 +38,33 @@ from .visible import HandledAccounts, VisibleAccounts
 
 
 class Cloud:
-    """`connection`, `folder` and `notify` are those of a Session."""
+    """`connection`, `folder`, `notify` and `rehearse` are those of a Session."""
 
     def __init__(
         self,
         connection: Mapping[str, Any],
         folder: str | None = None,
         notify: Callable[[str], None] = silent,
+        *,
+        rehearse: bool = False,
     ) -> None:
-        self._session = Session(connection, folder, notify)
+        self._session = Session(connection, folder, notify, rehearse=rehearse)
+        if self._session.rehearsal is not None:
+            self._session.rehearsal.accounts.failed_checks = self._failed_checks
 
     @property
     def is_rehearsal(self) -> bool:
         return self._session.rehearsal is not None
+
+    def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The task's options; in a rehearsal, `(known after apply)` stands for a placeholder of the picture."""
+        rehearsal = self._session.rehearsal
+        return params if rehearsal is None else rehearsal.resolved(params)
+
+    def _failed_checks(self, account: Mapping[str, Any]) -> list[str]:
+        """Why the account could not use its key: the names of the checks that fail."""
+        key = key_of(account)
+        return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []
 
     def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
         """What one task of the run does for all of them: to take something away that no account uses.

@@ -24,7 +24,7 @@ _APPEARS_WITHIN_SECONDS = 60
 def until_shown(
     session: Session, resource: str, *, is_shown: Callable[[], bool], is_listed: Callable[[], bool]
 ) -> None:
-    """Return once a read shows the resource, which is listed, or once it is not listed any more.
+    """Return once a read shows the resource (`key vault kv`), which is listed, or once it is not listed any more.
 
     Raises TimedOut after wait_timeout.
     """
@@ -34,13 +34,13 @@ def until_shown(
         if is_shown() or not is_listed():
             return None
         return TimedOut(
-            f"{resource} is listed in its resource group, but Azure did not show it for {wait} s. It is not created a "
-            "second time. Run the task again.",
+            f"The {resource} is listed in its resource group, but Azure did not show it for {wait} s. It is not "
+            "created a second time. Run the task again.",
             option="wait_timeout",
             value=wait,
         )
 
-    failure = session.until_none(hidden, time.monotonic() + wait, f"Waiting until {resource} is shown")
+    failure = session.until_none(hidden, time.monotonic() + wait, f"Azure to show the {resource}")
     if failure is not None:
         raise failure
 
@@ -67,7 +67,7 @@ def exists_already(
         return free or taken
 
     wait = min(session.wait_timeout, _APPEARS_WITHIN_SECONDS)
-    failure = session.until_none(complaint, time.monotonic() + wait, "The name is taken, and no read shows by what")
+    failure = session.until_none(complaint, time.monotonic() + wait, "Azure to show the resource whose name is taken")
     if failure is not None:
         raise failure
     return shown

@@ -156,7 +156,7 @@ class Encryption(Polled):
         self._accounts.until_taken(
             write,
             deadline,
-            f"Batch does not take the new setting of {name} yet",
+            f"Batch to accept the new encryption setting of the Batch account {name}",
             look=lambda: None if despite_silence else self.require_answer(group, name),
         )
         if despite_silence:

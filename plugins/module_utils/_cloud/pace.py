@@ -93,7 +93,7 @@ class Patience:
         if seconds > max(self.wait_timeout, at_least):
             raise _throttled(seconds, self.wait_timeout, reason)
         if seconds > _NOTIFIED_SECONDS:
-            self.notify(f"{reason}; waiting for {seconds:.0f} s")
+            self.notify(f"Waiting {seconds:.0f} s before the next request: {reason}")
 
 
 def transport(patience: Patience) -> Any:
@@ -108,8 +108,12 @@ def transport(patience: Patience) -> Any:
     return Patient()
 
 
-def policy(buckets: Buckets, patience: Patience) -> Any:
-    """A policy for the SDKs' pipelines, below their retries: each try acquires a token.
+def is_read(method: str) -> bool:
+    return method == "GET"
+
+
+def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] = lambda _method: True) -> Any:
+    """A policy for the SDKs' pipelines, below their retries: each try acquires a token, if its method `counts`.
 
     The SDKs wait as long as Azure asks them to in `Retry-After`, without a word.
     """
@@ -119,10 +123,11 @@ def policy(buckets: Buckets, patience: Patience) -> Any:
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
             url = request.http_request.url
-            bucket = bucket_of(request.http_request.method, url)
+            method = request.http_request.method
+            bucket = bucket_of(method, url) if counts(method) else None
             if bucket is not None:
                 wait = buckets.draw(bucket)
-                patience.accept(wait, f"The limit on requests to {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
+                patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
             response = self._send(request)
             answer = response.http_response
@@ -132,7 +137,7 @@ def policy(buckets: Buckets, patience: Patience) -> Any:
                 if left is not None:
                     buckets.learn(bucket, left)
             if asked is not None:
-                patience.accept(asked, f"{urlsplit(url).hostname} answered {answer.status_code} with Retry-After")
+                patience.accept(asked, f"{urlsplit(url).hostname} is busy (HTTP {answer.status_code})")
             return response
 
         def _send(self, request: Any) -> Any:
@@ -172,7 +177,8 @@ def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> float
 def _throttled(seconds: float, wait_timeout: float, reason: str) -> Unavailable:
     remedy = f"Run the task again in {seconds:.0f} s, or set wait_timeout to more than that."
     return Unavailable(
-        f"{reason}: the next request has to wait for {seconds:.0f} s, and wait_timeout is {wait_timeout} s. {remedy}",
+        f"The next request has to wait for {seconds:.0f} s, which is longer than wait_timeout ({wait_timeout} s): "
+        f"{reason}. {remedy}",
         code="throttled",
         option="wait_timeout",
         value=wait_timeout,

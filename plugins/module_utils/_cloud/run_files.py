@@ -33,6 +33,7 @@ from typing import Any
 _OURS = re.compile(r"[0-9a-f]{64}\.(?:json|lock|[0-9]+-[0-9]+)")
 _RUN = re.compile(r"ansible-local-([0-9]+)[a-z0-9_]{8}")
 _POLL_SECONDS = 0.05
+_REHEARSAL = ("rehearsal",)
 
 
 class RunFiles:
@@ -41,9 +42,26 @@ class RunFiles:
     Without such a directory they are kept in this process. A value has a file of its own, mode 0600, named by a hash.
     """
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: str | None, *prefix: str) -> None:
         self._folder = Path(folder) if folder else None
+        # Before the name of each value and lock.
+        self._prefix = prefix
         self._kept: dict[str, Any] = {}
+
+    def for_rehearsal(self) -> RunFiles:
+        """The values and locks of the tasks in check mode, apart from those of all other tasks."""
+        number = self.load(*_REHEARSAL)
+        if number is None:
+            number = 1
+            self.store(number, *_REHEARSAL)
+        return RunFiles(str(self._folder) if self._folder else None, "rehearsal", str(number))
+
+    def end_rehearsal(self) -> None:
+        """A task that is not in check mode has changed something, or has failed: what tasks in check mode predicted
+        does not hold any more, so the next one begins with what Azure has."""
+        number = self.load(*_REHEARSAL)
+        if number is not None:
+            self.store(number + 1, *_REHEARSAL)
 
     @property
     def shared(self) -> bool:
@@ -55,7 +73,7 @@ class RunFiles:
         if self._folder is None:
             yield
             return
-        path = self._folder / f"{_hash(name)}.lock"
+        path = self._folder / f"{self._hash(name)}.lock"
         with contextlib.ExitStack() as stack:
             try:
                 lock = stack.enter_context(open(path, "w", opener=_private))
@@ -70,17 +88,17 @@ class RunFiles:
         In a folder that cannot be written to, a value may be older than a change that nobody could note there.
         """
         if self._folder is None:
-            return self._kept.get(_hash(name))
+            return self._kept.get(self._hash(name))
         if os.access(self._folder, os.W_OK | os.X_OK):
             with contextlib.suppress(OSError, ValueError):
-                return json.loads((self._folder / f"{_hash(name)}.json").read_text())
+                return json.loads((self._folder / f"{self._hash(name)}.json").read_text())
         return None
 
     def store(self, value: Any, *name: str) -> None:
         if self._folder is None:
-            self._kept[_hash(name)] = value
+            self._kept[self._hash(name)] = value
             return
-        file = self._folder / f"{_hash(name)}.json"
+        file = self._folder / f"{self._hash(name)}.json"
         # A task that reads without the lock reads the previous value or this one, and never a part of it.
         part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
         try:
@@ -92,6 +110,9 @@ class RunFiles:
             with contextlib.suppress(OSError):
                 for stored in (part, *self._folder.glob("*.json")):
                     stored.unlink(missing_ok=True)
+
+    def _hash(self, name: tuple[str, ...]) -> str:
+        return _hash((*self._prefix, *name))
 
 
 @contextlib.contextmanager

@@ -18,9 +18,11 @@ from types import ModuleType
 from typing import Any
 
 from .._errors import CmkError, InvalidOption
+from .._waiting import WaitingLines
 from . import _credential, _sdk, pace
 from ._environments import Environment, environment_of
 from .recent import Recent
+from .rehearsal import Rehearsal
 from .run_files import RunFiles
 from .seen import Seen
 
@@ -35,7 +37,8 @@ class Session:
     """`connection` are the options of the doc fragment azbatch.cmk.azure.
 
     `folder` is a private directory in which the tasks of a run share what they know. `notify` takes lines that tell a
-    waiting person what is being waited for.
+    waiting person what is being waited for. With `rehearse`, as in check mode, writes change the run's picture of
+    Azure, and no write leaves the machine.
     """
 
     def __init__(
@@ -43,10 +46,14 @@ class Session:
         connection: Mapping[str, Any],
         folder: str | None = None,
         notify: Callable[[str], None] = silent,
+        *,
+        rehearse: bool = False,
     ) -> None:
         self._connection = connection
-        self.rehearsal = None
-        self.files = RunFiles(folder)
+        # Tokens and rate limits are the same for all tasks of a run.
+        self._shared = RunFiles(folder)
+        self.files = self._shared.for_rehearsal() if rehearse else self._shared
+        self.rehearsal = Rehearsal(self.files, lambda: self.caller, lambda: self.environment) if rehearse else None
         self.seen = Seen()
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
@@ -81,13 +88,24 @@ class Session:
         def make() -> Any:
             return _credential.credential(self._options, self.environment, pace.transport(self._patience))
 
-        return _credential.SharedTokens(make, self._fingerprint, self.files)
+        # `auto` comes to the Azure CLI once all other sources have been tried.
+        is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
+        source = "auto" if is_automatic else self._options["auth_source"]
+        return _credential.SharedTokens(make, self._fingerprint, self._shared, source)
 
     @property
-    def policies(self) -> dict[str, list[Any]]:
+    def policies(self) -> dict[str, Any]:
         """For a client of the SDKs; each needs some of its own. Each try draws from the run's buckets."""
-        paced = pace.policy(pace.Buckets(self.files, self._fingerprint), self._patience)
-        return {"per_call_policies": [_sdk.renewal(self.credential)], "per_retry_policies": [paced]}
+        buckets = pace.Buckets(self._shared, self._fingerprint)
+        renewal = [_sdk.renewal(self.credential)]
+        if self.rehearsal is None:
+            return {"per_call_policies": renewal, "per_retry_policies": [pace.policy(buckets, self._patience)]}
+        paced = pace.policy(buckets, self._patience, counts=pace.is_read)
+        return {
+            "per_call_policies": renewal,
+            "per_retry_policies": [paced],
+            "transport": self.rehearsal.transport(),
+        }
 
     @property
     def _patience(self) -> pace.Patience:
@@ -135,15 +153,20 @@ class Session:
         return self._clients[name, subscription]
 
     def until_none(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
-        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed."""
-        pause = 1.0
+        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed.
+
+        `waiting_for` completes the line "Waiting for ...".
+        """
+        pause, began = 1.0, time.monotonic()
+        lines = WaitingLines(waiting_for, deadline - began)
         while (complaint := ask()) is not None:
             left = deadline - time.monotonic()
-            if left <= 0:
+            # A picture does not change by itself.
+            if left <= 0 or self.rehearsal is not None:
                 return complaint
             # After SIGINT, ansible-playbook reads nothing any more.
             with suppress(OSError):
-                self.notify(f"{waiting_for}; {left:.0f} s left: {complaint.msg}")
+                self.notify(lines.line(time.monotonic() - began, complaint))
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None
@@ -165,4 +188,4 @@ class Polled:
             return look()
 
         deadline = time.monotonic() + session.wait_timeout
-        return session.until_none(look_again, deadline, "Azure does not show the change yet")
+        return session.until_none(look_again, deadline, "Azure to show the change")

@@ -78,7 +78,7 @@ class Vaults(Polled):
         """The vault once a read shows it, or none once it is not listed either."""
         until_shown(
             self._session,
-            f"The key vault {name}",
+            f"key vault {name}",
             is_shown=lambda: self.get(group, name) is not None,
             is_listed=lambda: name.lower() in self._names_in(group),
         )
@@ -264,7 +264,9 @@ class Vaults(Polled):
 
         deadline = time.monotonic() + self._session.wait_timeout
         with _interrupts.deferred():
-            failure = self._session.until_none(obstacle, deadline, f"Restoring access to {name}")
+            failure = self._session.until_none(
+                obstacle, deadline, f"access to the keys of the key vault {name} to be restored"
+            )
         if failure is not None:
             raise failure
 

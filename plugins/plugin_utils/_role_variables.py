@@ -1,0 +1,134 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The variables of the roles: those behind the options of a task, and those that no role has.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible import constants
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
+
+_COLLECTION = Path(__file__).resolve().parents[2]
+# A template that gives a variable's value as it is, or leaves the option out.
+_PASSED_ON = re.compile(
+    r"\{\{ *(?:omit if [^{}]* else +)?(?P<name>cmk_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float))* *\}\}"
+)
+_VARIABLE = re.compile(r"\bcmk_\w+")
+_PREFIX = "cmk_"
+# Not in an argument specification: the result of each role, and how tasks run.
+_OTHER_NAMES = ("cmk_result", "cmk_in_process")
+
+
+class RoleVariables(ActionBase):  # type: ignore[misc]
+    """Names the role's variables in the failures and warnings of a task, and reports unknown variables."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = passed_on(self._task.get_ds(), str(self._task.action))
+        if variables:
+            name_variables(result, variables)
+        role = self._task._role
+        if role is not None and role.get_name().startswith("azbatch.cmk."):
+            unknown = _not_reported_yet(name for name in task_vars or {} if name.startswith(_PREFIX))
+            if unknown:
+                result["warnings"] = [*result.get("warnings", []), *map(unknown_variable, unknown)]
+        return result
+
+
+def passed_on(task: Any, action: str) -> dict[str, str]:
+    """By option, the variable whose value the task passes on. `task` is the task as it is written in its file."""
+    if not isinstance(task, Mapping):
+        return {}
+    options = next((task[name] for name in (action, action.rpartition(".")[2]) if name in task), None)
+    if not isinstance(options, Mapping):
+        return {}
+    found = {str(option): _PASSED_ON.fullmatch(value.strip()) for option, value in options.items() if _is_text(value)}
+    return {option: match["name"] for option, match in found.items() if match}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def name_variables(result: dict[str, Any], variables: Mapping[str, str]) -> None:
+    """Add the variables to the options that the texts of a result name."""
+    if result.get("warnings"):
+        result["warnings"] = [with_variables(one, variables) for one in result["warnings"]]
+    if result.get("failed"):
+        for text in ("msg", "remedy"):
+            if text in result:
+                result[text] = with_variables(result[text], variables)
+        if result.get("option") in variables:
+            result["variable"] = variables[result["option"]]
+
+
+def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
+    """`Set enable_key: true` becomes `Set enable_key: true (cmk_key_enable: true)`, once for each option."""
+    if not isinstance(text, str):
+        return text
+    for option, variable in variables.items():
+        found = _pattern(option).search(text)
+        if found:
+            named = f"{found[0]} ({variable}{found['value'] or ''})"
+            text = f"{text[: found.start()]}{named}{text[found.end() :]}"
+    return text
+
+
+@cache
+def _pattern(option: str) -> re.Pattern[str]:
+    """An option whose name is a common word counts only where a message can mean nothing else."""
+    value = r"(?P<value>: (?:[a-z][a-z_]*|\d+)\b)"
+    if "_" in option:
+        return re.compile(rf"(?<![\w./]){option}(?:{value}|\b(?!: ))")
+    advice = "|".join(rf"(?<={verb} )" for verb in ("Correct", "correct", "Set", "set"))
+    return re.compile(rf"(?<![\w./]){option}{value}|^{option}(?= is )|(?:{advice}){option}\b(?!: )")
+
+
+def unknown_variable(name: str) -> str:
+    near = get_close_matches(name[len(_PREFIX) :], [one[len(_PREFIX) :] for one in known_variables()], n=1)
+    advice = f"Did you mean {_PREFIX}{near[0]}?" if near else "The argument specifications of the roles list them all."
+    return (
+        f"The variable {name} has no effect: no role or playbook of azbatch.cmk has a variable of that name. {advice}"
+    )
+
+
+@cache
+def known_variables() -> frozenset[str]:
+    """The variables of all roles and playbooks, and those that the inventory plugin sets."""
+    specifications = [
+        yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"]
+        for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml")
+    ]
+    of_roles = {name for one in specifications for entry in one.values() for name in entry.get("options", {})}
+    playbooks = "".join(file.read_text(encoding="utf-8") for file in _COLLECTION.glob("playbooks/*.yml"))
+    of_inventory = Record.__required_keys__ | Record.__optional_keys__
+    return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *_OTHER_NAMES})
+
+
+def _not_reported_yet(names: Iterable[str]) -> list[str]:
+    """The unknown variables among them that no task of the run has reported."""
+    unknown = sorted({*names} - known_variables())
+    if not unknown:
+        return []
+    files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+    with files.locked("unknown variables"):
+        reported = files.load("unknown variables") or []
+        new = [name for name in unknown if name not in reported]
+        if new:
+            files.store([*reported, *new], "unknown variables")
+    return new

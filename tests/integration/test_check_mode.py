@@ -1,0 +1,360 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Check mode writes nothing, and it predicts what the run changes: the same tasks with the same diffs, but for values
+that only Azure can give. A check after the run predicts nothing. If the run fails, so does the check.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from cases import DISABLE, PROOF_OF_ALL
+from harness import moment, short, writes
+from one_process import OneProcess, Result
+from role_runs import QUARTER, VARS
+from service import DAY, Service
+
+KNOWN = "(known after apply)"
+KEY = "https://vault-one.vault.azure.net/keys/key1"
+Variables = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class World:
+    """Where a state is made, with vaults of that permission model and accounts with that kind of identity."""
+
+    service: Service
+    rbac: bool
+    user_assigned: bool
+
+    def vault(self, name: str = "vault-one") -> None:
+        self.service.make_vault(name, rbac=self.rbac)
+
+    def account(self) -> str:
+        """The principal of its identity."""
+        if not self.user_assigned:
+            return str(self.service.make_account()["identity"]["principalId"])
+        principal = self.identity()
+        assigned = {"type": "UserAssigned", "userAssignedIdentities": {self.service.identity_id(): {}}}
+        self.service.make_account(identity=assigned)
+        return principal
+
+    def principal(self) -> str:
+        identity = self.service.account()["identity"]
+        assigned = identity.get("userAssignedIdentities", {}).values()
+        return str(identity.get("principalId") or next(iter(assigned))["principalId"])
+
+    def identity(self) -> str:
+        return str(self.service.make_identity()["properties"]["principalId"])
+
+    def on_key(self, *, follow: bool = False, **wishes: Any) -> str:
+        """account1 on key1 of vault-one. Returns the identifier of the key's version."""
+        self.vault()
+        self.service.grant(self.account())
+        identifier = str(self.service.make_key(**wishes).id)
+        self.service.point(identifier.rpartition("/")[0] if follow else identifier)
+        return identifier
+
+
+# States that a run begins with. Each returns the variables that the state needs.
+
+
+def nothing(world: World) -> Variables:
+    if world.user_assigned:
+        world.identity()
+    return {}
+
+
+def a_vault(world: World) -> Variables:
+    world.vault()
+    return nothing(world)
+
+
+def a_key(world: World) -> Variables:
+    world.vault()
+    world.service.make_key()
+    return nothing(world)
+
+
+def a_disabled_key(world: World) -> Variables:
+    a_key(world)
+    world.service.disable()
+    return {}
+
+
+def a_deleted_key(world: World) -> Variables:
+    a_key(world)
+    world.service.keys().begin_delete_key("key1").wait()
+    return {}
+
+
+def a_deleted_vault(world: World) -> Variables:
+    a_key(world)
+    world.service.delete_vault()
+    return {}
+
+
+def an_account_without_identity(world: World) -> Variables:
+    a_vault(world)
+    world.service.make_account(identity={"type": "None"})
+    return {}
+
+
+def an_account_to_adopt(world: World) -> Variables:
+    an_account_without_identity(world)
+    return {"cmk_adopt_existing": True}
+
+
+def an_account(world: World) -> Variables:
+    world.account()
+    return {}
+
+
+def half_done(world: World) -> Variables:
+    """A run was killed before the key was made."""
+    world.vault()
+    world.service.grant(world.account())
+    return {}
+
+
+def nearly_done(world: World) -> Variables:
+    """A run was killed before the account was moved to the key."""
+    half_done(world)
+    world.service.make_key()
+    return {}
+
+
+def done(world: World) -> Variables:
+    return {"cmk_previous_key_identifier": world.on_key()}
+
+
+def following(world: World) -> Variables:
+    world.on_key(follow=True)
+    return {}
+
+
+def an_older_version(world: World) -> Variables:
+    """A rotation was killed before the account was moved to the new version."""
+    world.on_key()
+    world.service.make_key()
+    return {}
+
+
+def due(world: World) -> Variables:
+    world.on_key()
+    world.service.sandbox.control.advance(QUARTER)
+    return {}
+
+
+def expired(world: World) -> Variables:
+    now = world.service.sandbox.control.call("GET", "/clock")["time"]
+    world.on_key(expires_on=datetime.fromtimestamp(now + DAY, timezone.utc))
+    world.service.sandbox.control.advance(2 * DAY)
+    return {}
+
+
+def on_a_disabled_key(world: World) -> Variables:
+    world.on_key()
+    world.service.disable()
+    return {}
+
+
+def on_a_deleted_key(world: World) -> Variables:
+    world.on_key()
+    world.service.keys().begin_delete_key("key1").wait()
+    return {}
+
+
+def on_a_key_of_a_deleted_vault(world: World) -> Variables:
+    world.on_key()
+    world.service.delete_vault()
+    return {}
+
+
+def without_access(world: World) -> Variables:
+    world.on_key()
+    world.service.revoke(world.principal())
+    return {}
+
+
+def on_another_key(world: World) -> Variables:
+    world.on_key()
+    world.service.make_key("key2")
+    world.service.point(str(world.service.key("key2").id))
+    return {}
+
+
+def shared(world: World) -> Variables:
+    """Another account uses the same version."""
+    identifier = world.on_key()
+    principal = str(world.service.make_account("account2")["identity"]["principalId"])
+    world.service.grant(principal)
+    world.service.point(identifier, "account2")
+    return {}
+
+
+STATES: dict[str, Callable[[World], Variables]] = {
+    one.__name__: one
+    for one in (
+        *(nothing, a_vault, a_key, a_disabled_key, a_deleted_key, a_deleted_vault, an_account_without_identity),
+        *(an_account_to_adopt, an_account, half_done, nearly_done, done, following, an_older_version, due, expired),
+        *(on_a_disabled_key, on_a_deleted_key, on_a_key_of_a_deleted_vault, without_access, on_another_key, shared),
+    )
+}
+
+
+def to_another_key(world: World) -> Variables:
+    world.vault("vault-two")
+    return {"cmk_new_key_identifier": str(world.service.make_key("other", "vault-two").id)}
+
+
+@dataclass(frozen=True)
+class Operation:
+    role: str
+    variables: Mapping[str, Any]
+    # What is made for it.
+    begin: Callable[[World], Variables] = lambda _world: {}
+
+
+OPERATIONS = {
+    "provision": Operation("provision", {}),
+    "provision, following": Operation("provision", {"cmk_key_follow_latest": True, "cmk_key_expires_in": "P1Y"}),
+    "rotate": Operation("rotate", {}),
+    "rotate by age": Operation("rotate", {"cmk_key_max_age": "P90D", "cmk_key_expires_in": "P1Y"}),
+    "rotate, forced": Operation("rotate", {"cmk_key_force_new_version": True}),
+    "rotate, forced, disabling": Operation("rotate", {"cmk_key_force_new_version": True, **DISABLE}),
+    "rotate by age, disabling": Operation("rotate", {"cmk_key_max_age": "P90D", **DISABLE}),
+    "rotate to another key": Operation("rotate", {}, to_another_key),
+    "rotate to another key, disabling": Operation("rotate", DISABLE, to_another_key),
+    "revert": Operation("revert", {}),
+    "revert, disabling": Operation("revert", {"cmk_revert_key": "disable"}),
+    "revert, deleting": Operation("revert", {"cmk_revert_key": "delete"}),
+    "revert, revoking": Operation("revert", {"cmk_revert_access": "revoke"}),
+    "revert, disabling, revoking": Operation(
+        "revert", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
+    ),
+    "recover": Operation("recover", {}),
+}
+MODES = list(itertools.product((False, True), (False, True)))
+ALL = [(state, operation, mode) for state in STATES for operation in OPERATIONS for mode in MODES]
+
+
+def slice_of_all() -> list[tuple[str, str, tuple[bool, bool]]]:
+    """Each state with two operations, each operation several times, and each mode as often as the others."""
+    names, found = list(OPERATIONS), []
+    for number, state in enumerate(STATES):
+        # A state without an account on a key has little to rotate or revert.
+        operation = "provision" if number < list(STATES).index("done") else names[(number * 2) % len(names)]
+        other = names[(number * 4 + 3) % len(names)]
+        found += [(state, operation, MODES[number % 4]), (state, other, MODES[(number + 1) % 4])]
+    return found
+
+
+def named(case: tuple[str, str, tuple[bool, bool]]) -> str:
+    state, operation, (rbac, user_assigned) = case
+    return f"{state}-{operation}-{'roles' if rbac else 'policies'}-{'user' if user_assigned else 'system'}"
+
+
+Recorded = dict[str, Result]
+
+
+def played(runner: OneProcess, role: str, variables: Variables, *, check: bool) -> tuple[Result, Recorded]:
+    """Of a run by another controller, the report, and the results of the tasks of this collection by their names."""
+    tasks: Recorded = {}
+
+    def record(name: str, result: Result) -> None:
+        for number, one in enumerate(result.get("results", [result])):
+            if "diff" in one or one.get("failed"):
+                tasks[f"{name} {number}"] = one
+
+    report = runner.another().role(role, variables, check=check, record=record)
+    return report, tasks
+
+
+def written(service: Service, since: int) -> list[str]:
+    return short(writes(service.sandbox.control.requests(since)))
+
+
+@pytest.mark.parametrize("case", ALL if PROOF_OF_ALL else slice_of_all(), ids=named)
+def test_check_mode_predicts_the_run(
+    runner: OneProcess, service: Service, case: tuple[str, str, tuple[bool, bool]]
+) -> None:
+    state, of, (rbac, user_assigned) = case
+    operation, world = OPERATIONS[of], World(service, rbac, user_assigned)
+    identity = {"cmk_identity": service.identity_id()} if user_assigned else {}
+    authorization = "rbac" if rbac else "access_policy"
+    variables = {
+        **VARS,
+        **identity,
+        **STATES[state](world),
+        **operation.variables,
+        **operation.begin(world),
+        "cmk_vault_authorization": authorization,
+    }
+    # The answers of accounts that have lost their key have changed by now.
+    service.sandbox.control.advance(3600)
+    since = service.sandbox.control.last
+
+    predicted, planned = played(runner, operation.role, variables, check=True)
+
+    assert written(service, since) == []
+    report, came = played(runner, operation.role, variables, check=False)
+    if report.get("failed"):
+        assert predicted.get("failed"), predicted
+        assert predicted["code"] == report["code"] if "code" in report else predicted["msg"] == report["msg"]
+        return
+    assert not predicted.get("failed"), predicted
+    unpredictable = unpredictable_steps(state, operation)
+    assert steps(predicted, unpredictable) == steps(report, unpredictable)
+    if not unpredictable:
+        assert {name: one["changed"] for name, one in planned.items()} == {
+            name: one["changed"] for name, one in came.items()
+        }
+        for name, one in planned.items():
+            assert_predicted(one["diff"], came[name]["diff"], name)
+
+    service.sandbox.control.advance(3600)
+    since = service.sandbox.control.last
+    # A forced version is a new one each time.
+    again = {name: value for name, value in variables.items() if name != "cmk_key_force_new_version"}
+    after, _tasks = played(runner, operation.role, again, check=True)
+    assert written(service, since) == []
+    assert after.get("changed") is False, after
+
+
+def unpredictable_steps(state: str, operation: Operation) -> tuple[str, ...]:
+    """Azure does not show what a deleted vault holds, nor its permission model."""
+    return ("access", "key", "version") if "deleted_vault" in state and operation.role == "recover" else ()
+
+
+def steps(report: Result, unpredictable: Sequence[str]) -> dict[str, bool]:
+    return {name: changed for name, changed in report["changed_steps"].items() if name not in unpredictable}
+
+
+def assert_predicted(predicted: Any, came: Any, where: str) -> None:
+    """The same, but for what is known after apply, and for times that pass between the check and the run."""
+    if isinstance(predicted, Mapping):
+        assert set(predicted) == set(came), where
+        for name, value in predicted.items():
+            assert_predicted(value, came[name], f"{where}.{name}")
+    elif isinstance(predicted, list) and KNOWN in json.dumps(predicted):
+        known = [one for one in predicted if KNOWN not in json.dumps(one)]
+        assert len(predicted) == len(came), f"{where}: {predicted}, {came}"
+        assert all(one in came for one in known), f"{where}: {predicted}, {came}"
+    elif isinstance(predicted, str) and where.endswith("expires_on") and came:
+        assert abs((moment(came) - moment(predicted)).total_seconds()) < 120, f"{where}: {predicted}, {came}"
+    elif isinstance(predicted, str):
+        assert re.fullmatch(re.escape(predicted).replace(re.escape(KNOWN), ".+"), str(came)), (
+            f"{where}: {predicted}, {came}"
+        )
+    else:
+        assert predicted == came, f"{where}: {predicted}, {came}"

@@ -1,0 +1,69 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Errors, warnings and unknown variables, as a person reads them who runs a role or a playbook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from harness import Ansible, fails, task
+from role_runs import VARS, run_role
+from service import Service
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_an_error_names_the_variable_of_the_role(ansible: Ansible, service: Service, in_process: bool) -> None:
+    run = run_role(ansible, "provision", cmk_vault_name="x", cmk_in_process=in_process)
+
+    (failed,) = run.failed
+    failed.refused("invalid_vault_name")
+    assert failed["msg"].startswith("vault_name (cmk_vault_name) is 'x': ")
+    assert (failed["option"], failed["variable"]) == ("vault_name", "cmk_vault_name")
+
+
+@pytest.mark.parametrize("role", ["provision", "rotate"])
+def test_a_remedy_can_be_followed_from_the_role(ansible: Ansible, service: Service, role: str) -> None:
+    service.on_key()
+    service.make_key()
+    service.disable(version=service.versions()[-1].version)
+    run = run_role(ansible, role, cmk_key_force_new_version=False)
+
+    (failed,) = run.failed
+    failed.refused("key_disabled")
+    assert "Set enable_key: true (cmk_key_enable: true)" in failed["remedy"]
+    assert "enable_key: true (cmk_key_enable: true)" in failed["msg"]
+
+
+def test_a_task_outside_of_a_role_names_options_alone(ansible: Ansible, service: Service) -> None:
+    wrong = task("wrong", "keyvault_cmk_vault", resource_group="{{ group }}", name="x")
+    run = ansible.play([fails(wrong)], vars={"group": "rg-sandbox", "cmk_unheard_of": 1})
+
+    assert run["wrong"]["msg"].startswith("name is 'x': ")
+    assert "variable" not in run["wrong"].result
+    assert "cmk_unheard_of" not in run.output
+
+
+def of_hosts(ansible: Ansible, *names: str, **variables: Any) -> tuple[str, ...]:
+    """The arguments of an inventory with hosts of these names, which are names of accounts."""
+    hosts = {name: {"cmk_account_name": name} for name in names}
+    inventory = {"accounts": {"hosts": hosts, "vars": {**VARS, **variables}}}
+    return "-i", str(ansible.write("inventory.yml", yaml.safe_dump(inventory)))
+
+
+def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service) -> None:
+    variables = {"cmk_key_max_ages": "P90D", "cmk_owner": "me", "cmk_missing_account": "skip"}
+    arguments = of_hosts(ansible, "account7", "account8", "account9", **variables)
+    wish = {"cmk_hosts": "accounts", "cmk_serial": 1, "cmk_max_fail_percentage": 0}
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wish, arguments=arguments)
+
+    assert run.rc == 0, run.output
+    told = [warning for one in run for warning in one.warnings if "has no effect" in warning]
+    assert len(told) == 2
+    assert "cmk_key_max_ages" in told[0]
+    assert told[0].endswith("Did you mean cmk_key_max_age?")
+    assert "cmk_owner" in told[1]
+    assert run.output.count("cmk_key_max_ages has no effect") == 1

@@ -1,0 +1,160 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The variables of the roles in failures and warnings, and variables that no role has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible import constants
+
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _role_variables
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import (
+    known_variables,
+    name_variables,
+    passed_on,
+    unknown_variable,
+    with_variables,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTION = "azbatch.cmk.keyvault_cmk_key"
+
+
+@pytest.mark.parametrize(
+    ("template", "variable"),
+    [
+        ("{{ cmk_key_name }}", "cmk_key_name"),
+        ("  {{cmk_key_name}}\n", "cmk_key_name"),
+        ("{{ cmk_key_size | default(omit) }}", "cmk_key_size"),
+        ("{{ cmk_previous_key_identifier | default(omit, true) }}", "cmk_previous_key_identifier"),
+        ("{{ cmk_key_enable | bool }}", "cmk_key_enable"),
+        ("{{ cmk_key_size | default(2048) | int }}", "cmk_key_size"),
+        ("{{ omit if cmk_identity == 'system_assigned' else cmk_identity }}", "cmk_identity"),
+        # The value of the option is not the value of the variable.
+        ("{{ cmk_key_name == 'batch' }}", None),
+        ("{{ not cmk_key_enable }}", None),
+        ("{{ cmk_key_name | upper }}", None),
+        ("{{ 'a' if cmk_key_enable else 'b' }}", None),
+        ("key-{{ cmk_key_name }}", None),
+        ("{{ cmk_key_name }}-{{ cmk_vault_name }}", None),
+        ("{{ __recover_vault.name }}", None),
+        ("{{ my_key }}", None),
+        ("batch", None),
+        (True, None),
+    ],
+)
+def test_variable_behind_an_option(template: Any, variable: str | None) -> None:
+    expected = {"name": variable} if variable else {}
+
+    assert passed_on({"name": "Ensure", ACTION: {"name": template}}, ACTION) == expected
+    assert passed_on({"name": "Ensure", "keyvault_cmk_key": {"name": template}}, ACTION) == expected
+
+
+@pytest.mark.parametrize("task", [None, {}, {"name": "{{ cmk_key_name }}"}, {ACTION: "name={{ cmk_key_name }}"}])
+def test_task_whose_options_are_not_read(task: Any) -> None:
+    assert passed_on(task, ACTION) == {}
+
+
+VARIABLES = {
+    "vault_name": "cmk_vault_name",
+    "name": "cmk_key_name",
+    "enable_key": "cmk_key_enable",
+    "recover": "cmk_key_recover",
+    "key_size": "cmk_key_size",
+    "location": "cmk_location",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("vault_name is 'x': it is too short.", "vault_name (cmk_vault_name) is 'x': it is too short."),
+        ("name is 'a b': it has a space.", "name (cmk_key_name) is 'a b': it has a space."),
+        ("Set enable_key: true if it may.", "Set enable_key: true (cmk_key_enable: true) if it may."),
+        ("Set recover: true to recover it.", "Set recover: true (cmk_key_recover: true) to recover it."),
+        ("Set key_size: 3072.", "Set key_size: 3072 (cmk_key_size: 3072)."),
+        ("Correct name or vault_name.", "Correct name (cmk_key_name) or vault_name (cmk_vault_name)."),
+        ("Set location to one of: a, b.", "Set location (cmk_location) to one of: a, b."),
+        ("vault_name and vault_name", "vault_name (cmk_vault_name) and vault_name"),
+        ("missing required arguments: vault_name", "missing required arguments: vault_name (cmk_vault_name)"),
+        # Not the option: a word, a part of another name, of a path or of an identifier, or a heading.
+        ("The name of the vault in this location.", "The name of the vault in this location."),
+        ("my_vault_name, vault_name_2", "my_vault_name, vault_name_2"),
+        ("https://a/vault_name", "https://a/vault_name"),
+        ("key_size: Use a larger key.", "key_size: Use a larger key."),
+        ("location: The region.", "location: The region."),
+    ],
+)
+def test_options_in_a_text(text: str, named: str) -> None:
+    assert with_variables(text, VARIABLES) == named
+
+
+def test_failure_and_warnings_name_the_variable() -> None:
+    failure = {
+        "failed": True,
+        "msg": "vault_name is 'x': Correct it.",
+        "option": "vault_name",
+        "remedy": "Correct vault_name.",
+        "warnings": ["Set enable_key: true."],
+    }
+    name_variables(failure, VARIABLES)
+
+    assert failure["variable"] == "cmk_vault_name"
+    assert failure["msg"].startswith("vault_name (cmk_vault_name) is 'x'")
+    assert failure["remedy"] == "Correct vault_name (cmk_vault_name)."
+    assert failure["warnings"] == ["Set enable_key: true (cmk_key_enable: true)."]
+
+
+@pytest.mark.parametrize("result", [{"msg": "vault_name"}, {"failed": True, "msg": "no", "option": "timeout"}])
+def test_result_without_a_variable(result: dict[str, Any]) -> None:
+    before = dict(result)
+    name_variables(result, VARIABLES)
+
+    assert result == before
+
+
+# Unknown variables
+
+
+def test_known_variables() -> None:
+    specifications = (ROOT / "roles").glob("*/meta/argument_specs.yml")
+    options = {
+        name
+        for file in specifications
+        for name in yaml.safe_load(file.read_text())["argument_specs"]["main"]["options"]
+    }
+
+    assert len(options) > 30
+    assert options < known_variables()
+    assert {"cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process", "cmk_result"} < known_variables()
+    assert {"cmk_tags", "cmk_account_id", "cmk_follows_latest"} < known_variables()
+    assert all(name.startswith("cmk_") for name in known_variables())
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("cmk_key_max_ages", "Did you mean cmk_key_max_age?"),
+        ("cmk_vaultname", "Did you mean cmk_vault_name?"),
+        ("cmk_zzz", "The argument specifications of the roles list them all."),
+    ],
+)
+def test_advice_on_an_unknown_variable(name: str, advice: str) -> None:
+    assert unknown_variable(name).startswith(f"The variable {name} has no effect")
+    assert unknown_variable(name).endswith(advice)
+
+
+def test_an_unknown_variable_is_reported_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+
+    assert _role_variables._not_reported_yet(["cmk_hosts", "cmk_key_name"]) == []
+    assert list(tmp_path.iterdir()) == [], "nothing is read or written for a run without unknown variables"
+    assert _role_variables._not_reported_yet(["cmk_b", "cmk_hosts", "cmk_a"]) == ["cmk_a", "cmk_b"]
+    assert _role_variables._not_reported_yet(["cmk_b", "cmk_c"]) == ["cmk_c"]
+    assert _role_variables._not_reported_yet(["cmk_b"]) == []

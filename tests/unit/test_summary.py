@@ -1,0 +1,195 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one-line summaries that the modules return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import KEY, NEW, OLD, PRINCIPAL, account, key, observed_key, system_assigned, user_assigned, vault
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _account, _encryption, _key, _vault
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._summary import and_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._vault import Goal as VaultGoal
+
+V1, V2 = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
+S1, S2 = f"version {OLD[:8]}…", f"version {NEW[:8]}…"
+WHERE = "of key batch in vault myvault"
+
+
+@pytest.mark.parametrize(
+    ("used", "uses", "answers", "told"),
+    [
+        (V2, V2, (True, True), f"mybatch uses {S2} {WHERE}."),
+        (V1, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: {S1})."),
+        (None, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: a Microsoft-managed key)."),
+        (V2, None, (True, True), f"mybatch uses a Microsoft-managed key (before: {S2} {WHERE})."),
+        (None, None, (True, True), "mybatch uses a Microsoft-managed key."),
+        (V2, KEY, (True, True), f"mybatch uses the latest version {WHERE} (before: {S2})."),
+        (KEY, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: the latest version)."),
+        (
+            V1.replace("myvault", "vault2"),
+            V2,
+            (True, True),
+            f"mybatch uses {S2} {WHERE} (before: {S1} of key batch in vault vault2).",
+        ),
+        (V2, V2, (False, True), f"mybatch uses {S2} {WHERE}. The account is available again."),
+        (V2, V2, (None, None), f"mybatch uses {S2} {WHERE}. Whether the account is available is not known."),
+        (V2, V2, (False, False), f"mybatch uses {S2} {WHERE}. The account is not available."),
+    ],
+)
+def test_encryption(used: str | None, uses: str | None, answers: tuple[Any, Any], told: str) -> None:
+    before, after = (
+        {"name": "mybatch", "key_identifier": identifier, "answers": one}
+        for identifier, one in zip((used, uses), answers, strict=True)
+    )
+
+    assert _encryption.summary("mybatch", before, after) == told
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"exists": False}, "There is no Batch account mybatch."),
+        ({"answers": True}, f"mybatch uses {S2} {WHERE} and is available."),
+        ({"answers": None}, f"mybatch uses {S2} {WHERE} and may or may not be available."),
+        (
+            {"answers": False, "diagnosis": {"causes": [{"name": "key_deleted"}, {"name": "access_missing"}]}},
+            f"mybatch uses {S2} {WHERE} and is not available: key_deleted, access_missing.",
+        ),
+    ],
+)
+def test_survey(found: dict[str, Any], told: str) -> None:
+    found = {"exists": True, "key_identifier": V2, "diagnosis": None, **found}
+
+    assert _encryption.survey_summary("mybatch", found) == told
+
+
+NO_ACCOUNT = _account.describe(None)
+SYSTEM = _account.describe(account(identity=system_assigned()))
+NONE = _account.describe(account(identity={"type": "None"}))
+USER = _account.describe(account(identity=user_assigned(identity1=PRINCIPAL)))
+PLACE = f"mybatch in {SYSTEM['location']}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (NO_ACCOUNT, SYSTEM, f"Created the Batch account {PLACE} with a system-assigned identity."),
+        (
+            NO_ACCOUNT,
+            {**USER, "key_identifier": V2},
+            f"Created the Batch account {PLACE} with the user-assigned identity identity1, on {S2} {WHERE}.",
+        ),
+        (SYSTEM, SYSTEM, f"The Batch account {PLACE} has a system-assigned identity."),
+        (NONE, SYSTEM, f"Gave the Batch account {PLACE} a system-assigned identity (before: no identity)."),
+        (SYSTEM, NO_ACCOUNT, "Deleted the Batch account mybatch."),
+        (NO_ACCOUNT, NO_ACCOUNT, "There is no Batch account mybatch."),
+    ],
+)
+def test_account(before: dict[str, Any], after: dict[str, Any], told: str) -> None:
+    assert _account.summary("mybatch", before, after) == told
+
+
+NO_VAULT = _vault.describe(None)
+VAULT = _vault.describe(vault())
+SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge protection."
+
+
+@pytest.mark.parametrize(
+    ("recover", "before", "after", "told"),
+    [
+        (False, NO_VAULT, VAULT, f"Created {SAFE}"),
+        (True, NO_VAULT, VAULT, f"Recovered or created {SAFE}"),
+        (True, VAULT, VAULT, f"The {SAFE[4:].replace(' with ', ' has ')}"),
+        (
+            False,
+            {**VAULT, "purge_protection": False, "trusted_services": False},
+            {**VAULT, "purge_protection": True, "trusted_services": True},
+            "Changed the key vault myvault: purge_protection, trusted_services.",
+        ),
+        (False, VAULT, NO_VAULT, "Deleted the key vault myvault. It can be recovered for 90 days."),
+        (False, NO_VAULT, NO_VAULT, "There is no key vault myvault."),
+    ],
+)
+def test_vault(recover: bool, before: dict[str, Any], after: dict[str, Any], told: str) -> None:
+    goal = VaultGoal("rg", "myvault", None, None, "standard", 90, recover, False, True, False)
+
+    assert _vault.summary(goal, before, after) == told
+
+
+NO_KEY = {"exists": False, "soft_deleted": False}
+DELETED_KEY = {"exists": False, "soft_deleted": True}
+KEY_1, KEY_2 = _key.describe(observed_key(key(OLD))), _key.describe(observed_key(key(NEW)))
+UNKNOWN = {**KEY_1, "version": None}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (NO_KEY, KEY_1, f"Created key batch in vault myvault, {S1}."),
+        (NO_KEY, UNKNOWN, "Created key batch in vault myvault, a new version."),
+        (KEY_1, KEY_2, f"Created {S2} {WHERE} (before: {S1})."),
+        (KEY_1, UNKNOWN, f"Created a version {WHERE} (before: {S1})."),
+        (KEY_1, KEY_1, f"The newest version {WHERE} is enabled: {S1}."),
+        ({**KEY_1, "enabled": False}, {**KEY_1, "enabled": False}, f"The newest version {WHERE} is disabled: {S1}."),
+        (
+            {**KEY_1, "enabled": False, "expires_on": "x"},
+            KEY_1,
+            f"Changed key batch in vault myvault, {S1}: enabled, expires_on.",
+        ),
+        (DELETED_KEY, KEY_1, f"Recovered key batch in vault myvault, {S1}."),
+        (DELETED_KEY, {"exists": True, "soft_deleted": False}, "Recovered key batch in vault myvault."),
+        (KEY_1, DELETED_KEY, "Deleted key batch in vault myvault. It can be recovered."),
+        (NO_KEY, NO_KEY, "There is no key batch in vault myvault."),
+    ],
+)
+def test_key(before: dict[str, Any], after: dict[str, Any], told: str) -> None:
+    assert _key.summary("myvault", "batch", before, after) == told
+
+
+ALL = ["get", "unwrapKey", "wrapKey"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "before", "after", "told"),
+    [
+        ("", [], ALL, "get, unwrapKey and wrapKey on the keys in vault myvault (before: no access)."),
+        ("", ALL, ALL, "get, unwrapKey and wrapKey on the keys in vault myvault."),
+        ("", ALL, [], "no access on the keys in vault myvault (before: get, unwrapKey and wrapKey)."),
+        ("/keys/batch", ["get"], ["get"], "get on key batch in vault myvault."),
+    ],
+)
+def test_access(scope: str, before: list[str], after: list[str], told: str) -> None:
+    place = f"/subscriptions/s/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/myvault{scope}"
+    was, now = ({"principal_id": PRINCIPAL, "scope": place, "granted": granted} for granted in (before, after))
+
+    assert _access.summary(was, now) == f"The principal {PRINCIPAL} has {told}"
+
+
+def test_audit() -> None:
+    states = {"at_risk": 1, "breaks_rules": 4, "unknown": 0, "ok": 115}
+    counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states}
+
+    assert audit.summary(counts) == (
+        "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
+    )
+
+
+@pytest.mark.parametrize(("foretold", "told"), [(False, "It is so."), (True, "Predicted: It is so.")])
+def test_summary_of_an_outcome(foretold: bool, told: str) -> None:
+    outcome = Outcome(True, {"a": 1}, {"a": 2}, report={"preflight": []}, foretold=foretold).summarized("It is so.")
+
+    assert outcome.result()["summary"] == told
+    assert outcome.result()["preflight"] == []
+    assert outcome.result()["diff"] == {"before": {"a": 1}, "after": {"a": 2}}
+
+
+@pytest.mark.parametrize(("words", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
+def test_and(words: list[str], text: str) -> None:
+    assert and_text(words) == text

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lines that are shown while a task waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from clocks import clock_of
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    NotConverged,
+    Rejected,
+    TimedOut,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._waiting import WaitingLines
+
+
+def rejected(message: str) -> Rejected:
+    return Rejected("Could not list.", azure={"code": "Conflict", "message": message})
+
+
+def waited_for(
+    monkeypatch: pytest.MonkeyPatch, complaints: Iterator[CmkError | None], seconds: float
+) -> tuple[CmkError | None, list[str]]:
+    clock = clock_of(session_module, monkeypatch)
+    told: list[str] = []
+    session = Session({"wait_timeout": 600}, notify=told.append)
+    return session.until_none(lambda: next(complaints), clock.now + seconds, "mybatch to become available"), told
+
+
+def test_a_line_has_the_elapsed_and_the_total_time_and_the_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints = iter([rejected("No key."), rejected("No key."), rejected("Busy."), rejected("Busy."), None])
+
+    failure, told = waited_for(monkeypatch, complaints, 600)
+
+    assert failure is None
+    assert told == [
+        "Waiting for mybatch to become available (0 of 600 s). Azure says: (Conflict) No key.",
+        "Waiting for mybatch to become available (1 of 600 s)",
+        "Waiting for mybatch to become available (3 of 600 s). Azure says: (Conflict) Busy.",
+        "Waiting for mybatch to become available (7 of 600 s)",
+    ]
+
+
+def test_the_last_complaint_is_returned_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints = iter([rejected("1"), rejected("2"), rejected("3"), rejected("4")])
+
+    failure, told = waited_for(monkeypatch, complaints, 5)
+
+    assert failure is not None
+    assert failure.facts["azure"]["message"] == "4"
+    assert [line.partition(" (")[2].partition(")")[0] for line in told] == ["0 of 5 s", "1 of 5 s", "3 of 5 s"]
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason"),
+    [
+        (rejected("No key."), ". Azure says: (Conflict) No key."),
+        (Unavailable("Could not read it: no response."), ". Could not read it: no response."),
+        (TimedOut("It is still Creating after 600 s. Run the task again."), ""),
+        (NotConverged("Azure accepted the change, but does not show it. Run the task again.", missing={}), ""),
+    ],
+)
+def test_a_reason_describes_the_moment_and_not_the_end(complaint: CmkError, reason: str) -> None:
+    assert WaitingLines("it", 60).line(0, complaint) == f"Waiting for it (0 of 60 s){reason}"
