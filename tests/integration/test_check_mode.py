@@ -239,9 +239,7 @@ OPERATIONS = {
     "revert, disabling": Operation("revert", {"cmk_revert_key": "disable"}),
     "revert, deleting": Operation("revert", {"cmk_revert_key": "delete"}),
     "revert, revoking": Operation("revert", {"cmk_revert_access": "revoke"}),
-    "revert, disabling, revoking": Operation(
-        "revert", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
-    ),
+    "revert, disabling, revoking": Operation("revert", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}),
     "recover": Operation("recover", {}),
 }
 MODES = list(itertools.product((False, True), (False, True)))
