@@ -121,7 +121,7 @@ def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     steps: list[ServiceStep] = []
     if new:
         steps += _switches(params, cloud, account, new)
-    elif has.version or params["follow_latest"] is not None:
+    elif params["follow_latest"] not in (None, has.version is None):
         steps.append(_switch(params, vault=has.vault, vault_group=params["vault_resource_group"]))
     if disables:
         # By the list of its versions, others than the newest are found to be there.

@@ -309,7 +309,8 @@ code:
   sample: in_use
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _key
@@ -321,7 +322,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._key_goal import Goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._key_recovery import recovered_first
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Step
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str"},
@@ -374,13 +375,19 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if account:
             cloud.encryption.require_answer(group, account)
 
-    def make(goal: Goal) -> Outcome:
-        return converge(goal, cloud.keys, _key, before_change=require_available, rights=cloud.rights.of("keys"))
+    def make(goal: Goal, later: Sequence[tuple[str, Step]] = ()) -> Outcome:
+        def rights(steps: Sequence[Step]) -> tuple[str, ...]:
+            return cloud.rights.require([*(("keys", step) for step in steps), *later])
+
+        return converge(goal, cloud.keys, _key, before_change=require_available, rights=rights)
 
     if account and goal.state == "present":
         seen = cloud.accounts.seen(group, account, anew_if=lambda seen: not goal.names(key_of(seen)))
         used = _encryption.required_key(required(seen, group, account), goal.vault, goal.name)
-        return cloud.newest.version(goal, forced_version(params), used.version, make)
+        # An account that is pinned to a version has to be moved to a new one. If the caller cannot, none is made.
+        move = Step("set_encryption", {"group": group, "name": account, "vault": used.vault, "vault_group": None})
+        make_for_account = partial(make, later=[("encryption", move)] if used.version else [])
+        return cloud.newest.version(goal, forced_version(params), used.version, make_for_account)
     with cloud.turn(goal.vault):
         if goal.keeps_used:
             return cloud.once(lambda: unless_used(lambda: make(goal)), repr(goal))
