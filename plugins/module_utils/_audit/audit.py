@@ -65,7 +65,8 @@ def summary(counts: Mapping[str, Any]) -> str:
     """One line for a person."""
     states, number = counts["states"], counts["accounts"]
     return (
-        f"{number} Batch account{'' if number == 1 else 's'}, {counts['on_customer_managed_key']} on customer-managed keys: "
+        f"{number} Batch account{'' if number == 1 else 's'}, "
+        f"{counts['on_customer_managed_key']} on customer-managed keys: "
         f"{states['at_risk']} at risk, {states['breaks_rules']} break rules, {states['unknown']} unknown, "
         f"{states['ok']} ok."
     )
