@@ -385,6 +385,7 @@ def recorded(file: Path) -> list[Task]:
 _VOLATILE = (
     (re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE), "<guid>"),
     (re.compile(r"\b[0-9a-f]{32}\b", re.IGNORECASE), "<version>"),
+    (re.compile(r"\b[0-9a-f]{8}…"), "<version>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+\d\d:\d\d)?"), "<time>"),
     (re.compile(r"\b0x[0-9a-f]+\b"), "<address>"),
     # Files in a test's own folder
