@@ -34,7 +34,7 @@ options:
   require_rights:
     description:
       - With O(diagnose), fail if the caller is seen to lack a right that is needed to mend what was found. The failure
-        has the code V(permission_denied), C(action) and C(missing_rights). In check mode it is a warning.
+        has the code V(permission_denied), C(action) and C(missing_rights).
     type: bool
     default: false
   findings:

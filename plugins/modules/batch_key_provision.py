@@ -18,7 +18,6 @@ description:
   - Whatever these would refuse is told before anything is written.
   - An account that is pinned to a version of the key stays on that version. M(azbatch.cmk.batch_key_rotation) moves it
     on.
-  - In check mode a step is left out where it would need what an earlier one has yet to make, such as the id of a vault.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -135,7 +134,7 @@ account:
   type: str
   sample: mybatch
 exists:
-  description: Whether the account exists. In check mode it may not yet.
+  description: Whether the account exists.
   returned: success
   type: bool
   sample: true
@@ -161,7 +160,7 @@ follows_latest:
   sample: false
 answers:
   description:
-    - Whether the account does its work on that key. Null in check mode where it would be moved.
+    - Whether the account does its work on that key.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success
   type: bool

@@ -97,7 +97,7 @@ exists:
   type: bool
   sample: true
 key_source:
-  description: V(microsoft_batch); in check mode what it still is.
+  description: V(microsoft_batch).
   returned: success, if it exists
   type: str
   sample: microsoft_batch
@@ -116,7 +116,7 @@ follows_latest:
   sample: false
 answers:
   description:
-    - Whether the account does its work. Null in check mode where it would be taken back.
+    - Whether the account does its work.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success, if it exists
   type: bool

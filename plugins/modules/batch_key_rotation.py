@@ -191,7 +191,7 @@ follows_latest:
   sample: false
 answers:
   description:
-    - Whether the account does its work on that key. Null in check mode where it would be moved.
+    - Whether the account does its work on that key.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success, if it exists
   type: bool

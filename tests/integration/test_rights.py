@@ -284,7 +284,10 @@ def run(
     wish = begun(service, monkeypatch, playbook, roles, permissions)
     answered = answering(service)
     since = sandbox.control.last
+    predicted = runner.another().role(playbook.role, wish, check=True)
+    assert writes(sandbox.control.requests(since)) == []
     report = runner.another().role(playbook.role, wish)
+    assert (predicted.get("code"), predicted.get("action")) == (report.get("code"), report.get("action")), predicted
     assert answered <= answering(service)
     return report, [f"{one['method']} {one['url']}" for one in writes(sandbox.control.requests(since))]
 
@@ -306,10 +309,9 @@ def test_the_documented_rights_are_enough(
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)
-def test_readers_are_told_what_a_run_would_do(
+def test_check_mode_refuses_readers_as_the_run_does(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Check mode, and what the caller would lack."""
     playbook, sandbox = PLAYBOOKS[name], service.sandbox
     readers = [{"role": role, "scope": sandbox.subscription} for role in ("Reader", "Key Vault Reader")]
     wish = begun(service, monkeypatch, playbook, readers, ["get", "list"])
@@ -317,8 +319,8 @@ def test_readers_are_told_what_a_run_would_do(
 
     report = runner.another().role(playbook.role, wish, check=True)
 
-    assert not report.get("failed"), report
-    assert report["changed"] is True
+    assert report.get("code") == "permission_denied", report
+    assert report["missing_rights"]
     assert writes(sandbox.control.requests(since)) == []
 
 
@@ -331,11 +333,8 @@ def test_check_mode_names_what_a_repair_lacks(
 
     told = runner.module("batch_encryption_info", {**account, "diagnose": True, "require_rights": True}, check=True)
 
-    assert not told.get("failed")
-    warnings = " ".join(told["warnings"])
-    assert f"lacks {ASSIGNS}" in warnings
-    # What ails the key, such a caller does not see.
-    assert READ_KEY in warnings
+    assert told["code"] == "permission_denied"
+    assert ASSIGNS in [one["action"] for one in told["missing_rights"]]
 
 
 EACH = [(name, right) for name, playbook in PLAYBOOKS.items() for right in playbook.rights()]
