@@ -80,7 +80,6 @@ def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: st
     foretold = recover(ansible, check=True)
     assert wrote(foretold) == []
     assert [cause["name"] for cause in result(foretold)["causes"]] == causes
-    assert set(steps(foretold)) >= {mended[0], "answer"}
     assert lost is None or holdings(service) == lost
 
     run = recover(ansible)
@@ -89,6 +88,8 @@ def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: st
     # The roles that were assigned on a vault are gone with it, and do not come back with it.
     expected = ["vault", "access"] if loss == "vault deleted" and rbac else mended
     assert steps(run) == expected
+    # Which permission model a deleted vault has is not known; with Azure RBAC, access has to be granted again.
+    assert steps(foretold) == (["vault", "access"] if loss == "vault deleted" else expected)
     assert (told["answered_before"], told["answers"], told["key_identifier"]) == (False, True, identifier)
     assert told["seconds"] > 0
     assert service.answers()
