@@ -96,7 +96,7 @@ bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the
 fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
-PROOFS := $(addprefix tests/integration/test_,disturbed.py kill.py meanwhile.py credentials.py any_order.py rights.py)
+PROOFS := $(addprefix tests/integration/test_,disturbed.py kill.py meanwhile.py credentials.py any_order.py rights.py check_mode.py)
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof

@@ -11,8 +11,10 @@ name: progress
 type: aggregate
 short_description: Tell how far a run over many hosts is
 description:
-  - Shows a line now and then, and one at the end of each wave (C(serial)), that tells how many hosts are done, have
-    failed and are left, how many a second, and how long it will still take.
+  - Shows a line now and then, and one at the end of each wave (C(serial)), that gives how many hosts are done and have
+    failed, how many a second, and how long the rest will take.
+  - At the end of a play, a line counts the hosts that the play has changed, left as they were and failed on, and the
+    new versions of keys, as in C(60 rotated, 0 unchanged, 0 failed, 1 new version).
   - The estimate goes by the waves that are over. There is none before the first is.
   - Plays over a single host are left alone.
 version_added: 0.1.0
@@ -38,7 +40,8 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
 
 
 class CallbackModule(CallbackBase):
@@ -50,18 +53,21 @@ class CallbackModule(CallbackBase):
     def __init__(self, display: Any = None, options: Any = None) -> None:
         super().__init__(display, options)
         self._progress: Progress | None = None
+        self._tally = Tally(0)
         self._play: str | None = None
         self._told_at = time.monotonic()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Ansible starts a play anew for each wave of it."""
-        self._end()
+        """Ansible starts a play again for each wave of it."""
         variables = play.get_variable_manager().get_vars(play=play)
-        # By its place, for ansible-runner gives each wave a uuid of its own.
-        if self._progress is None or self._progress.left == 0 or play.get_path() != self._play:
+        # By its place, because ansible-runner gives each wave a uuid of its own.
+        is_other = play.get_path() != self._play
+        self._end(is_last=is_other)
+        if self._progress is None or self._progress.left == 0 or is_other:
             hosts = len(variables.get("ansible_play_hosts_all", []))
             self._play = play.get_path()
             self._progress = Progress(hosts, time.monotonic()) if hosts > 1 else None
+            self._tally = Tally(hosts)
         if self._progress is not None:
             self._progress.next_wave(len(variables.get("ansible_play_batch", [])))
 
@@ -89,24 +95,35 @@ class CallbackModule(CallbackBase):
         self._through(result, failed=True)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._end()
+        self._end(is_last=True)
 
     def _through(self, result: Any, *, failed: bool = False) -> None:
         progress = self._progress
         if progress is None:
             return
-        # What a result is has become public with ansible-core 2.19.
-        host = (result.host if hasattr(result, "host") else result._host).get_name()
+        # The attributes of a result have become public with ansible-core 2.19.
+        is_public = hasattr(result, "host")
+        host = (result.host if is_public else result._host).get_name()
+        task, values = (result.task, result.result) if is_public else (result._task, result._result)
         progress.through.add(host)
         if failed:
             progress.failed.add(host)
+        role = task._role.get_name() if task._role else ""
+        self._tally.add(host, role, str(task.action), values, failed=failed)
         if time.monotonic() - self._told_at >= self.get_option("interval"):
             self._tell(progress)
 
-    def _end(self) -> None:
-        if self._progress is not None:
-            self._progress.end_wave()
-            self._tell(self._progress)
+    def _end(self, *, is_last: bool) -> None:
+        """The end of a wave, which may be the last of the play."""
+        progress = self._progress
+        if progress is None:
+            return
+        progress.end_wave()
+        if progress.left:
+            self._tell(progress)
+        if progress.left == 0 or is_last:
+            took = duration(time.monotonic() - progress.began)
+            self._display.display(f"PROGRESS: {self._tally.told()}, in {took}")
 
     def _tell(self, progress: Progress) -> None:
         self._told_at = time.monotonic()

@@ -12,7 +12,10 @@ class ModuleDocFragment:
 options: {}
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and tell what would change without changing it.
+    description:
+      - Can run in C(check_mode) and tell what would change without changing it.
+      - Later tasks of the run in check mode see what this task would change, if both run in the process of Ansible.
+      - Values that only Azure can give are shown as C((known after apply\)), and can be passed on.
     support: full
   diff_mode:
     description: Tells what has changed, or in check mode would change, when in diff mode.

@@ -113,7 +113,7 @@ exists:
   type: bool
   sample: true
 id:
-  description: Resource id of the account. Not known in check mode for an account that would be created.
+  description: Resource id of the account.
   returned: success, if it exists
   type: str
   sample: /subscriptions/GUID/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch

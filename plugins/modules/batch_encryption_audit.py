@@ -115,8 +115,8 @@ counts:
     states: {at_risk: 1, breaks_rules: 4, unknown: 0, ok: 115}
 accounts:
   description:
-    - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md) all
-      findings.
+    - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md)
+      all findings.
     - What could not be seen is null, and is named in C(unknown) with the reason.
   returned: success, and failure because of O(fail_on), with O(return_accounts=true)
   type: list

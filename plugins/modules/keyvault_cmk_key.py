@@ -216,7 +216,7 @@ soft_deleted:
   type: bool
   sample: false
 key_identifier:
-  description: Identifier of the newest version. Null in check mode for one that would be made.
+  description: Identifier of the newest version. In check mode, a new version is V((known after apply\)).
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
@@ -226,7 +226,7 @@ versionless_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch
 version:
-  description: The newest version. Null in check mode for one that would be made.
+  description: The newest version. In check mode, a new version is V((known after apply\)).
   returned: success, if it exists
   type: str
   sample: 0123456789abcdef0123456789abcdef
@@ -285,7 +285,6 @@ expires_on:
 enabled_versions:
   description:
     - All versions that are enabled, sorted, as far as the caller may list them.
-    - Null in check mode where a version would be made.
   returned: success, if it exists
   type: list
   elements: str

@@ -114,7 +114,7 @@ exists:
   type: bool
   sample: true
 id:
-  description: Resource id of the vault. Not known in check mode for a vault that would be created.
+  description: Resource id of the vault.
   returned: success
   type: str
   sample: /subscriptions/GUID/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/myvault
@@ -130,7 +130,7 @@ location:
   sample: westeurope
 vault_uri:
   description: URL of the vault, without a slash at its end.
-  returned: success, outside check mode for a new vault
+  returned: success
   type: str
   sample: https://myvault.vault.azure.net
 tenant_id:

@@ -45,16 +45,17 @@ class Progress:
         self.task, self.through = name, set()
 
     def told(self, now: float) -> str:
-        failed = f" ({len(self.failed)} failed)" if self.failed else ""
-        parts = [f"{self.over} of {self.total} hosts done{failed}, {self.left} left"]
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        parts = [f"{self.over} of {self.total} hosts done{failed}"]
         if self.task:
             stopped, through = "stopped in " if self.stopped else "", f"{len(self.through)} of {self.wave}"
-            parts.append(f"{stopped}wave {self.wave_number}: {through} through with {self.task!r}")
+            # Without the role before the name.
+            parts.append(f"{stopped}wave {self.wave_number}: {through} finished {self.task.rpartition(' : ')[2]!r}")
         rate = self.over / (now - self.began) if now > self.began else 0.0
         if rate:
             parts.append(f"{rate:.2g} hosts/s" if rate < 10 else f"{rate:.0f} hosts/s")
             if self.left and not self.stopped:
-                parts.append(f"about {duration(self.left / rate)} to go")
+                parts.append(f"about {duration(self.left / rate)} left")
         return "; ".join(parts)
 
 

@@ -10,7 +10,7 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 from ansible import constants
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
@@ -32,6 +33,14 @@ _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
 # Not in an argument specification: the result of each role, and how tasks run.
 _OTHER_NAMES = ("cmk_result", "cmk_in_process")
+_WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_previous_version")
+# By any of them, the role rotate does more than move an account to the newest version.
+RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy", "cmk_new_key_identifier"})
+NO_RULE = (
+    "The role rotate has no rule, so nothing is rotated unless the newest key version has expired. To rotate, set "
+    "cmk_key_max_age (for example P90D), cmk_key_force_new_version, cmk_key_rotation_policy or cmk_new_key_identifier. "
+    "To disable previous versions, set cmk_previous_version."
+)
 
 
 class RoleVariables(ActionBase):  # type: ignore[misc]
@@ -42,12 +51,29 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         variables = passed_on(self._task.get_ds(), str(self._task.action))
         if variables:
             name_variables(result, variables)
-        role = self._task._role
-        if role is not None and role.get_name().startswith("azbatch.cmk."):
-            unknown = _not_reported_yet(name for name in task_vars or {} if name.startswith(_PREFIX))
-            if unknown:
-                result["warnings"] = [*result.get("warnings", []), *map(unknown_variable, unknown)]
+        role = self._task._role.get_name() if self._task._role else ""
+        if role.startswith("azbatch.cmk."):
+            warnings = self._warnings_of(role, task_vars or {})
+            if warnings:
+                result["warnings"] = [*result.get("warnings", []), *warnings]
         return result
+
+    def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
+        """Each is given once in a run."""
+        names = {name for name in task_vars if name.startswith(_PREFIX)}
+        warnings = [unknown_variable(name) for name in sorted(names - known_variables())]
+        if role == "azbatch.cmk.rotate" and not rotates(
+            {name: self._templar.template(task_vars[name]) for name in names & RULES}
+        ):
+            warnings.append(NO_RULE)
+        return _not_reported_yet(warnings)
+
+
+def rotates(variables: Mapping[str, Any]) -> bool:
+    """Whether the variables of the role rotate ask for anything. `variables` are those of `RULES` that are set."""
+    previous, forced = variables.get("cmk_previous_version"), variables.get("cmk_key_force_new_version")
+    others = {name: value for name, value in variables.items() if name not in _WITH_DEFAULT}
+    return any(others.values()) or boolean(forced or False, strict=False) or previous not in (None, "keep")
 
 
 def passed_on(task: Any, action: str) -> dict[str, str]:
@@ -120,15 +146,14 @@ def known_variables() -> frozenset[str]:
     return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *_OTHER_NAMES})
 
 
-def _not_reported_yet(names: Iterable[str]) -> list[str]:
-    """The unknown variables among them that no task of the run has reported."""
-    unknown = sorted({*names} - known_variables())
-    if not unknown:
+def _not_reported_yet(warnings: Sequence[str]) -> list[str]:
+    """The warnings that no task of the run has given."""
+    if not warnings:
         return []
     files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-    with files.locked("unknown variables"):
-        reported = files.load("unknown variables") or []
-        new = [name for name in unknown if name not in reported]
+    with files.locked("warnings"):
+        given = files.load("warnings") or []
+        new = [warning for warning in warnings if warning not in given]
         if new:
-            files.store([*reported, *new], "unknown variables")
+            files.store([*given, *new], "warnings")
     return new

@@ -9,21 +9,18 @@ that only Azure can give. A check after the run predicts nothing. If the run fai
 from __future__ import annotations
 
 import itertools
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from cases import DISABLE, PROOF_OF_ALL
-from harness import moment, short, writes
+from harness import KNOWN, assert_predicted, short, writes
 from one_process import OneProcess, Result
 from role_runs import QUARTER, VARS
-from service import DAY, Service
+from service import DAY, GROUP, LOCATION, Service
 
-KNOWN = "(known after apply)"
 KEY = "https://vault-one.vault.azure.net/keys/key1"
 Variables = dict[str, Any]
 
@@ -338,21 +335,86 @@ def steps(report: Result, unpredictable: Sequence[str]) -> dict[str, bool]:
     return {name: changed for name, changed in report["changed_steps"].items() if name not in unpredictable}
 
 
-def assert_predicted(predicted: Any, came: Any, where: str) -> None:
-    """The same, but for what is known after apply, and for times that pass between the check and the run."""
-    if isinstance(predicted, Mapping):
-        assert set(predicted) == set(came), where
-        for name, value in predicted.items():
-            assert_predicted(value, came[name], f"{where}.{name}")
-    elif isinstance(predicted, list) and KNOWN in json.dumps(predicted):
-        known = [one for one in predicted if KNOWN not in json.dumps(one)]
-        assert len(predicted) == len(came), f"{where}: {predicted}, {came}"
-        assert all(one in came for one in known), f"{where}: {predicted}, {came}"
-    elif isinstance(predicted, str) and where.endswith("expires_on") and came:
-        assert abs((moment(came) - moment(predicted)).total_seconds()) < 120, f"{where}: {predicted}, {came}"
-    elif isinstance(predicted, str):
-        assert re.fullmatch(re.escape(predicted).replace(re.escape(KNOWN), ".+"), str(came)), (
-            f"{where}: {predicted}, {came}"
-        )
-    else:
-        assert predicted == came, f"{where}: {predicted}, {came}"
+@pytest.mark.parametrize("as_module", [False, True])
+def test_a_module_of_its_own_predicts_the_same(runner: OneProcess, service: Service, as_module: bool) -> None:
+    report, _tasks = played(replace(runner, as_module=as_module), "provision", {**VARS}, check=True)
+
+    assert [name for name, changed in report["changed_steps"].items() if changed] == [
+        *("vault", "account", "access", "key", "encryption")
+    ]
+    assert written(service, 0) == []
+
+
+def test_later_hosts_of_the_run_see_the_picture(runner: OneProcess, service: Service) -> None:
+    """Until a task that is not in check mode changes something."""
+
+    def predicted(account: str) -> list[str]:
+        report = runner.role("provision", {**VARS, "cmk_account_name": account}, check=True)
+        return [name for name, changed in report["changed_steps"].items() if changed]
+
+    assert predicted("account1") == ["vault", "account", "access", "key", "encryption"]
+    assert predicted("account1") == []
+    assert predicted("account2") == ["account", "access", "encryption"]
+    assert written(service, 0) == []
+
+    vault = {"resource_group": GROUP, "name": "vault-three", "location": LOCATION}
+    assert runner.module("keyvault_cmk_vault", vault)["changed"]
+
+    assert predicted("account2") == ["vault", "account", "access", "key", "encryption"]
+
+
+def test_a_forced_version_of_a_rehearsal_is_the_runs(runner: OneProcess, service: Service) -> None:
+    """And none of a run that follows."""
+    shared(World(service, rbac=False, user_assigned=False))
+    service.sandbox.control.advance(3600)
+
+    def forced(account: str, *, check: bool) -> list[str]:
+        wish = {**VARS, "cmk_account_name": account, "cmk_key_force_new_version": True}
+        report = runner.role("rotate", wish, check=check)
+        return [name for name, changed in report["changed_steps"].items() if changed]
+
+    for check in (True, False):
+        assert forced("account1", check=check) == ["key", "encryption"]
+        assert forced("account2", check=check) == ["encryption"]
+        assert len(service.versions()) == (1 if check else 2)
+
+
+@pytest.mark.parametrize("rbac", [False, True])
+def test_registered_results_can_be_passed_on(runner: OneProcess, service: Service, rbac: bool) -> None:
+    """From nothing, by modules that name what earlier ones have returned, for two accounts."""
+    authorization = "rbac" if rbac else "access_policy"
+
+    def made(*, check: bool) -> list[Result]:
+        def run(module: str, **arguments: Any) -> Result:
+            result = runner.module(module, {"wait_timeout": 900, **arguments}, check=check)
+            assert not result.get("failed"), result
+            return result
+
+        vault = run("keyvault_cmk_vault", resource_group=GROUP, name="vault-one", authorization=authorization)
+        key = run("keyvault_cmk_key", vault_name="vault-one", name="key1")
+        accounts = [run("batch_account_identity", resource_group=GROUP, name=name) for name in ("one1", "two2")]
+        granted = [
+            run("keyvault_cmk_access", vault_name="vault-one", principal_id=account["identity"]["principal_id"])
+            for account in accounts
+        ]
+        moved = [
+            run(
+                "batch_encryption",
+                resource_group=GROUP,
+                account_name=account["name"],
+                key_source="microsoft_keyvault",
+                key_identifier=key["key_identifier"],
+            )
+            for account in accounts
+        ]
+        disabled = run("keyvault_cmk_key", vault_name="vault-one", name="key1", state="enabled", version=key["version"])
+        return [vault, key, *accounts, *granted, *moved, disabled]
+
+    predicted = made(check=True)
+    assert written(service, 0) == []
+    assert predicted[1]["version"] == predicted[2]["identity"]["principal_id"] == KNOWN
+    came = made(check=False)
+
+    assert [one["changed"] for one in predicted] == [one["changed"] for one in came] == [True] * 8 + [False]
+    for one, other in zip(predicted, came, strict=True):
+        assert_predicted(one["diff"], other["diff"], "diff")

@@ -107,7 +107,8 @@ def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
     run = ansible.play([checked(wish), wish, {**wish, "name": "wish again"}], way=way)
     foretold = run["wish (check)"].untouched()
     assert foretold["changed"] is True
-    assert foretold["version"] is foretold["key_identifier"] is None
+    assert foretold["version"] == "(known after apply)"
+    assert foretold["key_identifier"].endswith("/keys/key1/(known after apply)")
     assert foretold["previous_version"] == first
     assert foretold["key_size"] == 4096
     assert run["wish"]["previous_version"] == first

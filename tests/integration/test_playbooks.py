@@ -213,14 +213,18 @@ def test_progress_is_told(ansible: Ansible, service: Service) -> None:
         return re.findall("^PROGRESS: (.*)$", play_all(ansible, "rotate", environment=told, **options).output, re.M)
 
     after_canary, end = lines()
-    assert re.match(r"1 of 3 hosts done, 2 left; \S+ hosts/s; about \d+ s to go$", after_canary)
-    assert re.fullmatch(r"3 of 3 hosts done, 0 left; \S+ hosts/s", end)
+    assert re.fullmatch(r"1 of 3 hosts done; \S+ hosts/s; about \d+ s left", after_canary)
+    assert re.fullmatch(r"0 rotated, 3 unchanged, 0 failed, in \d+ s", end)
 
     (end,) = lines(cmk_serial="100%", own={"account2": {"cmk_key_name": "key2"}}, cmk_max_fail_percentage=50)
-    assert end.startswith("3 of 3 hosts done (1 failed), 0 left")
+    assert re.fullmatch(r"0 rotated, 2 unchanged, 1 failed, in \d+ s", end)
 
-    _, end = lines(cmk_serial=[1, 2], own={"account2": {"cmk_key_name": "key2"}})
-    assert re.match(r"1 of 3 hosts done \(1 failed\), 2 left; stopped in wave 2: 2 of 2 through with ", end)
+    _, stopped, end = lines(cmk_serial=[1, 1, 1], own={"account2": {"cmk_key_name": "key2"}})
+    assert re.match(r"1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished 'Ensure ", stopped)
+    assert re.fullmatch(r"0 rotated, 1 unchanged, 1 failed, 1 not started, in \d+ s", end)
+
+    *_, end = lines(cmk_key_force_new_version=True)
+    assert re.fullmatch(r"3 rotated, 0 unchanged, 0 failed, 1 new version, in \d+ s", end)
 
     run = done_by_all(ansible, "rotate", environment={**told, "AZBATCH_CMK_PROGRESS_INTERVAL": "0"})
     assert len(re.findall("^PROGRESS: ", run.output, re.M)) > len(list(run)) / 2

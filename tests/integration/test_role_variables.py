@@ -67,3 +67,52 @@ def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service)
     assert told[0].endswith("Did you mean cmk_key_max_age?")
     assert "cmk_owner" in told[1]
     assert run.output.count("cmk_key_max_ages has no effect") == 1
+
+
+@pytest.mark.parametrize("playbook", ["provision", "recover", "revert", "rotate"])
+def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service, playbook: str) -> None:
+    name = f"azbatch.cmk.{playbook}"
+    arguments = of_hosts(ansible, "account1", cmk_missing_account="skip")
+    run = ansible.playbook(name, extra_vars={"cmk_hosts": "acounts"}, arguments=arguments)
+    assert run.rc != 0
+    assert "cmk_hosts is 'acounts', which matches no host of the inventory." in " ".join(run.output.split())
+    assert (list(run), run.requests) == ([], [])
+
+    limited = [*arguments, "--limit", "account1"]
+    assert ansible.playbook(name, extra_vars={"cmk_hosts": "acounts"}, arguments=limited).rc != 0
+
+
+@pytest.mark.parametrize("pattern", ["accounts", "account*", "accounts:!account2", "account1,account2"])
+def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: str) -> None:
+    arguments = of_hosts(ansible, "account1", "account2", cmk_missing_account="skip", cmk_key_max_age="P90D")
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": pattern}, arguments=arguments)
+
+    assert run.rc == 0, run.output
+    assert "account1" in {one.host for one in run}
+
+
+@pytest.mark.parametrize(("rule", "told"), [({}, 1), ({"cmk_key_max_age": "P90D"}, 0)])
+def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: dict[str, Any], told: int) -> None:
+    arguments = of_hosts(ansible, "account7", "account8", cmk_missing_account="skip", **rule)
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
+
+    assert run.rc == 0, run.output
+    warnings = [warning for one in run for warning in one.warnings if "has no rule" in warning]
+    assert len(warnings) == told
+
+
+def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Service) -> None:
+    def shown(role: str, **variables: Any) -> Any:
+        run = run_role(ansible, role, **variables)
+        assert run.rc == 0, run.output
+        return [one for one in run if one.action == "ansible.builtin.debug"][-1]["msg"]
+
+    assert shown("provision").startswith("account1 uses ")
+    assert shown("rotate") == [f"localhost: {service.key().id}"]
+    version = f"version {service.versions()[-1].version[:8]}… of key key1 in vault vault-one"
+    assert shown("recover") == f"account1 uses {version} and is available."
+    assert shown("revert") == "account1 uses a Microsoft-managed key."
+    assert shown("audit", cmk_audit_formats=["json"]) == [
+        "1 Batch account, 0 on customer-managed keys: 0 at risk, 0 break rules, 0 unknown, 1 ok.",
+        "cmk-audit/cmk-audit.json",
+    ]

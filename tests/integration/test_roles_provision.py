@@ -62,6 +62,7 @@ def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: s
 
     foretold = provision(ansible, service, check=True, **wish)
     assert wrote(foretold) == []
+    assert result(foretold)["exists"] is True
     assert holdings(service) == before
 
     run = provision(ansible, service, **wish)

@@ -150,11 +150,37 @@ def test_advice_on_an_unknown_variable(name: str, advice: str) -> None:
     assert unknown_variable(name).endswith(advice)
 
 
-def test_an_unknown_variable_is_reported_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_is_given_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
 
-    assert _role_variables._not_reported_yet(["cmk_hosts", "cmk_key_name"]) == []
-    assert list(tmp_path.iterdir()) == [], "nothing is read or written for a run without unknown variables"
-    assert _role_variables._not_reported_yet(["cmk_b", "cmk_hosts", "cmk_a"]) == ["cmk_a", "cmk_b"]
-    assert _role_variables._not_reported_yet(["cmk_b", "cmk_c"]) == ["cmk_c"]
-    assert _role_variables._not_reported_yet(["cmk_b"]) == []
+    assert _role_variables._not_reported_yet([]) == []
+    assert list(tmp_path.iterdir()) == [], "a run without warnings reads and writes no file"
+    assert _role_variables._not_reported_yet(["a", "b"]) == ["a", "b"]
+    assert _role_variables._not_reported_yet(["b", "c"]) == ["c"]
+    assert _role_variables._not_reported_yet(["b"]) == []
+
+
+# Rotate without a rule
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, False),
+        ({"cmk_previous_version": "keep", "cmk_key_force_new_version": False}, False),
+        ({"cmk_key_force_new_version": "no", "cmk_new_key_identifier": "", "cmk_key_rotation_policy": {}}, False),
+        ({"cmk_previous_version": "disable"}, True),
+        ({"cmk_key_force_new_version": True}, True),
+        ({"cmk_key_force_new_version": "yes"}, True),
+        ({"cmk_key_max_age": "P90D"}, True),
+        ({"cmk_new_key_identifier": "https://kv.vault.azure.net/keys/k"}, True),
+        ({"cmk_key_rotation_policy": {"time_after_create": "P90D"}}, True),
+    ],
+)
+def test_rotate_has_a_rule(variables: dict[str, Any], expected: bool) -> None:
+    assert _role_variables.rotates(variables) is expected
+
+
+def test_advice_for_rotate_names_every_rule() -> None:
+    assert [name for name in _role_variables.RULES if name not in _role_variables.NO_RULE] == []
+    assert known_variables() >= _role_variables.RULES

@@ -192,7 +192,8 @@ class RehearsedKeys:
                 continue
             is_shown = bool(entry["deleted"]) is deleted
             document = {**_item(bundle), "kid": f"https://{call.host}/keys/{name}"}
-            changed[name] = {"document": document if is_shown else None, "made": is_shown and not entry["in_azure"]}
+            made = deleted or bool(entry["recovered"]) or not entry["in_azure"]
+            changed[name] = {"document": document if is_shown else None, "made": made}
         in_azure = self._vaults.is_in_azure(vault)
         response = call.ask() if in_azure else Response(200, {"value": [], "nextLink": None})
         return completed(response, changed, lambda item: str(item["kid"]).rpartition("/keys/")[2].lower())

@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a play over many hosts has changed, in one line. Pure: it knows neither Azure nor Ansible.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# What has become of a host that a role has changed.
+_DONE = {
+    "azbatch.cmk.provision": "provisioned",
+    "azbatch.cmk.recover": "recovered",
+    "azbatch.cmk.revert": "reverted",
+    "azbatch.cmk.rotate": "rotated",
+}
+# These are about the key that an account uses. Other changes, such as a version that is disabled, do not count as that.
+_MOVES = ("rotated", "reverted")
+
+
+@dataclass
+class Tally:
+    """Of one play. `total` is the number of its hosts."""
+
+    total: int
+    done: str = "changed"
+    reached: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    # Hosts whose account was moved to another key, version or key source.
+    moved: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    # Each by its key and name; a version that check mode predicts has no name.
+    versions: set[tuple[str, str | None]] = field(default_factory=set)
+
+    def add(self, host: str, role: str, action: str, result: Mapping[str, Any], *, failed: bool) -> None:
+        """Count a finished task. `role` and `action` are full names; `role` is empty for a task outside of a role."""
+        self.reached.add(host)
+        self.done = _DONE.get(role, self.done)
+        if failed:
+            self.failed.add(host)
+        for one in result.get("results") or [result]:
+            if not isinstance(one, Mapping) or not one.get("changed"):
+                continue
+            self.changed.add(host)
+            steps = one.get("changed_steps")
+            if steps.get("encryption") if isinstance(steps, Mapping) else action == "azbatch.cmk.batch_encryption":
+                self.moved.add(host)
+            self.versions.update(_new_versions(one.get("diff")))
+
+    def told(self) -> str:
+        counted = (self.moved if self.done in _MOVES else self.changed) - self.failed
+        others = self.changed - counted - self.failed
+        unchanged = self.reached - self.changed - self.failed
+        missed = self.total - len(self.reached)
+        parts = [f"{len(counted)} {self.done}"]
+        parts += [f"{len(others)} changed otherwise"] if others else []
+        parts += [f"{len(unchanged)} unchanged", f"{len(self.failed)} failed"]
+        parts += [f"{missed} not started"] if missed else []
+        if self.versions:
+            parts.append(f"{len(self.versions)} new version{'s' if len(self.versions) > 1 else ''}")
+        return ", ".join(parts)
+
+
+def _new_versions(diff: Any) -> Iterator[tuple[str, str | None]]:
+    """The versions of keys that a task has made, by its diff, or by the diff of a part of the task."""
+    if not isinstance(diff, Mapping) or not isinstance(diff.get("after"), Mapping):
+        return
+    before, after = diff.get("before") or {}, diff["after"]
+    if "version" in after and not before.get("soft_deleted") and after["version"] != before.get("version"):
+        key = after.get("versionless_identifier") or before.get("versionless_identifier") or ""
+        yield key, after["version"]
+    for name, part in after.items():
+        if isinstance(part, Mapping):
+            yield from _new_versions({"before": before.get(name), "after": part})

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The line that counts what a play has changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
+
+KEY = "https://kv.vault.azure.net/keys/batch"
+ROTATE = "azbatch.cmk.rotate"
+ENCRYPTION, KEYS = "azbatch.cmk.batch_encryption", "azbatch.cmk.keyvault_cmk_key"
+
+
+def made(version: str | None, key: str = KEY, **before: Any) -> dict[str, Any]:
+    """The result of a task that has made a version."""
+    previous = {"versionless_identifier": key, "version": "1", **before}
+    return {"changed": True, "diff": {"before": previous, "after": {**previous, "version": version}}}
+
+
+def test_a_rotation_of_many_hosts() -> None:
+    tally = Tally(60)
+    for number in range(60):
+        host = f"host{number}"
+        tally.add(host, ROTATE, KEYS, made("2") if number == 0 else {"changed": False}, failed=False)
+        tally.add(host, ROTATE, ENCRYPTION, {"changed": True}, failed=False)
+
+    assert tally.told() == "60 rotated, 0 unchanged, 0 failed, 1 new version"
+
+
+def test_hosts_are_counted_once() -> None:
+    tally = Tally(7)
+    tally.add("moved", ROTATE, ENCRYPTION, {"changed": True}, failed=False)
+    tally.add("moved", ROTATE, KEYS, {"changed": True}, failed=False)
+    tally.add("unchanged", ROTATE, ENCRYPTION, {"changed": False}, failed=False)
+    tally.add("disabled", ROTATE, KEYS, {"changed": True}, failed=False)
+    tally.add("failed", ROTATE, ENCRYPTION, {"changed": True}, failed=False)
+    tally.add("failed", ROTATE, KEYS, {"failed": True}, failed=True)
+    tally.add("refused", ROTATE, KEYS, {"failed": True}, failed=True)
+
+    assert tally.told() == "1 rotated, 1 changed otherwise, 1 unchanged, 2 failed, 2 not started"
+
+
+@pytest.mark.parametrize(
+    ("role", "told"),
+    [
+        ("azbatch.cmk.provision", "1 provisioned, 0 unchanged, 0 failed"),
+        ("azbatch.cmk.recover", "1 recovered, 0 unchanged, 0 failed"),
+        ("azbatch.cmk.revert", "0 reverted, 1 changed otherwise, 0 unchanged, 0 failed"),
+        ("", "1 changed, 0 unchanged, 0 failed"),
+        ("somebody.else.role", "1 changed, 0 unchanged, 0 failed"),
+    ],
+)
+def test_words_of_the_roles(role: str, told: str) -> None:
+    tally = Tally(1)
+    tally.add("host", role, KEYS, {"changed": True}, failed=False)
+    tally.add("host", "", "ansible.builtin.debug", {"changed": False}, failed=False)
+
+    assert tally.told() == told
+
+
+@pytest.mark.parametrize(
+    ("results", "versions"),
+    [
+        pytest.param([made("2"), made("2")], 1, id="one for several hosts"),
+        pytest.param([made("2"), made("3")], 2, id="two of one key"),
+        pytest.param([made("2"), made("2", f"{KEY}2")], 2, id="of two keys"),
+        pytest.param([made(None), made(None)], 1, id="predicted"),
+        pytest.param([made("1")], 0, id="another change"),
+        pytest.param([made("2", soft_deleted=True)], 0, id="recovered"),
+        pytest.param([{"changed": True, "results": [made("2"), "censored"]}], 1, id="in a loop"),
+        pytest.param(
+            [
+                {
+                    "changed": True,
+                    "changed_steps": {},
+                    "diff": {"before": {}, "after": {"key": made("2")["diff"]["after"]}},
+                }
+            ],
+            1,
+            id="a part",
+        ),
+        pytest.param([{"changed": True, "diff": [{"before": "a", "after": "b"}]}, {"changed": True}], 0, id="no diff"),
+    ],
+)
+def test_new_versions(results: list[dict[str, Any]], versions: int) -> None:
+    tally = Tally(len(results))
+    for number, result in enumerate(results):
+        tally.add(str(number), "", KEYS, result, failed=False)
+
+    assert len(tally.versions) == versions
+    assert ("new version" in tally.told()) is (versions > 0)
+    assert tally.told().endswith("versions") is (versions > 1)
+
+
+@pytest.mark.parametrize(("steps", "moved"), [({"encryption": True}, 1), ({"key": True, "encryption": False}, 0)])
+def test_a_task_of_several_steps(steps: dict[str, bool], moved: int) -> None:
+    tally = Tally(1)
+    tally.add("host", ROTATE, "azbatch.cmk.any", {"changed": True, "changed_steps": steps}, failed=False)
+
+    assert tally.told().startswith(f"{moved} rotated, ")
