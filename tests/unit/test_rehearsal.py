@@ -388,8 +388,7 @@ def test_a_vault_that_is_changed_and_deleted(azure: Azure) -> None:
 def test_a_vault_that_is_recovered(azure: Azure, authorization: str | None) -> None:
     """It has the keys that are asked for, and no roles."""
     deleted = {"vaultId": f"{VAULTS}/vault", "location": "westeurope", "purgeProtectionEnabled": True}
-    azure.has(f"{DELETED}/locations/westeurope/deletedVaults/vault", {"name": "vault", "properties": deleted})
-    azure.has(f"{DELETED}/deletedVaults", {"value": [{"name": "vault"}]})
+    azure.has(f"{DELETED}/deletedVaults", {"value": [{"name": "other"}, {"name": "vault", "properties": deleted}]})
     azure.has(VAULTS, {"value": []})
     azure.has(f"{GROUP}/{ROLES}", {"value": [assignment("above", "p", GROUP)]})
     azure.rehearsal.resolved({"name": "vault", "authorization": authorization})
@@ -399,7 +398,7 @@ def test_a_vault_that_is_recovered(azure: Azure, authorization: str | None) -> N
     properties = azure.get(f"{VAULTS}/vault")["properties"]
     assert properties["enablePurgeProtection"] is True
     assert properties["enableRbacAuthorization"] is (authorization is None)
-    assert azure.ids(f"{DELETED}/deletedVaults") == []
+    assert azure.ids(f"{DELETED}/deletedVaults") == ["other"]
     assert azure.ids(VAULTS) == ["vault"]
     assert azure.get(f"{KEYS}/keys/key/{V2}")["attributes"]["enabled"] is True
     assert azure.ids(f"{VAULTS}/vault/{ROLES}") == ["above"]
