@@ -44,7 +44,7 @@ from documents import (
 from wishes import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _vault
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, foreseen
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
@@ -90,7 +90,7 @@ class Keys:
         newest = self.world.versions[NEW]
         read = observed_key(*self.world.versions.values()) if self.world.key_exists else observed_key(deleted=newest)
         # The accounts are listed only for what may take the key away.
-        listed = goal.withdrawn or (self.world.key_exists and goal.may_cut_off(newest, None))
+        listed = goal.withdrawn or (self.world.key_exists and goal.may_cut_off(None))
         return copy.deepcopy({**read, "visible": visible(*self.world.accounts) if listed else None})
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
@@ -189,9 +189,9 @@ class Case:
     # Accounts on other keys, versions or vaults, or with other identities.
     others: list[dict[str, Any]]
 
-    def run(self, world: World, *, force: bool = False, check_mode: bool = False) -> Outcome:
+    def run(self, world: World, *, force: bool = False) -> Outcome:
         goal, service, noun = self.take(world, force)
-        return converge(goal, service, noun, check_mode=check_mode)
+        return converge(goal, service, noun)
 
 
 def on(used: str | None, name: str = "newcomer", principal: str = PRINCIPAL) -> dict[str, Any]:
@@ -393,13 +393,14 @@ def test_with_force_it_stays_away_whoever_uses_it(case: Case) -> None:
 
 
 @EACH
-def test_check_mode_refuses_as_the_run_does(case: Case) -> None:
+def test_a_check_before_the_first_task_refuses_as_the_task_does(case: Case) -> None:
     world = case.world()
-    assert case.run(world, check_mode=True).changed
+    goal, service, noun = case.take(world, False)
+    assert foreseen(goal, service, noun).changed
     world.accounts = [on(case.users[0])]
 
     with pytest.raises(Refused):
-        case.run(world, check_mode=True)
+        foreseen(goal, service, noun)
 
     assert world.writes == []
 
@@ -444,7 +445,7 @@ def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None
     goal, service, noun = case.take(world, False)
 
     with pytest.raises(Unavailable) as failure:
-        converge(goal, FailsOnce(service), noun, check_mode=False)
+        converge(goal, FailsOnce(service), noun)
 
     assert world.writes == [*case.away, *(case.back if used else [])]
     assert failure.value.facts.get("restored", False) is used

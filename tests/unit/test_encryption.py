@@ -363,12 +363,12 @@ class Batch:
 def test_switch_is_made_and_confirmed(former: str | None) -> None:
     batch = Batch(former)
 
-    outcome = converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+    outcome = converge(goal(PINNED_NEW), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW]
     assert outcome.changed
     assert outcome.after["key_identifier"] == PINNED_NEW
-    assert not converge(goal(PINNED_NEW), batch, _encryption, check_mode=False).changed
+    assert not converge(goal(PINNED_NEW), batch, _encryption).changed
 
 
 @pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
@@ -376,7 +376,7 @@ def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
     batch = Batch(former, silent=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
-        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+        converge(goal(PINNED_NEW), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW, former]
     assert batch.on == former
@@ -398,7 +398,7 @@ def test_access_that_was_withdrawn_meanwhile(former: str | None, ends: str | Non
     batch = Batch(former, withdrawn=KEY)
 
     with pytest.raises(Refused) as failed:
-        converge(goal(PINNED_NEW, replace_key=True), batch, _encryption, check_mode=False)
+        converge(goal(PINNED_NEW, replace_key=True), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW, ends]
     assert failed.value.code == "preflight_failed"
@@ -412,7 +412,7 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
     batch = Batch(PINNED_OLD, refuses=PINNED_NEW)
 
     with pytest.raises(Rejected) as failed:
-        converge(goal(PINNED_NEW), batch, _encryption, check_mode=False)
+        converge(goal(PINNED_NEW), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW]
     assert failed.value.facts["applied"] == []

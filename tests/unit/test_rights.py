@@ -305,13 +305,13 @@ def test_the_pipe_asks_before_the_first_write() -> None:
         raise Denied("no")
 
     with pytest.raises(Denied):
-        converge(None, service, Noun(), check_mode=False, rights=refuse)
+        converge(None, service, Noun(), rights=refuse)
     assert service.written == []
     checked = converge(None, service, Noun(), check_mode=True, rights=lambda _steps: ("it lacks",))
     assert checked.warnings == ("it lacks",)
-    done = converge(None, service, Noun(), check_mode=False, rights=lambda _steps: ())
+    done = converge(None, service, Noun(), rights=lambda _steps: ())
     assert done.changed
-    assert not converge(None, service, Noun(), check_mode=False, rights=refuse).changed
+    assert not converge(None, service, Noun(), rights=refuse).changed
 
 
 @pytest.mark.parametrize("check_mode", [True, False])

@@ -48,7 +48,7 @@ class Batch:
 def switch(batch: Batch) -> CmkError:
     goal = _encryption.Goal("rg-batch", "mybatch", parse_key_identifier(WANTED, "key_identifier"), None)
     with pytest.raises(CmkError) as failed:
-        converge(goal, batch, _encryption, check_mode=False)
+        converge(goal, batch, _encryption)
     return failed.value
 
 
