@@ -342,7 +342,7 @@ def test_role_uses_documented_options(role: str) -> None:
         assert set(given) <= set(options), name
         assert {option for option, said in options.items() if said.get("required")} <= set(given), name
         assert role not in RESULT_OF or "subscription_id" in given, name
-        assert role == "audit" or "wait_timeout" in given, name
+        assert role in ("audit", "recover") or "wait_timeout" in given, name
         for option, value in given.items():
             assert is_template(value) or value in options[option].get("choices", [value]), option
 
