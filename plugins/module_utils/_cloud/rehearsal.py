@@ -38,6 +38,8 @@ from .run_files import RunFiles
 _ASKS = re.compile(r"/providers/Microsoft\.(?:Batch/locations/[^/]+|KeyVault)/checkNameAvailability", re.IGNORECASE)
 _VERSION_OF_KEY = re.compile(rf"https://([^./]+)\.[^/]+/keys/([^/]+)/{re.escape(KNOWN_AFTER_APPLY)}", re.IGNORECASE)
 _PRINCIPALS = "principal"
+# Seconds.
+_CLOCKS_DIFFER = 5
 
 
 class Rehearsal:
@@ -52,8 +54,7 @@ class Rehearsal:
         self._access = RehearsedAccess(self._picture, self._vaults)
         self.accounts = RehearsedAccounts(self._picture, self._vaults, caller)
         self._services = (self._keys, self._access, self.accounts, self._vaults)
-        # Seconds by which Azure's clock is ahead of this machine's.
-        self._ahead = 0.0
+        self._files = files
 
     def transport(self) -> Any:
         """For a client of the SDKs."""
@@ -132,11 +133,14 @@ class Rehearsal:
         return made[min(number, len(made) - 1)] if made else guid("principal")
 
     def _now(self) -> float:
-        return time.time() + self._ahead
+        """By Azure's clock. A task whose resources are all in the picture gets no time from Azure itself."""
+        return time.time() + float(self._files.load("ahead") or 0)
 
     def _noted(self, response: Response) -> Response:
         if date := response.headers.get("Date"):
-            self._ahead = parsedate_to_datetime(date).timestamp() - time.time()
+            # By seconds; the age of a response is no difference between the clocks.
+            ahead = parsedate_to_datetime(date).timestamp() - time.time()
+            self._files.store(ahead if abs(ahead) > _CLOCKS_DIFFER else 0, "ahead")
         return response
 
 
