@@ -264,6 +264,7 @@ def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str)
                 account_name="account1",
                 key_source="microsoft_keyvault",
                 key_identifier=identifier,
+                follow_latest=False,
             ),
             key("rotates no more", remove_rotation_policy=True),
             key("as before", remove_rotation_policy=True),
