@@ -25,7 +25,7 @@ KEYS = {
     "another type": ("key_type_differs", "key_type"),
     "another type than named": ("key_type_differs", "key_type"),
     "another size": ("key_size_differs", "key_size"),
-    "deleted": ("key_soft_deleted", "state"),
+    "deleted": ("key_soft_deleted", "recover"),
     "disabled": ("key_disabled", "enable_key"),
     "disabled, and a new version": ("key_disabled", "enable_key"),
     "no such version": ("invalid_option", "version"),

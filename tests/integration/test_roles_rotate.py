@@ -108,8 +108,8 @@ def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None
     _, first = service.on_key()
     run = rotate(ansible, diff=True, cmk_key_force_new_version=True)
     assert run.output.count("--- before\n") == 2, "of the key and of the account"
-    assert f'-        "key_identifier": "{first}"' in run.output
-    assert f'+        "key_identifier": "{service.encryption()}"' in run.output
+    assert f'-    "key_identifier": "{first}"' in run.output
+    assert f'+    "key_identifier": "{service.encryption()}"' in run.output
 
 
 def test_a_newer_version_of_others_is_taken(ansible: Ansible, service: Service) -> None:
