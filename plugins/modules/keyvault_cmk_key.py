@@ -242,7 +242,9 @@ previous_key_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
 in_use_by:
-  description: Ids of the Batch accounts for which the key or the version was left as it is, with O(in_use=keep).
+  description:
+    - Ids of the Batch accounts for which the key or the version was left as it is, with O(in_use=keep).
+    - As another task of the run saw it, if that was when more accounts used it than tasks have come by since.
   returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str
