@@ -71,7 +71,12 @@ class Goal:
 
     def leaves_alone(self, account: Mapping[str, Any]) -> bool:
         """It uses the key; or on the way back, somebody else has put it where it is."""
-        return self.is_met_by(account) or (self.undoes is not None and not self.undoes.is_met_by(account))
+        return self.is_met_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
+
+    def has_set(self, account: Mapping[str, Any]) -> bool:
+        """Whether the account uses just what it is set to by this goal, and nothing else that meets the goal."""
+        has, target = key_of(account), self.target
+        return has.same(target) if has else target is None
 
     def was_moved(self, account: Mapping[str, Any]) -> bool:
         """Since this key was chosen for it, by somebody else."""

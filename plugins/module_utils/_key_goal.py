@@ -106,7 +106,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         raise InvalidOption(
             "resource_group", None, "account_name needs it.", "Set it to the resource group of the Batch account."
         )
-    moved_to = params["moved_to"]
+    moved_to = parse_key_identifier(params["moved_to"], "moved_to") if params["moved_to"] else None
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         raise InvalidOption(
             "remove_rotation_policy", True, "rotation_policy says the opposite.", "Leave out one of the two."
@@ -115,7 +115,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
         vault=key.vault,
         name=key.name,
         state=state,
-        version=key.version,
+        # An account that was moved to a different key needs no version of this one.
+        version=key.version if moved_to is None or moved_to.is_named(key.vault, key.name) else None,
         key_type=key_type,
         key_size=key_size,
         expires_in=seconds(params["expires_in"], "expires_in"),
@@ -127,7 +128,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         enable=params["enable_key"],
         keeps_used=params["in_use"] == "keep",
-        moved_to=parse_key_identifier(moved_to, "moved_to") if moved_to else None,
+        moved_to=moved_to,
         grace_period=seconds(params["grace_period"], "grace_period", or_none=True) or 0,
         recover=params["recover"],
     )

@@ -54,7 +54,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     left = [v for v in before["enabled_versions"] if v not in enabled]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     back = replace(goal, state="enabled_again", again=tuple(enabled))
-    plan = Plan(goal, before, after, steps, warnings, report=_report(users))
+    plan = Plan(goal, before, after, steps, warnings, report=report(users))
     return _usage.withdrawal(plan, back, target)
 
 
@@ -67,10 +67,11 @@ def _left(
     warnings: tuple[str, ...] = (),
 ) -> Plan:
     """The key stays as it is: it is what was asked for, accounts use it, or the grace period is not over."""
-    return Plan(goal, before, before, warnings=warnings, report=_report(users, until))
+    return Plan(goal, before, before, warnings=warnings, report=report(users, until))
 
 
-def _report(users: Sequence[str], until: float | None = None) -> dict[str, Any]:
+def report(users: Sequence[str], until: float | None = None) -> dict[str, Any]:
+    """What is returned beside the key: who uses it, and when the grace period is over."""
     return {"in_use_by": list(users), "kept_until": instant(until)}
 
 
@@ -121,5 +122,5 @@ def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, An
     warnings = _usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
     after = {"exists": False, "soft_deleted": True}
     steps = (step("delete", goal),) if key else ()
-    plan = Plan(goal, before, after, steps, warnings, report=_report(users))
+    plan = Plan(goal, before, after, steps, warnings, report=report(users))
     return _usage.withdrawal(plan, replace(goal, state="recovered"), target)

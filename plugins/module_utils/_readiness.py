@@ -7,6 +7,8 @@
 What a later task would refuse is refused here, with the caller's missing rights. What only an earlier task can bring
 about, such as a vault that does not exist yet, is left to the later task.
 
+Each check is given the `cloud` of the task (_cloud.cloud.Cloud), returns warnings and changes nothing.
+
 This module util is private to the collection.
 """
 
@@ -17,7 +19,6 @@ from dataclasses import replace
 from typing import Any
 
 from . import _access, _account, _diagnosis, _encryption, _key, _usage, _vault
-from ._cloud.cloud import Cloud
 from ._converge import foreseen
 from ._errors import CmkError, InvalidOption, Refused
 from ._ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
@@ -29,7 +30,7 @@ Params = Mapping[str, Any]
 Account = Mapping[str, Any]
 
 
-def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[str, ...]:
+def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str, ...]:
     check_vault_name(params["vault_name"], "vault_name")
     check_key_name(params["key_name"], "key_name")
     vault_goal = _vault.Goal(
@@ -45,27 +46,35 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         force=False,
     )
     account_goal = _account.desired({**params, "name": params["account_name"], **_ACCOUNT})
-    wanted = {name: params[name] for name in _KEY_OPTIONS}
-    key_goal = _key.desired({**_KEY, **wanted, "name": params["key_name"], "recover": params["recover_key"]})
+    options = {name: params[name] for name in _KEY_OPTIONS}
+    key_goal = _key.desired({**_KEY, **options, "name": params["key_name"], "recover": params["recover_key"]})
+    has = key_of(account or {})
+    wanted = KeyIdentifier(key_goal.vault.lower(), has.suffix if has else "", key_goal.name)
     if account:
         cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
-        has = key_of(account)
-        if has and not params["replace_key"]:
+        if not params["replace_key"]:
             # With a typing error in its name, a vault would be made.
-            other = KeyIdentifier(key_goal.vault.lower(), has.suffix, key_goal.name)
-            _encryption.refuse_other_key(account["name"], has, other)
+            _encryption.refuse_other_key(account["name"], has, wanted)
     vault = foreseen(vault_goal, cloud.vaults, _vault)
     made = foreseen(account_goal, cloud.accounts, _account)
     steps: list[ServiceStep] = [("vaults", step) for step in vault.steps]
     steps += [("accounts", step) for step in made.steps]
-    if vault.steps:
-        steps += _to_make_vault(params, vault_goal)
-    elif made.steps and account_goal.identity_id is None:
-        steps.append(("access", Step("grant", _place(vault_goal))))
     if vault.before["exists"]:
+        if made.steps and account_goal.identity_id is None:
+            steps.append(("access", Step("grant", _place(vault_goal))))
         steps += [("keys", step) for step in foreseen(key_goal, cloud.keys, _key).steps]
         steps += [("access", step) for step in _grants(cloud, vault_goal, account_goal, account)]
-    if not account or not key_goal.names(key_of(account)):
+    else:
+        steps += _in_new_vault(params, vault_goal)
+    encryption_goal = _encryption.Goal(
+        params["resource_group"],
+        params["account_name"],
+        wanted,
+        None,
+        follow=params["follow_latest"],
+        updates_version=False,
+    )
+    if not encryption_goal.is_met_by(account or {}):
         steps.append(_switch(params))
     return cloud.rights.require(steps)
 
@@ -86,7 +95,7 @@ def _place(goal: _vault.Goal) -> dict[str, Any]:
     return {"vault": goal.name, "group": goal.group, "by_role": goal.authorization != _vault.ACCESS_POLICY}
 
 
-def _to_make_vault(params: Params, goal: _vault.Goal) -> Iterator[ServiceStep]:
+def _in_new_vault(params: Params, goal: _vault.Goal) -> Iterator[ServiceStep]:
     """What is written once there is a vault."""
     yield "access", Step("grant", _place(goal))
     yield "keys", Step("create", _place(goal))
@@ -94,7 +103,7 @@ def _to_make_vault(params: Params, goal: _vault.Goal) -> Iterator[ServiceStep]:
         yield "keys", Step("set_rotation_policy", _place(goal))
 
 
-def _grants(cloud: Cloud, vault: _vault.Goal, account_goal: _account.Goal, account: Account | None) -> Iterator[Step]:
+def _grants(cloud: Any, vault: _vault.Goal, account_goal: _account.Goal, account: Account | None) -> Iterator[Step]:
     goal = _access.Goal(vault.group, vault.name, True, None, account_goal.identity_id, None, force=False)
     if goal.identity_id:
         yield from foreseen(goal, cloud.access, _access).steps
@@ -109,7 +118,7 @@ def _switch(params: Params, **vault: Any) -> ServiceStep:
     )
 
 
-def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
+def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
     other = params["new_key_identifier"]
     new = parse_key_identifier(other, "new_key_identifier") if other else None
     if params["previous_key_identifier"]:
@@ -130,7 +139,7 @@ def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     return (*((_previous_unknown(account, has),) if is_unknown else ()), *cloud.rights.require(steps))
 
 
-def _switches(params: Params, cloud: Cloud, account: Account, new: KeyIdentifier) -> Iterator[ServiceStep]:
+def _switches(params: Params, cloud: Any, account: Account, new: KeyIdentifier) -> Iterator[ServiceStep]:
     """To a different key. All that may be amiss with it is access, which is granted next."""
     goal = _encryption.Goal(
         params["resource_group"], params["account_name"], new, None, replaces=True, follow=None if new.version else True
@@ -146,7 +155,7 @@ def _switches(params: Params, cloud: Cloud, account: Account, new: KeyIdentifier
         yield from (("access", step) for step in foreseen(one, cloud.access, _access).steps)
 
 
-def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
+def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
     takes_key, takes_access = params["previous_key"], params["revokes_access"]
     has, named = key_of(account), params["previous_key_identifier"]
     if named and not parse_key_identifier(named, "previous_key_identifier").is_named(
@@ -179,7 +188,7 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     return (*warnings, *cloud.rights.require(steps))
 
 
-def _put_away(params: Params, cloud: Cloud, account: Account) -> Iterator[ServiceStep]:
+def _put_away(params: Params, cloud: Any, account: Account) -> Iterator[ServiceStep]:
     """Accounts that use the key, this one among them, are no obstacle: what they use is kept."""
     place = {"vault": params["vault_name"]}
     if params["previous_key"] != "keep":
@@ -218,12 +227,12 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
     )
 
 
-def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
+def _require_all_listed(cloud: Any, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
     foreseen(_usage.AllListed(what, otherwise, vault), cloud.listing, _usage)
 
 
-def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+def recover(params: Params, cloud: Any, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
     """The repairs that the account needs, and warnings."""
     name, unavailable = observed["account"]["name"], observed["silence"]
     available = _account.availability(unavailable)

@@ -130,7 +130,8 @@ options:
   moved_to:
     description:
       - Identifier of the key that accounts were moved to, with O(state=disabled). What they used before is disabled
-        only after O(grace_period), and only if it is older than the version that they use now.
+        only after O(grace_period), and only if it is older than the version that they use now. If that is a different
+        key, all versions are disabled.
     type: str
   grace_period:
     description:

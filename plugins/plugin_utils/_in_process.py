@@ -31,6 +31,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.turns import turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
+from ansible_collections.azbatch.cmk.plugins.module_utils._concurrent import value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 
@@ -120,11 +121,10 @@ class InProcessAction(ActionBase):
             return execute()
         if self._task.async_val:
             return {"failed": True, **_refused_async(str(self._task.action)).result()}
-        spec = ArgumentSpecValidator({**CONNECTION, **self.module.ARGUMENTS})
-        params = spec.validate(self._task.args).validated_parameters
-        try:
-            vault = self.module.exclusive(params)
-        except (CmkError, KeyError, TypeError):
+        validation = ArgumentSpecValidator({**CONNECTION, **self.module.ARGUMENTS}).validate(self._task.args)
+        params = validation.validated_parameters
+        vault = None if validation.errors.errors else value_or_error(lambda: self.module.exclusive(params), CmkError)
+        if not isinstance(vault, str):
             # The module refuses its arguments itself.
             return execute()
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]

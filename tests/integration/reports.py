@@ -23,7 +23,7 @@ STEPS = {
         "Ensure a current version of the key": "key",
         "Grant the account access to the different key": "access",
         "Move the account to the key": "encryption",
-        "Disable the version or key that the account used before": "former_disabled",
+        "Disable the versions or the key that the account used before": "former_disabled",
     },
     "revert": {
         "Use a Microsoft-managed key": "encryption",
@@ -70,9 +70,9 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "changed_steps": steps,
     }
     if role == "rotate":
-        disabled = results.get("Disable the version or key that the account used before", {})
-        found["former_kept_for"] = disabled.get("in_use_by", [])
-        found["previous_kept_until"] = disabled.get("kept_until")
+        disabled = results.get("Disable the versions or the key that the account used before", {}).get("results", [])
+        found["former_kept_for"] = list(dict.fromkeys(user for one in disabled for user in one.get("in_use_by", ())))
+        found["previous_kept_until"] = max((one["kept_until"] for one in disabled if one.get("kept_until")), default=None)
     if role == "recover":
         found["causes"] = (before.get("diagnosis") or {}).get("causes", []) if before.get("repairs") is not None else []
         found["answered_before"] = before.get("answers")

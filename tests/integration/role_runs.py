@@ -53,11 +53,17 @@ def results(run: Run) -> dict[str, dict[str, Any]]:
 def reports(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     """Of every role in it, with the host."""
     tasks: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for one in run:
+    items: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one in run.tasks:
         if one.name == "Report how the account stands":
             yield one.host, one["ansible_facts"]["cmk_result"]
         elif not one.result.get("skipped"):
-            tasks.setdefault(one.host, {})[one.full_name] = one.result
+            task = tasks.setdefault(one.host, {})
+            if one.item:
+                # A play may run a role twice, so these are of the last loop.
+                items.setdefault((one.host, one.full_name), []).append(one.result)
+            else:
+                task[one.full_name] = {**one.result, "results": items.pop((one.host, one.full_name), [])}
     for host, results in tasks.items():
         for role, names in STEPS.items():
             mine = {name.partition(" : ")[2]: result for name, result in results.items() if f"{role} : " in name}

@@ -238,6 +238,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
         "deleted": None,
         "visible": visible(),
         "ages": None,
+        "moved_in_run": False,
         "now": NOW,
         **others,
     }

@@ -17,6 +17,7 @@ from documents import (
     GROUP_OF_PEOPLE,
     KEY,
     NEEDED,
+    OLD,
     OTHER,
     PRINCIPAL,
     SUBSCRIPTION,
@@ -29,6 +30,7 @@ from documents import (
     identity_id,
     policy,
     system_assigned,
+    user_assigned,
     vault,
     visible,
 )
@@ -63,18 +65,74 @@ def seen(
 # What is asked for
 
 
+OF_ACCOUNT = {"account_name": "mybatch", "account_resource_group": "rg-batch"}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("options", "option"),
     [
-        pytest.param({"principal_id": None}, id="none"),
-        pytest.param({"identity_id": identity_id()}, id="both"),
+        pytest.param({"principal_id": None}, "principal_id", id="no principal"),
+        pytest.param({"identity_id": identity_id()}, "identity_id", id="a principal and an identity"),
+        pytest.param(OF_ACCOUNT, "account_name", id="a principal and an account"),
+        pytest.param(
+            {"principal_id": None, "identity_id": identity_id(), **OF_ACCOUNT},
+            "account_name",
+            id="an identity and an account",
+        ),
+        pytest.param({"principal_id": None, "account_name": "mybatch"}, "account_resource_group", id="no group"),
+        pytest.param({"vault_name": None}, "vault_name", id="no vault"),
+        pytest.param({"key_identifier": KEY}, "key_identifier", id="a vault and a key"),
+        pytest.param({"vault_name": None, "key_identifier": "batch"}, "key_identifier", id="a malformed key"),
     ],
 )
-def test_one_principal_is_needed(options: dict[str, Any]) -> None:
+def test_one_principal_and_one_vault_are_needed(options: dict[str, Any], option: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         goal(**options)
 
-    assert refused.value.facts["option"] == "principal_id"
+    assert refused.value.facts["option"] == option
+
+
+@pytest.mark.parametrize("identifier", [KEY, f"{KEY}/{OLD}", KEY.replace("myvault", "MyVault")])
+def test_the_vault_may_be_that_of_a_key(identifier: str) -> None:
+    """The access is to all keys of the vault."""
+    wanted = goal(vault_name=None, key_identifier=identifier)
+
+    assert (wanted.vault, wanted.key_name) == ("myvault", None)
+
+
+# The identities of an account
+
+
+def of_account(identity: dict[str, Any] | None, **options: Any) -> list[_access.Goal]:
+    wanted = goal(principal_id=None, **OF_ACCOUNT, **options)
+    return _access.of_account(wanted, account(identity=identity))
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize(
+    ("identity", "principals"),
+    [
+        pytest.param(system_assigned(), [PRINCIPAL], id="system-assigned"),
+        pytest.param(user_assigned(one=OTHER), [OTHER], id="user-assigned"),
+        pytest.param(user_assigned(one=PRINCIPAL, two=OTHER), [PRINCIPAL, OTHER], id="several"),
+    ],
+)
+def test_the_access_of_an_account_is_that_of_each_of_its_identities(
+    identity: dict[str, Any], principals: list[str], state: str
+) -> None:
+    wanted = of_account(identity, state=state)
+
+    assert [one.principal_id for one in wanted] == principals
+    assert {(one.vault, one.present) for one in wanted} == {("myvault", state == "present")}
+
+
+def test_an_account_without_an_identity_cannot_be_granted_access() -> None:
+    with pytest.raises(Refused) as refused:
+        of_account(None)
+
+    assert refused.value.code == "account_without_identity"
+    # It has no access that could be revoked.
+    assert of_account(None, state="absent") == []
 
 
 @pytest.mark.parametrize(
@@ -501,3 +559,53 @@ def test_only_its_own_entry_is_touched_and_the_second_plan_is_empty(entries: lis
     assert own["permissions"].get("secrets", []) == before["permissions"].get("secrets", [])
     kept = {name.lower() for name in before["permissions"]["keys"]} - {"all", *map(str.lower, NEEDED)}
     assert kept <= {name.lower() for name in own["permissions"]["keys"]}
+
+
+# Access that is in use
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(seen(vault(policy())), id="policy"),
+        pytest.param(seen(vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)), id="role"),
+    ],
+)
+def test_access_in_use_is_kept_if_that_is_asked(document: dict[str, Any]) -> None:
+    used = {**document, "visible": visible(account("user", key=KEY, identity=system_assigned()))}
+    wanted = goal(state="absent", in_use="keep")
+
+    kept = _access.plan(wanted, used)
+
+    assert (kept.changed, kept.warnings, kept.report) == (False, (), {"in_use_by": [account_id("user")]})
+    assert kept.before == kept.after
+    with pytest.raises(Refused) as refused:
+        _access.plan(goal(state="absent"), used)
+    assert refused.value.facts["accounts"] == [account_id("user")]
+    forced = _access.plan(goal(state="absent", force=True), used)
+    assert (forced.changed, forced.report) == (True, {"in_use_by": [account_id("user")]})
+    # What nobody uses is revoked; afterwards a newcomer is an error, for it gets the access back.
+    revoked = _access.plan(wanted, document)
+    assert (revoked.changed, revoked.report) == (True, {"in_use_by": []})
+    with pytest.raises(Refused) as refused:
+        _access.plan(revoked.goal, used)
+    assert refused.value.code == "in_use"
+
+
+def test_access_that_may_be_in_use_is_not_kept_in_silence() -> None:
+    hidden = seen(vault(policy()), accounts=visible(unlisted=("/subscriptions/hidden",)))
+    with pytest.raises(Refused) as refused:
+        _access.plan(goal(state="absent", in_use="keep"), hidden)
+
+    assert refused.value.code == "users_unknown"
+
+
+def test_access_that_is_not_there_needs_no_revoking() -> None:
+    """Nobody has to be listed."""
+    plan = _access.plan(goal(state="absent"), {**seen(vault()), "visible": None})
+
+    assert (plan.changed, plan.report) == (False, {"in_use_by": []})
+
+
+def test_access_that_is_granted_reports_no_users() -> None:
+    assert _access.plan(goal(), seen(vault())).report == {}

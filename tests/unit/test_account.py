@@ -28,6 +28,7 @@ from documents import (
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from wishes import options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _account
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
@@ -39,24 +40,14 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     Rejected,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+from ansible_collections.azbatch.cmk.plugins.modules import batch_account_identity
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 
 
 def goal(**options: Any) -> _account.Goal:
-    params = {
-        "resource_group": "rg-batch",
-        "name": "mybatch",
-        "state": "present",
-        "location": None,
-        "identity_id": None,
-        "key_identifier": None,
-        "vault_resource_group": None,
-        "adopt_existing": False,
-        "force": False,
-        **options,
-    }
-    return _account.desired(params)
+    given = {"resource_group": "rg-batch", "name": "mybatch", **options}
+    return _account.desired(options_of(batch_account_identity, **given))
 
 
 def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
@@ -188,6 +179,19 @@ def test_account_is_born_on_a_key_that_passed_preflight(identifier: str) -> None
     assert plan.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("identifier", "follow", "created"),
+    [(f"{KEY}/{NEW}", True, KEY), (KEY, True, KEY), (f"{KEY}/{NEW}", False, f"{KEY}/{NEW}"), (None, True, None)],
+)
+def test_an_account_may_be_created_as_one_that_follows_its_key(
+    identifier: str | None, follow: bool, created: str | None
+) -> None:
+    wanted = goal(identity_id=identity_id(), key_identifier=identifier, follow_latest=follow)
+    plan = _account.plan(wanted, seen(evidence=evidence()))
+
+    assert plan.after["key_identifier"] == created
+
+
 def born(on: str | None = KEY, **read: Any) -> dict[str, Any]:
     """The account once it was created with its key, and what was read of that key by then."""
     document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}))
@@ -299,7 +303,9 @@ def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
     ("on", "warned"),
     [
         pytest.param(None, True, id="on a Microsoft-managed key"),
-        pytest.param(f"{KEY}/{OLD}", True, id="on another version"),
+        pytest.param(f"{KEY}2/{NEW}", True, id="on another key"),
+        pytest.param(f"{KEY}/{OLD}", False, id="on another version"),
+        pytest.param(KEY, False, id="follows"),
         pytest.param(f"{KEY}/{NEW}".upper(), False, id="on that key"),
     ],
 )

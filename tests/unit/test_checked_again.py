@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ from documents import (
 from wishes import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _vault
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, foreseen, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
@@ -90,7 +90,7 @@ class Keys:
         newest = self.world.versions[NEW]
         read = observed_key(*self.world.versions.values()) if self.world.key_exists else observed_key(deleted=newest)
         # The accounts are listed only for what may take the key away.
-        listed = goal.withdrawn or (self.world.key_exists and goal.may_cut_off(newest, None))
+        listed = goal.withdrawn or (self.world.key_exists and goal.may_cut_off(None))
         return copy.deepcopy({**read, "visible": visible(*self.world.accounts) if listed else None})
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
@@ -189,9 +189,14 @@ class Case:
     # Accounts on other keys, versions or vaults, or with other identities.
     others: list[dict[str, Any]]
 
-    def run(self, world: World, *, force: bool = False, foresee: bool = False) -> Outcome:
+    def run(self, world: World, *, force: bool = False) -> Outcome:
         goal, service, noun = self.take(world, force)
-        return converge(goal, service, noun, foresee=foresee)
+        return converge(goal, service, noun)
+
+    def run_with_keep(self, world: World) -> Outcome:
+        """As the modules run it with `in_use: keep`."""
+        goal, service, noun = self.take(world, False)
+        return unless_used(lambda: converge(replace(goal, keeps_used=True), service, noun))
 
 
 def on(used: str | None, name: str = "newcomer", principal: str = PRINCIPAL) -> dict[str, Any]:
@@ -393,13 +398,14 @@ def test_with_force_it_stays_away_whoever_uses_it(case: Case) -> None:
 
 
 @EACH
-def test_a_plan_refuses_as_the_run_does(case: Case) -> None:
+def test_a_check_before_the_first_task_refuses_as_the_task_does(case: Case) -> None:
     world = case.world()
-    assert case.run(world, foresee=True).changed
+    goal, service, noun = case.take(world, False)
+    assert foreseen(goal, service, noun).changed
     world.accounts = [on(case.users[0])]
 
     with pytest.raises(Refused):
-        case.run(world, foresee=True)
+        foreseen(goal, service, noun)
 
     assert world.writes == []
 
@@ -416,6 +422,39 @@ def test_a_failure_to_restore_is_reported(case: Case) -> None:
     assert refused.value.facts["restored"] is False
     assert refused.value.facts["restore_failure"]["code"] == "service_unavailable"
     assert world.writes == case.away
+
+
+KEEPS = {name: case for name, case in CASES.items() if not name.startswith("vault")}
+
+
+@pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
+@pytest.mark.parametrize("newcomer", [True, False], ids=["newcomer", "from the start"])
+def test_what_is_kept_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
+    """Also if it was taken away, and given back because an account uses it by then."""
+    world = case.world()
+    if newcomer:
+        world.newcomers = [on(case.users[0])]
+    else:
+        world.accounts = [on(case.users[0])]
+    before = world.state()
+
+    outcome = case.run_with_keep(world)
+
+    assert not outcome.changed
+    assert outcome.report["in_use_by"] == [account_id("newcomer")]
+    assert world.writes == ([*case.away, *case.back] if newcomer else [])
+    assert same(world, before)
+
+
+@pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
+def test_what_could_not_be_given_back_is_a_failure_also_with_keep(case: Case) -> None:
+    world = case.world()
+    world.newcomers, world.refuses_to_undo = [on(case.users[0])], case.back[0]
+
+    with pytest.raises(CmkError) as refused:
+        case.run_with_keep(world)
+
+    assert (refused.value.code, refused.value.facts["restored"]) == ("in_use", False)
 
 
 @dataclass

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from documents import KEY, PRINCIPAL, account, key, observed_key, system_assigned, vault
+from documents import PRINCIPAL, account, key, observed_key, system_assigned, vault
 from fleets import report
-from wishes import access_goal, provision_goal, revert_goal, rotation_goal
+from wishes import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils import (
@@ -26,16 +26,13 @@ from ansible_collections.azbatch.cmk.plugins.module_utils import (
     _account,
     _encryption,
     _key,
+    _key_withdrawn,
     _preflight,
-    _provision,
-    _revert,
-    _rotation,
     _vault,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Done
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = "ansible_collections.azbatch.cmk.plugins"
@@ -146,41 +143,37 @@ UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "de
 # What a module tells of a thing that exists, beside what a failure tells.
 TOLD = {
     "batch_account_identity": {**_account.describe(account()), "preflight": []},
-    "batch_encryption": {**_encryption.describe(account()), "answers": True, "preflight": []},
-    "batch_encryption_audit": audit.describe(report(), [], {}),
-    "batch_encryption_info": _encryption.survey(ANSWERS),
-    "batch_key_provision": {
-        **_provision.report(provision_goal(), Done(_provision.STEPS, before={"account": _account.describe(account())})),
-        "changed_steps": {},
+    "batch_encryption": {
+        **_encryption.describe(account()),
+        **{"answers": True, "preflight": [], "previous_key_identifier": None},
     },
-    "batch_key_revert": {
-        **_revert.report(revert_goal(), account(key=KEY), Done(_revert.STEPS)),
-        "changed_steps": {},
+    "batch_encryption_audit": {**audit.describe(report(), [], {}), "accounts": []},
+    "batch_encryption_info": {**_encryption.survey(ANSWERS), "previous_key_identifier": None, "repairs": []},
+    "keyvault_cmk_access": {
+        **_access.describe(access_goal(), UNGRANTED),
+        **{"principals": [], "in_use_by": []},
     },
-    "batch_key_rotation": {
-        **_rotation.report(rotation_goal(), account(key=KEY), Done(_rotation.STEPS)),
-        "changed_steps": {},
+    "keyvault_cmk_key": {
+        **_key.describe(observed_key(key())),
+        **_key_withdrawn.report([]),
     },
-    "keyvault_cmk_access": _access.describe(access_goal(), UNGRANTED),
-    "keyvault_cmk_key": _key.describe(observed_key(key())),
     "keyvault_cmk_vault": _vault.describe(vault()),
 }
-# Roles that are a single task, with its module and steps.
-WHOLE = {
-    "audit": ("batch_encryption_audit", ()),
-    "provision": ("batch_key_provision", _provision.STEPS),
-    "revert": ("batch_key_revert", _revert.STEPS),
-    "rotate": ("batch_key_rotation", _rotation.STEPS),
+# Roles that are lists of module tasks, with the module whose result is theirs.
+RESULT_OF = {
+    "audit": "batch_encryption_audit",
+    "provision": "batch_encryption",
+    "recover": "batch_encryption",
+    "revert": "batch_encryption",
+    "rotate": "batch_encryption",
 }
-FAILURES = {"code", "accounts", "restored", "applied", "stands", "restore_failure", "so_far"}
+AT_MOST = {"audit": 1, "provision": 7, "recover": 7, "revert": 4, "rotate": 5}
+FAILURES = {"code", "accounts", "restored", "applied", "stands", "restore_failure"}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_return_values_are_those_that_are_told(name: str) -> None:
-    # Roles in one module have none.
-    summary = set() if name.startswith("batch_key_") else {"summary"}
-
-    assert set(yaml.safe_load(module(name).RETURN)) - FAILURES == {*TOLD[name], *summary} - FAILURES
+    assert set(yaml.safe_load(module(name).RETURN)) - FAILURES == {*TOLD[name], "summary"} - FAILURES
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -323,30 +316,57 @@ def test_a_variable_means_the_same_in_every_role() -> None:
             assert seen.setdefault(name, option) == option, f"{name} differs in {role}"
 
 
+def modules_of(task: dict[str, Any]) -> list[str]:
+    return [key.removeprefix("azbatch.cmk.") for key in task if key.startswith("azbatch.cmk.")]
+
+
+def tasks_of(role: str) -> Iterator[dict[str, Any]]:
+    """All tasks of a role, those in blocks among them."""
+    left = [task for file in (ROOT / "roles" / role / "tasks").glob("*.yml") for task in load(file)]
+    while left:
+        task = left.pop()
+        left += task.get("block", [])
+        yield task
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_uses_documented_options(role: str) -> None:
+    """All tasks wait and sign in as the role is told."""
+    own = [(name, task[f"azbatch.cmk.{name}"]) for task in tasks_of(role) for name in modules_of(task)]
+
+    assert own
+    for name, given in own:
+        options = documentation(name)["options"]
+        assert set(given) <= set(options), name
+        assert {option for option, said in options.items() if said.get("required")} <= set(given), name
+        assert "subscription_id" in given, name
+        assert role == "audit" or "wait_timeout" in given, name
+        for option, value in given.items():
+            assert is_template(value) or value in options[option].get("choices", [value]), option
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_role_is_laid_out_like_the_others(role: str) -> None:
     folder = ROOT / "roles" / role
 
     tasks = load(folder / "tasks" / "main.yml")
-    phases = [task.get("ansible.builtin.import_tasks") for task in tasks]
 
-    # A role is an index of its phases, or a task or two, beside a file for what its playbook does once for all hosts.
-    short = len(tasks) <= 2 and {*phases} == {None}
-    assert short or phases in (
-        ["observe.yml", "plan.yml", "apply.yml", "verify.yml"],
-        ["observe.yml", "plan.yml", "verify.yml"],
-    )
-    files = {"main.yml", *filter(None, phases)}
-    assert {file.name for file in (folder / "tasks").iterdir()} - {"validate.yml"} == files
+    assert len(tasks) <= AT_MOST[role]
+    assert all(task["name"] and modules_of(task) for task in tasks)
+    # Nothing is decided in YAML but whether a task runs.
+    assert not {"set_fact", "failed_when", "changed_when", "check_mode"} & {word for task in tasks for word in task}
+    [last] = [task for task in tasks if task.get("register") == "cmk_result"]
+    assert modules_of(last) == [RESULT_OF[role]]
+    # Beside it is what its playbook does once for all hosts.
+    assert {file.name for file in (folder / "tasks").iterdir()} - {"validate.yml"} == {"main.yml"}
     assert (folder / "README.md").is_file()
     assert (folder / "meta" / "main.yml").is_file()
 
 
 def reported(role: str) -> tuple[set[str], set[str]]:
     """The keys of a role's report, and the names of its steps."""
-    if role in WHOLE:
-        module, steps = WHOLE[role]
-        return {*TOLD[module], "changed"}, set(steps)
+    if role in RESULT_OF:
+        return {*TOLD[RESULT_OF[role]], "changed"}, set()
     facts = [task.get("ansible.builtin.set_fact", {}) for task in load(ROOT / "roles" / role / "tasks" / "verify.yml")]
     [report] = [fact["cmk_result"] for fact in facts if fact]
     steps = load(ROOT / "roles" / role / "vars" / "main.yml")[f"__{role}_changed_steps"]

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,9 +26,10 @@ from documents import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from wishes import encryption_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, foreseen
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     CmkError,
     Denied,
@@ -47,20 +47,6 @@ ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
 HIDDEN = Denied("Azure says: (AuthorizationFailed) you may not.", azure={"code": "AuthorizationFailed"})
 SILENCE = Rejected("Azure says: (Forbidden) the key cannot be read.")
-
-
-def goal(identifier: str | None, **options: Any) -> _encryption.Goal:
-    params = {
-        "resource_group": "rg-batch",
-        "account_name": "mybatch",
-        "key_source": "microsoft_keyvault" if identifier else "microsoft_batch",
-        "key_identifier": identifier,
-        "vault_resource_group": None,
-        "await_answer": False,
-        "replace_key": False,
-        **options,
-    }
-    return _encryption.desired(params)
 
 
 def seen(on: str | None, *, silence: CmkError | None = None, **read: Any) -> dict[str, Any]:
@@ -133,7 +119,7 @@ def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | 
 
     assert not plan.changed
     assert plan.before == plan.after
-    assert plan.report == {}
+    assert plan.report == {"previous_key_identifier": None}
 
 
 @pytest.mark.parametrize(
@@ -150,9 +136,11 @@ def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | 
     ],
 )
 def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | None) -> None:
-    plan = _encryption.plan(goal(asked, replace_key=on == ELSEWHERE), seen(on))
+    follow = False if on == KEY and asked else None
+    plan = _encryption.plan(goal(asked, replace_key=on == ELSEWHERE, follow_latest=follow), seen(on))
 
     assert plan.steps == (to(asked),)
+    assert plan.report["previous_key_identifier"] == on
     assert plan.before["key_identifier"] == on
     assert plan.after["key_identifier"] == asked
     assert plan.after["key_source"] == ("microsoft_keyvault" if asked else "microsoft_batch")
@@ -163,7 +151,7 @@ def test_preflight_is_told_before_a_key_and_not_needed_on_the_way_back() -> None
     back = _encryption.plan(goal(None), {"account": account(key=KEY), "silence": None})
 
     assert {check["status"] for check in there.report["preflight"]} == {"ok"}
-    assert back.report == {"preflight": []}
+    assert back.report == {"preflight": [], "previous_key_identifier": KEY}
 
 
 def test_account_is_not_pointed_at_a_key_that_fails_preflight() -> None:
@@ -249,7 +237,6 @@ def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_
     ("on", "asked", "refused"),
     [
         pytest.param(PINNED_OLD, PINNED_NEW, False, id="another version"),
-        pytest.param(KEY, PINNED_NEW, False, id="to be pinned"),
         pytest.param(PINNED_OLD.upper().replace("HTTPS", "https"), KEY, False, id="in capitals"),
         pytest.param(None, KEY, False, id="from a Microsoft-managed key"),
         pytest.param(ELSEWHERE, None, False, id="to a Microsoft-managed key"),
@@ -271,53 +258,193 @@ def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str 
     assert "replace_key: true" in failed.value.facts["remedy"]
 
 
+# Whether it follows the newest version
+
+OTHER_KEY = f"{KEY}2/{OLD}"
+
+
+@pytest.mark.parametrize("update", [True, False], ids=["update", "no update"])
 @pytest.mark.parametrize(
-    ("tolerates", "on", "left_alone"),
+    ("follow", "on", "asked", "wanted"),
     [
-        (None, PINNED_NEW, False),
-        (None, KEY, False),
-        (None, PINNED_OLD, True),
-        ("pinned", PINNED_NEW, True),
-        ("pinned", KEY, False),
-        ("any", PINNED_NEW, True),
-        ("any", KEY.upper().replace("HTTPS", "https"), True),
-        ("any", f"{KEY}2/{OLD}", False),
-        ("any", None, False),
+        # By default it goes on as it does; with `update_version: false`, on its version too.
+        pytest.param(None, KEY, PINNED_NEW, None, id="goes on following"),
+        pytest.param(None, KEY.upper(), PINNED_NEW, None, id="goes on following, in capitals"),
+        pytest.param(None, PINNED_OLD, PINNED_NEW, "by update", id="is moved to the version"),
+        pytest.param(None, PINNED_NEW, PINNED_NEW, None, id="is on the version"),
+        pytest.param(None, None, PINNED_NEW, PINNED_NEW, id="takes the version"),
+        pytest.param(None, OTHER_KEY, PINNED_NEW, PINNED_NEW, id="takes the version of another key"),
+        pytest.param(None, f"{KEY}2", PINNED_NEW, PINNED_NEW, id="followed another key"),
+        pytest.param(True, KEY, PINNED_NEW, None, id="is to follow, and does"),
+        pytest.param(True, PINNED_OLD, PINNED_NEW, KEY, id="is to follow, from another version"),
+        pytest.param(True, PINNED_NEW, PINNED_NEW, KEY, id="is to follow, from this version"),
+        pytest.param(True, None, PINNED_NEW, KEY, id="is to follow, from a Microsoft-managed key"),
+        pytest.param(True, OTHER_KEY, PINNED_NEW, KEY, id="is to follow another key"),
+        pytest.param(True, f"{KEY}2", PINNED_NEW, KEY, id="is to follow another key than it does"),
+        pytest.param(False, KEY, PINNED_NEW, PINNED_NEW, id="is to be pinned, and follows"),
+        pytest.param(False, PINNED_OLD, PINNED_NEW, "by update", id="is to be pinned, and is"),
+        pytest.param(False, PINNED_NEW, PINNED_NEW, None, id="is pinned to the version"),
+        pytest.param(False, None, PINNED_NEW, PINNED_NEW, id="is to be pinned, from a Microsoft-managed key"),
+        pytest.param(False, OTHER_KEY, PINNED_NEW, PINNED_NEW, id="is to be pinned to another key"),
+        # An identifier without a version says by itself that the account follows.
+        pytest.param(None, PINNED_OLD, KEY, KEY, id="no version"),
+        pytest.param(None, KEY, KEY, None, id="no version, and follows"),
+        pytest.param(True, PINNED_NEW, KEY, KEY, id="no version, and is to follow"),
     ],
 )
-def test_what_somebody_else_has_chosen_on_the_same_key(tolerates: Any, on: str | None, left_alone: bool) -> None:
-    wanted = replace(goal(PINNED_OLD, replace_key=True), tolerates=tolerates)
-    plan = _encryption.plan(wanted, seen(on))
+def test_where_the_account_is_put(
+    follow: bool | None, on: str | None, asked: str, wanted: str | None, update: bool
+) -> None:
+    """None: it stays where it is."""
+    options = {"follow_latest": follow, "update_version": update, "replace_key": True}
+    plan = _encryption.plan(goal(asked, **options), seen(on))
+    if wanted == "by update":
+        wanted = asked if update else None
 
-    assert plan.changed is not left_alone
-    # The way back leads to just what was there.
-    assert left_alone or plan.former.tolerates is None
+    assert plan.steps == (() if wanted is None else (to(wanted),))
+    assert plan.after["key_identifier"] == _encryption.describe(account(key=wanted or on))["key_identifier"]
+    # Once it is there, there is nothing to do.
+    assert not _encryption.plan(plan.goal, seen(wanted or on)).changed
+
+
+def test_an_account_cannot_be_pinned_to_no_version() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(KEY, follow_latest=False)
+
+    assert refused.value.facts["option"] == "follow_latest"
+    assert goal(PINNED_NEW, follow_latest=False).follow is False
+
+
+@pytest.mark.parametrize("follow", [None, True, False])
+def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
+    wanted = goal(None, follow_latest=follow)
+
+    assert _encryption.plan(wanted, seen(KEY)).steps == (to(None),)
+    assert not _encryption.plan(wanted, seen(None)).changed
+
+
+# An account that is not there
+
+
+def test_an_account_that_may_be_missing_is_a_warning() -> None:
+    plan = _encryption.plan(goal(PINNED_NEW, missing="skip"), {"account": None, "silence": None})
+
+    assert (plan.changed, plan.before, plan.after) == (False, {"exists": False}, {"exists": False})
+    assert "mybatch" in plan.warnings[0]
+    # One that is there is handled like any other.
+    assert _encryption.plan(goal(PINNED_NEW, missing="skip"), seen(PINNED_OLD)).changed
+
+
+# An account that somebody else moves meanwhile
+
+
+def moved(on: str | None, *, is_newer: bool = False) -> dict[str, Any]:
+    return {**seen(on), "is_newer": is_newer}
+
+
+@pytest.mark.parametrize("on", [None, KEY, f"{KEY}2/{OLD}"])
+@pytest.mark.parametrize("follow", [None, False])
+def test_an_account_that_somebody_else_moved_meanwhile_is_refused(on: str | None, follow: bool | None) -> None:
+    wanted = goal(PINNED_NEW, expected_key_identifier=PINNED_OLD, follow_latest=follow, replace_key=True)
+    if on == KEY and follow is None:
+        # It follows the key by now, which is as good.
+        assert not _encryption.plan(wanted, moved(on)).changed
+        return
+    with pytest.raises(Refused) as refused:
+        _encryption.plan(wanted, moved(on))
+
+    assert (refused.value.code, refused.value.facts["key_identifier"]) == ("account_moved", on)
+    assert str(parse_key_identifier(PINNED_OLD, "key")) in refused.value.msg
+
+
+@pytest.mark.parametrize("expected", [None, PINNED_OLD, PINNED_OLD.upper().replace("HTTPS", "https")])
+def test_an_account_that_is_where_it_was_is_moved(expected: str | None) -> None:
+    plan = _encryption.plan(goal(PINNED_NEW, expected_key_identifier=expected), moved(PINNED_OLD))
+
+    assert plan.steps == (to(PINNED_NEW),)
+    # The rollback is for the key that this task has set, and leads to what was there.
+    assert plan.former.expected is None
+
+
+def test_an_account_that_somebody_else_moved_to_the_key_stays_there() -> None:
+    plan = _encryption.plan(goal(PINNED_NEW, expected_key_identifier=PINNED_OLD), moved(PINNED_NEW))
+
+    assert (plan.changed, plan.report) == (False, {"previous_key_identifier": None})
+
+
+BETWEEN = f"{KEY}/{'f' * 32}"
+
+
+def test_an_account_that_somebody_else_moved_to_a_newer_version_stays_there() -> None:
+    wanted = goal(PINNED_NEW, expected_key_identifier=PINNED_OLD)
+
+    assert not _encryption.plan(wanted, moved(BETWEEN, is_newer=True)).changed
+    with pytest.raises(Refused) as refused:
+        _encryption.plan(wanted, moved(BETWEEN))
+    assert refused.value.code == "account_moved"
+
+
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_an_account_of_which_nothing_is_expected_is_moved(is_newer: bool) -> None:
+    assert _encryption.plan(goal(PINNED_NEW), moved(BETWEEN, is_newer=is_newer)).steps == (to(PINNED_NEW),)
+
+
+def test_an_expected_key_has_to_be_one() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(PINNED_NEW, expected_key_identifier="batch")
+
+    assert refused.value.facts["option"] == "expected_key_identifier"
 
 
 # The way back from a switch that failed
 
 
-@pytest.mark.parametrize("on", [None, KEY, f"{KEY}2/{OLD}"])
-def test_account_that_somebody_else_moved_meanwhile_is_left_alone(on: str | None) -> None:
-    wanted = replace(goal(PINNED_NEW), instead_of=parse_key_identifier(PINNED_OLD.upper(), "key"))
-    with pytest.raises(Refused) as refused:
-        _encryption.plan(wanted, seen(on))
+# How the account is moved, by whatever options: from following to pinned, with `update_version: false`, and so on.
+WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
+    (None, PINNED_NEW, {}),
+    (None, PINNED_NEW, {"update_version": False}),
+    (None, PINNED_NEW, {"follow_latest": True}),
+    (PINNED_OLD, PINNED_NEW, {}),
+    (PINNED_OLD, PINNED_NEW, {"expected_key_identifier": PINNED_OLD}),
+    (PINNED_OLD, PINNED_NEW, {"follow_latest": True}),
+    (PINNED_NEW, PINNED_NEW, {"follow_latest": True, "update_version": False}),
+    (KEY, PINNED_NEW, {"follow_latest": False}),
+    (KEY, PINNED_NEW, {"follow_latest": False, "update_version": False}),
+    (ELSEWHERE, PINNED_NEW, {"replace_key": True}),
+    (f"{ELSEWHERE}/{OLD}", PINNED_NEW, {"replace_key": True, "update_version": False}),
+    (f"{ELSEWHERE}/{OLD}", KEY, {"replace_key": True}),
+    (PINNED_OLD, None, {}),
+    (KEY, None, {}),
+]
+EVERYWHERE = [None, KEY, PINNED_OLD, PINNED_NEW, ELSEWHERE, f"{ELSEWHERE}/{OLD}"]
 
-    assert (refused.value.code, refused.value.facts["key_identifier"]) == ("account_moved", on)
-    assert not _encryption.plan(wanted, seen(PINNED_NEW)).changed
-    switch = _encryption.plan(wanted, seen(PINNED_OLD))
-    assert switch.changed
-    assert switch.former.instead_of is None
 
+@pytest.mark.parametrize(("on", "asked", "options"), WAYS)
+def test_a_rollback_leads_back_to_just_what_was_there(
+    on: str | None, asked: str | None, options: dict[str, Any]
+) -> None:
+    plan = _encryption.plan(goal(asked, **options), seen(on))
+    now = plan.after["key_identifier"]
 
-@pytest.mark.parametrize("on", [None, PINNED_OLD, KEY])
-def test_former_goal_leads_back_to_what_was(on: str | None) -> None:
-    plan = _encryption.plan(goal(PINNED_NEW), seen(on))
-
-    back = _encryption.plan(plan.former, seen(PINNED_NEW, silence=SILENCE))
+    back = _encryption.plan(plan.former, seen(now, silence=SILENCE))
 
     assert back.steps == (to(on, despite_silence=True),)
-    assert not _encryption.plan(plan.former, seen(on)).changed
+    assert back.after["key_identifier"] == on
+    # The account is moved from the key that this task set, and from nowhere else.
+    for place in EVERYWHERE:
+        assert _encryption.plan(plan.former, seen(place, silence=SILENCE)).changed is (place == now)
+
+
+@pytest.mark.parametrize(("on", "asked", "options"), WAYS)
+def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str | None, options: dict[str, Any]) -> None:
+    plan = _encryption.plan(goal(asked, **options), seen(on))
+    if on is None:
+        assert plan.if_refused is None
+        return
+    for place in EVERYWHERE:
+        last = _encryption.plan(plan.if_refused, seen(place, silence=SILENCE))
+        moves = place is not None and place == plan.after["key_identifier"]
+        assert last.steps == ((to(None, despite_silence=True),) if moves else ())
 
 
 def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones() -> None:
@@ -337,16 +464,12 @@ class Batch:
         self.silent = silent
         self.withdrawn = withdrawn
         self.writes: list[str | None] = []
-        self.required: list[str] = []
 
     def read(self, wanted: Any) -> dict[str, Any]:
         silence = SILENCE if self.silent and self.on == self.silent else None
         key = str(wanted.key or "")
         is_gone = bool(self.writes and self.withdrawn) and key.startswith(self.withdrawn)
         return seen(self.on, silence=silence, **({"vault": vault(policy(OTHER))} if is_gone else {}))
-
-    def require_answer(self, group: str, name: str) -> None:
-        self.required.append(name)
 
     def set_encryption(
         self, group: str, name: str, body: dict[str, Any], *, evidence: dict[str, Any], despite_silence: bool
@@ -362,11 +485,12 @@ class Batch:
 def test_switch_is_made_and_confirmed(former: str | None) -> None:
     batch = Batch(former)
 
-    outcome = converge(goal(PINNED_NEW), batch, _encryption)
+    outcome = converge(goal(PINNED_NEW, follow_latest=False), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW]
     assert outcome.changed
     assert outcome.after["key_identifier"] == PINNED_NEW
+    assert outcome.report["previous_key_identifier"] == former
     assert not converge(goal(PINNED_NEW), batch, _encryption).changed
 
 
@@ -375,7 +499,7 @@ def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
     batch = Batch(former, silent=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
-        converge(goal(PINNED_NEW), batch, _encryption)
+        converge(goal(PINNED_NEW, follow_latest=False), batch, _encryption)
 
     assert batch.writes == [PINNED_NEW, former]
     assert batch.on == former
@@ -419,14 +543,14 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
     assert failed.value.facts["stands"]["key_identifier"] == PINNED_OLD
 
 
-def test_a_plan_preflights_and_writes_nothing() -> None:
+def test_a_prediction_preflights_and_writes_nothing() -> None:
     batch = Batch(None)
 
-    outcome = converge(goal(KEY), batch, _encryption, foresee=True)
+    plan = foreseen(goal(KEY), batch, _encryption)
 
     assert batch.writes == []
-    assert outcome.changed
-    assert outcome.report["preflight"]
+    assert plan.changed
+    assert plan.report["preflight"]
 
 
 # What is told
@@ -458,7 +582,10 @@ def test_a_plan_preflights_and_writes_nothing() -> None:
     ],
 )
 def test_description(on: str | None, described: dict[str, Any]) -> None:
-    assert _encryption.describe(account(key=on)) == {"id": account_id(), "name": "mybatch", **described}
+    assert _encryption.describe(account(key=on)) == {
+        **{"exists": True, "id": account_id(), "name": "mybatch"},
+        **described,
+    }
 
 
 def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() -> None:
@@ -519,13 +646,16 @@ def test_survey_of_an_account_that_may_not_be_asked() -> None:
 PLACES = st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW, PINNED_NEW.upper(), ELSEWHERE])
 
 
-@given(PLACES, st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW]))
-def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(on: str | None, asked: str | None) -> None:
+@given(PLACES, st.sampled_from([None, PINNED_OLD, PINNED_NEW]), st.sampled_from([None, True, False]), st.booleans())
+def test_second_plan_is_empty_and_the_first_had_predicted_its_state(
+    on: str | None, asked: str | None, follow: bool | None, update: bool
+) -> None:
     def planned(place: str | None) -> Plan:
-        return _encryption.plan(goal(asked, replace_key=True), seen(place))
+        wanted = goal(asked, replace_key=True, follow_latest=follow, update_version=update)
+        return _encryption.plan(wanted, seen(place))
 
     first = planned(on)
-    second = planned(asked if first.changed else on)
+    second = planned(first.after["key_identifier"])
 
     assert not second.changed
     assert second.before == first.after

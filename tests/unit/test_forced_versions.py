@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import KEY, NEW
+from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions, counted_as
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
 
 
 @pytest.fixture
@@ -19,15 +22,15 @@ def forced(tmp_path: Path) -> ForcedVersions:
     return ForcedVersions(RunFiles(str(tmp_path)))
 
 
-def rotate(forced: ForcedVersions, account: str, key: str = "key", *, counts: bool = True, **result: Any) -> bool:
-    """Whether the module was to make a version."""
+def rotate(forced: ForcedVersions, account: str, key: str = "key", **result: Any) -> bool:
+    """A forced rotation in a process of its own; whether it was to make a version."""
     told: list[bool] = []
 
     def execute(force: bool) -> dict[str, Any]:
         told.append(force)
-        return {"changed_steps": {"key": force}, **result}
+        return {"changed": force, **result}
 
-    forced.around(key, account, execute, counts=counts)
+    assert forced.around(key, account, execute)["changed"] is result.get("changed", told[0])
     return told == [True]
 
 
@@ -35,6 +38,7 @@ def test_all_accounts_share_a_version_and_each_round_has_its_own(forced: ForcedV
     rounds = [[rotate(forced, account) for account in ("one", "two", "three")] for _round in range(3)]
 
     assert rounds == [[True, False, False]] * 3
+    assert forced.count("key") == 3
 
 
 def test_keys_are_counted_apart(forced: ForcedVersions) -> None:
@@ -48,12 +52,52 @@ def test_a_failure_does_not_count_and_its_version_does(forced: ForcedVersions) -
 
 
 def test_a_version_that_was_not_made_does_not_count(forced: ForcedVersions) -> None:
-    assert rotate(forced, "one", failed=True, changed_steps={})
+    assert rotate(forced, "one", failed=True, changed=False)
     assert rotate(forced, "one")
 
 
-def test_a_prediction_counts_as_nothing(forced: ForcedVersions) -> None:
-    assert rotate(forced, "one", counts=False)
-    assert rotate(forced, "one")
-    assert not rotate(forced, "two", counts=False)
-    assert not rotate(forced, "two")
+def test_an_account_that_came_late_does_not_get_ahead_of_the_versions(forced: ForcedVersions) -> None:
+    """A completed move counts one forced version, and never one that was not made."""
+    for _move in range(3):
+        forced.completed("key", "one")
+    assert not forced.is_made("key", "one")
+    forced.made("key")
+    assert forced.is_made("key", "one")
+    forced.completed("key", "one")
+    assert not forced.is_made("key", "one")
+    # Another account still waits for it, however often the first is moved.
+    forced.completed("key", "one")
+    assert forced.is_made("key", "two")
+    forced.made("key")
+    assert forced.is_made("key", "one")
+
+
+def test_every_account_is_counted_by_itself(forced: ForcedVersions) -> None:
+    forced.made("key")
+    forced.completed("key", "one")
+
+    assert [forced.is_made("key", account) for account in ("one", "two")] == [False, True]
+
+
+KEY_OF_RUN = parse_key_identifier(f"{KEY}/{NEW}", "key_identifier")
+
+
+def test_accounts_of_the_same_name_are_counted_apart() -> None:
+    """In two subscriptions, groups and accounts may have the same names."""
+    params = {"resource_group": "rg", "account_name": "batch"}
+    places = [
+        *({**params, "subscription_id": one} for one in ("first", "second", None)),
+        {**params, "subscription_id": None, "resource_group": "rg2"},
+        {**params, "subscription_id": None, "account_name": "batch2"},
+    ]
+
+    assert len({counted_as(KEY_OF_RUN, place)[1] for place in places}) == 5
+
+
+def test_a_key_and_an_account_are_counted_alike_whatever_they_are_named_by() -> None:
+    params = {"subscription_id": "Mine", "resource_group": "RG", "account_name": "Batch"}
+    others = {"subscription_id": "mine", "resource_group": "rg", "account_name": "batch"}
+    named = key_goal(vault_name="MyVault", name="Batch").key
+
+    assert counted_as(named, params) == counted_as(KEY_OF_RUN, others) == counted_as(KEY_OF_RUN.versionless, params)
+    assert counted_as(parse_key_identifier(f"{KEY}2", "key"), params)[0] != counted_as(named, params)[0]

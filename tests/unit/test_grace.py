@@ -13,49 +13,59 @@ from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, key, observed_ke
 from wishes import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _grace, _key, _key_goal, _key_withdrawn
+from ansible_collections.azbatch.cmk.plugins.module_utils._duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan
 
-THIS = parse_key_identifier(KEY, "key")
-OTHER = parse_key_identifier(f"{KEY}2", "key")
+OTHER = f"{KEY}2"
 
 
-def observed(newest_is: int = 10 * DAY, *accounts: dict[str, Any], **others: Any) -> dict[str, Any]:
+def observed(
+    newest_is: int = 10 * DAY, *accounts: dict[str, Any], disabled: tuple[str, ...] = (), **others: Any
+) -> dict[str, Any]:
     ages = {OLD: newest_is + 200 * DAY, MIDDLE: newest_is + 100 * DAY, NEW: newest_is}
-    bundles = [key(name, created=NOW - age) for name, age in ages.items()]
+    bundles = [key(name, created=NOW - age, enabled=name not in disabled) for name, age in ages.items()]
     return observed_key(*bundles, visible=visible(*accounts), **others)
 
 
-def goal(
-    lasts: int = DAY, *, version: str | None = MIDDLE, moved_now: bool = False, to: Any = THIS, **more: Any
-) -> _key_goal.Goal:
-    grace = _key_goal.Grace(lasts, moved_now, to)
-    return replace(key_goal(state="disabled", version=version), grace=grace, **more)
+def goal(lasts: str = "P1D", *, version: str | None = MIDDLE, to: str | None = KEY, **more: Any) -> _key_goal.Goal:
+    return key_goal(state="disabled", version=version, moved_to=to, grace_period=lasts, **more)
 
 
 @pytest.mark.parametrize(
-    ("wish", "newest_is", "ages", "left"),
+    ("wish", "newest_is", "moved_in_run", "ages", "left"),
     [
-        pytest.param(goal(), 10 * DAY, None, None, id="moved long ago"),
-        pytest.param(goal(), DAY, None, None, id="just over"),
-        pytest.param(goal(), DAY - 1, None, 1, id="not quite over"),
-        pytest.param(goal(), 0, None, DAY, id="the newest was just made"),
-        pytest.param(goal(moved_now=True), 10 * DAY, None, DAY, id="this run has moved an account"),
-        pytest.param(goal(0, moved_now=True), 0, {"one": 0.0}, None, id="no grace"),
-        pytest.param(goal(to=OTHER), 0, None, None, id="to another key, however old the newest version of this one"),
-        pytest.param(goal(to=OTHER, moved_now=True), 10 * DAY, None, DAY, id="to another key, now"),
-        pytest.param(goal(), 10 * DAY, {"one": DAY, "two": DAY + 1}, None, id="accounts changed long ago"),
-        pytest.param(goal(), 10 * DAY, {"one": 3 * DAY, "two": 60}, DAY - 60, id="an account changed a moment ago"),
-        pytest.param(goal(), 10 * DAY, {"one": 3 * DAY, "two": None}, DAY, id="an account does not say when"),
+        pytest.param(goal(), 10 * DAY, False, None, None, id="moved long ago"),
+        pytest.param(goal(), DAY, False, None, None, id="just over"),
+        pytest.param(goal(), DAY - 1, False, None, 1, id="not quite over"),
+        pytest.param(goal(), 0, False, None, DAY, id="the newest was just made"),
+        pytest.param(goal(to=f"{KEY}/{NEW}".upper()), 0, False, None, DAY, id="a version that was just made"),
+        pytest.param(goal(), 10 * DAY, True, None, DAY, id="this run has moved an account"),
+        pytest.param(goal("P2D"), 10 * DAY, True, None, 2 * DAY, id="a longer one"),
+        pytest.param(goal("P0D"), 0, True, {"one": 0.0}, None, id="no grace period"),
+        pytest.param(goal(to=None), 0, False, {"one": 0.0}, None, id="nothing was moved"),
+        pytest.param(goal(to=OTHER), 0, False, None, None, id="to another key, however old the newest of this one"),
+        pytest.param(goal(to=OTHER), 10 * DAY, True, None, DAY, id="to another key, now"),
+        pytest.param(goal(), 10 * DAY, False, {"one": DAY, "two": DAY + 1}, None, id="accounts changed long ago"),
+        pytest.param(goal(), 10 * DAY, False, {"one": 3 * DAY, "two": 60}, DAY - 60, id="an account changed just now"),
+        pytest.param(goal(), DAY - 5, False, {"one": DAY - 9}, 9, id="the later of the two"),
+        pytest.param(goal(), 10 * DAY, False, {"one": 3 * DAY, "two": None}, DAY, id="an account does not say when"),
     ],
 )
 def test_how_long_it_lasts(
-    wish: _key_goal.Goal, newest_is: int, ages: dict[str, float | None] | None, left: float | None
+    wish: _key_goal.Goal,
+    newest_is: int,
+    moved_in_run: bool,
+    ages: dict[str, float | None] | None,
+    left: float | None,
 ) -> None:
-    until = _grace.kept_until(wish, observed(newest_is), ages)
+    seen = observed(newest_is, moved_in_run=moved_in_run)
 
-    assert until == (None if left is None else NOW + left)
+    assert _grace.kept_until(wish, seen, ages) == (None if left is None else NOW + left)
+
+
+def test_a_key_that_is_not_there_has_none() -> None:
+    assert _grace.kept_until(goal(), observed_key()) is None
 
 
 def test_nothing_is_disabled_within_it() -> None:
@@ -63,46 +73,87 @@ def test_nothing_is_disabled_within_it() -> None:
         _key.plan(goal(), observed(10 * DAY, ages={"one": 60}))
 
     assert refused.value.code == "in_grace"
-    assert refused.value.facts["kept_until"].endswith("Z")
+    assert refused.value.facts["kept_until"] == instant(NOW + DAY - 60)
+    assert refused.value.facts["option"] == "grace_period"
     assert _key.plan(goal(), observed(10 * DAY, ages={"one": 2 * DAY})).steps
+
+
+@pytest.mark.parametrize("version", [MIDDLE, None])
+def test_what_is_kept_within_it_is_no_failure_if_that_is_asked(version: str | None) -> None:
+    seen = observed(10 * DAY, ages={"one": 60})
+    to = KEY if version else OTHER
+    plan = _key.plan(goal(version=version, to=to, in_use="keep"), seen)
+
+    assert not plan.changed
+    assert plan.before == plan.after == _key.describe(seen)
+    assert plan.report == {"in_use_by": [], "kept_until": instant(NOW + DAY - 60)}
+    with pytest.raises(Refused) as refused:
+        _key.plan(goal(version=version, to=to), seen)
+    assert f"version {version}" in refused.value.msg if version else "the key batch" in refused.value.msg
+
+
+def test_force_is_not_for_the_grace_period() -> None:
+    """It is for accounts that may lose their key; `grace_period: P0D` ends it."""
+    with pytest.raises(Refused):
+        _key.plan(goal(force=True), observed(10 * DAY, ages={"one": 60}))
+    assert _key.plan(goal("P0D"), observed(10 * DAY, ages={"one": 60})).steps
 
 
 def test_what_is_disabled_already_has_no_grace_time() -> None:
     seen = observed(0)
     seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]
 
-    assert _key.plan(goal(moved_now=True), seen) == Plan(goal(moved_now=True), *[_key.describe(seen)] * 2)
+    plan = _key.plan(goal(), {**seen, "moved_in_run": True})
+
+    assert not plan.changed
+    assert plan.before == plan.after == _key.describe(seen)
+    assert plan.report == {"in_use_by": [], "kept_until": None}
 
 
 def test_the_second_look_does_not_count_its_own_time() -> None:
     plan = _key.plan(goal(), observed())
 
-    assert _key.plan(plan.goal, {**observed(), "ages": {"one": 0}}).goal.withdrawn
+    assert _key.plan(plan.goal, {**observed(), "moved_in_run": True, "ages": {"one": 0}}).goal.withdrawn
 
 
 @pytest.mark.parametrize(
-    ("version", "not_after", "disabled"),
+    ("version", "to", "disabled"),
     [
-        pytest.param(OLD, NEW, True, id="older"),
-        pytest.param(OLD, MIDDLE, True, id="older than the one in between"),
-        pytest.param(NEW, NEW, False, id="the newest"),
-        pytest.param(NEW, MIDDLE, False, id="newer"),
-        pytest.param(OLD, "f" * 32, False, id="than one that is not there"),
-        pytest.param(NEW, None, True, id="whatever its age"),
+        pytest.param(OLD, f"{KEY}/{NEW}", True, id="older"),
+        pytest.param(OLD, f"{KEY}/{MIDDLE}", True, id="older than the one in between"),
+        pytest.param(MIDDLE, KEY, True, id="older than the newest, which the accounts follow"),
+        pytest.param(NEW, f"{KEY}/{NEW}", False, id="the one that is used"),
+        pytest.param(NEW, KEY, False, id="the newest, which the accounts follow"),
+        pytest.param(NEW, f"{KEY}/{MIDDLE}".upper(), False, id="newer"),
+        pytest.param(OLD, f"{KEY}/{'f' * 32}", False, id="than one that is not there"),
+        pytest.param(NEW, None, True, id="nothing was moved"),
+        pytest.param(NEW, f"{OTHER}/{OLD}", True, id="a version of another key has no age beside it"),
+        pytest.param(None, f"{OTHER}/{OLD}", True, id="the whole key, after a move to another one"),
+        pytest.param(None, f"{KEY}/{NEW}", True, id="the whole key, whatever was moved"),
     ],
 )
-def test_no_newer_version_is_disabled(version: str, not_after: str | None, disabled: bool) -> None:
-    plan = _key.plan(goal(0, version=version, not_after=not_after), observed())
+def test_no_version_is_disabled_that_is_not_older_than_the_one_that_is_used(
+    version: str | None, to: str | None, disabled: bool
+) -> None:
+    plan = _key.plan(goal("P0D", version=version, to=to), observed())
 
     assert plan.changed is disabled
     assert (plan.warnings == ()) is disabled
+    if not disabled:
+        assert plan.before == plan.after
+        assert plan.report == {"in_use_by": [], "kept_until": None}
+        assert str(version) in plan.warnings[0]
 
 
-def test_a_version_of_the_same_second_is_not_newer() -> None:
-    """Key Vault itself says which of the two is the newest."""
-    seen = observed_key(key(OLD, created=NOW - DAY), key(NEW, created=NOW - DAY), visible=visible())
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_the_second_look_is_at_the_users_alone(version: str) -> None:
+    """Whatever became the newest meanwhile: what nobody uses stays disabled."""
+    plan = _key.plan(goal("P0D", version=MIDDLE, to=f"{KEY}/{NEW}"), observed())
+    withdrawn = replace(plan.goal, version=version, moved_to=parse_key_identifier(f"{KEY}/{OLD}", "key"))
+    seen = observed()
+    seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]
 
-    assert _key.plan(goal(0, version=OLD, not_after=NEW), seen).changed
+    assert _key.plan(withdrawn, seen).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +165,9 @@ def test_a_version_of_the_same_second_is_not_newer() -> None:
         pytest.param(observed(10 * DAY, account(key=f"{KEY}2/{NEW}")), None, True, id="one is on another key"),
         pytest.param({**observed(), "versions": None}, MIDDLE, False, id="versions cannot be listed"),
         pytest.param({**observed(), "key": None}, MIDDLE, False, id="no key"),
+        pytest.param(observed(10 * DAY, disabled=(MIDDLE,)), MIDDLE, False, id="it is disabled already"),
+        pytest.param(observed(DAY - 1, account(key=KEY)), MIDDLE, False, id="one may follow, and be on it still"),
+        pytest.param(observed(10 * DAY, account(key=KEY)), MIDDLE, True, id="one follows, and is on the newest"),
     ],
 )
 def test_whether_a_look_at_each_account_is_worth_it(seen: dict[str, Any], version: str | None, would: bool) -> None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = "ansible_collections.azbatch.cmk"
 UTILS = PurePosixPath("plugins/module_utils")
 EDGES = {"_module", "_arguments"}  # know Ansible
-PIPE = "_converge"
+PIPES = {"_converge", "_readiness"}  # are given services
 CLOUD = "_cloud"
 CHECK_MODE = {"plugins/module_utils/_module.py", "plugins/plugin_utils/_in_process.py"}
 AZURE = {"azure", "msal", "msal_extensions"}
@@ -57,7 +57,7 @@ class Source:
 
     @property
     def pure(self) -> bool:
-        return self.room is not None and self.room not in {*EDGES, PIPE, CLOUD}
+        return self.room is not None and self.room not in {*EDGES, *PIPES, CLOUD}
 
     @cached_property
     def imports(self) -> list[tuple[int, str]]:
@@ -114,16 +114,16 @@ def rooms_are_pure(source: Source) -> Iterator[Finding]:
     if source.pure:
         for line, name in source.imports:
             room = imported_room(name)
-            if not standard_library(name) and (room is None or room in {*EDGES, PIPE, CLOUD}):
+            if not standard_library(name) and (room is None or room in {*EDGES, *PIPES, CLOUD}):
                 yield line, f"{source.room} imports {name}: only the standard library and other pure rooms may be"
 
 
 def pipe_is_handed_its_cloud(source: Source) -> Iterator[Finding]:
-    """_converge is given the service, it makes none."""
-    if source.room == PIPE:
+    """_converge and _readiness are given the services, they make none."""
+    if source.room in PIPES:
         for line, name in source.imports:
             if not standard_library(name) and imported_room(name) in {None, *EDGES, CLOUD}:
-                yield line, f"{PIPE} imports {name}: only the standard library and pure rooms may be"
+                yield line, f"{source.room} imports {name}: only the standard library and pure rooms may be"
 
 
 def azure_stays_in_cloud(source: Source) -> Iterator[Finding]:
@@ -138,7 +138,7 @@ def cloud_is_below_the_edge(source: Source) -> Iterator[Finding]:
     """_cloud is used by the edge and by the pipe, and does not know them."""
     if source.room == CLOUD:
         for line, name in source.imports:
-            if imported_room(name) in {*EDGES, PIPE}:
+            if imported_room(name) in {*EDGES, *PIPES}:
                 yield line, f"{CLOUD} imports {name}: imports point the other way"
 
 
@@ -247,6 +247,7 @@ BROKEN = [
     (rooms_are_pure, "plugins/module_utils/_key.py", f"import {COLLECTION}.plugins.plugin_utils._in_process"),
     (pipe_is_handed_its_cloud, "plugins/module_utils/_converge.py", "from ._cloud import connect"),
     (pipe_is_handed_its_cloud, "plugins/module_utils/_converge.py", "import ansible"),
+    (pipe_is_handed_its_cloud, "plugins/module_utils/_readiness.py", "from ._cloud.cloud import Cloud"),
     (azure_stays_in_cloud, "plugins/modules/key.py", "from azure.identity import DefaultAzureCredential"),
     (azure_stays_in_cloud, "plugins/inventory/all.py", "import importlib\nimportlib.import_module('msal')"),
     (azure_stays_in_cloud, "plugins/action/key.py", "__import__('azure.core')"),

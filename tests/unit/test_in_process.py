@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -27,8 +28,14 @@ from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
+from wishes import options_of
 
-from ansible_collections.azbatch.cmk.plugins.action import batch_encryption, batch_key_rotation
+from ansible_collections.azbatch.cmk.plugins.action import (
+    batch_encryption,
+    keyvault_cmk_access,
+    keyvault_cmk_key,
+    keyvault_cmk_vault,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, MissingSdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
@@ -132,15 +139,16 @@ def test_without_the_sdk_here_it_may_be_there_where_the_module_runs(monkeypatch:
 # The locks that it holds where it runs elsewhere
 
 
-class Rotation(batch_key_rotation.ActionModule):
+class Rotation(keyvault_cmk_key.ActionModule):
     """Hands the module over, notes whether the vault is locked meanwhile, and what it is asked."""
 
     seen: ClassVar[list[dict[str, Any]]] = []
+    outcome: ClassVar[dict[str, Any]] = {}
 
     def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         forces = kwargs["module_args"].get("new_version")
         self.seen.append({"new_version": forces, "locked": is_locked("myvault"), "other": is_locked("vault2")})
-        return {"changed_steps": {"key": bool(forces)}, "changed": True}
+        return {"changed": bool(forces), **self.outcome}
 
 
 def is_locked(vault: str) -> bool:
@@ -161,19 +169,48 @@ def handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[st
 
 
 def rotate(account: str = "mybatch", **keywords: Any) -> dict[str, Any]:
-    args = {"resource_group": "rg-batch", "account_name": account, "vault_name": "MyVault", "key_name": "batch"}
+    args = {"resource_group": "rg-batch", "account_name": account, "vault_name": "MyVault", "name": "batch"}
+    given = {**args, **keywords.pop("args", {})}
     return run(
         action=Rotation,
-        args={**args, **keywords.pop("args", {})},
+        args={name: value for name, value in given.items() if value is not None},
         variables={"cmk_in_process": False},
         **keywords,
     )
 
 
 def test_a_vault_is_locked_while_a_module_that_changes_it_runs(handed_over: list[dict[str, Any]]) -> None:
-    assert rotate()["changed"]
+    rotate()
 
     assert handed_over == [{"new_version": None, "locked": True, "other": False}]
+
+
+def test_a_vault_may_be_named_by_a_key(handed_over: list[dict[str, Any]]) -> None:
+    by_key = {"vault_name": None, "name": None, "key_identifier": "https://MyVault.vault.azure.net/keys/batch"}
+    rotate(args=by_key)
+    rotate(args={**by_key, "new_version": True})
+
+    assert handed_over == [{"new_version": wish, "locked": True, "other": False} for wish in (None, True)]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param({"vault_name": None}, id="no vault"),
+        pytest.param({"vault_name": "v"}, id="a malformed name"),
+        pytest.param({"key_identifier": "https://myvault.vault.azure.net/keys/batch"}, id="two ways to name a key"),
+        pytest.param({"max_version_age": "soon"}, id="a malformed duration"),
+        pytest.param({"rotation_policy": "P90D"}, id="a wrong type"),
+        pytest.param({"colour": "blue"}, id="an unknown option"),
+    ],
+)
+def test_invalid_options_are_left_to_the_module(handed_over: list[dict[str, Any]], args: dict[str, Any]) -> None:
+    """It refuses them itself, with its own words; nothing is changed, so nothing is counted either."""
+    rotate(args={"new_version": True, **args})
+
+    assert [one["new_version"] for one in handed_over] == [True]
+    rotate(args={"new_version": True})
+    assert handed_over[-1]["new_version"] is True
 
 
 @pytest.mark.parametrize("wish", [True, "yes", "true"])
@@ -200,13 +237,49 @@ def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str
 
 @pytest.mark.parametrize("module", sorted(path.stem for path in MODULES.glob("*.py") if path.stem != "__init__"))
 def test_every_module_that_changes_a_vault_locks_it(module: str) -> None:
-    """By one option of its own; those that change an account alone, or nothing, lock nothing."""
+    """Those that change an account alone, or nothing, lock nothing."""
     one = importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{module}")
-    exclusive = getattr(one, "EXCLUSIVE", None)
 
-    changes_vaults = module.startswith(("keyvault_", "batch_key_"))
-    assert (exclusive is not None) is changes_vaults
-    assert not changes_vaults or one.ARGUMENTS[exclusive]["required"]
+    assert hasattr(one, "exclusive") is module.startswith("keyvault_")
+
+
+IDENTIFIER = "https://MyVault.vault.azure.net/keys/batch"
+PRINCIPAL_ID = {"principal_id": "abcdef01-7777-8888-9999-000000000000"}
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        (keyvault_cmk_key, {"vault_name": "MyVault", "name": "batch"}),
+        (keyvault_cmk_key, {"key_identifier": IDENTIFIER}),
+        (keyvault_cmk_key, {"key_identifier": f"{IDENTIFIER}/{'a' * 32}", "state": "disabled"}),
+        (keyvault_cmk_access, {"vault_name": "MyVault", **PRINCIPAL_ID}),
+        (keyvault_cmk_access, {"key_identifier": IDENTIFIER, **PRINCIPAL_ID}),
+        (
+            keyvault_cmk_access,
+            {"key_identifier": IDENTIFIER, "account_name": "mybatch", "account_resource_group": "rg-batch"},
+        ),
+        (keyvault_cmk_vault, {"resource_group": "rg-keys", "name": "MyVault"}),
+    ],
+)
+def test_the_lock_is_that_of_the_vault(module: ModuleType, options: dict[str, Any]) -> None:
+    """In any letter case: the lock's own name is in lower case."""
+    assert module.ActionModule.module.exclusive(options_of(module.ActionModule.module, **options)).lower() == "myvault"
+
+
+@pytest.mark.parametrize(
+    ("options", "counted"),
+    [
+        ({"new_version": True, "account_name": "One", "resource_group": "RG"}, ("myvault/batch", "/rg/one")),
+        ({"new_version": True}, None),
+        ({"account_name": "one", "resource_group": "rg"}, None),
+    ],
+)
+def test_a_forced_version_is_counted_for_an_account(options: dict[str, Any], counted: tuple[str, str] | None) -> None:
+    module = keyvault_cmk_key.ActionModule.module
+
+    for named in ({"vault_name": "MyVault", "name": "Batch"}, {"key_identifier": IDENTIFIER}):
+        assert module.forced_version(options_of(module, **named, **options)) == counted
 
 
 # How it runs here
@@ -228,13 +301,13 @@ class Module:
         return self.outcome
 
 
-def run_module(module: Module, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
-    return prepared(module, check_mode=check_mode, **arguments).run(task_vars={})
+def run_module(module: Module, **arguments: Any) -> dict[str, Any]:
+    return prepared(module, **arguments).run(task_vars={})
 
 
-def prepared(module: Module, *, check_mode: bool = False, **arguments: Any) -> _in_process.InProcessAction:
+def prepared(module: Module, **arguments: Any) -> _in_process.InProcessAction:
     task = Task()
-    task.action, task.args, task.check_mode = "a.b.c", arguments, check_mode
+    task.action, task.args = "a.b.c", arguments
     return _in_process.action_for(module)(
         task,
         connection=connection_loader.get("local", PlayContext(), os.devnull),

@@ -46,6 +46,7 @@ def test_key_is_described() -> None:
         "created_on": "2026-05-27T20:26:40Z",
         "expires_on": "2026-05-29T20:26:40Z",
         "previous_version": MIDDLE,
+        "previous_key_identifier": f"{KEY}/{MIDDLE}",
         "enabled_versions": sorted([OLD, NEW]),
         "rotation_policy": rotation(time_after_create="P90D"),
     }
@@ -60,7 +61,7 @@ def test_fields_that_key_vault_leaves_out() -> None:
     assert described["key_ops"] == []
     assert described["expires_on"] is None
     assert described["rotation_policy"] is None
-    assert described["previous_version"] is None
+    assert described["previous_version"] is described["previous_key_identifier"] is None
 
 
 def test_versions_that_may_not_be_listed() -> None:

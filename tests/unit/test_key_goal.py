@@ -9,11 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import DAY, NOW, OLD, key, rotation_policy
+from documents import DAY, KEY, NEW, OLD, rotation_policy
 from wishes import key_goal, rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import KeyIdentifier, parse_key_identifier
+
+# In place of the names of the vault and the key.
+BY_IDENTIFIER: dict[str, Any] = {"vault_name": None, "name": None, "key_identifier": KEY}
+
+
+def key_identifier(value: str) -> KeyIdentifier:
+    return parse_key_identifier(value, "key_identifier")
 
 
 def test_durations_become_seconds() -> None:
@@ -54,6 +62,17 @@ def test_keys_that_batch_takes(key_type: str, key_size: int) -> None:
         # A version that has expired at its birth, and one that is too old at once, never come to rest.
         ({"expires_in": "P0D"}, "invalid_option", "expires_in"),
         ({"max_version_age": "PT0S"}, "invalid_option", "max_version_age"),
+        ({"vault_name": None}, "invalid_option", "vault_name"),
+        ({"name": None}, "invalid_option", "name"),
+        ({"key_identifier": KEY}, "invalid_option", "vault_name"),
+        ({"vault_name": None, "key_identifier": KEY}, "invalid_option", "name"),
+        ({**BY_IDENTIFIER, "version": OLD}, "invalid_option", "version"),
+        ({**BY_IDENTIFIER, "key_identifier": "batch"}, "invalid_key_identifier", "key_identifier"),
+        ({**BY_IDENTIFIER, "state": "disabled", "version": OLD}, "invalid_option", "version"),
+        ({**BY_IDENTIFIER, "key_identifier": f"{KEY}/{OLD}"}, "invalid_option", "key_identifier"),
+        ({"account_name": "mybatch"}, "invalid_option", "resource_group"),
+        ({"moved_to": "batch", "state": "disabled"}, "invalid_key_identifier", "moved_to"),
+        ({"grace_period": "soon"}, "invalid_option", "grace_period"),
     ],
 )
 def test_option_is_refused(options: dict[str, Any], code: str, option: str) -> None:
@@ -78,24 +97,72 @@ ROTATES = rotation_policy(timeAfterCreate="P90D")
 
 
 @pytest.mark.parametrize(
-    ("options", "bundle", "policy", "may"),
+    ("options", "policy", "may"),
     [
-        pytest.param({}, key(), None, False, id="present"),
-        pytest.param({"state": "enabled"}, key(), None, False, id="enabled"),
-        pytest.param({"state": "recovered"}, key(), None, False, id="recovered"),
-        pytest.param({"state": "disabled"}, key(), None, True, id="disabled"),
-        pytest.param({"state": "absent"}, key(), None, True, id="absent"),
-        pytest.param({"expires_in": "P20D"}, key(created=NOW, exp=NOW + 20 * DAY), None, False, id="same expiry"),
-        pytest.param({"expires_in": "P20D"}, key(created=NOW, exp=NOW + 20 * DAY + 300), None, False, id="by a breath"),
-        pytest.param({"expires_in": "P30D"}, key(created=NOW, exp=NOW + 20 * DAY), None, False, id="later expiry"),
-        pytest.param({"expires_in": "P20D"}, key(created=NOW, exp=NOW + 30 * DAY), None, True, id="earlier expiry"),
-        pytest.param({"expires_in": "P20D"}, key(created=NOW), None, True, id="an expiry at all"),
-        pytest.param({"remove_rotation_policy": True}, key(), ROTATES, True, id="no rotation any more"),
-        pytest.param({"remove_rotation_policy": True}, key(), rotation_policy(), False, id="no rotation as before"),
+        pytest.param({}, None, False, id="present"),
+        pytest.param({"state": "enabled"}, None, False, id="enabled"),
+        pytest.param({"state": "recovered"}, None, False, id="recovered"),
+        pytest.param({"state": "disabled"}, None, True, id="disabled"),
+        pytest.param({"state": "absent"}, None, True, id="absent"),
+        pytest.param({"expires_in": "P20D"}, None, False, id="an expiry"),
+        pytest.param({"remove_rotation_policy": True}, ROTATES, True, id="no rotation any more"),
+        pytest.param({"remove_rotation_policy": True}, rotation_policy(), False, id="no rotation as before"),
     ],
 )
-def test_what_may_take_a_key_away(options: dict[str, Any], bundle: dict[str, Any], policy: Any, may: bool) -> None:
-    assert key_goal(**options).may_cut_off(bundle, policy) is may
+def test_what_may_take_a_key_away(options: dict[str, Any], policy: Any, may: bool) -> None:
+    assert key_goal(**options).may_cut_off(policy) is may
+
+
+@pytest.mark.parametrize(
+    ("identifier", "version"),
+    [
+        (KEY, None),
+        (f"{KEY}/{OLD}", OLD),
+        (f"{KEY.replace('myvault', 'MyVault')}/{OLD.upper()}", OLD),
+        (f"https://myvault.vault.azure.net:443/keys/batch/{OLD}/", OLD),
+    ],
+)
+def test_a_key_may_be_named_by_its_identifier(identifier: str, version: str | None) -> None:
+    wanted = key_goal(**{**BY_IDENTIFIER, "key_identifier": identifier}, state="disabled")
+
+    assert (wanted.vault, wanted.name, wanted.version) == ("myvault", "batch", version)
+
+
+def test_a_key_may_be_named_by_vault_and_name() -> None:
+    wanted = key_goal(state="disabled", version=OLD.upper())
+
+    assert (wanted.vault, wanted.name, wanted.version) == ("myvault", "batch", OLD)
+
+
+def test_a_task_for_an_account_names_its_group() -> None:
+    assert key_goal(account_name="mybatch", resource_group="rg-batch").names(key_identifier(f"{KEY}/{NEW}"))
+
+
+@pytest.mark.parametrize("vault_name", ["myvault", "MyVault"])
+@pytest.mark.parametrize("name", ["batch", "BATCH"])
+@pytest.mark.parametrize("used", [KEY, f"{KEY}/{OLD}", f"{KEY.replace('batch', 'Batch')}/{OLD}"])
+def test_a_key_is_the_same_in_any_letter_case(vault_name: str, name: str, used: str) -> None:
+    assert key_goal(vault_name=vault_name, name=name).names(key_identifier(used))
+    assert key_identifier(used).is_named(vault_name, name)
+
+
+@pytest.mark.parametrize(
+    "used",
+    [f"{KEY}2", f"{KEY}2/{OLD}", "https://vault2.vault.azure.net/keys/batch", None],
+    ids=["name", "version", "vault", "none"],
+)
+def test_another_key_is_not_the_named_one(used: str | None) -> None:
+    assert not key_goal().names(key_identifier(used) if used else None)
+
+
+@pytest.mark.parametrize(("given", "lasts"), [("P1D", DAY), ("PT1H", 3600), ("P0D", 0), ("P0M", 0), (None, 0)])
+def test_a_grace_period_may_be_none(given: str | None, lasts: int) -> None:
+    assert key_goal(state="disabled", moved_to=f"{KEY}/{NEW}", grace_period=given).grace_period == lasts
+
+
+def test_what_was_used_is_not_kept_in_use_unless_that_is_asked() -> None:
+    assert not key_goal(state="disabled").keeps_used
+    assert key_goal(state="disabled", in_use="keep").keeps_used
 
 
 def test_rotation_cannot_be_set_and_removed() -> None:

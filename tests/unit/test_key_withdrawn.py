@@ -229,6 +229,61 @@ def test_key_in_use_is_not_deleted(used: str) -> None:
 # Both
 
 
+KEEP: list[Any] = [
+    pytest.param({"state": "disabled", "version": OLD}, f"{KEY}/{OLD}", id="version disabled"),
+    pytest.param({"state": "disabled"}, KEY, id="key disabled"),
+    pytest.param({"state": "absent"}, f"{KEY}/{NEW}", id="key deleted"),
+]
+
+
+@pytest.mark.parametrize(("options", "used"), KEEP)
+def test_what_accounts_use_is_kept_if_that_is_asked(options: dict[str, Any], used: str) -> None:
+    in_use = versions(account("one", key=used), account("two"), account("three", key=used))
+    users = [account_id("one"), account_id("three")]
+
+    kept = _key.plan(key_goal(**options, in_use="keep"), in_use)
+
+    assert (kept.changed, kept.warnings) == (False, ())
+    assert kept.before == kept.after == _key.describe(in_use)
+    assert kept.report == {"in_use_by": users, "kept_until": None}
+    # By default it is refused, and it is taken away by force.
+    with pytest.raises(Refused) as refused:
+        _key.plan(key_goal(**options), in_use)
+    assert refused.value.facts["accounts"] == users
+    forced = _key.plan(key_goal(**options, force=True), in_use)
+    assert (forced.changed, forced.report) == (True, {"in_use_by": users, "kept_until": None})
+
+
+@pytest.mark.parametrize(("options", "used"), KEEP)
+def test_what_nobody_uses_is_taken_away_also_with_keep(options: dict[str, Any], used: str) -> None:
+    plan = _key.plan(key_goal(**options, in_use="keep"), versions(account("two")))
+
+    assert plan.changed
+    assert plan.report == {"in_use_by": [], "kept_until": None}
+
+
+@pytest.mark.parametrize(("options", "used"), KEEP)
+def test_what_may_be_in_use_is_not_kept_in_silence(options: dict[str, Any], used: str) -> None:
+    with pytest.raises(Refused) as refused:
+        _key.plan(key_goal(**options, in_use="keep"), versions(unlisted=UNLISTED))
+
+    assert refused.value.code == "users_unknown"
+
+
+@pytest.mark.parametrize(("options", "used"), KEEP)
+def test_with_keep_too_a_newcomer_gets_it_back(options: dict[str, Any], used: str) -> None:
+    """The second look, at what has been taken away: keep is for what is still there."""
+    plan = _key.plan(key_goal(**options, in_use="keep"), versions())
+    gone = versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
+    if options["state"] == "absent":
+        gone = observed_key(deleted=deleted_key(), visible=visible(account("newcomer", key=used)))
+
+    with pytest.raises(Refused) as refused:
+        _key.plan(plan.goal, gone)
+
+    assert accounts_of(refused) == ["newcomer"]
+
+
 @pytest.mark.parametrize("act", [disable, delete])
 def test_forced_act_names_who_loses_the_key_and_who_was_not_seen(act: Any) -> None:
     plan = act(versions(account(key=KEY), unlisted=UNLISTED), force=True)

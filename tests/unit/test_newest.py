@@ -1,70 +1,88 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The newest version of a key, which the tasks of a run share without ever working with one that is out of date."""
+"""The newest version of a key, which the tasks of a run share without ever working with one that is out of date.
+
+With the real plans, against a key in memory and the files of a run.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from documents import DAY, NOW, key, listed, observed_key
 from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key_goal, _stages
+from ansible_collections.azbatch.cmk.plugins.module_utils import _key, _key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.newest import Newest
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.recent import Recent
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, NotConverged, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import NotConverged, Rejected
+from ansible_collections.azbatch.cmk.plugins.module_utils._key_document import newest_known
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+
+KEY_OF_RUN = "myvault/batch"
+DUE, FORCED = {"max_version_age": "P90D"}, {"new_version": True}
+
+
+def version(number: int) -> str:
+    return f"{number:032x}"
 
 
 class KeyVault:
-    """A key with as many versions as were made, of which each goal with max_version_age wants one more than one."""
+    """A key whose first version is older than 90 days, with one more each time that one is made."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.newest = 1
-        self.looks = 0
-        self.failures: list[CmkError] = []
-        self.in_use = 0
-        self.at_least: str | None = None
+        self.versions = [key(version(1), created=NOW - 100 * DAY)]
+        self.reads = 0
+        self.takes = 0.0
+        # How many versions a replica of the vault does not show yet.
+        self.lag = 0
+        self.refuses = False
 
-    def task(self, account: str = "one", used: str | None = None, caller: str = "me", **wish: Any) -> Outcome:
-        """One task of the run, with what it remembers by itself."""
+    @property
+    def count(self) -> int:
+        return len(self.versions)
+
+    def add(self, *, created: int | None = None) -> None:
+        """Somebody makes a version."""
+        made = NOW - DAY + self.count if created is None else created
+        self.versions.append(key(version(self.count + 1), created=made))
+
+    def task(self, account: str = "one", used: int | None = None, caller: str = "me", **wish: Any) -> int:
+        """The version that a task for an account comes to, which the account is then moved to."""
+        outcome = self.look(account, used, caller, **wish)
+        if "new_version" in wish:
+            ForcedVersions(RunFiles(str(self.folder))).completed(KEY_OF_RUN, account)
+        return self.number(outcome)
+
+    def look(self, account: str = "one", used: int | None = None, caller: str = "me", **wish: Any) -> Outcome:
         files, seen = RunFiles(str(self.folder)), Seen()
         session: Any = SimpleNamespace(files=files, seen=seen, recent=Recent(files, caller, seen))
-        recent = session.recent
-
-        def look(goal: _key_goal.Goal) -> Outcome:
-            self.looks += 1
-            self.at_least = goal.at_least
-            if self.in_use:
-                raise Refused("In use.", code="in_use", accounts=["account"] * self.in_use)
-            return self._outcome(goal)
+        keys: Any = Keys(self, session)
 
         def make(goal: _key_goal.Goal) -> Outcome:
             assert self.is_locked()
-            outcome = self._outcome(goal)
-            if outcome.changed:
-                self.newest += 1
-                recent.written("key")
-            for failure in self.failures:
-                raise failure
-            return outcome
+            return converge(goal, keys, _key)
 
-        wanted = _stages.Newest("key", account, used)
-        return Newest(session).version(key_goal(**wish), wanted, look, make)
+        forced = (KEY_OF_RUN, account) if "new_version" in wish else None
+        return Newest(session, keys).version(key_goal(**wish), forced, version(used) if used else None, make)
 
-    def _outcome(self, goal: _key_goal.Goal) -> Outcome:
-        due = goal.new_version or (goal.max_version_age is not None and self.newest == 1)
-        before = {"version": str(self.newest)}
-        after = {"version": str(self.newest + 1)} if due else before
-        return Outcome(due, before, after)
+    @staticmethod
+    def number(outcome: Outcome) -> int:
+        return int(outcome.after["version"], 16)
 
     def is_locked(self) -> bool:
         with open(self.folder / f"{_hash(('turn', 'myvault'))}.lock", "w") as lock:
@@ -75,68 +93,190 @@ class KeyVault:
         return False
 
 
+class Keys:
+    """The service as one task has it, which keeps what it has read until it is told to forget it."""
+
+    def __init__(self, vault: KeyVault, session: Any) -> None:
+        self.vault = vault
+        self.session = session
+
+    def read(self, goal: _key_goal.Goal) -> dict[str, Any]:
+        shown = self.session.seen.read(self._shown, "key")
+        newest = shown[-1]
+        if goal.at_least:
+            newest = newest_known(newest, [listed(one) for one in self.vault.versions], goal.at_least, self._named)
+        return {**observed_key(*shown), "key": newest}
+
+    def _shown(self) -> list[dict[str, Any]]:
+        time.sleep(self.vault.takes)
+        self.vault.reads += 1
+        return self.vault.versions[: max(1, self.vault.count - self.vault.lag)]
+
+    def _named(self, name: str) -> Mapping[str, Any]:
+        return next(one for one in self.vault.versions if one["key"]["kid"].endswith(name))
+
+    def create(self, **_arguments: Any) -> None:
+        if self.vault.refuses:
+            raise Rejected("No.")
+        self.vault.add(created=NOW - 60 + self.vault.count)
+        self.session.seen.forget("key")
+        self.session.recent.written("key")
+
+
 @pytest.fixture
 def vault(tmp_path: Path) -> KeyVault:
     return KeyVault(tmp_path)
 
 
-@pytest.mark.parametrize("wish", [{"max_version_age": "P90D"}, {"new_version": True}], ids=["due", "forced"])
+EACH_WISH = pytest.mark.parametrize("wish", [DUE, FORCED], ids=["due", "forced"])
+
+
+@EACH_WISH
 def test_one_of_many_makes_it(vault: KeyVault, wish: dict[str, Any]) -> None:
     with ThreadPoolExecutor(8) as tasks:
-        outcomes = list(tasks.map(lambda number: vault.task(f"account{number}", **wish), range(8)))
+        outcomes = list(tasks.map(lambda number: vault.look(f"account{number}", 1, **wish), range(8)))
 
-    assert vault.newest == 2
+    assert vault.count == 2
     assert sorted(outcome.changed for outcome in outcomes) == [*[False] * 7, True]
-    assert {outcome.after["version"] for outcome in outcomes} == {"2"}
+    assert {vault.number(outcome) for outcome in outcomes} == {2}
+
+
+def test_one_of_several_callers_makes_it(vault: KeyVault) -> None:
+    """They do not share what they read, and look again once they hold the lock."""
+    vault.takes = 0.05
+    with ThreadPoolExecutor(4) as tasks:
+        came_to = list(tasks.map(lambda number: vault.task(used=1, caller=f"caller{number}", **DUE), range(4)))
+
+    assert (vault.count, came_to) == (2, [2] * 4)
+
+
+def test_a_version_that_is_not_due_is_not_made(vault: KeyVault) -> None:
+    outcome = vault.look(used=1)
+
+    assert (outcome.changed, vault.count) == (False, 1)
+    assert outcome.before == outcome.after
+
+
+def test_every_round_of_forced_versions_has_its_own(vault: KeyVault) -> None:
+    rounds = [[vault.task(account, number, **FORCED) for account in ("one", "two")] for number in (1, 2, 3)]
+
+    assert rounds == [[2, 2], [3, 3], [4, 4]]
+
+
+def test_a_forced_version_of_an_account_whose_move_failed_is_still_to_come(vault: KeyVault) -> None:
+    """It is moved to the version that the run has made, and no second one is made."""
+    assert vault.look("one", 1, **FORCED).changed
+
+    again = vault.look("one", 1, **FORCED)
+
+    assert (again.changed, vault.number(again), vault.count) == (False, 2, 2)
+
+
+def test_a_forced_version_serves_a_due_one(vault: KeyVault) -> None:
+    assert vault.task("one", 1, **FORCED) == 2
+    assert vault.task("two", 1, **FORCED, **DUE) == 2
+    assert vault.count == 2
 
 
 def test_an_account_on_the_newest_needs_no_look_of_its_own(vault: KeyVault) -> None:
     for _task in range(3):
-        vault.task(used="1")
+        assert vault.task(used=1) == 1
 
-    assert vault.looks == 1
+    assert vault.reads == 1
 
 
-@pytest.mark.parametrize("wish", [{}, {"new_version": True}], ids=["not forced", "forced"])
+@pytest.mark.parametrize("follows", [True, False])
+def test_an_account_that_follows_needs_none_either(vault: KeyVault, follows: bool) -> None:
+    vault.task(used=1)
+    vault.add()
+
+    # It is moved by Batch itself; one that is pinned is moved to the newest as it is now.
+    assert vault.task("two", None if follows else 2) == (1 if follows else 2)
+
+
+@pytest.mark.parametrize("wish", [{}, FORCED], ids=["not forced", "forced"])
 def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVault, wish: dict[str, Any]) -> None:
-    vault.task("one", **wish)
-    vault.newest = 7
+    vault.task("one", 1, **wish)
+    for _version in range(5):
+        vault.add(created=NOW - 20 + vault.count)
+    newest, reads = vault.count, vault.reads
 
-    assert vault.task("two", used="6", **wish).after["version"] == "7"
-    assert vault.at_least == "6"
-    assert vault.task("three", used="7", **wish).after["version"] == "7"
+    assert vault.task("two", newest - 1, **wish) == newest
+    assert vault.reads > reads
+    assert vault.task("three", newest, **wish) == newest
+
+
+def test_an_account_on_a_version_that_the_vault_does_not_show_yet_stays_there(vault: KeyVault) -> None:
+    vault.add()
+    vault.lag = 1
+
+    assert vault.task(used=2) == 2
+    assert vault.task("two", 1) == 1
+
+
+def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
+    vault.add()
+    vault.takes = 0.3
+    together = Barrier(6)
+
+    def task(number: int) -> int:
+        together.wait()
+        return vault.task(f"account{number}", 1)
+
+    with ThreadPoolExecutor(6) as tasks:
+        assert set(tasks.map(task, range(6))) == {2}
+
+    # One of what the run remembers, and one since these tasks began.
+    assert vault.reads == 2
+
+
+def test_what_was_read_before_a_task_began_is_not_good_enough_to_move_an_account(vault: KeyVault) -> None:
+    vault.add()
+    assert vault.task("one", 1) == 2
+    vault.add()
+
+    assert vault.task("two", 1) == 3
 
 
 def test_another_caller_does_not_work_with_what_was_read_before_a_forced_version(vault: KeyVault) -> None:
     vault.task("two", caller="other")
-    vault.task("one", new_version=True)
+    vault.task("one", **FORCED)
 
-    assert vault.task("two", caller="other", new_version=True).after["version"] == "2"
-
-
-def test_a_failure_after_the_version_was_made_makes_no_second_one(vault: KeyVault) -> None:
-    vault.failures = [NotConverged("No.", applied=["create"])]
-    with pytest.raises(NotConverged):
-        vault.task(new_version=True)
-    vault.failures = []
-    vault.task(new_version=True)
-
-    assert vault.newest == 2
+    assert vault.task("two", caller="other", **FORCED) == 2
 
 
-def test_a_failure_before_it_does(vault: KeyVault) -> None:
-    vault.failures = [NotConverged("No.", applied=["something"])]
-    with pytest.raises(NotConverged):
-        vault.task(new_version=True)
-    vault.failures = []
-    vault.task(new_version=True)
+def test_a_forced_version_is_made_after_the_newest_as_it_is_now(vault: KeyVault) -> None:
+    """What this task read by itself before it held the lock may be older."""
+    outcome = vault.look("one", 1, **FORCED)
 
-    assert vault.newest == 3
+    assert vault.reads == 2
+    assert outcome.before["version"] == version(1)
+    assert outcome.after["previous_version"] == version(1)
 
 
-def test_accounts_that_are_in_the_way_are_not_listed_by_every_task(vault: KeyVault) -> None:
-    vault.in_use = 3
-    for looks in (1, 1, 1, 2):
-        with pytest.raises(Refused):
-            vault.task()
-        assert vault.looks == looks
+def test_a_version_that_is_never_shown_counts(vault: KeyVault) -> None:
+    vault.lag = 1
+    with pytest.raises(NotConverged) as failed:
+        vault.look(**FORCED)
+    assert failed.value.facts["applied"] == ["create"]
+    vault.lag = 0
+
+    assert vault.task(**FORCED) == 2
+    assert vault.count == 2
+
+
+def test_a_version_that_was_not_made_does_not_count(vault: KeyVault) -> None:
+    vault.refuses = True
+    with pytest.raises(Rejected):
+        vault.look(**FORCED)
+    vault.refuses = False
+
+    assert vault.task(**FORCED) == 2
+
+
+def test_the_key_of_another_name_is_counted_by_itself(vault: KeyVault) -> None:
+    files = RunFiles(str(vault.folder))
+    ForcedVersions(files).made("myvault/another")
+
+    assert vault.look(**FORCED).changed
+    assert ForcedVersions(files).count(KEY_OF_RUN) == 1

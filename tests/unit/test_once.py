@@ -13,34 +13,34 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
 
 class Maker:
-    """Makes a version, once it gets to it."""
+    """Disables a version, once it gets to it, unless accounts use it or the grace period is not over."""
 
     def __init__(self, folder: Path | None, takes: float = 0) -> None:
         self.folder = folder
         self.takes = takes
-        self.made = 0
-        # How many accounts are in the way.
-        self.users = 0
-        # Until when accounts that were moved are in the way.
+        self.looks = 0
+        self.users: list[str] = []
         self.until: str | None = None
+        self.failures: list[CmkError] = []
 
-    def task(self, name: str = "key", *, rehearse: bool = False) -> Outcome:
-        cloud = Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None, rehearse=rehearse)
-        return cloud.once(self.make, name)
+    def task(self, name: str = "key") -> Outcome:
+        # Each task of a run has a cloud of its own.
+        return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None).once(self.look, name)
 
-    def make(self) -> Outcome:
+    def look(self) -> Outcome:
         time.sleep(self.takes)
-        self.made += 1
-        if self.users:
-            raise Refused("In use.", code="in_use", accounts=["account"] * self.users)
-        if self.until:
-            raise Refused("Wait.", code="in_grace", kept_until=self.until)
-        return Outcome(True, {"version": 1}, {"version": 2})
+        self.looks += 1
+        if self.failures:
+            raise self.failures.pop()
+        is_kept = bool(self.users or self.until)
+        before, after = {"enabled": True}, {"enabled": is_kept}
+        report = {"in_use_by": list(self.users), "kept_until": self.until}
+        return Outcome(not is_kept, before, after, ("Heed this.",), report)
 
 
 def test_one_of_many_makes_it(tmp_path: Path) -> None:
@@ -48,9 +48,18 @@ def test_one_of_many_makes_it(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as tasks:
         outcomes = list(tasks.map(lambda _number: maker.task(), range(8)))
 
-    assert maker.made == 1
+    assert maker.looks == 1
     assert sorted(outcome.changed for outcome in outcomes) == [*[False] * 7, True]
-    assert all(outcome.after == {"version": 2} for outcome in outcomes)
+    assert all(outcome.after == {"enabled": False} for outcome in outcomes)
+
+
+def test_what_others_did_is_told_as_it_is_now(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    first, second = maker.task(), maker.task()
+
+    assert (first.changed, first.before) == (True, {"enabled": True})
+    # One warning in a run is enough.
+    assert second == Outcome(False, {"enabled": False}, {"enabled": False}, (), first.report)
 
 
 def test_different_things_are_made_apart(tmp_path: Path) -> None:
@@ -59,55 +68,66 @@ def test_different_things_are_made_apart(tmp_path: Path) -> None:
     assert [maker.task(name).changed for name in ("one", "other", "one")] == [True, True, False]
 
 
-def test_in_a_process_of_its_own_everyone_makes_it() -> None:
+def test_a_task_in_a_process_of_its_own_makes_it() -> None:
     maker = Maker(None)
 
     assert [maker.task().changed for _task in range(2)] == [True, True]
 
 
-def test_what_was_rehearsed_is_not_made(tmp_path: Path) -> None:
-    maker = Maker(tmp_path)
-
-    assert [maker.task(rehearse=rehearse).changed for rehearse in (True, True, False, False)] == [
-        *(True, False),
-        *(True, False),
-    ]
-
-
 def test_a_failure_is_everyones_own(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
-
-    def fail() -> Outcome:
-        raise Denied("You may not.")
+    maker.failures = [Denied("You may not."), Refused("In use.", code="in_use", accounts=["a user"])]
 
     for _task in range(2):
-        with pytest.raises(Denied):
-            Cloud({"wait_timeout": 1}, str(tmp_path)).once(fail, "key")
+        with pytest.raises(CmkError):
+            maker.task()
     assert maker.task().changed
+    assert maker.looks == 3
 
 
-def test_what_was_refused_for_a_time_is_not_tried_again_in_the_run(tmp_path: Path) -> None:
+def test_what_is_kept_for_the_grace_period_is_not_looked_at_again_in_the_run(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     maker.until = "2026-01-02T00:00:00Z"
-    for _task in range(3):
-        with pytest.raises(Refused) as refused:
-            maker.task()
-        assert (refused.value.code, refused.value.facts["kept_until"]) == ("in_grace", maker.until)
-    assert maker.made == 1
+
+    outcomes = [maker.task() for _task in range(4)]
+
+    assert maker.looks == 1
+    assert {(one.changed, one.report["kept_until"]) for one in outcomes} == {(False, maker.until)}
 
 
-def test_what_is_in_use_is_tried_again_when_its_users_may_have_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("users", "looks"),
+    [
+        # By how many tasks, how many looks there were.
+        pytest.param(0, [1, 1, 1, 1, 1, 1], id="none: there is nothing to look at again"),
+        pytest.param(1, [1, 2, 3, 4, 5, 6], id="one: the next task may be that account's"),
+        pytest.param(2, [1, 1, 2, 2, 3, 3], id="two"),
+        pytest.param(3, [1, 1, 1, 2, 2, 2], id="three"),
+    ],
+)
+def test_what_is_in_use_is_looked_at_again_when_its_users_may_have_gone(
+    tmp_path: Path, users: int, looks: list[int]
+) -> None:
     maker = Maker(tmp_path)
-    maker.users = 3
-    for made in (1, 1, 1, 2):
-        with pytest.raises(Refused) as refused:
-            maker.task()
-        assert refused.value.code == "in_use"
-        assert maker.made == made
-    maker.users = 0
-    with pytest.raises(Refused):
-        maker.task()
-    with pytest.raises(Refused):
-        maker.task()
-    assert maker.task().changed
-    assert maker.made == 3
+    maker.users = [f"user {number}" for number in range(users)]
+
+    seen = []
+    for _task in range(6):
+        outcome = maker.task()
+        seen.append(maker.looks)
+        assert outcome.report["in_use_by"] == maker.users
+        assert outcome.after == {"enabled": bool(users)}
+
+    assert seen == looks
+
+
+def test_it_is_made_once_its_users_have_gone(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.users = ["one", "two"]
+    assert not maker.task().changed
+    maker.users = ["two"]
+
+    assert [maker.task().changed for _task in range(2)] == [False, False]
+    maker.users = []
+    assert [maker.task().changed for _task in range(2)] == [True, False]
+    assert maker.looks == 3

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The pipe: read, plan, stop in check mode, apply, read, plan again. Driven with a noun and a service of its own."""
+"""Read, plan, apply, read and plan again, with a resource and a service of the test's own."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _converge, _placeholders
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, foreseen, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     CmkError,
+    Denied,
     NotConverged,
     NotFound,
     Refused,
     Rejected,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._interrupts import Interrupted, as_failure, pass_on
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step, together
 
 
 @pytest.fixture(autouse=True)
@@ -105,8 +106,8 @@ def goal(*books: str, **wishes: Any) -> Goal:
     return Goal(frozenset(books), **wishes)
 
 
-def run(wanted: Goal, shelf: Shelf, *, foresee: bool = False) -> Outcome:
-    return converge(wanted, shelf, Books, foresee=foresee)
+def run(wanted: Goal, shelf: Shelf) -> Outcome:
+    return converge(wanted, shelf, Books)
 
 
 # Plan and Outcome
@@ -155,6 +156,29 @@ def test_result_without_warnings_has_no_such_key() -> None:
     assert "warnings" not in Outcome(False, {}, {}).result()
 
 
+def one(number: int, **options: Any) -> Outcome:
+    before, after = {"granted": []}, {"granted": [number]}
+    return Outcome(True, before, after, ("Heed this.", f"Heed {number}."), {"in_use_by": [f"user {number}"]}, **options)
+
+
+def test_outcomes_of_several_are_one_with_the_values_of_each() -> None:
+    unchanged = Outcome(False, {"granted": [2]}, {"granted": [2]}, ("Heed this.",), {"in_use_by": []})
+
+    both = together([unchanged, one(1)])
+
+    assert both.changed
+    assert both.before == {"granted": [2], "principals": [{"granted": [2]}, {"granted": []}]}
+    assert both.after == {"granted": [2], "principals": [{"granted": [2]}, {"granted": [1]}]}
+    assert both.warnings == ("Heed this.", "Heed 1.")
+    assert both.report == {"in_use_by": ["user 1"]}
+    assert together([unchanged, unchanged]).changed is False
+
+
+def test_the_outcome_of_one_is_its_own_and_that_of_none_is_no_change() -> None:
+    assert together([one(1)]) == one(1)
+    assert together([]) == Outcome(False, {"principals": []}, {"principals": []})
+
+
 # converge
 
 
@@ -167,21 +191,19 @@ def test_nothing_to_do_is_one_read_and_no_write() -> None:
     assert outcome == Outcome(False, {"books": ["atlas", "novel"]}, {"books": ["atlas", "novel"]})
 
 
-def test_a_plan_writes_nothing_and_tells_what_would_be() -> None:
+def test_a_change_that_is_only_predicted_is_not_written() -> None:
     shelf = Shelf({"novel"})
 
-    outcome = run(goal("atlas"), shelf, foresee=True)
+    plan = foreseen(goal("atlas"), shelf, Books)
 
     assert shelf.did == ["read"]
     assert shelf.books == {"novel"}
-    assert outcome == Outcome(
-        True, {"books": ["novel"]}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}
-    )
+    assert (plan.steps, plan.before) == ((Step("add", {"book": "atlas"}),), {"books": ["novel"]})
 
 
-def test_a_plan_refuses_what_a_run_would_refuse() -> None:
+def test_a_prediction_refuses_what_a_run_would_refuse() -> None:
     with pytest.raises(Refused):
-        run(goal("forbidden"), Shelf(), foresee=True)
+        foreseen(goal("forbidden"), Shelf(), Books)
 
 
 def test_a_change_is_written_and_read_again() -> None:
@@ -528,3 +550,134 @@ def test_the_first_failure_is_the_one_that_is_raised() -> None:
 
     assert failed.value.facts["restored"] is False
     assert failed.value.facts["restore_failure"]["code"] == "service_unavailable"
+
+
+# Which setting a failed change is undone to
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """The lamp of that name is on."""
+
+    name: str = "red"
+    lit: bool = True
+    former: Lamp | None = None
+    if_refused: Lamp | None = None
+
+    def standing(self, _stands: Any) -> str:
+        return "The lamp is as it was."
+
+
+@dataclass
+class Lamps:
+    """A resource and its service. The first read of a lamp that is lit fails; `stuck` ones cannot be switched off."""
+
+    fails: type[CmkError]
+    stuck: tuple[str, ...] = ()
+    lit: dict[str, bool] = field(default_factory=dict)
+    failed: bool = False
+
+    @staticmethod
+    def plan(goal: Lamp, lit: bool) -> Plan:
+        steps = () if lit == goal.lit else (Step("switch", {"name": goal.name, "on": goal.lit}),)
+        ways = {"former": goal.former, "if_refused": goal.if_refused}
+        return Plan(goal, {"lit": lit}, {"lit": goal.lit}, steps, **ways)
+
+    def read(self, goal: Lamp) -> bool:
+        if self.lit.get(goal.name) and not self.failed:
+            self.failed = True
+            raise self.fails("It is dark.")
+        return self.lit.get(goal.name, False)
+
+    def switch(self, name: str, on: bool) -> None:
+        if name in self.stuck and not on:
+            raise Rejected("It is stuck.")
+        self.lit[name] = on
+
+
+FORMER, FALLBACK = Lamp(lit=False), Lamp("blue")
+
+
+def undone(lamps: Lamps, **ways: Lamp) -> CmkError:
+    with pytest.raises(CmkError) as failed:
+        converge(Lamp(**ways), lamps, Lamps)  # type: ignore[arg-type]
+    return failed.value
+
+
+@pytest.mark.parametrize("failure", [Denied, Refused])
+def test_the_previous_setting_is_restored_and_nothing_else(failure: type[CmkError]) -> None:
+    lamps = Lamps(failure)
+
+    assert undone(lamps, former=FORMER, if_refused=FALLBACK).facts["restored"] is True
+    assert lamps.lit == {"red": False}
+
+
+@pytest.mark.parametrize(("failure", "lit"), [(Refused, {"red": True, "blue": True}), (Denied, {"red": True})])
+def test_the_fallback_is_for_a_refused_change_whose_previous_setting_cannot_be_restored(
+    failure: type[CmkError], lit: dict[str, bool]
+) -> None:
+    lamps = Lamps(failure, stuck=("red",))
+    undone(lamps, former=FORMER, if_refused=FALLBACK)
+
+    assert lamps.lit == lit
+
+
+@pytest.mark.parametrize("failure", [Denied, Refused])
+def test_without_a_way_back_nothing_is_undone(failure: type[CmkError]) -> None:
+    lamps = Lamps(failure)
+
+    assert "restored" not in undone(lamps).facts
+    assert lamps.lit == {"red": True}
+
+
+# A change begins only if it may
+
+
+def test_a_change_begins_only_if_its_requirement_holds() -> None:
+    def refuse() -> None:
+        raise Denied("There is no power.")
+
+    shelf = Shelf({"novel"})
+    with pytest.raises(Denied):
+        converge(goal("atlas"), shelf, Books, before_change=refuse)
+    assert shelf.books == {"novel"}
+    # A task that has nothing to change needs nothing.
+    assert not converge(goal("novel"), shelf, Books, before_change=refuse).changed
+
+
+# What accounts came to use while it was taken away
+
+
+def in_use(**facts: Any) -> Refused:
+    return Refused("In use.", code="in_use", **facts)
+
+
+KEPT = Outcome(False, {}, {}, report={"in_use_by": ["a newcomer"]})
+
+
+@pytest.mark.parametrize(
+    ("failure", "made"),
+    [
+        pytest.param(in_use(restored=True), 2, id="given back"),
+        pytest.param(in_use(restored=False), 1, id="not given back"),
+        pytest.param(in_use(), 1, id="refused before anything was taken away"),
+        pytest.param(Refused("No.", code="users_unknown", restored=True), 1, id="refused for another reason"),
+        pytest.param(Denied("No.", restored=True), 1, id="failed"),
+    ],
+)
+def test_what_was_given_back_is_reported_as_in_use(failure: CmkError, made: int) -> None:
+    results = [failure, KEPT]
+
+    def make() -> Outcome:
+        result = results.pop(0)
+        if isinstance(result, CmkError):
+            raise result
+        return result
+
+    if made == 2:
+        assert unless_used(make) == KEPT
+    else:
+        with pytest.raises(CmkError) as failed:
+            unless_used(make)
+        assert failed.value is failure
+    assert len(results) == 2 - made

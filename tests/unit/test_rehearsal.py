@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._environments import environment_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rehearsal import Rehearsal
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rehearsal import Rehearsal, _require_read
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.responses import Call, Response
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
@@ -166,8 +165,8 @@ def test_a_write_that_is_not_known_is_refused(azure: Azure, method: str, url: st
         ("PUT", f"{KEYS}/keys/key/rotationpolicy", {"lifetimeActions": []}),
         ("DELETE", f"{KEYS}/keys/key", None),
         ("POST", f"{KEYS}/deletedkeys/key/recover", None),
-        ("POST", f"{ARM}{ACCOUNTS}/there/listKeys", None),
-        ("POST", f"{ARM}/checkNameAvailability", None),
+        ("POST", f"{ARM}{ACCOUNTS}/there/listKeys", "refused"),
+        ("POST", f"{ARM}/checkNameAvailability", "refused"),
     ],
 )
 def test_no_write_leaves_the_machine(
@@ -185,9 +184,20 @@ def test_no_write_leaves_the_machine(
 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
     session = azure.rehearsal.transport().session
-    with contextlib.suppress(AssertionError):
-        session.request(method, url, json=body, headers={"Authorization": "Bearer token"})
+    headers = {"Authorization": "Bearer token"}
+    if body == "refused":
+        with pytest.raises(AssertionError, match="not sent"):
+            session.request(method, url, headers=headers)
+    else:
+        assert session.request(method, url, json=body, headers=headers).status_code in (200, 201, 204, 404)
     assert {(how, sent) for how, _path, sent in left} <= {("GET", None)}
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "POST"])
+def test_the_function_that_sends_sends_no_write(method: str) -> None:
+    with pytest.raises(AssertionError, match="not sent"):
+        _require_read(method, f"{ARM}{ACCOUNTS}/there")
+    _require_read("GET", f"{ARM}{ACCOUNTS}/there")
 
 
 def test_questions_for_a_name_are_sent(monkeypatch: pytest.MonkeyPatch, azure: Azure) -> None:
@@ -378,8 +388,7 @@ def test_a_vault_that_is_changed_and_deleted(azure: Azure) -> None:
 def test_a_vault_that_is_recovered(azure: Azure, authorization: str | None) -> None:
     """It has the keys that are asked for, and no roles."""
     deleted = {"vaultId": f"{VAULTS}/vault", "location": "westeurope", "purgeProtectionEnabled": True}
-    azure.has(f"{DELETED}/locations/westeurope/deletedVaults/vault", {"name": "vault", "properties": deleted})
-    azure.has(f"{DELETED}/deletedVaults", {"value": [{"name": "vault"}]})
+    azure.has(f"{DELETED}/deletedVaults", {"value": [{"name": "other"}, {"name": "vault", "properties": deleted}]})
     azure.has(VAULTS, {"value": []})
     azure.has(f"{GROUP}/{ROLES}", {"value": [assignment("above", "p", GROUP)]})
     azure.rehearsal.resolved({"name": "vault", "authorization": authorization})
@@ -389,7 +398,7 @@ def test_a_vault_that_is_recovered(azure: Azure, authorization: str | None) -> N
     properties = azure.get(f"{VAULTS}/vault")["properties"]
     assert properties["enablePurgeProtection"] is True
     assert properties["enableRbacAuthorization"] is (authorization is None)
-    assert azure.ids(f"{DELETED}/deletedVaults") == []
+    assert azure.ids(f"{DELETED}/deletedVaults") == ["other"]
     assert azure.ids(VAULTS) == ["vault"]
     assert azure.get(f"{KEYS}/keys/key/{V2}")["attributes"]["enabled"] is True
     assert azure.ids(f"{VAULTS}/vault/{ROLES}") == ["above"]

@@ -9,16 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import VAULT_ID, account, policy, system_assigned, vault
-from wishes import provision_goal, revert_goal, rotation_goal
+from documents import VAULT_ID, policy, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _provision, _revert, _rotation
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rights import Rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, in_turn
+from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._rights import allows
-from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Stage
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -92,8 +89,9 @@ class Resources:
 class Session:
     subscription_id = SUBSCRIPTION
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_rehearsal: bool) -> None:
         self.recent = self
+        self.rehearsal = object() if is_rehearsal else None
 
     def read(self, read: Any, *_name: str) -> Any:
         return read()
@@ -112,9 +110,12 @@ class Vaults:
         return self.found
 
 
-def require(service: str, *steps: Step, vault: Any = None, later: Any = (), **allowed: Any) -> None:
-    rights = Rights(Session(), Resources(**allowed), Vaults(vault))  # type: ignore[arg-type]
-    rights.require([*((service, step) for step in steps), *later])
+def require(
+    service: str, *steps: Step, vault: Any = None, later: Any = (), is_rehearsal: bool = False, **allowed: Any
+) -> tuple[str, ...]:
+    session = Session(is_rehearsal=is_rehearsal)
+    rights = Rights(session, Resources(**allowed), Vaults(vault))  # type: ignore[arg-type]
+    return rights.require([*((service, step) for step in steps), *later])
 
 
 def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
@@ -123,6 +124,8 @@ def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
     assert denied.value.code == "permission_denied"
     assert denied.value.facts["action"] == action
     assert action in denied.value.msg
+    warnings = require(service, *steps, **options, is_rehearsal=True)
+    assert any(action in warning for warning in warnings)
 
 
 def test_an_action_that_the_caller_is_seen_to_lack() -> None:
@@ -145,7 +148,7 @@ def test_what_cannot_be_read_is_no_reason_to_refuse() -> None:
     require("keys", MAKE_KEY, vault=None)
 
 
-def test_later_stages_need_their_rights_too() -> None:
+def test_steps_of_several_services_need_their_rights() -> None:
     lacks(
         CREATE, "encryption", SET, later=[("keys", MAKE_KEY)], vault=vault(rbac=True), group=[permission(WRITE, POOLS)]
     )
@@ -274,7 +277,7 @@ def test_waiting_needs_no_right() -> None:
     require("keys", Step("create", {**GRANT, "by_role": False}))
 
 
-# In the pipe
+# Before the first write
 
 
 class Service:
@@ -293,7 +296,7 @@ class Noun:
         return Plan(goal, {}, {}, () if observed else (Step("write"),))
 
 
-def test_the_pipe_asks_before_the_first_write() -> None:
+def test_rights_are_asked_for_before_the_first_write() -> None:
     service = Service()
 
     def refuse(steps: Any) -> None:
@@ -303,63 +306,6 @@ def test_the_pipe_asks_before_the_first_write() -> None:
     with pytest.raises(Denied):
         converge(None, service, Noun(), rights=refuse)
     assert service.written == []
-    with pytest.raises(Denied):
-        converge(None, service, Noun(), foresee=True, rights=refuse)
-    assert converge(None, service, Noun()).changed
+    done = converge(None, service, Noun(), rights=lambda _steps: ("it lacks",))
+    assert (done.changed, done.warnings) == (True, ("it lacks",))
     assert not converge(None, service, Noun(), rights=refuse).changed
-
-
-def test_a_stage_asks_for_what_comes_later() -> None:
-    asked: list[Any] = []
-
-    class Cloud:
-        rights = property(lambda self: self)
-        keys = Service()
-
-        def require(self, steps: Any) -> None:
-            asked.append(steps)
-
-    def stages() -> Any:
-        return (yield Stage("keys", Noun(), None, foresee=True, later=(("encryption", SET),)))
-
-    in_turn(stages(), Cloud())
-
-    assert asked == [[("keys", Step("write")), ("encryption", SET)]]
-
-
-def later(stage: Stage) -> list[tuple[str, str]]:
-    return [(service, step.action) for service, step in stage.later]
-
-
-def test_rotation_tells_what_comes_later() -> None:
-    document = account(key="https://myvault.vault.azure.net/keys/batch/old", identity=system_assigned())
-    key = Outcome(False, {}, {"version": "new", "previous_version": "old"})
-
-    stages = _rotation.stages(rotation_goal(), document)
-    assert later(next(stages)) == [("encryption", "set_encryption")]
-    assert later(stages.send(key)) == []
-    stages = _rotation.stages(rotation_goal(previous_version="disable"), document)
-    next(stages)
-    first = stages.send(Outcome(False, {}, {}))
-    assert later(first) == [("encryption", "set_encryption"), ("keys", "list"), ("keys", "update")]
-    assert later(stages.send(key)) == [("keys", "list"), ("keys", "update")]
-
-
-def test_revert_tells_what_comes_later() -> None:
-    document = account(key="https://myvault.vault.azure.net/keys/batch/old", identity=system_assigned())
-    for options, expected in (
-        ({"key": "disable"}, [("keys", "update")]),
-        ({"key": "delete"}, [("keys", "delete")]),
-        ({"access": "withdraw"}, [("access", "revoke")]),
-        ({}, []),
-    ):
-        stages = _revert.stages(revert_goal(**options), document)
-        first = next(stages)
-        if options:
-            first = stages.send(Outcome(False, {}, {}))
-        assert later(first) == expected
-
-
-def test_provision_tells_what_comes_later() -> None:
-    vault_stage, _account = next(_provision.stages(provision_goal()))
-    assert later(vault_stage) == [("access", "grant"), ("keys", "create"), ("encryption", "set_encryption")]

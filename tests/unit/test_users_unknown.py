@@ -13,7 +13,6 @@ import pytest
 from documents import (
     DAY,
     ENCRYPTION_USER,
-    KEY,
     NEW,
     NOW,
     OLD,
@@ -29,12 +28,11 @@ from documents import (
     vault,
     visible,
 )
-from wishes import access_goal, key_goal, revert_goal, rotation_goal
+from wishes import access_goal, key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _revert, _rotation, _usage, _vault
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _usage, _vault
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._stages import Stage, key_that_keeps_its_expiry
 
 HIDDEN = "/subscriptions/hidden"
 SOMEWHERE = visible(account("elsewhere", key="https://other.vault.azure.net/keys/other"), unlisted=(HIDDEN,))
@@ -67,7 +65,6 @@ ACTS = {
     "key disabled": of_key(state="disabled"),
     "key deleted": of_key(state="absent"),
     "version disabled": of_key(state="disabled", version=OLD),
-    "expiry brought forward": of_key(expires_in="P30D"),
     "rotation policy removed": of_key(remove_rotation_policy=True),
     "access revoked, policy": access(vault(policy())),
     "access revoked, role": access(vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)),
@@ -103,7 +100,7 @@ def test_it_is_taken_away_where_all_could_be_listed(act: Act) -> None:
     assert plan.warnings == ()
 
 
-@pytest.mark.parametrize("name", [name for name in ACTS if "expiry" not in name and "policy removed" not in name])
+@pytest.mark.parametrize("name", [name for name in ACTS if "policy removed" not in name])
 def test_after_the_change_too(name: str) -> None:
     """Something that can no longer be listed then is as good as an account that came."""
     planned = ACTS[name]({**SOMEWHERE, "unlisted": []}, False)
@@ -133,41 +130,15 @@ def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
     assert refused.value.facts["remedy"] == "Run the task again once they can be listed, or set force: true."
 
 
-# Roles tell so before they begin
+# Before the first task of a role
 
 
-@pytest.mark.parametrize(
-    ("noun", "goal"),
-    [
-        pytest.param(_rotation, rotation_goal(previous_version="disable"), id="rotate, disable"),
-        pytest.param(_revert, revert_goal(key="disable"), id="revert, disable"),
-        pytest.param(_revert, revert_goal(key="delete"), id="revert, delete"),
-        pytest.param(_revert, revert_goal(access="withdraw"), id="revert, access"),
-    ],
-)
-def test_the_first_stage_is_that_all_can_be_listed(noun: Any, goal: Any) -> None:
-    first = next(noun.stages(goal, account(key=f"{KEY}/{OLD}")))
+@pytest.mark.parametrize("vault_name", ["myvault", None])
+def test_that_all_can_be_listed_is_a_goal_without_steps(vault_name: str | None) -> None:
+    wanted = _usage.AllListed("the key would be deleted", "keep the key", vault_name)
 
-    assert (first.service, first.foresee) == ("listing", True)
-    assert first.noun.plan(first.goal, visible()).steps == ()
+    assert _usage.plan(wanted, visible()).steps == ()
     with pytest.raises(Refused) as refused:
-        first.noun.plan(first.goal, visible(unlisted=(HIDDEN,)))
+        _usage.plan(wanted, visible(unlisted=(HIDDEN,)))
     assert refused.value.code == "users_unknown"
-    assert "keep" in refused.value.facts["remedy"]
-
-
-@pytest.mark.parametrize(("noun", "goal"), [(_rotation, rotation_goal()), (_revert, revert_goal())])
-def test_who_takes_nothing_away_need_not_list(noun: Any, goal: Any) -> None:
-    assert next(noun.stages(goal, account(key=f"{KEY}/{OLD}"))).service != "listing"
-
-
-def test_an_expiry_is_kept_for_accounts_that_may_exist() -> None:
-    done = _rotation.Done(_rotation.STEPS)
-    stages = key_that_keeps_its_expiry(Stage("keys", _key, key_goal(expires_in="P30D")), done)
-    next(stages)
-    with pytest.raises(Refused) as refused:
-        ACTS["expiry brought forward"](SOMEWHERE, False)
-    again = stages.throw(refused.value)
-
-    assert again.goal.expires_in is None
-    assert done.kept_for == {"expiry": [HIDDEN]}
+    assert refused.value.facts["remedy"].endswith("or keep the key.")

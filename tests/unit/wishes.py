@@ -6,118 +6,53 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 from documents import PRINCIPAL
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import (
-    _access,
-    _key,
-    _key_goal,
-    _provision,
-    _revert,
-    _rotation,
+from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _encryption, _key, _key_goal
+from ansible_collections.azbatch.cmk.plugins.modules import (
+    batch_encryption,
+    batch_encryption_info,
+    keyvault_cmk_access,
+    keyvault_cmk_key,
 )
+
+ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
+
+
+def options_of(module: ModuleType, **given: Any) -> dict[str, Any]:
+    """The parameters of a task of the module, as Ansible gives them to it."""
+    unknown = set(given) - set(module.ARGUMENTS) - {"subscription_id"}
+    assert not unknown, unknown
+    defaults = {name: option.get("default") for name, option in module.ARGUMENTS.items()}
+    return {"subscription_id": None, **defaults, **given}
 
 
 def access_goal(**options: Any) -> _access.Goal:
-    params = {
-        "resource_group": None,
-        "vault_name": "myvault",
-        "principal_id": PRINCIPAL,
-        "identity_id": None,
-        "key_name": None,
-        "state": "present",
-        "force": False,
-        **options,
-    }
-    return _access.desired(params)
+    given = {"vault_name": "myvault", "principal_id": PRINCIPAL, **options}
+    return _access.desired(options_of(keyvault_cmk_access, **given))
 
 
 def key_goal(**options: Any) -> _key_goal.Goal:
-    params = {
-        "vault_name": "myvault",
-        "name": "batch",
-        "state": "present",
-        "version": None,
-        "key_type": None,
-        "key_size": None,
-        "expires_in": None,
-        "extend_expired_by": None,
-        "max_version_age": None,
-        "new_version": False,
-        "rotation_policy": None,
-        "enable_key": False,
-        "recover": False,
-        "remove_rotation_policy": False,
-        "force": False,
-        **options,
-    }
-    return _key.desired(params)
+    given = {"vault_name": "myvault", "name": "batch", "extend_expired_by": None, **options}
+    return _key.desired(options_of(keyvault_cmk_key, **given))
 
 
-def provision_goal(**options: Any) -> _provision.Goal:
-    params = {
-        "resource_group": "rg-batch",
-        "account_name": "mybatch",
-        "location": None,
-        "identity_id": None,
-        "adopt_existing": False,
-        "vault_name": "myvault",
-        "vault_resource_group": None,
-        "authorization": None,
-        "recover": False,
-        "key_name": "batch",
-        "key_type": None,
-        "key_size": None,
-        "follow_latest": None,
-        "replace_key": False,
-        "enable_key": False,
-        "expires_in": None,
-        "rotation_policy": None,
-        **options,
-    }
-    return _provision.desired(params)
+def encryption_options(identifier: str | None, **options: Any) -> dict[str, Any]:
+    source = "microsoft_keyvault" if identifier else "microsoft_batch"
+    given = {**ACCOUNT, "key_source": source, "key_identifier": identifier, **options}
+    return options_of(batch_encryption, **given)
 
 
-def revert_goal(**options: Any) -> _revert.Goal:
-    params = {
-        "resource_group": "rg-batch",
-        "account_name": "mybatch",
-        "missing": "fail",
-        "vault_name": "myvault",
-        "vault_resource_group": None,
-        "key_name": "batch",
-        "key": "keep",
-        "access": "keep",
-        "previous_key_identifier": None,
-        **options,
-    }
-    return _revert.desired(params)
+def encryption_goal(identifier: str | None, **options: Any) -> _encryption.Goal:
+    return _encryption.desired(encryption_options(identifier, **options))
 
 
-def rotation_goal(**options: Any) -> _rotation.Goal:
-    params = {
-        "resource_group": "rg-batch",
-        "account_name": "mybatch",
-        "missing": "fail",
-        "vault_name": "myvault",
-        "key_name": "batch",
-        "vault_resource_group": None,
-        "key_size": None,
-        "follow_latest": None,
-        "enable_key": False,
-        "max_version_age": None,
-        "new_version": False,
-        "expires_in": None,
-        "rotation_policy": None,
-        "new_key_identifier": None,
-        "previous_version": "keep",
-        "previous_version_grace": "P0D",
-        "previous_key_identifier": None,
-        **options,
-    }
-    return _rotation.desired(params)
+def check_before(role: str, **options: Any) -> dict[str, Any]:
+    given = {**ACCOUNT, "check_before": role, "vault_name": "myvault", "key_name": "batch", **options}
+    return options_of(batch_encryption_info, **given)
 
 
 def rotation(**options: str) -> dict[str, str | None]:

@@ -60,7 +60,7 @@ class Encryption(Polled):
             return observed
         # A rollback does not trust a read that shows the previous key: it may be older than the change.
         observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
-        observed["is_newer"] = goal.was_moved(account) and self._uses_newer_version(account, goal.key)
+        observed["is_newer"] = goal.was_moved(account) and self._uses_newer_version(account, goal.target)
         is_left = goal.leaves_alone(account) or observed["is_newer"]
         if is_left and not (observed["may_be_stale"] and goal.is_met_by(account)):
             observed["silence"] = self._accounts.silence(group, name)

@@ -58,13 +58,16 @@ class Rehearsal:
     def transport(self) -> Any:
         """For a client of the SDKs."""
         import requests
+        from urllib3.util import Retry
 
         rehearsal = self
 
         class Adapter(requests.adapters.BaseAdapter):
             def __init__(self) -> None:
                 super().__init__()
-                self._azure = requests.adapters.HTTPAdapter()
+                # As in the transport of the SDKs, which retry by themselves.
+                retries = Retry(total=False, redirect=False, raise_on_status=False)
+                self._azure = requests.adapters.HTTPAdapter(max_retries=retries)
 
             def send(self, request: Any, *args: Any, **options: Any) -> Any:
                 def ask(url: str | None = None) -> Response:

@@ -121,8 +121,7 @@ class RehearsedVaults:
         entry = self.entry(name)
         if entry and entry["deleted"]:
             return self._store(entry["before"], {**entry, "deleted": None})
-        location, subscription = call.body["location"], group.rpartition("/resourceGroups/")[0]
-        found = call.get(f"{subscription}{_NAMESPACE}/locations/{location}/deletedVaults/{name}")
+        found = self._in_azure(call, f"/{'/'.join(group.split('/')[1:3])}", name)
         if found.status != 200:
             return found
         deleted = found.body["properties"]
@@ -134,6 +133,19 @@ class RehearsedVaults:
             policy = {"objectId": self._caller()["object_id"], "permissions": {"keys": ["all"]}}
             vault["properties"].update(enableRbacAuthorization=False, accessPolicies=[policy])
         return self._store(vault, {"made": False, "recovered": True, "roles_of_azure": False, "deleted": None})
+
+    @staticmethod
+    def _in_azure(call: Call, subscription: str, name: str) -> Response:
+        """The deleted vault, from the list of them: reading one by itself needs another right."""
+        page = call.get(f"{subscription}{_NAMESPACE}/deletedVaults")
+        while page.status == 200:
+            for deleted in page.body["value"]:
+                if deleted["name"].lower() == name.lower():
+                    return Response(200, deleted)
+            if not page.body.get("nextLink"):
+                return missing("DeletedVaultNotFound", f"The deleted vault '{name}' was not found.")
+            page = call.ask(page.body["nextLink"])
+        return page
 
     def _changed(self, vault: Document, body: Mapping[str, Any]) -> Response:
         vault = copy.deepcopy(vault)

@@ -1,0 +1,349 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a module runs its plans: with which lock, for which account, once in a run or for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from documents import (
+    DAY,
+    DEFINITIONS,
+    KEY,
+    MIDDLE,
+    NEW,
+    NOW,
+    OLD,
+    OTHER,
+    PRINCIPAL,
+    account,
+    account_id,
+    evidence,
+    key,
+    observed_key,
+    policy,
+    system_assigned,
+    user_assigned,
+    vault,
+    visible,
+)
+from wishes import ACCOUNT, encryption_options, options_of
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, NotFound, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption, keyvault_cmk_access, keyvault_cmk_key
+
+PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
+
+
+@dataclass
+class Cloud:
+    """Its services in memory. `did` has the writes, each with the lock that was held."""
+
+    account: dict[str, Any] | None = None
+    vault: dict[str, Any] = field(default_factory=vault)
+    versions: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {
+            OLD: key(OLD, created=NOW - 200 * DAY),
+            MIDDLE: key(MIDDLE, created=NOW - 100 * DAY),
+            NEW: key(NEW, created=NOW - 50 * DAY),
+        }
+    )
+    unavailable: bool = False
+    did: list[tuple[str, ...]] = field(default_factory=list)
+    lock: str | None = None
+    shared: list[str] = field(default_factory=list)
+    newest_of: list[tuple[Any, ...]] = field(default_factory=list)
+    completed: list[tuple[str, str]] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+
+    # The run
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        assert self.lock is None
+        self.lock = name.lower()
+        try:
+            yield
+        finally:
+            self.lock = None
+
+    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+        assert self.lock
+        self.shared += name
+        return make()
+
+    @property
+    def newest(self) -> Any:
+        def version(goal: Any, forced: Any, used: Any, make: Callable[[Any], Outcome]) -> Outcome:
+            self.newest_of.append((forced, used))
+            return make(goal)
+
+        return SimpleNamespace(version=version)
+
+    @property
+    def forced_versions(self) -> Any:
+        return SimpleNamespace(completed=lambda *counted: self.completed.append(counted))
+
+    @property
+    def rights(self) -> Any:
+        def of(service: str) -> Callable[[Any], tuple[str, ...]]:
+            def require(steps: Any) -> tuple[str, ...]:
+                self.checked += [f"{service} {step.action}" for step in steps]
+                return ()
+
+            return require
+
+        return SimpleNamespace(of=of)
+
+    # Services
+
+    @property
+    def accounts(self) -> Any:
+        def seen(_group: str, _name: str, *, anew_if: Any) -> Any:
+            self.anew_if = anew_if
+            return self.account
+
+        return SimpleNamespace(present=lambda _group, _name: self.account, seen=seen)
+
+    @property
+    def encryption(self) -> Any:
+        def require_answer(group: str, name: str) -> None:
+            assert (group, name) == ("rg-batch", "mybatch")
+            if self.unavailable:
+                raise Unavailable("No.", code="account_not_answering")
+
+        def read(_goal: Any) -> dict[str, Any]:
+            return {"account": self.account, "silence": None, "evidence": evidence()}
+
+        def set_encryption(*, body: dict[str, Any], **_more: Any) -> None:
+            self.did.append(("set_encryption",))
+            identifier = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
+            self.account = account(key=identifier, identity=system_assigned())
+
+        return SimpleNamespace(require_answer=require_answer, read=read, set_encryption=set_encryption)
+
+    @property
+    def keys(self) -> Any:
+        def read(_goal: Any) -> dict[str, Any]:
+            everyone = visible(*([self.account] if self.account else []))
+            return observed_key(*self.versions.values(), visible=everyone)
+
+        def update(vault: str, name: str, version: str, body: dict[str, Any]) -> None:
+            self.did.append(("update", version, str(self.lock)))
+            attributes = self.versions[version]["attributes"]
+            self.versions[version] = {**self.versions[version], "attributes": {**attributes, **body["attributes"]}}
+
+        def create(**_arguments: Any) -> None:
+            self.did.append(("create", str(self.lock)))
+            self.versions["f" * 32] = key("f" * 32, created=NOW)
+
+        return SimpleNamespace(read=read, update=update, create=create)
+
+    @property
+    def access(self) -> Any:
+        def read(goal: Any) -> dict[str, Any]:
+            everyone = visible(*([self.account] if self.account else []))
+            found = {"vault": self.vault, "principal_id": goal.principal_id, "assignments": []}
+            return {**found, "definitions": DEFINITIONS, "visible": everyone}
+
+        def set_policy(vault_id: str, operation: str, entry: dict[str, Any]) -> None:
+            self.did.append((operation, entry["objectId"], str(self.lock)))
+            properties = self.vault["properties"]
+            others = [one for one in properties["accessPolicies"] if one["objectId"] != entry["objectId"]]
+            properties["accessPolicies"] = others if operation == "remove" else [*others, dict(entry)]
+
+        return SimpleNamespace(read=read, set_policy=set_policy)
+
+
+def on(used: str | None, identity: dict[str, Any] | None = None) -> dict[str, Any]:
+    return account(key=used, identity=identity or system_assigned())
+
+
+# A key
+
+
+def run_key(cloud: Any, **options: Any) -> Outcome:
+    return keyvault_cmk_key.run(options_of(keyvault_cmk_key, **options), cloud)
+
+
+BY_NAME = {"vault_name": "MyVault", "name": "batch"}
+FOR_ACCOUNT = {**BY_NAME, **ACCOUNT}
+
+
+@pytest.mark.parametrize("named", [BY_NAME, {"key_identifier": KEY}], ids=["names", "identifier"])
+def test_a_key_is_changed_under_the_lock_of_its_vault(named: dict[str, Any]) -> None:
+    cloud = Cloud()
+
+    assert run_key(cloud, **named, new_version=True).changed
+    assert cloud.did == [("create", "myvault")]
+    assert (cloud.checked, cloud.shared, cloud.newest_of) == (["keys create"], [], [])
+
+
+def test_a_version_of_a_key_is_disabled_under_its_lock() -> None:
+    cloud = Cloud()
+
+    assert run_key(cloud, key_identifier=PINNED_OLD, state="disabled").changed
+    assert cloud.did == [("update", OLD, "myvault")]
+
+
+@pytest.mark.parametrize(
+    ("options", "forced"),
+    [({}, None), ({"new_version": True}, ("myvault/batch", "/rg-batch/mybatch")), ({"max_version_age": "P1D"}, None)],
+)
+@pytest.mark.parametrize(("used", "version"), [(PINNED_OLD, OLD), (KEY, None)])
+def test_the_newest_version_for_an_account_is_that_of_the_run(
+    options: dict[str, Any], forced: Any, used: str, version: str | None
+) -> None:
+    cloud = Cloud(on(used))
+    run_key(cloud, **FOR_ACCOUNT, **options)
+
+    assert cloud.newest_of == [(forced, version)]
+    # What is read of an account on another key may be old.
+    assert (cloud.anew_if(on(KEY)), cloud.anew_if(on(f"{KEY}2")), cloud.anew_if(on(None))) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        (on(None), "account_not_on_cmk"),
+        (on(f"{KEY}2"), "account_on_another_key"),
+        (on("https://vault2.vault.azure.net/keys/batch"), "account_on_another_key"),
+        (None, "account_not_found"),
+    ],
+)
+def test_no_version_is_made_for_an_account_that_is_not_on_the_key(found: Any, code: str) -> None:
+    cloud = Cloud(found)
+    with pytest.raises(CmkError) as failed:
+        run_key(cloud, **FOR_ACCOUNT, new_version=True)
+
+    assert failed.value.code == code
+    assert (cloud.did, cloud.newest_of) == ([], [])
+
+
+@pytest.mark.parametrize("options", [{"new_version": True}, {"state": "disabled", "version": OLD}])
+def test_nothing_is_changed_for_an_account_that_is_not_available(options: dict[str, Any]) -> None:
+    cloud = Cloud(on(PINNED_NEW), unavailable=True)
+    with pytest.raises(Unavailable):
+        run_key(cloud, **FOR_ACCOUNT, **options)
+    assert cloud.did == []
+    # If there is nothing to change, nobody asks. If no account is named, there is none to ask.
+    assert not run_key(cloud, **FOR_ACCOUNT).changed
+    assert run_key(cloud, **BY_NAME, **options).changed
+
+
+def test_what_is_kept_for_its_users_is_looked_at_once_in_a_run() -> None:
+    options = {"key_identifier": PINNED_OLD, "state": "disabled", "in_use": "keep"}
+    cloud = Cloud(on(PINNED_OLD))
+    outcome = run_key(cloud, **options)
+
+    assert (outcome.changed, outcome.report["in_use_by"]) == (False, [account_id()])
+    assert len(cloud.shared) == 1
+    # By all that the task asks for, so that no other task takes it for its own.
+    other = Cloud(on(PINNED_OLD))
+    run_key(other, **options, moved_to=KEY)
+    assert other.shared != cloud.shared
+    # By default it is a failure of each task.
+    with pytest.raises(Refused):
+        run_key(other, **{**options, "in_use": "fail"})
+    assert len(other.shared) == 1
+
+
+# Access
+
+
+def run_access(cloud: Any, **options: Any) -> Outcome:
+    return keyvault_cmk_access.run(options_of(keyvault_cmk_access, **options), cloud)
+
+
+OF_ACCOUNT = {"key_identifier": KEY, "account_name": "mybatch", "account_resource_group": "rg-batch"}
+TWO = user_assigned(one=PRINCIPAL, two=OTHER)
+
+
+def test_access_is_granted_to_all_identities_of_an_account_under_one_lock() -> None:
+    cloud = Cloud(on(None, TWO))
+    outcome = run_access(cloud, **OF_ACCOUNT)
+
+    assert cloud.did == [("add", PRINCIPAL, "myvault"), ("add", OTHER, "myvault")]
+    assert [one["principal_id"] for one in outcome.after["principals"]] == [PRINCIPAL, OTHER]
+    assert cloud.checked == ["access set_policy"] * 2
+    assert not run_access(cloud, **OF_ACCOUNT).changed
+
+
+def test_access_of_one_principal_is_its_own() -> None:
+    cloud = Cloud()
+    outcome = run_access(cloud, vault_name="MyVault", principal_id=OTHER)
+
+    assert cloud.did == [("add", OTHER, "myvault")]
+    assert "principals" not in outcome.after
+
+
+def test_access_of_each_identity_is_revoked_or_kept() -> None:
+    cloud = Cloud(on(f"{KEY}/{NEW}", system_assigned()), vault=vault(policy(), policy(OTHER)))
+    kept = run_access(cloud, **OF_ACCOUNT, state="absent", in_use="keep")
+    assert (kept.changed, kept.report, cloud.did) == (False, {"in_use_by": [account_id()]}, [])
+    with pytest.raises(Refused):
+        run_access(cloud, **OF_ACCOUNT, state="absent")
+
+    cloud.account = on(None, TWO)
+    assert run_access(cloud, **OF_ACCOUNT, state="absent", in_use="keep").changed
+    assert cloud.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]
+
+
+def test_an_account_that_is_not_there_has_no_access() -> None:
+    with pytest.raises(NotFound):
+        run_access(Cloud(), **OF_ACCOUNT)
+    without = Cloud(account())
+    with pytest.raises(Refused):
+        run_access(without, **OF_ACCOUNT)
+    assert run_access(without, **OF_ACCOUNT, state="absent").after == {"principals": []}
+
+
+# The key of an account
+
+
+@pytest.mark.parametrize(
+    ("identifier", "completed"),
+    [
+        (PINNED_NEW, [("myvault/batch", "/rg-batch/mybatch")]),
+        (KEY, [("myvault/batch", "/rg-batch/mybatch")]),
+        (None, []),
+    ],
+)
+def test_an_account_that_is_moved_has_had_its_forced_version(identifier: str | None, completed: list[Any]) -> None:
+    cloud: Any = Cloud(on(PINNED_OLD))
+    batch_encryption.run(encryption_options(identifier), cloud)
+
+    assert cloud.completed == completed
+    assert cloud.checked == ["encryption set_encryption"]
+
+
+def test_an_account_whose_move_failed_has_not() -> None:
+    cloud: Any = Cloud(on("https://vault2.vault.azure.net/keys/batch"))
+    with pytest.raises(Refused):
+        batch_encryption.run(encryption_options(PINNED_NEW), cloud)
+
+    assert cloud.completed == []
+
+
+def test_the_names_by_which_a_version_is_forced_and_completed_are_the_same(tmp_path: Path) -> None:
+    """By a key task with names, and an encryption task with an identifier."""
+    cloud: Any = Cloud(on(PINNED_OLD))
+    run_key(cloud, **{**FOR_ACCOUNT, "name": "BATCH"}, new_version=True)
+    batch_encryption.run(encryption_options(PINNED_NEW), cloud)
+    [(forced, _used)] = cloud.newest_of
+
+    assert [forced] == cloud.completed
+    versions = ForcedVersions(RunFiles(str(tmp_path)))
+    versions.made(forced[0])
+    assert versions.is_made(*cloud.completed[0])

@@ -1,0 +1,795 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is refused before the first task of a role, with the real plans and an Azure that is a few dictionaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from documents import (
+    CALLER,
+    DAY,
+    DEFINITIONS,
+    KEY,
+    MIDDLE,
+    NEW,
+    NOW,
+    OLD,
+    OTHER,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    account,
+    deleted_vault,
+    evidence,
+    identity_id,
+    key,
+    listed,
+    not_listed,
+    observed_key,
+    policy,
+    system_assigned,
+    user_assigned,
+    vault,
+    visible,
+)
+from wishes import check_before, rotation
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._concurrent import value_or_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+    CmkError,
+    Denied,
+    InvalidOption,
+    Rejected,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Step
+from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
+
+PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
+ELSEWHERE = f"https://vault2.vault.azure.net/keys/other/{OLD}"
+UNAVAILABLE = Rejected("Azure says: (Forbidden) the key cannot be read.")
+HIDDEN = Denied("Azure says: (AuthorizationFailed) no.", azure={"code": "AuthorizationFailed"})
+EVERYTHING = [{"actions": ["*"], "dataActions": ["*"]}]
+READS = [{"actions": ["*/read"], "dataActions": ["*/read"]}]
+
+
+def versions(**newest: Any) -> tuple[dict[str, Any], ...]:
+    return key(OLD, created=NOW - 100 * DAY), key(MIDDLE, created=NOW - 50 * DAY), key(NEW, **newest)
+
+
+def policies(*others: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    """A vault whose keys the caller may manage."""
+    return vault(*others, policy("caller", ["all"]), **properties)
+
+
+@dataclass
+class Azure:
+    """What each service reads. Nothing can be written: there are no such methods."""
+
+    account: dict[str, Any] | None = None
+    silence: CmkError | None = None
+    vault: dict[str, Any] | None = field(default_factory=lambda: policies(policy()))
+    deleted_vault: dict[str, Any] | None = None
+    keys: tuple[dict[str, Any], ...] = field(default_factory=versions)
+    others: tuple[dict[str, Any], ...] = ()
+    unlisted: tuple[str, ...] = ()
+    checks: dict[str, Any] = field(default_factory=dict)
+    allowed: Any = field(default_factory=lambda: EVERYTHING)
+    is_rehearsal: bool = False
+    # What was asked, and the steps whose rights were asked for.
+    asked: list[str] = field(default_factory=list)
+    steps: list[tuple[str, Step]] = field(default_factory=list)
+
+    def service(self, name: str, read: Any, **methods: Any) -> SimpleNamespace:
+        def noted(goal: Any) -> Any:
+            self.asked.append(name)
+            return read(goal)
+
+        return SimpleNamespace(read=noted, **methods)
+
+    @property
+    def visible(self) -> dict[str, Any]:
+        own = [self.account] if self.account else []
+        return visible(*own, *self.others, unlisted=self.unlisted)
+
+    @property
+    def encryption(self) -> Any:
+        def read(_goal: Any) -> dict[str, Any]:
+            return {"account": self.account, "silence": self.silence, "evidence": evidence(**self.checks)}
+
+        return self.service("encryption", read, require_known_availability=self._require_known_availability)
+
+    def _require_known_availability(self, group: str, name: str) -> None:
+        self.asked.append("availability")
+        assert (group, name) == ("rg-batch", "mybatch")
+        if self.silence is HIDDEN:
+            raise HIDDEN
+
+    @property
+    def accounts(self) -> Any:
+        regions = {"regions": ["westeurope"], "group": {"location": "westeurope"}}
+        found = self.service("accounts", lambda _goal: {"account": self.account, **regions})
+        found.seen = self._seen
+        return found
+
+    def _seen(self, group: str, name: str, *, anew_if: Any, group_may_be_missing: bool = False) -> Any:
+        assert (group, name) == ("rg-batch", "mybatch")
+        self.group_may_be_missing, self.anew_if = group_may_be_missing, anew_if
+        return self.account
+
+    @property
+    def vaults(self) -> Any:
+        known = {"caller": CALLER, "regions": ["westeurope"], "group": {"location": "westeurope"}}
+        return self.service(
+            "vaults",
+            lambda _goal: {"vault": self.vault, "deleted": self.deleted_vault, **known},
+            get=lambda _group, _name: self.vault,
+            find=lambda _name, _group: self.vault,
+        )
+
+    @property
+    def keys_service(self) -> Any:
+        return self.service("keys", lambda _goal: observed_key(*self.keys, visible=self.visible))
+
+    @property
+    def access(self) -> Any:
+        def read(goal: Any) -> dict[str, Any]:
+            self.asked.append(f"access of {goal.principal_id or goal.identity_id} to {goal.vault}")
+            found = {"vault": self.vault, "principal_id": goal.principal_id or OTHER, "assignments": []}
+            return {**found, "definitions": DEFINITIONS, "visible": self.visible}
+
+        return self.service("access", read)
+
+    @property
+    def listing(self) -> Any:
+        def read(goal: Any) -> dict[str, Any]:
+            self.asked.append(f"users of {goal.vault}")
+            return {"accounts": [], "unlisted": [not_listed(one) for one in self.unlisted]}
+
+        return self.service("listing", read)
+
+    @property
+    def rights(self) -> Any:
+        return SimpleNamespace(require=self._require)
+
+    def _require(self, steps: Any) -> tuple[str, ...]:
+        self.steps = list(steps)
+        rehearsal = object() if self.is_rehearsal else None
+        recent = SimpleNamespace(read=lambda read, *_name: read())
+        session: Any = SimpleNamespace(subscription_id=SUBSCRIPTION, rehearsal=rehearsal, recent=recent)
+        resources: Any = SimpleNamespace(permissions=lambda _scope: self.allowed)
+        return Rights(session, resources, self.vaults).require(self.steps)
+
+
+class Cloud:
+    """The services by the names that they have for a module."""
+
+    def __init__(self, azure: Azure) -> None:
+        self._azure = azure
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._azure, "keys_service" if name == "keys" else name)
+
+
+def on(used: str | None, identity: dict[str, Any] | None = None) -> dict[str, Any]:
+    return account(key=used, identity=identity or system_assigned())
+
+
+def check(role: str, azure: Azure, **options: Any) -> Outcome:
+    cloud: Any = Cloud(azure)
+    return batch_encryption_info.run(check_before(role, **options), cloud)
+
+
+def refused(role: str, azure: Azure, **options: Any) -> CmkError:
+    with pytest.raises(CmkError) as failed:
+        check(role, azure, **options)
+    # The caller's rights are the last thing that is asked for, so that all else has been looked at by then.
+    assert failed.value.code == "permission_denied" or azure.steps == []
+    return failed.value
+
+
+def needs(role: str, azure: Azure, **options: Any) -> list[str]:
+    """The rights that a caller lacks who may only read."""
+    azure.allowed = READS
+    outcome = value_or_error(lambda: check(role, azure, **options), Denied)
+    if isinstance(outcome, Outcome):
+        return []
+    assert outcome.code == "permission_denied"
+    return [one["action"] for one in outcome.facts["missing_rights"]]
+
+
+def planned(azure: Azure) -> list[tuple[str, str]]:
+    return [(service, step.action) for service, step in azure.steps]
+
+
+WRITE = "Microsoft.Batch/batchAccounts/write"
+VAULTS, ASSIGNMENTS = "Microsoft.KeyVault/vaults", "Microsoft.Authorization/roleAssignments"
+POLICIES = f"{VAULTS}/accessPolicies/write"
+CREATE_KEY, UPDATE_KEY = f"{VAULTS}/keys/create/action", f"{VAULTS}/keys/update/action"
+SET_ROTATION = f"{VAULTS}/keyrotationpolicies/write"
+EACH_ROLE = pytest.mark.parametrize("role", ["provision", "rotate", "revert"])
+
+
+# All roles
+
+
+@EACH_ROLE
+@pytest.mark.parametrize("option", ["resource_group", "account_name", "vault_name", "key_name"])
+def test_a_check_needs_the_names_of_all(role: str, option: str) -> None:
+    with pytest.raises(InvalidOption) as failed:
+        check(role, Azure(on(KEY)), **{option: None})
+
+    assert failed.value.facts["option"] == option
+
+
+def test_a_malformed_name_is_refused() -> None:
+    for role in ("provision", "rotate", "revert"):
+        assert refused(role, Azure(on(KEY)), account_name="my-batch").facts["option"] == "account_name"
+    assert refused("provision", Azure(), vault_name="v").facts["option"] == "vault_name"
+    assert refused("provision", Azure(), key_name="my_key").facts["option"] == "key_name"
+
+
+@pytest.mark.parametrize("role", ["rotate", "revert"])
+def test_an_account_that_is_missing(role: str) -> None:
+    assert refused(role, Azure()).code == "account_not_found"
+    azure = Azure()
+    skipped = check(role, azure, missing="skip", previous_key="disable")
+
+    assert (skipped.changed, skipped.after["exists"]) == (False, False)
+    assert "mybatch" in skipped.warnings[0]
+    assert azure.group_may_be_missing
+    # Nothing is looked at.
+    assert azure.asked == []
+
+
+@pytest.mark.parametrize("missing", ["fail", "skip"])
+def test_an_account_that_is_to_be_created_may_be_missing_and_its_group_may_not(missing: str) -> None:
+    azure = Azure()
+
+    assert check("provision", azure, missing=missing).after == {"exists": False}
+    assert not azure.group_may_be_missing
+
+
+@EACH_ROLE
+def test_the_account_is_reported_as_it_is(role: str) -> None:
+    told = check(role, Azure(on(PINNED_NEW))).after
+
+    assert (told["exists"], told["key_identifier"], told["principal_ids"]) == (True, PINNED_NEW, [PRINCIPAL])
+    assert "answers" not in told
+    assert ("previous_key_identifier" in told) is (role == "revert")
+
+
+@EACH_ROLE
+@pytest.mark.parametrize(
+    ("used", "is_read_again"),
+    [(KEY, False), (PINNED_OLD.upper().replace("HTTPS", "https"), False), (f"{KEY}2", True), (ELSEWHERE, True)],
+)
+def test_an_account_on_another_key_is_read_again(role: str, used: str, is_read_again: bool) -> None:
+    """The run's list may show it as it was."""
+    azure = Azure(on(KEY))
+    check(role, azure)
+
+    assert azure.anew_if(on(used)) is is_read_again
+    assert azure.anew_if(on(None)) is True
+
+
+@EACH_ROLE
+def test_in_check_mode_missing_rights_are_warnings(role: str) -> None:
+    """Another caller may run it."""
+    azure = Azure(on(None if role == "provision" else PINNED_OLD), allowed=READS, is_rehearsal=True)
+    outcome = check(role, azure)
+
+    assert any(WRITE in warning for warning in outcome.warnings)
+    assert outcome.after["exists"]
+
+
+# Provision
+
+
+def provision(azure: Azure, **options: Any) -> list[tuple[str, str]]:
+    assert check("provision", azure, **options).warnings == ()
+    return planned(azure)
+
+
+def test_provisioning_from_nothing() -> None:
+    azure = Azure(vault=None, keys=())
+
+    assert provision(azure) == [
+        *[("vaults", "create"), ("accounts", "create"), ("access", "grant"), ("keys", "create")],
+        ("encryption", "set_encryption"),
+    ]
+    # Keys and access of a vault that is not there cannot be read.
+    assert azure.asked[:2] == ["vaults", "accounts"]
+    assert not {"keys", "access"} & set(azure.asked)
+    # Nothing is there to be moved, so nothing has to be available.
+    assert "availability" not in azure.asked
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        pytest.param({}, [f"{ASSIGNMENTS}/write", CREATE_KEY], id="rbac by default"),
+        pytest.param({"authorization": "rbac"}, [f"{ASSIGNMENTS}/write", CREATE_KEY], id="rbac"),
+        # The creator of a vault with access policies may use its keys.
+        pytest.param({"authorization": "access_policy"}, [POLICIES], id="access policies"),
+        pytest.param(
+            {"rotation_policy": rotation(time_after_create="P90D")},
+            [f"{ASSIGNMENTS}/write", CREATE_KEY, SET_ROTATION],
+            id="a rotation policy",
+        ),
+    ],
+)
+def test_rights_to_provision_from_nothing(options: dict[str, Any], needed: list[str]) -> None:
+    assert needs("provision", Azure(vault=None, keys=()), **options) == [
+        *[f"{VAULTS}/write", WRITE],
+        *needed,
+        # Of the account, which is not there yet.
+        WRITE,
+    ]
+
+
+def test_rights_to_provision_with_a_user_assigned_identity() -> None:
+    needed = needs("provision", Azure(vault=None, keys=()), identity_id=identity_id())
+
+    assert "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action" in needed
+    assert f"{ASSIGNMENTS}/write" in needed
+
+
+def test_the_group_of_the_vault_is_that_of_the_account_unless_another_one_is_named() -> None:
+    for options, group in (({}, "rg-batch"), ({"vault_resource_group": "rg-keys"}, "rg-keys")):
+        azure = Azure(vault=None, keys=())
+        check("provision", azure, **options)
+        made = {service: step.arguments["group"] for service, step in azure.steps if "group" in step.arguments}
+        assert made == {
+            **{"vaults": group, "access": group, "keys": group},
+            **{"accounts": "rg-batch", "encryption": "rg-batch"},
+        }
+
+
+def test_an_account_on_its_key_needs_nothing() -> None:
+    azure = Azure(on(PINNED_OLD))
+
+    assert provision(azure) == []
+    assert azure.asked[0] == "availability"
+    assert f"access of {PRINCIPAL} to myvault" in azure.asked
+    assert needs("provision", Azure(on(PINNED_OLD))) == []
+
+
+@pytest.mark.parametrize(
+    ("used", "follow", "moves"),
+    [
+        (None, None, True),
+        (PINNED_OLD, None, False),
+        (KEY, None, False),
+        (KEY.replace("batch", "BATCH"), None, False),
+        (PINNED_OLD, True, True),
+        (KEY, True, False),
+        (KEY, False, True),
+        (PINNED_OLD, False, False),
+    ],
+)
+def test_who_moves_an_account_needs_the_rights_to(used: str | None, follow: bool | None, moves: bool) -> None:
+    azure = Azure(on(used))
+
+    assert provision(azure, follow_latest=follow) == ([("encryption", "set_encryption")] if moves else [])
+    assert needs("provision", Azure(on(used)), follow_latest=follow) == ([WRITE] if moves else [])
+
+
+@pytest.mark.parametrize("used", [ELSEWHERE, f"{KEY}2", "https://vault2.vault.azure.net/keys/batch"])
+def test_an_account_on_another_key_is_refused_before_a_vault_is_planned(used: str) -> None:
+    """With a typing error in its name there is no such vault, and none is made."""
+    azure = Azure(on(used), vault=None)
+    failure = refused("provision", azure)
+
+    assert (failure.code, failure.facts["option"]) == ("account_on_another_key", "replace_key")
+    assert azure.asked == ["availability"]
+    moved = Azure(on(used))
+    assert provision(moved, replace_key=True) == [("encryption", "set_encryption")]
+
+
+@pytest.mark.parametrize("name", [{"vault_name": "MyVault"}, {"key_name": "BATCH"}])
+def test_a_key_is_the_same_in_any_letter_case(name: dict[str, str]) -> None:
+    assert provision(Azure(on(PINNED_OLD)), **name) == []
+
+
+def test_availability_that_is_not_known_is_refused_before_a_vault_is_planned() -> None:
+    azure = Azure(on(None), HIDDEN, vault=None)
+
+    assert refused("provision", azure) is HIDDEN
+    assert azure.asked == ["availability"]
+
+
+@pytest.mark.parametrize(
+    ("azure", "options", "code"),
+    [
+        pytest.param(Azure(vault=None, deleted_vault=deleted_vault()), {}, "vault_soft_deleted", id="deleted vault"),
+        pytest.param(Azure(), {"authorization": "rbac"}, "vault_authorization_differs", id="authorization"),
+        pytest.param(Azure(account()), {}, "account_without_identity", id="no identity"),
+        pytest.param(Azure(on(None)), {"identity_id": identity_id()}, "identity_differs", id="another identity"),
+        pytest.param(Azure(on(None), keys=versions(enabled=False)), {}, "key_disabled", id="disabled key"),
+        pytest.param(Azure(on(None)), {"key_size": 4096}, "key_size_differs", id="another size"),
+        pytest.param(Azure(on(None)), {"key_type": "RSA-HSM"}, "key_type_differs", id="another type"),
+        pytest.param(Azure(on(None)), {"key_size": 1024}, "key_size_not_supported", id="a size that Batch refuses"),
+        pytest.param(Azure(on(None)), {"expires_in": "90 days"}, "invalid_option", id="a malformed duration"),
+        pytest.param(Azure(on(None)), {"identity_id": "mine"}, "invalid_identity_id", id="a malformed identity"),
+        pytest.param(Azure(vault=None), {"location": "moon"}, "location_not_available", id="region"),
+    ],
+)
+def test_what_a_later_task_would_refuse(azure: Azure, options: dict[str, Any], code: str) -> None:
+    assert refused("provision", azure, **options).code == code
+
+
+@pytest.mark.parametrize(
+    ("azure", "options", "steps"),
+    [
+        pytest.param(
+            Azure(vault=None, deleted_vault=deleted_vault()),
+            {"recover_vault": True},
+            ["create", "create", "grant", "create", "set_encryption"],
+            id="deleted vault",
+        ),
+        pytest.param(
+            Azure(account(), vault=policies()), {"adopt_existing": True}, ["update", "grant", "set_encryption"]
+        ),
+        pytest.param(Azure(on(KEY), keys=versions(enabled=False)), {"enable_key": True}, ["update"], id="disabled key"),
+        pytest.param(Azure(on(KEY), keys=()), {}, ["create"], id="no key"),
+        pytest.param(Azure(on(KEY), vault=policies()), {}, ["set_policy"], id="no access"),
+        pytest.param(
+            Azure(on(KEY, user_assigned(one=PRINCIPAL, two=OTHER)), vault=policies()),
+            {"identity_id": identity_id("one")},
+            ["set_policy"],
+            id="the access of the identity that is named",
+        ),
+        pytest.param(
+            Azure(on(KEY), vault=policies(policy(), enablePurgeProtection=None)),
+            {},
+            ["update"],
+            id="a vault that is changed",
+        ),
+    ],
+)
+def test_what_is_asked_for_is_not_refused(azure: Azure, options: dict[str, Any], steps: list[str]) -> None:
+    assert [action for _service, action in provision(azure, **options)] == steps
+
+
+def test_the_access_of_each_identity_is_checked_if_the_identity_is_the_accounts_own() -> None:
+    azure = Azure(on(KEY, user_assigned(one=PRINCIPAL, two=OTHER)))
+    provision(azure, identity_id=identity_id("one"))
+
+    assert f"access of {identity_id('one')} to myvault" in azure.asked
+    assert f"access of {OTHER} to myvault" not in azure.asked
+
+
+# Rotate
+
+
+def rotate(azure: Azure, **options: Any) -> list[tuple[str, str]]:
+    assert check("rotate", azure, **options).warnings == ()
+    return planned(azure)
+
+
+@pytest.mark.parametrize(
+    ("used", "options", "code"),
+    [
+        pytest.param(None, {}, "account_not_on_cmk", id="Microsoft-managed"),
+        pytest.param(None, {"new_key_identifier": ELSEWHERE}, "account_not_on_cmk", id="Microsoft-managed, new key"),
+        pytest.param(ELSEWHERE, {}, "account_on_another_key", id="another key"),
+        pytest.param(f"{KEY}2", {}, "account_on_another_key", id="another name"),
+        pytest.param(ELSEWHERE, {"new_key_identifier": f"{KEY}2"}, "account_on_another_key", id="a third key"),
+        pytest.param(
+            ELSEWHERE,
+            {"new_key_identifier": ELSEWHERE.replace(OLD, NEW)},
+            "account_on_another_key",
+            id="another version of the new key",
+        ),
+        pytest.param(KEY, {"new_key_identifier": "other"}, "invalid_key_identifier", id="malformed new key"),
+        pytest.param(KEY, {"previous_key_identifier": "other"}, "invalid_key_identifier", id="malformed previous key"),
+    ],
+)
+def test_a_rotation_that_cannot_be(used: str | None, options: dict[str, Any], code: str) -> None:
+    azure = Azure(on(used))
+
+    assert refused("rotate", azure, previous_key="disable", **options).code == code
+    assert azure.asked == []
+
+
+@pytest.mark.parametrize(
+    ("used", "follow", "moves"),
+    [(PINNED_OLD, None, True), (PINNED_OLD, True, True), (KEY, None, False), (KEY, False, True), (KEY, True, True)],
+)
+def test_rights_to_move_an_account_to_a_new_version(used: str, follow: bool | None, moves: bool) -> None:
+    azure = Azure(on(used), vault=vault(policy(), rbac=True))
+
+    assert rotate(azure, follow_latest=follow, vault_resource_group="rg-keys") == (
+        [("encryption", "set_encryption")] if moves else []
+    )
+    if moves:
+        [(_service, step)] = azure.steps
+        # Who may use the key has to be visible before there is a new version.
+        assert dict(step.arguments) == {
+            **{"group": "rg-batch", "name": "mybatch"},
+            **{"vault": "myvault", "vault_group": "rg-keys"},
+        }
+    assert needs("rotate", Azure(on(used)), follow_latest=follow) == ([WRITE] if moves else [])
+
+
+def test_rights_to_disable_the_previous_version() -> None:
+    azure = Azure(on(PINNED_OLD), vault=vault(policy(), rbac=True))
+
+    assert rotate(azure, previous_key="disable") == [
+        *[("encryption", "set_encryption"), ("keys", "list"), ("keys", "update")]
+    ]
+    assert [step.arguments["vault"] for _service, step in azure.steps] == ["myvault"] * 3
+    assert azure.asked == ["listing", "users of myvault"]
+    needed = needs("rotate", Azure(on(PINNED_OLD), vault=vault(rbac=True)), previous_key="disable")
+    assert needed == [WRITE, UPDATE_KEY]
+    # By access policies, the permission list is one of its own.
+    listless = vault(policy("caller", ["get"]))
+    assert needs("rotate", Azure(on(PINNED_OLD), vault=listless), previous_key="disable") == [
+        *[WRITE, "the key permission list", "the key permission update"]
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"new_key_identifier": ELSEWHERE}])
+def test_a_rotation_that_disables_something_is_refused_if_not_all_are_listed(options: dict[str, Any]) -> None:
+    azure = Azure(on(PINNED_OLD), unlisted=("/subscriptions/hidden",))
+    failure = refused("rotate", azure, previous_key="disable", **options)
+
+    assert failure.code == "users_unknown"
+    assert "keep the previous version" in failure.facts["remedy"]
+    assert azure.asked == ["listing", "users of myvault"]
+    # Who takes nothing away need not list.
+    assert "listing" not in asked("rotate", Azure(on(PINNED_OLD), unlisted=("/subscriptions/hidden",)), **options)
+
+
+def asked(role: str, azure: Azure, **options: Any) -> list[str]:
+    check(role, azure, **options)
+    return azure.asked
+
+
+OTHER_KEY: dict[str, Any] = {"new_key_identifier": ELSEWHERE}
+
+
+def test_rights_to_move_an_account_to_a_different_key() -> None:
+    azure = Azure(on(PINNED_OLD), vault=vault())
+
+    assert rotate(azure, **OTHER_KEY) == [("encryption", "set_encryption"), ("access", "set_policy")]
+    assert azure.asked[-1] == f"access of {PRINCIPAL} to vault2"
+    assert needs("rotate", Azure(on(PINNED_OLD), vault=vault()), **OTHER_KEY) == [WRITE, POLICIES]
+
+
+@pytest.mark.parametrize("identifier", [ELSEWHERE, "https://vault2.vault.azure.net/keys/other"])
+def test_a_different_key_that_lacks_only_access_is_granted_it(identifier: str) -> None:
+    azure = Azure(on(PINNED_OLD), vault=vault(), checks={"vault": vault(policy(OTHER))})
+
+    assert rotate(azure, new_key_identifier=identifier) == [("encryption", "set_encryption"), ("access", "set_policy")]
+    [switch, _grant] = azure.steps
+    assert (switch[1].arguments["vault"], switch[1].arguments["vault_group"]) == ("vault2", None)
+
+
+@pytest.mark.parametrize(
+    ("checks", "failed"),
+    [
+        ({"bundle": key(enabled=False)}, ["key_enabled"]),
+        ({"bundle": key(enabled=False), "vault": vault(policy(OTHER))}, ["key_enabled", "access_granted"]),
+    ],
+)
+def test_a_different_key_that_fails_otherwise_is_refused(checks: dict[str, Any], failed: list[str]) -> None:
+    azure = Azure(on(PINNED_OLD), vault=vault(), checks=checks)
+
+    assert refused("rotate", azure, **OTHER_KEY).facts["failed_checks"] == failed
+    assert "access" not in azure.asked
+
+
+@pytest.mark.parametrize("silence", [UNAVAILABLE, HIDDEN])
+def test_an_account_that_cannot_be_moved_is_not_granted_access(silence: CmkError) -> None:
+    azure = Azure(on(PINNED_OLD), silence)
+    code = "account_not_answering" if silence is UNAVAILABLE else "availability_unknown"
+
+    assert refused("rotate", azure, **OTHER_KEY).code == code
+
+
+def test_access_is_granted_to_each_identity() -> None:
+    azure = Azure(on(PINNED_OLD, user_assigned(one=PRINCIPAL, two=OTHER)), vault=policies())
+
+    assert rotate(azure, **OTHER_KEY) == [("encryption", "set_encryption"), *[("access", "set_policy")] * 2]
+
+
+def test_an_account_without_an_identity_is_not_moved_to_a_different_key() -> None:
+    azure = Azure(account(key=PINNED_OLD))
+
+    assert refused("rotate", azure, **OTHER_KEY).code == "account_without_identity"
+
+
+@pytest.mark.parametrize(
+    ("used", "options", "is_unknown"),
+    [
+        pytest.param(ELSEWHERE, {**OTHER_KEY, "previous_key": "disable"}, True, id="it is there already"),
+        pytest.param(ELSEWHERE.upper().replace("HTTPS", "https"), {**OTHER_KEY, "previous_key": "disable"}, True),
+        pytest.param(ELSEWHERE, {**OTHER_KEY}, False, id="nothing is to be disabled"),
+        pytest.param(
+            ELSEWHERE,
+            {**OTHER_KEY, "previous_key": "disable", "previous_key_identifier": KEY},
+            False,
+            id="it is named",
+        ),
+        pytest.param(PINNED_OLD, {**OTHER_KEY, "previous_key": "disable"}, False, id="it is still to be moved"),
+        pytest.param(PINNED_OLD, {"previous_key": "disable"}, False, id="a new version"),
+    ],
+)
+def test_a_previous_key_that_is_not_known_is_a_warning(used: str, options: dict[str, Any], is_unknown: bool) -> None:
+    warnings = check("rotate", Azure(on(used)), **options).warnings
+
+    assert any("cmk_previous_key_identifier" in one and "mybatch" in one for one in warnings) is is_unknown
+    assert bool(warnings) is is_unknown
+
+
+# Revert
+
+TAKES = [{"previous_key": "disable"}, {"previous_key": "delete"}, {"revokes_access": True}]
+EACH_TAKE = pytest.mark.parametrize("options", TAKES, ids=["disable", "delete", "revoke"])
+
+
+def revert(azure: Azure, **options: Any) -> list[tuple[str, str]]:
+    assert check("revert", azure, **options).warnings == ()
+    return planned(azure)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "needed"),
+    [
+        ({}, [], []),
+        ({"previous_key": "disable"}, [("keys", "update")], [UPDATE_KEY]),
+        ({"previous_key": "delete"}, [("keys", "delete")], [f"{VAULTS}/keys/delete"]),
+        ({"revokes_access": True}, [("access", "revoke")], [f"{ASSIGNMENTS}/delete"]),
+        (
+            {"previous_key": "delete", "revokes_access": True},
+            [("keys", "delete"), ("access", "revoke")],
+            [f"{VAULTS}/keys/delete", f"{ASSIGNMENTS}/delete"],
+        ),
+    ],
+)
+def test_rights_to_revert(options: dict[str, Any], steps: list[tuple[str, str]], needed: list[str]) -> None:
+    by_role = vault(rbac=True)
+
+    assert revert(Azure(on(PINNED_NEW), vault=by_role), **options) == [*steps, ("encryption", "set_encryption")]
+    assert needs("revert", Azure(on(PINNED_NEW), vault=by_role), **options) == [*needed, WRITE]
+
+
+@EACH_TAKE
+@pytest.mark.parametrize("used", [ELSEWHERE, f"{KEY}2"])
+def test_a_key_that_the_account_does_not_use_is_not_taken_away(options: dict[str, Any], used: str) -> None:
+    azure = Azure(on(used))
+    failure = refused("revert", azure, **options)
+
+    assert failure.code == "account_on_another_key"
+    assert used in failure.msg
+    assert azure.asked == []
+    # If nothing is taken away, it does not matter.
+    assert revert(Azure(on(used))) == [("encryption", "set_encryption")]
+
+
+@EACH_TAKE
+@pytest.mark.parametrize("used", [PINNED_NEW, None])
+def test_a_revert_that_takes_something_is_refused_if_not_all_are_listed(
+    options: dict[str, Any], used: str | None
+) -> None:
+    azure = Azure(on(used), unlisted=("/subscriptions/hidden",))
+    failure = refused("revert", azure, **options)
+
+    assert failure.code == "users_unknown"
+    assert "keep the key and the access" in failure.facts["remedy"]
+    # Of a vault that the account does not use, nothing but its name is known.
+    is_known = used is not None and "previous_key" in options
+    assert azure.asked == ["listing", f"users of {'myvault' if is_known else None}"]
+
+
+def test_who_takes_nothing_away_need_not_list() -> None:
+    assert "listing" not in asked("revert", Azure(on(KEY), unlisted=("/subscriptions/hidden",)))
+
+
+@EACH_TAKE
+def test_nothing_tells_which_key_an_account_used_that_is_back_already(options: dict[str, Any]) -> None:
+    """It may never have been on the key that is named."""
+    azure = Azure(on(None))
+    outcome = check("revert", azure, **options)
+
+    [warning] = outcome.warnings
+    assert "cmk_previous_key_identifier" in warning
+    assert outcome.after["previous_key_identifier"] is None
+    # Nothing of the key or the access is even looked at.
+    assert not {"keys", "access"} & set(azure.asked)
+    assert planned(azure) == []
+    assert check("revert", Azure(on(None))).warnings == ()
+
+
+@EACH_TAKE
+@pytest.mark.parametrize("named", [KEY, PINNED_NEW, PINNED_NEW.upper().replace("HTTPS", "https")])
+def test_an_account_that_is_back_already_leaves_the_key_behind_that_somebody_confirms(
+    options: dict[str, Any], named: str
+) -> None:
+    azure = Azure(on(None))
+    outcome = check("revert", azure, previous_key_identifier=named, **options)
+
+    assert outcome.warnings == ()
+    assert outcome.after["previous_key_identifier"] == named
+    assert len(azure.steps) == 1
+
+
+def test_the_previous_key_is_the_one_that_the_account_uses() -> None:
+    told = check("revert", Azure(on(PINNED_NEW)), previous_key_identifier=PINNED_OLD).after
+
+    assert told["previous_key_identifier"] == PINNED_NEW
+
+
+@pytest.mark.parametrize("used", [PINNED_NEW, None])
+@pytest.mark.parametrize("named", [f"{KEY}2", KEY.replace("myvault", "vault2"), "batch"])
+def test_the_previous_key_is_the_one_that_the_names_say(named: str, used: str | None) -> None:
+    azure = Azure(on(used))
+    failure = refused("revert", azure, previous_key_identifier=named)
+
+    assert failure.facts["option"] == "previous_key_identifier"
+    assert azure.asked == []
+
+
+def test_users_are_no_obstacle_because_what_they_use_is_kept() -> None:
+    """This account is one of them until it has moved."""
+    others = (account("another", key=PINNED_NEW, identity=system_assigned()),)
+    for options in TAKES:
+        azure = Azure(on(PINNED_NEW), others=others)
+        assert revert(azure, **options)[-1] == ("encryption", "set_encryption")
+
+
+@pytest.mark.parametrize(
+    ("azure", "options", "code"),
+    [
+        pytest.param(Azure(on(PINNED_NEW), keys=()), {"previous_key": "disable"}, "key_not_found", id="no key"),
+        pytest.param(Azure(on(PINNED_NEW), vault=None), {"revokes_access": True}, "vault_not_found", id="no vault"),
+        pytest.param(Azure(on(PINNED_NEW), UNAVAILABLE), {}, "account_not_answering", id="unavailable"),
+        pytest.param(Azure(on(PINNED_NEW), UNAVAILABLE), TAKES[0], "account_not_answering", id="unavailable, disable"),
+        pytest.param(Azure(on(PINNED_NEW), HIDDEN), {}, "availability_unknown", id="availability unknown"),
+        pytest.param(Azure(on(PINNED_NEW), HIDDEN), TAKES[1], "availability_unknown", id="unknown, delete"),
+        pytest.param(Azure(on(PINNED_NEW)), {**TAKES[0], "key_name": "a_key"}, "account_on_another_key", id="name"),
+    ],
+)
+def test_what_a_later_task_of_a_revert_would_refuse(azure: Azure, options: dict[str, Any], code: str) -> None:
+    assert refused("revert", azure, **options).code == code
+
+
+def test_access_of_each_identity_is_looked_at() -> None:
+    azure = Azure(on(PINNED_NEW, user_assigned(one=PRINCIPAL, two=OTHER)))
+    revert(azure, revokes_access=True)
+
+    for principal in (PRINCIPAL, OTHER):
+        assert f"access of {principal} to myvault" in azure.asked
+
+
+# Recover
+
+
+def survey(bundle: dict[str, Any], *, is_rehearsal: bool = False, **options: Any) -> tuple[str, ...]:
+    azure = Azure(on(PINNED_NEW), allowed=READS, vault=vault(rbac=True), is_rehearsal=is_rehearsal)
+    beside = {"deleted_vault": None, "deleted_key": None, "missing_identities": []}
+    diagnosis = {"evidence": evidence(PINNED_NEW, bundle=bundle), "versions": [listed(bundle)], **beside}
+    observed = {"account": azure.account, "silence": None, "diagnosis": diagnosis}
+    cloud: Any = SimpleNamespace(
+        encryption=SimpleNamespace(survey=lambda *_place, diagnose: observed), rights=azure.rights
+    )
+    params = {**check_before("provision"), "check_before": None, "diagnose": True, **options}
+    return batch_encryption_info.run(params, cloud).warnings
+
+
+def test_rights_to_recover_are_required_only_if_that_is_asked() -> None:
+    disabled = key(enabled=False)
+
+    with pytest.raises(Denied) as denied:
+        survey(disabled, require_rights=True)
+    assert denied.value.facts["action"] == UPDATE_KEY
+    [warning] = survey(disabled, require_rights=True, is_rehearsal=True)
+    assert UPDATE_KEY in warning
+    assert survey(disabled) == survey(key(), require_rights=True) == ()
