@@ -72,7 +72,9 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     if role == "rotate":
         disabled = results.get("Disable the versions or the key that the account used before", {}).get("results", [])
         found["former_kept_for"] = list(dict.fromkeys(user for one in disabled for user in one.get("in_use_by", ())))
-        found["previous_kept_until"] = max((one["kept_until"] for one in disabled if one.get("kept_until")), default=None)
+        found["previous_kept_until"] = max(
+            (one["kept_until"] for one in disabled if one.get("kept_until")), default=None
+        )
     if role == "recover":
         found["causes"] = (before.get("diagnosis") or {}).get("causes", []) if before.get("repairs") is not None else []
         found["answered_before"] = before.get("answers")

@@ -221,7 +221,9 @@ def test_progress_is_told(ansible: Ansible, service: Service) -> None:
     assert re.fullmatch(r"0 rotated, 2 unchanged, 1 failed, in \d+ s", end)
 
     _, stopped, end = lines(cmk_serial=[1, 1, 1], own={"account2": {"cmk_key_name": "key2"}})
-    assert re.match(r"1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished \"Check the account, its key ", stopped)
+    assert re.match(
+        r"1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished \"Check the account, its key ", stopped
+    )
     assert re.fullmatch(r"0 rotated, 1 unchanged, 1 failed, 1 not started, in \d+ s", end)
 
     *_, end = lines(cmk_key_force_new_version=True)
