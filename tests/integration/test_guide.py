@@ -125,7 +125,7 @@ def test_the_guides_last_section_brings_an_account_back(ansible: Ansible, servic
     assert not service.answers()
     run = ansible.play(sections()["9"], vars=NAMES)
     [cause] = run["Show it"]["account.diagnosis.causes"]
-    assert (cause["name"], cause["mend"]) == ("version_unusable", "key")
+    assert (cause["name"], cause["repair"]) == ("version_unusable", "key")
     assert [one.name for one in run.changed] == ["Make the version usable again"]
     assert service.answers()
 

@@ -107,7 +107,8 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert sum(one["changed_steps"]["former_disabled"] for one in told.values()) == 1
     if serial == 1:
         ids = [service.account_id(name) for name in ACCOUNTS]
-        # After a look that found two users, it is not worth another before the second of them has gone by.
+        # After a look that found two users, another one is not worth its requests before the second of them is moved.
+        # Until then, tasks report what the first look found.
         assert [told[name]["former_kept_for"] for name in ACCOUNTS] == [ids[1:], ids[1:], []]
 
     again = done_by_all(ansible, "rotate", **wish)
@@ -220,7 +221,9 @@ def test_progress_is_told(ansible: Ansible, service: Service) -> None:
     assert re.fullmatch(r"0 rotated, 2 unchanged, 1 failed, in \d+ s", end)
 
     _, stopped, end = lines(cmk_serial=[1, 1, 1], own={"account2": {"cmk_key_name": "key2"}})
-    assert re.match(r"1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished \"Check ", stopped)
+    assert re.match(
+        r"1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished \"Check the account, its key ", stopped
+    )
     assert re.fullmatch(r"0 rotated, 1 unchanged, 1 failed, 1 not started, in \d+ s", end)
 
     *_, end = lines(cmk_key_force_new_version=True)
