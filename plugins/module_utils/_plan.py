@@ -88,5 +88,5 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
         {**first.before, "principals": [dict(one.before) for one in outcomes]},
         {**first.after, "principals": [dict(one.after) for one in outcomes]},
         tuple(dict.fromkeys(warning for one in outcomes for warning in one.warnings)),
-        {"in_use_by": [user for one in outcomes for user in one.report.get("in_use_by", ())]},
+        {name: [user for one in outcomes for user in one.report[name]] for name in first.report},
     )

@@ -267,5 +267,7 @@ def recover(params: Params, cloud: Any, observed: Mapping[str, Any]) -> tuple[li
         )
     if "vault" in repairs:
         # What else a deleted vault needs is seen only once it is back.
-        repairs += [repair for repair in ("key", "access") if repair not in repairs]
-    return repairs, cloud.rights.require(_diagnosis.repairs(diagnosis))
+        others = [repair for repair in ("key", "access") if repair in params["allowed_repairs"]]
+        repairs += [repair for repair in others if repair not in repairs]
+    steps = _diagnosis.repairs(diagnosis)
+    return repairs, cloud.rights.require(step for step in steps if step[0] != "access" or "access" in repairs)

@@ -162,7 +162,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: One line for a person, on the account, or without O(account_name) on all accounts.
+  description: One line for a person, on the account.
   returned: success
   type: str
   sample: mybatch uses version 01234567… of key batch in vault myvault and is available.
@@ -224,7 +224,8 @@ principal_ids:
 repairs:
   description:
     - What has to be repaired, see O(allowed_repairs). Empty for an account that is available.
-    - With V(vault) the key and the access are looked at again once the vault is recovered.
+    - If V(vault) is among them, so are V(key) and V(access) if O(allowed_repairs) has them, because the key and the
+      access can be read only once the vault is recovered.
   returned: success, with O(check_before=recover), if the account exists
   type: list
   elements: str
@@ -247,7 +248,8 @@ silence:
   type: str
   sample: null
 diagnosis:
-  description: What ails the key. Null without O(diagnose), and for an account on a Microsoft-managed key.
+  description: Why the account cannot use its key. Null without O(diagnose) and O(check_before=recover), and for an
+    account that uses a Microsoft-managed key.
   returned: success, if the account exists
   type: dict
   contains:

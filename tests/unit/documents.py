@@ -257,3 +257,15 @@ def evidence(identifier: str = KEY, **others: Any) -> dict[str, Any]:
         "now": NOW,
         **others,
     }
+
+
+def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """What is read of an account that is on this key, in perfect order but for what is named."""
+    beside = {
+        "deleted_vault": None,
+        "deleted_key": None,
+        "versions": [listed(version) for version in versions or (key(),)],
+        "missing_identities": [],
+    }
+    named = {name: others.pop(name) for name in beside if name in others}
+    return {"evidence": evidence(identifier, **others), **beside, **named}

@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Why an account cannot reach its key, and what would mend it."""
+"""Why an account cannot reach its key, and what would repair that."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, evidence, key, listed, policy, vault
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, diagnosed, key, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _diagnosis
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, Unavailable
@@ -21,30 +21,18 @@ ASSIGNED = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentit
 PLACE = {"subscription_id": VAULT_ID.split("/")[2], "resource_group": VAULT_ID.split("/")[4], "name": "myvault"}
 
 
-def seen(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """What is read of an account that is on this key, in perfect order but for what is named."""
-    beside = {
-        "deleted_vault": None,
-        "deleted_key": None,
-        "versions": [listed(version) for version in versions or (key(),)],
-        "missing_identities": [],
-    }
-    named = {name: others.pop(name) for name in beside if name in others}
-    return {"evidence": evidence(identifier, **others), **beside, **named}
-
-
 def causes(observed: dict[str, Any]) -> dict[str, str | None]:
-    """Each cause with what would be mended."""
-    return {cause["name"]: cause["mend"] for cause in _diagnosis.describe(observed)["causes"]}
+    """Each cause with its repair."""
+    return {cause["name"]: cause["repair"] for cause in _diagnosis.describe(observed)["causes"]}
 
 
 def test_nothing_ails_a_key_that_is_in_order() -> None:
-    told = _diagnosis.describe(seen())
+    told = _diagnosis.describe(diagnosed())
 
     assert told["causes"] == []
-    assert told["mendable"] is True
+    assert told["recoverable"] is True
     assert told["vault"] == PLACE
-    assert told["versions"] == [NEW]
+    assert told["key_identifiers"] == [f"{KEY}/{NEW}"]
     assert {check["status"] for check in told["preflight"]} == {"ok"}
 
 
@@ -55,30 +43,32 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
 @pytest.mark.parametrize(
     ("observed", "found"),
     [
-        pytest.param(seen(principals=()), {"identity_missing": None}, id="no identity"),
-        pytest.param(seen(missing_identities=[ASSIGNED]), {"identity_missing": None}, id="identity deleted"),
+        pytest.param(diagnosed(principals=()), {"identity_missing": None}, id="no identity"),
+        pytest.param(diagnosed(missing_identities=[ASSIGNED]), {"identity_missing": None}, id="identity deleted"),
         pytest.param(
-            seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT),
+            diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT),
             {"vault_deleted": "vault"},
             id="vault deleted",
         ),
-        pytest.param(seen(vault=None, bundle=UNREACHABLE, versions=None), {"vault_missing": None}, id="vault purged"),
-        pytest.param(seen(tenant_id=TENANT[::-1]), {"vault_in_other_tenant": None}, id="tenant"),
-        pytest.param(seen(vault=CLOSED), {"network_closed": "network"}, id="firewall"),
-        pytest.param(seen(bundle=None, versions=[], deleted_key=key()), {"key_deleted": "key"}, id="key deleted"),
-        pytest.param(seen(bundle=None, versions=[]), {"key_missing": None}, id="key purged"),
-        pytest.param(seen(f"{KEY}/{OLD}", bundle=None), {"version_missing": None}, id="key made anew"),
         pytest.param(
-            seen(f"{KEY}/{NEW}", key(enabled=False), bundle=key(enabled=False)),
+            diagnosed(vault=None, bundle=UNREACHABLE, versions=None), {"vault_missing": None}, id="vault purged"
+        ),
+        pytest.param(diagnosed(tenant_id=TENANT[::-1]), {"vault_in_other_tenant": None}, id="tenant"),
+        pytest.param(diagnosed(vault=CLOSED), {"network_closed": "network"}, id="firewall"),
+        pytest.param(diagnosed(bundle=None, versions=[], deleted_key=key()), {"key_deleted": "key"}, id="key deleted"),
+        pytest.param(diagnosed(bundle=None, versions=[]), {"key_missing": None}, id="key purged"),
+        pytest.param(diagnosed(f"{KEY}/{OLD}", bundle=None), {"version_missing": None}, id="key made anew"),
+        pytest.param(
+            diagnosed(f"{KEY}/{NEW}", key(enabled=False), bundle=key(enabled=False)),
             {"version_unusable": "key"},
             id="disabled",
         ),
-        pytest.param(seen(f"{KEY}/{NEW}", EXPIRED, bundle=EXPIRED), {"version_unusable": "key"}, id="expired"),
-        pytest.param(seen(bundle=key(key_ops=["sign"])), {"operations_missing": "key"}, id="operations"),
-        pytest.param(seen(bundle=key(kty="EC")), {"key_unfit": None}, id="type"),
-        pytest.param(seen(vault=vault()), {"access_missing": "access"}, id="grant"),
+        pytest.param(diagnosed(f"{KEY}/{NEW}", EXPIRED, bundle=EXPIRED), {"version_unusable": "key"}, id="expired"),
+        pytest.param(diagnosed(bundle=key(key_ops=["sign"])), {"operations_missing": "key"}, id="operations"),
+        pytest.param(diagnosed(bundle=key(kty="EC")), {"key_unfit": None}, id="type"),
+        pytest.param(diagnosed(vault=vault()), {"access_missing": "access"}, id="grant"),
         pytest.param(
-            seen(f"{KEY}/{NEW}", key(enabled=False), vault=vault(), bundle=key(enabled=False)),
+            diagnosed(f"{KEY}/{NEW}", key(enabled=False), vault=vault(), bundle=key(enabled=False)),
             {"version_unusable": "key", "access_missing": "access"},
             id="several",
         ),
@@ -87,16 +77,16 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
 def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
     assert causes(observed) == found
     told = _diagnosis.describe(observed)
-    assert told["mendable"] is (None not in found.values())
+    assert told["recoverable"] is (None not in found.values())
     assert all(cause["evidence"] and cause["remedy"] for cause in told["causes"])
 
 
 def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged() -> None:
     for reason, remedy in ((Denied("Not for you."), "deletedVaults/read"), (UNREACHABLE, "Try again.")):
-        told = _diagnosis.describe(seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=reason))
+        told = _diagnosis.describe(diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=reason))
 
         (cause,) = told["causes"]
-        assert (cause["name"], cause["mend"]) == ("vault_missing", None)
+        assert (cause["name"], cause["repair"]) == ("vault_missing", None)
         assert reason.msg in cause["evidence"]
         assert remedy in cause["remedy"]
         assert "deletion" not in cause["remedy"]
@@ -110,30 +100,32 @@ DISABLED = key(enabled=False)
 @pytest.mark.parametrize(
     ("observed", "repairs"),
     [
-        pytest.param(seen(), [], id="nothing"),
-        pytest.param(seen(principals=(), vault=vault()), [], id="not mendable"),
+        pytest.param(diagnosed(), [], id="nothing"),
+        pytest.param(diagnosed(principals=(), vault=vault()), [], id="not recoverable"),
         pytest.param(
-            seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT),
+            diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT),
             [("vaults", Step("create", WHERE)), ("access", Step("assign", {"scope": HOLDING_GROUP}))],
             id="vault deleted",
         ),
-        pytest.param(seen(vault=CLOSED), [("vaults", Step("update", WHERE))], id="firewall"),
+        pytest.param(diagnosed(vault=CLOSED), [("vaults", Step("update", WHERE))], id="firewall"),
         pytest.param(
-            seen(bundle=None, versions=[], deleted_key=key()),
+            diagnosed(bundle=None, versions=[], deleted_key=key()),
             [("keys", Step("recover", {"vault": "myvault"}))],
             id="key deleted",
         ),
         pytest.param(
-            seen(bundle=None, versions=[], deleted_key=DISABLED),
+            diagnosed(bundle=None, versions=[], deleted_key=DISABLED),
             [("keys", Step(action, {"vault": "myvault"})) for action in ("recover", "update")],
             id="disabled key deleted",
         ),
         pytest.param(
-            seen(f"{KEY}/{NEW}", DISABLED, vault=vault(), bundle=DISABLED),
+            diagnosed(f"{KEY}/{NEW}", DISABLED, vault=vault(), bundle=DISABLED),
             [("keys", Step("update", {"vault": "myvault"})), ("access", Step("grant", {"vault": "myvault"}))],
             id="several",
         ),
-        pytest.param(seen(bundle=key(key_ops=["sign"])), [("keys", Step("update", {"vault": "myvault"}))], id="ops"),
+        pytest.param(
+            diagnosed(bundle=key(key_ops=["sign"])), [("keys", Step("update", {"vault": "myvault"}))], id="ops"
+        ),
     ],
 )
 def test_what_would_be_written(observed: dict[str, Any], repairs: list[tuple[str, Step]]) -> None:
@@ -141,18 +133,18 @@ def test_what_would_be_written(observed: dict[str, Any], repairs: list[tuple[str
 
 
 def test_a_deleted_vault_is_told_with_its_place() -> None:
-    observed = seen(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
+    observed = diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
 
     assert _diagnosis.describe(observed)["vault"] == PLACE
 
 
 def test_what_the_caller_may_not_see_is_no_cause() -> None:
     hidden = Denied("Not for you.")
-    told = _diagnosis.describe(seen(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
+    told = _diagnosis.describe(diagnosed(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
 
     assert told["causes"] == []
     assert told["vault"] is None
-    assert told["versions"] == [NEW]
+    assert told["key_identifiers"] == [f"{KEY}/{NEW}"]
     assert "unknown" in {check["status"] for check in told["preflight"]}
 
 
@@ -178,7 +170,8 @@ def three(**disabled: bool) -> list[dict[str, Any]]:
 )
 def test_a_follower_needs_the_newest_and_the_one_before(disabled: dict[str, bool], versions: list[str]) -> None:
     bundles = three(**disabled)
-    told = _diagnosis.describe(seen(KEY, *bundles, bundle=bundles[-1]))
+    told = _diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1]))
 
-    assert told["versions"] == versions
+    # If none of them is unusable, the newest one has to be usable.
+    assert told["key_identifiers"] == ([f"{KEY}/{version}" for version in versions] or [KEY])
     assert [cause["name"] for cause in told["causes"]] == (["version_unusable"] if versions else [])

@@ -301,13 +301,13 @@ class Module:
         return self.outcome
 
 
-def run_module(module: Module, **arguments: Any) -> dict[str, Any]:
-    return prepared(module, **arguments).run(task_vars={})
+def run_module(module: Module, *, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
+    return prepared(module, check_mode=check_mode, **arguments).run(task_vars={})
 
 
-def prepared(module: Module, **arguments: Any) -> _in_process.InProcessAction:
+def prepared(module: Module, *, check_mode: bool = False, **arguments: Any) -> _in_process.InProcessAction:
     task = Task()
-    task.action, task.args = "a.b.c", arguments
+    task.action, task.args, task.check_mode = "a.b.c", arguments, check_mode
     return _in_process.action_for(module)(
         task,
         connection=connection_loader.get("local", PlayContext(), os.devnull),

@@ -98,7 +98,6 @@ FOUND = {"exists": True, "soft_deleted": False}
     ("first", "calls", "before"),
     [
         pytest.param(Outcome(True, DELETED, FOUND, ("one",)), 2, DELETED, id="recovered"),
-        pytest.param(Outcome(True, DELETED, FOUND, ("one",), foretold=True), 1, DELETED, id="check mode"),
         pytest.param(Outcome(True, {**FOUND, "exists": False}, FOUND), 1, {**FOUND, "exists": False}, id="created"),
         pytest.param(Outcome(False, FOUND, FOUND), 1, FOUND, id="nothing to do"),
     ],

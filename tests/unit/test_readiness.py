@@ -25,6 +25,7 @@ from documents import (
     SUBSCRIPTION,
     account,
     deleted_vault,
+    diagnosed,
     evidence,
     identity_id,
     key,
@@ -39,14 +40,18 @@ from documents import (
 )
 from wishes import check_before, rotation
 
+from ansible_collections.azbatch.cmk.plugins.module_utils import _account, _encryption
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rights import Rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._concurrent import value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     CmkError,
     Denied,
     InvalidOption,
+    NotFound,
     Rejected,
+    Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
 
@@ -79,6 +84,7 @@ class Azure:
     others: tuple[dict[str, Any], ...] = ()
     unlisted: tuple[str, ...] = ()
     checks: dict[str, Any] = field(default_factory=dict)
+    diagnosis: dict[str, Any] | None = None
     allowed: Any = field(default_factory=lambda: EVERYTHING)
     is_rehearsal: bool = False
     # What was asked, and the steps whose rights were asked for.
@@ -102,7 +108,27 @@ class Azure:
         def read(_goal: Any) -> dict[str, Any]:
             return {"account": self.account, "silence": self.silence, "evidence": evidence(**self.checks)}
 
-        return self.service("encryption", read, require_known_availability=self._require_known_availability)
+        return self.service(
+            "encryption",
+            read,
+            require_known_availability=self._require_known_availability,
+            require_answer=self._require_answer,
+            survey=self._survey,
+        )
+
+    def _require_answer(self, group: str, name: str) -> None:
+        self.asked.append("availability")
+        assert (group, name) == ("rg-batch", "mybatch")
+        if self.silence is HIDDEN:
+            raise _account.availability_unknown(name, self.silence)
+        if self.silence is not None:
+            raise _encryption.not_answering(name, key_of(self.account or {}), self.silence)
+
+    def _survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
+        assert (group, name, diagnose) == ("rg-batch", "mybatch", True)
+        if isinstance(self.account, CmkError):
+            raise self.account
+        return {"account": self.account, "silence": self.silence, "diagnosis": self.diagnosis}
 
     def _require_known_availability(self, group: str, name: str) -> None:
         self.asked.append("availability")
@@ -219,7 +245,7 @@ EACH_ROLE = pytest.mark.parametrize("role", ["provision", "rotate", "revert"])
 
 
 @EACH_ROLE
-@pytest.mark.parametrize("option", ["resource_group", "account_name", "vault_name", "key_name"])
+@pytest.mark.parametrize("option", ["vault_name", "key_name"])
 def test_a_check_needs_the_names_of_all(role: str, option: str) -> None:
     with pytest.raises(InvalidOption) as failed:
         check(role, Azure(on(KEY)), **{option: None})
@@ -227,8 +253,14 @@ def test_a_check_needs_the_names_of_all(role: str, option: str) -> None:
     assert failed.value.facts["option"] == option
 
 
+def test_ansible_requires_the_names_of_the_account() -> None:
+    required = {name for name, option in batch_encryption_info.ARGUMENTS.items() if option.get("required")}
+
+    assert required == {"resource_group", "account_name"}
+
+
 def test_a_malformed_name_is_refused() -> None:
-    for role in ("provision", "rotate", "revert"):
+    for role in ("provision", "rotate", "revert", "recover"):
         assert refused(role, Azure(on(KEY)), account_name="my-batch").facts["option"] == "account_name"
     assert refused("provision", Azure(), vault_name="v").facts["option"] == "vault_name"
     assert refused("provision", Azure(), key_name="my_key").facts["option"] == "key_name"
@@ -282,7 +314,7 @@ def test_an_account_on_another_key_is_read_again(role: str, used: str, is_read_a
 def test_in_check_mode_missing_rights_are_warnings(role: str) -> None:
     """Another caller may run it."""
     azure = Azure(on(None if role == "provision" else PINNED_OLD), allowed=READS, is_rehearsal=True)
-    outcome = check(role, azure)
+    outcome = check(role, azure, follow_latest=True)
 
     assert any(WRITE in warning for warning in outcome.warnings)
     assert outcome.after["exists"]
@@ -500,9 +532,17 @@ def test_a_rotation_that_cannot_be(used: str | None, options: dict[str, Any], co
 
 @pytest.mark.parametrize(
     ("used", "follow", "moves"),
-    [(PINNED_OLD, None, True), (PINNED_OLD, True, True), (KEY, None, False), (KEY, False, True), (KEY, True, True)],
+    [
+        # Only if a version is made: the task that makes it asks for the right.
+        (PINNED_OLD, None, False),
+        (PINNED_OLD, False, False),
+        (PINNED_OLD, True, True),
+        (KEY, None, False),
+        (KEY, False, True),
+        (KEY, True, False),
+    ],
 )
-def test_rights_to_move_an_account_to_a_new_version(used: str, follow: bool | None, moves: bool) -> None:
+def test_rights_to_have_an_account_follow_its_key_or_not(used: str, follow: bool | None, moves: bool) -> None:
     azure = Azure(on(used), vault=vault(policy(), rbac=True))
 
     assert rotate(azure, follow_latest=follow, vault_resource_group="rg-keys") == (
@@ -521,17 +561,15 @@ def test_rights_to_move_an_account_to_a_new_version(used: str, follow: bool | No
 def test_rights_to_disable_the_previous_version() -> None:
     azure = Azure(on(PINNED_OLD), vault=vault(policy(), rbac=True))
 
-    assert rotate(azure, previous_key="disable") == [
-        *[("encryption", "set_encryption"), ("keys", "list"), ("keys", "update")]
-    ]
-    assert [step.arguments["vault"] for _service, step in azure.steps] == ["myvault"] * 3
+    assert rotate(azure, previous_key="disable") == [("keys", "list"), ("keys", "update")]
+    assert [step.arguments["vault"] for _service, step in azure.steps] == ["myvault"] * 2
     assert azure.asked == ["listing", "users of myvault"]
     needed = needs("rotate", Azure(on(PINNED_OLD), vault=vault(rbac=True)), previous_key="disable")
-    assert needed == [WRITE, UPDATE_KEY]
+    assert needed == [UPDATE_KEY]
     # By access policies, the permission list is one of its own.
     listless = vault(policy("caller", ["get"]))
     assert needs("rotate", Azure(on(PINNED_OLD), vault=listless), previous_key="disable") == [
-        *[WRITE, "the key permission list", "the key permission update"]
+        *["the key permission list", "the key permission update"]
     ]
 
 
@@ -772,24 +810,207 @@ def test_access_of_each_identity_is_looked_at() -> None:
 # Recover
 
 
-def survey(bundle: dict[str, Any], *, is_rehearsal: bool = False, **options: Any) -> tuple[str, ...]:
-    azure = Azure(on(PINNED_NEW), allowed=READS, vault=vault(rbac=True), is_rehearsal=is_rehearsal)
-    beside = {"deleted_vault": None, "deleted_key": None, "missing_identities": []}
-    diagnosis = {"evidence": evidence(PINNED_NEW, bundle=bundle), "versions": [listed(bundle)], **beside}
-    observed = {"account": azure.account, "silence": None, "diagnosis": diagnosis}
-    cloud: Any = SimpleNamespace(
-        encryption=SimpleNamespace(survey=lambda *_place, diagnose: observed), rights=azure.rights
-    )
-    params = {**check_before("provision"), "check_before": None, "diagnose": True, **options}
-    return batch_encryption_info.run(params, cloud).warnings
+def lost(*versions: dict[str, Any], **observed: Any) -> Azure:
+    """An account that cannot use its key, for the reason that is named, if any."""
+    diagnosis = diagnosed(PINNED_NEW, *versions, **observed)
+    return Azure(on(PINNED_NEW), UNAVAILABLE, vault=vault(rbac=True), diagnosis=diagnosis)
+
+
+def repairs(azure: Azure, **options: Any) -> list[str]:
+    needed: list[str] = check("recover", azure, **options).after["repairs"]
+    return needed
+
+
+DISABLED = key(enabled=False)
+CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"})
+GONE: dict[str, Any] = {
+    **{"vault": None, "versions": None, "deleted_vault": deleted_vault()},
+    "bundle": Unavailable("No answer.", code="vault_unreachable"),
+}
+ALL_REPAIRS = ["vault", "network", "key", "access"]
+
+
+def without(*excluded: str) -> list[str]:
+    return [repair for repair in ALL_REPAIRS if repair not in excluded]
+
+
+@pytest.mark.parametrize(
+    ("observed", "needed"),
+    [
+        pytest.param({"vault": CLOSED}, ["network"], id="network"),
+        pytest.param({"bundle": DISABLED, "versions": [listed(DISABLED)]}, ["key"], id="version"),
+        pytest.param({"bundle": None, "versions": [], "deleted_key": key()}, ["key"], id="deleted key"),
+        pytest.param({"vault": vault()}, ["access"], id="access"),
+        # Each repair once, in the order of the tasks.
+        pytest.param(
+            {
+                **{"vault": vault(networkAcls=CLOSED["properties"]["networkAcls"])},
+                **{"bundle": key(enabled=False, key_ops=["sign"]), "versions": [listed(DISABLED)]},
+            },
+            ["network", "key", "access"],
+            id="several",
+        ),
+        pytest.param({}, [], id="nothing that can be seen"),
+    ],
+)
+def test_repairs_are_those_that_the_causes_need(observed: dict[str, Any], needed: list[str]) -> None:
+    azure = lost(**observed)
+    outcome = check("recover", azure)
+
+    assert (outcome.changed, outcome.after["repairs"], outcome.warnings) == (False, needed, ())
+    assert (outcome.after["answers"], outcome.after["diagnosis"]["recoverable"]) == (False, True)
+    # The repairs that are needed are enough to be allowed.
+    assert repairs(lost(**observed), allowed_repairs=needed) == needed
+
+
+def test_a_deleted_vault_is_followed_by_a_look_at_the_key_and_the_access() -> None:
+    """Only once the vault is recovered can they be read."""
+    assert repairs(lost(**GONE)) == ["vault", "key", "access"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "needed"),
+    [(["vault"], ["vault"]), (without("key"), ["vault", "access"]), (without("access"), ["vault", "key"])],
+)
+def test_a_recovered_vault_is_no_reason_for_a_repair_that_is_not_allowed(allowed: list[str], needed: list[str]) -> None:
+    """Somebody may have disabled the key on purpose before the vault was deleted."""
+    assert repairs(lost(**GONE), allowed_repairs=allowed) == needed
+
+
+def test_an_available_account_needs_no_repair() -> None:
+    """Whatever its key looks like: Batch may not have noticed yet, or may use another version."""
+    azure = lost(DISABLED, bundle=DISABLED)
+    azure.silence = None
+
+    assert repairs(azure, allowed_repairs=[]) == []
+    assert azure.steps == []
+
+
+def test_an_account_on_a_microsoft_managed_key_needs_no_repair() -> None:
+    assert repairs(Azure(on(None), UNAVAILABLE)) == []
+    assert repairs(Azure(on(None))) == []
+
+
+@pytest.mark.parametrize("allowed", [ALL_REPAIRS, []])
+@pytest.mark.parametrize(
+    ("observed", "cause"),
+    [
+        ({"principals": ()}, "identity_missing"),
+        ({"vault": None, "bundle": GONE["bundle"], "versions": None}, "vault_missing"),
+        ({"bundle": None, "versions": []}, "key_missing"),
+    ],
+)
+def test_an_account_that_cannot_be_recovered_is_not_touched(
+    observed: dict[str, Any], cause: str, allowed: list[str]
+) -> None:
+    failure = refused("recover", lost(**observed), allowed_repairs=allowed)
+
+    assert failure.code == "not_recoverable"
+    [found] = [one for one in failure.facts["causes"] if one["name"] == cause]
+    assert found["repair"] is None
+    assert failure.facts["remedy"] == found["remedy"]
+    assert all(part in failure.msg for part in ("mybatch", cause, found["evidence"], found["remedy"]))
+
+
+def test_one_cause_without_a_repair_is_enough() -> None:
+    """The access is not granted to an account that stays unavailable."""
+    failure = refused("recover", lost(vault=vault(), bundle=None, versions=[]))
+
+    assert failure.code == "not_recoverable"
+    assert [(one["name"], one["repair"]) for one in failure.facts["causes"]] == [
+        *[("key_missing", None), ("access_missing", "access")]
+    ]
+    # The message names the cause that matters.
+    assert "access_missing" not in failure.msg
+
+
+@pytest.mark.parametrize(
+    ("observed", "allowed", "excluded"),
+    [
+        ({"bundle": DISABLED, "versions": [listed(DISABLED)]}, without("key"), "key"),
+        ({"vault": vault()}, without("access"), "access"),
+        ({"vault": CLOSED}, without("network"), "network"),
+        (GONE, without("vault"), "vault"),
+        ({"vault": vault(), "bundle": DISABLED, "versions": [listed(DISABLED)]}, ["access"], "key"),
+        ({"vault": vault(), "bundle": DISABLED, "versions": [listed(DISABLED)]}, [], "key, access"),
+    ],
+)
+def test_a_repair_that_is_not_allowed_is_refused(observed: dict[str, Any], allowed: list[str], excluded: str) -> None:
+    failure = refused("recover", lost(**observed), allowed_repairs=allowed)
+
+    assert failure.code == "repair_not_allowed"
+    assert (failure.facts["option"], failure.facts["value"]) == ("allowed_repairs", allowed)
+    assert f"allowed_repairs: {excluded}. " in failure.msg
+    assert all(cause["evidence"] in failure.msg for cause in failure.facts["causes"])
+
+
+@pytest.mark.parametrize("observed", [{}, {"vault": vault()}, {"principals": ()}])
+def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_available(observed: dict[str, Any]) -> None:
+    azure = lost(**observed)
+    azure.silence = HIDDEN
+
+    assert refused("recover", azure).code == "availability_unknown"
+    assert refused("recover", Azure(on(None), HIDDEN)).code == "availability_unknown"
+
+
+def test_what_cannot_be_read_is_a_warning() -> None:
+    azure = lost(vault=HIDDEN, bundle=HIDDEN, assignments=HIDDEN, versions=None)
+    outcome = check("recover", azure)
+
+    assert outcome.after["repairs"] == []
+    assert all(HIDDEN.msg in warning for warning in outcome.warnings)
+    assert outcome.warnings
+
+
+@pytest.mark.parametrize(
+    ("observed", "allowed", "rights"),
+    [
+        ({"bundle": DISABLED, "versions": [listed(DISABLED)]}, ALL_REPAIRS, [UPDATE_KEY]),
+        ({"bundle": None, "versions": [], "deleted_key": key()}, ALL_REPAIRS, [f"{VAULTS}/keys/recover/action"]),
+        ({"vault": vault()}, ALL_REPAIRS, [f"{ASSIGNMENTS}/write"]),
+        ({"vault": CLOSED}, ALL_REPAIRS, [f"{VAULTS}/write"]),
+        (GONE, ALL_REPAIRS, [f"{VAULTS}/write", f"{ASSIGNMENTS}/write"]),
+        # An access that is not granted needs no right.
+        (GONE, without("access"), [f"{VAULTS}/write"]),
+        ({}, ALL_REPAIRS, []),
+    ],
+)
+def test_rights_to_recover(observed: dict[str, Any], allowed: list[str], rights: list[str]) -> None:
+    assert needs("recover", lost(**observed), allowed_repairs=allowed) == rights
+    rehearsed = lost(**observed)
+    rehearsed.allowed, rehearsed.is_rehearsal = READS, True
+    warnings = check("recover", rehearsed, allowed_repairs=allowed).warnings
+    assert len(warnings) == len(rights)
+    assert all(right in warning for right, warning in zip(rights, warnings, strict=True))
 
 
 def test_rights_to_recover_are_required_only_if_that_is_asked() -> None:
-    disabled = key(enabled=False)
+    azure = lost(DISABLED, bundle=DISABLED)
+    azure.allowed = READS
+    cloud: Any = Cloud(azure)
+    surveyed = batch_encryption_info.run({**check_before("recover"), "check_before": None, "diagnose": True}, cloud)
 
-    with pytest.raises(Denied) as denied:
-        survey(disabled, require_rights=True)
-    assert denied.value.facts["action"] == UPDATE_KEY
-    [warning] = survey(disabled, require_rights=True, is_rehearsal=True)
-    assert UPDATE_KEY in warning
-    assert survey(disabled) == survey(key(), require_rights=True) == ()
+    assert (surveyed.warnings, azure.steps) == ((), [])
+    assert "repairs" not in surveyed.after
+    assert surveyed.after["diagnosis"]["causes"][0]["repair"] == "key"
+
+
+NO_GROUP = NotFound("There is no such resource group.", code="resource_group_not_found")
+NO_SUBSCRIPTION = NotFound("There is no such subscription.", code="subscription_not_found")
+
+
+@pytest.mark.parametrize("found", [None, NO_GROUP])
+def test_an_account_to_recover_that_is_missing(found: Any) -> None:
+    code = found.code if found else "account_not_found"
+    assert refused("recover", Azure(found)).code == code
+    skipped = check("recover", Azure(found), missing="skip")
+
+    assert (skipped.changed, skipped.after["exists"]) == (False, False)
+    assert "repairs" not in skipped.after
+    assert "mybatch" in skipped.warnings[0]
+
+
+def test_a_missing_subscription_is_no_missing_account() -> None:
+    gone: Any = NO_SUBSCRIPTION
+
+    assert refused("recover", Azure(gone), missing="skip").code == "subscription_not_found"

@@ -45,11 +45,15 @@ WHERE = "of key batch in vault myvault"
 )
 def test_encryption(used: str | None, uses: str | None, answers: tuple[Any, Any], told: str) -> None:
     before, after = (
-        {"name": "mybatch", "key_identifier": identifier, "answers": one}
+        {"exists": True, "name": "mybatch", "key_identifier": identifier, "answers": one}
         for identifier, one in zip((used, uses), answers, strict=True)
     )
 
     assert _encryption.summary("mybatch", before, after) == told
+
+
+def test_encryption_of_an_account_that_does_not_exist() -> None:
+    assert _encryption.summary("mybatch", {"exists": False}, {"exists": False}) == "There is no Batch account mybatch."
 
 
 @pytest.mark.parametrize(
@@ -181,13 +185,21 @@ def test_audit() -> None:
     )
 
 
-@pytest.mark.parametrize(("foretold", "told"), [(False, "It is so."), (True, "Predicted: It is so.")])
-def test_summary_of_an_outcome(foretold: bool, told: str) -> None:
-    outcome = Outcome(True, {"a": 1}, {"a": 2}, report={"preflight": []}, foretold=foretold).summarized("It is so.")
+@pytest.mark.parametrize(
+    ("changed", "planned", "told"),
+    [
+        (True, False, "It is so."),
+        (True, True, "Predicted: It is so."),
+        (False, True, "It is so."),
+    ],
+)
+def test_summary_of_an_outcome(changed: bool, planned: bool, told: str) -> None:
+    outcome = Outcome(changed, {"a": 1}, {"a": 2}, report={"preflight": []}).summarized("It is so.")
+    result = outcome.result(planned=planned)
 
-    assert outcome.result()["summary"] == told
-    assert outcome.result()["preflight"] == []
-    assert outcome.result()["diff"] == {"before": {"a": 1}, "after": {"a": 2}}
+    assert result["summary"] == told
+    assert result["preflight"] == []
+    assert result["diff"] == {"before": {"a": 1}, "after": {"a": 2}}
 
 
 @pytest.mark.parametrize(("words", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])

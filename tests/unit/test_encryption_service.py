@@ -1,0 +1,325 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is read of an account before its key is changed, and of a key before it is disabled."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from documents import (
+    DAY,
+    KEY,
+    MIDDLE,
+    NEW,
+    NOW,
+    OLD,
+    PRINCIPAL,
+    account,
+    account_id,
+    evidence,
+    key,
+    listed,
+    system_assigned,
+    visible,
+)
+from wishes import encryption_goal, key_goal
+
+from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _key
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.encryption import Encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.keys import Keys
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.moved import Moved
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._ids import KeyIdentifier, parse_key_identifier
+
+PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
+CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
+
+
+class Services:
+    """Those of an account on `used`, and of the versions of its key; `hidden` ones cannot be read."""
+
+    def __init__(self, used: str | None, *hidden: str, confirmed: Any = None) -> None:
+        self.document = account(key=used, identity=system_assigned())
+        self.hidden = hidden
+        self.confirmed_evidence = confirmed
+        self.asked: list[str] = []
+        self.group_may_be_missing: bool | None = None
+
+    def present(self, _group: str, _name: str, *, group_may_be_missing: bool) -> Any:
+        self.group_may_be_missing = group_may_be_missing
+        return self.document
+
+    def silence(self, _group: str, _name: str) -> None:
+        self.asked.append("silence")
+
+    def silence_before_change(self, _group: str, _name: str) -> None:
+        self.asked.append("silence before a change")
+
+    def confirmed(self, _group: str, _name: str) -> Any:
+        return self.confirmed_evidence
+
+    def of_account(self, _account: Any, wanted: KeyIdentifier, group: str | None) -> Any:
+        self.asked.append(f"evidence of {wanted} in {group}")
+        return evidence(str(wanted))
+
+    def bundle(self, wanted: KeyIdentifier) -> dict[str, Any] | None:
+        self.asked.append(f"version {wanted.version}")
+        if wanted.version in self.hidden:
+            raise Denied("You may not.")
+        created = CREATED.get(str(wanted.version))
+        return key(str(wanted.version), created=created) if created else None
+
+    def read(self, identifier: str | None, **options: Any) -> dict[str, Any]:
+        services: Any = self
+        session: Any = SimpleNamespace()
+        found = Encryption(session, services, services, services, services, Moved(RunFiles(None)))
+        return found.read(encryption_goal(identifier, replace_key=True, **options))
+
+
+def changed(services: Services, identifier: str | None, **options: Any) -> bool:
+    read = services.read(identifier, **options)
+    return _encryption.plan(encryption_goal(identifier, replace_key=True, **options), read).changed
+
+
+@pytest.mark.parametrize(
+    ("used", "hidden", "options", "stays"),
+    [
+        pytest.param(PINNED_NEW, (), {}, True, id="a newer version"),
+        pytest.param(PINNED_NEW.upper().replace("HTTPS", "https"), (), {}, True, id="a newer version, in capitals"),
+        pytest.param(PINNED_NEW, (), {"follow_latest": False}, True, id="a newer version, pinned as it is asked"),
+        pytest.param(PINNED_NEW, (), {"follow_latest": True}, False, id="a newer version, and it is to follow"),
+        pytest.param(f"{KEY}/{'f' * 32}", (), {}, False, id="a version that is not there"),
+        pytest.param(PINNED_NEW, (NEW,), {}, False, id="a version that cannot be read"),
+        pytest.param(PINNED_NEW, (MIDDLE,), {}, False, id="the wanted version cannot be read"),
+        pytest.param(f"{KEY}2/{NEW}", (), {}, False, id="another key"),
+        pytest.param(None, (), {}, False, id="a Microsoft-managed key"),
+        pytest.param(KEY, (), {"follow_latest": False}, False, id="it follows the key"),
+    ],
+)
+def test_an_account_that_somebody_else_moved_stays_only_on_a_newer_version(
+    used: str | None, hidden: tuple[str, ...], options: dict[str, Any], stays: bool
+) -> None:
+    given = {"expected_key_identifier": f"{KEY}/{'e' * 32}", **options}
+    if stays:
+        assert not changed(Services(used, *hidden), PINNED_MIDDLE, **given)
+        return
+    with pytest.raises(Refused) as refused:
+        changed(Services(used, *hidden), PINNED_MIDDLE, **given)
+    assert refused.value.code == "account_moved"
+
+
+def test_an_account_that_somebody_else_moved_to_an_older_version_is_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        changed(Services(PINNED_OLD), PINNED_MIDDLE, expected_key_identifier=f"{KEY}/{'e' * 32}")
+
+    assert refused.value.code == "account_moved"
+
+
+def test_versions_are_compared_only_for_an_account_that_was_moved() -> None:
+    services = Services(PINNED_OLD)
+
+    assert changed(services, PINNED_NEW, expected_key_identifier=PINNED_OLD)
+    assert services.asked == ["silence before a change", f"evidence of {PINNED_NEW} in None"]
+
+
+def test_versions_of_the_same_second_are_as_good_as_each_other() -> None:
+    services = Services(f"{KEY}/{NEW}")
+    CREATED_ALIKE = {**CREATED, NEW: CREATED[MIDDLE]}
+    services.bundle = lambda wanted: key(str(wanted.version), created=CREATED_ALIKE[str(wanted.version)])  # type: ignore[method-assign]
+
+    assert not changed(services, PINNED_MIDDLE, expected_key_identifier=PINNED_OLD)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "options", "asked"),
+    [
+        (PINNED_NEW, {}, PINNED_NEW),
+        (PINNED_NEW, {"follow_latest": True}, KEY),
+        (KEY, {"vault_resource_group": "rg-keys"}, KEY),
+    ],
+)
+def test_what_is_checked_is_the_key_that_is_set(identifier: str, options: dict[str, Any], asked: str) -> None:
+    services = Services(None)
+    services.read(identifier, **options)
+
+    group = options.get("vault_resource_group")
+    assert services.asked == ["silence before a change", f"evidence of {asked} in {group}"]
+
+
+@pytest.mark.parametrize(
+    ("used", "identifier", "options"), [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {}), (None, None, {})]
+)
+def test_of_an_account_that_is_on_its_key_only_its_availability_is_read(
+    used: str | None, identifier: str | None, options: dict[str, Any]
+) -> None:
+    services = Services(used)
+
+    assert "evidence" not in services.read(identifier, **options)
+    assert services.asked == ["silence"]
+
+
+@pytest.mark.parametrize(
+    ("identifier", "follow", "used", "confirmed", "counts"),
+    [
+        (PINNED_NEW, None, PINNED_NEW, PINNED_NEW, True),
+        (PINNED_NEW, True, KEY, KEY, True),
+        (PINNED_NEW, None, PINNED_NEW, PINNED_OLD, False),
+    ],
+)
+def test_the_access_that_was_read_after_the_change_is_part_of_what_is_confirmed(
+    identifier: str, follow: bool | None, used: str, confirmed: str, counts: bool
+) -> None:
+    services = Services(used, confirmed=evidence(confirmed))
+
+    assert ("evidence" in services.read(identifier, follow_latest=follow)) is counts
+
+
+@pytest.mark.parametrize("missing", ["fail", "skip"])
+def test_of_an_account_that_is_missing_nothing_else_is_read(missing: str) -> None:
+    services = Services(None)
+    services.document = None  # type: ignore[assignment]
+
+    assert services.read(PINNED_NEW, missing=missing)["account"] is None
+    assert (services.asked, services.group_may_be_missing) == ([], missing == "skip")
+
+
+# What the run remembers of moves
+
+
+def switch(evidence_of: str | None, *, despite_silence: bool = False, fails: CmkError | None = None) -> Moved:
+    moved = Moved(RunFiles(None))
+
+    def confirm_key(*_arguments: Any) -> None:
+        if fails:
+            raise fails
+
+    accounts: Any = SimpleNamespace(until_taken=lambda write, *_more, **_look: write(), update=lambda *_body: None)
+    accounts.confirm_key = confirm_key
+    session: Any = SimpleNamespace(wait_timeout=0)
+    service = Encryption(session, accounts, None, None, None, moved)  # type: ignore[arg-type]
+    read = evidence(evidence_of) if evidence_of else None
+    try:
+        service.set_encryption("rg-batch", "mybatch", {}, evidence=read, despite_silence=despite_silence)
+    except Unavailable:
+        assert fails
+    return moved
+
+
+def key_identifier(value: str) -> KeyIdentifier:
+    return parse_key_identifier(value, "key_identifier")
+
+
+@pytest.mark.parametrize("fails", [None, Unavailable("No.", code="account_not_answering")])
+def test_the_run_remembers_which_keys_it_has_moved_accounts_to(fails: CmkError | None) -> None:
+    """Also if the account turns out not to be available: other nodes may use the key already."""
+    moved = switch(PINNED_NEW, fails=fails)
+
+    assert moved.to(key_identifier(PINNED_OLD.upper().replace("HTTPS", "https")))
+    assert not moved.to(key_identifier(f"{KEY}2"))
+
+
+@pytest.mark.parametrize(("used", "despite_silence"), [(None, False), (PINNED_NEW, True)])
+def test_a_rollback_and_a_microsoft_managed_key_are_no_moves_to_a_key(used: str | None, despite_silence: bool) -> None:
+    assert not switch(used, despite_silence=despite_silence).to(key_identifier(KEY))
+
+
+# A key before it is disabled
+
+
+class KeyService(Keys):
+    """With three versions of a key, and accounts that were changed so long ago."""
+
+    def __init__(self, *accounts: dict[str, Any], moved: bool = False, ages: Any = None) -> None:
+        visible_accounts: Any = SimpleNamespace(read=self._list)
+        vaults: Any = SimpleNamespace(unseen=lambda _vault: [])
+        resources: Any = SimpleNamespace(age=self._age_of)
+        super().__init__(None, visible_accounts, resources, vaults, Moved(RunFiles(None)))  # type: ignore[arg-type]
+        self.now = NOW
+        self.looks = 0
+        self.accounts = accounts
+        self.ages = ages or {}
+        self.asked: list[str] = []
+        if moved:
+            self._moved.note(key_identifier(PINNED_NEW))
+
+    def _list(self) -> dict[str, Any]:
+        self.looks += 1
+        return visible(*self.accounts)
+
+    def _age_of(self, account_id: str) -> float | None:
+        self.asked.append(account_id)
+        age = self.ages[account_id]
+        if isinstance(age, CmkError):
+            raise age
+        return age  # type: ignore[no-any-return]
+
+    def _url(self, vault: str) -> str:
+        return vault
+
+    def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
+        return key(version or NEW, created=CREATED[version or NEW])
+
+    def _versions(self, url: str, name: str) -> list[dict[str, Any]]:
+        return [listed(key(version, created=created)) for version, created in CREATED.items()]
+
+
+def disable(keys: KeyService, version: str = MIDDLE, **options: Any) -> Any:
+    given = {"state": "disabled", "version": version, "moved_to": PINNED_NEW, **options}
+    goal = key_goal(**given)
+    return _key.plan(goal, keys.read(goal))
+
+
+def on(used: str, name: str = "mybatch") -> dict[str, Any]:
+    return account(name, key=used, identity=system_assigned(PRINCIPAL))
+
+
+def test_within_the_grace_period_the_accounts_are_not_even_listed() -> None:
+    keys = KeyService(on(PINNED_NEW), moved=True)
+    plan = disable(keys, in_use="keep")
+
+    assert (plan.changed, keys.looks) == (False, 0)
+    assert plan.report["kept_until"]
+    # Without it they are.
+    assert disable(keys, in_use="keep", grace_period="P0D").changed
+    assert keys.looks == 1
+
+
+@pytest.mark.parametrize(
+    ("age", "is_kept"), [(60.0, True), (2.0 * DAY, False), (None, True), (Denied("You may not read it."), True)]
+)
+def test_accounts_that_use_the_key_are_asked_when_they_were_changed(age: Any, is_kept: bool) -> None:
+    keys = KeyService(on(PINNED_NEW), on(f"{KEY}2", "other"), ages={account_id(): age})
+
+    assert disable(keys, in_use="keep").changed is not is_kept
+    assert keys.asked == [account_id()]
+
+
+def test_accounts_are_not_asked_if_nothing_would_be_disabled_anyway() -> None:
+    keys = KeyService(on(PINNED_NEW), on(PINNED_MIDDLE, "user"))
+
+    assert disable(keys, in_use="keep").report["in_use_by"] == [account_id("user")]
+    assert keys.asked == []
+
+
+def test_without_a_move_no_account_is_asked() -> None:
+    keys = KeyService(on(PINNED_NEW))
+
+    assert disable(keys, moved_to=None).changed
+    assert keys.asked == []
+
+
+def test_the_second_look_lists_the_accounts_and_asks_none() -> None:
+    keys = KeyService(on(PINNED_NEW), ages={account_id(): 2.0 * DAY})
+    plan = disable(keys)
+    keys.asked.clear()
+    keys.read(plan.goal)
+
+    assert (keys.looks, keys.asked) == (2, [])
+    keys._moved.note(key_identifier(PINNED_NEW))
+    keys.read(plan.goal)
+    assert keys.looks == 3
