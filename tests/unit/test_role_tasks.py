@@ -23,7 +23,7 @@ except ImportError:  # before ansible-core 2.19, all strings are templates
         return value
 
 
-from documents import KEY, NEW, OLD, identity_id
+from documents import KEY, MIDDLE, NEW, OLD, identity_id
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 OMITTED = "__omitted__"
@@ -52,7 +52,17 @@ class Run:
             self._run(task, returns)
 
     def _run(self, task: dict[str, Any], returns: Results) -> None:
-        own = {**self.variables, **{name: trusted(value) for name, value in task.get("vars", {}).items()}}
+        runs = False
+        if "loop" in task:
+            for item in self._template(self.variables, task["loop"]):
+                self._run_once(task, {**self.variables, task["loop_control"]["loop_var"]: item})
+        else:
+            runs = self._run_once(task, self.variables)
+        if name := task.get("register"):
+            result = returns.get(name, {}) if runs else {"skipped": True}
+            self.variables[name] = {"changed": False, **result}
+
+    def _run_once(self, task: dict[str, Any], own: dict[str, Any]) -> bool:
         conditions = task.get("when", [])
         conditions = [conditions] if isinstance(conditions, str) else conditions
         runs = all(self._template(own, f"{{{{ ({condition}) | bool }}}}") for condition in conditions)
@@ -61,9 +71,7 @@ class Run:
             given = {name: self._template(own, value) for name, value in task[module].items()}
             kept = {name: value for name, value in given.items() if value != OMITTED}
             self.tasks.append((module.removeprefix("azbatch.cmk."), kept))
-        if name := task.get("register"):
-            result = returns.get(name, {}) if runs else {"skipped": True}
-            self.variables[name] = {"changed": False, **result}
+        return runs
 
     @staticmethod
     def _template(variables: dict[str, Any], value: Any) -> Any:
@@ -214,49 +222,55 @@ def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
 @pytest.mark.parametrize(
     ("results", "asked", "previous"),
     [
-        pytest.param({}, {}, PINNED_OLD, id="the version that the account used"),
+        pytest.param({}, {}, [PINNED_OLD], id="the version that the account used"),
         pytest.param(
-            {"cmk_result": {**MOVED, "previous_key_identifier": None}}, {}, PINNED_OLD, id="it was moved before"
+            {"cmk_result": {**MOVED, "previous_key_identifier": None}}, {}, [PINNED_OLD], id="it was moved before"
         ),
-        pytest.param({}, {"cmk_previous_key_identifier": ELSEWHERE}, ELSEWHERE, id="the one that is named"),
+        pytest.param(
+            {"cmk_result": {**MOVED, "previous_key_identifier": f"{KEY}/{MIDDLE}"}},
+            {},
+            [f"{KEY}/{MIDDLE}", PINNED_OLD],
+            id="another version came between",
+        ),
+        pytest.param(
+            {}, {"cmk_previous_key_identifier": ELSEWHERE}, [PINNED_OLD, ELSEWHERE], id="one is named as well"
+        ),
         pytest.param(
             {
                 "cmk_result": {**MOVED, "previous_key_identifier": None},
                 "__rotate_key": {**NEWEST, "previous_key_identifier": None},
             },
             {},
-            None,
+            [],
             id="the first version",
         ),
         pytest.param(
             {"cmk_result": {**MOVED, "previous_key_identifier": KEY}},
             {"cmk_new_key_identifier": ELSEWHERE},
-            KEY,
+            [KEY],
             id="the whole key",
         ),
         pytest.param(
             {"cmk_result": {**MOVED, "previous_key_identifier": None}},
             {"cmk_new_key_identifier": ELSEWHERE},
-            None,
+            [],
             id="it was moved to the different key before",
         ),
     ],
 )
 def test_what_the_account_used_before_is_disabled_if_that_is_asked(
-    results: Results, asked: dict[str, Any], previous: str | None
+    results: Results, asked: dict[str, Any], previous: list[str]
 ) -> None:
     keep = rotate(results, **asked)
     run = rotate(results, cmk_previous_version="disable", cmk_previous_version_grace="P2D", **asked)
 
     assert run.tasks[1 : len(keep.tasks)] == keep.tasks[1:]
     disabled = run.tasks[len(keep.tasks) :]
-    if previous is None:
-        assert disabled == []
-        return
-    [(module, options)] = disabled
-    assert (module, options["key_identifier"], options["state"]) == ("keyvault_cmk_key", previous, "disabled")
-    # What accounts use stays, and nothing is disabled that is not older than the version that they were moved to.
-    assert (options["in_use"], options["moved_to"], options["grace_period"]) == ("keep", PINNED_NEW, "P2D")
+    assert [options["key_identifier"] for _module, options in disabled] == previous
+    for module, options in disabled:
+        assert (module, options["state"]) == ("keyvault_cmk_key", "disabled")
+        # What accounts use stays, and nothing is disabled that is not older than the version that they were moved to.
+        assert (options["in_use"], options["moved_to"], options["grace_period"]) == ("keep", PINNED_NEW, "P2D")
 
 
 def test_an_account_that_is_gone_is_not_rotated() -> None:
