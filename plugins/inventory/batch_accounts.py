@@ -99,11 +99,11 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import begin_run
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.module_utils._usage import not_listed
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import begin_run
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
 # Since ansible-core 2.19 a text is a template only if it is trusted, and what Azure says is not.

@@ -14,12 +14,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import _placeholders
 from ._arguments import CONNECTION
-from ._cloud._sdk import unlogged
-from ._cloud.cloud import Cloud
-from ._interrupts import as_failure
-from ._plan import Outcome
+from ._azure.cloud import Cloud
+from ._azure.sdk import unlogged
+from ._core import placeholders
+from ._core.interrupts import as_failure
+from ._core.plan import Outcome
 
 
 def argument_spec(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
             result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
     except BaseException as ended:
         # The result of an interrupted module is told too; the process ends with it.
-        module.fail_json(**_placeholders.shown(as_failure(ended).result()))
+        module.fail_json(**placeholders.shown(as_failure(ended).result()))
     for warning in result.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**result)

@@ -7,7 +7,7 @@
 What a later task would refuse is refused here, with the caller's missing rights. What only an earlier task can bring
 about, such as a vault that does not exist yet, is left to the later task.
 
-Each check is given the `cloud` of the task (_cloud.cloud.Cloud), returns warnings and changes nothing.
+Each check is given the `cloud` of the task (cloud.Cloud), returns warnings and changes nothing.
 
 This module util is private to the collection.
 """
@@ -18,11 +18,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import _access, _account, _diagnosis, _encryption, _key, _usage, _vault
-from ._converge import foreseen
-from ._errors import CmkError, InvalidOption, Refused
-from ._ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
-from ._plan import Step
+from ._checks import diagnosis as account_diagnosis
+from ._checks import usage
+from ._core.errors import CmkError, InvalidOption, Refused
+from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
+from ._core.plan import Step
+from ._core.reconcile import foreseen
+from ._resources.access import goal as access_goal
+from ._resources.access import plan as access_plan
+from ._resources.account import document as account_document
+from ._resources.account import goal as account_goal_module
+from ._resources.account import plan as account_plan
+from ._resources.encryption import document as encryption_document
+from ._resources.encryption import goal as encryption_goal_module
+from ._resources.encryption import plan as encryption_plan
+from ._resources.key import goal as key_goal_module
+from ._resources.key import plan as key_plan
+from ._resources.vault import document as vault_document
+from ._resources.vault import goal as vault_goal_module
+from ._resources.vault import plan as vault_plan
 
 # A service of the cloud by its name, with a step of it.
 ServiceStep = tuple[str, Step]
@@ -33,7 +47,7 @@ Account = Mapping[str, Any]
 def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str, ...]:
     check_vault_name(params["vault_name"], "vault_name")
     check_key_name(params["key_name"], "key_name")
-    vault_goal = _vault.Goal(
+    vault_goal = vault_goal_module.Goal(
         group=params["vault_resource_group"] or params["resource_group"],
         name=params["vault_name"],
         location=params["location"],
@@ -45,28 +59,30 @@ def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str,
         present=True,
         force=False,
     )
-    account_goal = _account.desired({**params, "name": params["account_name"], **_ACCOUNT})
+    account_goal = account_goal_module.desired({**params, "name": params["account_name"], **_ACCOUNT})
     options = {name: params[name] for name in _KEY_OPTIONS}
-    key_goal = _key.desired({**_KEY, **options, "name": params["key_name"], "recover": params["recover_key"]})
+    key_goal = key_goal_module.desired(
+        {**_KEY, **options, "name": params["key_name"], "recover": params["recover_key"]}
+    )
     has = key_of(account or {})
     wanted = KeyIdentifier(key_goal.vault.lower(), has.suffix if has else "", key_goal.name)
     if account:
         cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
         if not params["replace_key"]:
             # With a typing error in its name, a vault would be made.
-            _encryption.refuse_other_key(account["name"], has, wanted)
-    vault = foreseen(vault_goal, cloud.vaults, _vault)
-    made = foreseen(account_goal, cloud.accounts, _account)
+            encryption_plan.refuse_other_key(account["name"], has, wanted)
+    vault = foreseen(vault_goal, cloud.vaults, vault_plan)
+    made = foreseen(account_goal, cloud.accounts, account_plan)
     steps: list[ServiceStep] = [("vaults", step) for step in vault.steps]
     steps += [("accounts", step) for step in made.steps]
     if vault.before["exists"]:
         if made.steps and account_goal.identity_id is None:
             steps.append(("access", Step("grant", _place(vault_goal))))
-        steps += [("keys", step) for step in foreseen(key_goal, cloud.keys, _key).steps]
+        steps += [("keys", step) for step in foreseen(key_goal, cloud.keys, key_plan).steps]
         steps += [("access", step) for step in _grants(cloud, vault_goal, account_goal, account)]
     else:
         steps += _in_new_vault(params, vault_goal)
-    encryption_goal = _encryption.Goal(
+    encryption_goal = encryption_goal_module.Goal(
         params["resource_group"],
         params["account_name"],
         wanted,
@@ -91,11 +107,11 @@ _KEY: dict[str, Any] = {
 }
 
 
-def _place(goal: _vault.Goal) -> dict[str, Any]:
-    return {"vault": goal.name, "group": goal.group, "by_role": goal.authorization != _vault.ACCESS_POLICY}
+def _place(goal: vault_goal_module.Goal) -> dict[str, Any]:
+    return {"vault": goal.name, "group": goal.group, "by_role": goal.authorization != vault_document.ACCESS_POLICY}
 
 
-def _in_new_vault(params: Params, goal: _vault.Goal) -> Iterator[ServiceStep]:
+def _in_new_vault(params: Params, goal: vault_goal_module.Goal) -> Iterator[ServiceStep]:
     """What is written once there is a vault."""
     yield "access", Step("grant", _place(goal))
     yield "keys", Step("create", _place(goal))
@@ -103,13 +119,15 @@ def _in_new_vault(params: Params, goal: _vault.Goal) -> Iterator[ServiceStep]:
         yield "keys", Step("set_rotation_policy", _place(goal))
 
 
-def _grants(cloud: Any, vault: _vault.Goal, account_goal: _account.Goal, account: Account | None) -> Iterator[Step]:
-    goal = _access.Goal(vault.group, vault.name, True, None, account_goal.identity_id, None, force=False)
+def _grants(
+    cloud: Any, vault: vault_goal_module.Goal, account_goal: account_goal_module.Goal, account: Account | None
+) -> Iterator[Step]:
+    goal = access_goal.Goal(vault.group, vault.name, True, None, account_goal.identity_id, None, force=False)
     if goal.identity_id:
-        yield from foreseen(goal, cloud.access, _access).steps
+        yield from foreseen(goal, cloud.access, access_plan).steps
         return
     for principal in principals_of((account or {}).get("identity", {})):
-        yield from foreseen(replace(goal, principal_id=principal), cloud.access, _access).steps
+        yield from foreseen(replace(goal, principal_id=principal), cloud.access, access_plan).steps
 
 
 def _switch(params: Params, **vault: Any) -> ServiceStep:
@@ -123,7 +141,7 @@ def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
     new = parse_key_identifier(other, "new_key_identifier") if other else None
     if params["previous_key_identifier"]:
         parse_key_identifier(params["previous_key_identifier"], "previous_key_identifier")
-    has = _encryption.required_key(account, params["vault_name"], params["key_name"], new)
+    has = encryption_document.required_key(account, params["vault_name"], params["key_name"], new)
     disables = params["previous_key"] != "keep"
     if disables:
         _require_all_listed(cloud, "the previous version would be disabled", "keep the previous version", has.vault)
@@ -141,16 +159,16 @@ def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
 
 def _switches(params: Params, cloud: Any, account: Account, new: KeyIdentifier) -> Iterator[ServiceStep]:
     """To a different key. All that may be amiss with it is access, which is granted next."""
-    goal = _encryption.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
+    goal = encryption_goal_module.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
     try:
-        yield from (("encryption", step) for step in foreseen(goal, cloud.encryption, _encryption).steps)
+        yield from (("encryption", step) for step in foreseen(goal, cloud.encryption, encryption_plan).steps)
     except CmkError as failure:
         if failure.facts.get("failed_checks") != ["access_granted"]:
             raise
         yield _switch(params, vault=new.vault, vault_group=None)
-    access = _access.Goal(None, new.vault, True, None, None, None, force=False)
-    for one in _access.of_account(access, account):
-        yield from (("access", step) for step in foreseen(one, cloud.access, _access).steps)
+    access = access_goal.Goal(None, new.vault, True, None, None, None, force=False)
+    for one in access_goal.of_account(access, account):
+        yield from (("access", step) for step in foreseen(one, cloud.access, access_plan).steps)
 
 
 def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
@@ -181,8 +199,8 @@ def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
     if has:
         # The plan below relies on Batch to refuse the change of an account that is unavailable.
         cloud.encryption.require_answer(params["resource_group"], params["account_name"])
-    back = _encryption.Goal(params["resource_group"], params["account_name"], None, None)
-    steps += [("encryption", step) for step in foreseen(back, cloud.encryption, _encryption).steps]
+    back = encryption_goal_module.Goal(params["resource_group"], params["account_name"], None, None)
+    steps += [("encryption", step) for step in foreseen(back, cloud.encryption, encryption_plan).steps]
     return (*warnings, *cloud.rights.require(steps))
 
 
@@ -192,13 +210,13 @@ def _put_away(params: Params, cloud: Any, account: Account) -> Iterator[ServiceS
     if params["previous_key"] != "keep":
         state = {"disable": "disabled", "delete": "absent"}[params["previous_key"]]
         wanted = {**_KEY, **_LEFT, "vault_name": params["vault_name"], "name": params["key_name"], "state": state}
-        foreseen(_key.desired(wanted), cloud.keys, _key)
+        foreseen(key_goal_module.desired(wanted), cloud.keys, key_plan)
         yield "keys", Step("delete" if state == "absent" else "update", place)
     if params["revokes_access"]:
         group = params["vault_resource_group"] or params["resource_group"]
-        goal = _access.Goal(group, params["vault_name"], False, None, None, None, force=False, keeps_used=True)
-        for one in _access.of_account(goal, account):
-            foreseen(one, cloud.access, _access)
+        goal = access_goal.Goal(group, params["vault_name"], False, None, None, None, force=False, keeps_used=True)
+        for one in access_goal.of_account(goal, account):
+            foreseen(one, cloud.access, access_plan)
         yield "access", Step("revoke", place)
 
 
@@ -227,19 +245,19 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
 
 def _require_all_listed(cloud: Any, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
-    foreseen(_usage.AllListed(what, otherwise, vault), cloud.listing, _usage)
+    foreseen(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
 
 def recover(params: Params, cloud: Any, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
     """The repairs that the account needs, and warnings."""
     name, unavailable = observed["account"]["name"], observed["silence"]
-    available = _account.availability(unavailable)
+    available = account_document.availability(unavailable)
     if available is None:
-        raise _account.availability_unknown(name, unavailable)
+        raise account_document.availability_unknown(name, unavailable)
     diagnosis = observed["diagnosis"]
     if available or not diagnosis:
         return [], ()
-    causes = _diagnosis.describe(diagnosis)["causes"]
+    causes = account_diagnosis.describe(diagnosis)["causes"]
     lost = [cause for cause in causes if cause["repair"] is None]
     if lost:
         told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
@@ -267,5 +285,5 @@ def recover(params: Params, cloud: Any, observed: Mapping[str, Any]) -> tuple[li
         # What else a deleted vault needs is seen only once it is back.
         others = [repair for repair in ("key", "access") if repair in params["allowed_repairs"]]
         repairs += [repair for repair in others if repair not in repairs]
-    steps = _diagnosis.repairs(diagnosis)
+    steps = account_diagnosis.repairs(diagnosis)
     return repairs, cloud.rights.require(step for step in steps if step[0] != "access" or "access" in repairs)

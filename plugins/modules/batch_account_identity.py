@@ -178,11 +178,13 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _account
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -200,8 +202,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    outcome = converge(_account.desired(params), cloud.accounts, _account, rights=cloud.rights.of("accounts"))
-    return outcome.summarized(_account.summary(params["name"], outcome.before, outcome.after))
+    outcome = converge(account_goal.desired(params), cloud.accounts, account_plan, rights=cloud.rights.of("accounts"))
+    return outcome.summarized(account_document.summary(params["name"], outcome.before, outcome.after))
 
 
 def main() -> None:

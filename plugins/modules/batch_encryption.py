@@ -222,12 +222,14 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import counted_as
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import counted_as
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -251,11 +253,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = _encryption.desired(params)
-    outcome = converge(goal, cloud.encryption, _encryption, rights=cloud.rights.of("encryption"))
+    goal = encryption_goal.desired(params)
+    outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of("encryption"))
     if goal.key:
         cloud.forced_versions.completed(*counted_as(goal.key, params))
-    return outcome.summarized(_encryption.summary(goal.account, outcome.before, outcome.after))
+    return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
 
 def main() -> None:

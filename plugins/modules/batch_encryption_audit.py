@@ -197,9 +197,9 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, files, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import SEVERITIES
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **options.SCOPE,

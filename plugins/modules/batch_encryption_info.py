@@ -307,13 +307,15 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _readiness
-from ansible_collections.azbatch.cmk.plugins.module_utils._account import missing, required
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import check_account_name, key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name, key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -367,13 +369,13 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     name, role = check_account_name(params["account_name"], "account_name"), params["check_before"]
     report = {None: _survey, "recover": _for_recovery}.get(role, _before_change)
     outcome = report(params, cloud)
-    return outcome.summarized(_encryption.survey_summary(name, outcome.after))
+    return outcome.summarized(encryption_document.survey_summary(name, outcome.after))
 
 
 def _survey(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     observed = cloud.encryption.survey(params["resource_group"], params["account_name"], diagnose=params["diagnose"])
-    seen = _encryption.survey(observed)
-    return Outcome(False, seen, seen, _encryption.survey_warnings(observed))
+    seen = encryption_survey.survey(observed)
+    return Outcome(False, seen, seen, encryption_survey.survey_warnings(observed))
 
 
 def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
@@ -396,7 +398,7 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     else:
         check = {"rotate": _readiness.rotate, "revert": _readiness.revert}[role]
         warnings = check(params, cloud, required(account, group, name))
-    seen = _encryption.described(account)
+    seen = encryption_survey.described(account)
     if role == "revert":
         seen["previous_key_identifier"] = seen.get("key_identifier") or params["previous_key_identifier"]
     return Outcome(False, seen, seen, warnings)
@@ -415,8 +417,8 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         return Outcome(False, {"exists": False}, {"exists": False}, (missing(group, name),))
     required(observed["account"], group, name)
     repairs, warnings = _readiness.recover(params, cloud, observed)
-    seen = {**_encryption.survey(observed), "repairs": repairs}
-    return Outcome(False, seen, seen, (*_encryption.survey_warnings(observed), *warnings))
+    seen = {**encryption_survey.survey(observed), "repairs": repairs}
+    return Outcome(False, seen, seen, (*encryption_survey.survey_warnings(observed), *warnings))
 
 
 def _uses(params: Mapping[str, Any], account: Mapping[str, Any]) -> bool:

@@ -169,12 +169,14 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access
-from ansible_collections.azbatch.cmk.plugins.module_utils._account import required
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str"},
@@ -194,25 +196,25 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = _access.desired(params)
+    goal = access_goal.desired(params)
     goals = [goal]
     account = params["account_name"]
     if account:
         group = params["account_resource_group"]
-        goals = _access.of_account(goal, required(cloud.accounts.present(group, account), group, account))
+        goals = access_goal.of_account(goal, required(cloud.accounts.present(group, account), group, account))
 
-    def make(goal: _access.Goal) -> Outcome:
-        return unless_used(lambda: converge(goal, cloud.access, _access, rights=cloud.rights.of("access")))
+    def make(goal: access_goal.Goal) -> Outcome:
+        return unless_used(lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of("access")))
 
     with cloud.turn(goal.vault):
         outcomes = [make(goal) for goal in goals]
-    summary = " ".join(_access.summary(one.before, one.after) for one in outcomes)
+    summary = " ".join(access_document.summary(one.before, one.after) for one in outcomes)
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
 
 
 def exclusive(params: Mapping[str, Any]) -> str:
     """The vault that one task of a run at a time changes, wherever the task runs."""
-    return _access.desired(params).vault
+    return access_goal.desired(params).vault
 
 
 def main() -> None:

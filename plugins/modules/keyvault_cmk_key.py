@@ -315,16 +315,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _key
-from ansible_collections.azbatch.cmk.plugins.module_utils._account import required
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import counted_as
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import key_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._key_goal import Goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._key_recovery import recovered_first
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import counted_as
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str"},
@@ -365,9 +368,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = _key.desired(params)
+    goal = key_goal.desired(params)
     outcome = _ensure(goal, params, cloud)
-    return outcome.summarized(_key.summary(goal.vault, goal.name, outcome.before, outcome.after))
+    return outcome.summarized(key_document.summary(goal.vault, goal.name, outcome.before, outcome.after))
 
 
 def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
@@ -381,11 +384,11 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         def rights(steps: Sequence[Step]) -> tuple[str, ...]:
             return cloud.rights.require([*(("keys", step) for step in steps), *later])
 
-        return converge(goal, cloud.keys, _key, before_change=require_available, rights=rights)
+        return converge(goal, cloud.keys, key_plan, before_change=require_available, rights=rights)
 
     if account and goal.state == "present":
         seen = cloud.accounts.seen(group, account, anew_if=lambda seen: not goal.names(key_of(seen)))
-        used = _encryption.required_key(required(seen, group, account), goal.vault, goal.name)
+        used = encryption_document.required_key(required(seen, group, account), goal.vault, goal.name)
         # An account that is pinned to a version has to be moved to a new one. If the caller cannot, none is made.
         move = Step("set_encryption", {"group": group, "name": account, "vault": used.vault, "vault_group": None})
         make_for_account = partial(make, later=[("encryption", move)] if used.version else [])
@@ -398,14 +401,14 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
 def exclusive(params: Mapping[str, Any]) -> str:
     """The vault that one task of a run at a time changes, wherever the task runs."""
-    return _key.desired(params).vault
+    return key_goal.desired(params).vault
 
 
 def forced_version(params: Mapping[str, Any]) -> tuple[str, str] | None:
     """What a run counts a version by that the task forces for an account."""
     if not (params["new_version"] and params["account_name"]):
         return None
-    return counted_as(_key.desired(params).key, params)
+    return counted_as(key_goal.desired(params).key, params)
 
 
 def main() -> None:

@@ -188,11 +188,12 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _vault
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -209,10 +210,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = _vault.desired(params)
+    goal = vault_goal.desired(params)
     with cloud.turn(exclusive(params)):
-        outcome = converge(goal, cloud.vaults, _vault, rights=cloud.rights.of("vaults"))
-    return outcome.summarized(_vault.summary(goal, outcome.before, outcome.after))
+        outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of("vaults"))
+    return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

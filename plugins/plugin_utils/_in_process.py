@@ -23,16 +23,16 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _interrupts, _placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import unlogged
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, begin_run
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.turns import turn
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import warm_up
-from ansible_collections.azbatch.cmk.plugins.module_utils._concurrent import value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.turns import turn
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
@@ -85,7 +85,7 @@ class InProcessAction(ActionBase):
                 result.update(self._run_as_module(task_vars))
             except BaseException as ended:
                 # The module goes on by itself, to its end or through its rollback.
-                failure = _interrupts.as_failure(ended)
+                failure = interrupts.as_failure(ended)
                 if failure.code != "timed_out":
                     raise
                 result.update({"failed": True, **failure.result()})
@@ -153,9 +153,9 @@ class InProcessAction(ActionBase):
                 cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode)
                 result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
             except BaseException as ended:
-                failure = _interrupts.as_failure(ended)
-                _interrupts.pass_on(failure)
-                result = {"failed": True, **_placeholders.shown(failure.result())}
+                failure = interrupts.as_failure(ended)
+                interrupts.pass_on(failure)
+                result = {"failed": True, **placeholders.shown(failure.result())}
         # Since ansible-core 2.21 a module's arguments are in its result only on request.
         if getattr(constants, "INJECT_INVOCATION", True):
             hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}

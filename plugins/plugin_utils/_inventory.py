@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple, TypedDict
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._account import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_guid, key_of, place_of, principals_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
     SYSTEM_ASSIGNED,
     USER_ASSIGNED,
     describe_identity,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._encryption import describe_key
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import check_guid, key_of, place_of, principals_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.document import describe_key
 
 # An account may have such a name. As a host it would be mistaken for the group, or for the controller itself.
 _TAKEN = ("all", "ungrouped", "localhost", "pinned", "following")

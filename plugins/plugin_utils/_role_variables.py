@@ -21,7 +21,7 @@ from ansible import constants
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
 
 _COLLECTION = Path(__file__).resolve().parents[2]

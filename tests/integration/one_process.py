@@ -27,10 +27,10 @@ from reports import CHECKS, MOVES
 from reports import report as reported
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.module_utils._placeholders import shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import shown
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
 TENANT = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"

@@ -38,12 +38,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wishes import access_goal as goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 
 KEY_ID = f"{VAULT_ID}/keys/batch"
-ALL_BUT_NEEDED = set(_access._ALL) - set(NEEDED)
+ALL_BUT_NEEDED = set(access_plan._ALL) - set(NEEDED)
 
 
 def seen(
@@ -103,9 +104,9 @@ def test_the_vault_may_be_that_of_a_key(identifier: str) -> None:
 # The identities of an account
 
 
-def of_account(identity: dict[str, Any] | None, **options: Any) -> list[_access.Goal]:
+def of_account(identity: dict[str, Any] | None, **options: Any) -> list[access_goal.Goal]:
     wanted = goal(principal_id=None, **OF_ACCOUNT, **options)
-    return _access.of_account(wanted, account(identity=identity))
+    return access_goal.of_account(wanted, account(identity=identity))
 
 
 @pytest.mark.parametrize("state", ["present", "absent"])
@@ -154,7 +155,7 @@ def test_malformed_option_is_refused(options: dict[str, Any], code: str) -> None
 @pytest.mark.parametrize("state", ["present", "absent"])
 def test_vault_has_to_be_there(state: str) -> None:
     with pytest.raises(NotFound) as failed:
-        _access.plan(goal(state=state), seen(None))
+        access_plan.plan(goal(state=state), seen(None))
 
     assert failed.value.code == "vault_not_found"
 
@@ -180,7 +181,7 @@ def only_step(plan: Plan) -> dict[str, Any]:
     ],
 )
 def test_who_has_the_permissions_gets_nothing(permissions: list[str]) -> None:
-    plan = _access.plan(goal(), seen(vault(policy(keys=permissions))))
+    plan = access_plan.plan(goal(), seen(vault(policy(keys=permissions))))
 
     assert not plan.changed
     assert plan.after == plan.before
@@ -203,7 +204,7 @@ def test_who_has_the_permissions_gets_nothing(permissions: list[str]) -> None:
     ],
 )
 def test_missing_permissions_are_added_to_its_own_entry(entries: list[dict[str, Any]], permissions: list[str]) -> None:
-    plan = _access.plan(goal(), seen(vault(*entries)))
+    plan = access_plan.plan(goal(), seen(vault(*entries)))
 
     step = only_step(plan)
     assert step["operation"] == "add"
@@ -217,17 +218,17 @@ def test_missing_permissions_are_added_to_its_own_entry(entries: list[dict[str, 
 def test_other_kinds_of_permissions_are_kept() -> None:
     entry = policy(keys=["list"], secrets=["get"], certificates=["get", "list"], storage=["get"])
 
-    step = only_step(_access.plan(goal(), seen(vault(entry))))
+    step = only_step(access_plan.plan(goal(), seen(vault(entry))))
 
     assert step["entry"]["permissions"] == {**entry["permissions"], "keys": ["list", *NEEDED]}
 
 
 def test_letter_case_of_the_principal_does_not_matter() -> None:
-    assert not _access.plan(goal(), seen(vault(policy(PRINCIPAL.upper())))).changed
+    assert not access_plan.plan(goal(), seen(vault(policy(PRINCIPAL.upper())))).changed
 
 
 def test_key_name_has_no_effect() -> None:
-    plan = _access.plan(goal(key_name="batch"), seen(vault(policy())))
+    plan = access_plan.plan(goal(key_name="batch"), seen(vault(policy())))
 
     assert not plan.changed
     assert plan.before["scope"] == VAULT_ID
@@ -243,7 +244,7 @@ def test_key_name_has_no_effect() -> None:
     ],
 )
 def test_from_who_has_none_of_the_permissions_nothing_is_taken(entries: list[dict[str, Any]]) -> None:
-    plan = _access.plan(goal(state="absent"), seen(vault(*entries)))
+    plan = access_plan.plan(goal(state="absent"), seen(vault(*entries)))
 
     assert not plan.changed
     assert plan.before["granted"] == plan.after["granted"] == []
@@ -254,7 +255,7 @@ def test_from_who_has_none_of_the_permissions_nothing_is_taken(entries: list[dic
     [policy(), policy(keys=["get"]), policy(keys=["WrapKey"]), policy(keys=NEEDED, secrets=[], certificates=[])],
 )
 def test_entry_that_holds_nothing_else_is_removed(entry: dict[str, Any]) -> None:
-    plan = _access.plan(goal(state="absent"), seen(vault(policy(OTHER), entry)))
+    plan = access_plan.plan(goal(state="absent"), seen(vault(policy(OTHER), entry)))
 
     step = only_step(plan)
     assert step["operation"] == "remove"
@@ -273,7 +274,7 @@ def test_entry_that_holds_nothing_else_is_removed(entry: dict[str, Any]) -> None
     ],
 )
 def test_what_else_an_entry_holds_is_kept(entry: dict[str, Any], left: list[str]) -> None:
-    plan = _access.plan(goal(state="absent"), seen(vault(entry)))
+    plan = access_plan.plan(goal(state="absent"), seen(vault(entry)))
 
     step = only_step(plan)
     assert step["operation"] == "replace"
@@ -283,7 +284,7 @@ def test_what_else_an_entry_holds_is_kept(entry: dict[str, Any], left: list[str]
 
 @pytest.mark.parametrize("every", ["all", "All"])
 def test_a_part_of_all_is_taken_away(every: str) -> None:
-    step = only_step(_access.plan(goal(state="absent"), seen(vault(policy(keys=[every])))))
+    step = only_step(access_plan.plan(goal(state="absent"), seen(vault(policy(keys=[every])))))
 
     assert step["operation"] == "replace"
     assert set(step["entry"]["permissions"]["keys"]) == ALL_BUT_NEEDED
@@ -307,7 +308,7 @@ def test_a_part_of_all_is_taken_away(every: str) -> None:
 )
 @pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
 def test_who_has_a_role_that_reaches_the_scope_gets_none(scope: str, key_name: str | None, role: str) -> None:
-    plan = _access.plan(goal(key_name=key_name), seen(vault(rbac=True), assignment(role, scope)))
+    plan = access_plan.plan(goal(key_name=key_name), seen(vault(rbac=True), assignment(role, scope)))
 
     assert not plan.changed
     assert plan.before["granted"] == NEEDED
@@ -316,7 +317,7 @@ def test_who_has_a_role_that_reaches_the_scope_gets_none(scope: str, key_name: s
 def test_role_of_a_group_that_it_is_in_counts() -> None:
     inherited = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE)
 
-    assert not _access.plan(goal(), seen(vault(rbac=True), inherited)).changed
+    assert not access_plan.plan(goal(), seen(vault(rbac=True), inherited)).changed
 
 
 READ, WRAP, UNWRAP = (f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action"))
@@ -347,7 +348,7 @@ def test_what_roles_allow(roles: list[dict[str, Any]], granted: list[str]) -> No
     guids = [str(uuid.UUID(int=number)) for number in range(len(roles))]
     assigned = [assignment(guid.upper(), VAULT_ID) for guid in guids]
 
-    plan = _access.plan(goal(), seen(vault(rbac=True), *assigned, definitions=dict(zip(guids, roles, strict=True))))
+    plan = access_plan.plan(goal(), seen(vault(rbac=True), *assigned, definitions=dict(zip(guids, roles, strict=True))))
 
     assert plan.before["granted"] == granted
     assert plan.changed is (granted != NEEDED)
@@ -362,7 +363,7 @@ def test_what_roles_allow(roles: list[dict[str, Any]], granted: list[str]) -> No
     ],
 )
 def test_role_is_assigned_at_the_vault(assigned: list[dict[str, Any]]) -> None:
-    plan = _access.plan(goal(), seen(vault(rbac=True), *assigned))
+    plan = access_plan.plan(goal(), seen(vault(rbac=True), *assigned))
 
     [step] = plan.steps
     assert step.action == "assign"
@@ -374,7 +375,7 @@ def test_role_is_assigned_at_the_vault(assigned: list[dict[str, Any]]) -> None:
 
 
 def test_role_is_assigned_at_the_key() -> None:
-    plan = _access.plan(
+    plan = access_plan.plan(
         goal(key_name="batch"), seen(vault(rbac=True), assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/b"))
     )
 
@@ -384,7 +385,7 @@ def test_role_is_assigned_at_the_key() -> None:
 
 def name_of_assignment(*, vault_name: str = VAULT_ID, principal: str = PRINCIPAL, key_name: str | None = None) -> str:
     document = {**vault(rbac=True), "id": vault_name}
-    [step] = _access.plan(goal(key_name=key_name), seen(document, principal=principal)).steps
+    [step] = access_plan.plan(goal(key_name=key_name), seen(document, principal=principal)).steps
     return str(uuid.UUID(step.arguments["name"]))
 
 
@@ -420,7 +421,7 @@ OFFICER = assignment(CRYPTO_OFFICER, VAULT_ID, name="officer")
 def test_only_its_own_assignment_is_deleted(
     assigned: list[dict[str, Any]], removed: list[str], left: list[str]
 ) -> None:
-    plan = _access.plan(goal(state="absent"), seen(vault(rbac=True), *assigned))
+    plan = access_plan.plan(goal(state="absent"), seen(vault(rbac=True), *assigned))
 
     ids = {item["id"] for item in assigned if item["name"] in removed}
     assert {step.arguments["assignment_id"] for step in plan.steps} == ids
@@ -431,7 +432,7 @@ def test_only_its_own_assignment_is_deleted(
 def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
     groups = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE, name="group")
 
-    plan = _access.plan(goal(state="absent"), seen(vault(rbac=True), OWN, groups))
+    plan = access_plan.plan(goal(state="absent"), seen(vault(rbac=True), OWN, groups))
 
     assert [step.arguments["assignment_id"] for step in plan.steps] == [OWN["id"]]
     assert plan.after["granted"] == NEEDED
@@ -440,7 +441,7 @@ def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
 def test_assignment_at_the_vault_is_not_deleted_for_a_key() -> None:
     at_key = assignment(ENCRYPTION_USER, KEY_ID, name="key")
 
-    plan = _access.plan(goal(state="absent", key_name="batch"), seen(vault(rbac=True), OWN, at_key))
+    plan = access_plan.plan(goal(state="absent", key_name="batch"), seen(vault(rbac=True), OWN, at_key))
 
     assert [step.arguments["assignment_id"] for step in plan.steps] == [at_key["id"]]
     assert plan.after["granted"] == NEEDED
@@ -467,14 +468,14 @@ def test_access_in_use_is_not_withdrawn(state: dict[str, Any], options: dict[str
     wanted = goal(state="absent", **options)
 
     with pytest.raises(Refused) as refused:
-        _access.plan(wanted, {**state, "principal_id": wanted.principal_id})
+        access_plan.plan(wanted, {**state, "principal_id": wanted.principal_id})
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == [account_id("user")]
 
 
 def test_forced_withdrawal_names_who_loses_the_key() -> None:
-    plan = _access.plan(goal(state="absent", force=True), BY_POLICY)
+    plan = access_plan.plan(goal(state="absent", force=True), BY_POLICY)
 
     assert plan.changed
     assert account_id("user") in plan.warnings[0]
@@ -491,21 +492,21 @@ def test_forced_withdrawal_names_who_loses_the_key() -> None:
     ],
 )
 def test_guard_does_not_stand_in_the_way_of_what_harms_nobody(state: dict[str, Any]) -> None:
-    assert _access.plan(goal(state="absent"), state).warnings == ()
+    assert access_plan.plan(goal(state="absent"), state).warnings == ()
 
 
 def test_access_to_a_key_that_nobody_is_on_is_withdrawn() -> None:
     at_key = assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/other")
     state = seen(vault(rbac=True), at_key, accounts=visible(USER))
 
-    assert _access.plan(goal(state="absent", key_name="other"), state).changed
+    assert access_plan.plan(goal(state="absent", key_name="other"), state).changed
 
 
 # What is told
 
 
 def test_description() -> None:
-    assert _access.describe(goal(key_name="batch"), seen(vault(rbac=True), OWN)) == {
+    assert access_plan.describe(goal(key_name="batch"), seen(vault(rbac=True), OWN)) == {
         "vault_id": VAULT_ID,
         "authorization": "rbac",
         "principal_id": PRINCIPAL,
@@ -516,7 +517,7 @@ def test_description() -> None:
 
 # Whatever the other entries are
 
-PERMISSIONS = st.lists(st.sampled_from([*_access._ALL, "all", "Get", "WRAPKEY"]), unique=True, max_size=6)
+PERMISSIONS = st.lists(st.sampled_from([*access_plan._ALL, "all", "Get", "WRAPKEY"]), unique=True, max_size=6)
 ENTRIES = st.lists(
     st.builds(
         policy,
@@ -543,13 +544,13 @@ def as_azure_does(entries: list[dict[str, Any]], step: Step) -> list[dict[str, A
 @given(ENTRIES, st.sampled_from(["present", "absent"]))
 def test_only_its_own_entry_is_touched_and_the_second_plan_is_empty(entries: list[dict[str, Any]], state: str) -> None:
     before = next(filter(is_own, entries), policy(keys=[]))
-    plan = _access.plan(goal(state=state), seen(vault(*entries)))
+    plan = access_plan.plan(goal(state=state), seen(vault(*entries)))
 
     after = entries
     for step in plan.steps:
         assert is_own(step.arguments["entry"])
         after = as_azure_does(entries, step)
-    again = _access.plan(plan.goal, seen(vault(*after)))
+    again = access_plan.plan(plan.goal, seen(vault(*after)))
 
     assert [entry for entry in after if not is_own(entry)] == [entry for entry in entries if not is_own(entry)]
     assert not again.changed
@@ -575,37 +576,37 @@ def test_access_in_use_is_kept_if_that_is_asked(document: dict[str, Any]) -> Non
     used = {**document, "visible": visible(account("user", key=KEY, identity=system_assigned()))}
     wanted = goal(state="absent", in_use="keep")
 
-    kept = _access.plan(wanted, used)
+    kept = access_plan.plan(wanted, used)
 
     assert (kept.changed, kept.warnings, kept.report) == (False, (), {"in_use_by": [account_id("user")]})
     assert kept.before == kept.after
     with pytest.raises(Refused) as refused:
-        _access.plan(goal(state="absent"), used)
+        access_plan.plan(goal(state="absent"), used)
     assert refused.value.facts["accounts"] == [account_id("user")]
-    forced = _access.plan(goal(state="absent", force=True), used)
+    forced = access_plan.plan(goal(state="absent", force=True), used)
     assert (forced.changed, forced.report) == (True, {"in_use_by": [account_id("user")]})
     # What nobody uses is revoked; afterwards a newcomer is an error, for it gets the access back.
-    revoked = _access.plan(wanted, document)
+    revoked = access_plan.plan(wanted, document)
     assert (revoked.changed, revoked.report) == (True, {"in_use_by": []})
     with pytest.raises(Refused) as refused:
-        _access.plan(revoked.goal, used)
+        access_plan.plan(revoked.goal, used)
     assert refused.value.code == "in_use"
 
 
 def test_access_that_may_be_in_use_is_not_kept_in_silence() -> None:
     hidden = seen(vault(policy()), accounts=visible(unlisted=("/subscriptions/hidden",)))
     with pytest.raises(Refused) as refused:
-        _access.plan(goal(state="absent", in_use="keep"), hidden)
+        access_plan.plan(goal(state="absent", in_use="keep"), hidden)
 
     assert refused.value.code == "users_unknown"
 
 
 def test_access_that_is_not_there_needs_no_revoking() -> None:
     """Nobody has to be listed."""
-    plan = _access.plan(goal(state="absent"), {**seen(vault()), "visible": None})
+    plan = access_plan.plan(goal(state="absent"), {**seen(vault()), "visible": None})
 
     assert (plan.changed, plan.report) == (False, {"in_use_by": []})
 
 
 def test_access_that_is_granted_reports_no_users() -> None:
-    assert _access.plan(goal(), seen(vault())).report == {}
+    assert access_plan.plan(goal(), seen(vault())).report == {}

@@ -35,13 +35,13 @@ from documents import (
     vault,
 )
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _preflight
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.evidence import Evidence
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.recent import Recent
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier, role_guid
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.evidence import Evidence
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_cache import Recent
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier, role_guid
 
 CUSTOM = "aaaaaaaa-0000-0000-0000-000000000001"
 ACTIONS = [f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action")]
@@ -107,10 +107,10 @@ def read_again(azure: Azure, change: Callable[[], None] = lambda: None) -> list[
     """The checks that fail after the switch; before it none does."""
     evidence = task(azure)
     first = before(evidence)
-    assert _preflight.failed_checks(first) == []
+    assert preflight.failed_checks(first) == []
     change()
     azure.asked.clear()
-    return _preflight.failed_checks(evidence.with_access_now(first, time.monotonic()))
+    return preflight.failed_checks(evidence.with_access_now(first, time.monotonic()))
 
 
 def by_policy() -> Azure:
@@ -233,7 +233,7 @@ def test_no_task_uses_a_read_that_began_before_its_switch(azure: Azure, tmp_path
     azure.assigned.clear()
 
     again = other.with_access_now(second, time.monotonic())
-    assert _preflight.failed_checks(again) == ["access_granted"]
+    assert preflight.failed_checks(again) == ["access_granted"]
 
 
 def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(tmp_path
     azure.vault = vault()
     evidence.with_access_now(first, time.monotonic())
 
-    assert _preflight.failed_checks(before(task(azure, tmp_path))) == ["access_granted"]
+    assert preflight.failed_checks(before(task(azure, tmp_path))) == ["access_granted"]
 
 
 def test_a_vault_that_was_not_found_before_is_not_read_again() -> None:

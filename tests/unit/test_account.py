@@ -30,8 +30,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from wishes import options_of
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _account
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     InvalidOption,
@@ -39,15 +38,18 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     Refused,
     Rejected,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
 from ansible_collections.azbatch.cmk.plugins.modules import batch_account_identity
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 
 
-def goal(**options: Any) -> _account.Goal:
+def goal(**options: Any) -> account_goal.Goal:
     given = {"resource_group": "rg-batch", "name": "mybatch", **options}
-    return _account.desired(options_of(batch_account_identity, **given))
+    return account_goal.desired(options_of(batch_account_identity, **given))
 
 
 def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
@@ -107,17 +109,17 @@ def test_malformed_option_is_refused(options: dict[str, str], code: str) -> None
     ],
 )
 def test_availability(refusal: CmkError | None, available: bool | None) -> None:
-    assert _account.availability(refusal) is available
+    assert account_document.availability(refusal) is available
 
 
 def test_unknown_availability_names_the_right() -> None:
-    error = _account.availability_unknown("mybatch", Denied("No.", azure={"code": "AuthorizationFailed"}))
+    error = account_document.availability_unknown("mybatch", Denied("No.", azure={"code": "AuthorizationFailed"}))
 
     assert error.code == "availability_unknown"
     assert error.facts["action"] == "Microsoft.Batch/batchAccounts/pools/read"
     assert error.facts["action"] in error.facts["remedy"]
     assert error.facts["action"] in error.msg
-    assert error.facts["action"] in _account.availability_warning("mybatch")
+    assert error.facts["action"] in account_document.availability_warning("mybatch")
 
 
 # An account that is not there
@@ -140,7 +142,7 @@ def test_unknown_availability_names_the_right() -> None:
     ],
 )
 def test_account_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
-    plan = _account.plan(goal(**options), seen())
+    plan = account_plan.plan(goal(**options), seen())
 
     # The key source is named, so that an account which somebody else makes meanwhile does not lose its key.
     assert plan.steps == (create(**body, properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
@@ -155,14 +157,14 @@ def test_account_is_created(options: dict[str, Any], body: dict[str, Any]) -> No
 
 
 def test_region_of_the_group_is_not_needed_where_a_region_is_given() -> None:
-    assert _account.plan(goal(location="westeurope"), {"account": None}).changed
+    assert account_plan.plan(goal(location="westeurope"), {"account": None}).changed
 
 
 @pytest.mark.parametrize("identifier", [KEY, f"{KEY}/{NEW}"], ids=["follows", "pinned"])
 def test_account_is_born_on_a_key_that_passed_preflight(identifier: str) -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=identifier)
 
-    plan = _account.plan(wanted, seen(evidence=evidence()))
+    plan = account_plan.plan(wanted, seen(evidence=evidence()))
 
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
     (step,) = plan.steps
@@ -187,7 +189,7 @@ def test_an_account_may_be_created_as_one_that_follows_its_key(
     identifier: str | None, follow: bool, created: str | None
 ) -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=identifier, follow_latest=follow)
-    plan = _account.plan(wanted, seen(evidence=evidence()))
+    plan = account_plan.plan(wanted, seen(evidence=evidence()))
 
     assert plan.after["key_identifier"] == created
 
@@ -200,34 +202,34 @@ def born(on: str | None = KEY, **read: Any) -> dict[str, Any]:
 
 def test_access_that_was_revoked_while_the_account_was_created() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
-    former = _account.plan(wanted, seen(evidence=evidence())).former
+    former = account_plan.plan(wanted, seen(evidence=evidence())).former
 
     with pytest.raises(Refused) as refused:
-        _account.plan(wanted, born(vault=vault(policy(OTHER))))
+        account_plan.plan(wanted, born(vault=vault(policy(OTHER))))
 
     assert refused.value.facts["failed_checks"] == ["access_granted"]
-    back = _account.plan(former, born())
+    back = account_plan.plan(former, born())
     assert back.steps == (update(properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
-    assert not _account.plan(former, born(None)).changed
-    assert "a Microsoft-managed key" in former.standing(_account.plan(former, born(None)).before)
+    assert not account_plan.plan(former, born(None)).changed
+    assert "a Microsoft-managed key" in former.standing(account_plan.plan(former, born(None)).before)
 
 
 @pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])
 def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: str | None) -> None:
-    former = _account.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())).former
+    former = account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())).former
 
-    assert not _account.plan(former, born(on)).changed
-    assert not _account.plan(former, seen(None)).changed
+    assert not account_plan.plan(former, born(on)).changed
+    assert not account_plan.plan(former, seen(None)).changed
     creating = born()
     creating["account"]["properties"]["provisioningState"] = "Creating"
-    assert not _account.plan(former, creating).changed
+    assert not account_plan.plan(former, creating).changed
 
 
 def test_account_is_not_born_on_a_key_that_fails_preflight() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
 
     with pytest.raises(Refused) as refused:
-        _account.plan(wanted, seen(evidence=evidence(bundle=key(enabled=False), vault=vault())))
+        account_plan.plan(wanted, seen(evidence=evidence(bundle=key(enabled=False), vault=vault())))
 
     assert refused.value.code == "preflight_failed"
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
@@ -237,7 +239,7 @@ def test_what_preflight_could_not_see_is_a_warning() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
     denied = CmkError("You may not.", code="permission_denied")
 
-    plan = _account.plan(wanted, seen(evidence=evidence(bundle=denied)))
+    plan = account_plan.plan(wanted, seen(evidence=evidence(bundle=denied)))
 
     assert plan.changed
     assert any("key_enabled" in warning and "You may not." in warning for warning in plan.warnings)
@@ -249,7 +251,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden
     read = evidence(**{"vault": vault(rbac=True), hidden: denied})
 
     with pytest.raises(Refused) as refused:
-        _account.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=read))
+        account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=read))
 
     assert refused.value.code == "access_unknown"
     assert "You may not." in refused.value.msg
@@ -275,16 +277,16 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden
 def test_account_with_the_identity_stays_as_it_is(options: dict[str, Any], identity: dict[str, Any]) -> None:
     document = account(identity=identity, tags={"owner": "me"})
 
-    plan = _account.plan(goal(**options), seen(document))
+    plan = account_plan.plan(goal(**options), seen(document))
 
     assert not plan.changed
     assert plan.warnings == ()
-    assert plan.before == plan.after == _account.describe(document)
+    assert plan.before == plan.after == account_document.describe(document)
 
 
 @pytest.mark.parametrize("identity", [system_assigned(), user_assigned(one=PRINCIPAL)], ids=["kept", "changed"])
 def test_that_the_account_is_in_another_region_is_told(identity: dict[str, Any]) -> None:
-    plan = _account.plan(goal(location="northeurope", adopt_existing=True), seen(account(identity=identity)))
+    plan = account_plan.plan(goal(location="northeurope", adopt_existing=True), seen(account(identity=identity)))
 
     assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
 
@@ -293,10 +295,10 @@ def test_that_the_account_is_in_another_region_is_told(identity: dict[str, Any])
 def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
     observed = seen(group={"location": "atlantis"}, regions=["West Europe", "North Europe"])
     with pytest.raises(InvalidOption) as refused:
-        _account.plan(goal(**options), observed)
+        account_plan.plan(goal(**options), observed)
 
     assert refused.value.code == "location_not_available"
-    assert _account.plan(goal(location="westeurope"), observed).changed
+    assert account_plan.plan(goal(location="westeurope"), observed).changed
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
 def test_key_of_an_existing_account_is_not_changed_and_that_is_told(on: str | None, warned: bool) -> None:
     wanted = goal(identity_id=identity_id("one"), key_identifier=f"{KEY}/{NEW}")
 
-    plan = _account.plan(wanted, seen(account(key=on, identity=user_assigned(one=PRINCIPAL))))
+    plan = account_plan.plan(wanted, seen(account(key=on, identity=user_assigned(one=PRINCIPAL))))
 
     assert not plan.changed
     assert any("azbatch.cmk.batch_encryption" in warning for warning in plan.warnings) is warned
@@ -341,7 +343,7 @@ USER_ON_KEY = account(key=KEY, identity=user_assigned(one=PRINCIPAL))
 )
 def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[str, Any], code: str) -> None:
     with pytest.raises(Refused) as refused:
-        _account.plan(goal(**options), seen(document))
+        account_plan.plan(goal(**options), seen(document))
 
     assert refused.value.code == code
     assert refused.value.facts["remedy"]
@@ -349,7 +351,7 @@ def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[s
 
 def test_refusal_names_the_account_that_would_lose_its_key() -> None:
     with pytest.raises(Refused) as refused:
-        _account.plan(goal(adopt_existing=True), seen(USER_ON_KEY))
+        account_plan.plan(goal(adopt_existing=True), seen(USER_ON_KEY))
 
     assert refused.value.facts["accounts"] == [account_id()]
     assert KEY in refused.value.msg
@@ -369,7 +371,7 @@ def test_refusal_names_the_account_that_would_lose_its_key() -> None:
     ],
 )
 def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], identity: dict[str, Any]) -> None:
-    plan = _account.plan(goal(adopt_existing=True, **options), seen(document))
+    plan = account_plan.plan(goal(adopt_existing=True, **options), seen(document))
 
     # Where the account is on no key of the customer's, that is said with it.
     said = {} if document is USER_ON_KEY else {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
@@ -381,7 +383,7 @@ def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], 
 
 
 def test_account_is_deleted() -> None:
-    plan = _account.plan(goal(state="absent"), seen(SYSTEM_ON_KEY))
+    plan = account_plan.plan(goal(state="absent"), seen(SYSTEM_ON_KEY))
 
     assert plan.steps == (Step("delete", {"group": "rg-batch", "name": "mybatch"}),)
     assert plan.before["exists"] is True
@@ -389,7 +391,7 @@ def test_account_is_deleted() -> None:
 
 
 def test_account_that_is_not_there_needs_no_deleting() -> None:
-    plan = _account.plan(goal(state="absent"), {"account": None})
+    plan = account_plan.plan(goal(state="absent"), {"account": None})
 
     assert not plan.changed
     assert plan.before == plan.after == {"exists": False}
@@ -399,13 +401,13 @@ def test_account_that_is_not_there_needs_no_deleting() -> None:
 
 
 def test_description_of_no_account() -> None:
-    assert _account.describe(None) == {"exists": False}
+    assert account_document.describe(None) == {"exists": False}
 
 
 def test_description_of_an_account() -> None:
     document = account(key=f"{KEY}/{NEW}", identity=system_assigned(), tags={"owner": "me"})
 
-    assert _account.describe(document) == {
+    assert account_document.describe(document) == {
         "exists": True,
         "id": account_id(),
         "name": "mybatch",
@@ -431,7 +433,7 @@ def test_description_of_an_account() -> None:
     ],
 )
 def test_description_of_an_identity(identity: dict[str, Any], kind: str, principals: dict[str, str]) -> None:
-    described = _account.describe_identity(identity)
+    described = account_document.describe_identity(identity)
 
     assert described["type"] == kind
     assert described["principal_id"] is None
@@ -439,10 +441,10 @@ def test_description_of_an_identity(identity: dict[str, Any], kind: str, princip
 
 
 def test_required_account() -> None:
-    assert _account.required(SYSTEM, "rg-batch", "mybatch") is SYSTEM
+    assert account_document.required(SYSTEM, "rg-batch", "mybatch") is SYSTEM
 
     with pytest.raises(NotFound) as failed:
-        _account.required(None, "rg-batch", "mybatch")
+        account_document.required(None, "rg-batch", "mybatch")
 
     assert failed.value.code == "account_not_found"
     assert failed.value.facts["value"] == "mybatch"
@@ -490,14 +492,14 @@ def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
     assume(options["identity_id"] or not options["key_identifier"])
     wanted = goal(**options)
     try:
-        first = _account.plan(wanted, seen(document, evidence=evidence()))
+        first = account_plan.plan(wanted, seen(document, evidence=evidence()))
     except Refused:
         assert not (options["adopt_existing"] and options["force"])
         return
 
     for step in first.steps:
         document = as_azure_does(document, step)
-    second = _account.plan(first.goal, seen(document))
+    second = account_plan.plan(first.goal, seen(document))
 
     assert not second.changed
     assert second.before["exists"] is (options["state"] == "present")

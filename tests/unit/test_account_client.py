@@ -15,14 +15,12 @@ import pytest
 from clocks import Clock, clock_of
 from documents import account
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import accounts as accounts_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import creation as creation_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.accounts import Accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.visible import HandledAccounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import creation as creation_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     NotFound,
@@ -30,6 +28,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     Rejected,
     TimedOut,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as accounts_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 
 pytest.importorskip("azure.core")
 
@@ -109,7 +109,7 @@ def client(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[Azure], A
         session.__dict__.update(subscription_id="subscription", _fingerprint="me")
         monkeypatch.setattr(session, "client", azure.client)
         for name in ("document_or_none", "document"):
-            monkeypatch.setattr(accounts_module._sdk, name, lambda kind, *_args: azure.answer(kind))
+            monkeypatch.setattr(accounts_module.sdk, name, lambda kind, *_args: azure.answer(kind))
         others: Any = None
         resources: Any = azure
         return Accounts(session, resources, others, others, HandledAccounts(RunFiles(None)))

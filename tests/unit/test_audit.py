@@ -50,7 +50,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     InvalidOption,

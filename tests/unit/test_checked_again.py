@@ -43,10 +43,13 @@ from documents import (
 )
 from wishes import access_goal, key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _vault
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, foreseen, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Refused, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, foreseen, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 
 CREATED = {OLD: NOW - 300 * DAY, MIDDLE: NOW - 200 * DAY, NEW: NOW - 100 * DAY}
 
@@ -159,7 +162,7 @@ class Vaults:
         assert self.world.vault is not None
 
 
-def vault_goal(**options: Any) -> _vault.Goal:
+def vault_goal(**options: Any) -> vault_goal_module.Goal:
     params = {
         "resource_group": "rg-keys",
         "name": "myvault",
@@ -173,7 +176,7 @@ def vault_goal(**options: Any) -> _vault.Goal:
         "force": False,
         **options,
     }
-    return _vault.desired(params)
+    return vault_goal_module.desired(params)
 
 
 @dataclass(frozen=True)
@@ -204,15 +207,15 @@ def on(used: str | None, name: str = "newcomer", principal: str = PRINCIPAL) -> 
 
 
 def by_key(**options: Any) -> Callable[..., tuple[Any, Any, Any]]:
-    return lambda world, force: (key_goal(force=force, **options), Keys(world), _key)
+    return lambda world, force: (key_goal(force=force, **options), Keys(world), key_plan)
 
 
 def by_access(**options: Any) -> Callable[..., tuple[Any, Any, Any]]:
-    return lambda world, force: (access_goal(state="absent", force=force, **options), Access(world), _access)
+    return lambda world, force: (access_goal(state="absent", force=force, **options), Access(world), access_plan)
 
 
 def by_vault(**options: Any) -> Callable[..., tuple[Any, Any, Any]]:
-    return lambda world, force: (vault_goal(force=force, **options), Vaults(world), _vault)
+    return lambda world, force: (vault_goal(force=force, **options), Vaults(world), vault_plan)
 
 
 def with_roles(*scopes: str) -> World:

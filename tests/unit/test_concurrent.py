@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _concurrent
-from ansible_collections.azbatch.cmk.plugins.module_utils._concurrent import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import concurrent
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import (
     in_background,
     map_concurrent,
     value_or_error,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound, Unavailable
 
 
 class Interrupted(BaseException):
@@ -106,8 +106,8 @@ def test_an_interruption_is_raised_at_once(hung: threading.Event, interruption: 
 def test_the_interpreter_does_not_wait_for_a_call_when_it_exits() -> None:
     code = f"""
 import sys, time
-sys.path.insert(0, {str(_concurrent.__file__).partition("ansible_collections")[0]!r})
-from {_concurrent.__name__} import in_background
+sys.path.insert(0, {str(concurrent.__file__).partition("ansible_collections")[0]!r})
+from {concurrent.__name__} import in_background
 in_background(time.sleep, 600)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

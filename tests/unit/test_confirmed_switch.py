@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from documents import OTHER, evidence, policy, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.accounts import Accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.visible import HandledAccounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 
 pytest.importorskip("azure.core")
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk import is_free
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.creation import exists_already, until_shown
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.vaults import Vaults
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import exists_already, until_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     Refused,
@@ -24,6 +23,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     TimedOut,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.client import Vaults
 
 TAKEN = Refused("Taken.", code="vault_name_taken")
 
@@ -138,6 +139,8 @@ class Azure:
         self.writes.append("put")
         if self.fails:
             raise self.fails
+
+    steps_to_grant = Access.steps_to_grant
 
     def create(self, **properties: Any) -> None:
         self.service.create("rg-keys", "myvault", {"location": "westeurope", "properties": properties})

@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _credential, _sdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._credential import SharedTokens
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._environments import environment_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import credentials as credentials_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.credentials import SharedTokens
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.environments import environment_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption
 
 credentials = pytest.importorskip("azure.core.credentials")
 
@@ -76,7 +77,7 @@ def file(home: Path) -> Path:
 )
 @pytest.mark.usefixtures("home")
 def test_source_without_a_file(given: dict[str, Any], source: str) -> None:
-    assert _credential.completed(options(**given))["auth_source"] == source
+    assert credentials_module.completed(options(**given))["auth_source"] == source
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_source_without_a_file(given: dict[str, Any], source: str) -> None:
 )
 @pytest.mark.usefixtures("file")
 def test_source_with_a_file(given: dict[str, Any], source: str, subscription: str | None) -> None:
-    completed = _credential.completed(options(**given))
+    completed = credentials_module.completed(options(**given))
 
     assert completed["auth_source"] == source
     assert completed["subscription_id"] == subscription
@@ -100,14 +101,14 @@ def test_source_with_a_file(given: dict[str, Any], source: str, subscription: st
 
 @pytest.mark.usefixtures("file")
 def test_values_of_the_file_are_taken_as_they_are() -> None:
-    assert _credential.completed(options())["secret"] == "of-default%"
-    assert _credential.completed(options(profile="other"))["wait_timeout"] == 600
+    assert credentials_module.completed(options())["secret"] == "of-default%"
+    assert credentials_module.completed(options(profile="other"))["wait_timeout"] == 600
 
 
 @pytest.mark.usefixtures("file")
 def test_profile_that_is_not_there() -> None:
     with pytest.raises(InvalidOption) as refused:
-        _credential.completed(options(profile="third"))
+        credentials_module.completed(options(profile="third"))
 
     assert refused.value.code == "profile_not_found"
     assert "of-default" not in refused.value.msg
@@ -122,7 +123,7 @@ def test_profile_that_is_not_there() -> None:
     ],
 )
 def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
-    made = _credential.credential(options(**given), environment_of("AzureCloud"))
+    made = credentials_module.credential(options(**given), environment_of("AzureCloud"))
 
     assert type(made).__name__ == kind
 
@@ -148,7 +149,7 @@ def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
 )
 def test_what_is_missing_is_named(given: dict[str, Any], option: str, told: str) -> None:
     with pytest.raises(CmkError) as refused:
-        _credential.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
+        credentials_module.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
 
     assert refused.value.code == "credentials_missing"
     assert refused.value.facts["option"] == option
@@ -160,7 +161,7 @@ def test_certificate_that_is_not_there(tmp_path: Path) -> None:
     given = {"tenant": "t", "client_id": "c", "x509_certificate_path": str(tmp_path / "no.pem")}
 
     with pytest.raises(InvalidOption) as refused:
-        _credential.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
+        credentials_module.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
 
     assert refused.value.code == "certificate_not_found"
 
@@ -322,7 +323,7 @@ def test_only_its_owner_can_read_a_token(tmp_path: Path) -> None:
     ],
 )
 def test_callers_are_told_apart(name: str, value: str) -> None:
-    assert _credential.fingerprint(options(**{name: value})) != _credential.fingerprint(options())
+    assert credentials_module.fingerprint(options(**{name: value})) != credentials_module.fingerprint(options())
 
 
 @pytest.mark.parametrize(
@@ -334,11 +335,11 @@ def test_callers_are_told_apart(name: str, value: str) -> None:
     ],
 )
 def test_callers_are_told_apart_by_their_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = _credential.fingerprint(options())
+    before = credentials_module.fingerprint(options())
     monkeypatch.setenv("HOMEWORK", "of no account")
-    assert _credential.fingerprint(options()) == before
+    assert credentials_module.fingerprint(options()) == before
     monkeypatch.setenv(name, "another")
-    assert _credential.fingerprint(options()) != before
+    assert credentials_module.fingerprint(options()) != before
 
 
 HUSHED = "hushed-value"
@@ -358,7 +359,7 @@ HUSHED = "hushed-value"
 def test_a_file_that_is_malformed(file: Path, content: str, lines: str | None) -> None:
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(CmkError) as failed:
-        _credential.completed(options())
+        credentials_module.completed(options())
 
     assert failed.value.code == "credential_file_malformed"
     assert "~/.azure/credentials" in failed.value.msg
@@ -371,7 +372,7 @@ def test_claims_of_a_token_are_read() -> None:
     for said in ({"oid": "o", "tid": "t"}, {"oid": "of another length", "tid": "ü"}):
         payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
 
-        assert _credential.claims(f"header.{payload}.signature") == said
+        assert credentials_module.claims(f"header.{payload}.signature") == said
 
 
 @pytest.mark.parametrize("step", ["make", "get_token"])
@@ -394,7 +395,7 @@ def no_credentials(source: str, monkeypatch: pytest.MonkeyPatch) -> CmkError:
     def refuse(*_scopes: str, **_options: Any) -> Any:
         raise identity.CredentialUnavailableError(message="Azure CLI not found on path.")
 
-    monkeypatch.setattr(_credential, "credential", lambda *_given: SimpleNamespace(get_token=refuse))
+    monkeypatch.setattr(credentials_module, "credential", lambda *_given: SimpleNamespace(get_token=refuse))
     with pytest.raises(CmkError) as failed:
         Session(options(auth_source=source)).credential.get_token(SCOPE)
     assert failed.value.code == "credentials_missing"
@@ -439,6 +440,6 @@ def test_no_response_is_no_failed_sign_in(kind: str) -> None:
         cause = getattr(exceptions, kind)("No route to host")
         raise exceptions.ClientAuthenticationError(message="Authentication failed") from cause
 
-    with pytest.raises(CmkError) as failed, _sdk.translated("sign in"):
+    with pytest.raises(CmkError) as failed, sdk.translated("sign in"):
         SharedTokens(lambda: SimpleNamespace(get_token=fail), "me", RunFiles(None)).get_token(SCOPE)
     assert failed.value.code == "unreachable"

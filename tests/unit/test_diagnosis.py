@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, diagnosed, key, policy, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _diagnosis
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 
 UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
 DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-09-01T00:00:00Z"}}
@@ -23,11 +23,11 @@ PLACE = {"subscription_id": VAULT_ID.split("/")[2], "resource_group": VAULT_ID.s
 
 def causes(observed: dict[str, Any]) -> dict[str, str | None]:
     """Each cause with its repair."""
-    return {cause["name"]: cause["repair"] for cause in _diagnosis.describe(observed)["causes"]}
+    return {cause["name"]: cause["repair"] for cause in diagnosis.describe(observed)["causes"]}
 
 
 def test_nothing_ails_a_key_that_is_in_order() -> None:
-    told = _diagnosis.describe(diagnosed())
+    told = diagnosis.describe(diagnosed())
 
     assert told["causes"] == []
     assert told["recoverable"] is True
@@ -76,14 +76,14 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
 )
 def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
     assert causes(observed) == found
-    told = _diagnosis.describe(observed)
+    told = diagnosis.describe(observed)
     assert told["recoverable"] is (None not in found.values())
     assert all(cause["evidence"] and cause["remedy"] for cause in told["causes"])
 
 
 def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged() -> None:
     for reason, remedy in ((Denied("Not for you."), "deletedVaults/read"), (UNREACHABLE, "Try again.")):
-        told = _diagnosis.describe(diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=reason))
+        told = diagnosis.describe(diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=reason))
 
         (cause,) = told["causes"]
         assert (cause["name"], cause["repair"]) == ("vault_missing", None)
@@ -129,18 +129,18 @@ DISABLED = key(enabled=False)
     ],
 )
 def test_what_would_be_written(observed: dict[str, Any], repairs: list[tuple[str, Step]]) -> None:
-    assert _diagnosis.repairs(observed) == repairs
+    assert diagnosis.repairs(observed) == repairs
 
 
 def test_a_deleted_vault_is_told_with_its_place() -> None:
     observed = diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
 
-    assert _diagnosis.describe(observed)["vault"] == PLACE
+    assert diagnosis.describe(observed)["vault"] == PLACE
 
 
 def test_what_the_caller_may_not_see_is_no_cause() -> None:
     hidden = Denied("Not for you.")
-    told = _diagnosis.describe(diagnosed(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
+    told = diagnosis.describe(diagnosed(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
 
     assert told["causes"] == []
     assert told["vault"] is None
@@ -170,7 +170,7 @@ def three(**disabled: bool) -> list[dict[str, Any]]:
 )
 def test_a_follower_needs_the_newest_and_the_one_before(disabled: dict[str, bool], versions: list[str]) -> None:
     bundles = three(**disabled)
-    told = _diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1]))
+    told = diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1]))
 
     # If none of them is unusable, the newest one has to be usable.
     assert told["key_identifiers"] == ([f"{KEY}/{version}" for version in versions] or [KEY])

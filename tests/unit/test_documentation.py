@@ -21,18 +21,17 @@ from fleets import report
 from wishes import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils import (
-    _access,
-    _account,
-    _encryption,
-    _key,
-    _key_withdrawn,
-    _preflight,
-    _vault,
-)
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import withdrawn as key_withdrawn
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = "ansible_collections.azbatch.cmk.plugins"
@@ -142,22 +141,22 @@ ANSWERS = {"account": account(identity=system_assigned()), "silence": None, "dia
 UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
 # What a module tells of a thing that exists, beside what a failure tells.
 TOLD = {
-    "batch_account_identity": {**_account.describe(account()), "preflight": []},
+    "batch_account_identity": {**account_document.describe(account()), "preflight": []},
     "batch_encryption": {
-        **_encryption.describe(account()),
+        **encryption_document.describe(account()),
         **{"answers": True, "preflight": [], "previous_key_identifier": None},
     },
     "batch_encryption_audit": {**audit.describe(report(), [], {}), "accounts": []},
-    "batch_encryption_info": {**_encryption.survey(ANSWERS), "previous_key_identifier": None, "repairs": []},
+    "batch_encryption_info": {**encryption_survey.survey(ANSWERS), "previous_key_identifier": None, "repairs": []},
     "keyvault_cmk_access": {
-        **_access.describe(access_goal(), UNGRANTED),
+        **access_plan.describe(access_goal(), UNGRANTED),
         **{"principals": [], "in_use_by": []},
     },
     "keyvault_cmk_key": {
-        **_key.describe(observed_key(key())),
-        **_key_withdrawn.report([]),
+        **key_document.describe(observed_key(key())),
+        **key_withdrawn.report([]),
     },
-    "keyvault_cmk_vault": _vault.describe(vault()),
+    "keyvault_cmk_vault": vault_document.describe(vault()),
 }
 # Roles that are lists of module tasks, with the module whose result is theirs.
 RESULT_OF = {
@@ -181,7 +180,7 @@ def test_identity_is_documented_as_it_is_told(name: str) -> None:
     returned = yaml.safe_load(module(name).RETURN)
 
     if "contains" in returned.get("identity", {}):
-        assert set(returned["identity"]["contains"]) == set(_account.describe_identity({}))
+        assert set(returned["identity"]["contains"]) == set(account_document.describe_identity({}))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -209,7 +208,7 @@ def test_documentation_names_its_module(name: str) -> None:
 def test_checks_of_preflight_are_documented_in_their_order() -> None:
     [note] = [text for text in documentation("batch_encryption")["notes"] if "The checks are" in text]
 
-    assert tuple(re.findall(r"C\((\w+)\)", note)) == _preflight.NAMES
+    assert tuple(re.findall(r"C\((\w+)\)", note)) == preflight.NAMES
 
 
 # The connection
@@ -242,7 +241,7 @@ def floors_of(lines: list[str]) -> dict[str, str]:
 
 
 def test_oldest_sdks_are_the_same_wherever_they_are_named() -> None:
-    checked = {package: floor for package, (_module, floor) in _sdk.FLOORS.items()}
+    checked = {package: floor for package, (_module, floor) in sdk.FLOORS.items()}
 
     assert floors_of((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()) == checked
     assert floors_of(fragment("azure.sign_in")["requirements"]) == checked

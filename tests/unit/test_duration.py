@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._duration import instant, seconds
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant, seconds
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 
 DAY = 86400
 

@@ -28,9 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wishes import encryption_goal as goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge, foreseen
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     InvalidOption,
@@ -39,8 +37,12 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, foreseen
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
@@ -115,7 +117,7 @@ def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | 
     observed = seen(on)
     del observed["evidence"]  # not even looked for
 
-    plan = _encryption.plan(goal(asked), observed)
+    plan = encryption_plan.plan(goal(asked), observed)
 
     assert not plan.changed
     assert plan.before == plan.after
@@ -137,7 +139,7 @@ def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | 
 )
 def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | None) -> None:
     follow = False if on == KEY and asked else None
-    plan = _encryption.plan(goal(asked, replace_key=on == ELSEWHERE, follow_latest=follow), seen(on))
+    plan = encryption_plan.plan(goal(asked, replace_key=on == ELSEWHERE, follow_latest=follow), seen(on))
 
     assert plan.steps == (to(asked),)
     assert plan.report["previous_key_identifier"] == on
@@ -147,8 +149,8 @@ def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | 
 
 
 def test_preflight_is_told_before_a_key_and_not_needed_on_the_way_back() -> None:
-    there = _encryption.plan(goal(KEY), seen(None))
-    back = _encryption.plan(goal(None), {"account": account(key=KEY), "silence": None})
+    there = encryption_plan.plan(goal(KEY), seen(None))
+    back = encryption_plan.plan(goal(None), {"account": account(key=KEY), "silence": None})
 
     assert {check["status"] for check in there.report["preflight"]} == {"ok"}
     assert back.report == {"preflight": [], "previous_key_identifier": KEY}
@@ -156,14 +158,14 @@ def test_preflight_is_told_before_a_key_and_not_needed_on_the_way_back() -> None
 
 def test_account_is_not_pointed_at_a_key_that_fails_preflight() -> None:
     with pytest.raises(Refused) as refused:
-        _encryption.plan(goal(KEY), seen(None, bundle=key(enabled=False), vault=vault(policy(OTHER))))
+        encryption_plan.plan(goal(KEY), seen(None, bundle=key(enabled=False), vault=vault(policy(OTHER))))
 
     assert refused.value.code == "preflight_failed"
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
 
 
 def test_what_preflight_could_not_see_is_a_warning() -> None:
-    plan = _encryption.plan(goal(KEY), seen(None, bundle=Denied("You may not.")))
+    plan = encryption_plan.plan(goal(KEY), seen(None, bundle=Denied("You may not.")))
 
     assert plan.changed
     assert any("key_exists" in warning for warning in plan.warnings)
@@ -172,7 +174,7 @@ def test_what_preflight_could_not_see_is_a_warning() -> None:
 @pytest.mark.parametrize("asked", [None, KEY, PINNED_OLD])
 def test_account_has_to_be_there(asked: str | None) -> None:
     with pytest.raises(NotFound) as failed:
-        _encryption.plan(goal(asked), {"account": None, "silence": None})
+        encryption_plan.plan(goal(asked), {"account": None, "silence": None})
 
     assert failed.value.code == "account_not_found"
 
@@ -188,7 +190,7 @@ def test_account_has_to_be_there(asked: str | None) -> None:
 )
 def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str | None) -> None:
     with pytest.raises(Unavailable) as failed:
-        _encryption.plan(goal(asked), seen(on, silence=SILENCE))
+        encryption_plan.plan(goal(asked), seen(on, silence=SILENCE))
 
     assert failed.value.code == "account_not_answering"
     assert failed.value.facts["key_identifier"] == on
@@ -200,13 +202,13 @@ def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str |
 def test_a_change_that_could_not_be_confirmed_is_refused(asked: str | None) -> None:
     """Also before the key is judged, which rotation would mend."""
     with pytest.raises(Denied) as refused:
-        _encryption.plan(goal(asked), seen(PINNED_OLD, silence=HIDDEN, bundle=key(enabled=False)))
+        encryption_plan.plan(goal(asked), seen(PINNED_OLD, silence=HIDDEN, bundle=key(enabled=False)))
 
     assert refused.value.code == "availability_unknown"
 
 
 def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
-    plan = _encryption.plan(goal(KEY), seen(KEY, silence=HIDDEN))
+    plan = encryption_plan.plan(goal(KEY), seen(KEY, silence=HIDDEN))
 
     assert not plan.changed
     assert plan.after["answers"] is None
@@ -215,22 +217,24 @@ def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
 
 def test_nobody_waits_for_an_account_that_may_not_be_asked() -> None:
     with pytest.raises(Denied) as refused:
-        _encryption.plan(goal(KEY, await_answer=True), seen(KEY, silence=HIDDEN))
+        encryption_plan.plan(goal(KEY, await_answer=True), seen(KEY, silence=HIDDEN))
 
     assert refused.value.code == "availability_unknown"
 
 
 def test_the_way_back_is_gone_although_the_account_may_not_be_asked() -> None:
-    former = _encryption.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
+    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
 
-    assert _encryption.plan(former, seen(PINNED_NEW, silence=HIDDEN)).steps == (to(PINNED_OLD, despite_silence=True),)
-    stands = _encryption.plan(former, seen(PINNED_OLD, silence=HIDDEN)).before
+    assert encryption_plan.plan(former, seen(PINNED_NEW, silence=HIDDEN)).steps == (
+        to(PINNED_OLD, despite_silence=True),
+    )
+    stands = encryption_plan.plan(former, seen(PINNED_OLD, silence=HIDDEN)).before
     assert "may not ask" in former.standing(stands)
 
 
 def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_microsoft_managed_one() -> None:
-    assert _encryption.plan(goal(None), seen(UNKNOWN_KIND)).changed
-    assert _encryption.describe(account(key=UNKNOWN_KIND))["key_source"] == "microsoft_keyvault"
+    assert encryption_plan.plan(goal(None), seen(UNKNOWN_KIND)).changed
+    assert encryption_document.describe(account(key=UNKNOWN_KIND))["key_source"] == "microsoft_keyvault"
 
 
 @pytest.mark.parametrize(
@@ -246,12 +250,12 @@ def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_
     ],
 )
 def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str | None, refused: bool) -> None:
-    assert _encryption.plan(goal(asked, replace_key=True), seen(on)).steps == (to(asked),)
+    assert encryption_plan.plan(goal(asked, replace_key=True), seen(on)).steps == (to(asked),)
     if not refused:
-        assert _encryption.plan(goal(asked), seen(on)).steps == (to(asked),)
+        assert encryption_plan.plan(goal(asked), seen(on)).steps == (to(asked),)
         return
     with pytest.raises(Refused) as failed:
-        _encryption.plan(goal(asked), seen(on))
+        encryption_plan.plan(goal(asked), seen(on))
 
     assert failed.value.code == "account_on_another_key"
     assert failed.value.facts["option"] == "replace_key"
@@ -297,14 +301,14 @@ def test_where_the_account_is_put(
 ) -> None:
     """None: it stays where it is."""
     options = {"follow_latest": follow, "update_version": update, "replace_key": True}
-    plan = _encryption.plan(goal(asked, **options), seen(on))
+    plan = encryption_plan.plan(goal(asked, **options), seen(on))
     if wanted == "by update":
         wanted = asked if update else None
 
     assert plan.steps == (() if wanted is None else (to(wanted),))
-    assert plan.after["key_identifier"] == _encryption.describe(account(key=wanted or on))["key_identifier"]
+    assert plan.after["key_identifier"] == encryption_document.describe(account(key=wanted or on))["key_identifier"]
     # Once it is there, there is nothing to do.
-    assert not _encryption.plan(plan.goal, seen(wanted or on)).changed
+    assert not encryption_plan.plan(plan.goal, seen(wanted or on)).changed
 
 
 def test_an_account_cannot_be_pinned_to_no_version() -> None:
@@ -319,20 +323,20 @@ def test_an_account_cannot_be_pinned_to_no_version() -> None:
 def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
     wanted = goal(None, follow_latest=follow)
 
-    assert _encryption.plan(wanted, seen(KEY)).steps == (to(None),)
-    assert not _encryption.plan(wanted, seen(None)).changed
+    assert encryption_plan.plan(wanted, seen(KEY)).steps == (to(None),)
+    assert not encryption_plan.plan(wanted, seen(None)).changed
 
 
 # An account that is not there
 
 
 def test_an_account_that_may_be_missing_is_a_warning() -> None:
-    plan = _encryption.plan(goal(PINNED_NEW, missing="skip"), {"account": None, "silence": None})
+    plan = encryption_plan.plan(goal(PINNED_NEW, missing="skip"), {"account": None, "silence": None})
 
     assert (plan.changed, plan.before, plan.after) == (False, {"exists": False}, {"exists": False})
     assert "mybatch" in plan.warnings[0]
     # One that is there is handled like any other.
-    assert _encryption.plan(goal(PINNED_NEW, missing="skip"), seen(PINNED_OLD)).changed
+    assert encryption_plan.plan(goal(PINNED_NEW, missing="skip"), seen(PINNED_OLD)).changed
 
 
 # An account that somebody else moves meanwhile
@@ -348,10 +352,10 @@ def test_an_account_that_somebody_else_moved_meanwhile_is_refused(on: str | None
     wanted = goal(PINNED_NEW, expected_key_identifier=PINNED_OLD, follow_latest=follow, replace_key=True)
     if on == KEY and follow is None:
         # It follows the key by now, which is as good.
-        assert not _encryption.plan(wanted, moved(on)).changed
+        assert not encryption_plan.plan(wanted, moved(on)).changed
         return
     with pytest.raises(Refused) as refused:
-        _encryption.plan(wanted, moved(on))
+        encryption_plan.plan(wanted, moved(on))
 
     assert (refused.value.code, refused.value.facts["key_identifier"]) == ("account_moved", on)
     assert str(parse_key_identifier(PINNED_OLD, "key")) in refused.value.msg
@@ -359,7 +363,7 @@ def test_an_account_that_somebody_else_moved_meanwhile_is_refused(on: str | None
 
 @pytest.mark.parametrize("expected", [None, PINNED_OLD, PINNED_OLD.upper().replace("HTTPS", "https")])
 def test_an_account_that_is_where_it_was_is_moved(expected: str | None) -> None:
-    plan = _encryption.plan(goal(PINNED_NEW, expected_key_identifier=expected), moved(PINNED_OLD))
+    plan = encryption_plan.plan(goal(PINNED_NEW, expected_key_identifier=expected), moved(PINNED_OLD))
 
     assert plan.steps == (to(PINNED_NEW),)
     # The rollback is for the key that this task has set, and leads to what was there.
@@ -367,7 +371,7 @@ def test_an_account_that_is_where_it_was_is_moved(expected: str | None) -> None:
 
 
 def test_an_account_that_somebody_else_moved_to_the_key_stays_there() -> None:
-    plan = _encryption.plan(goal(PINNED_NEW, expected_key_identifier=PINNED_OLD), moved(PINNED_NEW))
+    plan = encryption_plan.plan(goal(PINNED_NEW, expected_key_identifier=PINNED_OLD), moved(PINNED_NEW))
 
     assert (plan.changed, plan.report) == (False, {"previous_key_identifier": None})
 
@@ -378,15 +382,15 @@ BETWEEN = f"{KEY}/{'f' * 32}"
 def test_an_account_that_somebody_else_moved_to_a_newer_version_stays_there() -> None:
     wanted = goal(PINNED_NEW, expected_key_identifier=PINNED_OLD)
 
-    assert not _encryption.plan(wanted, moved(BETWEEN, is_newer=True)).changed
+    assert not encryption_plan.plan(wanted, moved(BETWEEN, is_newer=True)).changed
     with pytest.raises(Refused) as refused:
-        _encryption.plan(wanted, moved(BETWEEN))
+        encryption_plan.plan(wanted, moved(BETWEEN))
     assert refused.value.code == "account_moved"
 
 
 @pytest.mark.parametrize("is_newer", [True, False])
 def test_an_account_of_which_nothing_is_expected_is_moved(is_newer: bool) -> None:
-    assert _encryption.plan(goal(PINNED_NEW), moved(BETWEEN, is_newer=is_newer)).steps == (to(PINNED_NEW),)
+    assert encryption_plan.plan(goal(PINNED_NEW), moved(BETWEEN, is_newer=is_newer)).steps == (to(PINNED_NEW),)
 
 
 def test_an_expected_key_has_to_be_one() -> None:
@@ -423,16 +427,16 @@ EVERYWHERE = [None, KEY, PINNED_OLD, PINNED_NEW, ELSEWHERE, f"{ELSEWHERE}/{OLD}"
 def test_a_rollback_leads_back_to_just_what_was_there(
     on: str | None, asked: str | None, options: dict[str, Any]
 ) -> None:
-    plan = _encryption.plan(goal(asked, **options), seen(on))
+    plan = encryption_plan.plan(goal(asked, **options), seen(on))
     now = plan.after["key_identifier"]
 
-    back = _encryption.plan(plan.former, seen(now, silence=SILENCE))
+    back = encryption_plan.plan(plan.former, seen(now, silence=SILENCE))
 
     assert back.steps == (to(on, despite_silence=True),)
     assert back.after["key_identifier"] == on
     # The account is moved from the key that this task set, and from nowhere else.
     for place in EVERYWHERE:
-        assert _encryption.plan(plan.former, seen(place, silence=SILENCE)).changed is (place == now)
+        assert encryption_plan.plan(plan.former, seen(place, silence=SILENCE)).changed is (place == now)
         # No other version of the previous key is as good.
         assert plan.former.is_met_by(account(key=place)) is (place == on)
 
@@ -440,28 +444,28 @@ def test_a_rollback_leads_back_to_just_what_was_there(
 def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key() -> None:
     hidden = {"vault": Denied("You may not read the vault.")}
     with pytest.raises(Refused) as refused:
-        _encryption.plan(goal(PINNED_NEW), seen(PINNED_OLD, **hidden))
+        encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD, **hidden))
     assert refused.value.code == "access_unknown"
-    former = _encryption.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
+    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
 
-    assert _encryption.plan(former, seen(PINNED_NEW, silence=SILENCE, **hidden)).changed
+    assert encryption_plan.plan(former, seen(PINNED_NEW, silence=SILENCE, **hidden)).changed
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)
 def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str | None, options: dict[str, Any]) -> None:
-    plan = _encryption.plan(goal(asked, **options), seen(on))
+    plan = encryption_plan.plan(goal(asked, **options), seen(on))
     if on is None:
         assert plan.if_refused is None
         return
     for place in EVERYWHERE:
-        last = _encryption.plan(plan.if_refused, seen(place, silence=SILENCE))
+        last = encryption_plan.plan(plan.if_refused, seen(place, silence=SILENCE))
         moves = place is not None and place == plan.after["key_identifier"]
         assert last.steps == ((to(None, despite_silence=True),) if moves else ())
 
 
 def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones() -> None:
     wanted = goal(KEY, vault_resource_group="rg-keys", replace_key=True)
-    plan = _encryption.plan(wanted, seen(ELSEWHERE))
+    plan = encryption_plan.plan(wanted, seen(ELSEWHERE))
 
     assert plan.former.vault_group is None
 
@@ -497,13 +501,13 @@ class Batch:
 def test_switch_is_made_and_confirmed(former: str | None) -> None:
     batch = Batch(former)
 
-    outcome = converge(goal(PINNED_NEW, follow_latest=False), batch, _encryption)
+    outcome = converge(goal(PINNED_NEW, follow_latest=False), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW]
     assert outcome.changed
     assert outcome.after["key_identifier"] == PINNED_NEW
     assert outcome.report["previous_key_identifier"] == former
-    assert not converge(goal(PINNED_NEW), batch, _encryption).changed
+    assert not converge(goal(PINNED_NEW), batch, encryption_plan).changed
 
 
 @pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
@@ -511,7 +515,7 @@ def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
     batch = Batch(former, silent=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
-        converge(goal(PINNED_NEW, follow_latest=False), batch, _encryption)
+        converge(goal(PINNED_NEW, follow_latest=False), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW, former]
     assert batch.on == former
@@ -533,7 +537,7 @@ def test_access_that_was_withdrawn_meanwhile(former: str | None, ends: str | Non
     batch = Batch(former, withdrawn=KEY)
 
     with pytest.raises(Refused) as failed:
-        converge(goal(PINNED_NEW, replace_key=True), batch, _encryption)
+        converge(goal(PINNED_NEW, replace_key=True), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW, ends]
     assert failed.value.code == "preflight_failed"
@@ -547,7 +551,7 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
     batch = Batch(PINNED_OLD, refuses=PINNED_NEW)
 
     with pytest.raises(Rejected) as failed:
-        converge(goal(PINNED_NEW), batch, _encryption)
+        converge(goal(PINNED_NEW), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW]
     assert failed.value.facts["applied"] == []
@@ -558,7 +562,7 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
 def test_a_prediction_preflights_and_writes_nothing() -> None:
     batch = Batch(None)
 
-    plan = foreseen(goal(KEY), batch, _encryption)
+    plan = foreseen(goal(KEY), batch, encryption_plan)
 
     assert batch.writes == []
     assert plan.changed
@@ -594,23 +598,23 @@ def test_a_prediction_preflights_and_writes_nothing() -> None:
     ],
 )
 def test_description(on: str | None, described: dict[str, Any]) -> None:
-    assert _encryption.describe(account(key=on)) == {
+    assert encryption_document.describe(account(key=on)) == {
         **{"exists": True, "id": account_id(), "name": "mybatch"},
         **described,
     }
 
 
 def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() -> None:
-    plan = _encryption.plan(goal(KEY, await_answer=True), seen(KEY, silence=SILENCE))
+    plan = encryption_plan.plan(goal(KEY, await_answer=True), seen(KEY, silence=SILENCE))
 
     assert plan.steps == (Step("await_answer", {"group": "rg-batch", "name": "mybatch"}),)
     assert (plan.before["answers"], plan.after["answers"]) == (False, True)
-    assert not _encryption.plan(plan.goal, seen(KEY)).changed
+    assert not encryption_plan.plan(plan.goal, seen(KEY)).changed
 
 
 def test_nobody_waits_for_an_account_on_another_key() -> None:
     with pytest.raises(Unavailable):
-        _encryption.plan(goal(ELSEWHERE, await_answer=True), seen(KEY, silence=SILENCE))
+        encryption_plan.plan(goal(ELSEWHERE, await_answer=True), seen(KEY, silence=SILENCE))
 
 
 @pytest.mark.parametrize(
@@ -625,14 +629,14 @@ def test_where_an_account_stands_is_told(on: str | None, answers: bool, told: st
 
 
 def test_survey_of_no_account() -> None:
-    assert _encryption.survey({"account": None, "silence": None, "diagnosis": None}) == {"exists": False}
+    assert encryption_survey.survey({"account": None, "silence": None, "diagnosis": None}) == {"exists": False}
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["answers", "silent"])
 def test_survey_of_an_account(silence: CmkError | None) -> None:
     document = account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER))
 
-    told = _encryption.survey({"account": document, "silence": silence, "diagnosis": None})
+    told = encryption_survey.survey({"account": document, "silence": silence, "diagnosis": None})
 
     assert told["exists"] is True
     assert told["key_identifier"] == KEY
@@ -645,12 +649,12 @@ def test_survey_of_an_account(silence: CmkError | None) -> None:
 def test_survey_of_an_account_that_may_not_be_asked() -> None:
     observed = {"account": account(key=KEY), "silence": HIDDEN, "diagnosis": None}
 
-    told = _encryption.survey(observed)
+    told = encryption_survey.survey(observed)
 
     assert (told["answers"], told["silence"]) == (None, None)
-    assert "Microsoft.Batch/batchAccounts/pools/read" in _encryption.survey_warnings(observed)[0]
-    assert _encryption.survey_warnings({**observed, "silence": SILENCE}) == ()
-    assert _encryption.survey_warnings({**observed, "account": None}) == ()
+    assert "Microsoft.Batch/batchAccounts/pools/read" in encryption_survey.survey_warnings(observed)[0]
+    assert encryption_survey.survey_warnings({**observed, "silence": SILENCE}) == ()
+    assert encryption_survey.survey_warnings({**observed, "account": None}) == ()
 
 
 # Whatever it was
@@ -664,7 +668,7 @@ def test_second_plan_is_empty_and_the_first_had_predicted_its_state(
 ) -> None:
     def planned(place: str | None) -> Plan:
         wanted = goal(asked, replace_key=True, follow_latest=follow, update_version=update)
-        return _encryption.plan(wanted, seen(place))
+        return encryption_plan.plan(wanted, seen(place))
 
     first = planned(on)
     second = planned(first.after["key_identifier"])

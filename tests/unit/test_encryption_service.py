@@ -28,13 +28,14 @@ from documents import (
 )
 from wishes import encryption_goal, key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption, _key
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.encryption import Encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.keys import Keys
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.moved import Moved
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, Refused, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import KeyIdentifier, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.moved import Moved
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
 
 PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
 CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
@@ -83,7 +84,7 @@ class Services:
 
 def changed(services: Services, identifier: str | None, **options: Any) -> bool:
     read = services.read(identifier, **options)
-    return _encryption.plan(encryption_goal(identifier, replace_key=True, **options), read).changed
+    return encryption_plan.plan(encryption_goal(identifier, replace_key=True, **options), read).changed
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ class KeyService(Keys):
 def disable(keys: KeyService, version: str = MIDDLE, **options: Any) -> Any:
     given = {"state": "disabled", "version": version, "moved_to": PINNED_NEW, **options}
     goal = key_goal(**given)
-    return _key.plan(goal, keys.read(goal))
+    return key_plan.plan(goal, keys.read(goal))
 
 
 def on(used: str, name: str = "mybatch") -> dict[str, Any]:

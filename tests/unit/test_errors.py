@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _errors
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, InvalidOption, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import errors
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption, NotFound
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (_errors.InvalidOption, "invalid_option"),
-        (_errors.NotFound, "not_found"),
-        (_errors.Denied, "permission_denied"),
-        (_errors.Rejected, "rejected_by_service"),
-        (_errors.Unavailable, "service_unavailable"),
-        (_errors.TimedOut, "timed_out"),
-        (_errors.NotConverged, "not_confirmed"),
-        (_errors.MissingSdk, "missing_sdk"),
+        (errors.InvalidOption, "invalid_option"),
+        (errors.NotFound, "not_found"),
+        (errors.Denied, "permission_denied"),
+        (errors.Rejected, "rejected_by_service"),
+        (errors.Unavailable, "service_unavailable"),
+        (errors.TimedOut, "timed_out"),
+        (errors.NotConverged, "not_confirmed"),
+        (errors.MissingSdk, "missing_sdk"),
     ],
 )
 def test_every_kind_has_its_code(error: type[CmkError], code: str) -> None:

@@ -29,14 +29,15 @@ from documents import (
 from fleets import on, report
 from wishes import access_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _preflight, _usage
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight, usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     Refused,
     Rejected,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 
 
 def without(document: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -72,23 +73,23 @@ DENIED = Denied("You may not.")
 )
 def test_preflight_fails_on_a_missing_field(failed: list[str], read: dict[str, Any]) -> None:
     with pytest.raises(Refused) as refused:
-        _preflight.require(evidence(**read))
+        preflight.require(evidence(**read))
 
     assert refused.value.facts["failed_checks"] == failed
 
 
 def test_preflight_fails_in_the_second_in_which_the_key_expires() -> None:
-    assert _preflight.require(evidence(bundle=key(exp=NOW + 1)))
+    assert preflight.require(evidence(bundle=key(exp=NOW + 1)))
     with pytest.raises(Refused):
-        _preflight.require(evidence(bundle=key(exp=NOW)))
+        preflight.require(evidence(bundle=key(exp=NOW)))
 
 
 @pytest.mark.parametrize("name", ["myvault", "MyVault", "MYVAULT"])
 def test_the_letter_case_of_a_vault_does_not_hide_its_users(name: str) -> None:
     everyone = visible(account("user", key=KEY.replace("myvault", "MyVault"), identity=system_assigned()))
 
-    assert _usage.in_vault(everyone, name) == [account_id("user")]
-    assert _usage.through_principal(everyone, name, PRINCIPAL, None) == [account_id("user")]
+    assert usage.in_vault(everyone, name) == [account_id("user")]
+    assert usage.through_principal(everyone, name, PRINCIPAL, None) == [account_id("user")]
 
 
 ALL_OTHERS = {
@@ -100,7 +101,7 @@ ALL_OTHERS = {
 def test_revoking_from_all_permissions_keeps_the_others() -> None:
     """`all` stands for every key permission but purge (Key Vault, "Assign an access policy")."""
     observed = {"vault": vault(policy(keys=["all"])), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-    plan = _access.plan(access_goal(state="absent"), {**observed, "visible": visible()})
+    plan = access_plan.plan(access_goal(state="absent"), {**observed, "visible": visible()})
 
     [step] = plan.steps
     assert set(step.arguments["entry"]["permissions"]["keys"]) == ALL_OTHERS
@@ -128,7 +129,7 @@ def test_the_letter_case_of_a_principal_does_not_hide_its_role(principal: str) -
     own = assignment(ENCRYPTION_USER, VAULT_ID, principal=principal)
     observed = {"vault": vault(rbac=True), "principal_id": PRINCIPAL, "assignments": [own], "definitions": {}}
 
-    plan = _access.plan(access_goal(state="absent"), {**observed, "visible": visible()})
+    plan = access_plan.plan(access_goal(state="absent"), {**observed, "visible": visible()})
 
     assert [step.arguments["assignment_id"] for step in plan.steps] == [own["id"]]
 
@@ -137,5 +138,5 @@ def test_an_account_without_an_identity_uses_no_access() -> None:
     bare = account("bare", key=KEY)
     del bare["identity"]
 
-    assert _usage.through_principal(visible(bare), "myvault", PRINCIPAL, None) == []
-    assert _usage.in_vault(visible(bare), "myvault") == [account_id("bare")]
+    assert usage.through_principal(visible(bare), "myvault", PRINCIPAL, None) == []
+    assert usage.in_vault(visible(bare), "myvault") == [account_id("bare")]

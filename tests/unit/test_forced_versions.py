@@ -12,9 +12,12 @@ import pytest
 from documents import KEY, NEW
 from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions, counted_as
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import (
+    ForcedVersions,
+    counted_as,
+)
 
 
 @pytest.fixture

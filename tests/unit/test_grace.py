@@ -12,10 +12,14 @@ import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, key, observed_key, visible
 from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _grace, _key, _key_goal, _key_withdrawn
-from ansible_collections.azbatch.cmk.plugins.module_utils._duration import instant
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import grace as key_grace
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import withdrawn as key_withdrawn
 
 OTHER = f"{KEY}2"
 
@@ -28,7 +32,9 @@ def observed(
     return observed_key(*bundles, visible=visible(*accounts), **others)
 
 
-def goal(lasts: str = "P1D", *, version: str | None = MIDDLE, to: str | None = KEY, **more: Any) -> _key_goal.Goal:
+def goal(
+    lasts: str = "P1D", *, version: str | None = MIDDLE, to: str | None = KEY, **more: Any
+) -> key_goal_module.Goal:
     return key_goal(state="disabled", version=version, moved_to=to, grace_period=lasts, **more)
 
 
@@ -53,7 +59,7 @@ def goal(lasts: str = "P1D", *, version: str | None = MIDDLE, to: str | None = K
     ],
 )
 def test_how_long_it_lasts(
-    wish: _key_goal.Goal,
+    wish: key_goal_module.Goal,
     newest_is: int,
     moved_in_run: bool,
     ages: dict[str, float | None] | None,
@@ -61,59 +67,59 @@ def test_how_long_it_lasts(
 ) -> None:
     seen = observed(newest_is, moved_in_run=moved_in_run)
 
-    assert _grace.kept_until(wish, seen, ages) == (None if left is None else NOW + left)
+    assert key_grace.kept_until(wish, seen, ages) == (None if left is None else NOW + left)
 
 
 def test_a_key_that_is_not_there_has_none() -> None:
-    assert _grace.kept_until(goal(), observed_key()) is None
+    assert key_grace.kept_until(goal(), observed_key()) is None
 
 
 def test_nothing_is_disabled_within_it() -> None:
     with pytest.raises(Refused) as refused:
-        _key.plan(goal(), observed(10 * DAY, ages={"one": 60}))
+        key_plan.plan(goal(), observed(10 * DAY, ages={"one": 60}))
 
     assert refused.value.code == "in_grace"
     assert refused.value.facts["kept_until"] == instant(NOW + DAY - 60)
     assert refused.value.facts["option"] == "grace_period"
-    assert _key.plan(goal(), observed(10 * DAY, ages={"one": 2 * DAY})).steps
+    assert key_plan.plan(goal(), observed(10 * DAY, ages={"one": 2 * DAY})).steps
 
 
 @pytest.mark.parametrize("version", [MIDDLE, None])
 def test_what_is_kept_within_it_is_no_failure_if_that_is_asked(version: str | None) -> None:
     seen = observed(10 * DAY, ages={"one": 60})
     to = KEY if version else OTHER
-    plan = _key.plan(goal(version=version, to=to, in_use="keep"), seen)
+    plan = key_plan.plan(goal(version=version, to=to, in_use="keep"), seen)
 
     assert not plan.changed
-    assert plan.before == plan.after == _key.describe(seen)
+    assert plan.before == plan.after == key_document.describe(seen)
     assert plan.report == {"in_use_by": [], "kept_until": instant(NOW + DAY - 60)}
     with pytest.raises(Refused) as refused:
-        _key.plan(goal(version=version, to=to), seen)
+        key_plan.plan(goal(version=version, to=to), seen)
     assert f"version {version}" in refused.value.msg if version else "the key batch" in refused.value.msg
 
 
 def test_force_is_not_for_the_grace_period() -> None:
     """It is for accounts that may lose their key; `grace_period: P0D` ends it."""
     with pytest.raises(Refused):
-        _key.plan(goal(force=True), observed(10 * DAY, ages={"one": 60}))
-    assert _key.plan(goal("P0D"), observed(10 * DAY, ages={"one": 60})).steps
+        key_plan.plan(goal(force=True), observed(10 * DAY, ages={"one": 60}))
+    assert key_plan.plan(goal("P0D"), observed(10 * DAY, ages={"one": 60})).steps
 
 
 def test_what_is_disabled_already_has_no_grace_time() -> None:
     seen = observed(0)
     seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]
 
-    plan = _key.plan(goal(), {**seen, "moved_in_run": True})
+    plan = key_plan.plan(goal(), {**seen, "moved_in_run": True})
 
     assert not plan.changed
-    assert plan.before == plan.after == _key.describe(seen)
+    assert plan.before == plan.after == key_document.describe(seen)
     assert plan.report == {"in_use_by": [], "kept_until": None}
 
 
 def test_the_second_look_does_not_count_its_own_time() -> None:
-    plan = _key.plan(goal(), observed())
+    plan = key_plan.plan(goal(), observed())
 
-    assert _key.plan(plan.goal, {**observed(), "moved_in_run": True, "ages": {"one": 0}}).goal.withdrawn
+    assert key_plan.plan(plan.goal, {**observed(), "moved_in_run": True, "ages": {"one": 0}}).goal.withdrawn
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ def test_the_second_look_does_not_count_its_own_time() -> None:
 def test_no_version_is_disabled_that_is_not_older_than_the_one_that_is_used(
     version: str | None, to: str | None, disabled: bool
 ) -> None:
-    plan = _key.plan(goal("P0D", version=version, to=to), observed())
+    plan = key_plan.plan(goal("P0D", version=version, to=to), observed())
 
     assert plan.changed is disabled
     assert (plan.warnings == ()) is disabled
@@ -149,18 +155,18 @@ def test_a_version_of_the_same_second_is_not_newer() -> None:
     """Key Vault itself says which of the two is the newest."""
     seen = observed_key(key(OLD, created=NOW - DAY), key(NEW, created=NOW - DAY), visible=visible())
 
-    assert _key.plan(goal("P0D", version=OLD, to=f"{KEY}/{NEW}"), seen).changed
+    assert key_plan.plan(goal("P0D", version=OLD, to=f"{KEY}/{NEW}"), seen).changed
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_the_second_look_is_at_the_users_alone(version: str) -> None:
     """Whatever became the newest meanwhile: what nobody uses stays disabled."""
-    plan = _key.plan(goal("P0D", version=MIDDLE, to=f"{KEY}/{NEW}"), observed())
+    plan = key_plan.plan(goal("P0D", version=MIDDLE, to=f"{KEY}/{NEW}"), observed())
     withdrawn = replace(plan.goal, version=version, moved_to=parse_key_identifier(f"{KEY}/{OLD}", "key"))
     seen = observed()
     seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]
 
-    assert _key.plan(withdrawn, seen).warnings == ()
+    assert key_plan.plan(withdrawn, seen).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -178,4 +184,4 @@ def test_the_second_look_is_at_the_users_alone(version: str) -> None:
     ],
 )
 def test_whether_a_look_at_each_account_is_worth_it(seen: dict[str, Any], version: str | None, would: bool) -> None:
-    assert _key_withdrawn.would_disable(goal(version=version), seen) is would
+    assert key_withdrawn.would_disable(goal(version=version), seen) is would

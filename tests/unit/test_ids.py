@@ -13,9 +13,9 @@ from documents import NEW, OLD, OTHER, PRINCIPAL, SUBSCRIPTION, VAULT_ID, identi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _ids
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import KeyIdentifier, UserAssignedId
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import ids
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, UserAssignedId
 
 PUBLIC = "vault.azure.net"
 VERSION = "0123456789abcdef0123456789ABCDEF"
@@ -57,7 +57,7 @@ VERSION = "0123456789abcdef0123456789ABCDEF"
     ],
 )
 def test_key_identifier_is_parsed(value: str, parsed: KeyIdentifier) -> None:
-    assert _ids.parse_key_identifier(value, "key_identifier") == parsed
+    assert ids.parse_key_identifier(value, "key_identifier") == parsed
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_key_identifier_is_parsed(value: str, parsed: KeyIdentifier) -> None:
 )
 def test_what_is_no_key_identifier_is_refused(value: str) -> None:
     with pytest.raises(InvalidOption) as refused:
-        _ids.parse_key_identifier(value, "cmk_key")
+        ids.parse_key_identifier(value, "cmk_key")
 
     assert refused.value.code == "invalid_key_identifier"
     assert refused.value.facts["option"] == "cmk_key"
@@ -104,7 +104,7 @@ def test_what_is_no_key_identifier_is_refused(value: str) -> None:
     ],
 )
 def test_identifier_that_a_service_gives_is_read(value: str, read: KeyIdentifier) -> None:
-    assert _ids.read_key_identifier(value) == read
+    assert ids.read_key_identifier(value) == read
 
 
 @pytest.mark.parametrize(
@@ -119,20 +119,20 @@ def test_identifier_that_a_service_gives_is_read(value: str, read: KeyIdentifier
     ],
 )
 def test_letter_case_makes_no_other_key_or_version(other: str, same: bool, same_key: bool) -> None:
-    one = _ids.parse_key_identifier("https://myvault.vault.azure.net/keys/batch/" + "a" * 32, "key")
-    for parse in (lambda value: _ids.parse_key_identifier(value, "key"), _ids.read_key_identifier):
+    one = ids.parse_key_identifier("https://myvault.vault.azure.net/keys/batch/" + "a" * 32, "key")
+    for parse in (lambda value: ids.parse_key_identifier(value, "key"), ids.read_key_identifier):
         assert (one.same(parse(other)), one.same_key(parse(other))) == (same, same_key)
     assert not one.same_key(None)
 
 
 def test_identifier_that_makes_no_sense_is_read_too() -> None:
-    assert "batch" in str(_ids.read_key_identifier("batch"))
+    assert "batch" in str(ids.read_key_identifier("batch"))
 
 
 IDENTIFIERS = st.builds(
     KeyIdentifier,
     vault=st.from_regex(r"[a-z][a-z0-9]{2,23}", fullmatch=True),
-    suffix=st.sampled_from(_ids.VAULT_SUFFIXES),
+    suffix=st.sampled_from(ids.VAULT_SUFFIXES),
     name=st.from_regex(r"[a-zA-Z0-9-]{1,127}", fullmatch=True),
     version=st.none() | st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
 )
@@ -140,9 +140,9 @@ IDENTIFIERS = st.builds(
 
 @given(IDENTIFIERS)
 def test_key_identifier_survives_being_written_and_read(identifier: KeyIdentifier) -> None:
-    assert _ids.parse_key_identifier(str(identifier), "key_identifier") == identifier
-    assert _ids.read_key_identifier(str(identifier)) == identifier
-    assert identifier.same(_ids.parse_key_identifier(str(identifier).upper(), "key_identifier"))
+    assert ids.parse_key_identifier(str(identifier), "key_identifier") == identifier
+    assert ids.read_key_identifier(str(identifier)) == identifier
+    assert identifier.same(ids.parse_key_identifier(str(identifier).upper(), "key_identifier"))
     assert str(identifier).startswith(str(identifier.versionless))
     assert identifier.versionless.version is None
 
@@ -172,15 +172,15 @@ def test_no_key_is_not_the_same_as_one() -> None:
 @pytest.mark.parametrize(
     ("check", "value"),
     [
-        (_ids.check_account_name, "abc"),
-        (_ids.check_account_name, "A1b2C3d4E5f6G7h8I9j0K1l2"),
-        (_ids.check_vault_name, "a-b"),
-        (_ids.check_vault_name, "Vault-1-2-3"),
-        (_ids.check_vault_name, "a23456789012345678901234"),
-        (_ids.check_key_name, "k"),
-        (_ids.check_key_name, "-1-" * 42),
-        (_ids.check_guid, PRINCIPAL),
-        (_ids.check_guid, PRINCIPAL.upper()),
+        (ids.check_account_name, "abc"),
+        (ids.check_account_name, "A1b2C3d4E5f6G7h8I9j0K1l2"),
+        (ids.check_vault_name, "a-b"),
+        (ids.check_vault_name, "Vault-1-2-3"),
+        (ids.check_vault_name, "a23456789012345678901234"),
+        (ids.check_key_name, "k"),
+        (ids.check_key_name, "-1-" * 42),
+        (ids.check_guid, PRINCIPAL),
+        (ids.check_guid, PRINCIPAL.upper()),
     ],
 )
 def test_name_is_accepted(check: Callable[[str, str], str], value: str) -> None:
@@ -190,24 +190,24 @@ def test_name_is_accepted(check: Callable[[str, str], str], value: str) -> None:
 @pytest.mark.parametrize(
     ("check", "value"),
     [
-        (_ids.check_account_name, "ab"),
-        (_ids.check_account_name, "a" * 25),
-        (_ids.check_account_name, "my-batch"),
-        (_ids.check_account_name, "mybätch"),
-        (_ids.check_account_name, "mybatch\n"),
-        (_ids.check_vault_name, "ab"),
-        (_ids.check_vault_name, "a" * 25),
-        (_ids.check_vault_name, "1vault"),
-        (_ids.check_vault_name, "my--vault"),
-        (_ids.check_vault_name, "vault-"),
-        (_ids.check_vault_name, "my_vault"),
-        (_ids.check_key_name, ""),
-        (_ids.check_key_name, "k" * 128),
-        (_ids.check_key_name, "my_key"),
-        (_ids.check_key_name, "my/key"),
-        (_ids.check_guid, "mybatch"),
-        (_ids.check_guid, PRINCIPAL.replace("-", "")),
-        (_ids.check_guid, f"{PRINCIPAL}0"),
+        (ids.check_account_name, "ab"),
+        (ids.check_account_name, "a" * 25),
+        (ids.check_account_name, "my-batch"),
+        (ids.check_account_name, "mybätch"),
+        (ids.check_account_name, "mybatch\n"),
+        (ids.check_vault_name, "ab"),
+        (ids.check_vault_name, "a" * 25),
+        (ids.check_vault_name, "1vault"),
+        (ids.check_vault_name, "my--vault"),
+        (ids.check_vault_name, "vault-"),
+        (ids.check_vault_name, "my_vault"),
+        (ids.check_key_name, ""),
+        (ids.check_key_name, "k" * 128),
+        (ids.check_key_name, "my_key"),
+        (ids.check_key_name, "my/key"),
+        (ids.check_guid, "mybatch"),
+        (ids.check_guid, PRINCIPAL.replace("-", "")),
+        (ids.check_guid, f"{PRINCIPAL}0"),
     ],
 )
 def test_name_is_refused(check: Callable[[str, str], str], value: str) -> None:
@@ -230,7 +230,7 @@ def test_name_is_refused(check: Callable[[str, str], str], value: str) -> None:
     ],
 )
 def test_id_of_a_user_assigned_identity_is_parsed(value: str) -> None:
-    parsed = _ids.parse_user_assigned_id(value, "identity_id")
+    parsed = ids.parse_user_assigned_id(value, "identity_id")
 
     assert parsed == UserAssignedId(SUBSCRIPTION, "rg-batch", "id-batch")
     assert str(parsed) == identity_id()
@@ -250,7 +250,7 @@ def test_id_of_a_user_assigned_identity_is_parsed(value: str) -> None:
 )
 def test_what_is_no_id_of_a_user_assigned_identity_is_refused(value: str) -> None:
     with pytest.raises(InvalidOption) as refused:
-        _ids.parse_user_assigned_id(value, "identity_id")
+        ids.parse_user_assigned_id(value, "identity_id")
 
     assert refused.value.code == "invalid_identity_id"
 
@@ -267,7 +267,7 @@ def test_what_is_no_id_of_a_user_assigned_identity_is_refused(value: str) -> Non
     ],
 )
 def test_principals_of_an_identity(identity: dict, principals: tuple[str, ...]) -> None:
-    assert _ids.principals_of(identity) == principals
+    assert ids.principals_of(identity) == principals
 
 
 @pytest.mark.parametrize(
@@ -280,11 +280,11 @@ def test_principals_of_an_identity(identity: dict, principals: tuple[str, ...]) 
     ],
 )
 def test_arm_ids_are_compared(one: str, other: str, same: bool) -> None:
-    assert _ids.same_id(one, other) is same
+    assert ids.same_id(one, other) is same
 
 
 def test_place_of_a_resource() -> None:
-    assert _ids.place_of(VAULT_ID) == _ids.place_of(f"{VAULT_ID}/") == (SUBSCRIPTION, "rg-keys", "myvault")
+    assert ids.place_of(VAULT_ID) == ids.place_of(f"{VAULT_ID}/") == (SUBSCRIPTION, "rg-keys", "myvault")
 
 
 @pytest.mark.parametrize(
@@ -302,5 +302,5 @@ def test_place_of_a_resource() -> None:
     ],
 )
 def test_reach_of_a_scope(scope: str, reaches: bool) -> None:
-    assert _ids.within(scope, VAULT_ID) is reaches
-    assert _ids.within(scope, f"{VAULT_ID.upper()}/") is reaches
+    assert ids.within(scope, VAULT_ID) is reaches
+    assert ids.within(scope, f"{VAULT_ID.upper()}/") is reaches

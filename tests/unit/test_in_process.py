@@ -36,9 +36,9 @@ from ansible_collections.azbatch.cmk.plugins.action import (
     keyvault_cmk_key,
     keyvault_cmk_vault,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, MissingSdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, MissingSdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
 
 NAME = "azbatch.cmk.batch_encryption"

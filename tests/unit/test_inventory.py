@@ -29,7 +29,7 @@ from documents import (
 
 from ansible_collections.azbatch.cmk.plugins.doc_fragments import azure
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
 ROOT = Path(__file__).resolve().parents[2]

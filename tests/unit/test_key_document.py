@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wishes import rotation
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
 
 @pytest.mark.parametrize(
     ("deleted", "soft_deleted"), [(None, False), (deleted_key(), True)], ids=["never was", "was deleted"]
 )
 def test_key_that_is_not_there(deleted: dict[str, Any] | None, soft_deleted: bool) -> None:
-    assert _key_document.describe(observed_key(deleted=deleted)) == {"exists": False, "soft_deleted": soft_deleted}
+    assert key_document.describe(observed_key(deleted=deleted)) == {"exists": False, "soft_deleted": soft_deleted}
 
 
 def test_key_is_described() -> None:
@@ -33,7 +33,7 @@ def test_key_is_described() -> None:
         policy=rotation_policy(timeAfterCreate="P90D"),
     )
 
-    assert _key_document.describe(observed) == {
+    assert key_document.describe(observed) == {
         "exists": True,
         "soft_deleted": False,
         "key_identifier": f"{KEY}/{NEW}",
@@ -56,7 +56,7 @@ def test_fields_that_key_vault_leaves_out() -> None:
     bundle = key()
     del bundle["key"]["key_ops"]
 
-    described = _key_document.describe(observed_key(bundle))
+    described = key_document.describe(observed_key(bundle))
 
     assert described["key_ops"] == []
     assert described["expires_on"] is None
@@ -65,7 +65,7 @@ def test_fields_that_key_vault_leaves_out() -> None:
 
 
 def test_versions_that_may_not_be_listed() -> None:
-    described = _key_document.describe(observed_key(key(), versions=None))
+    described = key_document.describe(observed_key(key(), versions=None))
 
     assert described["previous_version"] is None
     assert described["enabled_versions"] == []
@@ -76,11 +76,11 @@ def test_size_is_that_of_the_modulus(size: int, material: bytes) -> None:
     modulus = b"\x80" + material[1 : size // 8]
     encoded = base64.urlsafe_b64encode(modulus).rstrip(b"=").decode()
 
-    assert _key_document.size_of({"key": {"n": encoded}}) == size
+    assert key_document.size_of({"key": {"n": encoded}}) == size
 
 
 def test_elliptic_key_has_no_modulus() -> None:
-    assert _key_document.size_of(key(kty="EC")) is None
+    assert key_document.size_of(key(kty="EC")) is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_elliptic_key_has_no_modulus() -> None:
 def test_previous_version_goes_by_time(created: dict[str, int], current: str, previous: str | None) -> None:
     versions = [listed(key(version, created=NOW + days * DAY)) for version, days in sorted(created.items())]
 
-    assert _key_document.previous_version(versions, current) == previous
+    assert key_document.previous_version(versions, current) == previous
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,6 @@ def test_the_newest_is_not_older_than_what_an_account_uses(used_is: int | None, 
         reads.append(version)
         return used
 
-    found = _key_document.newest_known(newest, versions if listed_too else None, MIDDLE, read)
+    found = key_document.newest_known(newest, versions if listed_too else None, MIDDLE, read)
     assert found is (used if wins else newest)
     assert reads == ([] if listed_too and not wins else [MIDDLE])

@@ -12,9 +12,9 @@ import pytest
 from documents import DAY, NEW, NOW, OLD, deleted_key, key, observed_key
 from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 
 MONTH = 30 * DAY
 
@@ -22,7 +22,7 @@ MONTH = 30 * DAY
 def plan(former: dict[str, Any], version: str | None = OLD) -> Plan:
     """Of a key with two versions, the newest of which is in order."""
     observed = observed_key(former, key(NEW), named=former)
-    return _key.plan(key_goal(state="enabled", version=version, extend_expired_by="P30D"), observed)
+    return key_plan.plan(key_goal(state="enabled", version=version, extend_expired_by="P30D"), observed)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_usable_version_is_left_alone(fields: dict[str, Any]) -> None:
 
 def test_the_newest_version_is_meant_where_none_is_named() -> None:
     observed = observed_key(key(OLD, enabled=False), key(NEW, enabled=False))
-    [step] = _key.plan(key_goal(state="enabled"), observed).steps
+    [step] = key_plan.plan(key_goal(state="enabled"), observed).steps
 
     assert step.arguments["version"] == NEW
 
@@ -74,6 +74,6 @@ def test_the_newest_version_is_meant_where_none_is_named() -> None:
 )
 def test_what_is_not_there_is_told(observed: dict[str, Any], code: str) -> None:
     with pytest.raises(CmkError) as refused:
-        _key.plan(key_goal(state="enabled", version=OLD), observed)
+        key_plan.plan(key_goal(state="enabled", version=OLD), observed)
 
     assert refused.value.code == code

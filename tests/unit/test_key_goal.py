@@ -12,9 +12,9 @@ import pytest
 from documents import DAY, KEY, NEW, OLD, rotation_policy
 from wishes import key_goal, rotation
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import KeyIdentifier, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 
 # In place of the names of the vault and the key.
 BY_IDENTIFIER: dict[str, Any] = {"vault_name": None, "name": None, "key_identifier": KEY}
@@ -173,7 +173,7 @@ def test_rotation_cannot_be_set_and_removed() -> None:
 
 
 def test_key_that_is_not_there_is_told_with_its_remedy() -> None:
-    failure = _key_goal.key_not_found(key_goal())
+    failure = key_goal_module.key_not_found(key_goal())
 
     assert failure.code == "key_not_found"
     assert failure.facts["option"] == "name"

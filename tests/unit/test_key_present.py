@@ -14,10 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from wishes import key_goal, rotation
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._key_recovery import recovered_first
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
 
 WRAP = ["wrapKey", "unwrapKey"]
 NEWEST = "d" * 32
@@ -25,7 +25,7 @@ NEWEST = "d" * 32
 
 def plan(bundle: dict[str, Any] | None, **options: Any) -> Plan:
     observed = observed_key(bundle) if bundle else observed_key()
-    return _key.plan(key_goal(**options), observed)
+    return key_plan.plan(key_goal(**options), observed)
 
 
 def create(**body: Any) -> Step:
@@ -66,7 +66,7 @@ def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
 
 def test_name_of_a_deleted_key_is_not_used_again() -> None:
     with pytest.raises(Refused) as refused:
-        _key.plan(key_goal(), observed_key(deleted=deleted_key()))
+        key_plan.plan(key_goal(), observed_key(deleted=deleted_key()))
 
     assert refused.value.code == "key_soft_deleted"
     assert refused.value.facts["option"] == "recover"
@@ -74,12 +74,12 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
 
 
 def test_a_deleted_key_is_recovered_if_asked() -> None:
-    planned = _key.plan(key_goal(recover=True), observed_key(deleted=deleted_key()))
+    planned = key_plan.plan(key_goal(recover=True), observed_key(deleted=deleted_key()))
 
     assert planned.steps == (Step("recover", {"vault": "myvault", "name": "batch"}),)
     assert (planned.before["soft_deleted"], planned.after) == (True, {"exists": True, "soft_deleted": False})
     # Whatever the recovered version lacks is no reason to call the recovery unconfirmed.
-    assert not _key.plan(planned.goal, observed_key(key(enabled=False))).changed
+    assert not key_plan.plan(planned.goal, observed_key(key(enabled=False))).changed
 
 
 @pytest.mark.parametrize("recover", [True, False])
@@ -87,7 +87,7 @@ def test_a_deleted_key_is_recovered_if_asked() -> None:
 def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(recover: bool, exists: bool) -> None:
     observed = observed_key(key(enabled=exists)) if exists else observed_key()
 
-    assert _key.plan(key_goal(recover=recover), observed).steps == _key.plan(key_goal(), observed).steps
+    assert key_plan.plan(key_goal(recover=recover), observed).steps == key_plan.plan(key_goal(), observed).steps
 
 
 DELETED = {"exists": False, "soft_deleted": True}
@@ -202,18 +202,18 @@ def test_wish_for_a_new_version_is_met_by_any_other_than_the_one_seen() -> None:
     wanted = key_goal(new_version=True)
     former, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
 
-    first = _key.plan(wanted, observed_key(former))
+    first = key_plan.plan(wanted, observed_key(former))
 
     assert first.goal.new_version is False
-    assert not _key.plan(first.goal, observed_key(former, newer)).changed
+    assert not key_plan.plan(first.goal, observed_key(former, newer)).changed
     # The service said yes, and still shows the former.
-    assert _key.plan(first.goal, observed_key(former)).changed
+    assert key_plan.plan(first.goal, observed_key(former)).changed
 
 
 def test_wish_for_a_new_version_is_met_by_the_first() -> None:
-    first = _key.plan(key_goal(new_version=True), observed_key())
+    first = key_plan.plan(key_goal(new_version=True), observed_key())
 
-    assert not _key.plan(first.goal, observed_key(key(created=NOW))).changed
+    assert not key_plan.plan(first.goal, observed_key(key(created=NOW))).changed
 
 
 # A version that is mended
@@ -288,10 +288,10 @@ def test_a_disabled_key_is_enabled_only_when_asked(
     observed: dict[str, Any], options: dict[str, Any], code: str | None
 ) -> None:
     if code is None:
-        assert _key.plan(key_goal(**options), observed).changed
+        assert key_plan.plan(key_goal(**options), observed).changed
         return
     with pytest.raises(Refused) as refused:
-        _key.plan(key_goal(**options), observed)
+        key_plan.plan(key_goal(**options), observed)
 
     assert refused.value.code == code
     assert refused.value.facts["option"] == "enable_key"
@@ -357,7 +357,7 @@ def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
     former = rotation_policy(timeBeforeExpiry="P10D")
     wanted = rotation(time_after_create="P90D")
 
-    made = _key.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=former))
+    made = key_plan.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=former))
 
     [step] = made.steps
     assert step.action == "set_rotation_policy"
@@ -369,7 +369,7 @@ def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
 def test_rotation_policy_that_is_as_asked_stays() -> None:
     observed = observed_key(key(), policy=rotation_policy(timeAfterCreate="P90D"))
 
-    assert not _key.plan(key_goal(rotation_policy=rotation(time_after_create="P90D")), observed).changed
+    assert not key_plan.plan(key_goal(rotation_policy=rotation(time_after_create="P90D")), observed).changed
 
 
 # Whatever it was
@@ -435,11 +435,11 @@ def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
     assume(not bundle or not falls_due_meanwhile(bundle))
     observed = {**(observed_key(bundle) if bundle else observed_key()), "policy": policy}
     try:
-        first = _key.plan(key_goal(**options), observed)
+        first = key_plan.plan(key_goal(**options), observed)
     except Refused:
         return
 
-    second = _key.plan(first.goal, as_azure_does(observed, first.steps))
+    second = key_plan.plan(first.goal, as_azure_does(observed, first.steps))
 
     assert not second.changed
     for name in ("exists", "key_type", "key_size", "key_ops", "enabled", "previous_version"):
@@ -453,7 +453,7 @@ def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
 
 def in_use(bundle: dict[str, Any], *accounts: dict[str, Any], policy: Any = None, **options: Any) -> Plan:
     observed = observed_key(bundle, visible=visible(*accounts), policy=policy)
-    return _key.plan(key_goal(**options), observed)
+    return key_plan.plan(key_goal(**options), observed)
 
 
 PINNED, FOLLOWS = account("pinned", key=f"{KEY}/{NEW}"), account("follows", key=KEY)
@@ -462,15 +462,15 @@ PINNED, FOLLOWS = account("pinned", key=f"{KEY}/{NEW}"), account("follows", key=
 @pytest.mark.parametrize("expires", [{}, {"exp": NOW + 300 * DAY}], ids=["never", "later"])
 def test_the_expiry_of_a_version_that_exists_is_never_brought_forward(expires: dict[str, int]) -> None:
     """Nobody has to look who uses it."""
-    plan = _key.plan(key_goal(expires_in="P20D"), observed_key(key(**expires), visible=None))
+    plan = key_plan.plan(key_goal(expires_in="P20D"), observed_key(key(**expires), visible=None))
 
     assert not plan.changed
     # A version that is made expires as it is asked.
-    made = _key.plan(key_goal(expires_in="P20D", new_version=True), observed_key(key(**expires), visible=None))
+    made = key_plan.plan(key_goal(expires_in="P20D", new_version=True), observed_key(key(**expires), visible=None))
     [step] = made.steps
     assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
     # In between, both plans are empty once they are applied.
-    assert not _key.plan(plan.goal, observed_key(key(**expires))).changed
+    assert not key_plan.plan(plan.goal, observed_key(key(**expires))).changed
 
 
 def test_rotation_is_not_removed_for_those_who_follow() -> None:
@@ -495,4 +495,4 @@ def test_a_version_that_expires_within_an_hour_is_followed_by_a_new_one(
     """Unless a new one would not last longer."""
     current = key(created=NOW, exp=NOW + left)
 
-    assert [step.action for step in _key.plan(key_goal(expires_in=wanted), observed_key(current)).steps] == steps
+    assert [step.action for step in key_plan.plan(key_goal(expires_in=wanted), observed_key(current)).steps] == steps

@@ -12,11 +12,12 @@ import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, deleted_key, key, observed_key, visible
 from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key, _usage
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, InvalidOption, NotFound, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 
-LAG = _usage.FOLLOWING_LAG
+LAG = key_document.FOLLOWING_LAG
 UNLISTED = ("/subscriptions/hidden",)
 
 
@@ -30,11 +31,11 @@ def versions(
 
 
 def disable(observed: dict[str, Any], version: str | None = None, *, force: bool = False) -> Plan:
-    return _key.plan(key_goal(state="disabled", version=version, force=force), observed)
+    return key_plan.plan(key_goal(state="disabled", version=version, force=force), observed)
 
 
 def delete(observed: dict[str, Any], *, force: bool = False) -> Plan:
-    return _key.plan(key_goal(state="absent", force=force), observed)
+    return key_plan.plan(key_goal(state="absent", force=force), observed)
 
 
 def off(*names: str) -> tuple[Step, ...]:
@@ -241,22 +242,22 @@ def test_what_accounts_use_is_kept_if_that_is_asked(options: dict[str, Any], use
     in_use = versions(account("one", key=used), account("two"), account("three", key=used))
     users = [account_id("one"), account_id("three")]
 
-    kept = _key.plan(key_goal(**options, in_use="keep"), in_use)
+    kept = key_plan.plan(key_goal(**options, in_use="keep"), in_use)
 
     assert (kept.changed, kept.warnings) == (False, ())
-    assert kept.before == kept.after == _key.describe(in_use)
+    assert kept.before == kept.after == key_document.describe(in_use)
     assert kept.report == {"in_use_by": users, "kept_until": None}
     # By default it is refused, and it is taken away by force.
     with pytest.raises(Refused) as refused:
-        _key.plan(key_goal(**options), in_use)
+        key_plan.plan(key_goal(**options), in_use)
     assert refused.value.facts["accounts"] == users
-    forced = _key.plan(key_goal(**options, force=True), in_use)
+    forced = key_plan.plan(key_goal(**options, force=True), in_use)
     assert (forced.changed, forced.report) == (True, {"in_use_by": users, "kept_until": None})
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_what_nobody_uses_is_taken_away_also_with_keep(options: dict[str, Any], used: str) -> None:
-    plan = _key.plan(key_goal(**options, in_use="keep"), versions(account("two")))
+    plan = key_plan.plan(key_goal(**options, in_use="keep"), versions(account("two")))
 
     assert plan.changed
     assert plan.report == {"in_use_by": [], "kept_until": None}
@@ -265,7 +266,7 @@ def test_what_nobody_uses_is_taken_away_also_with_keep(options: dict[str, Any], 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_what_may_be_in_use_is_not_kept_in_silence(options: dict[str, Any], used: str) -> None:
     with pytest.raises(Refused) as refused:
-        _key.plan(key_goal(**options, in_use="keep"), versions(unlisted=UNLISTED))
+        key_plan.plan(key_goal(**options, in_use="keep"), versions(unlisted=UNLISTED))
 
     assert refused.value.code == "users_unknown"
 
@@ -273,13 +274,13 @@ def test_what_may_be_in_use_is_not_kept_in_silence(options: dict[str, Any], used
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_with_keep_too_a_newcomer_gets_it_back(options: dict[str, Any], used: str) -> None:
     """The second look, at what has been taken away: keep is for what is still there."""
-    plan = _key.plan(key_goal(**options, in_use="keep"), versions())
+    plan = key_plan.plan(key_goal(**options, in_use="keep"), versions())
     gone = versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
     if options["state"] == "absent":
         gone = observed_key(deleted=deleted_key(), visible=visible(account("newcomer", key=used)))
 
     with pytest.raises(Refused) as refused:
-        _key.plan(plan.goal, gone)
+        key_plan.plan(plan.goal, gone)
 
     assert accounts_of(refused) == ["newcomer"]
 
@@ -299,7 +300,7 @@ def test_second_plan_is_empty() -> None:
         (disable(versions()), versions(disabled=(OLD, MIDDLE, NEW))),
         (delete(versions()), observed_key(deleted=deleted_key())),
     ):
-        second = _key.plan(first.goal, after)
+        second = key_plan.plan(first.goal, after)
 
         assert not second.changed
         assert second.before == first.after
@@ -309,7 +310,7 @@ def test_second_plan_is_empty() -> None:
 
 
 def recover(observed: dict[str, Any]) -> Plan:
-    return _key.plan(key_goal(state="recovered"), observed)
+    return key_plan.plan(key_goal(state="recovered"), observed)
 
 
 def test_deleted_key_is_recovered() -> None:
@@ -318,7 +319,7 @@ def test_deleted_key_is_recovered() -> None:
     assert plan.steps == (Step("recover", {"vault": "myvault", "name": "batch"}),)
     assert plan.before == {"exists": False, "soft_deleted": True}
     assert plan.after == {"exists": True, "soft_deleted": False}
-    assert not _key.plan(plan.goal, versions()).changed
+    assert not key_plan.plan(plan.goal, versions()).changed
 
 
 def test_key_that_is_there_is_left_as_it_is() -> None:

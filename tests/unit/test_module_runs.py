@@ -37,10 +37,10 @@ from documents import (
 )
 from wishes import ACCOUNT, encryption_options, options_of
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, NotFound, Refused, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption, keyvault_cmk_access, keyvault_cmk_key
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"

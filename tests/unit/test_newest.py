@@ -21,16 +21,17 @@ import pytest
 from documents import DAY, NOW, key, listed, observed_key
 from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _key, _key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.newest import Newest
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.recent import Recent
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles, _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import NotConverged, Rejected
-from ansible_collections.azbatch.cmk.plugins.module_utils._key_document import newest_known
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_cache import Recent
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotConverged, Rejected
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import newest_known
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.newest import Newest
 
 KEY_OF_RUN = "myvault/batch"
 DUE, FORCED = {"max_version_age": "P90D"}, {"new_version": True}
@@ -73,9 +74,9 @@ class KeyVault:
         session: Any = SimpleNamespace(files=files, seen=seen, recent=Recent(files, caller, seen))
         keys: Any = Keys(self, session)
 
-        def make(goal: _key_goal.Goal) -> Outcome:
+        def make(goal: key_goal_module.Goal) -> Outcome:
             assert self.is_locked()
-            return converge(goal, keys, _key)
+            return converge(goal, keys, key_plan)
 
         forced = (KEY_OF_RUN, account) if "new_version" in wish else None
         return Newest(session, keys).version(key_goal(**wish), forced, version(used) if used else None, make)
@@ -100,7 +101,7 @@ class Keys:
         self.vault = vault
         self.session = session
 
-    def read(self, goal: _key_goal.Goal) -> dict[str, Any]:
+    def read(self, goal: key_goal_module.Goal) -> dict[str, Any]:
         shown = self.session.seen.read(self._shown, "key")
         newest = shown[-1]
         if goal.at_least:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 
 
 class Maker:

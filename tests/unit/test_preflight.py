@@ -31,8 +31,8 @@ from documents import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _preflight
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Denied, NotFound, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Refused, Unavailable
 
 NAMES = [
     "identity_present",
@@ -57,7 +57,7 @@ GONE = Unavailable("No answer.", code="vault_unreachable")
 def checks(**read: Any) -> dict[str, dict[str, str]]:
     """Every check by its name, whether or not they let the account through."""
     try:
-        told = _preflight.describe(_preflight.require(evidence(**read)))
+        told = preflight.describe(preflight.require(evidence(**read)))
     except Refused as refused:
         told = refused.facts["preflight"]
     return {check["name"]: check for check in told}
@@ -224,15 +224,15 @@ def test_every_check_has_its_cases() -> None:
 
 
 def test_names_are_stable() -> None:
-    assert list(_preflight.NAMES) == NAMES
+    assert list(preflight.NAMES) == NAMES
     assert list(checks()) == NAMES
 
 
 def test_all_is_well() -> None:
-    passed = _preflight.require(evidence())
+    passed = preflight.require(evidence())
 
     assert {check.status for check in passed} == {"ok"}
-    assert _preflight.warnings(passed) == ()
+    assert preflight.warnings(passed) == ()
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
@@ -245,7 +245,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
     )
 
     with pytest.raises(Refused) as refused:
-        _preflight.require(wrong)
+        preflight.require(wrong)
 
     failed = [name for name in NAMES if name not in ("identity_present", "vault_reachable", "key_exists")]
     assert refused.value.code == "preflight_failed"
@@ -281,8 +281,8 @@ def test_what_could_not_be_seen_lets_through_with_a_warning_each() -> None:
         "network_open_to_batch",
     ]
 
-    passed = _preflight.require(evidence(vault=DENIED, bundle=Denied("You may not see the key.")))
-    warned = _preflight.warnings(passed)
+    passed = preflight.require(evidence(vault=DENIED, bundle=Denied("You may not see the key.")))
+    warned = preflight.warnings(passed)
 
     assert {check.name for check in passed if check.status == "unknown"} >= set(unknown)
     assert not any(check.status == "failed" for check in passed)
@@ -310,21 +310,21 @@ def test_an_account_is_let_through_exactly_when_no_check_fails(read: dict[str, A
 
     assert list(statuses) == NAMES
     try:
-        passed = _preflight.require(evidence(**read))
+        passed = preflight.require(evidence(**read))
     except Refused as refused:
         assert refused.facts["failed_checks"] == [name for name in NAMES if statuses[name] == "failed"] != []  # noqa: PT017
     else:
         assert "failed" not in statuses.values()
-        assert len(_preflight.warnings(passed)) == list(statuses.values()).count("unknown")
+        assert len(preflight.warnings(passed)) == list(statuses.values()).count("unknown")
 
 
 def test_a_key_that_expires_soon_is_for_no_account_to_come() -> None:
     soon, later = (evidence(bundle=key(exp=NOW + seconds)) for seconds in (3600, 3601))
 
     with pytest.raises(Refused) as refused:
-        _preflight.require(_preflight.lasting(soon))
+        preflight.require(preflight.lasting(soon))
 
     assert refused.value.facts["failed_checks"] == ["key_not_expired"]
-    assert _preflight.require(_preflight.lasting(later))
+    assert preflight.require(preflight.lasting(later))
     # An account goes back to it, and one that is on it is not ailing.
-    assert _preflight.require(soon)
+    assert preflight.require(soon)

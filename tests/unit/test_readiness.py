@@ -40,10 +40,9 @@ from documents import (
 )
 from wishes import check_before, rotation
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _account, _encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rights import Rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._concurrent import value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     InvalidOption,
@@ -51,8 +50,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import key_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
@@ -120,9 +121,9 @@ class Azure:
         self.asked.append("availability")
         assert (group, name) == ("rg-batch", "mybatch")
         if self.silence is HIDDEN:
-            raise _account.availability_unknown(name, self.silence)
+            raise account_document.availability_unknown(name, self.silence)
         if self.silence is not None:
-            raise _encryption.not_answering(name, key_of(self.account or {}), self.silence)
+            raise encryption_document.not_answering(name, key_of(self.account or {}), self.silence)
 
     def _survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
         assert (group, name, diagnose) == ("rg-batch", "mybatch", True)

@@ -13,13 +13,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud._environments import environment_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rehearsal import Rehearsal, _require_read
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.responses import Call, Response
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import NotConverged
-from ansible_collections.azbatch.cmk.plugins.module_utils._placeholders import is_placeholder
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.environments import environment_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rehearsal import Rehearsal, _require_read
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.responses import Call, Response
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotConverged
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import is_placeholder
 
 requests = pytest.importorskip("requests")
 
@@ -622,4 +622,4 @@ def test_clients_have_the_transport_of_the_rehearsal() -> None:
 
     assert "transport" not in Session(connection).policies
     adapters = Session(connection, rehearse=True).policies["transport"].session.adapters
-    assert adapters["https://"].__module__.endswith("_cloud.rehearsal")
+    assert adapters["https://"].__module__.endswith("_azure.rehearsal")

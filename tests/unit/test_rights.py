@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from documents import VAULT_ID, policy, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.rights import Rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan, Step
-from ansible_collections.azbatch.cmk.plugins.module_utils._rights import allows
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.rbac import allows
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 
 READ = "Microsoft.Batch/batchAccounts/read"
 

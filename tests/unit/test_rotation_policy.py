@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from documents import rotation_policy
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _rotation_policy
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy as key_rotation_policy
 
 
 def wish(**options: str) -> dict[str, str | None]:
@@ -31,7 +31,7 @@ def wish(**options: str) -> dict[str, str | None]:
     ],
 )
 def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
-    assert _rotation_policy.checked(policy) == policy
+    assert key_rotation_policy.checked(policy) == policy
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
 )
 def test_policy_is_refused(policy: dict[str, Any], option: str) -> None:
     with pytest.raises(InvalidOption) as refused:
-        _rotation_policy.checked(policy)
+        key_rotation_policy.checked(policy)
 
     assert refused.value.facts["option"] == option
 
@@ -76,19 +76,19 @@ def test_policy_is_refused(policy: dict[str, Any], option: str) -> None:
     ],
 )
 def test_policy_is_described(policy: dict[str, Any] | None, described: dict[str, Any] | None) -> None:
-    assert _rotation_policy.describe(policy) == described
+    assert key_rotation_policy.describe(policy) == described
 
 
 @pytest.mark.parametrize("spelling", ["Rotate", "rotate", "ROTATE"])
 def test_letter_case_of_the_action_does_not_matter(spelling: str) -> None:
     policy = {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": spelling}}]}
 
-    assert _rotation_policy.describe(policy) == wish(time_after_create="P90D")
-    assert len(_rotation_policy.body(wish(time_after_create="P60D"), policy)["lifetimeActions"]) == 1
+    assert key_rotation_policy.describe(policy) == wish(time_after_create="P90D")
+    assert len(key_rotation_policy.body(wish(time_after_create="P60D"), policy)["lifetimeActions"]) == 1
 
 
 def test_body_of_a_first_policy() -> None:
-    assert _rotation_policy.body(wish(time_before_expiry="P30D", expiry_time="P1Y"), None) == {
+    assert key_rotation_policy.body(wish(time_before_expiry="P30D", expiry_time="P1Y"), None) == {
         "lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}],
         "attributes": {"expiryTime": "P1Y"},
     }
@@ -98,7 +98,7 @@ def test_body_keeps_notifications_and_drops_the_former_rotation() -> None:
     former = rotation_policy(timeBeforeExpiry="P30D")
     [_rotate, notify] = former["lifetimeActions"]
 
-    body = _rotation_policy.body(wish(time_after_create="P90D"), former)
+    body = key_rotation_policy.body(wish(time_after_create="P90D"), former)
 
     assert body == {
         "lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}, notify],
@@ -108,4 +108,4 @@ def test_body_keeps_notifications_and_drops_the_former_rotation() -> None:
 
 @pytest.mark.parametrize("policy", [wish(time_after_create="P90D"), wish(time_before_expiry="P30D", expiry_time="P1Y")])
 def test_what_is_written_is_what_is_read(policy: dict[str, Any]) -> None:
-    assert _rotation_policy.describe(_rotation_policy.body(policy, rotation_policy())) == policy
+    assert key_rotation_policy.describe(key_rotation_policy.body(policy, rotation_policy())) == policy

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import _sdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.warm_up import read_answers, warm_up
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, MissingSdk, NotFound, TimedOut
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk as azure_sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import read_answers, warm_up
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, MissingSdk, NotFound, TimedOut
 
 sdk = pytest.importorskip("azure.core.exceptions")
 
@@ -45,7 +45,7 @@ def error(code: str, message: str = "It says so.", *, inner: str | None = None, 
 
 
 def translated(raised: Exception, **options: str) -> CmkError:
-    with pytest.raises(CmkError) as failed, _sdk.translated("read the key", **options):
+    with pytest.raises(CmkError) as failed, azure_sdk.translated("read the key", **options):
         raise raised
     assert failed.value.msg.startswith("Could not read the key")
     assert failed.value.__cause__ is raised
@@ -179,13 +179,13 @@ def test_a_tunnel_that_a_proxy_refuses_may_be_the_fault_of_the_host() -> None:
 
 
 def test_a_value_error_is_no_failed_sign_in() -> None:
-    with pytest.raises(ValueError, match="no date"), _sdk.translated("read the key"):
+    with pytest.raises(ValueError, match="no date"), azure_sdk.translated("read the key"):
         raise ValueError("no date")
 
 
 def test_page_of_a_proxy_is_no_failed_sign_in() -> None:
-    with pytest.raises(CmkError) as failed, _sdk.translated("read the key"):
-        _sdk.document(lambda raw_response_hook: raw_response_hook(Hooked(Answer(200, "<html>Welcome</html>"))))
+    with pytest.raises(CmkError) as failed, azure_sdk.translated("read the key"):
+        azure_sdk.document(lambda raw_response_hook: raw_response_hook(Hooked(Answer(200, "<html>Welcome</html>"))))
 
     assert failed.value.code == "service_unavailable"
 
@@ -203,13 +203,13 @@ def raising(status: int, code: str) -> Any:
 
 
 def test_missing_resource_is_none() -> None:
-    assert _sdk.document_or_none(raising(404, "ResourceNotFound")) is None
+    assert azure_sdk.document_or_none(raising(404, "ResourceNotFound")) is None
 
 
 @pytest.mark.parametrize("code", ["ResourceGroupNotFound", "SubscriptionNotFound"])
 def test_missing_group_or_subscription_is_an_error(code: str) -> None:
-    with pytest.raises(NotFound), _sdk.translated("read it"):
-        _sdk.document_or_none(raising(404, code))
+    with pytest.raises(NotFound), azure_sdk.translated("read it"):
+        azure_sdk.document_or_none(raising(404, code))
 
 
 def test_pages_of_a_list_are_put_together() -> None:
@@ -226,7 +226,7 @@ def test_pages_of_a_list_are_put_together() -> None:
         pages.hook = raw_response_hook
         return pages
 
-    assert _sdk.documents(call) == [1, 2, 3]
+    assert azure_sdk.documents(call) == [1, 2, 3]
 
 
 class Poller:
@@ -250,14 +250,14 @@ class Poller:
 def test_operation_that_ends_in_time() -> None:
     poller = Poller(done=True)
 
-    _sdk.finish(poller, 5, "create the account")
+    azure_sdk.finish(poller, 5, "create the account")
 
     assert poller.calls == [("wait", 5), "result"]
 
 
 def test_operation_that_does_not_end_in_time() -> None:
     with pytest.raises(TimedOut) as failed:
-        _sdk.finish(Poller(done=False), 5, "create the account")
+        azure_sdk.finish(Poller(done=False), 5, "create the account")
 
     assert failed.value.facts["option"] == "wait_timeout"
     assert "InProgress" in failed.value.msg
@@ -269,9 +269,9 @@ def test_operation_that_does_not_end_in_time() -> None:
 @pytest.fixture(autouse=True)
 def each_anew() -> Iterator[None]:
     """Packages are looked at once in a process."""
-    _sdk.load.cache_clear()
+    azure_sdk.load.cache_clear()
     yield
-    _sdk.load.cache_clear()
+    azure_sdk.load.cache_clear()
 
 
 def test_packages_are_there() -> None:
@@ -284,10 +284,10 @@ def test_sdks_read_answers_that_nobody_sent() -> None:
 
 
 def test_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_sdk.FLOORS, "azure-identity", ("azure.no_such_package", "1.19.0"))
+    monkeypatch.setitem(azure_sdk.FLOORS, "azure-identity", ("azure.no_such_package", "1.19.0"))
 
     with pytest.raises(MissingSdk) as failed:
-        _sdk.load("azure-identity")
+        azure_sdk.load("azure-identity")
 
     assert failed.value.facts["package"] == "azure-identity"
     assert failed.value.facts["floor"] == "1.19.0"
@@ -309,14 +309,14 @@ def test_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str, enough: bool) -> None:
-    monkeypatch.setitem(_sdk.FLOORS, "azure-core", ("azure.core", "1.19.0"))
-    monkeypatch.setattr(_sdk.metadata, "version", lambda package: found)
+    monkeypatch.setitem(azure_sdk.FLOORS, "azure-core", ("azure.core", "1.19.0"))
+    monkeypatch.setattr(azure_sdk.metadata, "version", lambda package: found)
 
     if enough:
-        assert _sdk.load("azure-core").__name__ == "azure.core"
+        assert azure_sdk.load("azure-core").__name__ == "azure.core"
         return
     with pytest.raises(MissingSdk) as failed:
-        _sdk.load("azure-core")
+        azure_sdk.load("azure-core")
     assert failed.value.facts["found"] == found
     assert found in failed.value.msg
 
@@ -326,10 +326,10 @@ def test_what_the_sdks_log_reaches_nobody(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        with _sdk.unlogged():
+        with azure_sdk.unlogged():
             logging.getLogger(name).warning("secret")
             logging.getLogger("theirs").warning("seen meanwhile")
-        with pytest.raises(KeyError), _sdk.unlogged():
+        with pytest.raises(KeyError), azure_sdk.unlogged():
             raise KeyError
         logging.getLogger(name).warning("seen later")
 
@@ -347,8 +347,8 @@ def test_warming_up_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_without_a_handler_python_writes_no_warning_of_theirs_to_the_standard_error() -> None:
     code = f"""
 import logging, sys
-sys.path.insert(0, {str(_sdk.__file__).partition("ansible_collections")[0]!r})
-from {_sdk.__name__} import unlogged
+sys.path.insert(0, {str(azure_sdk.__file__).partition("ansible_collections")[0]!r})
+from {azure_sdk.__name__} import unlogged
 with unlogged():
     logging.getLogger("azure.identity").warning("secret")
 """

@@ -14,9 +14,9 @@ import pytest
 from documents import PRINCIPAL, SUBSCRIPTION, VAULT_ID, policy, vault, visible
 from wishes import access_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.access import Access
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.vaults import Vaults
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.client import Vaults
 
 pytest.importorskip("azure.core")
 
@@ -57,7 +57,7 @@ def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: s
     session = Session()
     service = Access(session, Vaults(session, None, None, None), None, None)
 
-    for step in _access.plan(access_goal(state=state), {**observed, "visible": visible()}).steps:
+    for step in access_plan.plan(access_goal(state=state), {**observed, "visible": visible()}).steps:
         getattr(service, step.action)(**step.arguments)
 
     [(where, (group, name, done, body))] = session.calls

@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 from documents import KEY, NEW, OLD, PRINCIPAL, account, key, observed_key, system_assigned, user_assigned, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _account, _encryption, _key, _vault
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._summary import and_text
-from ansible_collections.azbatch.cmk.plugins.module_utils._vault import Goal as VaultGoal
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import Goal as VaultGoal
 
 V1, V2 = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 S1, S2 = f"version {OLD[:8]}…", f"version {NEW[:8]}…"
@@ -49,11 +54,14 @@ def test_encryption(used: str | None, uses: str | None, answers: tuple[Any, Any]
         for identifier, one in zip((used, uses), answers, strict=True)
     )
 
-    assert _encryption.summary("mybatch", before, after) == told
+    assert encryption_document.summary("mybatch", before, after) == told
 
 
 def test_encryption_of_an_account_that_does_not_exist() -> None:
-    assert _encryption.summary("mybatch", {"exists": False}, {"exists": False}) == "There is no Batch account mybatch."
+    assert (
+        encryption_document.summary("mybatch", {"exists": False}, {"exists": False})
+        == "There is no Batch account mybatch."
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,13 +79,13 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
 def test_survey(found: dict[str, Any], told: str) -> None:
     found = {"exists": True, "key_identifier": V2, "diagnosis": None, **found}
 
-    assert _encryption.survey_summary("mybatch", found) == told
+    assert encryption_document.survey_summary("mybatch", found) == told
 
 
-NO_ACCOUNT = _account.describe(None)
-SYSTEM = _account.describe(account(identity=system_assigned()))
-NONE = _account.describe(account(identity={"type": "None"}))
-USER = _account.describe(account(identity=user_assigned(identity1=PRINCIPAL)))
+NO_ACCOUNT = account_document.describe(None)
+SYSTEM = account_document.describe(account(identity=system_assigned()))
+NONE = account_document.describe(account(identity={"type": "None"}))
+USER = account_document.describe(account(identity=user_assigned(identity1=PRINCIPAL)))
 PLACE = f"mybatch in {SYSTEM['location']}"
 
 
@@ -97,11 +105,11 @@ PLACE = f"mybatch in {SYSTEM['location']}"
     ],
 )
 def test_account(before: dict[str, Any], after: dict[str, Any], told: str) -> None:
-    assert _account.summary("mybatch", before, after) == told
+    assert account_document.summary("mybatch", before, after) == told
 
 
-NO_VAULT = _vault.describe(None)
-VAULT = _vault.describe(vault())
+NO_VAULT = vault_document.describe(None)
+VAULT = vault_document.describe(vault())
 SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge protection."
 
 
@@ -124,12 +132,12 @@ SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge
 def test_vault(recover: bool, before: dict[str, Any], after: dict[str, Any], told: str) -> None:
     goal = VaultGoal("rg", "myvault", None, None, "standard", 90, recover, False, True, False)
 
-    assert _vault.summary(goal, before, after) == told
+    assert vault_plan.summary(goal, before, after) == told
 
 
 NO_KEY = {"exists": False, "soft_deleted": False}
 DELETED_KEY = {"exists": False, "soft_deleted": True}
-KEY_1, KEY_2 = _key.describe(observed_key(key(OLD))), _key.describe(observed_key(key(NEW)))
+KEY_1, KEY_2 = key_document.describe(observed_key(key(OLD))), key_document.describe(observed_key(key(NEW)))
 UNKNOWN = {**KEY_1, "version": None}
 
 
@@ -154,7 +162,7 @@ UNKNOWN = {**KEY_1, "version": None}
     ],
 )
 def test_key(before: dict[str, Any], after: dict[str, Any], told: str) -> None:
-    assert _key.summary("myvault", "batch", before, after) == told
+    assert key_document.summary("myvault", "batch", before, after) == told
 
 
 ALL = ["get", "unwrapKey", "wrapKey"]
@@ -173,7 +181,7 @@ def test_access(scope: str, before: list[str], after: list[str], told: str) -> N
     place = f"/subscriptions/s/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/myvault{scope}"
     was, now = ({"principal_id": PRINCIPAL, "scope": place, "granted": granted} for granted in (before, after))
 
-    assert _access.summary(was, now) == f"The principal {PRINCIPAL} has {told}"
+    assert access_document.summary(was, now) == f"The principal {PRINCIPAL} has {told}"
 
 
 def test_audit() -> None:

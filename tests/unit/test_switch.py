@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from documents import KEY, NEW, OLD, account, evidence, system_assigned
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._converge import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import CmkError, Rejected, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
 FORMER, WANTED, THEIRS = f"{KEY}/{OLD}", f"{KEY}/{NEW}", "https://vault2.vault.azure.net/keys/batch"
 
@@ -46,9 +48,9 @@ class Batch:
 
 
 def switch(batch: Batch) -> CmkError:
-    goal = _encryption.Goal("rg-batch", "mybatch", parse_key_identifier(WANTED, "key_identifier"), None)
+    goal = encryption_goal.Goal("rg-batch", "mybatch", parse_key_identifier(WANTED, "key_identifier"), None)
     with pytest.raises(CmkError) as failed:
-        converge(goal, batch, _encryption)
+        converge(goal, batch, encryption_plan)
     return failed.value
 
 
@@ -80,6 +82,6 @@ def test_an_unavailable_account_is_not_waited_for_unless_that_is_asked_for() -> 
 
 
 def test_an_account_on_a_microsoft_managed_key_is_described() -> None:
-    told = _encryption.survey({"account": account(), "silence": None, "diagnosis": None})
+    told = encryption_survey.survey({"account": account(), "silence": None, "diagnosis": None})
 
     assert (told["vault_name"], told["key_name"], told["key_identifier"]) == (None, None, None)

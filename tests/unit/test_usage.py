@@ -23,15 +23,16 @@ from documents import (
     visible,
 )
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _usage
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
 OTHER_KEY = "https://myvault.vault.azure.net/keys/other"
 OTHER_VAULT = "https://vault2.vault.azure.net/keys/batch"
 
 
-def identifier(text: str) -> _usage.KeyIdentifier:
+def identifier(text: str) -> usage.KeyIdentifier:
     return parse_key_identifier(text, "key_identifier")
 
 
@@ -57,7 +58,7 @@ def identifier(text: str) -> _usage.KeyIdentifier:
     ],
 )
 def test_key_of_an_account(document: dict[str, Any], key: str | None) -> None:
-    assert _usage.key_of(document) == (identifier(key) if key else None)
+    assert usage.key_of(document) == (identifier(key) if key else None)
 
 
 PINNED_OLD = account("pinnedold", key=f"{KEY}/{OLD}")
@@ -79,7 +80,7 @@ EVERYONE = visible(PINNED_OLD, PINNED_NEW, FOLLOWS, *ELSEWHERE)
     ],
 )
 def test_accounts_on_a_key(key: str, followers_on: list[str] | None, users: list[str]) -> None:
-    assert _usage.on_key(EVERYONE, identifier(key), followers_on) == [account_id(name) for name in users]
+    assert usage.on_key(EVERYONE, identifier(key), followers_on) == [account_id(name) for name in users]
 
 
 BY_SYSTEM = account("bysystem", key=f"{KEY[:-5]}Batch", identity=system_assigned(PRINCIPAL.upper()))
@@ -107,7 +108,7 @@ def test_accounts_that_reach_a_vault_as_a_principal(
 ) -> None:
     everyone = visible(BY_SYSTEM, BY_USER, BY_OTHER, NO_KEY, IN_OTHER_VAULT)
 
-    found = _usage.through_principal(everyone, vault, principal, key_name)
+    found = usage.through_principal(everyone, vault, principal, key_name)
 
     assert found == [account_id(name) for name in users]
 
@@ -116,14 +117,14 @@ SUBSCRIPTION = "/subscriptions/hidden"
 
 
 def test_guard_lets_through_what_nobody_uses() -> None:
-    assert _usage.guard([], visible(), "the key is deleted", force=False) == ()
+    assert usage.guard([], visible(), "the key is deleted", force=False) == ()
 
 
 def test_guard_refuses_and_names_who_would_lose_the_key() -> None:
     users = [account_id("one"), account_id("two")]
 
     with pytest.raises(Refused) as refused:
-        _usage.guard(users, visible(unlisted=(SUBSCRIPTION,)), "the key batch is deleted", force=False)
+        usage.guard(users, visible(unlisted=(SUBSCRIPTION,)), "the key batch is deleted", force=False)
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == users
@@ -134,7 +135,7 @@ def test_guard_refuses_and_names_who_would_lose_the_key() -> None:
 
 
 def test_forced_guard_says_what_it_does_to_whom() -> None:
-    told, unlisted = _usage.guard(
+    told, unlisted = usage.guard(
         [account_id("one")], visible(unlisted=(SUBSCRIPTION,)), "the key is deleted", force=True
     )
 
@@ -143,4 +144,4 @@ def test_forced_guard_says_what_it_does_to_whom() -> None:
 
 
 def test_a_follower_is_given_a_day_to_take_over_a_new_version() -> None:
-    assert _usage.FOLLOWING_LAG == 24 * 60 * 60
+    assert key_document.FOLLOWING_LAG == 24 * 60 * 60

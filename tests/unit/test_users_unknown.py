@@ -30,9 +30,13 @@ from documents import (
 )
 from wishes import access_goal, key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _key, _usage, _vault
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 
 HIDDEN = "/subscriptions/hidden"
 SOMEWHERE = visible(account("elsewhere", key="https://other.vault.azure.net/keys/other"), unlisted=(HIDDEN,))
@@ -43,7 +47,7 @@ def of_key(**options: Any) -> Act:
     def act(seen: Any, force: bool) -> Plan:
         bundles = [key(OLD, created=NOW - 100 * DAY), key(NEW)]
         observed = observed_key(*bundles, visible=seen, policy=rotation_policy(timeAfterCreate="P90D"))
-        return _key.plan(key_goal(**options, force=force), observed)
+        return key_plan.plan(key_goal(**options, force=force), observed)
 
     return act
 
@@ -51,14 +55,14 @@ def of_key(**options: Any) -> Act:
 def access(document: dict[str, Any], *assignments: dict[str, Any]) -> Act:
     def act(seen: Any, force: bool) -> Plan:
         observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": assignments, "definitions": {}}
-        return _access.plan(access_goal(state="absent", force=force), {**observed, "visible": seen})
+        return access_plan.plan(access_goal(state="absent", force=force), {**observed, "visible": seen})
 
     return act
 
 
 def vault_deleted(seen: Any, force: bool) -> Plan:
-    goal = _vault.Goal("rg-keys", "myvault", None, None, "standard", 90, False, False, present=False, force=force)
-    return _vault.plan(goal, {"vault": vault(), "deleted": None, "visible": seen})
+    goal = vault_goal.Goal("rg-keys", "myvault", None, None, "standard", 90, False, False, present=False, force=force)
+    return vault_plan.plan(goal, {"vault": vault(), "deleted": None, "visible": seen})
 
 
 ACTS = {
@@ -104,11 +108,11 @@ def test_it_is_taken_away_where_all_could_be_listed(act: Act) -> None:
 def test_after_the_change_too(name: str) -> None:
     """Something that can no longer be listed then is as good as an account that came."""
     planned = ACTS[name]({**SOMEWHERE, "unlisted": []}, False)
-    noun = _access if "access" in name else _vault if "vault" in name else _key
+    noun = access_plan if "access" in name else vault_plan if "vault" in name else key_plan
     gone: dict[str, Any] = {"visible": SOMEWHERE}
-    if noun is _key:
+    if noun is key_plan:
         gone = observed_key(key(OLD, enabled=False), key(NEW, enabled=False), **gone)
-    elif noun is _access:
+    elif noun is access_plan:
         empty = {"vault": vault(rbac="role" in name), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
         gone = {**empty, **gone}
     else:
@@ -125,7 +129,7 @@ def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
     seen = {"accounts": [], "unlisted": [not_listed(HIDDEN, None)]}
 
     with pytest.raises(Refused) as refused:
-        _usage.require_whole(seen, "the key would be deleted", "set force: true")
+        usage.require_whole(seen, "the key would be deleted", "set force: true")
 
     assert refused.value.facts["remedy"] == "Run the task again once they can be listed, or set force: true."
 
@@ -135,10 +139,10 @@ def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
 
 @pytest.mark.parametrize("vault_name", ["myvault", None])
 def test_that_all_can_be_listed_is_a_goal_without_steps(vault_name: str | None) -> None:
-    wanted = _usage.AllListed("the key would be deleted", "keep the key", vault_name)
+    wanted = usage.AllListed("the key would be deleted", "keep the key", vault_name)
 
-    assert _usage.plan(wanted, visible()).steps == ()
+    assert usage.plan(wanted, visible()).steps == ()
     with pytest.raises(Refused) as refused:
-        _usage.plan(wanted, visible(unlisted=(HIDDEN,)))
+        usage.plan(wanted, visible(unlisted=(HIDDEN,)))
     assert refused.value.code == "users_unknown"
     assert refused.value.facts["remedy"].endswith("or keep the key.")

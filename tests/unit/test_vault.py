@@ -13,12 +13,14 @@ from documents import CALLER, OTHER, TENANT, VAULT_ID, account, account_id, dele
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _vault
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import InvalidOption, NotFound, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._plan import Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 
 
-def goal(**options: Any) -> _vault.Goal:
+def goal(**options: Any) -> vault_goal.Goal:
     params = {
         "resource_group": "rg-keys",
         "name": "myvault",
@@ -32,7 +34,7 @@ def goal(**options: Any) -> _vault.Goal:
         "force": False,
         **options,
     }
-    return _vault.desired(params)
+    return vault_goal.desired(params)
 
 
 def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def test_malformed_name_is_refused() -> None:
 
 
 def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
-    plan = _vault.plan(goal(), seen())
+    plan = vault_plan.plan(goal(), seen())
 
     assert plan.steps == (
         step(
@@ -109,7 +111,7 @@ def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
 def test_new_vault_is_as_the_task_says() -> None:
     wanted = goal(location="westeurope", authorization="rbac", sku="premium", retention_days=7)
 
-    [created] = _vault.plan(wanted, {"vault": None, "deleted": None, "caller": CALLER}).steps
+    [created] = vault_plan.plan(wanted, {"vault": None, "deleted": None, "caller": CALLER}).steps
 
     body = created.arguments["body"]
     assert body["location"] == "westeurope"
@@ -118,7 +120,7 @@ def test_new_vault_is_as_the_task_says() -> None:
 
 
 def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_purge_them() -> None:
-    [created] = _vault.plan(goal(authorization="access_policy"), seen()).steps
+    [created] = vault_plan.plan(goal(authorization="access_policy"), seen()).steps
 
     properties = created.arguments["body"]["properties"]
     [entry] = properties["accessPolicies"]
@@ -135,7 +137,7 @@ def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_pur
 
 def test_deleted_vault_is_refused() -> None:
     with pytest.raises(Refused) as refused:
-        _vault.plan(goal(), seen(deleted=deleted_vault()))
+        vault_plan.plan(goal(), seen(deleted=deleted_vault()))
 
     assert refused.value.code == "vault_soft_deleted"
     assert refused.value.facts["option"] == "recover"
@@ -145,7 +147,7 @@ def test_deleted_vault_is_refused() -> None:
 def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) -> None:
     deleted = deleted_vault(protected=protected, tags={"owner": "me"})
 
-    plan = _vault.plan(goal(recover=True, location="westeurope"), seen(deleted=deleted))
+    plan = vault_plan.plan(goal(recover=True, location="westeurope"), seen(deleted=deleted))
 
     recovered = step(
         "create",
@@ -164,7 +166,7 @@ def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) 
 
 
 def test_leave_to_recover_is_no_reason_to_where_nothing_was_deleted() -> None:
-    [created] = _vault.plan(goal(recover=True), seen()).steps
+    [created] = vault_plan.plan(goal(recover=True), seen()).steps
 
     assert "createMode" not in created.arguments["body"]["properties"]
 
@@ -190,10 +192,10 @@ def test_leave_to_recover_is_no_reason_to_where_nothing_was_deleted() -> None:
     ],
 )
 def test_fit_vault_stays_as_it_is(options: dict[str, Any], document: dict[str, Any]) -> None:
-    plan = _vault.plan(goal(**options), seen(document))
+    plan = vault_plan.plan(goal(**options), seen(document))
 
     assert not plan.changed
-    assert plan.before == plan.after == _vault.describe(document)
+    assert plan.before == plan.after == vault_document.describe(document)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_fit_vault_stays_as_it_is(options: dict[str, Any], document: dict[str, A
     ],
 )
 def test_vault_gets_what_it_lacks_and_nothing_else_is_sent(document: dict[str, Any], changes: dict[str, Any]) -> None:
-    plan = _vault.plan(goal(), seen(document))
+    plan = vault_plan.plan(goal(), seen(document))
 
     assert plan.steps == (step("update", properties=changes),)
     assert plan.after == {**plan.before, "purge_protection": True, "soft_delete": True}
@@ -224,7 +226,7 @@ def test_vault_gets_what_it_lacks_and_nothing_else_is_sent(document: dict[str, A
 )
 def test_other_authorization_is_refused(asked: str, document: dict[str, Any]) -> None:
     with pytest.raises(Refused) as refused:
-        _vault.plan(goal(authorization=asked), seen(document))
+        vault_plan.plan(goal(authorization=asked), seen(document))
 
     assert refused.value.code == "vault_authorization_differs"
     assert refused.value.facts["value"] == asked
@@ -234,31 +236,31 @@ def test_other_authorization_is_refused(asked: str, document: dict[str, Any]) ->
 def test_a_region_without_key_vault_is_refused(options: dict[str, Any]) -> None:
     observed = seen(group={"location": "atlantis"}, regions=["West Europe", "North Europe"])
     with pytest.raises(InvalidOption) as refused:
-        _vault.plan(goal(**options), observed)
+        vault_plan.plan(goal(**options), observed)
 
     assert refused.value.code == "location_not_available"
-    assert _vault.plan(goal(location="westeurope"), observed).changed
+    assert vault_plan.plan(goal(location="westeurope"), observed).changed
 
 
 @pytest.mark.parametrize("purge_protection", [True, None], ids=["kept", "changed"])
 def test_that_the_vault_is_in_another_region_is_told(purge_protection: bool | None) -> None:
-    plan = _vault.plan(goal(location="northeurope"), seen(vault(enablePurgeProtection=purge_protection)))
+    plan = vault_plan.plan(goal(location="northeurope"), seen(vault(enablePurgeProtection=purge_protection)))
 
     assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
-    assert _vault.plan(goal(location="West Europe"), seen(vault())).warnings == ()
+    assert vault_plan.plan(goal(location="West Europe"), seen(vault())).warnings == ()
 
 
 # After its creation
 
 
 def test_a_creation_is_done_once_accounts_on_the_vault_have_access() -> None:
-    wanted = _vault.plan(goal(), seen()).goal
+    wanted = vault_plan.plan(goal(), seen()).goal
     assert wanted.created
     document = seen(vault(enablePurgeProtection=True))
 
-    confirmed = _vault.plan(wanted, {**document, "restored": ["an account"], "without_access": []})
-    missing = _vault.plan(wanted, {**document, "restored": ["an account"], "without_access": ["an account"]})
-    alone = _vault.plan(wanted, {**document, "restored": [], "without_access": []})
+    confirmed = vault_plan.plan(wanted, {**document, "restored": ["an account"], "without_access": []})
+    missing = vault_plan.plan(wanted, {**document, "restored": ["an account"], "without_access": ["an account"]})
+    alone = vault_plan.plan(wanted, {**document, "restored": [], "without_access": []})
 
     assert not confirmed.changed
     assert "an account" in confirmed.warnings[0]
@@ -275,11 +277,11 @@ CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "192.
 
 def test_trusted_services_are_let_in_and_all_other_rules_stay() -> None:
     document = vault(enablePurgeProtection=True, networkAcls=CLOSED)
-    plan = _vault.plan(goal(trusted_services=True), seen(document))
+    plan = vault_plan.plan(goal(trusted_services=True), seen(document))
 
     assert plan.steps == (step("update", properties={"networkAcls": {**CLOSED, "bypass": "AzureServices"}}),)
     assert (plan.before["trusted_services"], plan.after["trusted_services"]) == (False, True)
-    assert not _vault.plan(goal(), seen(document)).changed
+    assert not vault_plan.plan(goal(), seen(document)).changed
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_trusted_services_are_let_in_and_all_other_rules_stay() -> None:
 def test_an_open_firewall_is_left_alone(rules: dict[str, Any]) -> None:
     document = vault(enablePurgeProtection=True, networkAcls=rules)
 
-    assert not _vault.plan(goal(trusted_services=True), seen(document)).changed
+    assert not vault_plan.plan(goal(trusted_services=True), seen(document)).changed
 
 
 # Deleted
@@ -299,23 +301,23 @@ ELSEWHERE = account("elsewhere", key="https://other.vault.azure.net/keys/batch")
 
 
 def test_a_vault_is_deleted() -> None:
-    plan = _vault.plan(goal(state="absent"), {**seen(vault()), "visible": visible(ELSEWHERE, account())})
+    plan = vault_plan.plan(goal(state="absent"), {**seen(vault()), "visible": visible(ELSEWHERE, account())})
 
     assert plan.steps == (Step("delete", {"group": "rg-keys", "name": "myvault"}),)
     assert plan.after == {"exists": False}
-    assert not _vault.plan(goal(state="absent"), seen()).changed
+    assert not vault_plan.plan(goal(state="absent"), seen()).changed
 
 
 def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
     state = {**seen(vault()), "visible": visible(USER, ELSEWHERE, unlisted=("/subscriptions/hidden",))}
     with pytest.raises(Refused) as refused:
-        _vault.plan(goal(state="absent"), state)
+        vault_plan.plan(goal(state="absent"), state)
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == [account_id("user")]
     assert refused.value.facts["unlisted"][0]["scope"] == "/subscriptions/hidden"
 
-    plan = _vault.plan(goal(state="absent", force=True), state)
+    plan = vault_plan.plan(goal(state="absent", force=True), state)
     assert plan.changed
     assert account_id("user") in plan.warnings[0]
 
@@ -326,7 +328,7 @@ def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
 def test_description_of_a_vault() -> None:
     document = vault(policy(OTHER), enablePurgeProtection=None, sku={"family": "A", "name": "Premium"})
 
-    assert _vault.describe(document) == {
+    assert vault_document.describe(document) == {
         "exists": True,
         "id": VAULT_ID,
         "name": "myvault",
@@ -341,26 +343,26 @@ def test_description_of_a_vault() -> None:
         "trusted_services": True,
         "tags": {},
     }
-    assert _vault.describe(None) == {"exists": False}
+    assert vault_document.describe(None) == {"exists": False}
 
 
 def test_fields_that_azure_leaves_out_have_their_defaults() -> None:
-    described = _vault.describe(vault(enableSoftDelete=None, softDeleteRetentionInDays=None))
+    described = vault_document.describe(vault(enableSoftDelete=None, softDeleteRetentionInDays=None))
 
     assert (described["soft_delete"], described["retention_days"]) == (True, 90)
 
 
 @pytest.mark.parametrize("uri", ["https://MyVault.vault.azure.net", "https://myvault.vault.azure.net/"])
 def test_url_is_the_same_at_birth_and_ever_after(uri: str) -> None:
-    assert _vault.url(vault(vaultUri=uri)) == "https://myvault.vault.azure.net"
+    assert vault_document.url(vault(vaultUri=uri)) == "https://myvault.vault.azure.net"
 
 
 def test_required_vault() -> None:
     document = vault()
-    assert _vault.required(document, "myvault") is document
+    assert vault_document.required(document, "myvault") is document
 
     with pytest.raises(NotFound) as failed:
-        _vault.required(None, "myvault")
+        vault_document.required(None, "myvault")
 
     assert failed.value.code == "vault_not_found"
 
@@ -397,23 +399,23 @@ def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
     state: dict[str, Any], authorization: str | None, recover: bool
 ) -> None:
     try:
-        first = _vault.plan(goal(authorization=authorization, recover=recover), state)
+        first = vault_plan.plan(goal(authorization=authorization, recover=recover), state)
     except Refused:
         return
 
     document = state["vault"]
     for done in first.steps:
         document = as_azure_does(state, document, done)
-    second = _vault.plan(first.goal, seen(document))
+    second = vault_plan.plan(first.goal, seen(document))
 
     assert not second.changed
     assert {name: second.before[name] for name in first.after} == first.after
 
 
 def test_how_a_deleted_vault_authorizes_is_found_out_once_it_is_back() -> None:
-    first = _vault.plan(goal(authorization="rbac", recover=True), seen(deleted=deleted_vault()))
+    first = vault_plan.plan(goal(authorization="rbac", recover=True), seen(deleted=deleted_vault()))
 
     with pytest.raises(Refused) as refused:
-        _vault.plan(first.goal, seen(vault()))
+        vault_plan.plan(first.goal, seen(vault()))
 
     assert refused.value.code == "vault_authorization_differs"

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from documents import account
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.accounts import Accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.run_files import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.seen import Seen
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.vaults import Vaults
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.visible import HandledAccounts, VisibleAccounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts, VisibleAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     NotFound,
     Rejected,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.client import Vaults
 
 OWN, OTHER = "own", "other"
 READ = "Microsoft.Batch/batchAccounts/read"
@@ -259,7 +259,7 @@ def test_an_account_that_is_read_is_one_of_the_run(monkeypatch: pytest.MonkeyPat
     handled = HandledAccounts(RunFiles(None))
     session = SimpleNamespace(seen=Seen(), client=lambda *_what: SimpleNamespace(batch_account=SimpleNamespace(get=0)))
     accounts = Accounts(session, None, None, None, handled)  # type: ignore[arg-type]
-    monkeypatch.setattr("ansible_collections.azbatch.cmk.plugins.module_utils._cloud._sdk.document_or_none", answered)
+    monkeypatch.setattr("ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk.document_or_none", answered)
 
     accounts.get("group1", "one")
     accounts.get("group1", "gone")

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 import pytest
 from clocks import clock_of
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._errors import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     NotConverged,
     Rejected,
     TimedOut,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._waiting import WaitingLines
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.waiting import WaitingLines
 
 
 def rejected(message: str) -> Rejected:

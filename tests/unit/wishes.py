@@ -11,7 +11,9 @@ from typing import Any
 
 from documents import PRINCIPAL
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _access, _encryption, _key, _key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption,
     batch_encryption_info,
@@ -30,14 +32,14 @@ def options_of(module: ModuleType, **given: Any) -> dict[str, Any]:
     return {"subscription_id": None, **defaults, **given}
 
 
-def access_goal(**options: Any) -> _access.Goal:
+def access_goal(**options: Any) -> access_goal_module.Goal:
     given = {"vault_name": "myvault", "principal_id": PRINCIPAL, **options}
-    return _access.desired(options_of(keyvault_cmk_access, **given))
+    return access_goal_module.desired(options_of(keyvault_cmk_access, **given))
 
 
-def key_goal(**options: Any) -> _key_goal.Goal:
+def key_goal(**options: Any) -> key_goal_module.Goal:
     given = {"vault_name": "myvault", "name": "batch", "extend_expired_by": None, **options}
-    return _key.desired(options_of(keyvault_cmk_key, **given))
+    return key_goal_module.desired(options_of(keyvault_cmk_key, **given))
 
 
 def encryption_options(identifier: str | None, **options: Any) -> dict[str, Any]:
@@ -46,8 +48,8 @@ def encryption_options(identifier: str | None, **options: Any) -> dict[str, Any]
     return options_of(batch_encryption, **given)
 
 
-def encryption_goal(identifier: str | None, **options: Any) -> _encryption.Goal:
-    return _encryption.desired(encryption_options(identifier, **options))
+def encryption_goal(identifier: str | None, **options: Any) -> encryption_goal_module.Goal:
+    return encryption_goal_module.desired(encryption_options(identifier, **options))
 
 
 def check_before(role: str, **options: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .._errors import InvalidOption, Refused
-from .._plan import Outcome
-from .._usage import not_listed
+from .._checks.usage import not_listed
+from .._core.errors import InvalidOption, Refused
+from .._core.plan import Outcome
 from . import files
 from .comparison import compared
 from .options import POLICY, SCOPE, scope

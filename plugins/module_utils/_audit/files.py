@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._errors import CmkError, InvalidOption
+from .._core.errors import CmkError, InvalidOption
 from .csv_rows import as_csv
 from .junit import as_junit
 from .page import as_page

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .. import _vault
+from .._resources.vault import document as vault_document
 from .policy import Policy
 from .rules import RULES, SEVERITIES
 from .standing import DAY, Standing
@@ -89,7 +89,7 @@ def _of_vault(record: Record, policy: Policy) -> Iterator[Found]:
         yield "vault_without_soft_delete", f"Soft delete is off on {name}."
     if not vault["purge_protection"]:
         yield "vault_without_purge_protection", f"Purge protection is off on {name}."
-    if policy.rbac_only and vault["authorization"] != _vault.RBAC:
+    if policy.rbac_only and vault["authorization"] != vault_document.RBAC:
         yield "vault_uses_access_policies", f"{name} goes by access policies."
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._errors import InvalidOption
-from .._ids import check_account_name, check_guid
+from .._core.errors import InvalidOption
+from .._core.ids import check_account_name, check_guid
 from .rules import RULES
 
 _NAMES: dict[str, Any] = {"type": "list", "elements": "str", "default": []}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .._usage import not_listed
+from .._checks.usage import not_listed
 from .findings import AT_RISK, BREAKS_RULES, OK, STATES, UNKNOWN
 from .page_assets import SCRIPT, STYLE
 from .page_charts import Bar, ages, bars, expiries, timeline

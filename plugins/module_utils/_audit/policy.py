@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from .._duration import instant, seconds
-from .._errors import InvalidOption
-from .._ids import check_vault_name
+from .._core.duration import instant, seconds
+from .._core.errors import InvalidOption
+from .._core.ids import check_vault_name
 
 _SELECTORS = ("subscriptions", "resource_groups", "locations", "accounts")
 _LOCATED = {"subscriptions": "subscription_id", "resource_groups": "resource_group", "locations": "location"}

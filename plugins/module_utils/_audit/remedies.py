@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._ids import place_of
+from .._core.ids import place_of
 from .rules import RULES, Mend
 
 Record = Mapping[str, Any]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._duration import instant
+from .._core.duration import instant
 from .findings import STATES, judged
 from .policy import Policy
 from .rules import RULES, SEVERITIES, graver

@@ -4,7 +4,7 @@
 
 """How one account stands, by what was read of it and of the vault and key that it shares with others: pure.
 
-What was read is what _cloud.fleet says; what could not be read stands there as the error that says why.
+What was read is what fleet.py says; what could not be read stands there as the error that says why.
 
 This module util is private to the collection.
 """
@@ -15,11 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import _access, _account, _diagnosis, _encryption, _preflight, _rotation_policy, _vault
-from .._duration import instant
-from .._errors import CmkError, Unavailable
-from .._ids import KeyIdentifier, key_of, place_of, principals_of
-from .._key_document import identifier_of, size_of
+from .._checks import diagnosis, preflight
+from .._core.duration import instant
+from .._core.errors import CmkError, Unavailable
+from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
+from .._resources.access import document as access_document
+from .._resources.account import document as account_document
+from .._resources.encryption import document as encryption_document
+from .._resources.key import rotation_policy as key_rotation_policy
+from .._resources.key.document import identifier_of, size_of
+from .._resources.vault import document as vault_document
 
 DAY = 86400
 Seen = Mapping[str, Any]
@@ -30,7 +35,7 @@ class Standing:
     # What is told of the account.
     record: Mapping[str, Any]
     # What cuts it off from its key.
-    causes: tuple[_diagnosis.Cause, ...] = ()
+    causes: tuple[diagnosis.Cause, ...] = ()
 
 
 def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
@@ -46,8 +51,8 @@ def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
         "tags": account.get("tags") or {},
         "vault_name": key.vault if key else None,
         "key_name": key.name if key else None,
-        **_encryption.describe_key(key),
-        "identity": _account.describe_identity(account.get("identity", {})),
+        **encryption_document.describe_key(key),
+        "identity": account_document.describe_identity(account.get("identity", {})),
     }
     answering = _answering(pools)
     unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and answering["answers"] is None else {}
@@ -63,7 +68,7 @@ def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
         "versions": _or_none(kept["versions"]),
         "missing_identities": _missing(identities),
     }
-    checks = _preflight.judged(evidence)
+    checks = preflight.judged(evidence)
     record = {
         **placed,
         **_of_key(key, _or_none(evidence.bundle), kept, seen),
@@ -72,15 +77,15 @@ def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
         **answering,
         "unknown": {**_unknown(evidence, kept, identities), **unknown},
     }
-    return Standing(record, _diagnosis.causes(evidence, checks, observed))
+    return Standing(record, diagnosis.causes(evidence, checks, observed))
 
 
-def _evidence(account: Mapping[str, Any], key: KeyIdentifier, seen: Seen) -> _preflight.Evidence:
+def _evidence(account: Mapping[str, Any], key: KeyIdentifier, seen: Seen) -> preflight.Evidence:
     identity = account.get("identity", {})
     principals = principals_of(identity)
     vault = seen["vaults"].get(key.vault)
     assignments, definitions = _grants(key, principals, vault, seen)
-    return _preflight.Evidence(
+    return preflight.Evidence(
         key=key,
         principals=principals,
         tenant_id=identity.get("tenantId") or seen["tenant_id"],
@@ -102,7 +107,7 @@ def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: See
     definitions, groups = seen["definitions"], granted.get("of_groups", [])
 
     def may_use(principal: str, given: Sequence[Mapping[str, Any]]) -> bool:
-        return _access.granted(vault, principal, key.name, given, definitions) == set(_access.NEEDED)
+        return access_document.granted(vault, principal, key.name, given, definitions) == set(access_document.NEEDED)
 
     for principal, given in assignments.items():
         if groups and not may_use(principal, given) and may_use(principal, [*given, *groups]):
@@ -131,8 +136,8 @@ def _of_key(key: KeyIdentifier | None, version: Mapping[str, Any] | None, kept: 
         "key_size": size_of(version) if version else None,
         "newest_version": newest_version,
         "newer_version_there": bool(is_newer and newest_version != key.version) if key and newest else None,
-        "rotation_policy": _rotation_policy.describe(_or_none(kept.get("policy"))),
-        "rotates_itself": _rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
+        "rotation_policy": key_rotation_policy.describe(_or_none(kept.get("policy"))),
+        "rotates_itself": key_rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
     }
 
 
@@ -141,15 +146,15 @@ def _days(length: float) -> int:
 
 
 def _of_vault(vault: Mapping[str, Any] | None) -> dict[str, Any]:
-    described = _vault.describe(vault)
+    described = vault_document.describe(vault)
     told = ("id", "authorization", "soft_delete", "purge_protection", "trusted_services")
     return {"vault": {name: described[name] for name in told} if vault else None}
 
 
-def _access_by(checks: Sequence[_preflight.Check]) -> str | None:
+def _access_by(checks: Sequence[preflight.Check]) -> str | None:
     """Whether the account's identity may use the key; null if that could not be seen."""
     status = next(check.status for check in checks if check.name == "access_granted")
-    return {_preflight.OK: "granted", _preflight.FAILED: "missing"}.get(status)
+    return {preflight.OK: "granted", preflight.FAILED: "missing"}.get(status)
 
 
 def _identities(account: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
@@ -171,7 +176,7 @@ def _answering(pools: Any) -> dict[str, Any]:
     """An account that has lost its key does not tell its pools. Null: it was not asked, or the caller may not."""
     if not isinstance(pools, CmkError):
         return {"answers": None if pools is None else True, "silence": None, "pools": _disks(pools)}
-    refused = _account.is_silence(pools)
+    refused = account_document.is_silence(pools)
     return {"answers": False if refused else None, "silence": pools.msg if refused else None, "pools": None}
 
 
@@ -186,7 +191,7 @@ def _disk(pool: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": pool["name"], "encrypted_disks": encryption.get("targets") or [], "key": own.get("keyUrl")}
 
 
-def _unknown(evidence: _preflight.Evidence, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
+def _unknown(evidence: preflight.Evidence, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
     """What could not be seen, with the reason. That nobody answers for a vault which is not there is a cause."""
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {

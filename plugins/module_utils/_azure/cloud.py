@@ -1,0 +1,160 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Azure's services as one caller sees them, each made when it is first asked for.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+from .._checks.preflight import KEEP_AVAILABLE, failed_checks
+from .._core.ids import key_of
+from .._core.plan import Outcome
+from .._resources.access.client import Access
+from .._resources.account.client import Accounts
+from .._resources.encryption.client import Encryption
+from .._resources.key.client import Keys
+from .._resources.key.forced_versions import ForcedVersions
+from .._resources.key.newest import Newest
+from .._resources.vault.client import Vaults
+from .diagnosis import Diagnosis
+from .evidence import Evidence
+from .fleet import Fleet
+from .identities import Identities
+from .listing import Listing
+from .moved import Moved
+from .resources import Resources
+from .rights import Rights
+from .session import Session, silent
+from .turns import turn
+from .visible import HandledAccounts, VisibleAccounts
+
+
+class Cloud:
+    """`connection`, `folder`, `notify` and `rehearse` are those of a Session."""
+
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        folder: str | None = None,
+        notify: Callable[[str], None] = silent,
+        *,
+        rehearse: bool = False,
+    ) -> None:
+        self._session = Session(connection, folder, notify, rehearse=rehearse)
+        if self._session.rehearsal is not None:
+            self._session.rehearsal.accounts.failed_checks = self._failed_checks
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return self._session.rehearsal is not None
+
+    def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The task's options; in a rehearsal, `(known after apply)` stands for a placeholder of the picture."""
+        rehearsal = self._session.rehearsal
+        return params if rehearsal is None else rehearsal.resolved(params)
+
+    def _failed_checks(self, account: Mapping[str, Any]) -> list[str]:
+        """Why the account could not use its key: the names of the checks that fail."""
+        key = key_of(account)
+        return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []
+
+    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+        """What one task of the run does for all of them: to take something away that no account uses.
+
+        To leave it out is never wrong. If accounts use it, the next look is worth its list of all accounts only once as
+        many tasks have come by as there were accounts; if a grace period is not over, not in this run.
+        """
+        files = self._session.files
+        with files.locked("once", *name):
+            kept = files.load("once", *name)
+            if kept is not None and kept["skips"] != 0:
+                files.store({**kept, "skips": kept["skips"] - 1}, "once", *name)
+                return Outcome(False, kept["after"], kept["after"], report=kept["report"])
+            outcome = make()
+            users = len(outcome.report["in_use_by"])
+            # Without users there is nothing to look at again: -1 never becomes 0.
+            kept = {"after": dict(outcome.after), "report": dict(outcome.report), "skips": users - 1}
+            files.store(kept, "once", *name)
+        return outcome
+
+    def turn(self, vault: str) -> AbstractContextManager[None]:
+        """While the other tasks of the run wait that change the same vault, its keys or who may use them."""
+        return turn(self._session.files, vault)
+
+    @cached_property
+    def newest(self) -> Newest:
+        return Newest(self._session, self.keys)
+
+    @cached_property
+    def forced_versions(self) -> ForcedVersions:
+        return ForcedVersions(self._session.files)
+
+    @cached_property
+    def rights(self) -> Rights:
+        return Rights(self._session, self._resources, self.vaults)
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        return Accounts(self._session, self._resources, self._identities, self._evidence, self._handled)
+
+    @cached_property
+    def vaults(self) -> Vaults:
+        return Vaults(self._session, self._resources, self.visible, lambda: self.access)
+
+    @cached_property
+    def access(self) -> Access:
+        return Access(self._session, self.vaults, self._identities, self.visible)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self._session, self.visible, self._resources, self.vaults, self._moved)
+
+    @cached_property
+    def visible(self) -> VisibleAccounts:
+        return VisibleAccounts(self._session, self._resources, self._handled)
+
+    @cached_property
+    def listing(self) -> Listing:
+        return Listing(self._session, self.visible, self.vaults)
+
+    @cached_property
+    def encryption(self) -> Encryption:
+        return Encryption(self._session, self.accounts, self._evidence, self._diagnosis, self.keys, self._moved)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        return Fleet(
+            self._session, self._resources, self.visible, self.vaults, self.keys, self.access, self._identities
+        )
+
+    @cached_property
+    def _diagnosis(self) -> Diagnosis:
+        return Diagnosis(self._evidence, self.vaults, self.keys, self._identities)
+
+    @cached_property
+    def _resources(self) -> Resources:
+        return Resources(self._session)
+
+    @cached_property
+    def _moved(self) -> Moved:
+        return Moved(self._session.files)
+
+    @cached_property
+    def _handled(self) -> HandledAccounts:
+        return HandledAccounts(self._session.files)
+
+    @cached_property
+    def _identities(self) -> Identities:
+        return Identities(self._session)
+
+    @cached_property
+    def _evidence(self) -> Evidence:
+        return Evidence(self._session, self.vaults, self.keys, self.access)

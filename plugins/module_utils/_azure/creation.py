@@ -1,0 +1,73 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a resource that a read does not show exists all the same. Azure is eventually consistent, and a PUT replaces
+what somebody else has created.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .._core.concurrent import value_or_error
+from .._core.errors import CmkError, Denied, Refused, TimedOut
+from .session import Session
+
+# How long to wait until a read shows a resource whose name is taken. If somebody else has the name, no read shows it.
+_APPEARS_WITHIN_SECONDS = 60
+
+
+def until_shown(
+    session: Session, resource: str, *, is_shown: Callable[[], bool], is_listed: Callable[[], bool]
+) -> None:
+    """Return once a read shows the resource (`key vault kv`), which is listed, or once it is not listed any more.
+
+    Raises TimedOut after wait_timeout.
+    """
+    wait = session.wait_timeout
+
+    def hidden() -> TimedOut | None:
+        if is_shown() or not is_listed():
+            return None
+        return TimedOut(
+            f"The {resource} is listed in its resource group, but Azure did not show it for {wait} s. It is not "
+            "created a second time. Run the task again.",
+            option="wait_timeout",
+            value=wait,
+        )
+
+    failure = session.until_none(hidden, time.monotonic() + wait, f"Azure to show the {resource}")
+    if failure is not None:
+        raise failure
+
+
+def exists_already(
+    session: Session, taken: Refused, *, is_free: Callable[[], bool], is_shown: Callable[[], bool]
+) -> bool:
+    """Whether the resource exists, asked just before it is created.
+
+    `is_free` asks whether its name is available, `is_shown` whether a read shows it. Raises `taken` if the name is
+    taken and no read shows the resource.
+    """
+    shown = False
+
+    def complaint() -> CmkError | None:
+        nonlocal shown
+        free = value_or_error(is_free)
+        if free is True:
+            return None
+        shown = is_shown()
+        # A caller who may not ask for names can still read.
+        if shown or isinstance(free, Denied):
+            return None
+        return free or taken
+
+    wait = min(session.wait_timeout, _APPEARS_WITHIN_SECONDS)
+    failure = session.until_none(complaint, time.monotonic() + wait, "Azure to show the resource whose name is taken")
+    if failure is not None:
+        raise failure
+    return shown

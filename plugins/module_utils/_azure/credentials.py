@@ -1,0 +1,234 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who the caller is: credentials from the options' sources, and tokens shared by all tasks of a run.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .._core.errors import CmkError, InvalidOption
+from . import sdk as azure_sdk
+from .environments import Environment
+from .run_store import RunFiles
+
+# azure-core asks for a new token when fewer seconds than this are left; so does the cache.
+_SPARE = 300
+_FILE = Path("~/.azure/credentials")
+# Environment variables that decide, beside the options, who signs in: the CLI's session (HOME, PATH), a federated
+# token, a managed identity. All that azure-identity reads begin so.
+_OUTSIDE = re.compile(r"(?:AZURE|IDENTITY|IMDS|MSI)_|(?:HOME|PATH)$")
+_FROM_FILE = ("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "cloud_environment")
+
+
+def completed(connection: Mapping[str, Any]) -> dict[str, Any]:
+    """The connection options, with a credential file's values where that is the source."""
+    options = dict(connection)
+    if options["auth_source"] == "auto":
+        options["auth_source"] = _automatic(options)
+    if options["auth_source"] == "credential_file":
+        # A subscription that is named outside the file goes before the file's; who signs in is the file's alone.
+        named = {name: options[name] for name in ("subscription_id",) if options[name]}
+        options.update({**_from_file(options["profile"] or "default"), **named})
+    return options
+
+
+def credential(options: Mapping[str, Any], environment: Environment, transport: Any = None) -> Any:
+    identity = azure_sdk.load("azure-identity")
+    source = options["auth_source"]
+    if source == "cli":
+        return identity.AzureCliCredential(tenant_id=options["tenant"] or "")
+    if source == "msi":
+        return identity.ManagedIdentityCredential(**_given(client_id=options["client_id"]))
+    authority = {"authority": environment.authority, "additionally_allowed_tenants": ["*"], "transport": transport}
+    if source == "workload_identity":
+        given = _given(tenant_id=options["tenant"], client_id=options["client_id"])
+        return identity.WorkloadIdentityCredential(**given, **authority)
+    if options["x509_certificate_path"]:
+        _require(options, "tenant", "client_id")
+        return _certificate(identity, options, authority)
+    _require(options, "tenant", "client_id", "secret")
+    return identity.ClientSecretCredential(options["tenant"], options["client_id"], options["secret"], **authority)
+
+
+def fingerprint(options: Mapping[str, Any]) -> str:
+    """Tells callers apart, by their secrets as well: a wrong one must not go unnoticed for another's token."""
+    names = ("auth_source", "tenant", "client_id", "secret", "x509_certificate_path", "profile", "cloud_environment")
+    told = [[options[name] for name in names], sorted(one for one in os.environ.items() if _OUTSIDE.match(one[0]))]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+class SharedTokens:
+    """A credential that keeps its tokens among the run's files, so that its tasks ask for one token per audience."""
+
+    def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env") -> None:
+        """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint."""
+        self._make = make
+        # Made when there is no token of its own among the files: most tasks of a run need none.
+        self._inner: Any = None
+        self._caller = caller
+        self._files = files
+        self._source = source
+        # By the token, the name that it is kept under.
+        self._given: dict[str, tuple[str, ...]] = {}
+
+    def get_token(self, *scopes: str, **kwargs: Any) -> Any:
+        info = self.get_token_info(*scopes, options=kwargs)
+        return azure_sdk.load("azure-core").credentials.AccessToken(info.token, info.expires_on)
+
+    def get_token_info(self, *scopes: str, options: Any = None) -> Any:
+        options = options or {}
+        tokens = azure_sdk.load("azure-core").credentials
+        name = ("token", self._caller, *scopes)
+        with self._files.locked(*name):
+            kept = self._files.load(*name)
+            # A claims challenge says that the token we have is not good enough.
+            if kept is None or kept["expires_on"] - time.time() <= _SPARE or options.get("claims"):
+                token = self._fetch(*scopes, **options)
+                kept = {"token": token.token, "expires_on": token.expires_on}
+                self._files.store(kept, *name)
+        self._given[kept["token"]] = name
+        return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
+
+    def _fetch(self, *scopes: str, **options: Any) -> Any:
+        sdk = azure_sdk.load("azure-core").exceptions
+        try:
+            self._inner = self._inner or self._make()
+            # As Key Vault's SDK asks: azure-identity has one application for tokens that can be revoked early and
+            # another for others, and each asks where to sign in.
+            return self._inner.get_token(*scopes, **{**options, "enable_cae": True})
+        except azure_sdk.load("azure-identity").CredentialUnavailableError as error:
+            raise _unavailable(self._source, error.message) from error
+        except sdk.ClientAuthenticationError as error:
+            # azure-identity wraps whatever is raised, as what its transport raises.
+            if isinstance(error.__cause__, CmkError | sdk.ServiceRequestError | sdk.ServiceResponseError):
+                raise error.__cause__ from None
+            raise
+        except ValueError as error:
+            # azure-identity validates tenants and certificates with plain ValueErrors.
+            raise CmkError(f"Could not sign in: {error}", code="authentication_failed") from error
+
+    def forget(self, token: str) -> bool:
+        """A service has refused it. Whether another one can be had, for each request that was sent with it."""
+        name = self._given.get(token)
+        # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
+        self._inner = None
+        if name is None:
+            return False
+        with self._files.locked(*name):
+            kept = self._files.load(*name)
+            # Another of the run's tasks may have replaced it meanwhile.
+            if kept is not None and kept["token"] == token:
+                self._files.store({**kept, "expires_on": 0}, *name)
+        return True
+
+
+def claims(token: str) -> dict[str, Any]:
+    """What a token says of its bearer. Not verified: the services do that."""
+    payload = token.split(".")[1]
+    read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return read
+
+
+def _automatic(options: Mapping[str, Any]) -> str:
+    """In the order of azure.azcollection: options and environment, the credential file, the Azure CLI's session."""
+    if options["profile"]:
+        return "credential_file"
+    if options["secret"] or options["x509_certificate_path"] or options["client_id"]:
+        return "env"
+    return "credential_file" if _FILE.expanduser().exists() else "cli"
+
+
+def _from_file(profile: str) -> dict[str, Any]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(_FILE.expanduser())
+    except (configparser.Error, ValueError) as error:
+        # The error has the line in it, and the line may have a secret.
+        raise _malformed(error) from None
+    if not parser.has_section(profile):
+        raise InvalidOption(
+            "profile", profile, f"{_FILE} has no such section.", "Add it, or name another.", code="profile_not_found"
+        )
+    return {name: value for name, value in parser.items(profile) if name in _FROM_FILE}
+
+
+def _malformed(error: Exception) -> CmkError:
+    lines = [str(line) for line, _text in getattr(error, "errors", ())] or [str(getattr(error, "lineno", ""))]
+    where = f" (line {', '.join(lines)})" if any(lines) else ""
+    remedy = "Correct it: sections such as [default], with lines such as client_id=VALUE, each name once, in UTF-8."
+    return CmkError(
+        f"The credential file {_FILE} cannot be read{where}. {remedy}", code="credential_file_malformed", remedy=remedy
+    )
+
+
+def _certificate(identity: Any, options: Mapping[str, Any], authority: Mapping[str, Any]) -> Any:
+    path = Path(options["x509_certificate_path"])
+    if not path.is_file():
+        raise InvalidOption(
+            "x509_certificate_path", str(path), "there is no such file.", "Correct it.", code="certificate_not_found"
+        )
+    return identity.CertificateCredential(options["tenant"], options["client_id"], str(path), **authority)
+
+
+def _require(options: Mapping[str, Any], *names: str) -> None:
+    missing = [name for name in names if not options[name]]
+    if missing:
+        has = [name for name in ("tenant", "client_id", "secret", "x509_certificate_path") if options[name]]
+        given = (
+            f"{' and '.join(has)} {'are' if len(has) > 1 else 'is'} set, but {' and '.join(missing)} " if has else ""
+        )
+        remedy = (
+            f"Set {' and '.join(missing)} (environment: {', '.join('AZURE_' + name.upper() for name in missing)}), "
+            "or another auth_source."
+        )
+        raise CmkError(
+            f"Could not sign in as an application: {given or ' and '.join(missing) + ' '}"
+            f"{'are' if len(missing) > 1 else 'is'} not set. {remedy}",
+            code="credentials_missing",
+            option=missing[0],
+            remedy=remedy,
+        )
+
+
+def _unavailable(source: str, said: str) -> CmkError:
+    """The error that a source has no credentials. `said` is what azure-identity reports."""
+    application = "Set tenant, client_id and secret (environment: AZURE_TENANT, AZURE_CLIENT_ID, AZURE_SECRET)"
+    tried, remedy = {
+        "auto": (
+            "no credentials were found. client_id, secret and x509_certificate_path are not set, there is no "
+            f"credential file {_FILE}, and the Azure CLI has no session",
+            f"{application}, or run `az login`.",
+        ),
+        "cli": (
+            "the Azure CLI has no session (auth_source: cli)",
+            "Run `az login` as the user who runs the task, or set another auth_source.",
+        ),
+        "msi": (
+            "there is no managed identity (auth_source: msi)",
+            "Run the task on an Azure resource that has a managed identity, or set another auth_source.",
+        ),
+    }.get(source, (f"there are no credentials (auth_source: {source})", f"{application}, or set another auth_source."))
+    return CmkError(
+        f"Could not sign in: {tried} ({said.rstrip('.')}). {remedy}",
+        code="credentials_missing",
+        option="auth_source",
+        remedy=remedy,
+    )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

@@ -1,0 +1,59 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a diagnosis wants to know of an account, beside what preflight does: what was deleted.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._core.errors import Denied, NotFound, Unavailable
+from .._core.ids import KeyIdentifier, parse_user_assigned_id
+from .evidence import Evidence
+from .identities import Identities
+
+if TYPE_CHECKING:
+    from .._resources.key.client import Keys
+    from .._resources.vault.client import Vaults
+
+
+class Diagnosis:
+    def __init__(self, evidence: Evidence, vaults: Vaults, keys: Keys, identities: Identities) -> None:
+        self._evidence = evidence
+        self._vaults = vaults
+        self._keys = keys
+        self._identities = identities
+
+    def read(self, account: Mapping[str, Any], key: KeyIdentifier) -> dict[str, Any]:
+        evidence = self._evidence.of_account(account, key)
+        there = isinstance(evidence["vault"], Mapping)
+        return {
+            "evidence": evidence,
+            # An error if there may be one where the caller may not look.
+            "deleted_vault": None if there else self._vaults.find_deleted(key.vault),
+            "deleted_key": self._keys.deleted(key) if evidence["bundle"] is None else None,
+            "versions": None if evidence["vault"] is None else self._versions(key),
+            "missing_identities": self._missing_identities(account.get("identity", {})),
+        }
+
+    def _versions(self, key: KeyIdentifier) -> list[dict[str, Any]] | None:
+        try:
+            return self._keys.versions(key)
+        except (Denied, Unavailable):
+            return None
+
+    def _missing_identities(self, identity: Mapping[str, Any]) -> list[str]:
+        missing = []
+        for name in identity.get("userAssignedIdentities", {}):
+            try:
+                self._identities.get(parse_user_assigned_id(name, "identity_id"))
+            except NotFound:
+                missing.append(name)
+            except Denied:
+                continue
+        return missing

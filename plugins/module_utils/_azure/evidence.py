@@ -1,0 +1,137 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What preflight wants to know of a key and of those who are to use it.
+
+What the caller may not read, or what does not answer, stands in the evidence as the error that says why.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from .._checks.preflight import granted_to_each
+from .._core.concurrent import value_or_error
+from .._core.errors import CmkError, NotFound
+from .._core.ids import KeyIdentifier, principals_of
+from .._resources.access.document import roles_in, scope_of
+from .session import Session
+
+if TYPE_CHECKING:
+    from .._resources.access.client import Access
+    from .._resources.key.client import Keys
+    from .._resources.vault.client import Vaults
+
+
+class Evidence:
+    def __init__(self, session: Session, vaults: Vaults, keys: Keys, access: Access) -> None:
+        self._session = session
+        self._vaults = vaults
+        self._keys = keys
+        self._access = access
+
+    def of_account(
+        self, account: Mapping[str, Any], key: KeyIdentifier, vault_group: str | None = None
+    ) -> dict[str, Any]:
+        """Of a key that the account is on, or is to be put on."""
+        identity = account.get("identity", {})
+        # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
+        tenant = identity.get("tenantId") or self._session.caller["tenant_id"]
+        return self.gather(key, vault_group, principals_of(identity), tenant)
+
+    def gather(
+        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
+    ) -> dict[str, Any]:
+        recent = self._session.recent
+        vault = value_or_error(
+            lambda: recent.read(
+                lambda: self._vaults.find(key.vault, vault_group), "vault", key.vault, vault_group or ""
+            )
+        )
+        seen = value_or_error(lambda: recent.read(lambda: self._key(key), "key", str(key)))
+        bundle, now = (seen, self._keys.now) if isinstance(seen, CmkError) else seen
+        by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
+        roles = value_or_error(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
+        assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
+        return {
+            "key": key,
+            "principals": principals,
+            "tenant_id": tenant_id,
+            "vault": vault,
+            "bundle": bundle,
+            "assignments": roles if isinstance(roles, CmkError) else assignments,
+            "definitions": definitions,
+            "now": now,
+        }
+
+    def with_access_now(self, evidence: Mapping[str, Any], since: float) -> Mapping[str, Any]:
+        """The same, with who may use the key as read from `since` (time.monotonic()) on.
+
+        If the caller could not see that before, nothing is read: preflight has warned. From then on, access that cannot
+        be read is an error, not a warning.
+        """
+        vault, assignments = evidence["vault"], evidence["assignments"]
+        if vault is None or isinstance(vault, CmkError) or isinstance(assignments, CmkError):
+            return evidence
+        if vault["properties"].get("enableRbacAuthorization"):
+            now = {**evidence, **self._roles_now(evidence, since)}
+        else:
+            now = {**evidence, "vault": self._vault_now(vault["id"], since)}
+        if granted_to_each(now) != granted_to_each(evidence):
+            # Others look before they change something, and it is not as they have seen it.
+            self._session.recent.written("vault", "access")
+        return now
+
+    def _vault_now(self, vault_id: str, since: float) -> Any:
+        vault = self._session.recent.read_since(
+            lambda: self._vaults.anew(vault_id), since, "vault_now", vault_id.lower()
+        )
+        if vault is None:
+            raise NotFound(
+                f"The vault {vault_id} was deleted while an account was put on a key of it.",
+                code="vault_not_found",
+                remedy="Recover the vault, or use a key of another one.",
+            )
+        return vault
+
+    def _roles_now(self, evidence: Mapping[str, Any], since: float) -> dict[str, Any]:
+        """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not tell the
+        roles that a principal has as a member of a group, so a principal without the role there is looked up by itself.
+        """
+        scope = scope_of(evidence["vault"], evidence["key"].name)
+        listed = self._session.recent.read_since(
+            lambda: self._access.assignments_of_role(scope), since, "access_now", scope.lower()
+        )
+        assignments = {
+            principal: listed.get(principal.lower()) or self._access.assignments(scope, principal)
+            for principal in evidence["principals"]
+        }
+        # A role that the principal has got since the first look. If its definition cannot be read, it grants nothing.
+        new = set(roles_in(chain.from_iterable(assignments.values()))) - evidence["definitions"].keys()
+        vault_id = evidence["vault"]["id"]
+        definitions = value_or_error(lambda: self._access.definitions(vault_id, sorted(new)))
+        known = {} if isinstance(definitions, CmkError) else definitions
+        return {"assignments": assignments, "definitions": {**evidence["definitions"], **known}}
+
+    def _key(self, key: KeyIdentifier) -> tuple[Any, float]:
+        """With the time at Key Vault when it was read."""
+        return self._keys.bundle(key), self._keys.now
+
+    def _roles(
+        self, vault: Mapping[str, Any], key_name: str, principals: Sequence[str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        scope, vault_id = scope_of(vault, key_name), vault["id"]
+        assignments = {principal: self._access.recent_assignments(scope, principal) for principal in principals}
+        everyone = [assignment for of_one in assignments.values() for assignment in of_one]
+        guids = roles_in(everyone)
+        if not guids:
+            return assignments, {}
+        definitions = self._session.recent.read(
+            lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
+        )
+        return assignments, definitions

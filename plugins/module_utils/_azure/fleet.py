@@ -1,0 +1,174 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Many Batch accounts with what their keys depend on, for looking alone.
+
+Requests are made for each subscription, vault, key and role, and none for each account but where their pools are asked
+for.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from .._core.concurrent import map_concurrent, value_or_error
+from .._core.errors import CmkError
+from .._core.ids import KeyIdentifier, key_of, principals_of
+from .._resources.access.document import roles_in, scope_of
+from .._resources.key.document import identifier_of
+from .identities import Identities
+from .resources import Resources
+from .session import Session
+from .visible import VisibleAccounts
+
+if TYPE_CHECKING:
+    from .._resources.access.client import Access
+    from .._resources.key.client import Keys
+    from .._resources.vault.client import Vaults
+
+
+Documents = Sequence[Mapping[str, Any]]
+
+
+class Fleet:
+    def __init__(
+        self,
+        session: Session,
+        resources: Resources,
+        visible: VisibleAccounts,
+        vaults: Vaults,
+        keys: Keys,
+        access: Access,
+        identities: Identities,
+    ) -> None:
+        self._session = session
+        self._resources = resources
+        self._visible = visible
+        self._vaults = vaults
+        self._keys = keys
+        self._access = access
+        self._identities = identities
+
+    def read(self, scope: Any) -> dict[str, Any]:
+        """The accounts of the scope (_audit.options), and what their keys depend on.
+
+        Versions and keys are known by their identifiers in lower case, vaults by their names. Errors stand where
+        something could not be read, and none where there is nothing.
+        """
+        listed = self._accounts(scope)
+        accounts: Documents = listed["accounts"]
+        used = {key.folded: key for key in map(key_of, accounts) if key}
+        keys = {key.versionless.folded: key.versionless for key in used.values()}
+        vaults = self._vaults.named({key.vault for key in keys.values()}, _subscriptions_of(accounts))
+        deleted_vaults = self._vaults.deleted({name for name, vault in vaults.items() if vault is None})
+        read = map_concurrent(lambda name: self._key(keys[name]), keys)
+        grants, definitions = self._grants(keys, vaults, accounts)
+        return {
+            **listed,
+            "vaults": vaults,
+            "deleted_vaults": deleted_vaults,
+            "keys": read,
+            "named": self._named(used, read),
+            "grants": grants,
+            "definitions": definitions,
+            "identities": self._each_identity(accounts),
+            "pools": self._pools(accounts) if scope.pools else {},
+            "tenant_id": self._session.caller["tenant_id"],
+            "now": self._keys.now,
+        }
+
+    def _accounts(self, scope: Any) -> dict[str, Any]:
+        if scope.group is None:
+            return self._visible.listed(scope.subscriptions)
+        listed = self._resources.accounts(self._session.subscription_id, scope.group)
+        named = scope.account and scope.account.lower()
+        return {"accounts": [one for one in listed if not named or one["name"].lower() == named], "unlisted": []}
+
+    def _key(self, key: KeyIdentifier) -> dict[str, Any]:
+        newest = _or_error(partial(self._keys.bundle, key))
+        is_there = isinstance(newest, Mapping)
+        return {
+            "newest": newest,
+            "versions": _or_error(partial(self._keys.versions, key)) if is_there else None,
+            "policy": _or_error(partial(self._keys.rotation_policy, key)) if is_there else None,
+            "deleted": _or_error(partial(self._keys.deleted, key)) if newest is None else None,
+        }
+
+    def _named(self, used: Mapping[str, KeyIdentifier], read: Mapping[str, Any]) -> dict[str, Any]:
+        """The versions that accounts are pinned to, or why their key could not be read."""
+        newest = {name: read[key.versionless.folded]["newest"] for name, key in used.items() if key.version}
+        older = {name for name, one in newest.items() if isinstance(one, Mapping) and identifier_of(one).folded != name}
+        return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
+
+    def _grants(
+        self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Documents
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Of keys in vaults that go by roles, the assignments that reach the key; and the roles that are assigned."""
+        principals = {one.lower() for account in accounts for one in principals_of(account.get("identity", {}))}
+        scopes = {
+            name: scope_of(vaults[key.vault], key.name)
+            for name, key in keys.items()
+            if _goes_by_roles(vaults[key.vault])
+        }
+
+        def grants(name: str) -> Any:
+            return _or_error(lambda: _by_holder(self._access.all_assignments(scopes[name]), principals))
+
+        found = map_concurrent(grants, scopes)
+        at = {guid: scopes[name] for name, given in found.items() for guid in _roles_in(given)}
+        roles = map_concurrent(lambda guid: _or_error(lambda: self._access.definitions(at[guid], [guid])[guid]), at)
+        hidden = {guid: reason for guid, reason in roles.items() if isinstance(reason, CmkError)}
+        seen = {
+            name: next((hidden[guid] for guid in _roles_in(given) if guid in hidden), given)
+            for name, given in found.items()
+        }
+        return seen, roles
+
+    def _each_identity(self, accounts: Documents) -> dict[str, Any]:
+        """By subscription, the ids of its user-assigned identities; of those where accounts on a key have theirs."""
+        assigned = (one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one))
+        subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
+        return map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
+
+    def _pools(self, accounts: Documents) -> dict[str, Any]:
+        names = [account["id"].lower() for account in accounts]
+        return map_concurrent(lambda name: _or_error(lambda: self._resources.pools(name)), names)
+
+
+def _or_error(read: Callable[[], Any]) -> Any:
+    """What is read, or why it was not: one key that nobody can read must not keep us from all others."""
+    return value_or_error(read, CmkError)
+
+
+def _subscriptions_of(accounts: Documents) -> list[str]:
+    return list(dict.fromkeys(account["id"].split("/")[2].lower() for account in accounts if key_of(account)))
+
+
+def _goes_by_roles(vault: Any) -> bool:
+    return isinstance(vault, Mapping) and bool(vault["properties"].get("enableRbacAuthorization"))
+
+
+def _by_holder(assignments: Iterable[Mapping[str, Any]], principals: Set[str]) -> dict[str, Any]:
+    """Those of each principal, and those of groups: who is in one is not to be seen here."""
+    by_principal: dict[str, list[Mapping[str, Any]]] = {}
+    of_groups = []
+    for assignment in assignments:
+        properties = assignment["properties"]
+        holder = properties["principalId"].lower()
+        if holder in principals:
+            by_principal.setdefault(holder, []).append(assignment)
+        elif properties.get("principalType") == "Group":
+            of_groups.append(assignment)
+    return {"by_principal": by_principal, "of_groups": of_groups}
+
+
+def _roles_in(grants: Any) -> list[str]:
+    if isinstance(grants, CmkError):
+        return []
+    return roles_in([*chain.from_iterable(grants["by_principal"].values()), *grants["of_groups"]])

@@ -1,0 +1,187 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How fast the tasks of a run may ask, all together: just below what Azure would refuse with 429.
+
+Azure counts with token buckets: so many at once, then so many a second. Sources: learn.microsoft.com, "Understand how
+Azure Resource Manager throttles requests" (for each subscription and principal) and "Azure Key Vault service limits"
+(creating RSA keys, for each vault). What is left of a bucket Resource Manager says in a header, and since others draw
+from it too, that counts.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from .._core import interrupts
+from .._core.errors import Unavailable
+from . import sdk
+from .run_store import RunFiles
+
+
+@dataclass(frozen=True)
+class Bucket:
+    name: tuple[str, ...]
+    # Requests that it holds, and that it gains in a second.
+    size: int
+    rate: float
+
+
+_NOTIFIED_SECONDS = 5
+# The run's own rate limits fail no task that would wait so long at most.
+_OWN_WAIT_SECONDS = 60
+_READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
+_SUBSCRIPTION = re.compile(r"^https://(management\.[^/]+)/subscriptions/([^/?]+)", re.IGNORECASE)
+_NEW_VERSION = re.compile(r"^https://([^/]+)/keys/[^/]+/(?:create|rotate)\b", re.IGNORECASE)
+
+
+def bucket_of(method: str, url: str) -> Bucket | None:
+    """None where nothing is counted that a run could come near to."""
+    if found := _SUBSCRIPTION.match(url):
+        kind, limits = {"GET": ("reads", _READ), "DELETE": ("deletes", _DELETE)}.get(method, ("writes", _WRITE))
+        return Bucket((found[1].lower(), found[2].lower(), kind), *limits)
+    if found := _NEW_VERSION.match(url):
+        return Bucket((found[1].lower(), "create"), 20, 2.0)
+    return None
+
+
+class Buckets:
+    def __init__(self, files: RunFiles, caller: str) -> None:
+        self._files = files
+        self._caller = caller
+
+    def draw(self, bucket: Bucket) -> float:
+        """Take one, and tell how many seconds to wait for it. Who comes later waits longer, so nobody collides."""
+        with self._files.locked(self._caller, *bucket.name):
+            left = self._left(bucket) - 1
+            self._keep(bucket, left)
+        return max(0.0, -left / bucket.rate)
+
+    def learn(self, bucket: Bucket, left: float) -> None:
+        """The service says that there is not more left than this."""
+        with self._files.locked(self._caller, *bucket.name):
+            if left < self._left(bucket):
+                self._keep(bucket, left)
+
+    def _left(self, bucket: Bucket) -> float:
+        kept = self._files.load(self._caller, *bucket.name)
+        if kept is None:
+            return bucket.size
+        return min(bucket.size, float(kept["left"] + bucket.rate * (time.monotonic() - kept["at"])))
+
+    def _keep(self, bucket: Bucket, left: float) -> None:
+        self._files.store({"left": left, "at": time.monotonic()}, self._caller, *bucket.name)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a task waits when Azure asks it to, in seconds, and whom it tells."""
+
+    wait_timeout: float
+    notify: Callable[[str], None]
+
+    def accept(self, seconds: float, reason: str, at_least: float = 0) -> None:
+        """Raise at once if the wait is longer than `wait_timeout` and than `at_least`; the caller waits otherwise."""
+        if seconds > max(self.wait_timeout, at_least):
+            raise _throttled(seconds, self.wait_timeout, reason)
+        if seconds > _NOTIFIED_SECONDS:
+            self.notify(f"Waiting {seconds:.0f} s before the next request: {reason}")
+
+
+def transport(patience: Patience) -> Any:
+    """A transport for credentials, whose pipelines take no policies: between two tries they sleep by it."""
+    base: Any = sdk.load("azure-core").pipeline.transport.RequestsTransport
+
+    class Patient(base):  # type: ignore[misc]
+        def sleep(self, duration: float) -> None:
+            patience.accept(duration, "Microsoft Entra ID is busy")
+            super().sleep(duration)
+
+    return Patient()
+
+
+def is_read(method: str) -> bool:
+    return method == "GET"
+
+
+def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] = lambda _method: True) -> Any:
+    """A policy for the SDKs' pipelines, below their retries: each try acquires a token, if its method `counts`.
+
+    The SDKs wait as long as Azure asks them to in `Retry-After`, without a word.
+    """
+    policies: Any = sdk.load("azure-core").pipeline.policies
+    retries = policies.RetryPolicy()
+
+    class Pace(policies.HTTPPolicy):  # type: ignore[misc]
+        def send(self, request: Any) -> Any:
+            url = request.http_request.url
+            method = request.http_request.method
+            bucket = bucket_of(method, url) if counts(method) else None
+            if bucket is not None:
+                wait = buckets.draw(bucket)
+                patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
+                time.sleep(wait)
+            response = self._send(request)
+            answer = response.http_response
+            asked = _retry_after(retries, response)
+            if bucket is not None:
+                left = _left_after(bucket, answer, asked)
+                if left is not None:
+                    buckets.learn(bucket, left)
+            if asked is not None:
+                patience.accept(asked, f"{urlsplit(url).hostname} is busy (HTTP {answer.status_code})")
+            return response
+
+        def _send(self, request: Any) -> Any:
+            if request.http_request.method == "GET":
+                return self.next.send(request)
+            # A rollback has to know whether a write took effect.
+            with interrupts.deferred(interrupts.REQUEST_SECONDS):
+                return self.next.send(request)
+
+    return Pace()
+
+
+def _retry_after(retries: Any, response: Any) -> float | None:
+    """Seconds, or a date in the header, of an answer that the SDK tries again after."""
+    answer = response.http_response
+    if answer.status_code < 400:
+        return None
+    try:
+        seconds: float | None = retries.get_retry_after(response)
+    except ValueError:
+        # The SDK would fail by it.
+        del answer.headers["Retry-After"]
+        return None
+    return seconds
+
+
+def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> float | None:
+    if answer.status_code == 429:
+        # All of the run's tasks wait, and come back one after the other.
+        return -bucket.rate * (1 if retry_after is None else retry_after)
+    # Of the caller's own bucket in answers until 2024, since then also, or only, of everybody's together.
+    names = (f"x-ms-ratelimit-remaining-subscription-{which}{bucket.name[-1]}" for which in ("", "global-"))
+    said = [float(answer.headers[name]) for name in names if name in answer.headers]
+    return min(said, default=None)
+
+
+def _throttled(seconds: float, wait_timeout: float, reason: str) -> Unavailable:
+    remedy = f"Run the task again in {seconds:.0f} s, or set wait_timeout to more than that."
+    return Unavailable(
+        f"The next request has to wait for {seconds:.0f} s, which is longer than wait_timeout ({wait_timeout} s): "
+        f"{reason}. {remedy}",
+        code="throttled",
+        option="wait_timeout",
+        value=wait_timeout,
+        retry_after=seconds,
+        remedy=remedy,
+    )

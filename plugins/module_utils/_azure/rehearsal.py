@@ -1,0 +1,203 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Check mode: the transport of requests, in which a write changes the run's picture of Azure instead of Azure.
+
+Reads are sent to Azure, and their responses are completed by the picture. Writes get the response that Azure would
+give, with long-running operations complete at once. No write leaves the machine: there is one function that sends, and
+it sends reads alone; a request that is not known fails the task.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from email.utils import formatdate, parsedate_to_datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from .._core.placeholders import KNOWN_AFTER_APPLY, guid, version
+from .._resources.vault.document import ACCESS_POLICY
+from . import sdk
+from .environments import Environment
+from .picture import Picture
+from .rehearsed_access import RehearsedAccess
+from .rehearsed_accounts import RehearsedAccounts
+from .rehearsed_keys import RehearsedKeys
+from .rehearsed_vaults import RehearsedVaults
+from .responses import Call, Response
+from .run_store import RunFiles
+
+# POST requests that only read.
+_ASKS = re.compile(r"/providers/Microsoft\.(?:Batch/locations/[^/]+|KeyVault)/checkNameAvailability", re.IGNORECASE)
+_VERSION_OF_KEY = re.compile(rf"https://([^./]+)\.[^/]+/keys/([^/]+)/{re.escape(KNOWN_AFTER_APPLY)}", re.IGNORECASE)
+_PRINCIPALS = "principal"
+# Seconds.
+_CLOCKS_DIFFER = 5
+
+
+class Rehearsal:
+    """`caller` gives the caller's `object_id` and `tenant_id`, `environment` the cloud."""
+
+    def __init__(
+        self, files: RunFiles, caller: Callable[[], Mapping[str, str]], environment: Callable[[], Environment]
+    ) -> None:
+        self._picture = Picture(files)
+        self._vaults = RehearsedVaults(self._picture, caller)
+        self._keys = RehearsedKeys(self._picture, self._vaults, caller, environment)
+        self._access = RehearsedAccess(self._picture, self._vaults)
+        self.accounts = RehearsedAccounts(self._picture, self._vaults, caller)
+        self._services = (self._keys, self._access, self.accounts, self._vaults)
+        self._files = files
+
+    def transport(self) -> Any:
+        """For a client of the SDKs."""
+        import requests
+        from urllib3.util import Retry
+
+        rehearsal = self
+
+        class Adapter(requests.adapters.BaseAdapter):
+            def __init__(self) -> None:
+                super().__init__()
+                # As in the transport of the SDKs, which retry by themselves.
+                retries = Retry(total=False, redirect=False, raise_on_status=False)
+                self._azure = requests.adapters.HTTPAdapter(max_retries=retries)
+
+            def send(self, request: Any, *args: Any, **options: Any) -> Any:
+                def ask(url: str | None = None) -> Response:
+                    """Send a read: that of the request, or a GET of another URL with the same credentials."""
+                    read = request.copy()
+                    if not _is_read(request.method, request.url):
+                        read.method, read.body = "GET", None
+                        for name in ("Content-Length", "Content-Type"):
+                            read.headers.pop(name, None)
+                    if url is not None:
+                        read.url = url
+                    _require_read(read.method, read.url)
+                    return rehearsal._noted(_received(self._azure.send(read, *args, **options)))
+
+                call = _call(request, rehearsal._now(), ask)
+                return _delivered(rehearsal.response(call), request, rehearsal._now())
+
+            def close(self) -> None:
+                self._azure.close()
+
+        session = requests.Session()
+        session.mount("https://", Adapter())
+        return sdk.load("azure-core").pipeline.transport.RequestsTransport(session=session, session_owner=False)
+
+    def response(self, call: Call) -> Response:
+        """What Azure would answer."""
+        for service in self._services:
+            response = service.response(call)
+            if response is not None:
+                return response
+        if _is_read(call.method, call.url):
+            return call.ask()
+        raise _not_rehearsed(call.method, call.url)
+
+    def resolved(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The task's options with placeholders in place of `(known after apply)`, as results of other tasks have it."""
+        if params.get("authorization") == ACCESS_POLICY:
+            self._vaults.with_policies |= {str(params[one]).lower() for one in ("name", "vault_name") if one in params}
+        return {name: self._resolved(name, value, params) for name, value in params.items()}
+
+    def _resolved(self, name: str, value: Any, params: Mapping[str, Any]) -> Any:
+        if not isinstance(value, str) or KNOWN_AFTER_APPLY not in value:
+            return value
+        if name == "principal_id":
+            return self._next_principal(f"{params.get('vault_name')} {params.get('state')}")
+        if found := _VERSION_OF_KEY.fullmatch(value.strip()):
+            return value.replace(KNOWN_AFTER_APPLY, self._newest(found[1], found[2]))
+        if name == "version":
+            return self._newest(str(params.get("vault_name")), str(params.get("name")))
+        return value
+
+    def _newest(self, vault: str, key: str) -> str:
+        return self._keys.newest_placeholder(vault, key) or version(vault, key)
+
+    def _next_principal(self, purpose: str) -> str:
+        """The placeholders of new principals look alike in results. Tasks that name one for the same purpose get
+        one after the other, in the order in which they were made; once each was named, the last one."""
+        made = self.accounts.placeholders()
+        with self._picture.locked(_PRINCIPALS, purpose):
+            number = int((self._picture.get(_PRINCIPALS, purpose) or {}).get("number", 0))
+            self._picture.put(_PRINCIPALS, purpose, {"number": number + 1})
+        return made[min(number, len(made) - 1)] if made else guid("principal")
+
+    def _now(self) -> float:
+        """By Azure's clock. A task whose resources are all in the picture gets no time from Azure itself."""
+        return time.time() + float(self._files.load("ahead") or 0)
+
+    def _noted(self, response: Response) -> Response:
+        if date := response.headers.get("Date"):
+            # By seconds; the age of a response is no difference between the clocks.
+            ahead = parsedate_to_datetime(date).timestamp() - time.time()
+            self._files.store(ahead if abs(ahead) > _CLOCKS_DIFFER else 0, "ahead")
+        return response
+
+
+def _is_read(method: str | None, url: str | None) -> bool:
+    return method in ("GET", "HEAD") or (method == "POST" and _ASKS.search(urlsplit(url or "").path) is not None)
+
+
+def _require_read(method: str | None, url: str | None) -> None:
+    if not _is_read(method, url):
+        raise _not_rehearsed(method, url)
+
+
+def _not_rehearsed(method: str | None, url: str | None) -> AssertionError:
+    return AssertionError(
+        f"check mode does not know the request {method} {urlsplit(url or '').path}, so it was not sent"
+    )
+
+
+def _call(request: Any, now: float, ask: Callable[[str | None], Response]) -> Call:
+    parts = urlsplit(request.url)
+    body = request.body.encode() if isinstance(request.body, str) else request.body
+    return Call(
+        method=request.method,
+        url=request.url,
+        host=(parts.hostname or "").lower(),
+        path=unquote(parts.path).rstrip("/"),
+        query=unquote(parts.query.replace("+", " ")),
+        body=json.loads(body) if body else {},
+        is_authorized="Authorization" in request.headers,
+        now=now,
+        ask=ask,
+    )
+
+
+def _received(response: Any) -> Response:
+    content = response.content
+    try:
+        body = json.loads(content) if content else None
+    except ValueError:
+        body = None
+    return Response(response.status_code, body, response.headers, response)
+
+
+def _delivered(response: Response, request: Any, now: float) -> Any:
+    """As `requests` has it."""
+    import requests
+
+    if response.unchanged is not None:
+        return response.unchanged
+    delivered = requests.Response()
+    delivered.status_code, delivered.request, delivered.url = response.status, request, request.url
+    content = b"" if response.body is None else json.dumps(response.body).encode()
+    delivered.headers.update(
+        {"Date": formatdate(now, usegmt=True), **response.headers, "Content-Type": "application/json; charset=utf-8"}
+    )
+    for name in ("Content-Encoding", "Transfer-Encoding", "Content-Length"):
+        delivered.headers.pop(name, None)
+    delivered.headers["Content-Length"] = str(len(content))
+    delivered.raw = io.BytesIO(content)
+    return delivered

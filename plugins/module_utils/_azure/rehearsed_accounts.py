@@ -1,0 +1,226 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts in a rehearsal.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from typing import Any
+
+from .._core.ids import key_of, place_of
+from .._core.placeholders import guid
+from .picture import Entry, Picture
+from .rehearsed_vaults import RehearsedVaults
+from .responses import Call, Document, Response, completed, missing
+
+_GROUP = r"(/subscriptions/[^/]+/resourceGroups/[^/]+)"
+_NAMESPACE = "/providers/Microsoft.Batch"
+_ACCOUNT = re.compile(rf"({_GROUP}{_NAMESPACE}/batchAccounts/([^/]+))", re.IGNORECASE)
+_POOLS = re.compile(rf"({_GROUP}{_NAMESPACE}/batchAccounts/[^/]+)/pools", re.IGNORECASE)
+_LIST = re.compile(
+    rf"(/subscriptions/[^/]+(?:/resourceGroups/[^/]+)?){_NAMESPACE}/batchAccounts",
+    re.IGNORECASE,
+)
+_NAME = re.compile(rf"(/subscriptions/[^/]+){_NAMESPACE}/locations/[^/]+/checkNameAvailability", re.IGNORECASE)
+_KIND = "account"
+_PLACEHOLDERS = "principal of account"
+_IDENTITIES_API = "2023-01-31"
+_GROUPS_API = "2021-04-01"
+
+
+class RehearsedAccounts:
+    """An entry is the account's `document`, or None once it is deleted, and whether it was `made` in the picture."""
+
+    def __init__(self, picture: Picture, vaults: RehearsedVaults, caller: Callable[[], Mapping[str, str]]) -> None:
+        self._picture = picture
+        self._vaults = vaults
+        self._caller = caller
+        # Why an account with that document could not use its key: the names of the checks that fail.
+        self.failed_checks: Callable[[Mapping[str, Any]], list[str]] = lambda _account: []
+
+    def response(self, call: Call) -> Response | None:
+        if found := _ACCOUNT.fullmatch(call.path):
+            return self._of_account(call, found[1], found[2], found[3])
+        if call.method == "GET" and (found := _POOLS.fullmatch(call.path)):
+            return self._pools(call, found[1])
+        if call.method == "GET" and (found := _LIST.fullmatch(call.path)):
+            return self._listed(call, found[1])
+        if call.method == "POST" and (found := _NAME.fullmatch(call.path)):
+            return self._is_name_free(call, found[1])
+        return None
+
+    def placeholders(self) -> list[str]:
+        """The placeholders of principals, in the order in which they were made."""
+        made = self._picture.all(_PLACEHOLDERS).values()
+        return [entry["principal"] for entry in sorted(made, key=lambda entry: entry["number"])]
+
+    def _of_account(self, call: Call, account_id: str, group: str, name: str) -> Response | None:
+        if call.method == "GET":
+            return self._read(call, account_id)
+        with self._picture.locked(_KIND, account_id):
+            current = self._read(call, account_id)
+            if call.method == "PUT" and current.status in (200, 404):
+                return self._put(call, current, group, name)
+            if call.method == "PATCH":
+                return self._patched(call, current, account_id)
+            if call.method == "DELETE":
+                return self._deleted(current, account_id)
+        return current if current.status >= 400 else None
+
+    def _read(self, call: Call, account_id: str) -> Response:
+        entry = self._picture.get(_KIND, account_id)
+        if entry is None:
+            response = call.get(account_id)
+            return _settled(response, account_id) if response.status == 200 else response
+        if entry["document"] is None:
+            return _not_found(account_id)
+        return Response(200, entry["document"], {"Last-Modified": entry["changed"]})
+
+    def _put(self, call: Call, current: Response, group: str, name: str) -> Response:
+        if current.status == 200:
+            return self._patched(call, current, current.body["id"])
+        read = call.get(group, _GROUPS_API)
+        if read.status == 404:
+            return read
+        # In the letter case of the group's own id, if the caller may read that.
+        parent = read.body["id"] if read.status == 200 else group
+        location = call.body["location"].replace(" ", "").lower()
+        account = {
+            "id": f"{parent}{_NAMESPACE}/batchAccounts/{name}",
+            "name": name,
+            "type": "Microsoft.Batch/batchAccounts",
+            "location": location,
+            "identity": {"type": "None"},
+            "properties": {
+                "accountEndpoint": f"{name.lower()}.{location}.batch.azure.com",
+                "provisioningState": "Succeeded",
+                "poolAllocationMode": "BatchService",
+                "publicNetworkAccess": "Enabled",
+                "encryption": {"keySource": "Microsoft.Batch"},
+            },
+        }
+        return self._changed(call, account, made=True)
+
+    def _patched(self, call: Call, current: Response, account_id: str) -> Response:
+        if current.status != 200:
+            return current
+        # Batch refuses to change an account that is not available.
+        available = self._pools(call, account_id)
+        if available.status == 409:
+            return available
+        entry = self._picture.get(_KIND, account_id)
+        return self._changed(call, current.body, made=entry is not None and entry["made"])
+
+    def _changed(self, call: Call, account: Document, *, made: bool) -> Response:
+        account = copy.deepcopy(account)
+        if call.body.get("identity"):
+            identity = self._identity(call, account)
+            if isinstance(identity, Response):
+                return identity
+            account["identity"] = identity
+        if "tags" in call.body:
+            account["tags"] = call.body["tags"]
+        account["properties"].update(call.body.get("properties", {}))
+        entry: Entry = {"document": account, "made": made, "changed": formatdate(call.now, usegmt=True)}
+        self._picture.put(_KIND, account["id"], entry)
+        return Response(200, account)
+
+    def _identity(self, call: Call, account: Document) -> Document | Response:
+        wanted, has = call.body["identity"], account.get("identity", {})
+        if wanted["type"] == "SystemAssigned":
+            return has if has.get("type") == "SystemAssigned" else self._new_identity(account["id"])
+        named = wanted.get("userAssignedIdentities", {})
+        lower = {one.lower() for one in named}
+        assigned = {one: ids for one, ids in has.get("userAssignedIdentities", {}).items() if one.lower() not in lower}
+        for name in named:
+            read = call.get(name, _IDENTITIES_API)
+            if read.status != 200:
+                return read
+            assigned[name] = {of: read.body["properties"][of] for of in ("principalId", "clientId")}
+        return {"type": wanted["type"], **({"userAssignedIdentities": assigned} if assigned else {})}
+
+    def _new_identity(self, account_id: str) -> Document:
+        number = self._picture.next_number(_PLACEHOLDERS)
+        principal = guid(account_id, str(number))
+        self._picture.put(_PLACEHOLDERS, principal, {"principal": principal, "number": number})
+        return {"type": "SystemAssigned", "principalId": principal, "tenantId": self._caller()["tenant_id"]}
+
+    def _deleted(self, current: Response, account_id: str) -> Response:
+        if current.status == 404:
+            return Response(204)
+        if current.status == 200:
+            entry = self._picture.get(_KIND, account_id)
+            self._picture.put(_KIND, account_id, {"document": None, "made": entry is not None and entry["made"]})
+            return Response(200)
+        return current
+
+    def _pools(self, call: Call, account_id: str) -> Response:
+        """Whether an account is available is seen by its pools. If the picture has changed what that depends on,
+        preflight decides."""
+        entry = self._picture.get(_KIND, account_id)
+        if entry and entry["made"] and entry["document"]:
+            pools = Response(200, {"value": []})
+        else:
+            pools = call.get(f"{account_id}/pools")
+        account = self._read(call, account_id)
+        if account.status != 200:
+            return account if entry else pools
+        key = key_of(account.body)
+        if entry is None and not (key and self._vaults.is_touched(key.vault)):
+            return pools
+        failed = self.failed_checks(account.body)
+        if failed:
+            return _unavailable(str(key), failed)
+        return Response(200, {"value": []}) if pools.status in (404, 409) else pools
+
+    def _listed(self, call: Call, scope: str) -> Response:
+        changed = {
+            name: entry for name, entry in self._picture.all(_KIND).items() if name.startswith(f"{scope.lower()}/")
+        }
+        response = call.ask()
+        if response.status != 200:
+            return response
+        settled = [_settled(Response(200, item), item["id"]) for item in response.body["value"]]
+        if any(one.body is not item for one, item in zip(settled, response.body["value"], strict=True)):
+            value = [one.body for one in settled if one.status == 200]
+            response = response.with_body({**response.body, "value": value})
+        return completed(response, changed, lambda item: str(item["id"]).lower())
+
+    def _is_name_free(self, call: Call, subscription: str) -> Response:
+        """Names are unique in a region, so an account of the picture takes its name."""
+        name = str(call.body.get("name")).lower()
+        for account_id, entry in self._picture.all(_KIND).items():
+            _subscription, _group, of_account = place_of(account_id)
+            if of_account == name and account_id.startswith(f"{subscription.lower()}/"):
+                if entry["document"] is None:
+                    return Response(200, {"nameAvailable": True})
+                return Response(200, {"nameAvailable": False, "reason": "AlreadyExists", "message": "In the picture."})
+        return call.ask()
+
+
+def _settled(response: Response, account_id: str) -> Response:
+    """An operation that is still under way is complete at once."""
+    state = response.body["properties"].get("provisioningState")
+    if state == "Deleting":
+        return _not_found(account_id)
+    if state != "Creating":
+        return response
+    properties = {**response.body["properties"], "provisioningState": "Succeeded"}
+    return response.with_body({**response.body, "properties": properties})
+
+
+def _not_found(account_id: str) -> Response:
+    return missing("ResourceNotFound", f"The Resource '{account_id}' was not found.")
+
+
+def _unavailable(key: str, failed: list[str]) -> Response:
+    message = f"The key {key} that the account is encrypted with is not accessible: {', '.join(failed)}."
+    return Response(409, {"error": {"code": "KeyVaultKeyNotAccessible", "message": message}})

@@ -1,0 +1,156 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Subscriptions, resource groups, and lists of Batch accounts.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from typing import Any
+
+from .._core.errors import Denied
+from . import sdk
+from .session import Session
+
+# Seen in recorded traffic; both have been stable for years.
+_SUBSCRIPTIONS = "2022-12-01"
+_GROUPS = "2021-04-01"
+# That of the oldest SDK that is supported.
+_ACCOUNTS = "2024-02-01"
+# The first that tells of a pool's own key.
+_POOLS = "2025-06-01"
+
+
+class Resources:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def group(self, name: str) -> dict[str, Any]:
+        path = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{name}"
+
+        def read() -> dict[str, Any]:
+            with sdk.translated(f"read the resource group {name}"):
+                return self._get(path, _GROUPS)
+
+        return self._session.seen.read(read, "group", path.lower())
+
+    def regions(self, namespace: str, resource_type: str) -> list[str] | None:
+        """The regions where the resource provider has the resource type; None if the caller may not read them."""
+        path = f"/subscriptions/{self._session.subscription_id}/providers/{namespace}"
+
+        def read() -> list[str] | None:
+            try:
+                with sdk.translated(f"read the regions of {namespace}"):
+                    types = self._get(path, _GROUPS)["resourceTypes"]
+            except Denied:
+                return None
+            listed = (one["locations"] for one in types if one["resourceType"].lower() == resource_type.lower())
+            return next(listed, None)
+
+        return self._session.recent.read(lambda: self._session.seen.read(read, "regions", path), "regions", path)
+
+    def subscription_ids(self) -> list[str]:
+        """All subscriptions that the caller sees, the task's own first."""
+        own = self._session.subscription_id
+        return [own, *(one for one in self.listed_subscription_ids() if one.lower() != own.lower())]
+
+    def listed_subscription_ids(self) -> list[str]:
+        """All subscriptions that the caller sees; none need be the task's own."""
+        with sdk.translated("list the subscriptions"):
+            return [item["subscriptionId"] for item in self._all("/subscriptions", _SUBSCRIPTIONS)]
+
+    def groups(self, subscription: str) -> list[str]:
+        """The names of the resource groups of a subscription that the caller may read."""
+        with sdk.translated(f"list the resource groups of the subscription {subscription}"):
+            return [item["name"] for item in self._all(f"/subscriptions/{subscription}/resourceGroups", _GROUPS)]
+
+    def permissions(self, scope: str) -> list[dict[str, Any]]:
+        """What the caller's roles allow at the scope, as a task of the run read it a moment ago."""
+        found: list[dict[str, Any]] = self._session.recent.read(
+            lambda: self._permissions(scope), "permissions", scope.lower()
+        )
+        return found
+
+    def permissions_since(self, scope: str, since: float) -> list[dict[str, Any]]:
+        """The same, read from `since` (time.monotonic()) on."""
+        found: list[dict[str, Any]] = self._session.recent.read_since(
+            lambda: self._permissions(scope), since, "permissions", scope.lower()
+        )
+        return found
+
+    def _permissions(self, scope: str) -> list[dict[str, Any]]:
+        """The REST reference documents resource groups and resources, the article "Authorize with Resource Manager's
+        API" subscriptions as well."""
+        with sdk.translated(f"read the caller's permissions at {scope}"):
+            return self._all(f"{scope}/providers/Microsoft.Authorization/permissions", sdk.AUTHORIZATION_API)
+
+    def account(self, account_id: str) -> dict[str, Any]:
+        with sdk.translated(f"read the Batch account {account_id}"):
+            return self._get(account_id, _ACCOUNTS)
+
+    def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
+        """The Batch accounts of a subscription, or of one group. The SDK would make models of them, which is slow."""
+        place = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
+        what = f"resource group {group}" if group else f"subscription {subscription}"
+        with sdk.translated(f"list the Batch accounts of the {what}"):
+            return self._all(f"{place}/providers/Microsoft.Batch/batchAccounts", _ACCOUNTS)
+
+    def age(self, account_id: str) -> float | None:
+        """Seconds since a Batch account was changed, by Resource Manager's clock; None if the answer does not say. An
+        account's document has no such time, the headers of the answer have."""
+        with sdk.translated(f"read the Batch account {account_id.rpartition('/')[2]}"):
+            headers = self._answer(account_id, _ACCOUNTS).headers
+        if "Last-Modified" not in headers or "Date" not in headers:
+            return None
+        changed, now = (parsedate_to_datetime(headers[name]) for name in ("Last-Modified", "Date"))
+        return (now - changed).total_seconds()
+
+    def pools(self, account_id: str) -> list[dict[str, Any]]:
+        """Those of a Batch account, as azure-mgmt-batch 17.3 would not show them: with the keys of their disks."""
+        with sdk.translated(f"list the pools of the Batch account {account_id.rpartition('/')[2]}"):
+            return self._all(f"{account_id}/pools", _POOLS)
+
+    def _all(self, path: str, api_version: str) -> list[dict[str, Any]]:
+        """The items of a list, whichever page they are on."""
+        page = self._get(path, api_version)
+        items: list[dict[str, Any]] = page["value"]
+        while page.get("nextLink"):
+            page = self._get(page["nextLink"])
+            items += page["value"]
+        return items
+
+    def _get(self, url: str, api_version: str | None = None) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._answer(url, api_version).text())
+        return document
+
+    def _answer(self, url: str, api_version: str | None) -> Any:
+        from azure.core.exceptions import ClientAuthenticationError, map_error
+        from azure.core.rest import HttpRequest
+
+        params = {"api-version": api_version} if api_version else None
+        answer = self._client.send_request(HttpRequest("GET", self._client.format_url(url), params=params))
+        map_error(answer.status_code, answer, {401: ClientAuthenticationError})
+        answer.raise_for_status()
+        return answer
+
+    @cached_property
+    def _client(self) -> Any:
+        """A bare client: for a few reads, a package of models would be a large dependency."""
+        policies = sdk.load("azure-core").pipeline.policies
+        management = sdk.load("azure-mgmt-core")
+        environment = self._session.environment
+        challenge = management.policies.ARMChallengeAuthenticationPolicy
+        return management.ARMPipelineClient(
+            environment.resource_manager,
+            policies=[
+                policies.RetryPolicy(),
+                challenge(self._session.credential, environment.resource_manager_scope),
+            ],
+            **self._session.policies,
+        )

@@ -1,0 +1,282 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The SDKs: that they are there and new enough, and their answers and errors in this collection's terms.
+
+Floors are also in requirements.txt; a test ties the two.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+from .._core.errors import CmkError, Denied, MissingSdk, NotFound, Rejected, TimedOut, Unavailable
+from .unreachable import is_of_proxy, no_response
+
+# Package -> the module that is imported of it, and the oldest version that has what is used here.
+FLOORS = {
+    "azure-core": ("azure.core", "1.31.0"),
+    "azure-identity": ("azure.identity", "1.19.0"),
+    "azure-mgmt-core": ("azure.mgmt.core", "1.4.0"),
+    "azure-mgmt-batch": ("azure.mgmt.batch", "17.3.0"),
+    "azure-mgmt-keyvault": ("azure.mgmt.keyvault", "10.3.1"),
+    "azure-keyvault-keys": ("azure.keyvault.keys", "4.10.0"),
+    "azure-mgmt-authorization": ("azure.mgmt.authorization", "4.0.0"),
+    "azure-mgmt-msi": ("azure.mgmt.msi", "7.0.0"),
+}
+# The API version of role assignments and definitions. azure-mgmt-authorization has several.
+AUTHORIZATION_API = "2022-04-01"
+_LOGGERS = ("azure", "msal", "urllib3", "requests")
+
+
+@cache
+def load(package: str) -> ModuleType:
+    """Import a package's module, or say which package is missing or too old."""
+    module, floor = FLOORS[package]
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise _missing(package, f"is not there ({error})") from error
+    found = metadata.version(package)
+    if _numbers(found) < _numbers(floor):
+        raise _missing(package, f"has version {found} at {loaded.__path__[0]}", found=found)
+    return loaded
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep the SDKs' log entries to themselves: they name requests, whatever `no_log` says, and Ansible's log takes the
+    entries of any library in its process. Other code may log by the same libraries before and after."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.propagate for logger in loggers]
+    # Without any handler, Python writes warnings to the standard error.
+    nowhere = logging.NullHandler()
+    for logger in loggers:
+        logger.propagate = False
+        logger.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.propagate = propagate
+            logger.removeHandler(nowhere)
+
+
+def _missing(package: str, problem: str, found: str | None = None) -> MissingSdk:
+    floor = FLOORS[package][1]
+    wanted = " ".join(f"'{name}>={oldest}'" for name, (_module, oldest) in FLOORS.items())
+    remedy = f"For the Python interpreter that runs the task ({sys.executable}): pip install {wanted}"
+    return MissingSdk(
+        f"The Python package {package} {problem}, and version {floor} or newer is needed. {remedy}",
+        package=package,
+        floor=floor,
+        found=found,
+        remedy=remedy,
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+def content(body: Mapping[str, Any]) -> bytes:
+    """A request's body as JSON: the SDKs' generations differ in their models and agree on this."""
+    return json.dumps(body).encode()
+
+
+def renewal(credential: Any) -> Any:
+    """A policy for the SDKs' pipelines: a request whose token is refused is sent once more with a new one.
+
+    It has to stand above the policy that puts the token into the request. One for each call does so in all SDKs; one
+    for each retry stands below it in azure-mgmt-batch 17.3.
+
+    The SDKs go by the time that a token is good for, by this machine's clock, and by claims challenges; a token that is
+    refused before its time would end the run.
+    """
+    base: Any = load("azure-core").pipeline.policies.HTTPPolicy
+
+    class Renewal(base):  # type: ignore[misc]
+        def send(self, request: Any) -> Any:
+            response = self.next.send(request)
+            refused = request.http_request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if response.http_response.status_code == 401 and credential.forget(refused):
+                response = self.next.send(request)
+            return response
+
+    return Renewal()
+
+
+def answers(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
+    """The HTTP answers behind an SDK's call, all pages of a list, since the generations' models differ."""
+    seen: list[Any] = []
+    returned = call(*args, raw_response_hook=lambda answer: seen.append(answer.http_response), **kwargs)
+    if hasattr(returned, "by_page"):
+        for _item in returned:
+            pass
+    return seen
+
+
+def document(call: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(answers(call, *args, **kwargs)[-1].text())
+    return document
+
+
+def documents(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    pages = [json.loads(answer.text()) for answer in answers(call, *args, **kwargs) if answer.status_code < 400]
+    return [item for page in pages for item in page["value"]]
+
+
+def answer_or_missing(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The last HTTP answer, be it that the resource is missing.
+
+    That its resource group or subscription is missing is an error all the same.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return answers(call, *args, **kwargs)[-1]
+    except ResourceNotFoundError as error:
+        if _service_error(error)["code"] in _MISSING_ABOVE:
+            raise
+        return error.response
+
+
+def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+    answer = answer_or_missing(call, *args, **kwargs)
+    return None if answer.status_code == 404 else json.loads(answer.text())
+
+
+def is_free(said: Mapping[str, Any]) -> bool:
+    """What a check of a name's availability says; a name that is not valid is left to the creation to refuse."""
+    return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
+
+
+def finish(poller: Any, timeout: float, what: str) -> None:
+    """Wait for a long-running operation, with a deadline."""
+    poller.wait(timeout)
+    if not poller.done():
+        raise TimedOut(
+            f"{what} is still under way after {timeout} s (state: {poller.status()}). Run the task again, with a "
+            "longer wait_timeout if Azure is slow.",
+            option="wait_timeout",
+            value=timeout,
+        )
+    poller.result()
+
+
+_MISSING_ABOVE = {
+    "SubscriptionNotFound": ("subscription_not_found", "subscription_id", "Correct it, or grant the caller access."),
+    "InvalidSubscriptionId": ("subscription_not_found", "subscription_id", "Correct it: it is a GUID."),
+    "ResourceGroupNotFound": ("resource_group_not_found", "resource_group", "Create the group, or correct it."),
+}
+# Entra's number -> code, option, remedy. Numbers: learn.microsoft.com, "Microsoft Entra authentication error codes".
+_ENTRA = {
+    "7000215": ("secret_wrong", "secret", "Set it to the value (not the id) of a current secret of the application."),
+    "7000222": ("secret_expired", "secret", "Make a new secret for the application and set it."),
+    "700016": ("client_unknown", "client_id", "Correct client_id or tenant: the tenant has no such application."),
+    "90002": ("tenant_unknown", "tenant", "Correct tenant: Entra knows none of that name."),
+    "900023": ("tenant_unknown", "tenant", "Correct tenant: it is a GUID or a domain name."),
+    "700027": ("certificate_wrong", "x509_certificate_path", "Register the certificate with the application."),
+}
+_PERMISSION = re.compile(
+    r"perform action '(?P<arm>[^']+)'|Action: '(?P<rbac>[^']+)'|does not have (?P<policy>keys \S+) permission"
+)
+
+
+@contextmanager
+def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
+    """The SDKs' exceptions as this collection's errors.
+
+    `what` says what was being done, `unreachable` is the code of the error that nobody answered.
+    """
+    load("azure-core")
+    from azure.core import exceptions as sdk
+
+    try:
+        yield
+    except sdk.ClientAuthenticationError as error:
+        # The Azure CLI gives what it got as text.
+        if is_of_proxy(error.message):
+            raise no_response(what, error.message, unreachable) from error
+        raise _authentication(what, error) from error
+    # An answer that was cut off counts as an HttpResponseError too, and has no status.
+    except (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError) as error:
+        raise no_response(what, error.message, unreachable) from error
+    except (json.JSONDecodeError, sdk.DecodeError) as error:
+        raise Unavailable(
+            f"Could not {what}: the answer is no JSON, so hardly Azure's. Check the proxy and run the task again.",
+        ) from error
+    except sdk.HttpResponseError as error:
+        raise _http(what, error) from error
+
+
+def _authentication(what: str, error: Any) -> CmkError:
+    number = re.search(r"AADSTS(\d+)", error.message)
+    # msal reads the tenant's metadata first, and keeps Entra's number to itself if there are none.
+    unknown_tenant = "Unable to get authority configuration" in error.message
+    code, option, remedy = _ENTRA.get(
+        number[1] if number else "90002" if unknown_tenant else "",
+        ("authentication_failed", "auth_source", "Check the options tenant, client_id, secret and auth_source."),
+    )
+    return CmkError(
+        f"Could not {what}: signing in failed. {remedy} Azure says: {error.message}",
+        code=code,
+        option=option,
+        remedy=remedy,
+    )
+
+
+def _http(what: str, error: Any) -> CmkError:
+    service = _service_error(error)
+    said = f"Azure says: ({service['code']}) {service['message']}"
+    if service["code"] in _MISSING_ABOVE:
+        code, option, remedy = _MISSING_ABOVE[service["code"]]
+        return NotFound(f"Could not {what}. {remedy} {said}", code=code, option=option, remedy=remedy, azure=service)
+    if error.status_code == 403:
+        return _denied(what, service, said)
+    if error.status_code == 404:
+        return NotFound(f"Could not {what}. {said}", azure=service)
+    if error.status_code == 429 or error.status_code >= 500:
+        return Unavailable(f"Could not {what}: Azure is busy or failing. Run the task again. {said}", azure=service)
+    return Rejected(f"Could not {what}. {said}", azure=service)
+
+
+def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
+    if service["inner_code"] in ("ForbiddenByFirewall", "ForbiddenByConnection"):
+        remedy = "Run from a network that the vault's firewall lets in, or allow this one there."
+        return Denied(f"Could not {what}. {remedy} {said}", code="network_denied", remedy=remedy, azure=service)
+    found = _PERMISSION.search(service["message"])
+    action = found[found.lastgroup] if found and found.lastgroup else "this"
+    remedy = f"Grant the caller a role (or access policy) that allows {action}."
+    return Denied(f"Could not {what}. {remedy} {said}", action=action, remedy=remedy, azure=service)
+
+
+def _service_error(error: Any) -> dict[str, Any]:
+    """Azure's own code and message, wherever this SDK keeps them."""
+    try:
+        body = json.loads(error.response.text())["error"]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        body = {}
+    details = "; ".join(f"{d.get('code')}: {d.get('message')}" for d in body.get("details") or ())
+    # Batch signs its messages with the request's id and the time, each on a line of its own.
+    message = str(body.get("message") or error.message).partition("\nRequestId:")[0]
+    return {
+        "status": error.status_code,
+        "code": body.get("code") or error.reason,
+        "inner_code": (body.get("innererror") or {}).get("code"),
+        "message": " ".join(f"{message} {details}".split()),
+        "request_id": error.response.headers.get("x-ms-request-id") if error.response else None,
+    }

@@ -1,0 +1,191 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One caller's way to Azure: who it is, where the cloud is, and how long it is ready to wait.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from .._core.errors import CmkError, InvalidOption
+from .._core.waiting import WaitingLines
+from . import credentials, rate_limit, sdk
+from .environments import Environment, environment_of
+from .rehearsal import Rehearsal
+from .run_cache import Recent
+from .run_store import RunFiles
+from .task_cache import Seen
+
+_LONGEST_PAUSE = 30
+
+
+def silent(message: str) -> None:
+    """A module has nobody to talk to before it ends."""
+
+
+class Session:
+    """`connection` are the options of the doc fragment azbatch.cmk.azure.
+
+    `folder` is a private directory in which the tasks of a run share what they know. `notify` takes lines that tell a
+    waiting person what is being waited for. With `rehearse`, as in check mode, writes change the run's picture of
+    Azure, and no write leaves the machine.
+    """
+
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        folder: str | None = None,
+        notify: Callable[[str], None] = silent,
+        *,
+        rehearse: bool = False,
+    ) -> None:
+        self._connection = connection
+        # Tokens and rate limits are the same for all tasks of a run.
+        self._shared = RunFiles(folder)
+        self.files = self._shared.for_rehearsal() if rehearse else self._shared
+        self.rehearsal = Rehearsal(self.files, lambda: self.caller, lambda: self.environment) if rehearse else None
+        self.seen = Seen()
+        self._clients: dict[tuple[str, str], Any] = {}
+        self.notify = notify
+        # How long a change may take until it is given up, in seconds.
+        self.wait_timeout: int = connection["wait_timeout"]
+        if self.wait_timeout < 0:
+            raise InvalidOption("wait_timeout", self.wait_timeout, "it is negative.", "Use seconds, 0 or more.")
+
+    @cached_property
+    def _options(self) -> Mapping[str, Any]:
+        return credentials.completed(self._connection)
+
+    @cached_property
+    def environment(self) -> Environment:
+        return environment_of(self._options["cloud_environment"])
+
+    @cached_property
+    def subscription_id(self) -> str:
+        subscription = self._options["subscription_id"]
+        if not subscription:
+            raise InvalidOption(
+                "subscription_id",
+                subscription,
+                "no subscription is known.",
+                "Set subscription_id (environment: AZURE_SUBSCRIPTION_ID).",
+                code="subscription_missing",
+            )
+        return str(subscription)
+
+    @cached_property
+    def credential(self) -> Any:
+        def make() -> Any:
+            return credentials.credential(self._options, self.environment, rate_limit.transport(self._patience))
+
+        # `auto` comes to the Azure CLI once all other sources have been tried.
+        is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
+        source = "auto" if is_automatic else self._options["auth_source"]
+        return credentials.SharedTokens(make, self._fingerprint, self._shared, source)
+
+    @property
+    def policies(self) -> dict[str, Any]:
+        """For a client of the SDKs; each needs some of its own. Each try draws from the run's buckets."""
+        buckets = rate_limit.Buckets(self._shared, self._fingerprint)
+        renewal = [sdk.renewal(self.credential)]
+        if self.rehearsal is None:
+            return {"per_call_policies": renewal, "per_retry_policies": [rate_limit.policy(buckets, self._patience)]}
+        paced = rate_limit.policy(buckets, self._patience, counts=rate_limit.is_read)
+        return {
+            "per_call_policies": renewal,
+            "per_retry_policies": [paced],
+            "transport": self.rehearsal.transport(),
+        }
+
+    @property
+    def _patience(self) -> rate_limit.Patience:
+        return rate_limit.Patience(self.wait_timeout, self.notify)
+
+    @cached_property
+    def recent(self) -> Recent:
+        return Recent(self.files, self._fingerprint, self.seen)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return credentials.fingerprint(self._options)
+
+    @cached_property
+    def caller(self) -> dict[str, str]:
+        """The caller's own object id and tenant."""
+        with sdk.translated("sign in"):
+            token = self.credential.get_token(self.environment.resource_manager_scope).token
+        said = credentials.claims(token)
+        return {"object_id": said["oid"], "tenant_id": said["tid"]}
+
+    @contextmanager
+    def changing(self, what: str, *kinds: str) -> Iterator[None]:
+        """A vault, a key or who may use one: what was read of them is out of date, whatever becomes of it."""
+        try:
+            with sdk.translated(what):
+                yield
+        finally:
+            self.seen.forget(*kinds)
+            self.recent.written(*kinds)
+
+    def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
+        """A management client of a subscription, by default the task's own."""
+        subscription = subscription_id or self.subscription_id
+        if (name, subscription) not in self._clients:
+            module: ModuleType = sdk.load(package)
+            self._clients[name, subscription] = getattr(module, name)(
+                self.credential,
+                subscription,
+                base_url=self.environment.resource_manager,
+                credential_scopes=[self.environment.resource_manager_scope],
+                **self.policies,
+                **more,
+            )
+        return self._clients[name, subscription]
+
+    def until_none(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
+        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed.
+
+        `waiting_for` completes the line "Waiting for ...".
+        """
+        pause, began = 1.0, time.monotonic()
+        lines = WaitingLines(waiting_for, deadline - began)
+        while (complaint := ask()) is not None:
+            left = deadline - time.monotonic()
+            # A picture does not change by itself.
+            if left <= 0 or self.rehearsal is not None:
+                return complaint
+            # After SIGINT, ansible-playbook reads nothing any more.
+            with suppress(OSError):
+                self.notify(lines.line(time.monotonic() - began, complaint))
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return None
+
+
+class Polled:
+    """A service whose changes are polled for until Azure shows them."""
+
+    _session: Session
+
+    def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
+        """Call `look` until it returns None or `wait_timeout` ends; what the last call returned. All calls but the
+        first read from Azure, not from the task's cache."""
+        session, calls = self._session, itertools.count()
+
+        def look_again() -> CmkError | None:
+            if next(calls):
+                session.seen.forget()
+            return look()
+
+        deadline = time.monotonic() + session.wait_timeout
+        return session.until_none(look_again, deadline, "Azure to show the change")

@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Batch accounts that the caller can see: none may be cut off from its key (invariant I2), each may be a host.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from .._checks.rights import READ_ACCOUNTS
+from .._core.concurrent import map_concurrent, value_or_error
+from .._core.errors import CmkError, Denied
+from .._core.ids import place_of
+from .._core.rbac import allows
+from .resources import Resources
+from .run_store import RunFiles
+from .session import Session
+
+Account = dict[str, Any]
+
+
+class HandledAccounts:
+    """The ids of the Batch accounts that tasks of this run have read, in the run's shared store: in several lists, so
+    that adding one of ten thousand does not read and write them all."""
+
+    _LISTS = 256
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+
+    def ids(self) -> list[str]:
+        return [one for number in range(self._LISTS) for one in self._load(number)]
+
+    def add(self, account_id: str) -> None:
+        number = zlib.crc32(account_id.lower().encode()) % self._LISTS
+        if account_id.lower() in self._load(number):
+            return
+        with self._files.locked(*self._name(number)):
+            self._files.store([*self._load(number), account_id.lower()], *self._name(number))
+
+    def _load(self, number: int) -> list[str]:
+        found: list[str] = self._files.load(*self._name(number)) or []
+        return found
+
+    @staticmethod
+    def _name(number: int) -> tuple[str, str]:
+        return "handled accounts", str(number)
+
+
+class VisibleAccounts:
+    def __init__(self, session: Session, resources: Resources, handled: HandledAccounts) -> None:
+        self._session = session
+        self._resources = resources
+        self._handled = handled
+        # Ids of the accounts that this task has listed.
+        self._known: set[str] = set()
+
+    def read(self) -> dict[str, Any]:
+        """Those of all subscriptions, the task's own first; for `usage.guard`."""
+        unlisted = []
+        try:
+            subscriptions = self._resources.subscription_ids()
+        except CmkError as reason:
+            subscriptions = [self._session.subscription_id]
+            unlisted.append(not_listed("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
+        listed = self._of(subscriptions)
+        return {**listed, "unlisted": unlisted + listed["unlisted"]}
+
+    def listed(self, subscriptions: Sequence[str]) -> dict[str, Any]:
+        """Those of these subscriptions; if none is named, of all that the caller sees.
+
+        If no subscription at all can be listed, and the caller may do so, the first reason is raised.
+        """
+        return self._of(subscriptions or self._resources.listed_subscription_ids(), may_fail=True)
+
+    def _of(self, subscriptions: Sequence[str], *, may_fail: bool = False) -> dict[str, Any]:
+        """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
+        and `action`, which is the right that is missing, or None if no right is."""
+        lists = map_concurrent(self._list, subscriptions)
+        listed_at = time.monotonic()
+        failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
+        if may_fail and len(failures) == len(lists) and failures and not any(isinstance(f, Denied) for f in failures):
+            raise failures[0]
+        gaps = map_concurrent(
+            lambda subscription: self._gap(subscription, lists[subscription], listed_at), subscriptions
+        )
+        partial_lists = {name: lists[name] for name, gap in gaps.items() if gap}
+        more = map_concurrent(lambda name: self._more(name, partial_lists[name]), partial_lists)
+        more["known"] = self._not_listed_again(lists)
+        found = [account for listed in lists.values() if not isinstance(listed, CmkError) for account in listed]
+        accounts = {
+            account["id"].lower(): account for account in [*found, *(one for of in more.values() for one in of)]
+        }
+        self._known |= accounts.keys()
+        return {"accounts": list(accounts.values()), "unlisted": [gap for gap in gaps.values() if gap]}
+
+    def _list(self, subscription: str) -> list[Account] | CmkError:
+        listed: list[Account] | CmkError = value_or_error(lambda: self._resources.accounts(subscription), CmkError)
+        return listed
+
+    def _gap(self, subscription: str, listed: list[Account] | CmkError, listed_at: float) -> dict[str, Any] | None:
+        """Why the list is not known to hold all accounts of the subscription.
+
+        Azure may answer 200 with only what the caller may read: whether it does is not documented. The permissions are
+        read after the list (`listed_at`): a role of the caller may end during the run.
+        """
+        scope = f"/subscriptions/{subscription}"
+        if isinstance(listed, CmkError):
+            return not_listed(scope, listed.msg, READ_ACCOUNTS if isinstance(listed, Denied) else None)
+        permissions = value_or_error(lambda: self._resources.permissions_since(scope, listed_at), CmkError)
+        if isinstance(permissions, CmkError):
+            return not_listed(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
+        if not allows(permissions, READ_ACCOUNTS):
+            lacks = f"The list holds only the accounts that the caller may read, who lacks {READ_ACCOUNTS} there."
+            return not_listed(scope, lacks, READ_ACCOUNTS)
+        return None
+
+    def _more(self, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
+        """What else is known of a subscription without a whole list: its groups' lists, if the subscription's list is
+        refused, and the accounts of this run."""
+        handled = [one for one in self._handled.ids() if one.split("/")[2] == subscription.lower()]
+        known = {one["id"].lower() for one in listed} if not isinstance(listed, CmkError) else set()
+        found: list[Account] = []
+        if isinstance(listed, Denied):
+            in_groups = map_concurrent(partial(self._of_group, subscription), self._groups(subscription, handled))
+            found = [account for accounts in in_groups.values() for account in accounts]
+            known |= {account["id"].lower() for account in found}
+        read = map_concurrent(self._account, [one for one in handled if one not in known])
+        return [*found, *(account for account in read.values() if account)]
+
+    def _not_listed_again(self, lists: Mapping[str, list[Account] | CmkError]) -> list[Account]:
+        """Accounts that an earlier list of this task had and these do not have: each is read, because a list may be
+        incomplete for a moment. Those that were deleted are not found."""
+        whole = {name.lower(): listed for name, listed in lists.items() if not isinstance(listed, CmkError)}
+        listed = {one["id"].lower() for accounts in whole.values() for one in accounts}
+        read = map_concurrent(self._account, [one for one in self._known - listed if one.split("/")[2] in whole])
+        return [account for account in read.values() if account]
+
+    def _groups(self, subscription: str, handled: Iterable[str]) -> list[str]:
+        listed = value_or_error(lambda: self._resources.groups(subscription), CmkError)
+        names = [] if isinstance(listed, CmkError) else listed
+        return list(dict.fromkeys([*(name.lower() for name in names), *(place_of(one)[1].lower() for one in handled)]))
+
+    def _of_group(self, subscription: str, group: str) -> list[Account]:
+        listed = value_or_error(lambda: self._resources.accounts(subscription, group), CmkError)
+        return [] if isinstance(listed, CmkError) else listed
+
+    def _account(self, account_id: str) -> Account | None:
+        account = value_or_error(lambda: self._resources.account(account_id), CmkError)
+        return None if isinstance(account, CmkError) else account
+
+
+def not_listed(scope: str, reason: str, action: str | None) -> dict[str, Any]:
+    return {"scope": scope, "reason": reason, "action": action}

@@ -1,0 +1,81 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the SDKs work out at their first request, done before Ansible forks its workers: each would do it anew.
+
+They import what sends requests, and make up how each field of an answer is read. Nothing is asked of any service.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from typing import Any
+
+from .._core.errors import MissingSdk
+from . import sdk
+
+_ID = "00000000-0000-0000-0000-000000000000"
+# Of an account and of a list at once: what is read of one is looked for, the rest is left alone.
+_ANSWER = {
+    "value": [],
+    "id": f"/subscriptions/{_ID}/resourceGroups/group/providers/Microsoft.Batch/batchAccounts/account",
+    "name": "account",
+    "location": "westeurope",
+    "identity": {"type": "UserAssigned", "userAssignedIdentities": {"identity": {"principalId": _ID}}},
+    "properties": {
+        "provisioningState": "Succeeded",
+        "encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": "https://key"}},
+    },
+}
+
+
+def warm_up() -> MissingSdk | None:
+    """Import the SDKs, and have them read an answer; the reason if they cannot be imported."""
+    try:
+        for package in sdk.FLOORS:
+            sdk.load(package)
+    except MissingSdk as missing:
+        return missing
+    # Going on cold costs time and nothing else.
+    with contextlib.suppress(Exception), sdk.unlogged():
+        read_answers()
+    return None
+
+
+def read_answers() -> None:
+    import requests
+
+    class Answering(requests.adapters.BaseAdapter):
+        def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+            answer = requests.Response()
+            answer.status_code, answer.request, answer.url = 200, request, request.url
+            answer.headers["Content-Type"] = "application/json"
+            answer.raw = io.BytesIO(json.dumps(_ANSWER).encode())
+            return answer
+
+        def close(self) -> None:
+            pass
+
+    core = sdk.load("azure-core")
+
+    class Nobody:
+        def get_token(self, *scopes: str, **kwargs: Any) -> Any:
+            return core.credentials.AccessToken("none", int(time.time()) + 3600)
+
+    with requests.Session() as session:
+        session.mount("https://", Answering())
+        transport = core.pipeline.transport.RequestsTransport(session=session, session_owner=False)
+        batch = sdk.load("azure-mgmt-batch").BatchManagementClient(Nobody(), _ID, transport=transport)
+        batch.batch_account.get("group", "account")
+        batch.batch_account.update("group", "account", b"{}")
+        list(batch.pool.list_by_batch_account("group", "account"))
+        authorization = sdk.load("azure-mgmt-authorization").AuthorizationManagementClient(
+            Nobody(), _ID, api_version=sdk.AUTHORIZATION_API, transport=transport
+        )
+        list(authorization.role_assignments.list_for_scope("scope"))

@@ -1,0 +1,207 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Why a Batch account cannot reach its key, and what would repair that: pure, over what was read.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .._core.errors import CmkError, Denied
+from .._core.ids import place_of
+from .._core.plan import Step
+from .._resources.key.document import version_of
+from . import preflight
+from .preflight import FAILED, Check, Evidence
+
+_LOST = (
+    "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
+)
+_SEE_DELETED = (
+    "Grant the caller a role that allows Microsoft.KeyVault/deletedVaults/read on the vault's subscription, such as "
+    "Key Vault Reader."
+)
+
+
+@dataclass(frozen=True)
+class Cause:
+    name: str
+    evidence: str
+    remedy: str
+    # The repair: of the vault, the network, the key or the access; none, if this collection has no repair for it.
+    repair: str | None = None
+
+
+def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
+    """The diagnosis in a module's return value."""
+    evidence = Evidence(**observed["evidence"])
+    checks = preflight.judged(evidence)
+    found = causes(evidence, checks, observed)
+    return {
+        "causes": [{"name": c.name, "evidence": c.evidence, "remedy": c.remedy, "repair": c.repair} for c in found],
+        "recoverable": all(cause.repair for cause in found),
+        "vault": _place(evidence, observed),
+        "key_identifiers": _needed(evidence, observed["versions"]),
+        "preflight": preflight.describe(checks),
+    }
+
+
+def repairs(observed: Mapping[str, Any]) -> list[tuple[str, Step]]:
+    """What would be written to bring the account back, as far as that is seen: steps, each with its service's name.
+    There are none if it cannot be brought back."""
+    told = describe(observed)
+    if not told["recoverable"]:
+        return []
+    evidence, place = Evidence(**observed["evidence"]), told["vault"] or {}
+    names = [cause["name"] for cause in told["causes"]]
+    return [step for name in names for step in _steps_for(name, evidence.key.vault, place, observed, evidence.now)]
+
+
+def _steps_for(
+    cause: str, vault: str, place: Mapping[str, str], observed: Mapping[str, Any], now: float
+) -> Iterator[tuple[str, Step]]:
+    if cause in ("vault_deleted", "network_closed"):
+        where = {"subscription": place["subscription_id"], "group": place["resource_group"], "name": place["name"]}
+        yield "vaults", Step("create" if cause == "vault_deleted" else "update", where)
+    if cause == "vault_deleted":
+        # Which way of authorization the vault has is not seen. With Azure RBAC, access has to be granted again.
+        scope = f"/subscriptions/{place['subscription_id']}/resourceGroups/{place['resource_group']}"
+        yield "access", Step("assign", {"scope": scope})
+    if cause == "key_deleted":
+        yield "keys", Step("recover", {"vault": vault})
+        if _reason(_as_item(observed["deleted_key"]), now):
+            yield "keys", Step("update", {"vault": vault})
+    if cause in ("version_unusable", "operations_missing"):
+        yield "keys", Step("update", {"vault": vault})
+    if cause == "access_missing":
+        yield "access", Step("grant", {"vault": vault})
+
+
+def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
+    """In the order in which they have to be repaired. `observed` is what was read beside the evidence."""
+    return tuple(_causes(evidence, checks, observed))
+
+
+def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
+    failed = {check.name: check for check in checks if check.status == FAILED}
+    yield from _of_identity(evidence, observed["missing_identities"])
+    yield from _of_vault(evidence, failed, observed)
+    yield from _of_key(evidence, failed, observed)
+    if "access_granted" in failed:
+        check = failed["access_granted"]
+        yield Cause("access_missing", check.evidence, check.remedy, "access")
+
+
+def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
+    # Batch may use any of them, so those that are left may do.
+    if not evidence.principals:
+        yield Cause("identity_missing", "The account has no identity any more.", _LOST)
+    elif len(missing) >= len(evidence.principals):
+        yield Cause("identity_missing", f"These identities of the account were deleted: {', '.join(missing)}.", _LOST)
+
+
+def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
+    vault = evidence.key.vault
+    deleted = observed["deleted_vault"]
+    if isinstance(deleted, Mapping):
+        purged = deleted["properties"].get("scheduledPurgeDate")
+        seen = f"The vault {vault} was deleted; it can be recovered until {purged}."
+        yield Cause("vault_deleted", seen, "Recover it (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault")
+    elif evidence.vault is None and "vault_reachable" in failed:
+        if deleted is None:
+            seen = f"There is no vault {vault}, nor a deleted one, in any subscription that the caller sees."
+            yield Cause("vault_missing", seen, f"If it was purged: {_LOST}")
+        else:
+            seen = f"There is no vault {vault}. Whether it was deleted and can be recovered is not known: {deleted.msg}"
+            yield Cause("vault_missing", seen, _SEE_DELETED if isinstance(deleted, Denied) else "Try again.")
+    if "same_tenant" in failed:
+        check = failed["same_tenant"]
+        yield Cause("vault_in_other_tenant", check.evidence, "Have the vault moved back to the account's tenant.")
+    if "network_open_to_batch" in failed:
+        check = failed["network_open_to_batch"]
+        yield Cause("network_closed", check.evidence, check.remedy, "network")
+
+
+def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
+    key = evidence.key
+    if observed["deleted_key"] is not None:
+        yield Cause(
+            "key_deleted",
+            f"The key {key.name} was deleted and can be recovered.",
+            "Recover it (azbatch.cmk.keyvault_cmk_key, state: recovered).",
+            "key",
+        )
+    elif evidence.bundle is None:
+        what = f"version {key.version} of the key {key.name}" if observed["versions"] else f"key {key.name}"
+        name = "version_missing" if observed["versions"] else "key_missing"
+        remedy = f"Restore a backup of the key if there is one. Without: {_LOST}"
+        yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", remedy)
+    unusable = _unusable(evidence, observed["versions"])
+    if unusable:
+        remedy = "Enable it, or have it expire later (azbatch.cmk.keyvault_cmk_key, state: enabled)."
+        yield Cause("version_unusable", " ".join(unusable.values()), remedy, "key")
+    if "key_ops_wrap_unwrap" in failed:
+        check = failed["key_ops_wrap_unwrap"]
+        yield Cause("operations_missing", check.evidence, check.remedy, "key")
+    for name in ("key_type_rsa", "key_size_supported"):
+        if name in failed:
+            yield Cause("key_unfit", failed[name].evidence, failed[name].remedy)
+
+
+def _unusable(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """Of the versions that the account may be on, those that are of no use, each with the reason."""
+    reasons = {version_of(item): _reason(item, evidence.now) for item in _in_question(evidence, versions)}
+    return {version: reason for version, reason in reasons.items() if reason}
+
+
+def _in_question(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+    """The version that the account is pinned to; of those who follow the newest and, in case Batch has not taken that
+    over, the one before."""
+    if versions is None:
+        return [] if not isinstance(evidence.bundle, Mapping) else [_as_item(evidence.bundle)]
+    if evidence.key.version is not None:
+        return [item for item in versions if version_of(item) == evidence.key.version]
+    return sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)[:2]
+
+
+def _as_item(bundle: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kid": bundle["key"]["kid"], "attributes": bundle["attributes"]}
+
+
+def _reason(item: Mapping[str, Any], now: float) -> str:
+    version, attributes = version_of(item), item["attributes"]
+    if not attributes["enabled"]:
+        return f"Version {version} is disabled."
+    if attributes.get("exp") is not None and attributes["exp"] <= now:
+        return f"Version {version} has expired."
+    if attributes.get("nbf") is not None and attributes["nbf"] > now:
+        return f"Version {version} is not valid yet."
+    return ""
+
+
+def _needed(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """The identifiers of the versions that have to be usable: the one that the account is pinned to, or those of the
+    key that it follows which are not usable. Without a version it is the newest one, if none could be seen."""
+    key = evidence.key
+    if key.version:
+        return [str(key)]
+    return [str(replace(key, version=one)) for one in _unusable(evidence, versions)] or [str(key)]
+
+
+def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:
+    """Where the vault is, or was until it was deleted."""
+    deleted, vault = observed["deleted_vault"], evidence.vault
+    if isinstance(deleted, Mapping):
+        resource_id = str(deleted["properties"]["vaultId"])
+    elif vault is not None and not isinstance(vault, CmkError):
+        resource_id = str(vault["id"])
+    else:
+        return None
+    subscription, group, name = place_of(resource_id)
+    return {"subscription_id": subscription, "resource_group": group, "name": name}

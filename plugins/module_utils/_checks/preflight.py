@@ -1,0 +1,300 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What must hold before Batch is pointed at a key (invariant I1): pure, over what was read.
+
+What could not be read stands in the evidence as the error that says why, and its checks are `unknown`.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.duration import instant
+from .._core.errors import CmkError, Refused
+from .._core.ids import KeyIdentifier
+from .._resources.access import document as access_document
+from .._resources.key import document as key_document
+from .._resources.vault import document as vault_document
+
+OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to know of a key and of the identity that is to use it."""
+
+    key: KeyIdentifier
+    # Object ids of the account's identities; Batch may use any of them.
+    principals: Sequence[str]
+    tenant_id: str | None
+    vault: Mapping[str, Any] | CmkError | None
+    bundle: Mapping[str, Any] | CmkError | None
+    # Role assignments that reach the key, for each principal; empty for a vault with access policies.
+    assignments: Mapping[str, Sequence[Mapping[str, Any]]] | CmkError
+    definitions: Mapping[str, Mapping[str, Any]]
+    now: float
+    # Seconds for which the key has to stay valid from now on.
+    lasting: float = 0
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    status: str
+    evidence: str
+    remedy: str = ""
+
+
+def lasting(read: Mapping[str, Any]) -> dict[str, Any]:
+    """The evidence on a key that an account is about to be pointed at: the key must not expire at once. A rollback has
+    no such demand."""
+    return {**read, "lasting": key_document.EXPIRES_SOON}
+
+
+def judged(evidence: Evidence) -> tuple[Check, ...]:
+    return tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
+
+
+def failed_checks(read: Mapping[str, Any], among: Iterable[str] | None = None) -> list[str]:
+    """The names of the checks that fail, of all or of these."""
+    names = [check.name for check in judged(Evidence(**read)) if check.status == FAILED]
+    return names if among is None else [name for name in names if name in among]
+
+
+def require(read: Mapping[str, Any], so: str = "so the account was not pointed at it") -> tuple[Check, ...]:
+    """All checks; if one fails, an error that tells of all that fail, and what comes of it (`so`)."""
+    evidence = Evidence(**read)
+    checks = judged(evidence)
+    failed = [check for check in checks if check.status == FAILED]
+    if not failed:
+        return checks
+    told = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
+    raise Refused(
+        f"Batch could not use the key {evidence.key}, {so}. {told}",
+        code="preflight_failed",
+        failed_checks=[check.name for check in failed],
+        preflight=describe(checks),
+        remedy=" ".join(check.remedy for check in failed),
+    )
+
+
+def require_for_change(read: Mapping[str, Any]) -> tuple[Check, ...]:
+    """The checks before an account is put on the key: `require`, and that access to the key can be seen.
+
+    Access that is revoked at this moment takes effect later, so Batch still takes the key. Only a caller who sees who
+    has access finds that out when it is checked again after the change.
+    """
+    checks = require(lasting(read))
+    access = next(check for check in checks if check.name == "access_granted")
+    if access.status != UNKNOWN:
+        return checks
+    remedy = (
+        "Grant the caller Microsoft.KeyVault/vaults/read and, for a vault that uses Azure RBAC, "
+        "Microsoft.Authorization/roleAssignments/read and roleDefinitions/read on the vault."
+    )
+    raise Refused(
+        f"The account was not put on the key {Evidence(**read).key}: whether its identity may use the key could not be "
+        f"read, so the change could not be confirmed. {access.evidence} {remedy}",
+        code="access_unknown",
+        preflight=describe(checks),
+        remedy=remedy,
+    )
+
+
+def warnings(checks: Sequence[Check]) -> tuple[str, ...]:
+    return tuple(f"Could not check {c.name}: {c.evidence}" for c in checks if c.status == UNKNOWN)
+
+
+def describe(checks: Sequence[Check]) -> list[dict[str, str]]:
+    return [{"name": c.name, "status": c.status, "evidence": c.evidence, "remedy": c.remedy} for c in checks]
+
+
+# A judgement: whether it holds (None: could not be seen), the evidence, and the remedy if it does not.
+Judgement = tuple["bool | None", str, str]
+
+
+def _named(name: str, judgement: Judgement) -> Check:
+    holds, seen, remedy = judgement
+    if holds is None:
+        return Check(name, UNKNOWN, seen)
+    return Check(name, OK, seen) if holds else Check(name, FAILED, seen, remedy)
+
+
+def _of_vault(judge: Callable[[Mapping[str, Any], Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
+    def judged(evidence: Evidence) -> Judgement:
+        vault = evidence.vault
+        if vault is None or isinstance(vault, CmkError):
+            return None, _unseen(f"the vault {evidence.key.vault}", vault), ""
+        return judge(vault, evidence)
+
+    return judged
+
+
+def _of_key(judge: Callable[[Mapping[str, Any], Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
+    def judged(evidence: Evidence) -> Judgement:
+        bundle = evidence.bundle
+        if bundle is None or isinstance(bundle, CmkError):
+            return None, _unseen("the key", bundle), ""
+        return judge(bundle, evidence)
+
+    return judged
+
+
+def _unseen(what: str, error: CmkError | None) -> str:
+    return f"{what} could not be read: {error.msg}" if error else f"{what} was not found."
+
+
+def _identity_present(evidence: Evidence) -> Judgement:
+    seen = f"The account is {', '.join(evidence.principals)}." if evidence.principals else "It has no identity."
+    return bool(evidence.principals), seen, "Give it one with azbatch.cmk.batch_account_identity."
+
+
+def _vault_reachable(evidence: Evidence) -> Judgement:
+    answer = evidence.bundle
+    if isinstance(answer, CmkError) and answer.code == "vault_unreachable":
+        return False, answer.msg, "Correct the key identifier, or recover the vault if it was deleted."
+    if isinstance(evidence.vault, CmkError) and isinstance(answer, CmkError):
+        return None, answer.msg, ""
+    return True, f"{evidence.key.vault_url} answered.", ""
+
+
+def _soft_delete(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    on = vault["properties"].get("enableSoftDelete", True)
+    return on, f"Soft delete is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
+
+
+def _purge_protection(evidence: Evidence) -> Judgement:
+    on = _purge_protection_seen(evidence)
+    if on is None:
+        return None, "neither the vault nor the key could be read.", ""
+    return on, f"Purge protection is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
+
+
+def _purge_protection_seen(evidence: Evidence) -> bool | None:
+    """On the vault, or by the key itself for a caller who may not read the vault."""
+    if isinstance(evidence.vault, Mapping):
+        return bool(evidence.vault["properties"].get("enablePurgeProtection"))
+    if isinstance(evidence.bundle, Mapping):
+        return "Purgeable" not in evidence.bundle["attributes"].get("recoveryLevel", "Purgeable")
+    return None
+
+
+def _same_tenant(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
+    has = vault["properties"]["tenantId"]
+    if evidence.tenant_id is None:
+        return None, "the account's tenant is not known.", ""
+    same = has.lower() == evidence.tenant_id.lower()
+    seen = f"The vault is of tenant {has}, the account of {evidence.tenant_id}."
+    return same, seen, "Use a vault of the account's tenant."
+
+
+def _key_exists(evidence: Evidence) -> Judgement:
+    if isinstance(evidence.bundle, CmkError):
+        return None, _unseen("the key", evidence.bundle), ""
+    if evidence.bundle is None:
+        remedy = "Create it with azbatch.cmk.keyvault_cmk_key, or recover it if it was deleted."
+        return False, f"There is no key {evidence.key}.", remedy
+    return True, f"{evidence.bundle['key']['kid']} is there.", ""
+
+
+def _enabled(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    on = bundle["attributes"]["enabled"]
+    return on, f"The key version is {'enabled' if on else 'disabled'}.", "Enable it, or use another version."
+
+
+def _not_expired(bundle: Mapping[str, Any], evidence: Evidence) -> Judgement:
+    begins, ends = bundle["attributes"].get("nbf"), bundle["attributes"].get("exp")
+    since = f"It is valid from {instant(begins)}" if begins else "It is valid"
+    seen = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
+    if evidence.lasting and ends and ends > evidence.now:
+        seen += f" A key has to stay valid for {evidence.lasting / 60:.0f} minutes when an account is pointed at it."
+    valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now + evidence.lasting < ends)
+    return valid, seen, "Make a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
+
+
+def _type_rsa(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    has = bundle["key"]["kty"]
+    return has in key_document.TYPES, f"The key's type is {has}.", "Use a key of type RSA or RSA-HSM."
+
+
+def _size_supported(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    has = key_document.size_of(bundle)
+    seen = f"The key has {has} bits." if has else "The key is no RSA key, and has no such size."
+    return has in key_document.SIZES, seen, "Use a key of 2048, 3072 or 4096 bits."
+
+
+def _ops_wrap_unwrap(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    allowed = bundle["key"].get("key_ops", [])
+    holds = set(key_document.OPERATIONS) <= set(allowed)
+    seen = f"The key allows {', '.join(allowed) or 'nothing'}."
+    return holds, seen, "Allow wrapKey and unwrapKey with azbatch.cmk.keyvault_cmk_key."
+
+
+def _access_granted(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
+    if not evidence.principals:
+        return None, "the account has no identity to look for.", ""
+    if isinstance(evidence.assignments, CmkError):
+        return None, _unseen("role assignments", evidence.assignments), ""
+    missing = {principal: _missing(vault, principal, evidence) for principal in evidence.principals}
+    lacking = [f"{principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
+    seen = f"On {vault['name']}: {'; '.join(lacking)}." if lacking else "The identity may get, wrapKey and unwrapKey."
+    return not lacking, seen, "Grant it with azbatch.cmk.keyvault_cmk_access."
+
+
+def _missing(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> list[str]:
+    return sorted(set(access_document.NEEDED) - _granted(vault, principal, evidence))
+
+
+def _granted(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> set[str]:
+    assignments = evidence.assignments.get(principal, ()) if isinstance(evidence.assignments, Mapping) else ()
+    return access_document.granted(vault, principal, evidence.key.name, assignments, evidence.definitions)
+
+
+def granted_to_each(read: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The permissions of each of the identities, by its principal; none if the vault could not be read."""
+    evidence = Evidence(**read)
+    vault = evidence.vault
+    if vault is None or isinstance(vault, CmkError):
+        return {}
+    return {principal: _granted(vault, principal, evidence) for principal in evidence.principals}
+
+
+def _network_open(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+    is_open = vault_document.lets_azure_services_in(vault)
+    seen = "The vault lets Azure services in." if is_open else "The vault's firewall keeps Azure services out."
+    return is_open, seen, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
+
+
+_JUDGES: dict[str, Callable[[Evidence], Judgement]] = {
+    "identity_present": _identity_present,
+    "vault_reachable": _vault_reachable,
+    "vault_soft_delete": _of_vault(_soft_delete),
+    "vault_purge_protection": _purge_protection,
+    "same_tenant": _of_vault(_same_tenant),
+    "key_exists": _key_exists,
+    "key_enabled": _of_key(_enabled),
+    "key_not_expired": _of_key(_not_expired),
+    "key_type_rsa": _of_key(_type_rsa),
+    "key_size_supported": _of_key(_size_supported),
+    "key_ops_wrap_unwrap": _of_key(_ops_wrap_unwrap),
+    "access_granted": _of_vault(_access_granted),
+    "network_open_to_batch": _of_vault(_network_open),
+}
+NAMES = tuple(_JUDGES)
+# Those that an account which is on the key needs to stay available. Batch asks for the others when the key is set.
+KEEP_AVAILABLE = (
+    "identity_present",
+    "vault_reachable",
+    "key_exists",
+    "key_enabled",
+    "key_not_expired",
+    "key_ops_wrap_unwrap",
+    "access_granted",
+    "network_open_to_batch",
+)

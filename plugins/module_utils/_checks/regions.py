@@ -1,0 +1,42 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Azure's regions, by name (westeurope) or display name (West Europe).
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .._core.errors import InvalidOption
+
+
+def normalized(location: str) -> str:
+    return location.replace(" ", "").lower()
+
+
+def require_available(location: str, regions: Collection[str] | None, resource: str) -> None:
+    """Raise InvalidOption if the resource provider has no such region.
+
+    `regions` are what the provider lists. If there are none, or the caller may not read them, Azure decides.
+    """
+    known = sorted({normalized(region) for region in regions or ()})
+    if not known or normalized(location) in known:
+        return
+    raise InvalidOption(
+        "location",
+        location,
+        f"{resource} cannot be created in this region.",
+        f"Set location to one of: {', '.join(known)}.",
+        code="location_not_available",
+    )
+
+
+def difference(resource: str, has: str, wanted: str | None) -> tuple[str, ...]:
+    """The warning that an existing resource is not in the region asked for; nothing if no region is asked for."""
+    if wanted is None or normalized(wanted) == normalized(has):
+        return ()
+    return (f"{resource} exists in the region {has}, not in {wanted}. location is used only for its creation.",)

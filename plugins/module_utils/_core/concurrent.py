@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Concurrent calls, because a request to Azure takes far longer than the work of this collection.
+
+They run in daemon threads. The threads of concurrent.futures.ThreadPoolExecutor are waited for when the pool is left
+and again when the interpreter exits, so a task with a `timeout` would last until its slowest request ends.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+from .errors import CmkError, Denied, NotFound, Unavailable
+
+T = TypeVar("T")
+R = TypeVar("R")
+_LIMIT = 8
+
+
+def in_background(call: Callable[..., R], *arguments: Any) -> Future[R]:
+    """Start the call in a daemon thread, and return its future. Nothing waits for the call but `Future.result`."""
+    future: Future[R] = Future()
+    Thread(target=_complete, args=(future, call, arguments), daemon=True).start()
+    return future
+
+
+def map_concurrent(call: Callable[[T], R], items: Iterable[T]) -> dict[T, R]:
+    """The result of the call for each item, in the order of the items. Eight calls run at a time.
+
+    If a call fails, no further call starts, those that run are waited for, and the error of the first item that failed
+    is raised. If the wait itself is interrupted (Ansible's `timeout`, SIGINT), no further call starts, and the
+    interruption is raised at once.
+    """
+    futures: dict[T, Future[R]] = {item: Future() for item in items}
+    pending: SimpleQueue[tuple[Future[R], T]] = SimpleQueue()
+    for item, future in futures.items():
+        pending.put((future, item))
+    try:
+        wait([in_background(_work, pending, call) for _thread in range(min(_LIMIT, len(futures)))])
+    finally:
+        _discard(pending)
+    # A call that did not start has no result, so errors come first.
+    for future in futures.values():
+        if future.done():
+            future.result()
+    return {item: future.result() for item, future in futures.items()}
+
+
+def value_or_error(read: Callable[[], Any], *more: type[CmkError]) -> Any:
+    """What `read` returns, or the error that says why nothing could be read: the caller's permissions, a missing
+    resource, a service that is unavailable, or one of the kinds in `more`."""
+    reasons: tuple[type[CmkError], ...] = (Denied, NotFound, Unavailable, *more)
+    try:
+        return read()
+    except reasons as reason:
+        return reason
+
+
+def _work(pending: SimpleQueue[tuple[Future[R], T]], call: Callable[[T], R]) -> None:
+    while True:
+        try:
+            future, item = pending.get_nowait()
+        except Empty:
+            return
+        _complete(future, call, (item,))
+        if future.exception():
+            _discard(pending)
+
+
+def _complete(future: Future[R], call: Callable[..., R], arguments: tuple[Any, ...]) -> None:
+    try:
+        result = call(*arguments)
+    # Raised where the result is asked for.
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+def _discard(pending: SimpleQueue[Any]) -> None:
+    while True:
+        try:
+            pending.get_nowait()
+        except Empty:
+            return

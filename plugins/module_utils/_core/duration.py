@@ -1,0 +1,60 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ISO 8601 durations, as Key Vault's rotation policies use them, and points in time.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+
+from .errors import InvalidOption
+
+# A month and a year have no fixed length; these are the ones Key Vault's own documentation counts with.
+_DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
+_DURATION = re.compile(
+    r"P(?=.)(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?",
+    re.ASCII,
+)
+# A date beyond the year 9999 cannot be told to Key Vault. Nobody means so long a time as this, in years.
+_LONGEST_YEARS = 100
+
+
+def seconds(duration: str | None, option: str, *, or_none: bool = False) -> int | None:
+    """The length of a duration such as P90D, PT12H or P1Y6M in seconds; with `or_none` it may be 0, as that of P0D."""
+    if duration is None:
+        return None
+    found = _DURATION.fullmatch(duration)
+    if found is None:
+        raise InvalidOption(
+            option, duration, "this is not an ISO 8601 duration.", "Use for example P90D, P18M, P2Y or PT12H."
+        )
+    # Python refuses to read a number of thousands of digits.
+    if any(len(count or "") > 12 for count in found.groups()):
+        raise _too_long(duration, option)
+    parts = {unit: int(count or 0) for unit, count in found.groupdict().items()}
+    days = sum(length * parts[unit] for unit, length in _DAYS.items())
+    length = days * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"]
+    if not length and not or_none:
+        raise InvalidOption(option, duration, "this lasts no time at all.", "Use for example P90D.")
+    if length > _LONGEST_YEARS * 365 * 86400:
+        raise _too_long(duration, option)
+    return length
+
+
+def _too_long(duration: str, option: str) -> InvalidOption:
+    return InvalidOption(
+        option, duration, f"this is longer than {_LONGEST_YEARS} years.", "Use for example P90D, P18M or P2Y."
+    )
+
+
+def instant(timestamp: float | None) -> str | None:
+    """Seconds since 1970 as 2026-11-24T12:00:00Z."""
+    if timestamp is None:
+        return None
+    return datetime.fromtimestamp(timestamp, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

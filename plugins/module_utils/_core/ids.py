@@ -1,0 +1,205 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ARM ids, key identifiers and the names they are made of.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .errors import InvalidOption
+
+# Key Vault's hosts in the three clouds. A managed HSM has another suffix; Batch takes keys of vaults only.
+VAULT_SUFFIXES = ("vault.azure.net", "vault.usgovcloudapi.net", "vault.azure.cn")
+
+_MANAGEMENT_GROUP = "/providers/microsoft.management/managementgroups/"
+
+_KEY_IDENTIFIER = re.compile(
+    r"https://(?P<vault>[a-z0-9-]{3,24})\.(?P<suffix>[a-z0-9.]+?)(?::443)?"
+    r"/keys/(?P<name>[a-z0-9-]{1,127})(?:/(?P<version>[0-9a-f]{32}))?/?",
+    re.IGNORECASE,
+)
+_ANY_KEY_IDENTIFIER = re.compile(
+    r"https://(?P<vault>[^./]+)\.(?P<suffix>[^/]+)/keys/(?P<name>[^/]+)(?:/(?P<version>[^/]+))?/?", re.IGNORECASE
+)
+_ACCOUNT_NAME = re.compile(r"[a-zA-Z0-9]{3,24}")
+_VAULT_NAME = re.compile(r"[a-zA-Z](?!.*--)[a-zA-Z0-9-]{1,22}[a-zA-Z0-9]")
+_KEY_NAME = re.compile(r"[a-zA-Z0-9-]{1,127}")
+_GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_USER_ASSIGNED = re.compile(
+    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)"
+    r"/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/(?P<name>[^/]+)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class KeyIdentifier:
+    """A key of a vault; without a version it stands for the newest one, whichever that is."""
+
+    vault: str
+    suffix: str
+    name: str
+    # In lower case, as Key Vault writes it: Azure keeps the letter case that it was given.
+    version: str | None = None
+
+    def __str__(self) -> str:
+        version = f"/{self.version}" if self.version else ""
+        return f"{self.vault_url}/keys/{self.name}{version}"
+
+    @property
+    def vault_url(self) -> str:
+        return f"https://{self.vault}.{self.suffix}"
+
+    @property
+    def versionless(self) -> KeyIdentifier:
+        return replace(self, version=None)
+
+    @property
+    def folded(self) -> str:
+        """What it is known by: Azure keeps the letter case it was given and ignores it when it compares."""
+        return str(self).casefold()
+
+    def same(self, other: KeyIdentifier | None) -> bool:
+        return other is not None and self.folded == other.folded
+
+    def same_key(self, other: KeyIdentifier | None) -> bool:
+        """Whether both name the same key, whichever version."""
+        return other is not None and self.versionless.same(other.versionless)
+
+    def is_named(self, vault: str, name: str) -> bool:
+        """Whether it is a version of the key of that name in that vault."""
+        return self.vault == vault.lower() and self.name.casefold() == name.casefold()
+
+
+def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
+    found = _KEY_IDENTIFIER.fullmatch(value.strip())
+    if found is None or found["suffix"].lower() not in VAULT_SUFFIXES:
+        raise InvalidOption(
+            option,
+            value,
+            "this is not the identifier of a key in a key vault.",
+            "Use https://VAULT.vault.azure.net/keys/KEY/VERSION to pin a version, or leave out /VERSION to follow "
+            "the key's newest one (in other clouds with their own suffix).",
+            code="invalid_key_identifier",
+        )
+    return _key_identifier(found["vault"], found["suffix"], found["name"], found["version"])
+
+
+def read_key_identifier(value: str) -> KeyIdentifier:
+    """An identifier as a service gives it, which may be of a kind that this collection would not set."""
+    found = _ANY_KEY_IDENTIFIER.fullmatch(value)
+    if found is None:
+        return KeyIdentifier("unknown", "invalid", value)
+    return _key_identifier(found["vault"], found["suffix"].removesuffix(":443"), found["name"], found["version"])
+
+
+def _key_identifier(vault: str, suffix: str, name: str, version: str | None) -> KeyIdentifier:
+    return KeyIdentifier(vault.lower(), suffix.lower(), name, version.lower() if version else None)
+
+
+def check_account_name(value: str, option: str) -> str:
+    return _checked(_ACCOUNT_NAME, value, option, "a Batch account's name has 3 to 24 letters and digits.")
+
+
+def check_vault_name(value: str, option: str) -> str:
+    problem = (
+        "a vault's name has 3 to 24 letters, digits and single hyphens, begins with a letter and ends with a letter "
+        "or digit."
+    )
+    return _checked(_VAULT_NAME, value, option, problem)
+
+
+def check_key_name(value: str, option: str) -> str:
+    return _checked(_KEY_NAME, value, option, "a key's name has 1 to 127 letters, digits and hyphens.")
+
+
+def check_guid(value: str, option: str) -> str:
+    return _checked(_GUID, value, option, "a GUID such as 11111111-2222-3333-4444-555555555555 is wanted.")
+
+
+def _checked(pattern: re.Pattern[str], value: str, option: str, problem: str) -> str:
+    if pattern.fullmatch(value) is None:
+        raise InvalidOption(option, value, problem, f"Correct {option}.", code=f"invalid_{option}")
+    return value
+
+
+@dataclass(frozen=True)
+class UserAssignedId:
+    """The ARM id of a user-assigned managed identity."""
+
+    subscription: str
+    group: str
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{self.group}"
+            f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{self.name}"
+        )
+
+
+def parse_user_assigned_id(value: str, option: str) -> UserAssignedId:
+    found = _USER_ASSIGNED.fullmatch(value.strip().rstrip("/"))
+    if found is None:
+        raise InvalidOption(
+            option,
+            value,
+            "this is not the resource id of a user-assigned identity.",
+            "Use /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity"
+            "/userAssignedIdentities/NAME.",
+            code="invalid_identity_id",
+        )
+    return UserAssignedId(found["subscription"], found["group"], found["name"])
+
+
+def principals_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """The object ids of an account's identities.
+
+    No field says which of several user-assigned identities Batch uses for the key, so all of them count.
+    """
+    assigned = [value.get("principalId") for value in identity.get("userAssignedIdentities", {}).values()]
+    return tuple(filter(None, [identity.get("principalId"), *assigned]))
+
+
+def key_of(account: Mapping[str, Any]) -> KeyIdentifier | None:
+    """The key that an account document says it is on; none on a Microsoft-managed key."""
+    encryption = account.get("properties", {}).get("encryption", {})
+    identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
+    if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
+        return None
+    return read_key_identifier(identifier)
+
+
+def same_id(one: str, other: str) -> bool:
+    """ARM ids come back in other letter cases than they were sent, `resourcegroups` above all."""
+    return one.rstrip("/").casefold() == other.rstrip("/").casefold()
+
+
+def role_guid(role_definition_id: str) -> str:
+    """Azure gives a role's id with or without a subscription before it; the guid alone is stable."""
+    return role_definition_id.rsplit("/", 1)[-1].lower()
+
+
+def place_of(resource_id: str) -> tuple[str, str, str]:
+    """Subscription, resource group and name: /subscriptions/ID/resourceGroups/NAME/providers/NAMESPACE/TYPE/NAME."""
+    parts = resource_id.rstrip("/").split("/")
+    return parts[2], parts[4], parts[8]
+
+
+def within(scope: str, resource_id: str) -> bool:
+    """Whether an assignment at `scope` reaches the resource, of all those that Azure lists for it.
+
+    A management group stands above subscriptions without being a part of their ids.
+    """
+    if scope.casefold().startswith(_MANAGEMENT_GROUP):
+        return True
+    above, below = scope.rstrip("/").casefold(), resource_id.rstrip("/").casefold()
+    return below == above or below.startswith(f"{above}/")

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Signals that end a task while it changes something, and exceptions of any kind as errors of this collection.
+
+Ansible ends a task by an exception that its handler of SIGALRM raises (the keyword `timeout`), and a worker by SIGINT
+or SIGTERM, whose handler exits at once. A change that is under way has to be rolled back first. Therefore these signals
+raise an exception while a change is made, and wait while a write is on its way to Azure or a change is rolled back.
+Only the main thread handles signals; in other threads nothing here has an effect.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import CmkError, TimedOut
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# How long an interrupt waits for the answer to a request that has been sent.
+REQUEST_SECONDS = 10.0
+
+
+class Interrupted(BaseException):
+    """A signal that ends the process came while a change was made."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """The first of SIGINT, SIGTERM and SIGHUP raises `Interrupted`, so that a change can be rolled back.
+
+    The others take effect at the end of the block: ansible-playbook sends a worker SIGINT and SIGTERM right after it.
+    """
+    came: list[int] = []
+
+    def interrupt(signum: int, _frame: Any) -> None:
+        came.append(signum)
+        if len(came) == 1:
+            raise Interrupted(signum)
+
+    restore = _install(interrupt, *_ENDING)
+    try:
+        yield
+    finally:
+        restore()
+        for signum in came[1:]:
+            signal.raise_signal(signum)
+
+
+@contextmanager
+def deferred(seconds: float | None = None) -> Iterator[None]:
+    """The same signals and SIGALRM take effect at the end of the block, or so many seconds after the first of them."""
+    came: list[int] = []
+
+    def note(signum: int, _frame: Any) -> None:
+        if signum == signal.SIGALRM and came and seconds is not None:
+            deliver()
+        elif signum not in came:
+            came.append(signum)
+            if seconds is not None and len(came) == 1:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def deliver() -> None:
+        if came and seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        restore()
+        for signum in (*came,):
+            came.remove(signum)
+            signal.raise_signal(signum)
+
+    restore = _install(note, *_ENDING, signal.SIGALRM)
+    try:
+        yield
+    finally:
+        deliver()
+
+
+def as_failure(ended: BaseException) -> CmkError:
+    """The exception that ended a task as an error with a code."""
+    if isinstance(ended, CmkError):
+        return ended
+    failure = _failure(ended)
+    failure.__cause__ = ended
+    return failure
+
+
+def pass_on(failure: CmkError) -> None:
+    """Let an interrupt of the whole process take effect, now that nothing is left to roll back."""
+    cause = failure.__cause__
+    if isinstance(cause, Interrupted):
+        signal.raise_signal(cause.signum)
+    if isinstance(cause, KeyboardInterrupt | SystemExit):
+        raise cause
+
+
+def _failure(ended: BaseException) -> CmkError:
+    name = type(ended).__name__
+    # Ansible's exception; ansible-core 2.19 moved its class, and 2.18 has no `timeout` in it.
+    if name == "TaskTimeoutError":
+        period = getattr(ended, "timeout", None)
+        limit = f" of {period} s" if period else ""
+        return TimedOut(
+            f"The task's timeout{limit} ended the task before it was finished.",
+            option="timeout",
+            value=period,
+            timedout={"period": period},
+            remedy="Run the task again, with a longer timeout.",
+        )
+    if isinstance(ended, Exception):
+        return CmkError(
+            f"Unexpected error: {name}: {ended}. This is a bug of azbatch.cmk: report it, with the output of -vvv.",
+            code="internal_error",
+            remedy="Report it, and run the task again.",
+        )
+    return CmkError(
+        f"The task was interrupted ({name if not str(ended) else ended}).",
+        code="interrupted",
+        remedy="Run the task again.",
+    )
+
+
+def _install(handler: Callable[[int, Any], None], *signums: int) -> Callable[[], None]:
+    """Handle these signals, unless they are ignored. What is returned gives them back their former handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    former = {one: signal.getsignal(one) for one in signums}
+    taken = {one: by for one, by in former.items() if by not in (None, signal.SIG_IGN)}
+    for one in taken:
+        signal.signal(one, handler)
+
+    def restore() -> None:
+        for one, by in taken.items():
+            signal.signal(one, by)
+
+    return restore

@@ -1,0 +1,92 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A change as a value, before it is an act.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import placeholders
+
+
+@dataclass(frozen=True)
+class Step:
+    """One write: the name of a method of the service, with its arguments."""
+
+    action: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What separates the observed from the goal.
+
+    `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
+    wishes turned into state, so that a plan made once the steps have run is empty. `former` is the goal that leads
+    back to `before`, for nouns that are put back when a change fails; `if_refused` leads back where the change, read
+    again, is one that would have been refused, also where `former` leads nowhere. `report` is told beside the state.
+    """
+
+    goal: Any
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    steps: tuple[Step, ...] = ()
+    warnings: tuple[str, ...] = ()
+    former: Any = None
+    if_refused: Any = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.steps)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task reports."""
+
+    changed: bool
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    def summarized(self, summary: str) -> Outcome:
+        """The outcome with one line for a person."""
+        return replace(self, report={**self.report, "summary": summary})
+
+    def result(self, *, planned: bool = False) -> dict[str, Any]:
+        """The task's result. Of a `planned` change, it shows what only Azure can give as `(known after apply)`."""
+        result = {
+            **self.after,
+            **self.report,
+            "changed": self.changed,
+            "diff": {"before": dict(self.before), "after": dict(self.after)},
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
+        }
+        if planned and self.changed and "summary" in result:
+            result["summary"] = f"Predicted: {result['summary']}"
+        told: dict[str, Any] = placeholders.shown(result) if planned else result
+        return told
+
+
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Outcomes of the same kind as one. Where there are several, the values of each are under `principals`, and those
+    of the first beside them."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    first = outcomes[0] if outcomes else Outcome(False, {}, {})
+    return Outcome(
+        any(one.changed for one in outcomes),
+        {**first.before, "principals": [dict(one.before) for one in outcomes]},
+        {**first.after, "principals": [dict(one.after) for one in outcomes]},
+        tuple(dict.fromkeys(warning for one in outcomes for warning in one.warnings)),
+        {name: [user for one in outcomes for user in one.report[name]] for name in first.report},
+    )

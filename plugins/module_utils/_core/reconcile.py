@@ -1,0 +1,200 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every module does: read, plan, apply, read and plan again.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from . import interrupts
+from .errors import CmkError, NotConverged, NotFound, Refused, Unavailable
+from .interrupts import as_failure
+from .plan import Outcome, Plan, Step
+
+
+class Noun(Protocol):
+    def plan(self, goal: Any, observed: Any) -> Plan: ...
+
+
+class Service(Protocol):
+    """Besides `read`, it has a method for the action of each of the noun's steps.
+
+    It may have `until_shown(look)`, which calls `look` until that returns None or time is up, lets each call but the
+    first read from Azure, and returns what the last call did. Without it there is one call.
+    """
+
+    def read(self, goal: Any) -> Any: ...
+
+
+Check = Callable[[], None]
+# What a rollback does not wait for: it has waited already, Azure asks for a longer wait than there is time for, or
+# somebody else deleted the resource.
+_NOT_RETRIED = (
+    "account_not_answering",
+    "throttled",
+    "account_not_found",
+    "resource_group_not_found",
+    "subscription_not_found",
+)
+# Refuses steps that the caller lacks a right for, or returns warnings.
+Rights = Callable[[Sequence[Step]], tuple[str, ...]]
+
+
+def converge(
+    goal: Any,
+    service: Service,
+    noun: Noun,
+    *,
+    before_change: Check = lambda: None,
+    rights: Rights = lambda _steps: (),
+) -> Outcome:
+    """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
+
+    `before_change` is called if there is something to change, and fails if that must not begin.
+    """
+    todo = noun.plan(goal, service.read(goal))
+    if not todo.changed:
+        return Outcome(False, todo.before, todo.after, todo.warnings, todo.report)
+    before_change()
+    todo = replace(todo, warnings=(*todo.warnings, *rights(todo.steps)))
+    applied: list[str] = []
+    with interrupts.raised():
+        try:
+            _apply(todo, service, applied)
+            seen = _confirmed(todo.goal, service, noun)
+        except BaseException as ended:
+            failure = as_failure(ended)
+            failure.facts.update(applied=applied)
+            try:
+                with interrupts.deferred():
+                    _restore(todo, service, noun, failure)
+            except BaseException as interrupt:
+                # A signal that came during the rollback, which is over now.
+                failure.__cause__ = interrupt
+            raise failure from failure.__cause__
+    return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
+
+
+def foreseen(goal: Any, service: Service, noun: Noun) -> Plan:
+    """What `converge` would change; nothing is changed. Raises what `converge` would refuse."""
+    return noun.plan(goal, service.read(goal))
+
+
+def unless_used(make: Callable[[], Outcome]) -> Outcome:
+    """`make` takes something away and reports if accounts use it. Made again if accounts came to use it while it was
+    taken away, and it was given back."""
+    try:
+        return make()
+    except CmkError as failure:
+        if failure.code != "in_use" or not failure.facts.get("restored"):
+            raise
+        return make()
+
+
+def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
+    for step in todo.steps:
+        getattr(service, step.action)(**step.arguments)
+        applied.append(step.action)
+
+
+def _confirmed(goal: Any, service: Service, noun: Noun) -> Plan:
+    """The plan in which nothing is left to do, or an error if Azure never shows the change."""
+    seen, missing = _look_until_shown(goal, service, noun)
+    if missing is not None:
+        raise missing
+    return seen
+
+
+def _look_until_shown(goal: Any, service: Service, noun: Noun) -> tuple[Plan, CmkError | None]:
+    """The last plan, and what is missing in it if time is up.
+
+    Azure is eventually consistent, so it may not show a change, or a new resource, at once. Refusals are no such case.
+    """
+    seen: Plan | None = None
+
+    def look() -> CmkError | None:
+        nonlocal seen
+        try:
+            seen = noun.plan(goal, service.read(goal))
+        except NotFound as missing:
+            seen = None
+            return missing
+        return _not_shown(seen) if seen.changed else None
+
+    until_shown = getattr(service, "until_shown", None)
+    missing: CmkError | None = until_shown(look) if until_shown else look()
+    if seen is None:
+        raise missing or AssertionError
+    return seen, missing
+
+
+def _not_shown(seen: Plan) -> CmkError:
+    return NotConverged(
+        "Azure accepted the change, but read again it does not show it. "
+        "Run the task again; if it fails in the same way, the difference is under `missing`.",
+        missing={"before": dict(seen.before), "after": dict(seen.after)},
+    )
+
+
+def _restore(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> None:
+    is_refused = isinstance(failure, Refused) or (todo.former is None and _is_needed(todo, service, noun, failure))
+    for way in (todo.former, todo.if_refused if is_refused else None):
+        if way is not None and _put_back(way, todo.before, service, noun, failure):
+            return
+
+
+def _is_needed(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> bool:
+    """Whether what was taken away, in whole or in part, may be needed, although the change failed for another reason
+    before that could be checked."""
+    if todo.if_refused is None:
+        return False
+    try:
+        noun.plan(todo.goal, service.read(todo.goal))
+    except Exception as refusal:
+        failure.add(as_failure(refusal).msg)
+        return True
+    return False
+
+
+def _write_back(former: Any, service: Service, noun: Noun) -> None:
+    """Write the previous setting. Repeat that while Azure does not answer, or does not show what is to be restored: a
+    key that is being deleted can be recovered only once its deletion is complete."""
+
+    def attempt() -> CmkError | None:
+        try:
+            _apply(noun.plan(former, service.read(former)), service, [])
+        except (NotFound, Unavailable) as obstacle:
+            if obstacle.code in _NOT_RETRIED:
+                raise
+            return obstacle
+        return None
+
+    until_shown = getattr(service, "until_shown", None)
+    obstacle: CmkError | None = until_shown(attempt) if until_shown else attempt()
+    if obstacle is not None:
+        raise obstacle
+
+
+def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> bool:
+    """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
+
+    The failure tells how things stand after that; what is returned, whether it was possible.
+    """
+    try:
+        _write_back(former, service, noun)
+        stands, _missing = _look_until_shown(former, service, noun)
+    except Exception as ended:
+        obstacle = as_failure(ended)
+        failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
+        failure.facts.update(restored=False, restore_failure=obstacle.result())
+        return False
+    failure.add(former.standing(stands.before))
+    failure.facts.update(restored=stands.before == before, stands=dict(stands.before))
+    return True

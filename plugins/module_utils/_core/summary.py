@@ -1,0 +1,42 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Parts of the one-line summaries that every module returns.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .ids import read_key_identifier
+
+# As many characters of a version as people need to tell versions apart.
+_SHORT = 8
+
+
+def version_text(version: str | None) -> str:
+    """A version that Azure has yet to make has no name."""
+    return f"version {version[:_SHORT]}…" if version else "a new version"
+
+
+def key_text(identifier: str | None) -> str:
+    """The key that an account uses."""
+    if identifier is None:
+        return "a Microsoft-managed key"
+    key = read_key_identifier(identifier)
+    version = version_text(key.version) if key.version else "the latest version"
+    return f"{version} of key {key.name} in vault {key.vault}"
+
+
+def changed_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The values that differ, by their names in the result."""
+    return ", ".join(name for name in after if after[name] != before.get(name))
+
+
+def and_text(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last

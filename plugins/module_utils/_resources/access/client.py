@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may use a vault's keys: access policies and role assignments.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..._azure import sdk
+from ..._azure.identities import Identities
+from ..._azure.session import Polled, Session
+from ..._azure.visible import VisibleAccounts
+from ..._core.ids import role_guid
+from ..._core.plan import Step
+from .document import ROLE_ID, roles_in, scope_of
+from .goal import Goal
+from .plan import plan
+
+if TYPE_CHECKING:
+    from ..vault.client import Vaults
+
+
+class Access(Polled):
+    def __init__(self, session: Session, vaults: Vaults, identities: Identities, visible: VisibleAccounts) -> None:
+        self._session = session
+        self._vaults = vaults
+        self._identities = identities
+        self._visible = visible
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        vault = self._vaults.find(goal.vault, goal.group)
+        principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
+        observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
+        if vault is not None and vault["properties"].get("enableRbacAuthorization"):
+            observed["assignments"] = self.assignments(scope_of(vault, goal.key_name), principal)
+            observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
+        if not goal.present:
+            observed["visible"] = self._visible.read()
+        return observed
+
+    def assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
+        """The role assignments of a principal, its groups' among them, that reach the scope."""
+        with sdk.translated(f"list the role assignments of {principal} on {scope}"):
+            return sdk.documents(
+                self._client(scope).role_assignments.list_for_scope,
+                scope,
+                filter=f"atScope() and assignedTo('{principal}')",
+            )
+
+    def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
+        """The same, for looking before a change: once many principals were asked for, from a list of them all."""
+        listed: list[dict[str, Any]] | None = self._session.recent.among_many(
+            lambda: self.assignments_of_role(scope), principal.lower(), "access", scope
+        )
+        return self.assignments(scope, principal) if listed is None else listed
+
+    def all_assignments(self, scope: str) -> list[dict[str, Any]]:
+        """Those of all principals that reach the scope, without what one has as a member of a group."""
+        with sdk.translated(f"list the role assignments on {scope}"):
+            return sdk.documents(self._client(scope).role_assignments.list_for_scope, scope, filter="atScope()")
+
+    def assignments_of_role(self, scope: str) -> dict[str, list[dict[str, Any]]]:
+        """By principal in lower case, and just of those who have the one role that Batch needs: others may have it
+        through a group, which such a list does not tell.
+        """
+        found: dict[str, list[dict[str, Any]]] = {}
+        for assignment in self.all_assignments(scope):
+            if role_guid(assignment["properties"]["roleDefinitionId"]) == ROLE_ID:
+                found.setdefault(assignment["properties"]["principalId"].lower(), []).append(assignment)
+        return found
+
+    def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The roles of those guids.
+
+        Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
+        """
+        roles = [self._session.seen.read(partial(self._definition, scope, guid), "role", scope, guid) for guid in guids]
+        return {role["name"].lower(): role["properties"] for role in roles}
+
+    def _definition(self, scope: str, guid: str) -> dict[str, Any]:
+        with sdk.translated("read the definitions of the assigned roles"):
+            return sdk.document(self._client(scope).role_definitions.get, scope, guid)
+
+    def steps_to_grant(self, group: str, vault: str, principal: str, key_name: str) -> tuple[Step, ...]:
+        """The steps that allow the principal to use the key; none if it is allowed to."""
+        goal = Goal(group, vault, True, principal, None, key_name, force=False)
+        return plan(goal, self.read(goal)).steps
+
+    def assign(self, scope: str, name: str, role: str, principal: str) -> None:
+        subscription = scope.split("/")[2]
+        body = {
+            "properties": {
+                "roleDefinitionId": f"/subscriptions/{subscription}/providers/Microsoft.Authorization"
+                f"/roleDefinitions/{role}",
+                "principalId": principal,
+                # Spares Azure the look-up of a principal that is too new to be found everywhere.
+                "principalType": "ServicePrincipal",
+            }
+        }
+        with self._session.changing(f"assign a role to {principal} on {scope}", "access"):
+            self._client(scope).role_assignments.create(scope, name, sdk.content(body))
+
+    def unassign(self, assignment_id: str) -> None:
+        with self._session.changing(f"delete the role assignment {assignment_id}", "access"):
+            self._client(assignment_id).role_assignments.delete_by_id(assignment_id)
+
+    def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
+        self._vaults.set_policy(vault_id, operation, entry)
+
+    def _client(self, scope: str) -> Any:
+        """Of the subscription that the scope lies in."""
+        return self._session.client(
+            "azure-mgmt-authorization",
+            "AuthorizationManagementClient",
+            scope.split("/")[2],
+            api_version=sdk.AUTHORIZATION_API,
+        )

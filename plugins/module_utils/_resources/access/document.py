@@ -1,0 +1,85 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The permissions that access policies and role assignments grant.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..._core import rbac
+from ..._core.ids import role_guid, within
+from ..._core.summary import and_text
+from ..vault import document as vault_document
+
+# Permission of an access policy -> data action of a role, for the three that Batch needs.
+NEEDED = {
+    "get": "Microsoft.KeyVault/vaults/keys/read",
+    "wrapKey": "Microsoft.KeyVault/vaults/keys/wrap/action",
+    "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
+}
+ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
+# What it allows is the same everywhere and always, so that nobody has to look it up: it is one of Azure's own.
+KNOWN_ROLES: dict[str, Mapping[str, Any]] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
+
+
+def summary(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    vault, _keys, key = after["scope"].rpartition("/vaults/")[2].partition("/keys/")
+    where = f"key {key} in vault {vault}" if key else f"the keys in vault {vault}"
+    previous = "" if before == after else f" (before: {_granted_text(before)})"
+    return f"The principal {after['principal_id']} has {_granted_text(after)} on {where}{previous}."
+
+
+def _granted_text(described: Mapping[str, Any]) -> str:
+    return and_text(described["granted"]) if described["granted"] else "no access"
+
+
+def granted(
+    vault: Mapping[str, Any],
+    principal: str,
+    key_name: str | None,
+    assignments: Iterable[Mapping[str, Any]],
+    definitions: Mapping[str, Mapping[str, Any]],
+) -> set[str]:
+    """Which of the needed permissions the principal has, in the vault's own mode of authorization."""
+    if vault_document.authorization_of(vault) == vault_document.ACCESS_POLICY:
+        return needed_among(key_permissions(policy_of(vault, principal)))
+    scope = scope_of(vault, key_name)
+    reaching = [a["properties"] for a in assignments if within(a["properties"]["scope"], scope)]
+    known = {**definitions, **KNOWN_ROLES}
+    # A role whose definition is not known grants nothing as far as anybody can tell.
+    roles = [known.get(role_guid(properties["roleDefinitionId"]), {}) for properties in reaching]
+    permissions = [permission for role in roles for permission in role.get("permissions", [])]
+    return {name for name, action in NEEDED.items() if rbac.allows(permissions, action, data=True)}
+
+
+def scope_of(vault: Mapping[str, Any], key_name: str | None) -> str:
+    return f"{vault['id']}/keys/{key_name}" if key_name else str(vault["id"])
+
+
+def needed_among(permissions: Iterable[str]) -> set[str]:
+    lower = {permission.lower() for permission in permissions}
+    return {name for name in NEEDED if name.lower() in lower or "all" in lower}
+
+
+def policy_of(vault: Mapping[str, Any], principal: str) -> Mapping[str, Any]:
+    """The principal's own entry; one with an applicationId is for that application acting on its behalf."""
+    entries = vault["properties"].get("accessPolicies", [])
+    own = (e for e in entries if e["objectId"].lower() == principal.lower() and not e.get("applicationId"))
+    return next(own, {})
+
+
+def key_permissions(policy: Mapping[str, Any]) -> list[str]:
+    return list(policy.get("permissions", {}).get("keys") or [])
+
+
+def roles_in(assignments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The guids of the roles that are assigned, but for those of which one knows what they allow."""
+    assigned = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}
+    return sorted(assigned - KNOWN_ROLES.keys())

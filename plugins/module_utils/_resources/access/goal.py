@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of azbatch.cmk.keyvault_cmk_access, checked.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..._core.errors import InvalidOption, Refused
+from ..._core.ids import (
+    UserAssignedId,
+    check_guid,
+    check_key_name,
+    check_vault_name,
+    parse_key_identifier,
+    parse_user_assigned_id,
+    principals_of,
+)
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str | None
+    vault: str
+    present: bool
+    principal_id: str | None
+    identity_id: UserAssignedId | None
+    key_name: str | None
+    force: bool
+    # Leave the access as it is if Batch accounts use it.
+    keeps_used: bool = False
+    # Access has been withdrawn, and no account may have come to need it meanwhile (see usage.py).
+    withdrawn: bool = False
+
+    def standing(self, _stands: Mapping[str, Any]) -> str:
+        """How it stands once what was withdrawn has been given back, in words."""
+        return "So it was granted again."
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    principal, identity, key_name = params["principal_id"], params["identity_id"], params["key_name"]
+    key = parse_key_identifier(params["key_identifier"], "key_identifier") if params["key_identifier"] else None
+    _require_one(params, "principal_id", "identity_id", "account_name")
+    _require_one(params, "vault_name", "key_identifier")
+    if params["account_name"] and not params["account_resource_group"]:
+        raise InvalidOption(
+            "account_resource_group", None, "account_name needs it.", "Set it to the resource group of the account."
+        )
+    return Goal(
+        group=params["resource_group"],
+        vault=key.vault if key else check_vault_name(params["vault_name"], "vault_name"),
+        present=params["state"] == "present",
+        principal_id=check_guid(principal, "principal_id") if principal else None,
+        identity_id=parse_user_assigned_id(identity, "identity_id") if identity else None,
+        key_name=check_key_name(key_name, "key_name") if key_name else None,
+        force=params["force"],
+        keeps_used=params["in_use"] == "keep",
+    )
+
+
+def of_account(goal: Goal, account: Mapping[str, Any]) -> list[Goal]:
+    """The same for each identity of a Batch account. Which of them Batch uses for the key is not known."""
+    principals = principals_of(account.get("identity", {}))
+    if not principals and goal.present:
+        raise Refused(
+            f"The Batch account {account['name']} has no identity to grant access to. Give it one with "
+            "azbatch.cmk.batch_account_identity.",
+            code="account_without_identity",
+            option="account_name",
+            value=account["name"],
+            remedy="Give the account an identity with azbatch.cmk.batch_account_identity.",
+        )
+    return [replace(goal, principal_id=principal) for principal in principals]
+
+
+def _require_one(params: Mapping[str, Any], *options: str) -> None:
+    given = [option for option in options if params[option] is not None]
+    if len(given) != 1:
+        option = given[-1] if given else options[0]
+        listed = f"{', '.join(options[:-1])} and {options[-1]}"
+        raise InvalidOption(option, params[option], f"exactly one of {listed} is needed.", "Set one of them.")

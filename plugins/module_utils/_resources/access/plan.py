@@ -1,0 +1,132 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may use a vault's keys for customer-managed encryption: get, wrapKey and unwrapKey, by policy or by role.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..._checks import usage
+from ..._core.ids import role_guid, same_id
+from ..._core.plan import Plan, Step
+from ..vault import document as vault_document
+from .document import NEEDED, ROLE_ID, granted, key_permissions, needed_among, policy_of, scope_of
+from .goal import Goal
+
+# What `all` stands for; purge is not among it and has to be granted by name.
+_ALL = (
+    *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "encrypt"),
+    *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),
+    *("getrotationpolicy", "setrotationpolicy"),
+)
+# Makes an assignment's name a function of what it grants, so that a run which was stopped finds its own again.
+_NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    vault = vault_document.required(observed["vault"], goal.vault)
+    by_role = vault_document.authorization_of(vault) == vault_document.RBAC
+    scope = scope_of(vault, goal.key_name if by_role else None)
+    principal = observed["principal_id"]
+    if by_role:
+        steps, granted_after = _role_steps(goal, observed, scope, principal)
+    else:
+        steps, granted_after = _policy_steps(goal, vault, principal)
+    before = describe(goal, observed)
+    after = {**before, "granted": granted_after}
+    if goal.present:
+        return Plan(goal, before, after, steps)
+    if not (steps or goal.withdrawn):
+        return Plan(goal, before, after, report={"in_use_by": []})
+    visible = observed["visible"]
+    users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
+    if users and goal.keeps_used and not goal.withdrawn:
+        return Plan(goal, before, before, report={"in_use_by": users})
+    warnings = usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
+    return usage.withdrawal(
+        Plan(goal, before, after, steps, warnings, report={"in_use_by": users}), replace(goal, present=True)
+    )
+
+
+def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's return value."""
+    vault, principal = observed["vault"], observed["principal_id"]
+    by_role = vault_document.authorization_of(vault) == vault_document.RBAC
+    return {
+        "vault_id": vault["id"],
+        "authorization": vault_document.authorization_of(vault),
+        "principal_id": principal,
+        "scope": scope_of(vault, goal.key_name if by_role else None),
+        "granted": sorted(granted(vault, principal, goal.key_name, observed["assignments"], observed["definitions"])),
+    }
+
+
+def _spelt_out(permissions: list[str]) -> list[str]:
+    """With `all` replaced by what it stands for, so that a part of it can be taken away."""
+    return list(_ALL) if "all" in {permission.lower() for permission in permissions} else permissions
+
+
+def _policy_steps(goal: Goal, vault: Mapping[str, Any], principal: str) -> tuple[tuple[Step, ...], list[str]]:
+    policy = policy_of(vault, principal)
+    has = key_permissions(policy)
+    if goal.present:
+        missing = set(NEEDED) - needed_among(has)
+        if not missing:
+            return (), sorted(NEEDED)
+        # The whole entry, so that it comes out the same whether Azure merges an added entry or replaces it.
+        return (_policy_step("add", vault, principal, policy, [*has, *sorted(missing)]),), sorted(NEEDED)
+    if not needed_among(has):
+        return (), []
+    kept = [permission for permission in _spelt_out(has) if not needed_among([permission])]
+    others = any(policy["permissions"].get(kind) for kind in ("secrets", "certificates", "storage"))
+    if kept or others:
+        return (_policy_step("replace", vault, principal, policy, kept),), []
+    return (_policy_step("remove", vault, principal, policy, has),), []
+
+
+def _policy_step(
+    operation: str,
+    vault: Mapping[str, Any],
+    principal: str,
+    policy: Mapping[str, Any],
+    keys: list[str],
+) -> Step:
+    entry = {
+        "tenantId": vault["properties"]["tenantId"],
+        "objectId": principal,
+        "permissions": {**policy.get("permissions", {}), "keys": keys},
+    }
+    return Step("set_policy", {"vault_id": vault["id"], "operation": operation, "entry": entry})
+
+
+def _role_steps(
+    goal: Goal, observed: Mapping[str, Any], scope: str, principal: str
+) -> tuple[tuple[Step, ...], list[str]]:
+    assignments, definitions = observed["assignments"], observed["definitions"]
+    if goal.present:
+        has = granted(observed["vault"], principal, goal.key_name, assignments, definitions)
+        if has == set(NEEDED):
+            return (), sorted(NEEDED)
+        name = str(uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower()))
+        arguments = {"scope": scope, "name": name, "role": ROLE_ID, "principal": principal}
+        return (Step("assign", arguments),), sorted(NEEDED)
+    own = [a for a in assignments if _is_own(a["properties"], scope, principal)]
+    left = [a for a in assignments if a not in own]
+    steps = tuple(Step("unassign", {"assignment_id": a["id"]}) for a in own)
+    return steps, sorted(granted(observed["vault"], principal, goal.key_name, left, definitions))
+
+
+def _is_own(properties: Mapping[str, Any], scope: str, principal: str) -> bool:
+    """Not one that the principal has as a member of a group: that is the group's."""
+    has_principal = properties["principalId"].lower() == principal.lower()
+    return (
+        has_principal and same_id(properties["scope"], scope) and role_guid(properties["roleDefinitionId"]) == ROLE_ID
+    )

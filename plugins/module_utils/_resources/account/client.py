@@ -1,0 +1,320 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..._azure import sdk
+from ..._azure.creation import exists_already, until_shown
+from ..._azure.evidence import Evidence
+from ..._azure.identities import Identities
+from ..._azure.resources import Resources
+from ..._azure.session import Polled, Session
+from ..._azure.visible import HandledAccounts
+from ..._checks.preflight import failed_checks
+from ..._core.concurrent import in_background, value_or_error
+from ..._core.errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
+from ..._core.ids import place_of
+from ..._core.rbac import allows
+from .document import POOLS_READ, availability, availability_unknown, name_taken
+
+# A request that Azure will never take, however long one waits.
+_FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
+_UNDER_WAY = ("Creating", "Deleting")
+
+
+class Accounts(Polled):
+    def __init__(
+        self,
+        session: Session,
+        resources: Resources,
+        identities: Identities,
+        evidence: Evidence,
+        handled: HandledAccounts,
+    ) -> None:
+        self._session = session
+        self._resources = resources
+        self._identities = identities
+        self._evidence = evidence
+        self._handled = handled
+        # Accounts that this task has changed: the run's list may show them as they were.
+        self._changed: set[str] = set()
+        # Accounts that were available after this task changed their key, with the evidence read by then.
+        self._confirmed: dict[str, Mapping[str, Any] | None] = {}
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        # A rollback does not wait for a creation that may have used up the time.
+        account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
+        is_to_be_made = goal.present and not goal.leaves_key
+        if account is None and is_to_be_made and self._is_listed(goal.group, goal.name):
+            account = self._await(goal.group, goal.name)
+        observed: dict[str, Any] = {"account": account}
+        if account is None and is_to_be_made:
+            observed["regions"] = self._resources.regions("Microsoft.Batch", "batchAccounts")
+            if goal.location is None:
+                observed["group"] = self._resources.group(goal.group)
+            if goal.key is not None:
+                identity = self._identities.get(goal.identity_id)["properties"]
+                principals = (identity["principalId"],)
+                observed["evidence"] = self._evidence.gather(
+                    goal.key, goal.vault_group, principals, identity["tenantId"]
+                )
+        observed["confirmed"] = self.confirmed(goal.group, goal.name)
+        return observed
+
+    def get(self, group: str, name: str) -> dict[str, Any] | None:
+        def read() -> dict[str, Any] | None:
+            with sdk.translated(f"read the Batch account {name}"):
+                account = sdk.document_or_none(self._client().batch_account.get, group, name)
+            if account is not None:
+                self._handled.add(account["id"])
+            return account
+
+        return self._session.seen.read(read, "account", group.lower(), name.lower())
+
+    def seen(
+        self,
+        group: str,
+        name: str,
+        *,
+        anew_if: Callable[[Mapping[str, Any]], bool],
+        group_may_be_missing: bool = False,
+    ) -> dict[str, Any] | None:
+        """The account for a look before any change: as it was a moment ago where many are looked at, or, where that
+        would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
+        listed: dict[str, Any] | None = None
+        if self._name(group, name)[0] not in self._changed:
+            listed = self._session.recent.among_many(self._listed, *self._name(group, name))
+        if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
+            return listed
+
+        def read() -> dict[str, Any] | None:
+            return self.present(group, name, group_may_be_missing=group_may_be_missing)
+
+        found: dict[str, Any] | None = self._session.recent.read(read, "account", group.lower(), name.lower())
+        return self.present(group, name) if found is not None and anew_if(found) else found
+
+    def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> dict[str, Any] | None:
+        """The account as it is now, once nothing is under way on it. If it is listed, it exists."""
+        try:
+            account = self.settled(group, name)
+        except NotFound as missing:
+            if missing.code == "resource_group_not_found" and group_may_be_missing:
+                return None
+            raise
+        # Without the right to list accounts, the read alone decides: what is missing is not created here.
+        is_listed = account is None and value_or_error(lambda: self._is_listed(group, name)) is True
+        return self._await(group, name) if is_listed else account
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        """Without any if the caller may not list them: each account is read by itself then."""
+        try:
+            listed = self._resources.accounts(self._session.subscription_id)
+        except Denied:
+            return {}
+        return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
+
+    def _name(self, group: str, name: str) -> tuple[str, str, str]:
+        """What the run knows the account by, and its subscription's accounts."""
+        return f"{group}/{name}".lower(), "accounts", self._session.subscription_id.lower()
+
+    @contextmanager
+    def _changing(self, what: str, group: str, name: str, *kinds: str) -> Iterator[None]:
+        try:
+            with sdk.translated(what):
+                yield
+        finally:
+            self._changed.add(self._name(group, name)[0])
+            self._confirmed.pop(self._name(group, name)[0], None)
+            # All of it, for what comes now may be a long wait for what is to be seen then.
+            self._session.seen.forget(*kinds)
+            self._session.recent.forget(*self._name(group, name))
+            self._session.recent.written("listed", "account")
+
+    def settled(self, group: str, name: str) -> dict[str, Any] | None:
+        """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
+        account: dict[str, Any] | None = None
+        waits = self._session.wait_timeout
+
+        def under_way() -> TimedOut | None:
+            nonlocal account
+            account = self.get(group, name)
+            state = account["properties"].get("provisioningState") if account else None
+            if state not in _UNDER_WAY:
+                return None
+            self._session.seen.forget("account")
+            return TimedOut(
+                f"The Batch account {name} is still {state} after {waits} s. Try again.",
+                option="wait_timeout",
+                value=waits,
+            )
+
+        unsettled = self._session.until_none(
+            under_way, time.monotonic() + waits, f"Azure to finish the current change of the Batch account {name}"
+        )
+        if unsettled is not None:
+            raise unsettled
+        return account
+
+    def _is_listed(self, group: str, name: str) -> bool:
+        """Azure is eventually consistent: an account that is listed exists, whatever a read of it says."""
+
+        return name.lower() in self._session.recent.read(lambda: self._names_in(group), "listed", group.lower())
+
+    def _names_in(self, group: str) -> list[str]:
+        listed = self._resources.accounts(self._session.subscription_id, group)
+        return [account["name"].lower() for account in listed]
+
+    def _await(self, group: str, name: str) -> dict[str, Any] | None:
+        """The account once a read shows it, or none once it is not listed either."""
+        until_shown(
+            self._session,
+            f"Batch account {name}",
+            is_shown=lambda: self.get(group, name) is not None,
+            is_listed=lambda: name.lower() in self._names_in(group),
+        )
+        return self.settled(group, name)
+
+    def _is_name_free(self, location: str, name: str) -> bool:
+        body = {"name": name, "type": "Microsoft.Batch/batchAccounts"}
+        with sdk.translated(f"check whether the name {name} is available"):
+            said = sdk.document(self._client().location.check_name_availability, location, sdk.content(body))
+        return sdk.is_free(said)
+
+    def create(
+        self, group: str, name: str, body: Mapping[str, Any], *, evidence: Mapping[str, Any] | None = None
+    ) -> None:
+        """`evidence` is what was read of the key in the body, if there is one: both are confirmed as after a switch.
+
+        If the account turns out to exist, nothing is written: a PUT would replace what somebody else has made.
+        """
+        what = f"create the Batch account {name}"
+
+        def write() -> None:
+            exists = exists_already(
+                self._session,
+                name_taken(name),
+                is_free=lambda: self._is_name_free(body["location"], name),
+                is_shown=lambda: self.get(group, name) is not None,
+            )
+            if exists:
+                return
+            with self._changing(what, group, name, "account"):
+                poller = self._client().batch_account.begin_create(group, name, sdk.content(body))
+                sdk.finish(poller, self._session.wait_timeout, what)
+
+        if evidence is not None:
+            deadline = time.monotonic() + self._session.wait_timeout
+            self.until_taken(write, deadline, f"Batch to accept the key of the Batch account {name}")
+            self.confirm_key(group, name, deadline, evidence)
+        else:
+            write()
+
+    def until_taken(
+        self,
+        write: Callable[[], None],
+        deadline: float,
+        waiting_for: str,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write until Batch takes the key: what was granted a moment ago may not have reached it yet, and it refuses as
+        if it were missing. Each time it does, `look` may find that it always will."""
+
+        def refusal() -> CmkError | None:
+            try:
+                write()
+            except Rejected as error:
+                if error.facts["azure"]["code"] in _FOR_GOOD:
+                    raise
+                look()
+                return error
+            return None
+
+        refused = self._session.until_none(refusal, deadline, waiting_for)
+        if refused is not None:
+            raise refused
+
+    def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        with self._changing(f"change the Batch account {name}", group, name):
+            self._client().batch_account.update(group, name, sdk.content(body))
+
+    def delete(self, group: str, name: str) -> None:
+        what = f"delete the Batch account {name}"
+        with self._changing(what, group, name):
+            sdk.finish(self._client().batch_account.begin_delete(group, name), self._session.wait_timeout, what)
+
+    def confirm_key(self, group: str, name: str, deadline: float, evidence: Mapping[str, Any] | None) -> None:
+        """Wait until the account is available on the key that it was just put on, and read again who may use that key.
+
+        As a grant takes a while to reach Batch, so does a revocation, and until then Batch takes the key. Therefore
+        access is read again for every account, now that a run which revokes it sees that the account uses it (usage).
+        """
+        changed_at = time.monotonic()
+        # The account itself is read meanwhile, because the next step needs it.
+        account = in_background(self.get, group, name)
+        again = in_background(self._evidence.with_access_now, evidence, changed_at) if evidence else None
+
+        def not_available() -> CmkError | None:
+            reason = self.silence(group, name)
+            if reason is None:
+                return None
+            if availability(reason) is None:
+                raise availability_unknown(name, reason)
+            # Without access it never will be, and soon Batch lets nobody move it from the key any more.
+            return None if again and failed_checks(again.result()) else reason
+
+        unavailable = self._session.until_none(not_available, deadline, f"the Batch account {name} to become available")
+        # If this read failed, the next step reads the account again.
+        account.exception()
+        if unavailable is not None:
+            raise Unavailable(
+                f"The Batch account {name} is on its key and did not answer for {self._session.wait_timeout} s: "
+                f"{unavailable.msg}",
+                code="account_not_answering",
+            )
+        self._confirmed[self._name(group, name)[0]] = again.result() if again else None
+
+    def confirmed(self, group: str, name: str) -> Mapping[str, Any] | None:
+        """The evidence read by `confirm_key` since this task changed the account's key."""
+        return self._confirmed.get(self._name(group, name)[0])
+
+    def silence(self, group: str, name: str) -> CmkError | None:
+        """Why the account is not available, or why the caller may not ask that (`account_document.availability`).
+
+        Reading the account itself proves nothing, for that works without its key too. Listing its pools needs no
+        more than the permission to read.
+        """
+        if self._name(group, name)[0] in self._confirmed:
+            return None
+        try:
+            with sdk.translated(f"list the pools of the Batch account {name}"):
+                next(self._client().pool.list_by_batch_account(group, name).by_page(), None)
+        except (Denied, Rejected) as error:
+            return error
+        return None
+
+    def silence_before_change(self, group: str, name: str) -> CmkError | None:
+        """The same before a change, which must not begin if it could not be confirmed.
+
+        Batch refuses to change an account that is not available, so the question is whether the caller may ask. The
+        permissions at the resource group, which the tasks of a run share, say so for all its accounts.
+        If they do not, the account is asked. If permissions mislead, the change is rolled back.
+        """
+        scope = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
+        permissions = value_or_error(lambda: self._resources.permissions(scope), CmkError)
+        if not isinstance(permissions, CmkError) and allows(permissions, POOLS_READ):
+            return None
+        return self.silence(group, name)
+
+    def _client(self) -> Any:
+        return self._session.client("azure-mgmt-batch", "BatchManagementClient")

@@ -1,0 +1,146 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Azure's document of a Batch account: read, described, and the errors about it.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.errors import CmkError, Denied, NotFound, Refused, Rejected
+from ..._core.ids import KeyIdentifier, key_of
+from ..._core.summary import key_text
+
+SYSTEM_ASSIGNED = "system_assigned"
+USER_ASSIGNED = "user_assigned"
+TYPES = {SYSTEM_ASSIGNED: "SystemAssigned", USER_ASSIGNED: "UserAssigned"}
+_OPTIONS = {azure: option for option, azure in TYPES.items()} | {"None": "none"}
+
+POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
+_NOT_KNOWN = "is available is not known, because the caller may not list its pools."
+_GRANT = f"Grant the caller a role that allows {POOLS_READ} on the account, such as Reader."
+
+
+def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The module's return value."""
+    if account is None:
+        return {"exists": False}
+    key = key_of(account)
+    return {
+        "exists": True,
+        "id": account["id"],
+        "name": account["name"],
+        "location": account["location"],
+        "identity": describe_identity(account.get("identity", {})),
+        "key_source": "microsoft_keyvault" if key else "microsoft_batch",
+        "key_identifier": str(key) if key else None,
+        "tags": account.get("tags", {}),
+    }
+
+
+def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    if not after["exists"]:
+        return f"Deleted the Batch account {name}." if before["exists"] else f"There is no Batch account {name}."
+    has = _identity_text(after["identity"])
+    account = f"the Batch account {name} in {after['location']}"
+    if not before["exists"]:
+        key = f", on {key_text(after['key_identifier'])}" if after["key_identifier"] else ""
+        return f"Created {account} with {has}{key}."
+    if before == after:
+        return f"The{account[3:]} has {has}."
+    return f"Gave {account} {has} (before: {_identity_text(before['identity'])})."
+
+
+def _identity_text(identity: Mapping[str, Any]) -> str:
+    if identity["type"] == "none":
+        return "no identity"
+    # The name is the last part of the resource id.
+    names = ", ".join(one.rpartition("/")[2] for one in identity["user_assigned_identities"])
+    kind = {SYSTEM_ASSIGNED: "a system-assigned identity", USER_ASSIGNED: "the user-assigned identity"}
+    return f"{kind.get(identity['type'], 'a system-assigned identity and the user-assigned identity')} {names}".strip()
+
+
+def is_silence(refusal: CmkError) -> bool:
+    """Of an account that was asked for its pools: whether it is the account that is not available, and not the caller
+    who may not ask."""
+    code = str(refusal.facts.get("azure", {}).get("code")).lower()
+    # AuthorizationFailed, LinkedAuthorizationFailed and the like are said by Resource Manager, of the caller.
+    return isinstance(refusal, Denied | Rejected) and not code.endswith("authorizationfailed")
+
+
+def availability(refusal: CmkError | None) -> bool | None:
+    """Whether an account is available, by the refusal to list its pools. Null if the caller may not list them."""
+    if refusal is None:
+        return True
+    return False if is_silence(refusal) else None
+
+
+def availability_unknown(name: str, reason: CmkError) -> Denied:
+    """The error that a change of the account could not be confirmed."""
+    return Denied(
+        f"Whether the Batch account {name} {_NOT_KNOWN} A change could not be confirmed, so it is refused. {_GRANT} "
+        f"{reason.msg}",
+        code="availability_unknown",
+        action=POOLS_READ,
+        remedy=_GRANT,
+    )
+
+
+def availability_warning(name: str) -> str:
+    return f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT}"
+
+
+def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    assigned = identity.get("userAssignedIdentities", {})
+    return {
+        "type": _OPTIONS.get(identity.get("type", "None"), identity.get("type")),
+        "principal_id": identity.get("principalId"),
+        "tenant_id": identity.get("tenantId"),
+        "user_assigned_identities": {
+            name: {"principal_id": value.get("principalId"), "client_id": value.get("clientId")}
+            for name, value in assigned.items()
+        },
+    }
+
+
+def encryption_body(key: KeyIdentifier | None) -> dict[str, Any]:
+    if key is None:
+        return {"keySource": "Microsoft.Batch"}
+    return {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": str(key)}}
+
+
+def required(account: Mapping[str, Any] | None, group: str, name: str) -> Mapping[str, Any]:
+    """The account's document, or the error that there is none."""
+    if account is None:
+        raise NotFound(
+            f"There is no Batch account {name} in the resource group {group}. Create it with "
+            "azbatch.cmk.batch_account_identity, or correct account_name, resource_group or subscription_id.",
+            code="account_not_found",
+            option="account_name",
+            value=name,
+            remedy="Create the account, or correct account_name, resource_group or subscription_id.",
+        )
+    return account
+
+
+def name_taken(name: str) -> Refused:
+    return Refused(
+        f"The Batch account {name} does not exist in this resource group, and its name is taken in the region. Use "
+        "another name, or correct resource_group or subscription_id. If the account was just created, run the task "
+        "again.",
+        code="account_name_taken",
+        option="account_name",
+        value=name,
+        remedy="Use another name, or correct resource_group or subscription_id.",
+    )
+
+
+def missing(group: str, name: str) -> str:
+    """The warning about an account that may be missing, and is."""
+    return f"There is no Batch account {name} in {group} any more, so there is nothing to do."

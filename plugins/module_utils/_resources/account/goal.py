@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of azbatch.cmk.batch_account_identity, checked.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..._core.errors import InvalidOption
+from ..._core.ids import KeyIdentifier, UserAssignedId, check_account_name, parse_key_identifier, parse_user_assigned_id
+from .document import SYSTEM_ASSIGNED, USER_ASSIGNED
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    name: str
+    present: bool
+    location: str | None
+    identity_id: UserAssignedId | None
+    # The key that an account which is yet to be made begins its life on.
+    key: KeyIdentifier | None
+    vault_group: str | None
+    adopt_existing: bool
+    force: bool
+    # The rollback of an account's creation with this key: it is moved to a Microsoft-managed key.
+    leaves_key: bool = False
+
+    @property
+    def identity_type(self) -> str:
+        return USER_ASSIGNED if self.identity_id else SYSTEM_ASSIGNED
+
+    def standing(self, stands: Mapping[str, Any]) -> str:
+        """The state after the rollback, in words."""
+        if not stands["exists"]:
+            return "The account does not exist."
+        return f"The account exists and uses {stands['key_identifier'] or 'a Microsoft-managed key'} now."
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    identity_id, key = params["identity_id"], params["key_identifier"]
+    identifier = parse_key_identifier(key, "key_identifier") if key else None
+    if key and not identity_id:
+        raise InvalidOption(
+            "key_identifier",
+            key,
+            "an account can be created with its key only when it has a user-assigned identity, because a "
+            "system-assigned one exists, and can be granted access, only once the account does.",
+            "Set identity_id, or leave out key_identifier and use azbatch.cmk.batch_encryption afterwards.",
+        )
+    return Goal(
+        group=params["resource_group"],
+        name=check_account_name(params["name"], "name"),
+        present=params["state"] == "present",
+        location=params["location"],
+        identity_id=parse_user_assigned_id(identity_id, "identity_id") if identity_id else None,
+        key=identifier.versionless if identifier and params["follow_latest"] else identifier,
+        vault_group=params["vault_resource_group"],
+        adopt_existing=params["adopt_existing"],
+        force=params["force"],
+    )

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Batch accounts: that one exists with the identity that customer-managed keys need.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..._checks import preflight, regions
+from ..._core.errors import Refused
+from ..._core.ids import key_of, same_id
+from ..._core.plan import Plan, Step
+from .document import TYPES, describe, describe_identity, encryption_body
+from .goal import Goal
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    account = observed["account"]
+    before = describe(account)
+    if not goal.present:
+        return Plan(goal, before, describe(None), (_step("delete", goal),) if account else ())
+    if goal.leaves_key:
+        return _without_key(goal, account, before)
+    if account is None:
+        return _birth(goal, observed, before)
+    if observed.get("confirmed"):
+        preflight.require(observed["confirmed"], "and could when the account was created with it")
+    if _has_identity(goal, account):
+        return Plan(goal, before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
+    _refuse_unwanted_adoption(goal, account)
+    # Whether a PATCH adds to the user-assigned identities or replaces them is not known for Batch: send them all.
+    identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
+    body: dict[str, Any] = {"identity": identity}
+    if key_of(account) is None:
+        # Said too, so that an account which is put on a key at this very moment does not lose it with its identity.
+        body["properties"] = {"encryption": encryption_body(None)}
+    after = {**before, "identity": describe_identity(identity)}
+    return Plan(
+        goal, before, after, (_step("update", goal, body=body),), (*_elsewhere(goal, account), *_risked_key(account))
+    )
+
+
+def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    location = goal.location or observed["group"]["location"]
+    regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
+    # A key source is always named: if somebody else creates the account at this very moment and puts it on a key, the
+    # account does not stay on that key with an identity that this request replaces.
+    body: dict[str, Any] = {
+        "location": location,
+        "identity": _identity_body(goal),
+        "properties": {"encryption": encryption_body(goal.key)},
+    }
+    after = {
+        **describe(None),
+        "exists": True,
+        "name": goal.name,
+        "location": location,
+        "identity": describe_identity(body["identity"]),
+        "key_source": "microsoft_keyvault" if goal.key else "microsoft_batch",
+        "key_identifier": str(goal.key) if goal.key else None,
+    }
+    if goal.key is None:
+        return Plan(goal, before, after, (_step("create", goal, body=body),))
+    checks = preflight.require_for_change(observed["evidence"])
+    return Plan(
+        goal,
+        before,
+        after,
+        (_step("create", goal, body=body, evidence=observed["evidence"]),),
+        warnings=preflight.warnings(checks),
+        former=replace(goal, leaves_key=True),
+        report={"preflight": preflight.describe(checks)},
+    )
+
+
+def _without_key(goal: Goal, account: Mapping[str, Any] | None, before: Mapping[str, Any]) -> Plan:
+    """The rollback of a creation. An account that is still being created is left to the next run, which finds it."""
+    key = key_of(account) if account else None
+    if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
+        return Plan(goal, before, before)
+    body = {"properties": {"encryption": encryption_body(None)}}
+    after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
+    return Plan(goal, before, after, (_step("update", goal, body=body),))
+
+
+def _has_identity(goal: Goal, account: Mapping[str, Any]) -> bool:
+    identity = account.get("identity", {})
+    if identity.get("type") != TYPES[goal.identity_type]:
+        return False
+    wanted = str(goal.identity_id) if goal.identity_id else None
+    return wanted is None or any(same_id(wanted, name) for name in identity.get("userAssignedIdentities", {}))
+
+
+def _refuse_unwanted_adoption(goal: Goal, account: Mapping[str, Any]) -> None:
+    identity = describe_identity(account.get("identity", {}))
+    if identity["type"] == "none" and not goal.adopt_existing:
+        raise Refused(
+            f"The Batch account {goal.name} exists and has no identity. Azure's guide says that customer-managed keys "
+            "are for accounts that were created with an identity. Create another account, or set "
+            "adopt_existing: true to give this one an identity.",
+            code="account_without_identity",
+            option="adopt_existing",
+            remedy="Create another account, or set adopt_existing: true.",
+        )
+    if key_of(account) and not goal.force:
+        raise Refused(
+            f"The Batch account {goal.name} reaches its key {key_of(account)} with its {identity['type']} identity; "
+            "with another identity it may lose that key. Take the account back to Microsoft-managed keys first, or "
+            "set force: true.",
+            code="identity_in_use",
+            accounts=[account["id"]],
+            option="force",
+            remedy="Take the account back to Microsoft-managed keys first, or set force: true.",
+        )
+    if identity["type"] != "none" and not goal.adopt_existing:
+        raise Refused(
+            f"The Batch account {goal.name} exists with a {identity['type']} identity, not the one asked for. "
+            "Set identity_id to the one it has, or set adopt_existing: true to change it.",
+            code="identity_differs",
+            option="identity_id",
+            remedy="Set identity_id to the one the account has, or set adopt_existing: true.",
+        )
+
+
+def _risked_key(account: Mapping[str, Any]) -> tuple[str, ...]:
+    key = key_of(account)
+    if key is None:
+        return ()
+    return (f"The identity of {account['id']} is changed although it is on {key}, which it may lose.",)
+
+
+def _elsewhere(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+    return regions.difference(f"The Batch account {goal.name}", account["location"], goal.location)
+
+
+def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+    if goal.key is None or goal.key.same_key(key_of(account)):
+        return ()
+    return (
+        f"The Batch account {goal.name} exists already; key_identifier is only for its creation. "
+        "Use azbatch.cmk.batch_encryption to change the key.",
+    )
+
+
+def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> dict[str, Any]:
+    if goal.identity_id is None:
+        return {"type": "SystemAssigned"}
+    return {"type": "UserAssigned", "userAssignedIdentities": {name: {} for name in (*kept, str(goal.identity_id))}}
+
+
+def _step(action: str, goal: Goal, **arguments: Any) -> Step:
+    return Step(action, {"group": goal.group, "name": goal.name, **arguments})

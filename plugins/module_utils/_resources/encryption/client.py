@@ -1,0 +1,174 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Batch account's encryption setting, and the waiting that goes with it.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..._azure.diagnosis import Diagnosis
+from ..._azure.evidence import Evidence
+from ..._azure.moved import Moved
+from ..._azure.session import Polled, Session
+from ..._core.concurrent import value_or_error
+from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
+from ..._core.ids import KeyIdentifier, key_of
+from ..account.document import availability, availability_unknown
+from .document import not_answering
+from .survey import survey_warnings
+
+if TYPE_CHECKING:
+    from ..account.client import Accounts
+    from ..key.client import Keys
+
+
+class Encryption(Polled):
+    def __init__(
+        self,
+        session: Session,
+        accounts: Accounts,
+        evidence: Evidence,
+        diagnosis: Diagnosis,
+        keys: Keys,
+        moved: Moved,
+    ) -> None:
+        self._session = session
+        self._keys = keys
+        self._moved_to = moved
+        self._accounts = accounts
+        self._evidence = evidence
+        self._diagnosis = diagnosis
+        # Accounts that a request of this task may have moved to another key: Azure accepted it, or the outcome is not
+        # known.
+        self._moved: set[tuple[str, str]] = set()
+
+    def _may_be_moved(self, group: str, name: str) -> bool:
+        return (group.lower(), name.lower()) in self._moved
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        group, name = goal.group, goal.account
+        # Not from the run's list of accounts: another controller may have moved the account a moment ago.
+        account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
+        observed: dict[str, Any] = {"account": account, "silence": None}
+        if account is None:
+            return observed
+        # A rollback does not trust a read that shows the previous key: it may be older than the change.
+        observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
+        observed["is_newer"] = goal.was_moved(account) and self._uses_newer_version(account, goal.target)
+        is_left = goal.leaves_alone(account) or observed["is_newer"]
+        if is_left and not (observed["may_be_stale"] and goal.is_met_by(account)):
+            observed["silence"] = self._accounts.silence(group, name)
+            confirmed = self._accounts.confirmed(group, name)
+            if goal.is_met_by(account) and confirmed and confirmed["key"].same(goal.target):
+                observed["evidence"] = confirmed
+            return observed
+        if goal.undoes is None:
+            observed["silence"] = self._accounts.silence_before_change(group, name)
+        if goal.key is not None and observed["silence"] is None:
+            observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
+        return observed
+
+    def _uses_newer_version(self, account: Mapping[str, Any], wanted: KeyIdentifier | None) -> bool:
+        """Whether the account is pinned to a version of the wanted key that was created after the wanted version."""
+        has = key_of(account)
+        if wanted is None or has is None or not has.same_key(wanted) or not (has.version and wanted.version):
+            return False
+        newer, older = (value_or_error(partial(self._keys.bundle, key), CmkError) for key in (has, wanted))
+        if not isinstance(newer, dict) or not isinstance(older, dict):
+            return False
+        return bool(newer["attributes"]["created"] >= older["attributes"]["created"])
+
+    def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
+        """The account, why it does not answer if it does not, and what ails its key if that is asked for."""
+        account = self._accounts.get(group, name)
+        key = key_of(account) if account and diagnose else None
+        return {
+            "account": account,
+            "silence": self._accounts.silence(group, name) if account else None,
+            "diagnosis": self._diagnosis.read(account, key) if account and key else None,
+        }
+
+    def require_answer(self, group: str, name: str) -> None:
+        """An account that does not answer takes no other setting, and one of which that is not known gets none."""
+        self._require(group, name, self._accounts.silence(group, name))
+
+    def require_known_availability(self, group: str, name: str) -> None:
+        """Whether the account is available has to be known before anything is made for it. One that does not exist yet
+        cannot be asked."""
+
+        def silence() -> tuple[CmkError | None]:
+            return (self._accounts.silence_before_change(group, name) if self._accounts.get(group, name) else None,)
+
+        (reason,) = self._session.seen.read(silence, "account", "silence", group.lower(), name.lower())
+        if availability(reason) is None:
+            self._require(group, name, reason)
+
+    def _require(self, group: str, name: str, silence: CmkError | None) -> None:
+        if silence is None:
+            return
+        if availability(silence) is None:
+            raise availability_unknown(name, silence)
+        raise not_answering(name, key_of(self._accounts.get(group, name) or {}), silence)
+
+    def await_answer(self, group: str, name: str) -> None:
+        """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
+        try:
+            self._accounts.confirm_key(group, name, time.monotonic() + self._session.wait_timeout, None)
+        except Unavailable as failure:
+            with suppress(CmkError):
+                for warning in survey_warnings(self.survey(group, name, diagnose=True)):
+                    failure.add(warning)
+            raise
+
+    def set_encryption(
+        self,
+        group: str,
+        name: str,
+        body: Mapping[str, Any],
+        *,
+        evidence: Mapping[str, Any] | None,
+        despite_silence: bool,
+    ) -> None:
+        """Ask until Batch takes the key, then until the account answers on it.
+
+        Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does not
+        answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
+        """
+        deadline = time.monotonic() + self._session.wait_timeout
+        account = (group.lower(), name.lower())
+
+        def write() -> None:
+            was_moved = account in self._moved
+            self._moved.add(account)
+            try:
+                self._accounts.update(group, name, body)
+            except (Denied, NotFound, Rejected):
+                if not was_moved:
+                    self._moved.discard(account)
+                raise
+
+        self._accounts.until_taken(
+            write,
+            deadline,
+            f"Batch to accept the new encryption setting of the Batch account {name}",
+            look=lambda: None if despite_silence else self.require_answer(group, name),
+        )
+        if despite_silence:
+            self._moved.discard(account)
+        elif evidence is not None:
+            self._moved_to.note(evidence["key"])
+        try:
+            self._accounts.confirm_key(group, name, deadline, evidence)
+        except (Denied, NotFound, Unavailable) as unread:
+            # A rollback is finished although not everything can be read: there is no other key to go to.
+            if not despite_silence or unread.code == "account_not_answering":
+                raise

@@ -1,0 +1,104 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The encryption setting in Azure's document of a Batch account, described.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.errors import CmkError, Refused, Unavailable
+from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
+from ..._core.summary import key_text, version_text
+
+KEY_VAULT = "microsoft_keyvault"
+BATCH = "microsoft_batch"
+
+
+def required_key(
+    account: Mapping[str, Any], vault: str, name: str, or_already: KeyIdentifier | None = None
+) -> KeyIdentifier:
+    """The customer-managed key that the account uses: the named one, or already the one that it is to be moved to."""
+    key = key_of(account)
+    if key is None:
+        raise Refused(
+            f"The Batch account {account['name']} uses a Microsoft-managed key. Move it to a customer-managed key "
+            "first, with azbatch.cmk.provision.",
+            code="account_not_on_cmk",
+            remedy="Move the account to a customer-managed key first, with azbatch.cmk.provision.",
+        )
+    if not key.is_named(vault, name) and not key.same(or_already):
+        raise Refused(
+            f"The Batch account {account['name']} uses {key}, not the key {name} in {vault}. Correct vault_name and "
+            "key_name; to move the account to another key, set new_key_identifier to it.",
+            code="account_on_another_key",
+            option="key_name",
+            value=name,
+            remedy="Correct vault_name and key_name, or set new_key_identifier.",
+        )
+    return key
+
+
+def describe(account: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's return value."""
+    return {"exists": True, "id": account["id"], "name": account["name"], **describe_key(key_of(account))}
+
+
+def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    if not after["exists"]:
+        return f"There is no Batch account {name}."
+    used, uses = before["key_identifier"], after["key_identifier"]
+    previous = "" if used == uses else f" (before: {_previous(used, uses)})"
+    available = {
+        True: " The account is available again." if before["answers"] is False else "",
+        False: " The account is not available.",
+        None: " Whether the account is available is not known.",
+    }
+    return f"{after['name']} uses {key_text(uses)}{previous}.{available[after['answers']]}"
+
+
+def _previous(used: str | None, uses: str | None) -> str:
+    """Of the same key, the version is enough."""
+    if used and uses:
+        key = read_key_identifier(used)
+        if key.same_key(read_key_identifier(uses)):
+            return version_text(key.version) if key.version else "the latest version"
+    return key_text(used)
+
+
+def survey_summary(name: str, found: Mapping[str, Any]) -> str:
+    """One line for a person, of the return value of the module that only looks."""
+    if not found["exists"]:
+        return f"There is no Batch account {name}."
+    uses = f"{name} uses {key_text(found['key_identifier'])}"
+    if "answers" not in found:
+        return f"{uses}."
+    state = {True: "is available", False: "is not available", None: "may or may not be available"}[found["answers"]]
+    causes = ", ".join(cause["name"] for cause in (found["diagnosis"] or {}).get("causes", ()))
+    return f"{uses} and {state}{f': {causes}' if causes else ''}."
+
+
+def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
+    return {
+        "key_source": KEY_VAULT if key else BATCH,
+        "key_identifier": str(key) if key else None,
+        "key_version": key.version if key else None,
+        "follows_latest": key is not None and key.version is None,
+    }
+
+
+def not_answering(name: str, key: KeyIdentifier | None, silence: CmkError) -> Unavailable:
+    return Unavailable(
+        f"The Batch account {name} does not answer: {silence.msg} It stands on {key or 'a Microsoft-managed key'}. "
+        "Bring it back with the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info "
+        "(diagnose: true). It answers within ten minutes after its identity can use the key again.",
+        code="account_not_answering",
+        key_identifier=str(key or "") or None,
+        remedy="Bring the account back with the role azbatch.cmk.recover.",
+    )

@@ -1,0 +1,110 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of azbatch.cmk.batch_encryption, checked.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..._core.errors import InvalidOption
+from ..._core.ids import KeyIdentifier, check_account_name, key_of, parse_key_identifier
+from .document import BATCH, KEY_VAULT
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    account: str
+    # None: a Microsoft-managed key.
+    key: KeyIdentifier | None
+    vault_group: str | None
+    # Wait for an account that uses the key and is not available.
+    patient: bool = False
+    # An account that uses a different customer-managed key may be moved away from it.
+    replaces: bool = False
+    # Whether the account is to follow the key's newest version. None: as it does now, if it uses this key already;
+    # otherwise, as the key identifier says.
+    follow: bool | None = None
+    # An account that is pinned to another version of the key is moved to this one.
+    updates_version: bool = True
+    # The way back from a switch that failed: what that was to reach. It is tried although the account is not available,
+    # and leaves the account where somebody else has put it meanwhile.
+    undoes: Goal | None = None
+    # The key that the account used when this one was chosen for it.
+    expected: KeyIdentifier | None = None
+    # Nothing is changed, and that is no failure, if there is no such account.
+    may_be_missing: bool = False
+
+    @property
+    def target(self) -> KeyIdentifier | None:
+        """What an account is set to that does not meet the goal."""
+        return self.key.versionless if self.key and self.follow else self.key
+
+    def is_met_by(self, account: Mapping[str, Any]) -> bool:
+        has = key_of(account)
+        if self.key is None or has is None:
+            return self.key is has
+        if not self.key.same_key(has):
+            return False
+        if has.version is None:
+            return self.follow is not False
+        return not self.follow and (self.key.same(has) or not self.updates_version)
+
+    def leaves_alone(self, account: Mapping[str, Any]) -> bool:
+        """It uses the key; or on the way back, somebody else has put it where it is."""
+        return self.is_met_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
+
+    def has_set(self, account: Mapping[str, Any]) -> bool:
+        """Whether the account uses just what it is set to by this goal, and nothing else that meets the goal."""
+        has, target = key_of(account), self.target
+        return has.same(target) if has else target is None
+
+    def was_moved(self, account: Mapping[str, Any]) -> bool:
+        """Since this key was chosen for it, by somebody else."""
+        return self.expected is not None and not self.expected.same(key_of(account))
+
+    def standing(self, stands: Mapping[str, Any]) -> str:
+        """How the account stands once it has been led back, in words."""
+        on = stands["key_identifier"] or "a Microsoft-managed key"
+        state = {True: "answers", False: "does not answer", None: "may or may not answer, which the caller may not ask"}
+        return f"The account stands on {on} now and {state[stands['answers']]}."
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    source, key = params["key_source"], params["key_identifier"]
+    if source == KEY_VAULT and not key:
+        raise InvalidOption("key_identifier", key, f"key_source: {source} needs it.", "Set it to the key to use.")
+    if source == BATCH and key:
+        raise InvalidOption(
+            "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."
+        )
+    identifier, expected = (
+        parse_key_identifier(key, "key_identifier") if key else None,
+        params["expected_key_identifier"],
+    )
+    follow = params["follow_latest"]
+    if identifier and identifier.version is None:
+        if follow is False:
+            raise InvalidOption(
+                "follow_latest", follow, "key_identifier names no version.", "Add the version, or leave it out."
+            )
+        follow = True
+    return Goal(
+        group=params["resource_group"],
+        account=check_account_name(params["account_name"], "account_name"),
+        key=identifier,
+        vault_group=params["vault_resource_group"],
+        patient=params["await_answer"],
+        replaces=params["replace_key"],
+        follow=follow,
+        updates_version=params["update_version"],
+        expected=parse_key_identifier(expected, "expected_key_identifier") if expected else None,
+        may_be_missing=params["missing"] == "skip",
+    )

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The key that a Batch account is on.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..._checks import preflight
+from ..._core.errors import Refused
+from ..._core.ids import KeyIdentifier, key_of
+from ..._core.plan import Plan, Step
+from ..account import document as account_document
+from .document import describe, describe_key, not_answering
+from .goal import Goal
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    if observed["account"] is None and goal.may_be_missing:
+        missing = {"exists": False}
+        return Plan(goal, missing, missing, warnings=(account_document.missing(goal.group, goal.account),))
+    account = account_document.required(observed["account"], goal.group, goal.account)
+    silence = observed["silence"]
+    available = account_document.availability(silence)
+    before = {**describe(account), "answers": available}
+    place = {"group": goal.group, "name": goal.account}
+    if available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)):
+        raise account_document.availability_unknown(goal.account, silence)
+    if available is False and goal.patient and goal.is_met_by(account):
+        wait = Step("await_answer", place)
+        return Plan(goal, before, {**before, "answers": True}, (wait,))
+    if available is False and goal.undoes is None:
+        raise not_answering(goal.account, key_of(account), silence)
+    if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_met_by(account)):
+        if observed.get("evidence"):
+            preflight.require(observed["evidence"], "and could when the account was pointed at it")
+        return _unchanged(goal, before)
+    if goal.was_moved(account):
+        if observed["is_newer"]:
+            return _unchanged(goal, before)
+        raise Refused(
+            f"The Batch account {goal.account} was moved from {goal.expected} to "
+            f"{key_of(account) or 'a Microsoft-managed key'} by somebody else while this task chose a key for it. "
+            "Run the task again.",
+            code="account_moved",
+            key_identifier=str(key_of(account) or "") or None,
+            remedy="Run the task again.",
+        )
+    if goal.key and not goal.replaces:
+        refuse_other_key(goal.account, key_of(account), goal.key)
+    checks: tuple[preflight.Check, ...] = ()
+    if goal.key:
+        evidence = observed["evidence"]
+        checks = preflight.require(evidence) if goal.undoes else preflight.require_for_change(evidence)
+    body = {"properties": {"encryption": account_document.encryption_body(goal.target)}}
+    sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
+    has = key_of(account)
+    follow = has.version is None if has else None
+    former = replace(goal, key=has, vault_group=None, undoes=goal, follow=follow, updates_version=True, expected=None)
+    return Plan(
+        goal,
+        before,
+        {**before, **describe_key(goal.target), "answers": True},
+        (Step("set_encryption", sent),),
+        warnings=preflight.warnings(checks),
+        former=former,
+        # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
+        if_refused=replace(former, key=None) if former.key else None,
+        report={"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
+    )
+
+
+def _unchanged(goal: Goal, before: Mapping[str, Any]) -> Plan:
+    warnings = (account_document.availability_warning(goal.account),) if before["answers"] is None else ()
+    return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
+
+
+def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier) -> None:
+    """Another version of the same key is the ordinary case; a different key may be a typing error."""
+    if has is None or has.versionless.same(wanted.versionless):
+        return
+    raise Refused(
+        f"The Batch account {name} is on {has}, a different key than {wanted.versionless}. Correct the names of the "
+        "vault and the key, or set replace_key: true to move the account.",
+        code="account_on_another_key",
+        option="replace_key",
+        value=False,
+        key_identifier=str(has),
+        remedy="Correct the names of the vault and the key, or set replace_key: true.",
+    )

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The return value of azbatch.cmk.batch_encryption_info.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._checks import diagnosis as account_diagnosis
+from ..._core.errors import Denied
+from ..._core.ids import key_of, principals_of
+from ..account import document as account_document
+from .document import describe
+
+
+def described(account: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the account's own document says of its key and identity."""
+    if account is None:
+        return {"exists": False}
+    key = key_of(account)
+    identity = account.get("identity", {})
+    return {
+        **describe(account),
+        "vault_name": key.vault if key else None,
+        "key_name": key.name if key else None,
+        "identity": account_document.describe_identity(identity),
+        "principal_ids": list(principals_of(identity)),
+    }
+
+
+def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
+    """The return value of the module that only looks."""
+    account, silence, diagnosis = observed["account"], observed["silence"], observed["diagnosis"]
+    if account is None:
+        return {"exists": False}
+    available = account_document.availability(silence)
+    return {
+        **described(account),
+        "answers": available,
+        "silence": silence.msg if available is False else None,
+        "diagnosis": account_diagnosis.describe(diagnosis) if diagnosis else None,
+    }
+
+
+def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the module that only looks could not tell."""
+    account = observed["account"]
+    if account is None:
+        return ()
+    available = account_document.availability(observed["silence"])
+    if available is None:
+        return (account_document.availability_warning(account["name"]),)
+    if available or not observed["diagnosis"]:
+        return ()
+    diagnosis = observed["diagnosis"]
+    read = [diagnosis["evidence"][name] for name in ("vault", "bundle", "assignments")]
+    hidden = [one for one in (*read, diagnosis["deleted_vault"]) if isinstance(one, Denied)]
+    return tuple(f"Not all that may ail the account could be seen. {one.msg}" for one in hidden)

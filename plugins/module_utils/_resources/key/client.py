@@ -1,0 +1,216 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys in vaults: Key Vault's data plane.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from ..._azure import sdk as azure_sdk
+from ..._azure.moved import Moved
+from ..._azure.resources import Resources
+from ..._azure.session import Polled, Session
+from ..._azure.visible import VisibleAccounts
+from ..._checks import usage
+from ..._core.concurrent import in_background, map_concurrent
+from ..._core.errors import CmkError, Denied, TimedOut
+from ..._core.ids import KeyIdentifier
+from . import grace, withdrawn
+from .document import newest_known
+
+if TYPE_CHECKING:
+    from ..vault.client import Vaults
+
+
+class Keys(Polled):
+    def __init__(
+        self, session: Session, visible: VisibleAccounts, resources: Resources, vaults: Vaults, moved: Moved
+    ) -> None:
+        self._session = session
+        self._moved = moved
+        self._visible = visible
+        self._resources = resources
+        self._vaults = vaults
+        self._clients: dict[str, Any] = {}
+        # By Key Vault's clock, since a key's times are; until it has answered, by ours.
+        self.now = time.time()
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        url = self._url(goal.vault)
+        # Not before the vault has said whom it takes tokens from, because both requests would have to ask.
+        listed = in_background(self._versions, url, goal.name) if url in self._clients else None
+        key = self._read(url, goal.name, "")
+        versions: list[dict[str, Any]] | None = []
+        if key:
+            versions = listed.result() if listed else self._versions(url, goal.name)
+        if key and goal.at_least:
+            key = dict(newest_known(key, versions, goal.at_least, lambda one: self._read(url, goal.name, one)))
+        policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
+        observed: dict[str, Any] = {
+            "key": key,
+            "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
+            "versions": versions,
+            "policy": policy,
+            "deleted": None if key else self._deleted(url, goal.name),
+            "visible": None,
+            "ages": None,
+            "moved_in_run": goal.moved_to is not None and self._moved.to(goal.moved_to),
+            "now": self.now,
+        }
+        if goal.withdrawn or (key and goal.may_cut_off(policy)):
+            # A look at all accounts that would not change the end of it is spared.
+            if goal.withdrawn or grace.kept_until(goal, observed) is None:
+                observed["visible"] = self._users(goal.vault)
+            if goal.grace_period and not goal.withdrawn:
+                observed["ages"] = self._ages(goal, observed)
+        return observed
+
+    def _users(self, vault: str) -> dict[str, Any]:
+        """The accounts that may use a key of the vault."""
+        visible = self._visible.read()
+        return {**visible, "unlisted": [*visible["unlisted"], *self._vaults.unseen(vault)]}
+
+    def _ages(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, float | None] | None:
+        """Of the accounts that may have been moved off what is to be disabled; None if nothing would be anyway."""
+        visible = observed["visible"]
+        if goal.moved_to is None or visible is None or not withdrawn.would_disable(goal, observed):
+            return None
+        return map_concurrent(self._age, usage.on_key(visible, goal.moved_to.versionless))
+
+    def _age(self, account_id: str) -> float | None:
+        try:
+            return self._resources.age(account_id)
+        except CmkError:
+            return None
+
+    def bundle(self, key: KeyIdentifier) -> dict[str, Any] | None:
+        """The key version, or the newest one where the identifier has none."""
+        return self._read(key.vault_url, key.name, key.version or "")
+
+    def versions(self, key: KeyIdentifier) -> list[dict[str, Any]]:
+        """All versions of it, as the list of them shows them."""
+        return self._all_versions(key.vault_url, key.name)
+
+    def rotation_policy(self, key: KeyIdentifier) -> dict[str, Any]:
+        return self._policy(key.vault_url, key.name)
+
+    def deleted(self, key: KeyIdentifier) -> dict[str, Any] | None:
+        return self._deleted(key.vault_url, key.name)
+
+    def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
+        """A key, or a new version of it."""
+        attributes = body["attributes"]
+        with self._session.changing(f"create a version of the key {name} in {vault}", "key"):
+            self._client(self._url(vault)).create_key(
+                name,
+                body["kty"],
+                size=body["key_size"],
+                key_operations=body["key_ops"],
+                enabled=attributes["enabled"],
+                expires_on=_date(attributes.get("exp")),
+                tags=body.get("tags"),
+            )
+
+    def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
+        attributes = body.get("attributes", {})
+        with self._session.changing(f"change the key {name} in {vault}", "key"):
+            self._client(self._url(vault)).update_key_properties(
+                name,
+                version,
+                key_operations=body.get("key_ops"),
+                enabled=attributes.get("enabled"),
+                not_before=_date(attributes.get("nbf")),
+                expires_on=_date(attributes.get("exp")),
+            )
+
+    def set_rotation_policy(self, vault: str, name: str, policy: Mapping[str, Any]) -> None:
+        sdk = azure_sdk.load("azure-keyvault-keys")
+        actions = [
+            sdk.KeyRotationLifetimeAction(
+                action["action"]["type"],
+                time_after_create=action["trigger"].get("timeAfterCreate"),
+                time_before_expiry=action["trigger"].get("timeBeforeExpiry"),
+            )
+            for action in policy["lifetimeActions"]
+        ]
+        model = sdk.KeyRotationPolicy(lifetime_actions=actions, expires_in=policy["attributes"].get("expiryTime"))
+        with self._session.changing(f"set the rotation policy of the key {name} in {vault}", "key"):
+            self._client(self._url(vault)).update_key_rotation_policy(name, model)
+
+    def delete(self, vault: str, name: str) -> None:
+        with self._session.changing(f"delete the key {name} in {vault}", "key"):
+            self._finish(self._client(self._url(vault)).begin_delete_key(name, _polling_interval=1), "deletion", name)
+
+    def recover(self, vault: str, name: str) -> None:
+        with self._session.changing(f"recover the key {name} in {vault}", "key"):
+            poller = self._client(self._url(vault)).begin_recover_deleted_key(name, _polling_interval=1)
+            self._finish(poller, "recovery", name)
+
+    def _finish(self, poller: Any, what: str, name: str) -> None:
+        """Unlike others, Key Vault's pollers give a result before the service has done the work."""
+        poller.wait(self._session.wait_timeout)
+        if not poller.done():
+            raise TimedOut(
+                f"The {what} of the key {name} was not finished in {self._session.wait_timeout} s. Run the task again.",
+                option="wait_timeout",
+                value=self._session.wait_timeout,
+            )
+
+    def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
+        def read() -> dict[str, Any] | None:
+            # A vault that is not there has no host, and asking for it four times does not make one.
+            with azure_sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
+                answer = azure_sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
+            self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+            return None if answer.status_code == 404 else json.loads(answer.text())
+
+        bundle = self._session.seen.read(read, "key", url, name.lower(), version)
+        if bundle is not None:
+            # Whoever asks for the newest may ask for it by its version next.
+            self._session.seen.keep(bundle, "key", url, name.lower(), bundle["key"]["kid"].rpartition("/")[2].lower())
+        return bundle
+
+    def _versions(self, url: str, name: str) -> list[dict[str, Any]] | None:
+        """All versions; none if the caller may read the key and not list it."""
+        try:
+            return self._all_versions(url, name)
+        except Denied:
+            return None
+
+    def _all_versions(self, url: str, name: str) -> list[dict[str, Any]]:
+        with azure_sdk.translated(f"list the versions of the key {name} in {url}"):
+            return azure_sdk.documents(self._client(url).list_properties_of_key_versions, name)
+
+    def _policy(self, url: str, name: str) -> dict[str, Any]:
+        with azure_sdk.translated(f"read the rotation policy of the key {name} in {url}"):
+            return azure_sdk.document(self._client(url).get_key_rotation_policy, name)
+
+    def _deleted(self, url: str, name: str) -> dict[str, Any] | None:
+        try:
+            with azure_sdk.translated(f"look for a deleted key {name} in {url}"):
+                return azure_sdk.document_or_none(self._client(url).get_deleted_key, name)
+        except Denied:
+            return None
+
+    def _url(self, vault: str) -> str:
+        return f"https://{vault.lower()}.{self._session.environment.vault_suffix}"
+
+    def _client(self, url: str) -> Any:
+        if url not in self._clients:
+            sdk = azure_sdk.load("azure-keyvault-keys")
+            self._clients[url] = sdk.KeyClient(url, self._session.credential, **self._session.policies)
+        return self._clients[url]
+
+
+def _date(timestamp: int | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, timezone.utc)

@@ -1,0 +1,141 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What Key Vault's documents say of a key.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..._core.duration import instant
+from ..._core.ids import KeyIdentifier, read_key_identifier
+from ..._core.summary import changed_names, version_text
+from . import rotation_policy
+
+# Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
+# a new version at least once a day. Until then the former version may be the one that an account is on.
+FOLLOWING_LAG = 24 * 3600
+
+# What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
+TYPES = ("RSA", "RSA-HSM")
+SIZES = (2048, 3072, 4096)
+OPERATIONS = ("wrapKey", "unwrapKey")
+# Seconds. No account is pointed at a version that expires so soon: it would lose its key before anybody can act.
+EXPIRES_SOON = 3600
+
+
+def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's return value."""
+    key = observed["key"]
+    if key is None:
+        return {"exists": False, "soft_deleted": observed["deleted"] is not None}
+    identifier = identifier_of(key)
+    attributes, versions = key["attributes"], observed["versions"]
+    return {
+        "exists": True,
+        "soft_deleted": False,
+        "key_identifier": str(identifier),
+        "versionless_identifier": str(identifier.versionless),
+        "version": identifier.version,
+        "key_type": key["key"]["kty"],
+        "key_size": size_of(key),
+        "key_ops": key["key"].get("key_ops", []),
+        "enabled": attributes["enabled"],
+        "created_on": instant(attributes["created"]),
+        "expires_on": instant(attributes.get("exp")),
+        "previous_version": (previous := previous_version(versions, identifier.version)),
+        "previous_key_identifier": str(replace(identifier, version=previous)) if previous else None,
+        "enabled_versions": sorted(version_of(v) for v in versions or () if v["attributes"]["enabled"]),
+        "rotation_policy": rotation_policy.describe(observed["policy"]),
+    }
+
+
+def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    key = f"key {name} in vault {vault}"
+    if not after["exists"]:
+        return f"Deleted {key}. It can be recovered." if before["exists"] else f"There is no {key}."
+    if not before["exists"]:
+        version = f", {version_text(after['version'])}" if "version" in after else ""
+        return f"{'Recovered' if before['soft_deleted'] else 'Created'} {key}{version}."
+    newest = version_text(after["version"])
+    if before["version"] != after["version"]:
+        made = newest if after["version"] else "a version"
+        return f"Created {made} of {key} (before: {version_text(before['version'])})."
+    if before == after:
+        return f"The newest version of {key} is {'enabled' if after['enabled'] else 'disabled'}: {newest}."
+    return f"Changed {key}, {newest}: {changed_names(before, after)}."
+
+
+def size_of(key: Mapping[str, Any]) -> int | None:
+    """The modulus' length in bits; `key_size` is in today's answers and missing from older ones."""
+    modulus = key["key"].get("n")
+    return len(modulus) * 6 // 8 * 8 if modulus else None
+
+
+def identifier_of(key: Mapping[str, Any]) -> KeyIdentifier:
+    return read_key_identifier(key["key"]["kid"])
+
+
+def version_of(item: Mapping[str, Any]) -> str:
+    return str(item["kid"]).rsplit("/", 1)[-1].lower()
+
+
+def followers_on(observed: Mapping[str, Any]) -> list[str]:
+    """The versions that an account which follows the key may be on: the newest, and the previous ones as well unless
+    Batch could have used the newest for longer than the lag.
+
+    Batch does not follow to a version that it cannot use: one that is disabled, expired, not valid yet or of another
+    type. An update of the newest version may have been what made the version usable.
+    """
+    newest, now = observed["key"], observed["now"]
+    attributes = newest["attributes"]
+    usable_since = max(attributes.get(name) or 0 for name in ("created", "updated", "nbf"))
+    if is_usable(newest, now) and now - usable_since >= FOLLOWING_LAG:
+        return [version_of(newest["key"])]
+    return [version_of(v) for v in observed["versions"] or (newest["key"],)]
+
+
+def is_usable(key: Mapping[str, Any], now: float) -> bool:
+    """Whether Batch takes this version of a key: by its type, its size, its operations, and the time."""
+    attributes, document = key["attributes"], key["key"]
+    begins, ends = attributes.get("nbf"), attributes.get("exp")
+    return (
+        bool(attributes["enabled"])
+        and (begins is None or begins <= now)
+        and (ends is None or now < ends)
+        and document["kty"] in TYPES
+        and size_of(key) in SIZES
+        and set(OPERATIONS) <= set(document.get("key_ops") or ())
+    )
+
+
+def newest_known(
+    newest: Mapping[str, Any], versions: Sequence[Mapping[str, Any]] | None, used: str, read: Callable[[str], Any]
+) -> Mapping[str, Any]:
+    """The newest version as Key Vault gives it, or the one that an account uses if that was created later: a replica of
+    the vault may not show it yet. `read` gives a version's own document."""
+    created = newest["attributes"]["created"]
+    if versions is not None and not any(
+        version_of(v) == used and v["attributes"]["created"] > created for v in versions
+    ):
+        return newest
+    named = read(used)
+    return named if named is not None and named["attributes"]["created"] > created else newest
+
+
+def previous_version(versions: Sequence[Mapping[str, Any]] | None, current: str | None) -> str | None:
+    """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
+    newest = max((v["attributes"]["created"] for v in versions or () if version_of(v) == current), default=None)
+    older = [
+        v
+        for v in versions or ()
+        if version_of(v) != current and (newest is None or v["attributes"]["created"] <= newest)
+    ]
+    return version_of(max(older, key=lambda v: v["attributes"]["created"])) if older else None

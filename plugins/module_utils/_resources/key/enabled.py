@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A version of a key that is to be usable again, whichever it is: what brings back an account that is on it.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.errors import NotFound
+from ..._core.plan import Plan
+from .document import describe
+from .goal import Goal, key_not_found, key_soft_deleted
+from .present import mended
+
+
+def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) -> Plan:
+    if observed["key"] is None:
+        raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
+    version = observed["named"] if goal.version else observed["key"]
+    if version is None:
+        raise NotFound(
+            f"The key {goal.name} has no version {goal.version}. A version that is gone does not come back, unless a "
+            "backup of the key can be restored. Correct version.",
+            code="version_not_found",
+            option="version",
+            value=goal.version,
+            remedy="Correct version, or restore a backup of the key.",
+        )
+    # The state is that of the version in question, not of the newest.
+    before = describe({**observed, "key": version})
+    steps, after = mended(goal, version, before, _validity(goal, version["attributes"], observed["now"]))
+    return Plan(goal, before, after, steps)
+
+
+def _validity(goal: Goal, attributes: Mapping[str, Any], now: float) -> dict[str, int]:
+    times = {}
+    if attributes.get("exp") is not None and attributes["exp"] <= now and goal.extend_expired_by is not None:
+        times["exp"] = int(now + goal.extend_expired_by)
+    if attributes.get("nbf") is not None and attributes["nbf"] > now:
+        times["nbf"] = int(now)
+    return times

@@ -1,0 +1,191 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a task wants of a key.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..._core.duration import seconds
+from ..._core.errors import InvalidOption, NotFound, Refused
+from ..._core.ids import KeyIdentifier, check_key_name, check_vault_name, parse_key_identifier
+from ..._core.plan import Step
+from . import rotation_policy as key_rotation_policy
+from .document import SIZES, TYPES
+
+
+@dataclass(frozen=True)
+class Goal:
+    vault: str
+    name: str
+    state: str
+    version: str | None
+    key_type: str | None
+    key_size: int | None
+    expires_in: int | None
+    # By how much a version that has expired is extended, from now on.
+    extend_expired_by: int | None
+    rotation_policy: Mapping[str, str] | None
+    remove_rotation_policy: bool
+    max_version_age: int | None
+    new_version: bool
+    force: bool
+    # A version or key that somebody disabled, as people do to revoke it, may be enabled.
+    enable: bool = False
+    # A deleted key is recovered.
+    recover: bool = False
+    # Once a new version has been wished for: the one it must differ from.
+    other_than: str | None = None
+    # Once something has been withdrawn: the key, or the version of it, that nobody may have come to use meanwhile.
+    withdrawn: KeyIdentifier | None = None
+    # The versions that are to be enabled once more.
+    again: tuple[str, ...] = ()
+    # The version that an account uses: one that was created earlier does not count as the newest.
+    at_least: str | None = None
+    # Leave the key or version as it is if Batch accounts use it.
+    keeps_used: bool = False
+    # The key that accounts were moved to. Only a version that is older than the one that they use there is disabled,
+    # and not before this time (in seconds) after a move is over.
+    moved_to: KeyIdentifier | None = None
+    grace_period: int = 0
+
+    def standing(self, _stands: Mapping[str, Any]) -> str:
+        """How it stands once what was withdrawn has been given back, in words."""
+        return "So it was enabled again." if self.again else "So it was recovered."
+
+    @property
+    def key(self) -> KeyIdentifier:
+        """Without the suffix of its cloud."""
+        return KeyIdentifier(self.vault.lower(), "", self.name)
+
+    def names(self, key: KeyIdentifier | None) -> bool:
+        """Whether it is this key, whichever version."""
+        return key is not None and key.is_named(self.vault, self.name)
+
+    @property
+    def looks_at_policy(self) -> bool:
+        return self.rotation_policy is not None or self.remove_rotation_policy
+
+    def may_cut_off(self, policy: Mapping[str, Any] | None) -> bool:
+        """Whether what is asked for can take the key away from those who use it."""
+        return self.state in ("absent", "disabled") or self.stops_rotation(policy)
+
+    def stops_rotation(self, policy: Mapping[str, Any] | None) -> bool:
+        return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    key_type, key_size = params["key_type"], params["key_size"]
+    if key_type is not None and key_type not in TYPES:
+        raise InvalidOption(
+            "key_type", key_type, "Batch takes RSA keys only.", "Use RSA or RSA-HSM.", code="key_type_not_supported"
+        )
+    if key_size is not None and key_size not in SIZES:
+        raise InvalidOption(
+            "key_size",
+            key_size,
+            "Batch takes RSA keys of other sizes.",
+            "Use 2048, 3072 or 4096.",
+            code="key_size_not_supported",
+        )
+    state = params["state"]
+    key = _named(params)
+    if key.version and state not in ("disabled", "enabled"):
+        option = "version" if params["version"] else "key_identifier"
+        raise InvalidOption(
+            option, params[option], f"a version has no meaning with state: {state}.", "Leave out the version."
+        )
+    if params["account_name"] and not params["resource_group"]:
+        raise InvalidOption(
+            "resource_group", None, "account_name needs it.", "Set it to the resource group of the Batch account."
+        )
+    moved_to = parse_key_identifier(params["moved_to"], "moved_to") if params["moved_to"] else None
+    if params["rotation_policy"] and params["remove_rotation_policy"]:
+        raise InvalidOption(
+            "remove_rotation_policy", True, "rotation_policy says the opposite.", "Leave out one of the two."
+        )
+    return Goal(
+        vault=key.vault,
+        name=key.name,
+        state=state,
+        # An account that was moved to a different key needs no version of this one.
+        version=key.version if moved_to is None or moved_to.is_named(key.vault, key.name) else None,
+        key_type=key_type,
+        key_size=key_size,
+        expires_in=seconds(params["expires_in"], "expires_in"),
+        extend_expired_by=seconds(params["extend_expired_by"], "extend_expired_by"),
+        rotation_policy=key_rotation_policy.checked(params["rotation_policy"]),
+        remove_rotation_policy=params["remove_rotation_policy"],
+        max_version_age=seconds(params["max_version_age"], "max_version_age"),
+        new_version=params["new_version"],
+        force=params["force"],
+        enable=params["enable_key"],
+        keeps_used=params["in_use"] == "keep",
+        moved_to=moved_to,
+        grace_period=seconds(params["grace_period"], "grace_period", or_none=True) or 0,
+        recover=params["recover"],
+    )
+
+
+def _named(params: Mapping[str, Any]) -> KeyIdentifier:
+    """The key, or the version of it, that the options name."""
+    identifier, by_name = params["key_identifier"], ("vault_name", "name")
+    if identifier is None:
+        for option in by_name:
+            if params[option] is None:
+                raise InvalidOption(
+                    option, None, "vault_name and name, or key_identifier, are needed.", f"Set {option}."
+                )
+        vault, name = check_vault_name(params["vault_name"], "vault_name"), check_key_name(params["name"], "name")
+        return KeyIdentifier(vault, "", name, params["version"].lower() if params["version"] else None)
+    for option in (*by_name, "version"):
+        if params[option] is not None:
+            raise InvalidOption(option, params[option], "key_identifier names the key.", "Leave out one of the two.")
+    return parse_key_identifier(identifier, "key_identifier")
+
+
+def step(action: str, goal: Goal, **arguments: Any) -> Step:
+    return Step(action, {"vault": goal.vault, "name": goal.name, **arguments})
+
+
+def key_soft_deleted(goal: Goal) -> Refused:
+    option = "recover" if goal.state == "present" else "state"
+    remedy = f"Set {'recover: true' if option == 'recover' else 'state: recovered'} to recover it, or use another name."
+    return Refused(
+        f"The key {goal.name} in the vault {goal.vault} was deleted, and the vault keeps its name. {remedy}",
+        code="key_soft_deleted",
+        option=option,
+        value=goal.recover if option == "recover" else goal.state,
+        remedy=remedy,
+    )
+
+
+def key_disabled(goal: Goal, version: str) -> Refused:
+    return Refused(
+        f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled, and a key is revoked by "
+        "disabling it. If the key may be used again, set enable_key: true. If only this "
+        "version was revoked and another one is enabled, a new version may be made instead "
+        "(new_version: true).",
+        code="key_disabled",
+        option="enable_key",
+        value=False,
+        remedy="Set enable_key: true if the key may be used again.",
+    )
+
+
+def key_not_found(goal: Goal) -> NotFound:
+    return NotFound(
+        f"There is no key {goal.name} in the vault {goal.vault}, nor a deleted one that could be recovered. Correct "
+        "name or vault_name.",
+        code="key_not_found",
+        option="name",
+        value=goal.name,
+        remedy="Correct name or vault_name.",
+    )

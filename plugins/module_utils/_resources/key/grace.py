@@ -1,0 +1,53 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The time that a previous key or version stays enabled after accounts were moved to another one.
+
+Azure is eventually consistent, and other users of the key may still be moving: what is disabled at once may be what a
+node of Batch still uses.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.duration import instant
+from ..._core.errors import Refused
+from ..._core.ids import read_key_identifier
+from .goal import Goal
+
+# Seconds since an account was changed, by its id; None if Azure does not say.
+Ages = Mapping[str, "float | None"]
+
+
+def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None) -> float | None:
+    """When the grace period is over, in seconds since 1970; None if it is, or if there is none.
+
+    `ages` are those of the accounts that may have been moved. Without them, only what can be told without them is.
+    """
+    if goal.moved_to is None:
+        return None
+    now, key = observed["now"], observed["key"]
+    began = [now] if observed["moved_in_run"] else []
+    if key is not None and read_key_identifier(key["key"]["kid"]).same_key(goal.moved_to):
+        began.append(key["attributes"]["created"])
+    # An account that does not say when it was changed may have been changed just now.
+    began += [now - (age or 0) for age in (ages or {}).values()]
+    until = max(began, default=now - goal.grace_period) + goal.grace_period
+    return until if until > now else None
+
+
+def refused(goal: Goal, until: float) -> Refused:
+    what = f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
+    return Refused(
+        f"Refused: {what} is disabled before {instant(until)}. Accounts were moved to another version or key so "
+        "recently that something may still use this one. Run the task again after that time, or set grace_period: P0D.",
+        code="in_grace",
+        kept_until=instant(until),
+        option="grace_period",
+        remedy="Run the task again after that time, or set grace_period: P0D.",
+    )

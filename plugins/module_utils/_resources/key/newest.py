@@ -1,0 +1,108 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The newest version of a key for a Batch account that is to be moved to it.
+
+No task works with a version that the run remembers: others, or another run, may make a newer one at any time.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..._azure.session import Session
+from ..._azure.turns import turn
+from ..._core.errors import CmkError
+from ..._core.plan import Outcome
+from . import plan as key_plan
+from .forced_versions import ForcedVersions
+from .goal import Goal
+
+if TYPE_CHECKING:
+    from .client import Keys
+
+
+# Reaches a goal.
+Make = Callable[[Goal], Outcome]
+Read = Callable[[], dict[str, Any]]
+
+
+class Newest:
+    def __init__(self, session: Session, keys: Keys) -> None:
+        self._session = session
+        self._keys = keys
+        self._forced = ForcedVersions(session.files)
+
+    def version(self, goal: Goal, forced: tuple[str, str] | None, used: str | None, make: Make) -> Outcome:
+        """The key, with a version made if one is due or forced.
+
+        `forced` is what the run counts a forced version by, the key and the account that wants it; `used` is the
+        version that the account is pinned to. For an account that is on the newest version already, what the run read a
+        moment ago is good enough. For an account that is to be moved, the newest version is read again.
+        """
+        began = time.monotonic()
+        if forced is not None:
+            made = self._forced_version(goal, *forced, make)
+            if made is not None:
+                return made
+            goal = replace(goal, new_version=False)
+        known = self._known(goal, make)
+        if known.changed or used in (None, known.after.get("version")):
+            return known
+        return self._since(began, replace(goal, at_least=used), make)
+
+    def _forced_version(self, goal: Goal, key: str, account: str, make: Make) -> Outcome | None:
+        """None if the run has made the version that this task wants for the account."""
+        with turn(self._session.files, goal.vault):
+            if self._forced.is_made(key, account):
+                return None
+            try:
+                outcome = make(goal)
+            except CmkError as failure:
+                if "create" in failure.facts.get("applied", ()):
+                    self._forced.made(key)
+                raise
+            self._forced.made(key)
+            return outcome
+
+    def _known(self, goal: Goal, make: Make) -> Outcome:
+        """What a task of the run read a moment ago, after the run's own last write to a key."""
+        # For another principal too, nothing from before the run's last forced version.
+        forced = self._forced.count(f"{goal.vault}/{goal.name}".casefold())
+        name = ("newest", repr(goal), str(forced))
+        return self._shared(lambda read: self._session.recent.read(read, "key", *name), goal, make)
+
+    def _since(self, began: float, goal: Goal, make: Make) -> Outcome:
+        """As Key Vault has it since this task began. Tasks that wait for that share a read."""
+
+        def shared(read: Read) -> Any:
+            return self._session.recent.read_since(read, began, "newest", repr(goal))
+
+        return self._shared(shared, goal, make)
+
+    def _shared(self, shared: Callable[[Read], Any], goal: Goal, make: Make) -> Outcome:
+        """What `shared` has, or what this task reads for others as well."""
+        own: list[Outcome] = []
+
+        def read() -> dict[str, Any]:
+            own.append(self._now(goal, make))
+            return dict(own[0].after)
+
+        kept = shared(read)
+        return own[0] if own else Outcome(False, kept, kept)
+
+    def _now(self, goal: Goal, make: Make) -> Outcome:
+        """As Key Vault has it now. Only a task that finds something to do waits for the others, and looks again."""
+        self._session.seen.forget("key")
+        plan = key_plan.plan(goal, self._keys.read(goal))
+        if not plan.changed:
+            return Outcome(False, plan.before, plan.after, plan.warnings, plan.report)
+        with turn(self._session.files, goal.vault):
+            self._session.seen.forget("key")
+            return make(goal)

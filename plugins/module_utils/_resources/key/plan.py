@@ -1,0 +1,38 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys that Batch can use: RSA, of a fit size, enabled, allowed to wrap and unwrap, not too old.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.plan import Plan
+from . import enabled, present, withdrawn
+from .document import describe
+from .goal import Goal, key_not_found, step
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    by_state = {
+        "present": present.plan,
+        "enabled": enabled.plan,
+        "enabled_again": withdrawn.plan_enabled_again,
+        "disabled": withdrawn.plan_disabled,
+        "absent": withdrawn.plan_absent,
+        "recovered": _recovered,
+    }
+    return by_state[goal.state](goal, observed, describe(observed))
+
+
+def _recovered(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    if observed["key"] is not None:
+        return Plan(goal, before, before)
+    if observed["deleted"] is None:
+        raise key_not_found(goal)
+    return Plan(goal, before, {"exists": True, "soft_deleted": False}, (step("recover", goal),))

@@ -1,0 +1,166 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys that are to be usable: their newest version is mended, or followed by a new one when that is due.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..._checks import usage
+from ..._core.duration import instant
+from ..._core.errors import Refused
+from ..._core.plan import Plan, Step
+from . import rotation_policy
+from .document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, identifier_of, size_of
+from .goal import Goal, key_disabled, key_soft_deleted, step
+
+
+def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    key = observed["key"]
+    if key is None and observed["deleted"]:
+        return _recovery(goal, before)
+    warnings: tuple[str, ...] = ()
+    is_due = _is_due(goal, observed)
+    _refuse_to_enable(goal, key, before, is_due=is_due)
+    if is_due:
+        steps, after = _new_version(goal, observed, before)
+    else:
+        _refuse_other_family(goal, key)
+        _refuse_other_size(goal, key)
+        steps, after = mended(goal, key, before, {})
+    if goal.stops_rotation(observed["policy"]):
+        warnings += _rotation_guard(goal, observed)
+        policy = rotation_policy.without_rotation(observed["policy"])
+        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        after = {**after, "rotation_policy": rotation_policy.describe(policy)}
+    if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
+        policy = rotation_policy.body(goal.rotation_policy, observed["policy"])
+        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        after = {**after, "rotation_policy": dict(goal.rotation_policy)}
+    if goal.new_version:
+        goal = replace(goal, new_version=False, other_than=before.get("version"))
+    return Plan(goal, before, after, steps, warnings)
+
+
+def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan:
+    if not goal.recover:
+        raise key_soft_deleted(goal)
+    # Azure shows only after the recovery what else has to change: see recovery.py.
+    recovered = replace(goal, state="recovered")
+    return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (step("recover", goal),))
+
+
+def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
+    key, now = observed["key"], observed["now"]
+    if key is None:
+        return True
+    attributes = key["attributes"]
+    too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
+    # A version that is made now does not last longer than is asked for.
+    soon = min(EXPIRES_SOON, (goal.expires_in or 2 * EXPIRES_SOON) // 2)
+    expires = "exp" in attributes and attributes["exp"] <= now + soon
+    return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
+
+
+def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping[str, Any], *, is_due: bool) -> None:
+    """A disabled version may be followed by a new one. If no version is enabled, or none can be listed, the key itself
+    counts as revoked."""
+    if key is None or key["attributes"]["enabled"] or goal.enable:
+        return
+    if not (is_due and before["enabled_versions"]):
+        raise key_disabled(goal, before["version"])
+
+
+def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[tuple[Step, ...], Any]:
+    """A key, or one more version of it; what the task does not name is as in the version before."""
+    former = observed["key"]
+    if former is not None:
+        _refuse_other_family(goal, former)
+    operations = list(former["key"].get("key_ops", [])) if former else []
+    attributes: dict[str, Any] = {"enabled": True}
+    if goal.expires_in is not None:
+        attributes["exp"] = int(observed["now"] + goal.expires_in)
+    body: dict[str, Any] = {
+        "kty": goal.key_type or (former["key"]["kty"] if former else "RSA"),
+        "key_size": goal.key_size or (size_of(former) if former else SIZES[0]),
+        "key_ops": [*operations, *(o for o in OPERATIONS if o not in operations)],
+        "attributes": attributes,
+    }
+    if former and former.get("tags"):
+        body["tags"] = former["tags"]
+    after = {
+        **before,
+        "exists": True,
+        "key_type": body["kty"],
+        "key_size": body["key_size"],
+        "key_ops": body["key_ops"],
+        "enabled": True,
+        "expires_on": instant(attributes.get("exp")),
+        # Known only once Key Vault has made it.
+        "key_identifier": None,
+        "version": None,
+        "created_on": None,
+        "enabled_versions": None,
+        "previous_version": before.get("version"),
+    }
+    return (step("create", goal, body=body),), after
+
+
+def mended(
+    goal: Goal, key: Mapping[str, Any], before: Mapping[str, Any], times: Mapping[str, int]
+) -> tuple[tuple[Step, ...], Mapping[str, Any]]:
+    """A version enabled, allowed what Batch needs, and valid at those times."""
+    attributes: dict[str, Any] = dict(times)
+    after = dict(before)
+    if "exp" in times:
+        after["expires_on"] = instant(times["exp"])
+    if not key["attributes"]["enabled"]:
+        attributes["enabled"] = after["enabled"] = True
+        after["enabled_versions"] = sorted([*before["enabled_versions"], before["version"]])
+    body: dict[str, Any] = {"attributes": attributes} if attributes else {}
+    missing = [operation for operation in OPERATIONS if operation not in before["key_ops"]]
+    if missing:
+        body["key_ops"] = after["key_ops"] = [*before["key_ops"], *missing]
+    return (step("update", goal, version=before["version"], body=body),) if body else (), after
+
+
+def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of those who follow the key: without it they stay on a version that grows old, and expires in the end."""
+    versionless, visible = identifier_of(observed["key"]).versionless, observed["visible"]
+    users = usage.following(visible, versionless)
+    return usage.guard(users, visible, f"the rotation policy of the key {goal.name} is removed", force=goal.force)
+
+
+def _refuse_other_family(goal: Goal, key: Mapping[str, Any]) -> None:
+    has = key["key"]["kty"]
+    if has in TYPES and goal.key_type in (None, has):
+        return
+    raise Refused(
+        f"The key {goal.name} exists with the type {has}, not {goal.key_type or 'RSA or RSA-HSM, as Batch needs'}. "
+        "Use another name, or set key_type to the type it has if Batch takes that.",
+        code="key_type_differs",
+        option="key_type",
+        value=goal.key_type,
+        remedy="Use another name, or set key_type to the type it has.",
+    )
+
+
+def _refuse_other_size(goal: Goal, key: Mapping[str, Any]) -> None:
+    has = size_of(key)
+    if goal.key_size in (None, has):
+        return
+    raise Refused(
+        f"The key {goal.name}'s current version has {has} bits, not {goal.key_size}. A version never changes its "
+        f"size: set new_version: true to add one of {goal.key_size} bits, or set key_size: {has}.",
+        code="key_size_differs",
+        option="key_size",
+        value=goal.key_size,
+        remedy=f"Set new_version: true, or key_size: {has}.",
+    )

@@ -1,0 +1,95 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rotation policies: when Key Vault makes a new version of a key by itself.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.duration import seconds
+from ..._core.errors import InvalidOption
+
+# learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version lives for 28 days or
+# more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.
+_SHORTEST_LIFE = 28 * 86400
+_MARGIN = 7 * 86400
+
+
+def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if policy is None:
+        return None
+    length = {name: seconds(value, f"rotation_policy.{name}") for name, value in policy.items()}
+    after, before = policy["time_after_create"], policy["time_before_expiry"]
+    if (after is None) == (before is None):
+        raise InvalidOption(
+            "rotation_policy",
+            dict(policy),
+            "it needs one of time_after_create and time_before_expiry.",
+            "Set one of them.",
+        )
+    _refuse_out_of_range(policy, length)
+    return dict(policy)
+
+
+def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | None]) -> None:
+    """What Key Vault would refuse, once the key is made."""
+    life = length["expiry_time"]
+    name = "time_after_create" if policy["time_after_create"] else "time_before_expiry"
+    span = length[name] or 0
+
+    def invalid(name: str, problem: str, remedy: str) -> InvalidOption:
+        return InvalidOption(f"rotation_policy.{name}", policy[name], problem, remedy)
+
+    if life is not None and life < _SHORTEST_LIFE:
+        raise invalid("expiry_time", "Key Vault wants versions to live for 28 days or more.", "Use P28D or more.")
+    if span < _MARGIN:
+        raise invalid(name, "Key Vault wants 7 days or more here.", "Use P7D or more.")
+    if life is None and name == "time_before_expiry":
+        raise invalid(name, "versions that do not expire have no time before their expiry.", "Set expiry_time.")
+    if life is not None and life - span < _MARGIN:
+        raise invalid(
+            name,
+            f"with expiry_time {policy['expiry_time']}, a version would be rotated less than 7 days after its creation "
+            "or before it expires, which Key Vault refuses.",
+            "Use a time that is 7 days or more shorter than expiry_time.",
+        )
+
+
+def describe(policy: Mapping[str, Any] | None) -> dict[str, str | None] | None:
+    if policy is None:
+        return None
+    trigger: Mapping[str, str] = next((a["trigger"] for a in policy.get("lifetimeActions", []) if _rotates(a)), {})
+    return {
+        "expiry_time": policy.get("attributes", {}).get("expiryTime"),
+        "time_after_create": trigger.get("timeAfterCreate"),
+        "time_before_expiry": trigger.get("timeBeforeExpiry"),
+    }
+
+
+def rotates(policy: Mapping[str, Any] | None) -> bool:
+    return any(_rotates(action) for action in (policy or {}).get("lifetimeActions", []))
+
+
+def without_rotation(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Other actions than rotation stay as they are, and so does the expiry of versions to come."""
+    kept = [action for action in policy.get("lifetimeActions", []) if not _rotates(action)]
+    return {"lifetimeActions": kept, "attributes": dict(policy.get("attributes", {}))}
+
+
+def body(policy: Mapping[str, Any], former: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The whole policy, for a PUT replaces it: other actions than rotation stay as they are."""
+    trigger = {"timeAfterCreate": policy["time_after_create"], "timeBeforeExpiry": policy["time_before_expiry"]}
+    rotate = {"trigger": {k: v for k, v in trigger.items() if v}, "action": {"type": "Rotate"}}
+    others = [a for a in (former or {}).get("lifetimeActions", []) if not _rotates(a)]
+    attributes = {"expiryTime": policy["expiry_time"]} if policy["expiry_time"] else {}
+    return {"lifetimeActions": [rotate, *others], "attributes": attributes}
+
+
+def _rotates(action: Mapping[str, Any]) -> bool:
+    return str(action["action"]["type"]).lower() == "rotate"

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keys that are disabled or deleted, unless an account uses them (invariant I2).
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..._checks import usage
+from ..._core.duration import instant
+from ..._core.errors import Denied, InvalidOption
+from ..._core.plan import Plan
+from . import grace
+from .document import followers_on, identifier_of, version_of
+from .goal import Goal, key_not_found, step
+
+
+def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    if observed["key"] is None:
+        raise key_not_found(goal)
+    versions = observed["versions"]
+    if versions is None:
+        raise Denied(
+            f"The versions of the key {goal.name} could not be listed, for want of the permission to list keys. "
+            "Grant it (Key Vault Crypto Officer, or `list` in the access policy).",
+        )
+    if goal.version and goal.version not in map(version_of, versions):
+        raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
+    enabled = _enabled(goal, versions)
+    if not enabled and goal.withdrawn is None:
+        return _left(goal, before)
+    newer = _newer_than_used(goal, observed)
+    if newer is not None:
+        return _left(goal, before, warnings=(newer,))
+    until = grace.kept_until(goal, observed, observed["ages"]) if goal.withdrawn is None else None
+    if until is not None:
+        if goal.keeps_used:
+            return _left(goal, before, until=until)
+        raise grace.refused(goal, until)
+    target = goal.withdrawn or replace(identifier_of(observed["key"]), version=goal.version)
+    visible = observed["visible"]
+    users = usage.on_key(visible, target, followers_on(observed))
+    if users and goal.keeps_used and goal.withdrawn is None:
+        return _left(goal, before, users=users)
+    what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
+    warnings = usage.guard(users, visible, what, force=goal.force)
+    steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": False}}) for v in enabled)
+    left = [v for v in before["enabled_versions"] if v not in enabled]
+    after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
+    back = replace(goal, state="enabled_again", again=tuple(enabled))
+    plan = Plan(goal, before, after, steps, warnings, report=report(users))
+    return usage.withdrawal(plan, back, target)
+
+
+def _left(
+    goal: Goal,
+    before: Mapping[str, Any],
+    *,
+    users: Sequence[str] = (),
+    until: float | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Plan:
+    """The key stays as it is: it is what was asked for, accounts use it, or the grace period is not over."""
+    return Plan(goal, before, before, warnings=warnings, report=report(users, until))
+
+
+def report(users: Sequence[str], until: float | None = None) -> dict[str, Any]:
+    """What is returned beside the key: who uses it, and when the grace period is over."""
+    return {"in_use_by": list(users), "kept_until": instant(until)}
+
+
+def _newer_than_used(goal: Goal, observed: Mapping[str, Any]) -> str | None:
+    """The warning that the version is not older than the one that accounts were moved to."""
+    newest = identifier_of(observed["key"])
+    if goal.version is None or goal.moved_to is None or goal.withdrawn or not newest.same_key(goal.moved_to):
+        return None
+    used = goal.moved_to.version or newest.version or ""
+    if not _is_newer(observed["versions"], goal.version, used):
+        return None
+    return f"Version {goal.version} of the key {goal.name} is not older than version {used}, so it was not disabled."
+
+
+def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
+    """Whether there is something to disable, and nobody uses it."""
+    key, versions, visible = observed["key"], observed["versions"], observed["visible"]
+    if not key or not versions or not _enabled(goal, versions):
+        return False
+    return not usage.on_key(visible, replace(identifier_of(key), version=goal.version), followers_on(observed))
+
+
+def _enabled(goal: Goal, versions: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [version_of(v) for v in versions if v["attributes"]["enabled"] and goal.version in (None, version_of(v))]
+
+
+def _is_newer(versions: Sequence[Mapping[str, Any]], one: str, other: str) -> bool:
+    """By the time of creation, which counts whole seconds; a version that is not listed counts as the older one."""
+    created = {version_of(v): v["attributes"]["created"] for v in versions}
+    return one == other or created.get(one, 0) > created.get(other, 0)
+
+
+def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    missing = [version for version in goal.again if version not in before["enabled_versions"]]
+    steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": True}}) for v in missing)
+    return Plan(goal, before, before, steps)
+
+
+def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    key = observed["key"]
+    if key is None and goal.withdrawn is None:
+        return _left(goal, before)
+    target = goal.withdrawn or identifier_of(key).versionless
+    visible = observed["visible"]
+    users = usage.on_key(visible, target)
+    if users and goal.keeps_used and goal.withdrawn is None:
+        return _left(goal, before, users=users)
+    warnings = usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
+    after = {"exists": False, "soft_deleted": True}
+    steps = (step("delete", goal),) if key else ()
+    plan = Plan(goal, before, after, steps, warnings, report=report(users))
+    return usage.withdrawal(plan, replace(goal, state="recovered"), target)

@@ -1,0 +1,328 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Key vaults, as resources.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from typing import Any
+
+from ..._azure import sdk
+from ..._azure.creation import exists_already, until_shown
+from ..._azure.resources import Resources
+from ..._azure.session import Polled, Session
+from ..._azure.visible import VisibleAccounts, not_listed
+from ..._checks import usage
+from ..._checks.rights import READ_ACCOUNTS
+from ..._core import interrupts
+from ..._core.concurrent import map_concurrent, value_or_error
+from ..._core.errors import CmkError, Denied, NotFound, Unavailable
+from ..._core.ids import key_of, place_of, principals_of
+from ..._core.plan import Step
+from .document import name_taken
+
+
+class Vaults(Polled):
+    """`access` gives the service for access, which itself needs this one."""
+
+    def __init__(
+        self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Any]
+    ) -> None:
+        self._session = session
+        self._resources = resources
+        self._visible = visible
+        self._access = access
+        # By vaults that this task has created: ids of the accounts whose access had to be granted again.
+        self._restored: dict[str, list[str]] = {}
+
+    def read(self, goal: Any) -> dict[str, Any]:
+        vault = self.get(goal.group, goal.name)
+        observed: dict[str, Any] = {"vault": vault, "deleted": None}
+        if not goal.present:
+            return {**observed, "visible": self._visible.read()} if vault or goal.withdrawn else observed
+        if vault is not None:
+            return {**observed, **self._after_creation(goal)} if goal.created else observed
+        subscription = self._session.subscription_id
+        # None of these needs another, and each is an answer to wait for.
+        reads: dict[str, Callable[[], Any]] = {
+            "listed": lambda: self._is_listed(goal.group, goal.name),
+            "deleted": lambda: self._deleted(goal.name, subscription),
+            "regions": lambda: self._resources.regions("Microsoft.KeyVault", "vaults"),
+            "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
+        }
+        observed["caller"] = self._session.caller
+        observed.update(map_concurrent(lambda name: reads[name](), reads))
+        if observed.pop("listed"):
+            observed["vault"] = self._await(goal.group, goal.name)
+        return observed
+
+    def _is_listed(self, group: str, name: str) -> bool:
+        """Azure is eventually consistent: a vault that is listed exists, whatever a read of it says."""
+
+        return name.lower() in self._session.recent.read(
+            lambda: self._names_in(group), "vault", "listed", group.lower()
+        )
+
+    def _names_in(self, group: str) -> list[str]:
+        with sdk.translated(f"list the key vaults of the resource group {group}"):
+            vaults = sdk.documents(self._client().vaults.list_by_resource_group, group)
+        return [vault["name"].lower() for vault in vaults]
+
+    def _await(self, group: str, name: str) -> dict[str, Any] | None:
+        """The vault once a read shows it, or none once it is not listed either."""
+        until_shown(
+            self._session,
+            f"key vault {name}",
+            is_shown=lambda: self.get(group, name) is not None,
+            is_listed=lambda: name.lower() in self._names_in(group),
+        )
+        return self.get(group, name)
+
+    def get(self, group: str, name: str) -> dict[str, Any] | None:
+        subscription = self._session.subscription_id
+        return self._session.seen.read(
+            lambda: self._read(subscription, group, name), "vault", group.lower(), name.lower()
+        )
+
+    def anew(self, vault_id: str) -> dict[str, Any] | None:
+        """The vault as it is now."""
+        return self._read(*place_of(vault_id))
+
+    def _read(self, subscription: str, group: str, name: str) -> dict[str, Any] | None:
+        with sdk.translated(f"read the key vault {name}"):
+            return sdk.document_or_none(self._client(subscription).vaults.get, group, name)
+
+    def find(self, name: str, group: str | None) -> dict[str, Any] | None:
+        """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
+
+        There is but one of a name in all of Azure, so the group just spares the search. None if there is no such vault;
+        an error if there may be one where the caller may not look.
+        """
+        there = self.get(group, name) if group is not None else None
+        if there is not None:
+            return there
+        refused = None
+        for subscription in self._resources.subscription_ids():
+            vaults, refused_here = self._seen_in(subscription)
+            if name.lower() in vaults:
+                return vaults[name.lower()]
+            refused = refused or refused_here
+        if refused:
+            raise refused
+        return None
+
+    def unseen(self, name: str) -> list[dict[str, Any]]:
+        """For `usage.guard`: that the vault is in no subscription that the caller sees, if it is in none. The caller
+        may use its keys all the same, and so may accounts in that subscription."""
+        found = value_or_error(
+            lambda: self._session.recent.read(lambda: self.find(name, None), "vault", name, ""), CmkError
+        )
+        if found is not None:
+            return []
+        scope = f"the subscription of the key vault {name}"
+        reason = f"The caller does not see the subscription of the key vault {name}. The role Reader there is enough."
+        return [not_listed(scope, reason, READ_ACCOUNTS)]
+
+    def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Any]:
+        """The vaults of these names, in lower case: looked for in these subscriptions and, if some are not there, in
+        all others that are seen.
+
+        None if there is none; an error if there may be one where the caller may not look.
+        """
+        found, refused = self._in(subscriptions)
+        if names - found.keys():
+            others = [one for one in self._resources.listed_subscription_ids() if one.lower() not in subscriptions]
+            more, refused_there = self._in(others)
+            found, refused = {**more, **found}, refused or refused_there
+        return {name: found.get(name, refused) for name in names}
+
+    def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
+        """The vaults by their names, and why one of the subscriptions could not be looked at."""
+        found: dict[str, dict[str, Any]] = {}
+        refused = None
+        for vaults, refused_there in map_concurrent(self._seen_in, subscriptions).values():
+            found.update(vaults)
+            refused = refused or refused_there
+        return found, refused
+
+    def _seen_in(self, subscription: str) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
+        """The vaults of a subscription by their names: those of its resource groups if the subscription's list is
+        refused. And why there may be more."""
+        listed = value_or_error(lambda: self._listed(subscription))
+        if not isinstance(listed, CmkError):
+            return listed, None
+        groups = value_or_error(lambda: self._resources.groups(subscription)) if isinstance(listed, Denied) else []
+        if isinstance(groups, CmkError):
+            return {}, listed
+        if isinstance(listed, Denied) and not groups:
+            listed.add(
+                "The caller sees no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
+            )
+        in_groups = map_concurrent(lambda group: value_or_error(lambda: self._listed(subscription, group)), groups)
+        found: dict[str, dict[str, Any]] = {}
+        for vaults in in_groups.values():
+            found.update({} if isinstance(vaults, CmkError) else vaults)
+        return found, listed
+
+    def _listed(self, subscription: str, group: str | None = None) -> dict[str, dict[str, Any]]:
+        """The vaults of a subscription, or of one group, by their names in lower case."""
+        what = f"resource group {group}" if group else f"subscription {subscription}"
+        vaults_of = self._client(subscription).vaults
+        with sdk.translated(f"list the key vaults of the {what}"):
+            if group:
+                vaults = sdk.documents(vaults_of.list_by_resource_group, group)
+            else:
+                vaults = sdk.documents(vaults_of.list_by_subscription)
+        return {vault["name"].lower(): vault for vault in vaults}
+
+    def deleted(self, names: Set[str]) -> dict[str, dict[str, Any] | CmkError | None]:
+        """By these names, in lower case, the vaults that were deleted and can be recovered, in all subscriptions seen.
+        None if there is none; an error if there may be one where the caller may not look."""
+        return self._deleted_among(names, self._resources.listed_subscription_ids()) if names else {}
+
+    def find_deleted(self, name: str) -> dict[str, Any] | CmkError | None:
+        """The same for one name, and in the task's own subscription too."""
+        return self._deleted_among({name.lower()}, self._resources.subscription_ids())[name.lower()]
+
+    def _deleted_among(
+        self, names: Set[str], subscriptions: Sequence[str]
+    ) -> dict[str, dict[str, Any] | CmkError | None]:
+        listed = map_concurrent(lambda one: value_or_error(lambda: self._all_deleted(one), CmkError), subscriptions)
+        refused, found = None, {}
+        for vaults in listed.values():
+            if isinstance(vaults, CmkError):
+                refused = vaults
+            else:
+                found.update({vault["name"].lower(): vault for vault in vaults})
+        return {name: found.get(name, refused) for name in names}
+
+    def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """Also brings back a deleted vault, if the body says so.
+
+        A PUT replaces the access policies and tags of a vault that exists. So nothing is written if the vault turns out
+        to exist; and if it was created between that look and the PUT, Batch accounts on it get their access again.
+        """
+        if body["properties"].get("createMode") == "recover":
+            self._put(group, name, body)
+            return
+        exists = exists_already(
+            self._session,
+            name_taken(name),
+            is_free=lambda: self._is_name_free(name),
+            is_shown=lambda: self.get(group, name) is not None,
+        )
+        if exists:
+            return
+        try:
+            self._put(group, name, body)
+        except BaseException:
+            # Whatever ended it, the request may have reached Azure all the same.
+            with suppress(CmkError):
+                self.restore_access(group, name)
+            raise
+        self.restore_access(group, name)
+
+    def _put(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        what = f"create the key vault {name}"
+        # With a vault that comes back come its keys, and who may use them.
+        with self._session.changing(what, "vault", "key", "access", "role"):
+            poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body))
+            sdk.finish(poller, self._session.wait_timeout, what)
+
+    def _is_name_free(self, name: str) -> bool:
+        body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
+        with sdk.translated(f"check whether the name {name} is available"):
+            said = sdk.document(self._client().vaults.check_name_availability, sdk.content(body))
+        return sdk.is_free(said)
+
+    def _restore_access_once(self, group: str, name: str) -> None:
+        """Grant the Batch accounts whose key lies in the vault the access that its creation took from them."""
+        restored = self._restored.setdefault(name.lower(), [])
+        for account_id, steps in self._without_access(group, name):
+            for step in steps:
+                getattr(self._access(), step.action)(**step.arguments)
+            restored.append(account_id)
+
+    def restore_access(self, group: str, name: str) -> None:
+        """The same, repeated while Azure does not answer: the next run finds a vault and does not restore access."""
+
+        def obstacle() -> CmkError | None:
+            try:
+                self._restore_access_once(group, name)
+            except (NotFound, Unavailable) as failure:
+                if failure.code == "throttled":
+                    raise
+                self._session.seen.forget()
+                return failure
+            return None
+
+        deadline = time.monotonic() + self._session.wait_timeout
+        with interrupts.deferred():
+            failure = self._session.until_none(
+                obstacle, deadline, f"access to the keys of the key vault {name} to be restored"
+            )
+        if failure is not None:
+            raise failure
+
+    def _after_creation(self, goal: Any) -> dict[str, Any]:
+        """The accounts whose access was restored, and those that still lack it."""
+        restored = self._restored.get(goal.name.lower(), [])
+        lacking = [account_id for account_id, _steps in self._without_access(goal.group, goal.name)] if restored else []
+        return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
+
+    def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
+        """The accounts whose key lies in the vault and which may not use it, with what grants it."""
+        visible = self._visible.read()
+        for account in visible["accounts"]:
+            key = key_of(account)
+            if key is None or key.vault != name.lower():
+                continue
+            for principal in principals_of(account.get("identity", {})):
+                steps = self._access().steps_to_grant(group, name, principal, key.name)
+                if steps:
+                    yield account["id"], steps
+        for unlisted in visible["unlisted"]:
+            # No right is missing, so another try may list them.
+            if unlisted["action"] is None:
+                raise Unavailable(usage.not_listed(unlisted))
+
+    def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        with self._session.changing(f"change the key vault {name}"):
+            self._client().vaults.update(group, name, sdk.content(body))
+
+    def delete(self, group: str, name: str) -> None:
+        with self._session.changing(f"delete the key vault {name}"):
+            self._client().vaults.delete(group, name)
+
+    def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
+        """Add, replace or remove one principal's access policy; those of others are not touched."""
+        subscription, group, name = place_of(vault_id)
+        body = {"properties": {"accessPolicies": [entry]}}
+        with self._session.changing(f"change an access policy of the key vault {name}", "vault"):
+            self._client(subscription).vaults.update_access_policy(group, name, operation, sdk.content(body))
+
+    def _deleted(self, name: str, subscription: str) -> dict[str, Any] | None:
+        """None where the caller may not look: a deleted vault keeps its name, so none is created over it."""
+        try:
+            deleted = self._all_deleted(subscription)
+        except Denied:
+            return None
+        return next((vault for vault in deleted if vault["name"].lower() == name.lower()), None)
+
+    def _all_deleted(self, subscription: str) -> list[dict[str, Any]]:
+        def read() -> list[dict[str, Any]]:
+            with sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
+                return sdk.documents(self._client(subscription).vaults.list_deleted)
+
+        found: list[dict[str, Any]] = self._session.seen.read(read, "vault", "deleted", subscription)
+        return found
+
+    def _client(self, subscription_id: str | None = None) -> Any:
+        return self._session.client("azure-mgmt-keyvault", "KeyVaultManagementClient", subscription_id)

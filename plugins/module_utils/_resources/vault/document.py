@@ -1,0 +1,84 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Azure's document of a key vault: read, described, and the errors about it.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.errors import NotFound, Refused
+
+RBAC = "rbac"
+ACCESS_POLICY = "access_policy"
+
+
+def describe(vault: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The module's return value."""
+    if vault is None:
+        return {"exists": False}
+    properties = vault["properties"]
+    return {
+        "exists": True,
+        "id": vault["id"],
+        "name": vault["name"],
+        "location": vault["location"],
+        "vault_uri": url(vault),
+        "tenant_id": properties["tenantId"],
+        "sku": properties["sku"]["name"].lower(),
+        "authorization": authorization_of(vault),
+        "soft_delete": properties.get("enableSoftDelete", True),
+        "purge_protection": properties.get("enablePurgeProtection", False),
+        "retention_days": properties.get("softDeleteRetentionInDays", 90),
+        "trusted_services": lets_azure_services_in(vault),
+        "tags": vault.get("tags", {}),
+    }
+
+
+def authorization_of(vault: Mapping[str, Any]) -> str:
+    return RBAC if vault["properties"].get("enableRbacAuthorization") else ACCESS_POLICY
+
+
+def lets_azure_services_in(vault: Mapping[str, Any]) -> bool:
+    """Batch comes as one of the trusted services of Azure, or from anywhere where anyone is let in."""
+    properties = vault["properties"]
+    rules = properties.get("networkAcls", {})
+    trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
+    public = properties.get("publicNetworkAccess", "Enabled") == "Enabled"
+    return trusted or (public and rules.get("defaultAction", "Allow") == "Allow")
+
+
+def url(vault: Mapping[str, Any]) -> str:
+    """Azure gives the URL without a slash at its end at creation, and with one ever after."""
+    return str(vault["properties"]["vaultUri"]).rstrip("/").lower()
+
+
+def required(vault: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    """The vault's document, or the error that there is none."""
+    if vault is None:
+        raise NotFound(
+            f"There is no key vault {name} where it was looked for. Create it with azbatch.cmk.keyvault_cmk_vault, or "
+            "correct vault_name, resource_group or subscription_id.",
+            code="vault_not_found",
+            option="vault_name",
+            value=name,
+            remedy="Create the vault, or correct vault_name, resource_group or subscription_id.",
+        )
+    return vault
+
+
+def name_taken(name: str) -> Refused:
+    return Refused(
+        f"The key vault {name} does not exist in this resource group, and its name is taken: names are unique in all "
+        "of Azure, and a deleted vault keeps its name. Use another name, or correct resource_group or "
+        "subscription_id. If the vault was just created, run the task again.",
+        code="vault_name_taken",
+        option="vault_name",
+        value=name,
+        remedy="Use another name, or correct resource_group or subscription_id.",
+    )

@@ -1,0 +1,63 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of azbatch.cmk.keyvault_cmk_vault, checked.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..._core.errors import InvalidOption
+from ..._core.ids import check_vault_name
+
+
+@dataclass(frozen=True)
+class Goal:
+    group: str
+    name: str
+    location: str | None
+    authorization: str | None
+    sku: str
+    retention_days: int
+    recover: bool
+    trusted_services: bool
+    present: bool
+    force: bool
+    # The vault has been deleted, and no account may have come to need it meanwhile (see usage.py); or it is recovered
+    # because one has.
+    withdrawn: bool = False
+    # The vault has been created, and Batch accounts on a vault that somebody else created meanwhile may lack access.
+    created: bool = False
+
+    def standing(self, _stands: Mapping[str, Any]) -> str:
+        """How it stands once what was withdrawn has been given back, in words."""
+        return (
+            "So it was recovered. The Batch accounts whose key is in the vault were granted access again. Other roles "
+            "that had been assigned at the vault are gone: assign them again."
+        )
+
+
+def desired(params: Mapping[str, Any]) -> Goal:
+    retention = params["retention_days"]
+    if not 7 <= retention <= 90:
+        raise InvalidOption(
+            "retention_days", retention, "Key Vault keeps what was deleted for 7 to 90 days.", "Use 7 to 90."
+        )
+    return Goal(
+        group=params["resource_group"],
+        name=check_vault_name(params["name"], "name"),
+        location=params["location"],
+        authorization=params["authorization"],
+        sku=params["sku"],
+        retention_days=retention,
+        recover=params["recover"],
+        trusted_services=params["trusted_services"],
+        present=params["state"] == "present",
+        force=params["force"],
+    )

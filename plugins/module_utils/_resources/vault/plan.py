@@ -1,0 +1,194 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Vaults fit to hold a Batch account's key.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..._checks import regions, usage
+from ..._core.errors import Refused
+from ..._core.plan import Plan, Step
+from ..._core.summary import changed_names
+from .document import RBAC, authorization_of, describe, lets_azure_services_in, required
+from .goal import Goal
+
+# A vault with access policies gives even its creator no right to its keys. These are what this collection's own
+# modules need there; purge is not among them.
+CREATOR_KEY_PERMISSIONS = (
+    "get",
+    "list",
+    "create",
+    "update",
+    "delete",
+    "recover",
+    "getrotationpolicy",
+    "setrotationpolicy",
+)
+
+
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+    vault = observed["vault"]
+    before = describe(vault)
+    if not goal.present:
+        return _end(goal, observed, before)
+    if vault is None and observed["deleted"]:
+        return _recovery(goal, observed, before)
+    if vault is None:
+        if goal.withdrawn:
+            # It is to be recovered, and Azure does not show it yet. A new vault would have none of its keys.
+            required(vault, goal.name)
+        return _birth(goal, observed, before)
+    _refuse_other_authorization(goal, vault)
+    properties = vault["properties"]
+    changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
+    if not properties.get("enableSoftDelete", True):
+        changes["enableSoftDelete"] = True
+    after = {**before, "purge_protection": True, "soft_delete": True}
+    if goal.trusted_services and not lets_azure_services_in(vault):
+        # Sent whole, for what is left out of it would be reset.
+        changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
+        after["trusted_services"] = True
+    warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
+    warnings += _restored(goal, observed)
+    steps: tuple[Step, ...] = ()
+    if changes:
+        steps = (_step("update", goal, body={"properties": changes}),)
+    if observed.get("without_access"):
+        steps += (_step("restore_access", goal),)
+    return Plan(goal, before, after if changes else before, steps, warnings)
+
+
+def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    vault = f"key vault {goal.name}"
+    if not after["exists"]:
+        if not before["exists"]:
+            return f"There is no {vault}."
+        return f"Deleted the {vault}. It can be recovered for {before['retention_days']} days."
+    if before == after:
+        return f"The {vault} in {after['location']} has soft delete and purge protection."
+    if before["exists"]:
+        return f"Changed the {vault}: {changed_names(before, after)}."
+    # Of a recovered vault, check mode knows no more than this.
+    made = "Recovered or created" if goal.recover else "Created"
+    return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
+
+
+def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    if observed["vault"] is None and not goal.withdrawn:
+        return Plan(goal, before, before)
+    visible = observed["visible"]
+    users = usage.in_vault(visible, goal.name)
+    warnings = usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
+    steps = (_step("delete", goal),) if observed["vault"] else ()
+    back = replace(goal, present=True, recover=True, withdrawn=True)
+    return usage.withdrawal(Plan(goal, before, describe(None), steps, warnings), back)
+
+
+def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    if not goal.recover:
+        raise Refused(
+            f"A vault {goal.name} was deleted and its name is kept for it, with its keys in it. Set recover: true to "
+            "bring it back, or use another name.",
+            code="vault_soft_deleted",
+            option="recover",
+            value=False,
+            remedy="Set recover: true, or use another name.",
+        )
+    deleted = observed["deleted"]["properties"]
+    body = {
+        "location": deleted["location"],
+        # Azure keeps all of the vault but its tags, which it takes from this request.
+        "tags": deleted.get("tags", {}),
+        "properties": {
+            "createMode": "recover",
+            "tenantId": observed["caller"]["tenant_id"],
+            "sku": {"family": "A", "name": goal.sku},
+            "accessPolicies": [],
+        },
+    }
+    after = {"exists": True, "name": goal.name, "location": deleted["location"], "purge_protection": True}
+    steps = [_step("create", goal, body=body)]
+    if not deleted.get("purgeProtectionEnabled"):
+        steps.append(_step("update", goal, body={"properties": {"enablePurgeProtection": True}}))
+    if goal.withdrawn:
+        # Roles that were assigned at the vault went with it.
+        steps.append(_step("restore_access", goal))
+    return Plan(goal, before, after, tuple(steps))
+
+
+def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+    location = goal.location or observed["group"]["location"]
+    regions.require_available(location, observed.get("regions"), f"The key vault {goal.name}")
+    caller = observed["caller"]
+    authorization = goal.authorization or RBAC
+    properties = {
+        "tenantId": caller["tenant_id"],
+        "sku": {"family": "A", "name": goal.sku},
+        "enableSoftDelete": True,
+        "softDeleteRetentionInDays": goal.retention_days,
+        "enablePurgeProtection": True,
+        # Said always: what is meant when it is left out depends on the api-version.
+        "enableRbacAuthorization": authorization == RBAC,
+        "accessPolicies": [] if authorization == RBAC else [_creator_policy(caller)],
+    }
+    after = {
+        "exists": True,
+        "name": goal.name,
+        "location": location,
+        "tenant_id": caller["tenant_id"],
+        "sku": goal.sku,
+        "authorization": authorization,
+        "soft_delete": True,
+        "purge_protection": True,
+        "retention_days": goal.retention_days,
+        "trusted_services": True,
+        "tags": {},
+    }
+    step = _step("create", goal, body={"location": location, "properties": properties})
+    return Plan(replace(goal, created=True), before, after, (step,))
+
+
+def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+    accounts = observed.get("restored")
+    if not accounts:
+        return ()
+    return (
+        f"Somebody else created the key vault {goal.name} at the same time, and its access policies and tags were "
+        f"replaced. Access was granted again to the identities of {', '.join(accounts)}. Permissions of other "
+        "principals, and tags, may be missing.",
+    )
+
+
+def _creator_policy(caller: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "tenantId": caller["tenant_id"],
+        "objectId": caller["object_id"],
+        "permissions": {"keys": list(CREATOR_KEY_PERMISSIONS), "secrets": [], "certificates": []},
+    }
+
+
+def _refuse_other_authorization(goal: Goal, vault: Mapping[str, Any]) -> None:
+    has = authorization_of(vault)
+    if goal.authorization in (None, has):
+        return
+    raise Refused(
+        f"The vault {goal.name} authorizes by {has}, not by {goal.authorization}. Changing that would take away the "
+        f"access of everyone who has it now. Set authorization: {has}, or leave it out, or use another vault.",
+        code="vault_authorization_differs",
+        option="authorization",
+        value=goal.authorization,
+        remedy=f"Set authorization: {has}, or leave it out, or use another vault.",
+    )
+
+
+def _step(action: str, goal: Goal, **arguments: Any) -> Step:
+    return Step(action, {"group": goal.group, "name": goal.name, **arguments})

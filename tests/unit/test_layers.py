@@ -1,0 +1,197 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The layers of module_utils, and which of them a file may import. CONTRIBUTING.md describes them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sources import ROOT, UTILS, Import, Source, below_utils, sources, written
+
+# The first pattern that matches a module's name below module_utils gives its layer.
+LAYERS = {
+    r"_core\..+": "core",
+    r"_resources\.\w+\.document": "document",
+    # The rotation policy is a document of Key Vault of its own.
+    r"_resources\.key\.rotation_policy": "document",
+    r"_checks\..+": "check",
+    r"_resources\.\w+\.client": "client",
+    # What the tasks of a run share about a key: it reads and writes the run's store, and does not call Azure.
+    r"_resources\.key\.(newest|forced_versions)": "shared",
+    r"_resources\.\w+\.\w+": "plan",
+    r"_azure\.cloud": "composition root",
+    r"_azure\..+": "azure",
+    r"_audit\..+": "audit",
+    # Packages themselves, which are empty.
+    r"_\w+|_resources\.\w+": "top",
+}
+PURE = {"core", "document", "check"}
+# The layers that each may import. Of `plan` and `shared`, only those of the same resource.
+MAY_IMPORT = {
+    "core": {"core"},
+    "document": {"core", "document"},
+    "check": PURE,
+    "plan": {*PURE, "plan"},
+    "azure": {*PURE, "azure"},
+    "client": {*PURE, "azure", "plan", "shared"},
+    "shared": {*PURE, "azure", "plan", "shared"},
+    "composition root": {*PURE, "azure", "client", "shared"},
+    "audit": {*PURE, "audit"},
+}
+OF_ONE_RESOURCE = {"plan", "shared"}
+# In annotations these may name clients, which the composition root hands them.
+ARE_HANDED_CLIENTS = {"azure", "client", "shared"}
+# Other packages than the standard library. A `document` or `plan` that needs one is in the wrong layer.
+KNOW_AZURE = {"azure", "client", "composition root"}
+SDKS = {"azure", "msal", "msal_extensions"}
+# requests, and urllib3 below it, send what the SDKs send; the exceptions of requests are read once before Ansible forks.
+BESIDE_SDKS = {"requests", "urllib3"}
+REPORTS = {"plugins/modules/batch_encryption_audit.py", "plugins/modules/batch_encryption_info.py"}
+
+ALL = sources(ROOT, "plugins")
+MODULES = {source.util for source in ALL if source.util}
+
+
+def layer(util: str) -> str:
+    return next((name for pattern, name in LAYERS.items() if re.fullmatch(pattern, util)), "unknown")
+
+
+def module_of(one: Import, known: set[str]) -> str | None:
+    """The module of module_utils that an import is of, or that the imported name is in."""
+    util = below_utils(one.name)
+    return util if util is None or util in known else util.rpartition(".")[0]
+
+
+def resource(util: str) -> str:
+    return util.split(".")[1]
+
+
+def breaches(source: Source, known: set[str]) -> Iterator[str]:
+    """What the file imports and may not."""
+    own = layer(source.util) if source.util and source.path.name != "__init__.py" else None
+    for one in source.imports:
+        where = f"{source.path}:{one.line}"
+        util = module_of(one, known)
+        if one.package in SDKS and own not in KNOW_AZURE:
+            yield f"{where}: imports {one.name}: only _azure and client.py may import the SDKs of Azure"
+        elif util is None:
+            allowed = {*sys.stdlib_module_names, *(SDKS | BESIDE_SDKS if own in KNOW_AZURE else ())}
+            if own in MAY_IMPORT and one.package not in allowed:
+                yield f"{where}: imports {one.name}: {own} may import the standard library and module_utils"
+        elif layer(util) == "audit" and own != "audit":
+            if str(source.path) not in REPORTS:
+                yield f"{where}: imports {one.name}: only the modules that report may import the audit"
+        elif layer(util) == "client" and own != "composition root":
+            if not (one.for_types and own in ARE_HANDED_CLIENTS):
+                yield f"{where}: imports {one.name}: only _azure/cloud.py may import clients at run time"
+        elif own in MAY_IMPORT:
+            target = layer(util)
+            if target not in MAY_IMPORT[own]:
+                yield f"{where}: imports {one.name}: {own} may not import {target}"
+            elif target in OF_ONE_RESOURCE and own != "composition root" and resource(util) != resource(source.util):
+                yield f"{where}: imports {one.name}, which belongs to another resource"
+
+
+def test_every_file_is_in_a_layer() -> None:
+    layers = {source.util: layer(source.util) for source in ALL if source.util}
+
+    assert set(layers.values()) >= set(MAY_IMPORT)
+    assert [util for util, name in layers.items() if name == "unknown"] == []
+
+
+def test_each_resource_has_the_same_files() -> None:
+    folder = ROOT / "plugins" / "module_utils" / "_resources"
+    resources = sorted(path for path in folder.iterdir() if path.name != "__pycache__" and path.is_dir())
+
+    assert [path.name for path in resources] == ["access", "account", "encryption", "key", "vault"]
+    for path in resources:
+        assert {"goal.py", "document.py", "plan.py", "client.py"} <= {file.name for file in path.iterdir()}
+
+
+def test_packages_are_empty() -> None:
+    utils = [source for source in ALL if source.util and source.path.name == "__init__.py"]
+
+    assert utils
+    assert [str(source.path) for source in utils if source.imports] == []
+
+
+def test_every_import_is_allowed() -> None:
+    assert [breach for source in ALL for breach in breaches(source, MODULES)] == []
+
+
+U = "plugins/module_utils/"
+R = f"{U}_resources/"
+BREACHES = [
+    (f"{U}_core/plan.py", "import yaml"),
+    (f"{U}_core/plan.py", "from ansible.module_utils.basic import env_fallback"),
+    (f"{U}_core/reconcile.py", "from .._checks import usage"),
+    (f"{U}_core/reconcile.py", "from .._azure.cloud import Cloud"),
+    (f"{U}_core/reconcile.py", "def late():\n    from .._resources.key.document import describe"),
+    (f"{U}_checks/preflight.py", "from .._resources.key import plan"),
+    (f"{U}_checks/preflight.py", "from .._resources.key.goal import Goal"),
+    (f"{U}_checks/preflight.py", "from .._azure import sdk"),
+    (f"{R}key/document.py", "from .goal import Goal"),
+    (f"{R}key/document.py", "from ..._checks import usage"),
+    (f"{R}key/plan.py", "from ..vault.goal import Goal"),
+    (f"{R}key/plan.py", "from ..vault import plan"),
+    (f"{R}key/plan.py", "from .client import Keys"),
+    (f"{R}key/plan.py", "from .newest import Newest"),
+    (f"{R}key/plan.py", "from ..._azure.session import Session"),
+    (f"{R}key/plan.py", "def late():\n    from azure.core import exceptions"),
+    (f"{R}key/plan.py", "from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process"),
+    (f"{R}vault/client.py", "from ..access.plan import plan"),
+    (f"{R}vault/client.py", "from ..access.client import Access"),
+    (f"{R}vault/client.py", "from ..key.newest import Newest"),
+    (f"{R}key/newest.py", "from azure.core import exceptions"),
+    (f"{U}_azure/fleet.py", "from .._resources.key.client import Keys"),
+    (f"{U}_azure/fleet.py", "from .._resources.key.plan import plan"),
+    (f"{U}_azure/fleet.py", "from ansible.module_utils.basic import AnsibleModule"),
+    (f"{U}_azure/cloud.py", "from .._resources.key.plan import plan"),
+    (f"{U}_audit/rules.py", "from .._resources.key.client import Keys"),
+    (f"{U}_audit/rules.py", "from .._azure import sdk"),
+    (f"{U}_checks/usage.py", "from .._audit import rules"),
+    ("plugins/modules/batch_encryption.py", f"from {UTILS}._audit import rules"),
+    ("plugins/modules/batch_encryption.py", f"from {UTILS}._resources.key.client import Keys"),
+    ("plugins/modules/batch_encryption.py", "from azure.identity import DefaultAzureCredential"),
+    ("plugins/inventory/all.py", "import importlib\nimportlib.import_module('msal')"),
+    ("plugins/action/key.py", "__import__('azure.core')"),
+]
+
+
+@pytest.mark.parametrize(("path", "code"), BREACHES)
+def test_a_breach_is_found(tmp_path: Path, path: str, code: str) -> None:
+    [source] = written(tmp_path, {path: code})
+
+    [breach] = breaches(source, MODULES)
+
+    assert breach.startswith(f"{path}:")
+
+
+ALLOWED = {
+    f"{U}_core/plan.py": "import dataclasses\nfrom .errors import CmkError",
+    f"{U}_core/errors.py": "'''ansible and azure are only words here.'''",
+    f"{U}_checks/preflight.py": "from .._resources.vault import document\nfrom .usage import guard",
+    f"{R}key/document.py": "from ..vault.document import url\nfrom . import rotation_policy",
+    f"{R}key/plan.py": "from ..vault import document\nfrom . import present\nfrom ..._checks import usage",
+    f"{R}key/client.py": "import azure.core\nfrom .goal import Goal\nfrom ..._azure import sdk",
+    f"{R}access/client.py": "if TYPE_CHECKING:\n    from ..vault.client import Vaults",
+    f"{R}key/newest.py": "from .forced_versions import ForcedVersions\nfrom ..._azure.session import Session",
+    f"{U}_azure/cloud.py": "from .._resources.vault.client import Vaults\nfrom .session import Session",
+    f"{U}_azure/warm_up.py": "def warm_up():\n    import requests\n    from msal import application",
+    f"{U}_audit/rules.py": "from .._resources.vault import document\nfrom . import report",
+    f"{U}_module.py": "from ansible.module_utils.basic import AnsibleModule\nfrom ._azure.cloud import Cloud",
+    "plugins/modules/batch_encryption_audit.py": f"from {UTILS}._audit import audit",
+    "plugins/modules/key.py": f"from {UTILS}._resources.key import plan as key_plan",
+}
+
+
+def test_allowed_imports(tmp_path: Path) -> None:
+    found = written(tmp_path, ALLOWED)
+
+    assert [breach for source in found for breach in breaches(source, MODULES)] == []

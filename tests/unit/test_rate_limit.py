@@ -1,0 +1,305 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The tasks of a run together ask no faster than Azure answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from clocks import Clock, clock_of
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rate_limit import Bucket, Buckets, Patience, bucket_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Unavailable
+
+ARM = "https://management.azure.com/subscriptions/S-1"
+BUCKET = Bucket(("here", "writes"), size=3, rate=2.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return clock_of(rate_limit, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "name", "rate"),
+    [
+        ("GET", f"{ARM}/providers/Microsoft.Batch/batchAccounts?api-version=1", "reads", 25),
+        ("PATCH", f"{ARM}/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/a", "writes", 10),
+        ("PUT", f"{ARM}/resourceGroups/g", "writes", 10),
+        ("POST", f"{ARM}/x/listKeys", "writes", 10),
+        ("DELETE", f"{ARM}/resourceGroups/g", "deletes", 10),
+        ("POST", "https://kv.vault.azure.net/keys/k/create?api-version=7.6", "create", 2),
+        ("POST", "https://kv.vault.azure.net/keys/k/rotate", "create", 2),
+    ],
+)
+def test_what_is_counted(method: str, url: str, name: str, rate: float) -> None:
+    bucket = bucket_of(method, url)
+
+    assert bucket is not None
+    assert (bucket.name[-1], bucket.rate) == (name, rate)
+
+
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("GET", "https://management.azure.com/subscriptions?api-version=1"),
+        ("GET", "https://kv.vault.azure.net/keys/k"),
+        ("PATCH", "https://kv.vault.azure.net/keys/create/v"),
+        ("POST", "https://login.microsoftonline.com/t/oauth2/v2.0/token"),
+    ],
+)
+def test_what_is_not_counted(method: str, url: str) -> None:
+    assert bucket_of(method, url) is None
+
+
+def test_subscriptions_and_vaults_are_counted_apart() -> None:
+    urls = [f"{ARM}/x", f"{ARM.replace('S-1', 'S-2')}/x", f"{ARM.lower()}/y"]
+    one, two, one_again = (bucket_of("GET", url) for url in urls)
+
+    assert one == one_again != two
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["a run", "a process"])
+def test_a_full_bucket_is_emptied_at_once_and_then_drawn_from_evenly(
+    tmp_path: Path, clock: Clock, shared: bool
+) -> None:
+    files = RunFiles(str(tmp_path) if shared else None)
+
+    def draw() -> float:
+        return Buckets(RunFiles(str(tmp_path)) if shared else files, "me").draw(BUCKET)
+
+    assert [draw() for _task in range(6)] == [0, 0, 0, 0.5, 1.0, 1.5]
+    clock.now += 2
+    assert [draw() for _task in range(2)] == [0, 0.5]
+    clock.now += 60
+    assert [draw() for _task in range(4)] == [0, 0, 0, 0.5]
+
+
+def test_what_the_service_says_counts_if_it_is_less(tmp_path: Path, clock: Clock) -> None:
+    buckets = Buckets(RunFiles(str(tmp_path)), "me")
+
+    buckets.learn(BUCKET, 11999)
+    assert buckets.draw(BUCKET) == 0
+    buckets.learn(BUCKET, 0)
+    assert buckets.draw(BUCKET) == 0.5
+    # After a 429 with Retry-After: 3.
+    buckets.learn(BUCKET, -6)
+    assert buckets.draw(BUCKET) == 3.5
+    assert buckets.draw(BUCKET) == 4.0
+
+
+def test_callers_have_buckets_of_their_own(tmp_path: Path, clock: Clock) -> None:
+    ours, theirs = (Buckets(RunFiles(str(tmp_path)), who) for who in ("me", "you"))
+    ours.learn(BUCKET, 0)
+
+    assert theirs.draw(BUCKET) == 0
+
+
+def test_the_clock_may_be_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by NTP in mid-run: a bucket that was emptied an hour from now would be empty for that hour."""
+    buckets = Buckets(RunFiles(str(tmp_path)), "me")
+    buckets.draw(BUCKET)
+    an_hour_ago = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: an_hour_ago)
+
+    assert [buckets.draw(BUCKET) for _task in range(2)] == [0, 0]
+
+
+# The policy
+
+URL = f"{ARM}/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/a"
+READS = Bucket(("management.azure.com", "s-1", "reads"), 250, 25.0)
+
+
+class Azure:
+    """Answers as it is told: a status, and headers. It keeps when it was asked."""
+
+    def __init__(self, clock: Clock, answers: Iterator[tuple[int, Mapping[str, str]]]) -> None:
+        self._clock = clock
+        self._answers = answers
+        self.asked: list[float] = []
+
+    def send(self, request: Any) -> Any:
+        self.asked.append(self._clock.now - 1000)
+        status, headers = next(self._answers, (200, {}))
+        answer = SimpleNamespace(status_code=status, headers=dict(headers))
+        return SimpleNamespace(http_request=request.http_request, http_response=answer)
+
+
+class Paced:
+    """Requests by way of the policy."""
+
+    def __init__(self, clock: Clock, *answers: tuple[int, Mapping[str, str]], wait_timeout: float = 900) -> None:
+        pytest.importorskip("azure.core")
+        self.azure = Azure(clock, iter(answers))
+        self.told: list[str] = []
+        self.buckets = Buckets(RunFiles(None), "me")
+        self._policy = rate_limit.policy(self.buckets, Patience(wait_timeout, self.told.append))
+        self._policy.next = self.azure
+
+    def send(self, url: str = URL, method: str = "GET") -> Any:
+        request = SimpleNamespace(method=method, url=url)
+        return self._policy.send(SimpleNamespace(http_request=request)).http_response
+
+
+def remaining(reads: int, kind: str = "") -> tuple[int, dict[str, str]]:
+    return 200, {f"x-ms-ratelimit-remaining-subscription-{kind}reads": str(reads)}
+
+
+def test_each_request_draws_and_sleeps_until_it_is_its_turn(clock: Clock) -> None:
+    paced = Paced(clock)
+    for _request in range(252):
+        paced.send()
+
+    assert paced.azure.asked == [*[0] * 250, pytest.approx(0.04), pytest.approx(0.08)]
+
+
+def test_what_is_not_counted_draws_nothing(clock: Clock) -> None:
+    paced = Paced(clock)
+    for _request in range(300):
+        paced.send("https://kv.vault.azure.net/keys/k")
+
+    assert paced.azure.asked == [0] * 300
+    assert paced.buckets.draw(READS) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        (remaining(10), 10),
+        (remaining(5, "global-"), 5),
+        ((200, {**remaining(7)[1], **remaining(3, "global-")[1]}), 3),
+        (remaining(9000), 249),
+        ((200, {}), 249),
+        ((200, {"x-ms-ratelimit-remaining-subscription-writes": "1"}), 249),
+        ((429, {}), -25),
+        ((429, {"Retry-After": "0"}), 0),
+        ((429, {"Retry-After": "4"}), -100),
+    ],
+    ids=str,
+)
+def test_the_run_learns_from_an_answer(clock: Clock, answer: tuple[int, dict[str, str]], left: int) -> None:
+    paced = Paced(clock, answer)
+    paced.send()
+
+    assert paced.buckets._left(READS) == left
+
+
+def date(seconds: float) -> str:
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
+def test_a_date_in_retry_after(clock: Clock) -> None:
+    paced = Paced(clock, (429, {"Retry-After": date(300)}))
+
+    assert paced.send().status_code == 429
+    # However long this test takes, within four minutes.
+    assert -25 * 300 <= paced.buckets._left(READS) < -25 * 60
+    assert len(paced.told) == 1
+
+
+def test_a_date_that_has_passed(clock: Clock) -> None:
+    paced = Paced(clock, (429, {"Retry-After": date(-3600)}))
+    paced.send()
+
+    assert paced.buckets._left(READS) == 0
+    assert paced.told == []
+
+
+def test_a_retry_after_that_nobody_understands_is_taken_away(clock: Clock) -> None:
+    """The SDK's retries would fail by it."""
+    paced = Paced(clock, (429, {"Retry-After": "soon"}))
+
+    assert paced.send().headers == {}
+    assert paced.buckets._left(READS) == -25
+
+
+@pytest.mark.parametrize("status", [429, 503, 409])
+@pytest.mark.parametrize("url", [URL, "https://kv.vault.azure.net/keys/k"], ids=["counted", "not counted"])
+@pytest.mark.parametrize("asked", ["901", "date"])
+def test_a_wait_that_is_longer_than_the_task_may_take_is_an_error_at_once(
+    clock: Clock, status: int, url: str, asked: str
+) -> None:
+    paced = Paced(clock, (status, {"Retry-After": date(7200) if asked == "date" else asked}))
+
+    with pytest.raises(Unavailable) as failed:
+        paced.send(url)
+    assert failed.value.code == "throttled"
+    assert (failed.value.facts["option"], failed.value.facts["value"]) == ("wait_timeout", 900)
+    assert failed.value.facts["retry_after"] > 900
+    assert str(status) in failed.value.msg
+    assert failed.value.facts["remedy"] in failed.value.msg
+    assert (clock.now, paced.told) == (1000, [])
+
+
+@pytest.mark.parametrize(("seconds", "notified"), [("5", 0), ("6", 1), ("900", 1)])
+def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: str, notified: int) -> None:
+    paced = Paced(clock, (429, {"Retry-After": seconds}))
+    paced.send()
+
+    line = f"Waiting {seconds} s before the next request: management.azure.com is busy (HTTP 429)"
+    assert paced.told == [line] * notified
+
+
+def test_an_answer_that_is_no_error_may_name_a_wait(clock: Clock) -> None:
+    """As that of an operation under way does, which its poller goes by."""
+    paced = Paced(clock, (202, {"Retry-After": "7200"}))
+
+    assert paced.send().status_code == 202
+
+
+def test_after_a_refusal_the_other_tasks_wait_as_well(clock: Clock) -> None:
+    paced = Paced(clock, (429, {"Retry-After": "30"}))
+    paced.send()
+    paced.send()
+
+    assert paced.azure.asked == [0, pytest.approx(30.04)]
+    assert "30 s" in paced.told[1]
+
+
+def test_other_tasks_do_not_wait_longer_than_they_may(clock: Clock) -> None:
+    paced = Paced(clock, wait_timeout=100)
+    paced.buckets.learn(READS, -25 * 200)
+
+    with pytest.raises(Unavailable) as failed:
+        paced.send()
+    assert failed.value.code == "throttled"
+    assert paced.azure.asked == []
+    assert clock.now == 1000
+
+
+def test_the_runs_own_limit_fails_no_impatient_task(clock: Clock) -> None:
+    paced = Paced(clock, wait_timeout=0)
+    paced.buckets.learn(READS, -25 * 50)
+    paced.send()
+
+    assert paced.azure.asked == [pytest.approx(50.04)]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1, 0), (20, 1)])
+def test_a_credential_sleeps_between_its_tries(seconds: float, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    lines: list[str] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    rate_limit.transport(Patience(30, lines.append)).sleep(seconds)
+
+    assert slept == [seconds]
+    assert len(lines) == told
+
+
+def test_a_credential_sleeps_no_longer_than_the_task_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: pytest.fail("it slept"))
+    with pytest.raises(Unavailable) as failed:
+        rate_limit.transport(Patience(30, lambda _line: None)).sleep(31)
+    assert failed.value.code == "throttled"

@@ -1,0 +1,683 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Read, plan, apply, read and plan again, with a resource and a service of the test's own."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders, reconcile
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    NotConverged,
+    NotFound,
+    Refused,
+    Rejected,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, foreseen, unless_used
+
+
+@pytest.fixture(autouse=True)
+def signals_that_end() -> Iterator[None]:
+    """As in a terminal: a shell without job control starts what runs in the background with SIGINT ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Books that are to stand on a shelf, and whether one more is wanted whatever stands there."""
+
+    books: frozenset[str]
+    one_more: bool = False
+    more_than: int = 0
+    put_back: bool = False
+
+    def standing(self, stands: Mapping[str, Any]) -> str:
+        return f"{len(stands['books'])} books stand there now."
+
+
+class Books:
+    """A noun: a step for each book that is missing, in the order of the alphabet."""
+
+    @staticmethod
+    def plan(goal: Goal, observed: frozenset[str]) -> Plan:
+        if "forbidden" in goal.books - observed:
+            raise Refused("That book is not wanted here.", code="forbidden")
+        missing = sorted(goal.books - observed)
+        steps = [Step("add", {"book": book}) for book in missing]
+        steps += [Step("remove", {"book": book}) for book in sorted(observed - goal.books) if goal.put_back]
+        if goal.one_more or len(observed) < goal.more_than:
+            steps.append(Step("add", {"book": f"volume {len(observed) + 1}"}))
+        return Plan(
+            replace(goal, one_more=False, more_than=len(observed) + 1) if goal.one_more else goal,
+            {"books": sorted(observed)},
+            {"books": sorted(observed | goal.books)},
+            tuple(steps),
+            warnings=tuple(f"{book} is heavy." for book in missing if book == "atlas"),
+            former=replace(goal, books=observed, put_back=True) if "former" in goal.books else None,
+            report={"shelf": "upper"} if steps else {},
+        )
+
+
+@dataclass
+class Shelf:
+    """A service. `stuck` books can be added and are not seen afterwards; `nailed` ones cannot be moved at all."""
+
+    books: set[str] = field(default_factory=set)
+    stuck: frozenset[str] = frozenset()
+    nailed: frozenset[str] = frozenset()
+    calls: list[Any] = field(default_factory=list)
+
+    def read(self, goal: Goal) -> frozenset[str]:
+        self.calls.append(("read", goal))
+        return frozenset(self.books)
+
+    def add(self, book: str) -> None:
+        self.calls.append(("add", book))
+        if book in self.nailed:
+            raise Rejected(f"{book} cannot be added.")
+        self.books |= {book} - self.stuck
+
+    def remove(self, book: str) -> None:
+        self.calls.append(("remove", book))
+        if book in self.nailed:
+            raise Rejected(f"{book} cannot be removed.")
+        self.books.discard(book)
+
+    @property
+    def did(self) -> list[str]:
+        return [name for name, _argument in self.calls]
+
+
+def goal(*books: str, **wishes: Any) -> Goal:
+    return Goal(frozenset(books), **wishes)
+
+
+def run(wanted: Goal, shelf: Shelf) -> Outcome:
+    return converge(wanted, shelf, Books)
+
+
+# Plan and Outcome
+
+
+@pytest.mark.parametrize(("steps", "changed"), [((), False), ((Step("add"),), True)])
+def test_a_plan_changes_something_if_it_has_a_step(steps: tuple[Step, ...], changed: bool) -> None:
+    assert Plan(None, {}, {}, steps).changed is changed
+
+
+def test_result_is_the_state_with_what_is_told_beside_it() -> None:
+    outcome = Outcome(True, {"size": 1}, {"size": 2}, ("It is heavy.",), {"preflight": []})
+
+    assert outcome.result() == {
+        "size": 2,
+        "preflight": [],
+        "changed": True,
+        "diff": {"before": {"size": 1}, "after": {"size": 2}},
+        "warnings": ["It is heavy."],
+    }
+
+
+def test_a_planned_result_shows_what_only_azure_can_give() -> None:
+    principal, version = placeholders.guid("account"), placeholders.version("vault", "key")
+    state = {
+        "principal_id": principal,
+        "keys": [{"version": version, "created_on": "2026-01-01T00:00:00Z", "exists": True}],
+        "key_identifier": f"https://vault.vault.azure.net/keys/key/{version}",
+        "created_on": "2025-01-01T00:00:00Z",
+        "vault_id": str(uuid.uuid4()),
+    }
+
+    result = Outcome(True, {}, state).result(planned=True)
+
+    shown = {
+        **state,
+        "principal_id": "(known after apply)",
+        "keys": [{"version": "(known after apply)", "created_on": "(known after apply)", "exists": True}],
+        "key_identifier": "https://vault.vault.azure.net/keys/key/(known after apply)",
+    }
+    assert result == {**shown, "changed": True, "diff": {"before": {}, "after": shown}}
+    assert Outcome(True, {}, state).result()["principal_id"] == principal
+
+
+def test_result_without_warnings_has_no_such_key() -> None:
+    assert "warnings" not in Outcome(False, {}, {}).result()
+
+
+def one(number: int, **options: Any) -> Outcome:
+    before, after = {"granted": []}, {"granted": [number]}
+    return Outcome(True, before, after, ("Heed this.", f"Heed {number}."), {"in_use_by": [f"user {number}"]}, **options)
+
+
+def test_outcomes_of_several_are_one_with_the_values_of_each() -> None:
+    unchanged = Outcome(False, {"granted": [2]}, {"granted": [2]}, ("Heed this.",), {"in_use_by": []})
+
+    both = together([unchanged, one(1)])
+
+    assert both.changed
+    assert both.before == {"granted": [2], "principals": [{"granted": [2]}, {"granted": []}]}
+    assert both.after == {"granted": [2], "principals": [{"granted": [2]}, {"granted": [1]}]}
+    assert both.warnings == ("Heed this.", "Heed 1.")
+    assert both.report == {"in_use_by": ["user 1"]}
+    assert together([unchanged, unchanged]).changed is False
+
+
+def test_the_outcome_of_one_is_its_own_and_that_of_none_is_no_change() -> None:
+    assert together([one(1)]) == one(1)
+    assert together([]) == Outcome(False, {"principals": []}, {"principals": []})
+
+
+# converge
+
+
+def test_nothing_to_do_is_one_read_and_no_write() -> None:
+    shelf = Shelf({"atlas", "novel"})
+
+    outcome = run(goal("novel"), shelf)
+
+    assert shelf.did == ["read"]
+    assert outcome == Outcome(False, {"books": ["atlas", "novel"]}, {"books": ["atlas", "novel"]})
+
+
+def test_a_change_that_is_only_predicted_is_not_written() -> None:
+    shelf = Shelf({"novel"})
+
+    plan = foreseen(goal("atlas"), shelf, Books)
+
+    assert shelf.did == ["read"]
+    assert shelf.books == {"novel"}
+    assert (plan.steps, plan.before) == ((Step("add", {"book": "atlas"}),), {"books": ["novel"]})
+
+
+def test_a_prediction_refuses_what_a_run_would_refuse() -> None:
+    with pytest.raises(Refused):
+        foreseen(goal("forbidden"), Shelf(), Books)
+
+
+def test_a_change_is_written_and_read_again() -> None:
+    shelf = Shelf()
+
+    outcome = run(goal("novel", "atlas"), shelf)
+
+    assert shelf.did == ["read", "add", "add", "read"]
+    assert [argument for name, argument in shelf.calls if name == "add"] == ["atlas", "novel"]
+    assert outcome == Outcome(
+        True, {"books": []}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"}
+    )
+
+
+def test_what_is_told_is_what_was_seen_and_not_what_was_foreseen() -> None:
+    class Busy(Shelf):
+        def add(self, book: str) -> None:
+            super().add(book)
+            self.books.add("somebody's own")
+
+    assert run(goal("novel"), Busy()).after == {"books": ["novel", "somebody's own"]}
+
+
+def test_the_second_run_changes_nothing() -> None:
+    shelf = Shelf()
+    run(goal("novel"), shelf)
+    shelf.calls.clear()
+
+    assert run(goal("novel"), shelf).changed is False
+    assert shelf.did == ["read"]
+
+
+def test_a_wish_for_one_more_is_a_state_once_it_is_planned() -> None:
+    shelf = Shelf({"volume 1"})
+
+    outcome = run(goal(one_more=True), shelf)
+
+    assert outcome.after == {"books": ["volume 1", "volume 2"]}
+    assert [wanted.one_more for name, wanted in shelf.calls if name == "read"] == [True, False]
+
+
+def test_a_refusal_before_the_first_write_says_nothing_of_steps() -> None:
+    shelf = Shelf()
+
+    with pytest.raises(Refused) as refused:
+        run(goal("atlas", "forbidden"), shelf)
+
+    assert refused.value.result() == {"msg": "That book is not wanted here.", "code": "forbidden"}
+    assert shelf.did == ["read"]
+
+
+def test_what_the_service_takes_and_does_not_show_is_a_failure() -> None:
+    shelf = Shelf(stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("atlas", "novel"), shelf)
+
+    assert shelf.did == ["read", "add", "add", "read"]
+    assert failed.value.facts == {
+        "missing": {"before": {"books": ["atlas"]}, "after": {"books": ["atlas", "novel"]}},
+        "applied": ["add", "add"],
+    }
+
+
+def test_a_failure_tells_what_had_been_applied_before_it() -> None:
+    shelf = Shelf(nailed=frozenset({"novel"}))
+
+    with pytest.raises(Rejected) as failed:
+        run(goal("atlas", "novel", "poem"), shelf)
+
+    assert failed.value.facts == {"applied": ["add"]}
+    assert shelf.books == {"atlas"}
+    assert shelf.did == ["read", "add", "add"]
+
+
+class Broken(Shelf):
+    """Adds a book and then fails in a way that nobody foresaw."""
+
+    ends: BaseException = KeyError("spine")
+
+    def add(self, book: str) -> None:
+        super().add(book)
+        raise self.ends
+
+
+class Interruption(Broken):
+    ends = KeyboardInterrupt()
+
+
+class TaskTimeoutError(BaseException):
+    """Ansible's exception of that name."""
+
+    timeout = 3
+
+
+class Timeout(Broken):
+    ends = TaskTimeoutError()
+
+
+class Signal(Shelf):
+    """A signal comes while a book is added."""
+
+    def add(self, book: str) -> None:
+        super().add(book)
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("shelf", "code"),
+    [(Broken, "internal_error"), (Interruption, "interrupted"), (Timeout, "timed_out"), (Signal, "interrupted")],
+)
+def test_whatever_ends_a_change_it_is_put_back(shelf: type[Shelf], code: str) -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    ended = shelf({"atlas"})
+
+    with pytest.raises(CmkError) as failed:
+        run(goal("former", "novel"), ended)
+
+    assert ended.books == {"atlas"}
+    assert failed.value.code == code
+    assert failed.value.facts["applied"] == []
+    assert failed.value.facts["restored"] is True
+    assert failed.value.facts["stands"] == {"books": ["atlas"]}
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_a_second_signal_waits_for_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible sends a worker two, one right after the other."""
+
+    def interrupted_again(ended: BaseException) -> CmkError:
+        signal.raise_signal(signal.SIGINT)
+        return as_failure(ended)
+
+    monkeypatch.setattr(reconcile, "as_failure", interrupted_again)
+    shelf = Signal({"atlas"})
+
+    with pytest.raises(KeyboardInterrupt):
+        run(goal("former", "novel"), shelf)
+
+    assert shelf.books == {"atlas"}
+
+
+def test_the_timeout_of_ansible_is_told() -> None:
+    with pytest.raises(CmkError) as failed:
+        run(goal("former"), Timeout())
+
+    assert failed.value.facts["timedout"] == {"period": 3}
+    assert "3 s" in failed.value.msg
+
+
+def test_a_bug_on_the_way_back_does_not_hide_the_failure() -> None:
+    class Twice(Shelf):
+        def remove(self, book: str) -> None:
+            raise KeyError(book)
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), Twice({"atlas"}, stuck=frozenset({"novel"})))
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["restore_failure"]["code"] == "internal_error"
+
+
+def test_a_signal_does_not_end_the_way_back() -> None:
+    """It is told once the shelf is as it was, as what the whole process has to end for."""
+
+    class Impatient(Shelf):
+        def remove(self, book: str) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().remove(book)
+
+    shelf = Impatient({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert shelf.books == {"atlas"}
+    assert failed.value.facts["restored"] is True
+    assert isinstance(failed.value.__cause__, Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pass_on(failed.value)
+
+
+# Azure is eventually consistent
+
+
+class Late(Shelf):
+    """Shows its books as they were so often, or for ever, once something was written."""
+
+    stale = 2
+
+    def until_shown(self, look: Any) -> CmkError | None:
+        for _time in range(5):
+            missing: CmkError | None = look()
+            if missing is None:
+                return None
+        return missing
+
+    def read(self, goal: Goal) -> frozenset[str]:
+        now = super().read(goal)
+        if "add" in self.did and self.stale:
+            self.stale -= 1
+            return self.shown
+        self.shown = now
+        return now
+
+
+class Missing(Late):
+    """There is no shelf to be seen at first."""
+
+    def read(self, goal: Goal) -> frozenset[str]:
+        if "add" in self.did and self.stale:
+            self.stale -= 1
+            raise NotFound("There is no shelf.")
+        return super().read(goal)
+
+
+@pytest.mark.parametrize("shelf", [Late, Missing])
+def test_a_change_is_looked_for_until_it_shows(shelf: type[Late]) -> None:
+    late = shelf({"atlas"})
+
+    assert run(goal("novel", "former"), late).after == {"books": ["atlas", "former", "novel"]}
+    assert "remove" not in late.did
+
+
+@pytest.mark.parametrize(("shelf", "code"), [(Late, "not_confirmed"), (Missing, "not_found")])
+def test_a_change_that_never_shows_is_a_failure(shelf: type[Late], code: str) -> None:
+    late = shelf({"atlas"})
+    late.stale = 5
+
+    with pytest.raises(CmkError) as failed:
+        run(goal("novel", "former"), late)
+
+    assert failed.value.code == code
+    assert failed.value.facts["applied"] == ["add", "add"]
+    assert late.books == {"atlas"}
+
+
+def test_a_refusal_counts_at_once() -> None:
+    class Newcomer(Late):
+        stale = 0
+
+        def read(self, goal: Goal) -> frozenset[str]:
+            if "add" in self.did and "remove" not in self.did and not goal.put_back:
+                self.calls.append(("look", goal))
+                raise Refused("Somebody reads it.", code="in_use")
+            return super().read(goal)
+
+    shelf = Newcomer({"atlas"})
+
+    with pytest.raises(Refused):
+        run(goal("novel", "former"), shelf)
+
+    assert shelf.did.count("look") == 1
+    assert shelf.books == {"atlas"}
+
+
+def test_the_way_back_is_looked_for_too() -> None:
+    class Slow(Late):
+        stale = 0
+
+        def remove(self, book: str) -> None:
+            super().remove(book)
+            self.stale = 2
+
+    shelf = Slow({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("novel", "former"), shelf)
+
+    assert failed.value.facts["restored"] is True
+
+
+# The way back
+
+
+def test_a_failed_change_is_put_back() -> None:
+    shelf = Shelf({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert shelf.books == {"atlas"}
+    assert failed.value.facts["applied"] == ["add", "add"]
+    assert failed.value.facts["restored"] is True
+    assert failed.value.facts["stands"] == {"books": ["atlas"]}
+    assert failed.value.msg.endswith("1 books stand there now.")
+    # Written, read; then the way back: read, written, read.
+    assert shelf.did == ["read", "add", "add", "read", "read", "remove", "read"]
+
+
+def test_where_nothing_moved_nothing_is_put_back() -> None:
+    shelf = Shelf({"atlas"}, nailed=frozenset({"former"}))
+
+    with pytest.raises(Rejected) as failed:
+        run(goal("former"), shelf)
+
+    assert failed.value.facts == {"applied": [], "restored": True, "stands": {"books": ["atlas"]}}
+    assert shelf.did == ["read", "add", "read", "read"]
+
+
+def test_failing_to_put_back_is_told_beside_the_first_failure() -> None:
+    class Jammed(Shelf):
+        def remove(self, book: str) -> None:
+            raise Rejected(f"{book} cannot be removed.", azure={"code": "Stuck"})
+
+    shelf = Jammed({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["restore_failure"] == {
+        "msg": "former cannot be removed.",
+        "code": "rejected_by_service",
+        "azure": {"code": "Stuck"},
+    }
+    assert "stands" not in failed.value.facts
+    assert failed.value.msg.endswith("Putting the former setting back failed as well: former cannot be removed.")
+
+
+def test_putting_back_is_confirmed_too() -> None:
+    class Deaf(Shelf):
+        def remove(self, book: str) -> None:
+            self.calls.append(("remove", book))
+
+    shelf = Deaf({"atlas"}, stuck=frozenset({"novel"}))
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), shelf)
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["stands"] == {"books": ["atlas", "former"]}
+
+
+def test_the_first_failure_is_the_one_that_is_raised() -> None:
+    class Unreadable(Shelf):
+        def read(self, goal: Goal) -> frozenset[str]:
+            if "remove" in self.did or self.did.count("read") == 2:
+                raise CmkError("It is dark.", code="service_unavailable")
+            return super().read(goal)
+
+    with pytest.raises(NotConverged) as failed:
+        run(goal("former", "novel"), Unreadable(stuck=frozenset({"novel"})))
+
+    assert failed.value.facts["restored"] is False
+    assert failed.value.facts["restore_failure"]["code"] == "service_unavailable"
+
+
+# Which setting a failed change is undone to
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """The lamp of that name is on."""
+
+    name: str = "red"
+    lit: bool = True
+    former: Lamp | None = None
+    if_refused: Lamp | None = None
+
+    def standing(self, _stands: Any) -> str:
+        return "The lamp is as it was."
+
+
+@dataclass
+class Lamps:
+    """A resource and its service. The first read of a lamp that is lit fails; `stuck` ones cannot be switched off."""
+
+    fails: type[CmkError]
+    stuck: tuple[str, ...] = ()
+    lit: dict[str, bool] = field(default_factory=dict)
+    failed: bool = False
+
+    @staticmethod
+    def plan(goal: Lamp, lit: bool) -> Plan:
+        steps = () if lit == goal.lit else (Step("switch", {"name": goal.name, "on": goal.lit}),)
+        ways = {"former": goal.former, "if_refused": goal.if_refused}
+        return Plan(goal, {"lit": lit}, {"lit": goal.lit}, steps, **ways)
+
+    def read(self, goal: Lamp) -> bool:
+        if self.lit.get(goal.name) and not self.failed:
+            self.failed = True
+            raise self.fails("It is dark.")
+        return self.lit.get(goal.name, False)
+
+    def switch(self, name: str, on: bool) -> None:
+        if name in self.stuck and not on:
+            raise Rejected("It is stuck.")
+        self.lit[name] = on
+
+
+FORMER, FALLBACK = Lamp(lit=False), Lamp("blue")
+
+
+def undone(lamps: Lamps, **ways: Lamp) -> CmkError:
+    with pytest.raises(CmkError) as failed:
+        converge(Lamp(**ways), lamps, Lamps)  # type: ignore[arg-type]
+    return failed.value
+
+
+@pytest.mark.parametrize("failure", [Denied, Refused])
+def test_the_previous_setting_is_restored_and_nothing_else(failure: type[CmkError]) -> None:
+    lamps = Lamps(failure)
+
+    assert undone(lamps, former=FORMER, if_refused=FALLBACK).facts["restored"] is True
+    assert lamps.lit == {"red": False}
+
+
+@pytest.mark.parametrize(("failure", "lit"), [(Refused, {"red": True, "blue": True}), (Denied, {"red": True})])
+def test_the_fallback_is_for_a_refused_change_whose_previous_setting_cannot_be_restored(
+    failure: type[CmkError], lit: dict[str, bool]
+) -> None:
+    lamps = Lamps(failure, stuck=("red",))
+    undone(lamps, former=FORMER, if_refused=FALLBACK)
+
+    assert lamps.lit == lit
+
+
+@pytest.mark.parametrize("failure", [Denied, Refused])
+def test_without_a_way_back_nothing_is_undone(failure: type[CmkError]) -> None:
+    lamps = Lamps(failure)
+
+    assert "restored" not in undone(lamps).facts
+    assert lamps.lit == {"red": True}
+
+
+# A change begins only if it may
+
+
+def test_a_change_begins_only_if_its_requirement_holds() -> None:
+    def refuse() -> None:
+        raise Denied("There is no power.")
+
+    shelf = Shelf({"novel"})
+    with pytest.raises(Denied):
+        converge(goal("atlas"), shelf, Books, before_change=refuse)
+    assert shelf.books == {"novel"}
+    # A task that has nothing to change needs nothing.
+    assert not converge(goal("novel"), shelf, Books, before_change=refuse).changed
+
+
+# What accounts came to use while it was taken away
+
+
+def in_use(**facts: Any) -> Refused:
+    return Refused("In use.", code="in_use", **facts)
+
+
+KEPT = Outcome(False, {}, {}, report={"in_use_by": ["a newcomer"]})
+
+
+@pytest.mark.parametrize(
+    ("failure", "made"),
+    [
+        pytest.param(in_use(restored=True), 2, id="given back"),
+        pytest.param(in_use(restored=False), 1, id="not given back"),
+        pytest.param(in_use(), 1, id="refused before anything was taken away"),
+        pytest.param(Refused("No.", code="users_unknown", restored=True), 1, id="refused for another reason"),
+        pytest.param(Denied("No.", restored=True), 1, id="failed"),
+    ],
+)
+def test_what_was_given_back_is_reported_as_in_use(failure: CmkError, made: int) -> None:
+    results = [failure, KEPT]
+
+    def make() -> Outcome:
+        result = results.pop(0)
+        if isinstance(result, CmkError):
+            raise result
+        return result
+
+    if made == 2:
+        assert unless_used(make) == KEPT
+    else:
+        with pytest.raises(CmkError) as failed:
+            unless_used(make)
+        assert failed.value is failure
+    assert len(results) == 2 - made
