@@ -172,7 +172,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         warnings=_preflight.warnings(checks),
         former=former,
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
-        if_refused=replace(former, key=None, follow=None) if former.key else None,
+        if_refused=replace(former, key=None) if former.key else None,
         report={"preflight": _preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
     )
 

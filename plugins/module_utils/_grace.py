@@ -29,7 +29,7 @@ def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None
 
     `ages` are those of the accounts that may have been moved. Without them, only what can be told without them is.
     """
-    if goal.moved_to is None or not goal.grace_period:
+    if goal.moved_to is None:
         return None
     now, key = observed["now"], observed["key"]
     began = [now] if observed["moved_in_run"] else []

@@ -98,9 +98,9 @@ def _enabled(goal: Goal, versions: Sequence[Mapping[str, Any]]) -> list[str]:
     return [version_of(v) for v in versions if v["attributes"]["enabled"] and goal.version in (None, version_of(v))]
 
 
-def _is_newer(versions: Sequence[Mapping[str, Any]], one: str | None, other: str) -> bool:
+def _is_newer(versions: Sequence[Mapping[str, Any]], one: str, other: str) -> bool:
     """By the time of creation, which counts whole seconds; a version that is not listed counts as the older one."""
-    created: dict[str | None, int] = {version_of(v): v["attributes"]["created"] for v in versions}
+    created = {version_of(v): v["attributes"]["created"] for v in versions}
     return one == other or created.get(one, 0) > created.get(other, 0)
 
 

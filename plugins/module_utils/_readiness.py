@@ -141,9 +141,7 @@ def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
 
 def _switches(params: Params, cloud: Any, account: Account, new: KeyIdentifier) -> Iterator[ServiceStep]:
     """To a different key. All that may be amiss with it is access, which is granted next."""
-    goal = _encryption.Goal(
-        params["resource_group"], params["account_name"], new, None, replaces=True, follow=None if new.version else True
-    )
+    goal = _encryption.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
     try:
         yield from (("encryption", step) for step in foreseen(goal, cloud.encryption, _encryption).steps)
     except CmkError as failure:

@@ -416,7 +416,7 @@ WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (PINNED_OLD, None, {}),
     (KEY, None, {}),
 ]
-EVERYWHERE = [None, KEY, PINNED_OLD, PINNED_NEW, ELSEWHERE, f"{ELSEWHERE}/{OLD}"]
+EVERYWHERE = [None, KEY, PINNED_OLD, PINNED_NEW, ELSEWHERE, f"{ELSEWHERE}/{OLD}", f"{ELSEWHERE}/{NEW}"]
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)
@@ -433,6 +433,18 @@ def test_a_rollback_leads_back_to_just_what_was_there(
     # The account is moved from the key that this task set, and from nowhere else.
     for place in EVERYWHERE:
         assert _encryption.plan(plan.former, seen(place, silence=SILENCE)).changed is (place == now)
+        # No other version of the previous key is as good.
+        assert plan.former.is_met_by(account(key=place)) is (place == on)
+
+
+def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key() -> None:
+    hidden = {"vault": Denied("You may not read the vault.")}
+    with pytest.raises(Refused) as refused:
+        _encryption.plan(goal(PINNED_NEW), seen(PINNED_OLD, **hidden))
+    assert refused.value.code == "access_unknown"
+    former = _encryption.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
+
+    assert _encryption.plan(former, seen(PINNED_NEW, silence=SILENCE, **hidden)).changed
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)

@@ -56,6 +56,20 @@ def test_a_version_that_was_not_made_does_not_count(forced: ForcedVersions) -> N
     assert rotate(forced, "one")
 
 
+def test_each_account_has_as_many_rounds_as_the_others(forced: ForcedVersions) -> None:
+    """The n-th forced version for an account makes no version if the run has made n."""
+    assert [rotate(forced, "one") for _round in range(2)] == [True, True]
+
+    assert [rotate(forced, "two") for _round in range(3)] == [False, False, True]
+
+
+def test_another_change_of_the_key_is_no_version(forced: ForcedVersions) -> None:
+    rotate(forced, "one")
+    rotate(forced, "two", changed=True)
+
+    assert forced.count("key") == 1
+
+
 def test_an_account_that_came_late_does_not_get_ahead_of_the_versions(forced: ForcedVersions) -> None:
     """A completed move counts one forced version, and never one that was not made."""
     for _move in range(3):

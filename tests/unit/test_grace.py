@@ -145,6 +145,13 @@ def test_no_version_is_disabled_that_is_not_older_than_the_one_that_is_used(
         assert str(version) in plan.warnings[0]
 
 
+def test_a_version_of_the_same_second_is_not_newer() -> None:
+    """Key Vault itself says which of the two is the newest."""
+    seen = observed_key(key(OLD, created=NOW - DAY), key(NEW, created=NOW - DAY), visible=visible())
+
+    assert _key.plan(goal("P0D", version=OLD, to=f"{KEY}/{NEW}"), seen).changed
+
+
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_the_second_look_is_at_the_users_alone(version: str) -> None:
     """Whatever became the newest meanwhile: what nobody uses stays disabled."""

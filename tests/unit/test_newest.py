@@ -108,9 +108,11 @@ class Keys:
         return {**observed_key(*shown), "key": newest}
 
     def _shown(self) -> list[dict[str, Any]]:
-        time.sleep(self.vault.takes)
+        shown = self.vault.versions[: max(1, self.vault.count - self.vault.lag)]
         self.vault.reads += 1
-        return self.vault.versions[: max(1, self.vault.count - self.vault.lag)]
+        # The response is on its way so long.
+        time.sleep(self.vault.takes)
+        return shown
 
     def _named(self, name: str) -> Mapping[str, Any]:
         return next(one for one in self.vault.versions if one["key"]["kid"].endswith(name))
@@ -246,7 +248,6 @@ def test_another_caller_does_not_work_with_what_was_read_before_a_forced_version
 
 
 def test_a_forced_version_is_made_after_the_newest_as_it_is_now(vault: KeyVault) -> None:
-    """What this task read by itself before it held the lock may be older."""
     outcome = vault.look("one", 1, **FORCED)
 
     assert vault.reads == 2

@@ -383,6 +383,23 @@ def test_the_group_of_the_vault_is_that_of_the_account_unless_another_one_is_nam
         }
 
 
+@pytest.mark.parametrize(
+    ("identity", "grants"),
+    [
+        # The identity is there, and what it lacks is seen.
+        pytest.param(identity_id(), [("access", "set_policy")], id="user-assigned"),
+        pytest.param(None, [("access", "grant")], id="system-assigned"),
+    ],
+)
+def test_access_to_a_vault_that_exists_for_an_account_that_does_not(
+    identity: str | None, grants: list[tuple[str, str]]
+) -> None:
+    assert provision(Azure(vault=policies()), identity_id=identity) == [
+        *[("accounts", "create"), *grants],
+        ("encryption", "set_encryption"),
+    ]
+
+
 def test_an_account_on_its_key_needs_nothing() -> None:
     azure = Azure(on(PINNED_OLD))
 

@@ -57,17 +57,16 @@ class Newest:
     def _forced_version(self, goal: Goal, key: str, account: str, make: Make) -> Outcome | None:
         """None if the run has made the version that this task wants for the account."""
         with turn(self._session.files, goal.vault):
-            is_made = self._forced.is_made(key, account)
-            if not is_made:
-                self._session.seen.forget("key")
-                try:
-                    outcome = make(goal)
-                except CmkError as failure:
-                    if "create" in failure.facts.get("applied", ()):
-                        self._forced.made(key)
-                    raise
-                self._forced.made(key)
-            return None if is_made else outcome
+            if self._forced.is_made(key, account):
+                return None
+            try:
+                outcome = make(goal)
+            except CmkError as failure:
+                if "create" in failure.facts.get("applied", ()):
+                    self._forced.made(key)
+                raise
+            self._forced.made(key)
+            return outcome
 
     def _known(self, goal: Goal, make: Make) -> Outcome:
         """What a task of the run read a moment ago, after the run's own last write to a key."""
