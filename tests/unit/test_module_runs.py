@@ -244,6 +244,13 @@ def test_nothing_is_changed_for_an_account_that_is_not_available(options: dict[s
     assert run_key(cloud, **BY_NAME, **options).changed
 
 
+def test_what_an_account_used_before_is_disabled_although_it_uses_another_key_now() -> None:
+    cloud = Cloud(on(f"{KEY}2"))
+
+    assert run_key(cloud, **FOR_ACCOUNT, state="disabled", version=OLD).changed
+    assert (cloud.did, cloud.newest_of) == ([("update", OLD, "myvault")], [])
+
+
 def test_what_is_kept_for_its_users_is_looked_at_once_in_a_run() -> None:
     options = {"key_identifier": PINNED_OLD, "state": "disabled", "in_use": "keep"}
     cloud = Cloud(on(PINNED_OLD))

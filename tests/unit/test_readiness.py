@@ -938,8 +938,9 @@ def test_one_cause_without_a_repair_is_enough() -> None:
     assert [(one["name"], one["repair"]) for one in failure.facts["causes"]] == [
         *[("key_missing", None), ("access_missing", "access")]
     ]
-    # The message names the cause that matters.
+    # The message and the remedy are about the cause that has no repair.
     assert "access_missing" not in failure.msg
+    assert failure.facts["remedy"] == failure.facts["causes"][0]["remedy"]
 
 
 @pytest.mark.parametrize(
