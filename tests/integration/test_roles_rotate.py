@@ -107,9 +107,12 @@ def test_forced(ansible: Ansible, service: Service) -> None:
 def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None:
     _, first = service.on_key()
     run = rotate(ansible, diff=True, cmk_key_force_new_version=True)
-    assert run.output.count("--- before\n") == 1, run.output
-    assert f'-        "key_identifier": "{first}"' in run.output
-    assert f'+        "key_identifier": "{service.encryption()}"' in run.output
+    # One of the key, and one of the account.
+    _, *diffs = run.output.split("--- before\n")
+    assert len(diffs) == 2, run.output
+    for one in diffs:
+        assert f'-    "key_identifier": "{first}"' in one
+        assert f'+    "key_identifier": "{service.encryption()}"' in one
 
 
 def test_a_newer_version_of_others_is_taken(ansible: Ansible, service: Service) -> None:
