@@ -329,7 +329,7 @@ def test_check_mode_names_what_a_repair_lacks(
     sign_in(service, monkeypatch, [{"role": "Reader", "scope": service.sandbox.subscription}])
     account = {"resource_group": "rg-sandbox", "account_name": "account1"}
 
-    told = runner.module("batch_encryption_info", {**account, "diagnose": True, "require_rights": True}, check=True)
+    told = runner.module("batch_encryption_info", {**account, "check_before": "recover"}, check=True)
 
     assert not told.get("failed")
     warnings = " ".join(told["warnings"])
