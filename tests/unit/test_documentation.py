@@ -486,7 +486,7 @@ def codes() -> set[str]:
     found = codes_of_kinds() | codes_set_later()
     for value in (keyword.value for call in CALLS for keyword in call.keywords if keyword.arg == "code"):
         match value:
-            case ast.Constant(value=str(code)):
+            case ast.Constant(value=str() as code):
                 found.add(code)
             case ast.JoinedStr(values=[ast.Constant(value=start), ast.FormattedValue(value=ast.Name(id="option"))]):
                 found |= {f"{start}{option}" for option in options_checked()}

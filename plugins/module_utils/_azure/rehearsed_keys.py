@@ -54,7 +54,7 @@ class RehearsedKeys:
         self._environment = environment
 
     def response(self, call: Call) -> Response | None:
-        vault, _, suffix = call.host.partition(".")
+        vault, _dot, suffix = call.host.partition(".")
         if suffix not in VAULT_SUFFIXES:
             return None
         entry = self._vaults.entry(vault)
@@ -184,7 +184,7 @@ class RehearsedKeys:
         entries = self._picture.at(_KIND, vault)
         changed: dict[str, Entry] = {}
         for entry_name, entry in entries.items():
-            of_vault, _, name = entry_name.partition("/")
+            of_vault, _slash, name = entry_name.partition("/")
             if of_vault != vault:
                 continue
             bundle = entry["deleted"] or max(entry["made"].values(), key=_created, default=None) or entry["recovered"]
