@@ -63,7 +63,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
     has = key_of(account)
     follow = has.version is None if has else None
-    former = replace(goal, key=has, vault_group=None, undoes=goal, follow=follow, updates_version=True, expected=None)
+    former = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
     return Plan(
         goal,
         before,
