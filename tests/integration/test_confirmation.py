@@ -122,7 +122,7 @@ def test_a_switch_that_shows_late(ansible: Ansible, service: Service, way: str, 
     assert patches(one) == [f"{wanted} 200"]
     assert former != wanted == service.encryption()
     if way == "in_process":
-        assert "Azure does not show the change yet" in run.output
+        assert "Waiting for Azure to show the change (" in run.output
 
 
 def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
@@ -163,7 +163,7 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
     assert service.encryption() == wanted
     if way == "in_process":
         # Somebody who waits is told what for.
-        assert "does not take the new setting of account1 yet" in run.output
+        assert "Waiting for Batch to accept the new encryption setting of the Batch account account1 (" in run.output
         assert "says the test" in run.output
 
 
