@@ -55,7 +55,9 @@ class Rights:
         In check mode, return the missing rights as warnings: another caller may run it.
         """
         needed = chain.from_iterable(self._needed(service, step) for service, step in steps)
-        missing = [one for right in dict.fromkeys(needed) if (one := self._missing(right)) is not None]
+        # A vault that does not exist would be looked for by each of the rights that are needed in it.
+        vaults: dict[tuple[str, str | None], Any] = {}
+        missing = [one for right in dict.fromkeys(needed) if (one := self._missing(right, vaults)) is not None]
         if missing and self._session.rehearsal is None:
             action, scope = missing[0]
             remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
@@ -112,11 +114,14 @@ class Rights:
         place = f"/subscriptions/{subscription or self._session.subscription_id}/resourceGroups/{group}"
         return f"{place}/providers/{resource}" if resource else place
 
-    def _missing(self, right: Needed) -> tuple[str, str] | None:
+    def _missing(self, right: Needed, vaults: dict[tuple[str, str | None], Any]) -> tuple[str, str] | None:
         """The action and the scope, if the caller is seen to lack it."""
         if isinstance(right, Right):
             return self._unless_allowed(right.action, right.scope, data=False)
-        vault = value_or_error(lambda: self._vault(right), CmkError)
+        place = (right.vault.lower(), right.group or right.looked_for_in)
+        if place not in vaults:
+            vaults[place] = value_or_error(lambda: self._vault(right), CmkError)
+        vault = vaults[place]
         if vault is None and right.group:
             # The creator of a vault with access policies is granted what is needed for its keys.
             action = right.action if right.by_role else right.policy_action
