@@ -141,7 +141,7 @@ def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: S
     made = run.climbed("usable")
     assert (made["version"], made["enabled"], made["previous_version"]) == (version, True, None)
     assert service.key().properties.enabled
-    assert service.key().properties.expires_on is not None
+    assert service.key().properties.expires_on is None, "that is for new versions"
 
 
 def test_key_taken_away(ansible: Ansible, service: Service, way: str) -> None:
@@ -152,7 +152,8 @@ def test_key_taken_away(ansible: Ansible, service: Service, way: str) -> None:
             *ladder(key("one off", state="disabled", version=versions[0])),
             *stairs(key("all off", state="disabled")),
             *ladder(key("gone", state="absent")),
-            *ladder(key("back", state="recovered")),
+            # Azure does not list the versions of a deleted key, so check mode cannot predict them.
+            *stairs(key("back", state="recovered")),
         ],
         way=way,
     )
