@@ -20,6 +20,7 @@ from typing import Any
 
 from ._checks import diagnosis as account_diagnosis
 from ._checks import usage
+from ._core.duration import seconds
 from ._core.errors import CmkError, InvalidOption, Refused
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
 from ._core.plan import Step
@@ -141,6 +142,7 @@ def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
     new = parse_key_identifier(other, "new_key_identifier") if other else None
     if params["previous_key_identifier"]:
         parse_key_identifier(params["previous_key_identifier"], "previous_key_identifier")
+    seconds(params["grace_period"], "grace_period", or_none=True)
     has = encryption_document.required_key(account, params["vault_name"], params["key_name"], new)
     disables = params["previous_key"] != "keep"
     if disables:
