@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from cases import DISABLE
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
-from service import GROUP, LOCATION, Service
+from service import DAY, GROUP, LOCATION, Service
 
 FORCE = {"cmk_key_force_new_version": True}
+HOUR = 3600
 KEY1 = {"vault_name": "vault-one", "name": "key1", "wait_timeout": 30}
 Report = dict[str, Any]
 
@@ -130,6 +132,36 @@ def test_a_key_that_is_given_back_is_reported_with_in_use_keep(
 
     assert (result.get("failed"), result["changed"]) == (None, True), result
     assert enabled(service) == [True]
+
+
+@pytest.mark.parametrize("left", [1800, -10])
+def test_provision_of_an_account_whose_version_expires(runner: OneProcess, service: Service, left: int) -> None:
+    """A version is made only for an account that can be moved to it, and the account is moved before it is lost."""
+    _, identifier = service.on_key()
+    created = service.key().properties.created_on
+    assert created is not None
+    service.keys().update_key_properties("key1", expires_on=created + timedelta(days=30))
+    service.sandbox.control.advance(30 * DAY - left)
+    report = runner.role("provision", VARS)
+    service.sandbox.control.advance(HOUR)
+
+    if left > 0:
+        assert report["changed_steps"]["encryption"], report
+        assert service.encryption() == service.key().id != identifier
+        assert service.answers()
+    else:
+        assert report.get("code") == "account_not_answering", report
+        assert len(service.versions()) == 1
+
+
+def test_provision_leaves_an_account_on_an_older_version(runner: OneProcess, service: Service) -> None:
+    _, identifier = service.on_key()
+    service.sandbox.control.advance(1)
+    service.make_key()
+    report = runner.role("provision", VARS)
+
+    assert report.get("changed") is False, report
+    assert service.encryption() == identifier
 
 
 def test_provision_makes_nothing_for_an_empty_identity(runner: OneProcess, service: Service) -> None:
