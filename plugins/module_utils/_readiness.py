@@ -79,7 +79,12 @@ def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str,
     if vault.before["exists"]:
         if made.steps and account_goal.identity_id is None:
             steps.append(("access", Step("grant", _place(vault_goal))))
-        steps += [("keys", step) for step in foreseen(key_goal, cloud.keys, key_plan).steps]
+        key_steps = foreseen(key_goal, cloud.keys, key_plan).steps
+        if has and has.version and has.same_key(wanted) and any(step.action == "create" for step in key_steps):
+            # The version that the account uses is about to expire, or has expired. The account moves to the new one.
+            cloud.encryption.require_answer(params["resource_group"], params["account_name"])
+            steps.append(_switch(params))
+        steps += [("keys", step) for step in key_steps]
         steps += [("access", step) for step in _grants(cloud, vault_goal, account_goal, account)]
     else:
         steps += _in_new_vault(params, vault_goal)
