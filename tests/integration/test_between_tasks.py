@@ -49,6 +49,22 @@ def test_the_version_that_an_account_was_moved_to_stays_although_the_account_lef
     assert service.answers()
 
 
+def test_an_account_that_was_moved_to_a_different_key_is_not_reverted(runner: OneProcess, service: Service) -> None:
+    """The check would have refused it."""
+    service.on_key()
+    other = service.make_key("key2").id
+
+    def record(task: str, _result: Report) -> None:
+        if task == "Check the account, its key and the caller's rights":
+            service.point(other)
+
+    report = runner.role("revert", {**VARS, "cmk_revert_key": "disable"}, record=record)
+
+    assert report.get("code") == "account_moved", report
+    assert service.encryption() == other
+    assert enabled(service) == [True]
+
+
 def test_a_missing_account_is_skipped_where_access_would_be_revoked(runner: OneProcess, service: Service) -> None:
     _, identifier = service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
