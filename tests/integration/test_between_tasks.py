@@ -65,6 +65,25 @@ def test_an_account_that_was_moved_to_a_different_key_is_not_reverted(runner: On
     assert enabled(service) == [True]
 
 
+def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
+    runner: OneProcess, service: Service
+) -> None:
+    names = ("identity1", "identity2")
+    principals = [service.make_identity(name)["properties"]["principalId"] for name in names]
+    first, second = ({service.identity_id(name): {}} for name in names)
+    service.make_vault()
+    for account, identities in (("account1", {**first, **second}), ("account2", second)):
+        service.make_account(account, identity={"type": "UserAssigned", "userAssignedIdentities": identities})
+    for principal in principals:
+        service.grant(principal)
+    service.point(service.make_key().id, "account2")
+    options = {"vault_name": "vault-one", "account_name": "account1", "account_resource_group": GROUP}
+    result = runner.module("keyvault_cmk_access", {**options, "state": "absent", "wait_timeout": 30})
+
+    assert (result.get("code"), result["changed"]) == ("in_use", False), result
+    assert all(service.permissions(principal) for principal in principals)
+
+
 def test_a_missing_account_is_skipped_where_access_would_be_revoked(runner: OneProcess, service: Service) -> None:
     _, identifier = service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
