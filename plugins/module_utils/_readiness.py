@@ -20,6 +20,7 @@ from typing import Any
 
 from ._checks import diagnosis as account_diagnosis
 from ._checks import usage
+from ._core.duration import seconds
 from ._core.errors import CmkError, InvalidOption, Refused
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
 from ._core.plan import Step
@@ -78,7 +79,12 @@ def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str,
     if vault.before["exists"]:
         if made.steps and account_goal.identity_id is None:
             steps.append(("access", Step("grant", _place(vault_goal))))
-        steps += [("keys", step) for step in foreseen(key_goal, cloud.keys, key_plan).steps]
+        key_steps = foreseen(key_goal, cloud.keys, key_plan).steps
+        if has and has.version and has.same_key(wanted) and any(step.action == "create" for step in key_steps):
+            # The version that the account uses is about to expire, or has expired. The account moves to the new one.
+            cloud.encryption.require_answer(params["resource_group"], params["account_name"])
+            steps.append(_switch(params))
+        steps += [("keys", step) for step in key_steps]
         steps += [("access", step) for step in _grants(cloud, vault_goal, account_goal, account)]
     else:
         steps += _in_new_vault(params, vault_goal)
@@ -141,6 +147,7 @@ def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
     new = parse_key_identifier(other, "new_key_identifier") if other else None
     if params["previous_key_identifier"]:
         parse_key_identifier(params["previous_key_identifier"], "previous_key_identifier")
+    seconds(params["grace_period"], "grace_period", or_none=True)
     has = encryption_document.required_key(account, params["vault_name"], params["key_name"], new)
     disables = params["previous_key"] != "keep"
     if disables:

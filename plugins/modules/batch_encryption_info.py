@@ -120,6 +120,11 @@ options:
   previous_key_identifier:
     description: Identifier of the key that the account used before, if the account does not show it any more.
     type: str
+  grace_period:
+    description:
+      - How long the previous key stays enabled, as an ISO 8601 duration. Only the format is checked, with
+        O(check_before=rotate).
+    type: str
   revokes_access:
     description: Whether the access of the account's identities to the vault is revoked.
     type: bool
@@ -133,6 +138,11 @@ options:
     elements: str
     choices: [vault, network, key, access]
     default: [vault, network, key, access]
+  extend_expired_by:
+    description:
+      - By how much a version that has expired is extended, as an ISO 8601 duration. Only the format is checked, with
+        O(check_before=recover).
+    type: str
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -309,6 +319,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
@@ -355,6 +366,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "no_log": False,
     },
     "previous_key_identifier": {"type": "str", "no_log": False},
+    "grace_period": {"type": "str"},
     "revokes_access": {"type": "bool", "default": False},
     "allowed_repairs": {
         "type": "list",
@@ -362,6 +374,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ["vault", "network", "key", "access"],
         "default": ["vault", "network", "key", "access"],
     },
+    "extend_expired_by": {"type": "str"},
 }
 
 
@@ -407,6 +420,7 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     """The account with what it needs to be available again, if the tasks of the role recover can do that."""
     group, name = params["resource_group"], params["account_name"]
+    seconds(params["extend_expired_by"], "extend_expired_by")
     try:
         observed = cloud.encryption.survey(group, name, diagnose=True)
     except NotFound as gone:

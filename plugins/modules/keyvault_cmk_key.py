@@ -129,7 +129,7 @@ options:
     choices: [fail, keep]
   moved_to:
     description:
-      - Identifier of the key that accounts were moved to, with O(state=disabled). What they used before is disabled
+      - Identifier of the key that accounts were moved to, only for O(state=disabled). What they used before is disabled
         only after O(grace_period), and only if it is older than the version that they use now. If that is a different
         key, all versions are disabled.
     type: str
@@ -394,8 +394,10 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         make_for_account = partial(make, later=[("encryption", move)] if used.version else [])
         return cloud.newest.version(goal, forced_version(params), used.version, make_for_account)
     with cloud.turn(goal.vault):
-        if goal.keeps_used:
-            return cloud.once(lambda: unless_used(lambda: make(goal)), repr(goal))
+        if goal.keeps_used and goal.disables_or_deletes:
+            # A task of the run may have enabled or recovered what another one disabled or deleted.
+            restorations = cloud.keys.restorations(goal.vault, goal.name)
+            return cloud.once(lambda: unless_used(lambda: make(goal)), repr((goal, restorations)))
         return recovered_first(goal, make)
 
 

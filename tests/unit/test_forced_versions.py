@@ -89,6 +89,19 @@ def test_an_account_that_came_late_does_not_get_ahead_of_the_versions(forced: Fo
     assert forced.is_made("key", "one")
 
 
+def test_a_version_counts_that_another_process_created_before_it_failed(forced: ForcedVersions) -> None:
+    asked = []
+
+    def execute(force: bool) -> dict[str, Any]:
+        asked.append(force)
+        return {"failed": True, "applied": ["create"]} if force else {"changed": False}
+
+    forced.around("key", "one", execute)
+    forced.around("key", "one", execute)
+
+    assert asked == [True, False]
+
+
 def test_every_account_is_counted_by_itself(forced: ForcedVersions) -> None:
     forced.made("key")
     forced.completed("key", "one")

@@ -135,7 +135,6 @@ def test_the_second_look_does_not_count_its_own_time() -> None:
         pytest.param(NEW, None, True, id="nothing was moved"),
         pytest.param(NEW, f"{OTHER}/{OLD}", True, id="a version of another key has no age beside it"),
         pytest.param(None, f"{OTHER}/{OLD}", True, id="the whole key, after a move to another one"),
-        pytest.param(None, f"{KEY}/{NEW}", True, id="the whole key, whatever was moved"),
     ],
 )
 def test_no_version_is_disabled_that_is_not_older_than_the_one_that_is_used(
@@ -149,6 +148,15 @@ def test_no_version_is_disabled_that_is_not_older_than_the_one_that_is_used(
         assert plan.before == plan.after
         assert plan.report == {"in_use_by": [], "kept_until": None}
         assert str(version) in plan.warnings[0]
+
+
+@pytest.mark.parametrize("to", [KEY, f"{KEY}/{NEW}"])
+def test_the_whole_key_is_not_disabled_after_a_move_to_a_version_of_it(to: str) -> None:
+    plan = key_plan.plan(goal("P0D", version=None, to=to), observed())
+
+    assert not plan.changed
+    assert plan.before == plan.after
+    assert "moved to a version of the key" in plan.warnings[0]
 
 
 def test_a_version_of_the_same_second_is_not_newer() -> None:

@@ -147,7 +147,7 @@ class Cloud:
             self.did.append(("create", str(self.lock)))
             self.versions["f" * 32] = key("f" * 32, created=NOW)
 
-        return SimpleNamespace(read=read, update=update, create=create)
+        return SimpleNamespace(read=read, update=update, create=create, restorations=lambda _vault, _name: 0)
 
     @property
     def access(self) -> Any:

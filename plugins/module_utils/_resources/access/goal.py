@@ -16,6 +16,7 @@ from typing import Any
 from ..._core.errors import InvalidOption, Refused
 from ..._core.ids import (
     UserAssignedId,
+    check_account_name,
     check_guid,
     check_key_name,
     check_vault_name,
@@ -46,10 +47,13 @@ class Goal:
 
 def desired(params: Mapping[str, Any]) -> Goal:
     principal, identity, key_name = params["principal_id"], params["identity_id"], params["key_name"]
-    key = parse_key_identifier(params["key_identifier"], "key_identifier") if params["key_identifier"] else None
+    identifier, account = params["key_identifier"], params["account_name"]
+    key = parse_key_identifier(identifier, "key_identifier") if identifier is not None else None
     _require_one(params, "principal_id", "identity_id", "account_name")
     _require_one(params, "vault_name", "key_identifier")
-    if params["account_name"] and not params["account_resource_group"]:
+    if account is not None:
+        check_account_name(account, "account_name")
+    if account and not params["account_resource_group"]:
         raise InvalidOption(
             "account_resource_group", None, "account_name needs it.", "Set it to the resource group of the account."
         )
@@ -57,9 +61,9 @@ def desired(params: Mapping[str, Any]) -> Goal:
         group=params["resource_group"],
         vault=key.vault if key else check_vault_name(params["vault_name"], "vault_name"),
         present=params["state"] == "present",
-        principal_id=check_guid(principal, "principal_id") if principal else None,
-        identity_id=parse_user_assigned_id(identity, "identity_id") if identity else None,
-        key_name=check_key_name(key_name, "key_name") if key_name else None,
+        principal_id=check_guid(principal, "principal_id") if principal is not None else None,
+        identity_id=parse_user_assigned_id(identity, "identity_id") if identity is not None else None,
+        key_name=check_key_name(key_name, "key_name") if key_name is not None else None,
         force=params["force"],
         keeps_used=params["in_use"] == "keep",
     )

@@ -60,7 +60,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         name=check_account_name(params["name"], "name"),
         present=params["state"] == "present",
         location=params["location"],
-        identity_id=parse_user_assigned_id(identity_id, "identity_id") if identity_id else None,
+        identity_id=parse_user_assigned_id(identity_id, "identity_id") if identity_id is not None else None,
         key=identifier.versionless if identifier and params["follow_latest"] else identifier,
         vault_group=params["vault_resource_group"],
         adopt_existing=params["adopt_existing"],

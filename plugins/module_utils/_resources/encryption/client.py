@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from ..._core.concurrent import value_or_error
 from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..account.document import availability, availability_unknown
+from ..key.document import EXPIRES_SOON
 from .document import not_answering
 from .survey import survey_warnings
 
@@ -61,6 +63,9 @@ class Encryption(Polled):
         observed: dict[str, Any] = {"account": account, "silence": None}
         if account is None:
             return observed
+        observed["expires_soon"] = self._expires_soon(account, goal)
+        if observed["expires_soon"]:
+            goal = replace(goal, updates_version=True)
         # A rollback does not trust a read that shows the previous key: it may be older than the change.
         observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
         observed["is_newer"] = goal.was_moved(account) and self._uses_newer_version(account, goal.target)
@@ -76,6 +81,17 @@ class Encryption(Polled):
         if goal.key is not None and observed["silence"] is None:
             observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
         return observed
+
+    def _expires_soon(self, account: Mapping[str, Any], goal: Any) -> bool:
+        """Whether the version that the account would stay on expires before anybody can act."""
+        has = key_of(account)
+        if goal.updates_version or has is None or has.version is None:
+            return False
+        if not has.same_key(goal.key) or has.same(goal.key):
+            return False
+        bundle = value_or_error(partial(self._keys.bundle, has), CmkError)
+        expires = bundle["attributes"].get("exp") if isinstance(bundle, dict) else None
+        return expires is not None and expires <= self._keys.now + EXPIRES_SOON
 
     def _uses_newer_version(self, account: Mapping[str, Any], wanted: KeyIdentifier | None) -> bool:
         """Whether the account is pinned to a version of the wanted key that was created after the wanted version."""

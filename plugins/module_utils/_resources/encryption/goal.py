@@ -105,6 +105,6 @@ def desired(params: Mapping[str, Any]) -> Goal:
         replaces=params["replace_key"],
         follow=follow,
         updates_version=params["update_version"],
-        expected=parse_key_identifier(expected, "expected_key_identifier") if expected else None,
+        expected=parse_key_identifier(expected, "expected_key_identifier") if expected is not None else None,
         may_be_missing=params["missing"] == "skip",
     )

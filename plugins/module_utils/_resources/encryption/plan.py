@@ -27,6 +27,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         missing = {"exists": False}
         return Plan(goal, missing, missing, warnings=(account_document.missing(goal.group, goal.account),))
     account = account_document.required(observed["account"], goal.group, goal.account)
+    if observed.get("expires_soon"):
+        goal = replace(goal, updates_version=True)
     silence = observed["silence"]
     available = account_document.availability(silence)
     before = {**describe(account), "answers": available}

@@ -107,9 +107,19 @@ class Keys(Polled):
     def deleted(self, key: KeyIdentifier) -> dict[str, Any] | None:
         return self._deleted(key.vault_url, key.name)
 
+    def restorations(self, vault: str, name: str) -> int:
+        """How often tasks of the run have created, enabled or recovered the key or a version of it."""
+        return int(self._session.files.load("restorations", f"{vault}/{name}".casefold()) or 0)
+
+    def _count_restoration(self, vault: str, name: str) -> None:
+        counted = ("restorations", f"{vault}/{name}".casefold())
+        with self._session.files.locked(*counted):
+            self._session.files.store(self.restorations(vault, name) + 1, *counted)
+
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """A key, or a new version of it."""
         attributes = body["attributes"]
+        self._count_restoration(vault, name)
         with self._session.changing(f"create a version of the key {name} in {vault}", "key"):
             self._client(self._url(vault)).create_key(
                 name,
@@ -123,6 +133,8 @@ class Keys(Polled):
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
         attributes = body.get("attributes", {})
+        if attributes.get("enabled"):
+            self._count_restoration(vault, name)
         with self._session.changing(f"change the key {name} in {vault}", "key"):
             self._client(self._url(vault)).update_key_properties(
                 name,
@@ -152,6 +164,7 @@ class Keys(Polled):
             self._finish(self._client(self._url(vault)).begin_delete_key(name, _polling_interval=1), "deletion", name)
 
     def recover(self, vault: str, name: str) -> None:
+        self._count_restoration(vault, name)
         with self._session.changing(f"recover the key {name} in {vault}", "key"):
             poller = self._client(self._url(vault)).begin_recover_deleted_key(name, _polling_interval=1)
             self._finish(poller, "recovery", name)

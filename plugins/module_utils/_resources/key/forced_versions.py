@@ -58,7 +58,8 @@ class ForcedVersions:
         result of the module."""
         is_made = self.is_made(key, account)
         result = execute(not is_made)
-        if not is_made and result.get("changed"):
+        # A task that failed after the creation is not to create another version.
+        if not is_made and (result.get("changed") or "create" in result.get("applied", ())):
             self.made(key)
         if not result.get("failed"):
             self.completed(key, account)

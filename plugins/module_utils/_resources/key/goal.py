@@ -15,7 +15,7 @@ from typing import Any
 
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Refused
-from ..._core.ids import KeyIdentifier, check_key_name, check_vault_name, parse_key_identifier
+from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from ..._core.plan import Step
 from . import rotation_policy as key_rotation_policy
 from .document import SIZES, TYPES
@@ -75,7 +75,11 @@ class Goal:
 
     def may_cut_off(self, policy: Mapping[str, Any] | None) -> bool:
         """Whether what is asked for can take the key away from those who use it."""
-        return self.state in ("absent", "disabled") or self.stops_rotation(policy)
+        return self.disables_or_deletes or self.stops_rotation(policy)
+
+    @property
+    def disables_or_deletes(self) -> bool:
+        return self.state in ("absent", "disabled")
 
     def stops_rotation(self, policy: Mapping[str, Any] | None) -> bool:
         return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
@@ -106,7 +110,13 @@ def desired(params: Mapping[str, Any]) -> Goal:
         raise InvalidOption(
             "resource_group", None, "account_name needs it.", "Set it to the resource group of the Batch account."
         )
-    moved_to = parse_key_identifier(params["moved_to"], "moved_to") if params["moved_to"] else None
+    if params["account_name"] is not None:
+        check_account_name(params["account_name"], "account_name")
+    moved_to = parse_key_identifier(params["moved_to"], "moved_to") if params["moved_to"] is not None else None
+    if moved_to and state != "disabled":
+        raise InvalidOption(
+            "moved_to", params["moved_to"], f"it has no meaning with state: {state}.", "Leave out moved_to."
+        )
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         raise InvalidOption(
             "remove_rotation_policy", True, "rotation_policy says the opposite.", "Leave out one of the two."

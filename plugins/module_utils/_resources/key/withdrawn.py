@@ -49,6 +49,9 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     users = usage.on_key(visible, target, followers_on(observed))
     if users and goal.keeps_used and goal.withdrawn is None:
         return _left(goal, before, users=users)
+    if goal.withdrawn is None and goal.version is None and target.same_key(goal.moved_to):
+        # An account that followed the key used no version by name, and may have been moved on meanwhile.
+        return _left(goal, before, warnings=(_moved_within(goal),))
     what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
     warnings = usage.guard(users, visible, what, force=goal.force)
     steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": False}}) for v in enabled)
@@ -85,6 +88,13 @@ def _newer_than_used(goal: Goal, observed: Mapping[str, Any]) -> str | None:
     if not _is_newer(observed["versions"], goal.version, used):
         return None
     return f"Version {goal.version} of the key {goal.name} is not older than version {used}, so it was not disabled."
+
+
+def _moved_within(goal: Goal) -> str:
+    return (
+        f"The key {goal.name} was not disabled, because accounts were moved to a version of the key. To disable "
+        "another version, name that version."
+    )
 
 
 def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
