@@ -126,6 +126,8 @@ def meanwhile(
 ) -> bool:
     """Whether the first run came as far as that request."""
     service.sandbox.control.reset()
+    # What tasks of a run have read a moment ago is of the world before.
+    runner.forget()
     world = World(service, runner)
     others = Others(world)
     for run in pair.before:
