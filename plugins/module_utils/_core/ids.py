@@ -79,6 +79,11 @@ class KeyIdentifier:
         return self.vault == vault.lower() and self.name.casefold() == name.casefold()
 
 
+def key_in_vault(vault: str, name: str) -> str:
+    """What the tasks of a run count by: the key of that name in that vault, in any letter case."""
+    return f"{vault}/{name}".casefold()
+
+
 def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
     found = _KEY_IDENTIFIER.fullmatch(value.strip())
     if found is None or found["suffix"].lower() not in VAULT_SUFFIXES:

@@ -47,6 +47,10 @@ class Plan:
     def changed(self) -> bool:
         return bool(self.steps)
 
+    def unchanged(self) -> Outcome:
+        """The outcome of a plan in which there is nothing to do."""
+        return Outcome(False, self.before, self.after, self.warnings, self.report)
+
 
 @dataclass(frozen=True)
 class Outcome:

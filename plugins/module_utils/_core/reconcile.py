@@ -61,7 +61,7 @@ def converge(
     """
     todo = noun.plan(goal, service.read(goal))
     if not todo.changed:
-        return Outcome(False, todo.before, todo.after, todo.warnings, todo.report)
+        return todo.unchanged()
     before_change()
     todo = replace(todo, warnings=(*todo.warnings, *rights(todo.steps)))
     applied: list[str] = []

@@ -24,7 +24,7 @@ from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
 from ..._core.concurrent import in_background, map_concurrent
 from ..._core.errors import CmkError, Denied, TimedOut
-from ..._core.ids import KeyIdentifier
+from ..._core.ids import KeyIdentifier, key_in_vault
 from . import grace, withdrawn
 from .document import newest_known
 
@@ -109,10 +109,10 @@ class Keys(Polled):
 
     def restorations(self, vault: str, name: str) -> int:
         """How often tasks of the run have created, enabled or recovered the key or a version of it."""
-        return int(self._session.files.load("restorations", f"{vault}/{name}".casefold()) or 0)
+        return int(self._session.files.load("restorations", key_in_vault(vault, name)) or 0)
 
     def _count_restoration(self, vault: str, name: str) -> None:
-        counted = ("restorations", f"{vault}/{name}".casefold())
+        counted = ("restorations", key_in_vault(vault, name))
         with self._session.files.locked(*counted):
             self._session.files.store(self.restorations(vault, name) + 1, *counted)
 

@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..._azure.run_store import RunFiles
-from ..._core.ids import KeyIdentifier
+from ..._core.ids import KeyIdentifier, key_in_vault
 
 
 def counted_as(key: KeyIdentifier, params: Mapping[str, Any]) -> tuple[str, str]:
     """What a run counts forced versions by: the key, and the account in the options of a task. Subscriptions may have
     accounts of the same name and group."""
     account = f"{params['subscription_id'] or ''}/{params['resource_group']}/{params['account_name']}"
-    return f"{key.vault}/{key.name}".casefold(), account.casefold()
+    return key_in_vault(key.vault, key.name), account.casefold()
 
 
 class ForcedVersions:

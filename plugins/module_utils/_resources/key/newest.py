@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..._azure.session import Session
 from ..._azure.turns import turn
 from ..._core.errors import CmkError
+from ..._core.ids import key_in_vault
 from ..._core.plan import Outcome
 from . import plan as key_plan
 from .forced_versions import ForcedVersions
@@ -74,7 +75,7 @@ class Newest:
     def _known(self, goal: Goal, make: Make) -> Outcome:
         """What a task of the run read a moment ago, after the run's own last write to a key."""
         # For another principal too, nothing from before the run's last forced version.
-        forced = self._forced.count(f"{goal.vault}/{goal.name}".casefold())
+        forced = self._forced.count(key_in_vault(goal.vault, goal.name))
         name = ("newest", repr(goal), str(forced))
         return self._shared(lambda read: self._session.recent.read(read, "key", *name), goal, make)
 
@@ -102,7 +103,7 @@ class Newest:
         self._session.seen.forget("key")
         plan = key_plan.plan(goal, self._keys.read(goal))
         if not plan.changed:
-            return Outcome(False, plan.before, plan.after, plan.warnings, plan.report)
+            return plan.unchanged()
         with turn(self._session.files, goal.vault):
             self._session.seen.forget("key")
             return make(goal)
