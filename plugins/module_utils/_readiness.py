@@ -24,7 +24,7 @@ from ._core.duration import seconds
 from ._core.errors import CmkError, InvalidOption, Refused
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
 from ._core.plan import Step
-from ._core.reconcile import foreseen
+from ._core.reconcile import predicted
 from ._resources.access import goal as access_goal
 from ._resources.access import plan as access_plan
 from ._resources.account import document as account_document
@@ -72,14 +72,14 @@ def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str,
         if not params["replace_key"]:
             # With a typing error in its name, a vault would be made.
             encryption_plan.refuse_other_key(account["name"], has, wanted)
-    vault = foreseen(vault_goal, cloud.vaults, vault_plan)
-    made = foreseen(account_goal, cloud.accounts, account_plan)
+    vault = predicted(vault_goal, cloud.vaults, vault_plan)
+    made = predicted(account_goal, cloud.accounts, account_plan)
     steps: list[ServiceStep] = [("vaults", step) for step in vault.steps]
     steps += [("accounts", step) for step in made.steps]
     if vault.before["exists"]:
         if made.steps and account_goal.identity_id is None:
             steps.append(("access", Step("grant", _place(vault_goal))))
-        key_steps = foreseen(key_goal, cloud.keys, key_plan).steps
+        key_steps = predicted(key_goal, cloud.keys, key_plan).steps
         if has and has.version and has.same_key(wanted) and any(step.action == "create" for step in key_steps):
             # The version that the account uses is about to expire, or has expired. The account moves to the new one.
             cloud.encryption.require_answer(params["resource_group"], params["account_name"])
@@ -130,10 +130,10 @@ def _grants(
 ) -> Iterator[Step]:
     goal = access_goal.Goal(vault.group, vault.name, True, None, account_goal.identity_id, None, force=False)
     if goal.identity_id:
-        yield from foreseen(goal, cloud.access, access_plan).steps
+        yield from predicted(goal, cloud.access, access_plan).steps
         return
     for principal in principals_of((account or {}).get("identity", {})):
-        yield from foreseen(replace(goal, principal_id=principal), cloud.access, access_plan).steps
+        yield from predicted(replace(goal, principal_id=principal), cloud.access, access_plan).steps
 
 
 def _switch(params: Params, **vault: Any) -> ServiceStep:
@@ -168,14 +168,14 @@ def _switches(params: Params, cloud: Any, account: Account, new: KeyIdentifier) 
     """To a different key. All that may be amiss with it is access, which is granted next."""
     goal = encryption_goal_module.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
     try:
-        yield from (("encryption", step) for step in foreseen(goal, cloud.encryption, encryption_plan).steps)
+        yield from (("encryption", step) for step in predicted(goal, cloud.encryption, encryption_plan).steps)
     except CmkError as failure:
         if failure.facts.get("failed_checks") != ["access_granted"]:
             raise
         yield _switch(params, vault=new.vault, vault_group=None)
     access = access_goal.Goal(None, new.vault, True, None, None, None, force=False)
     for one in access_goal.of_account(access, account):
-        yield from (("access", step) for step in foreseen(one, cloud.access, access_plan).steps)
+        yield from (("access", step) for step in predicted(one, cloud.access, access_plan).steps)
 
 
 def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
         # The plan below relies on Batch to refuse the change of an account that is unavailable.
         cloud.encryption.require_answer(params["resource_group"], params["account_name"])
     back = encryption_goal_module.Goal(params["resource_group"], params["account_name"], None, None)
-    steps += [("encryption", step) for step in foreseen(back, cloud.encryption, encryption_plan).steps]
+    steps += [("encryption", step) for step in predicted(back, cloud.encryption, encryption_plan).steps]
     return (*warnings, *cloud.rights.require(steps))
 
 
@@ -217,13 +217,13 @@ def _put_away(params: Params, cloud: Any, account: Account) -> Iterator[ServiceS
     if params["previous_key"] != "keep":
         state = {"disable": "disabled", "delete": "absent"}[params["previous_key"]]
         wanted = {**_KEY, **_LEFT, "vault_name": params["vault_name"], "name": params["key_name"], "state": state}
-        foreseen(key_goal_module.desired(wanted), cloud.keys, key_plan)
+        predicted(key_goal_module.desired(wanted), cloud.keys, key_plan)
         yield "keys", Step("delete" if state == "absent" else "update", place)
     if params["revokes_access"]:
         group = params["vault_resource_group"] or params["resource_group"]
         goal = access_goal.Goal(group, params["vault_name"], False, None, None, None, force=False, keeps_used=True)
         for one in access_goal.of_account(goal, account):
-            foreseen(one, cloud.access, access_plan)
+            predicted(one, cloud.access, access_plan)
         yield "access", Step("revoke", place)
 
 
@@ -252,7 +252,7 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
 
 def _require_all_listed(cloud: Any, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
-    foreseen(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
+    predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
 
 def recover(params: Params, cloud: Any, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:

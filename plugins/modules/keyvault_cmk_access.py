@@ -171,7 +171,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, foreseen, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
@@ -210,7 +210,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if len(goals) > 1:
             # What is refused for one of them is refused before anything changes.
             for one in goals:
-                foreseen(one, cloud.access, access_plan)
+                predicted(one, cloud.access, access_plan)
         outcomes = [make(goal) for goal in goals]
     summary = " ".join(access_document.summary(one.before, one.after) for one in outcomes)
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")

@@ -45,7 +45,7 @@ from wishes import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, foreseen, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal_module
@@ -404,11 +404,11 @@ def test_with_force_it_stays_away_whoever_uses_it(case: Case) -> None:
 def test_a_check_before_the_first_task_refuses_as_the_task_does(case: Case) -> None:
     world = case.world()
     goal, service, noun = case.take(world, False)
-    assert foreseen(goal, service, noun).changed
+    assert predicted(goal, service, noun).changed
     world.accounts = [on(case.users[0])]
 
     with pytest.raises(Refused):
-        foreseen(goal, service, noun)
+        predicted(goal, service, noun)
 
     assert world.writes == []
 

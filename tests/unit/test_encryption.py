@@ -39,7 +39,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, foreseen
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
@@ -562,7 +562,7 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
 def test_a_prediction_preflights_and_writes_nothing() -> None:
     batch = Batch(None)
 
-    plan = foreseen(goal(KEY), batch, encryption_plan)
+    plan = predicted(goal(KEY), batch, encryption_plan)
 
     assert batch.writes == []
     assert plan.changed

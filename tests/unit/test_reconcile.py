@@ -25,7 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step, together
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, foreseen, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +194,7 @@ def test_nothing_to_do_is_one_read_and_no_write() -> None:
 def test_a_change_that_is_only_predicted_is_not_written() -> None:
     shelf = Shelf({"novel"})
 
-    plan = foreseen(goal("atlas"), shelf, Books)
+    plan = predicted(goal("atlas"), shelf, Books)
 
     assert shelf.did == ["read"]
     assert shelf.books == {"novel"}
@@ -203,7 +203,7 @@ def test_a_change_that_is_only_predicted_is_not_written() -> None:
 
 def test_a_prediction_refuses_what_a_run_would_refuse() -> None:
     with pytest.raises(Refused):
-        foreseen(goal("forbidden"), Shelf(), Books)
+        predicted(goal("forbidden"), Shelf(), Books)
 
 
 def test_a_change_is_written_and_read_again() -> None:

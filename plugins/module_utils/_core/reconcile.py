@@ -82,7 +82,7 @@ def converge(
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
-def foreseen(goal: Any, service: Service, noun: Noun) -> Plan:
+def predicted(goal: Any, service: Service, noun: Noun) -> Plan:
     """What `converge` would change; nothing is changed. Raises what `converge` would refuse."""
     return noun.plan(goal, service.read(goal))
 
