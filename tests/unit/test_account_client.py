@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -19,7 +20,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import creation
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -28,6 +31,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     TimedOut,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as accounts_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 
@@ -292,3 +296,39 @@ def test_what_was_read_before_a_change_is_not_given_after_it(client: Make) -> No
     assert accounts.get(GROUP, NAME) == CREATING
     accounts.update(GROUP, NAME, {"properties": {}})
     assert accounts.get(GROUP, NAME) == DONE
+
+
+def test_an_interrupt_comes_once_what_was_read_before_the_change_is_forgotten(
+    client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback would find the account as it was before, and write nothing."""
+    accounts = client(Azure(reads=(CREATING, DONE)))
+    accounts.get(GROUP, NAME)
+    forget = Seen.forget
+
+    def interrupted(seen: Seen, *kinds: str) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        forget(seen, *kinds)
+
+    monkeypatch.setattr(Seen, "forget", interrupted)
+    with pytest.raises(Interrupted), interrupts.raised():
+        accounts.update(GROUP, NAME, {"properties": {}})
+
+    assert accounts.get(GROUP, NAME) == DONE
+
+
+def test_an_interrupt_comes_once_what_was_read_of_a_vault_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session({"wait_timeout": 60})
+    session.__dict__.update(_fingerprint="me")
+    session.seen.read(lambda: "before", "vault", "v")
+    forget = Seen.forget
+
+    def interrupted(seen: Seen, *kinds: str) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        forget(seen, *kinds)
+
+    monkeypatch.setattr(Seen, "forget", interrupted)
+    with pytest.raises(Interrupted), interrupts.raised(), session.changing("change the vault", "vault"):
+        pass
+
+    assert session.seen.read(lambda: "after", "vault", "v") == "after"

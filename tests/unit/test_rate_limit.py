@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
@@ -20,7 +21,9 @@ from clocks import Clock, clock_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rate_limit import Bucket, Buckets, Patience, bucket_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 
 ARM = "https://management.azure.com/subscriptions/S-1"
 BUCKET = Bucket(("here", "writes"), size=3, rate=2.0)
@@ -303,3 +306,28 @@ def test_a_credential_sleeps_no_longer_than_the_task_may_take(monkeypatch: pytes
     with pytest.raises(Unavailable) as failed:
         rate_limit.transport(Patience(30, lambda _line: None)).sleep(31)
     assert failed.value.code == "throttled"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_request_follows_a_signal_that_python_dropped(clock: Clock) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    paced = Paced(clock)
+    with interrupts.raised():
+        Finalized()
+        with pytest.raises(Interrupted):
+            paced.send()
+    assert paced.azure.asked == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_rollback_sends_its_requests_after_a_signal(clock: Clock) -> None:
+    paced = Paced(clock)
+    with interrupts.raised():
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+        with interrupts.deferred():
+            paced.send()
+    assert len(paced.azure.asked) == 1

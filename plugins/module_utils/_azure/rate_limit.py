@@ -122,6 +122,7 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
 
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
+            interrupts.raise_lost()
             url = request.http_request.url
             method = request.http_request.method
             bucket = bucket_of(method, url) if counts(method) else None

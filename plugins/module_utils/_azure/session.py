@@ -17,6 +17,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 
+from .._core import interrupts
 from .._core.errors import CmkError, InvalidOption
 from .._core.waiting import WaitingLines
 from . import credentials, rate_limit, sdk
@@ -134,8 +135,10 @@ class Session:
             with sdk.translated(what):
                 yield
         finally:
-            self.seen.forget(*kinds)
-            self.recent.written(*kinds)
+            # A rollback must not begin with what was read before the change.
+            with interrupts.deferred():
+                self.seen.forget(*kinds)
+                self.recent.written(*kinds)
 
     def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
         """A management client of a subscription, by default the task's own."""

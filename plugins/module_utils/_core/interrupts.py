@@ -25,6 +25,9 @@ from .errors import CmkError, TimedOut
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How long an interrupt waits for the answer to a request that has been sent.
 REQUEST_SECONDS = 10.0
+# The signals of each `raised` block that is entered, the innermost last, and how many `deferred` blocks are.
+_raising: list[list[int]] = []
+_deferring: list[bool] = []
 
 
 class Interrupted(BaseException):
@@ -49,12 +52,24 @@ def raised() -> Iterator[None]:
             raise Interrupted(signum)
 
     restore = _install(interrupt, *_ENDING)
+    _raising.append(came)
     try:
         yield
     finally:
+        _raising.pop()
         restore()
         for signum in came[1:]:
             signal.raise_signal(signum)
+
+
+def raise_lost() -> None:
+    """Raise the signal's exception again if Python has dropped it.
+
+    An exception that is raised while a finalizer or a weak reference's callback runs goes no further (an import runs
+    such callbacks), and the change would go on as if nothing had come.
+    """
+    if _is_main_thread() and not _deferring and _raising and _raising[-1]:
+        raise Interrupted(_raising[-1][0])
 
 
 @contextmanager
@@ -79,9 +94,13 @@ def deferred(seconds: float | None = None) -> Iterator[None]:
             signal.raise_signal(signum)
 
     restore = _install(note, *_ENDING, signal.SIGALRM)
+    if _is_main_thread():
+        _deferring.append(True)
     try:
         yield
     finally:
+        if _is_main_thread():
+            _deferring.pop()
         deliver()
 
 
@@ -131,7 +150,7 @@ def _failure(ended: BaseException) -> CmkError:
 
 def _install(handler: Callable[[int, Any], None], *signums: int) -> Callable[[], None]:
     """Handle these signals, unless they are ignored. What is returned gives them back their former handlers."""
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         return lambda: None
     former = {one: signal.getsignal(one) for one in signums}
     taken = {one: by for one, by in former.items() if by not in (None, signal.SIG_IGN)}
@@ -143,3 +162,7 @@ def _install(handler: Callable[[int, Any], None], *signums: int) -> Callable[[],
             signal.signal(one, by)
 
     return restore
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -22,6 +22,7 @@ from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import HandledAccounts
 from ..._checks.preflight import failed_checks
+from ..._core import interrupts
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
 from ..._core.ids import place_of
@@ -134,12 +135,14 @@ class Accounts(Polled):
             with sdk.translated(what):
                 yield
         finally:
-            self._changed.add(self._name(group, name)[0])
-            self._confirmed.pop(self._name(group, name)[0], None)
-            # All of it, for what comes now may be a long wait for what is to be seen then.
-            self._session.seen.forget(*kinds)
-            self._session.recent.forget(*self._name(group, name))
-            self._session.recent.written("listed", "account")
+            # A rollback must not begin with what was read before the change.
+            with interrupts.deferred():
+                self._changed.add(self._name(group, name)[0])
+                self._confirmed.pop(self._name(group, name)[0], None)
+                # All of it, for what comes now may be a long wait for what is to be seen then.
+                self._session.seen.forget(*kinds)
+                self._session.recent.forget(*self._name(group, name))
+                self._session.recent.written("listed", "account")
 
     def settled(self, group: str, name: str) -> dict[str, Any] | None:
         """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
