@@ -46,21 +46,8 @@ Account = Mapping[str, Any]
 
 
 def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str, ...]:
-    check_vault_name(params["vault_name"], "vault_name")
     check_key_name(params["key_name"], "key_name")
-    vault_goal = vault_goal_module.Goal(
-        group=params["vault_resource_group"] or params["resource_group"],
-        name=params["vault_name"],
-        location=params["location"],
-        authorization=params["authorization"],
-        sku="standard",
-        retention_days=90,
-        recover=params["recover_vault"],
-        trusted_services=False,
-        present=True,
-        force=False,
-    )
-    account_goal = account_goal_module.desired({**params, "name": params["account_name"], **_ACCOUNT})
+    vault_goal, account_goal = _vault_goal(params), _account_goal(params)
     options = {name: params[name] for name in _KEY_OPTIONS}
     key_goal = key_goal_module.desired(
         {**_KEY, **options, "name": params["key_name"], "recover": params["recover_key"]}
@@ -99,6 +86,35 @@ def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str,
     if not encryption_goal.is_met_by(account or {}):
         steps.append(_switch(params))
     return cloud.rights.require(steps)
+
+
+def read_ahead(params: Params, cloud: Any) -> None:
+    """What `provision` asks for, at once."""
+    vault_goal, account_goal = _vault_goal(params), _account_goal(params)
+    cloud.read_ahead(
+        lambda: cloud.vaults.read(vault_goal),
+        lambda: cloud.accounts.read(account_goal),
+        lambda: cloud.rights.read_ahead(params["resource_group"]),
+    )
+
+
+def _vault_goal(params: Params) -> vault_goal_module.Goal:
+    return vault_goal_module.Goal(
+        group=params["vault_resource_group"] or params["resource_group"],
+        name=check_vault_name(params["vault_name"], "vault_name"),
+        location=params["location"],
+        authorization=params["authorization"],
+        sku="standard",
+        retention_days=90,
+        recover=params["recover_vault"],
+        trusted_services=False,
+        present=True,
+        force=False,
+    )
+
+
+def _account_goal(params: Params) -> account_goal_module.Goal:
+    return account_goal_module.desired({**params, "name": params["account_name"], **_ACCOUNT})
 
 
 # The options of other modules that this check does not have.

@@ -380,6 +380,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     name, role = check_account_name(params["account_name"], "account_name"), params["check_before"]
+    cloud.look_only()
     report = {None: _survey, "recover": _for_recovery}.get(role, _before_change)
     outcome = report(params, cloud)
     return outcome.summarized(encryption_document.survey_summary(name, outcome.after))
@@ -397,6 +398,8 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if params[option] is None:
             raise InvalidOption(option, None, f"check_before: {params['check_before']} needs it.", f"Set {option}.")
     role, group, name = params["check_before"], params["resource_group"], params["account_name"]
+    if role == "provision":
+        _readiness.read_ahead(params, cloud)
     account = cloud.accounts.seen(
         group,
         name,

@@ -35,10 +35,9 @@ from documents import (
     vault,
 )
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.evidence import Evidence
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_cache import Recent
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier, role_guid
@@ -64,14 +63,12 @@ class Azure:
             raise Denied(f"You may not read the {what}.")
         return copy.deepcopy(value)
 
-    def find(self, _name: str, _group: str | None) -> Any:
-        return self._read("vault", self.vault)
+    def recent(self, what: Any, _group: str | None = None) -> Any:
+        """Of vaults by name, of keys by identifier."""
+        return self._read("vault", self.vault) if isinstance(what, str) else self._read("key", key())
 
     def anew(self, _vault_id: str) -> Any:
         return self._read("vault", self.vault)
-
-    def bundle(self, _key: Any) -> Any:
-        return self._read("key", key())
 
     def assignments(self, _scope: str, principal: str) -> Any:
         """Those of the groups of a principal as well."""
@@ -93,8 +90,8 @@ class Azure:
 
 
 def task(azure: Azure, folder: Path | None = None) -> Evidence:
-    recent = Recent(RunFiles(str(folder) if folder else None), "me", Seen())
-    session: Any = SimpleNamespace(recent=recent, caller={"tenant_id": TENANT}, seen=Seen())
+    cache = Cache(RunFiles(str(folder) if folder else None), lambda: "me")
+    session: Any = SimpleNamespace(cache=cache, caller={"tenant_id": TENANT})
     service: Any = azure
     return Evidence(session, service, service, service)
 

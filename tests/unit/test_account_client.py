@@ -18,9 +18,9 @@ from documents import account
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import creation as creation_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -304,13 +304,13 @@ def test_an_interrupt_comes_once_what_was_read_before_the_change_is_forgotten(
     """A rollback would find the account as it was before, and write nothing."""
     accounts = client(Azure(reads=(CREATING, DONE)))
     accounts.get(GROUP, NAME)
-    forget = Seen.forget
+    forget = Cache.forget
 
-    def interrupted(seen: Seen, *kinds: str) -> None:
+    def interrupted(cache: Cache, *kinds: str) -> None:
         signal.raise_signal(signal.SIGTERM)
-        forget(seen, *kinds)
+        forget(cache, *kinds)
 
-    monkeypatch.setattr(Seen, "forget", interrupted)
+    monkeypatch.setattr(Cache, "forget", interrupted)
     with pytest.raises(Interrupted), interrupts.raised():
         accounts.update(GROUP, NAME, {"properties": {}})
 
@@ -320,15 +320,15 @@ def test_an_interrupt_comes_once_what_was_read_before_the_change_is_forgotten(
 def test_an_interrupt_comes_once_what_was_read_of_a_vault_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session({"wait_timeout": 60})
     session.__dict__.update(_fingerprint="me")
-    session.seen.read(lambda: "before", "vault", "v")
-    forget = Seen.forget
+    session.cache.read(lambda: "before", "vault", "v")
+    forget = Cache.forget
 
-    def interrupted(seen: Seen, *kinds: str) -> None:
+    def interrupted(cache: Cache, *kinds: str) -> None:
         signal.raise_signal(signal.SIGTERM)
-        forget(seen, *kinds)
+        forget(cache, *kinds)
 
-    monkeypatch.setattr(Seen, "forget", interrupted)
+    monkeypatch.setattr(Cache, "forget", interrupted)
     with pytest.raises(Interrupted), interrupts.raised(), session.changing("change the vault", "vault"):
         pass
 
-    assert session.seen.read(lambda: "after", "vault", "v") == "after"
+    assert session.cache.read(lambda: "after", "vault", "v") == "after"

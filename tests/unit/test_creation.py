@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import exists_already, until_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -38,6 +40,7 @@ class Session:
         self.wait_timeout = wait_timeout
         self.asked = 0
         self.waited = 0.0
+        self.cache = Cache(RunFiles(None), lambda: "me")
 
     def until_none(self, ask: Callable[[], CmkError | None], deadline: float, _waiting_for: str) -> CmkError | None:
         import time

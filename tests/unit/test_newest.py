@@ -21,9 +21,8 @@ import pytest
 from documents import DAY, NOW, key, listed, observed_key
 from wishes import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_cache import Recent
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotConverged, Rejected
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
@@ -70,8 +69,8 @@ class KeyVault:
         return self.number(outcome)
 
     def look(self, account: str = "one", used: int | None = None, caller: str = "me", **wish: Any) -> Outcome:
-        files, seen = RunFiles(str(self.folder)), Seen()
-        session: Any = SimpleNamespace(files=files, seen=seen, recent=Recent(files, caller, seen))
+        files = RunFiles(str(self.folder))
+        session: Any = SimpleNamespace(files=files, cache=Cache(files, lambda: caller))
         keys: Any = Keys(self, session)
 
         def make(goal: key_goal_module.Goal) -> Outcome:
@@ -102,7 +101,7 @@ class Keys:
         self.session = session
 
     def read(self, goal: key_goal_module.Goal) -> dict[str, Any]:
-        shown = self.session.seen.read(self._shown, "key")
+        shown = self.session.cache.read(self._shown, "key")
         newest = shown[-1]
         if goal.at_least:
             newest = newest_known(newest, [listed(one) for one in self.vault.versions], goal.at_least, self._named)
@@ -122,8 +121,7 @@ class Keys:
         if self.vault.refuses:
             raise Rejected("No.")
         self.vault.add(created=NOW - 60 + self.vault.count)
-        self.session.seen.forget("key")
-        self.session.recent.written("key")
+        self.session.cache.changed("key")
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ class Azure:
             "vaults",
             lambda _goal: {"vault": self.vault, "deleted": self.deleted_vault, **known},
             get=lambda _group, _name: self.vault,
-            find=lambda _name, _group: self.vault,
+            recent=lambda _name, _group: self.vault,
         )
 
     @property
@@ -187,8 +187,7 @@ class Azure:
     def _require(self, steps: Any) -> tuple[str, ...]:
         self.steps = list(steps)
         rehearsal = object() if self.is_rehearsal else None
-        recent = SimpleNamespace(read=lambda read, *_name: read())
-        session: Any = SimpleNamespace(subscription_id=SUBSCRIPTION, rehearsal=rehearsal, recent=recent)
+        session: Any = SimpleNamespace(subscription_id=SUBSCRIPTION, rehearsal=rehearsal)
         resources: Any = SimpleNamespace(permissions=lambda _scope: self.allowed)
         return Rights(session, resources, self.vaults).require(self.steps)
 
@@ -198,6 +197,12 @@ class Cloud:
 
     def __init__(self, azure: Azure) -> None:
         self._azure = azure
+
+    def look_only(self) -> None:
+        pass
+
+    def read_ahead(self, *reads: Any) -> None:
+        """What is not read ahead is read later."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._azure, "keys_service" if name == "keys" else name)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from documents import account
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.task_cache import Seen
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts, VisibleAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -257,7 +257,11 @@ def test_many_accounts_are_listed_if_they_may_be(answer: Answer, found: list[str
 
 def test_an_account_that_is_read_is_one_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     handled = HandledAccounts(RunFiles(None))
-    session = SimpleNamespace(seen=Seen(), client=lambda *_what: SimpleNamespace(batch_account=SimpleNamespace(get=0)))
+    session = SimpleNamespace(
+        cache=Cache(RunFiles(None), lambda: "me"),
+        subscription_id=OWN,
+        client=lambda *_what: SimpleNamespace(batch_account=SimpleNamespace(get=0)),
+    )
     accounts = Accounts(session, None, None, None, handled)  # type: ignore[arg-type]
     monkeypatch.setattr("ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk.document_or_none", answered)
 

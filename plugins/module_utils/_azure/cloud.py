@@ -15,6 +15,8 @@ from functools import cached_property
 from typing import Any
 
 from .._checks.preflight import KEEP_AVAILABLE, failed_checks
+from .._core.concurrent import map_concurrent, value_or_error
+from .._core.errors import CmkError
 from .._core.ids import key_of
 from .._core.plan import Outcome
 from .._resources.access.client import Access
@@ -55,6 +57,14 @@ class Cloud:
     @property
     def is_rehearsal(self) -> bool:
         return self._session.rehearsal is not None
+
+    def look_only(self) -> None:
+        """This task changes nothing, so what it finds missing it need not look for again."""
+        self._session.cache.keeps_missing = True
+
+    def read_ahead(self, *reads: Callable[[], Any]) -> None:
+        """Read at once what is asked for next, with the token for Key Vault. Errors are those of who asks next."""
+        map_concurrent(lambda read: value_or_error(read, CmkError), [self._session.sign_in_to_key_vault, *reads])
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The task's options; in a rehearsal, `(known after apply)` stands for a placeholder of the picture."""

@@ -31,6 +31,7 @@ def until_shown(
     wait = session.wait_timeout
 
     def hidden() -> TimedOut | None:
+        session.cache.forget()
         if is_shown() or not is_listed():
             return None
         return TimedOut(

@@ -11,12 +11,12 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .._checks.preflight import granted_to_each
-from .._core.concurrent import value_or_error
+from .._core.concurrent import map_concurrent, value_or_error
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, principals_of
 from .._resources.access.document import roles_in, scope_of
@@ -47,14 +47,12 @@ class Evidence:
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
     ) -> dict[str, Any]:
-        recent = self._session.recent
-        vault = value_or_error(
-            lambda: recent.read(
-                lambda: self._vaults.find(key.vault, vault_group), "vault", key.vault, vault_group or ""
-            )
-        )
-        seen = value_or_error(lambda: recent.read(lambda: self._key(key), "key", str(key)))
-        bundle, now = (seen, self._keys.now) if isinstance(seen, CmkError) else seen
+        reads: dict[str, Callable[[], Any]] = {
+            "vault": lambda: self._vaults.recent(key.vault, vault_group),
+            "bundle": lambda: self._keys.recent(key),
+        }
+        found = map_concurrent(lambda what: value_or_error(reads[what]), reads)
+        vault, bundle = found["vault"], found["bundle"]
         by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
         roles = value_or_error(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
@@ -66,7 +64,7 @@ class Evidence:
             "bundle": bundle,
             "assignments": roles if isinstance(roles, CmkError) else assignments,
             "definitions": definitions,
-            "now": now,
+            "now": self._keys.now,
         }
 
     def with_access_now(self, evidence: Mapping[str, Any], since: float) -> Mapping[str, Any]:
@@ -84,13 +82,11 @@ class Evidence:
             now = {**evidence, "vault": self._vault_now(vault["id"], since)}
         if granted_to_each(now) != granted_to_each(evidence):
             # Others look before they change something, and it is not as they have seen it.
-            self._session.recent.written("vault", "access")
+            self._session.cache.changed("vault", "access")
         return now
 
     def _vault_now(self, vault_id: str, since: float) -> Any:
-        vault = self._session.recent.read_since(
-            lambda: self._vaults.anew(vault_id), since, "vault_now", vault_id.lower()
-        )
+        vault = self._session.cache.since(lambda: self._vaults.anew(vault_id), since, "vault_now", vault_id.lower())
         if vault is None:
             raise NotFound(
                 f"The vault {vault_id} was deleted while an account was put on a key of it.",
@@ -104,7 +100,7 @@ class Evidence:
         roles that a principal has as a member of a group, so a principal without the role there is looked up by itself.
         """
         scope = scope_of(evidence["vault"], evidence["key"].name)
-        listed = self._session.recent.read_since(
+        listed = self._session.cache.since(
             lambda: self._access.assignments_of_role(scope), since, "access_now", scope.lower()
         )
         assignments = {
@@ -118,10 +114,6 @@ class Evidence:
         known = {} if isinstance(definitions, CmkError) else definitions
         return {"assignments": assignments, "definitions": {**evidence["definitions"], **known}}
 
-    def _key(self, key: KeyIdentifier) -> tuple[Any, float]:
-        """With the time at Key Vault when it was read."""
-        return self._keys.bundle(key), self._keys.now
-
     def _roles(
         self, vault: Mapping[str, Any], key_name: str, principals: Sequence[str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,7 +123,7 @@ class Evidence:
         guids = roles_in(everyone)
         if not guids:
             return assignments, {}
-        definitions = self._session.recent.read(
+        definitions = self._session.cache.recent(
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions

@@ -30,6 +30,6 @@ class Listing:
         def unlisted() -> Any:
             return self._visible.read()["unlisted"]
 
-        found = self._session.recent.read(unlisted, "unlisted")
+        found = self._session.cache.recent(unlisted, "unlisted")
         unseen = self._vaults.unseen(goal.vault) if goal.vault else []
         return {"accounts": [], "unlisted": [*found, *unseen]}

@@ -38,7 +38,8 @@ class Resources:
             with sdk.translated(f"read the resource group {name}"):
                 return self._get(path, _GROUPS)
 
-        return self._session.seen.read(read, "group", path.lower())
+        found: dict[str, Any] = self._session.cache.recent(read, "group", path.lower())
+        return found
 
     def regions(self, namespace: str, resource_type: str) -> list[str] | None:
         """The regions where the resource provider has the resource type; None if the caller may not read them."""
@@ -53,7 +54,8 @@ class Resources:
             listed = (one["locations"] for one in types if one["resourceType"].lower() == resource_type.lower())
             return next(listed, None)
 
-        return self._session.recent.read(lambda: self._session.seen.read(read, "regions", path), "regions", path)
+        found: list[str] | None = self._session.cache.recent(read, "regions", path)
+        return found
 
     def subscription_ids(self) -> list[str]:
         """All subscriptions that the caller sees, the task's own first."""
@@ -72,14 +74,14 @@ class Resources:
 
     def permissions(self, scope: str) -> list[dict[str, Any]]:
         """What the caller's roles allow at the scope, as a task of the run read it a moment ago."""
-        found: list[dict[str, Any]] = self._session.recent.read(
+        found: list[dict[str, Any]] = self._session.cache.recent(
             lambda: self._permissions(scope), "permissions", scope.lower()
         )
         return found
 
     def permissions_since(self, scope: str, since: float) -> list[dict[str, Any]]:
         """The same, read from `since` (time.monotonic()) on."""
-        found: list[dict[str, Any]] = self._session.recent.read_since(
+        found: list[dict[str, Any]] = self._session.cache.since(
             lambda: self._permissions(scope), since, "permissions", scope.lower()
         )
         return found

@@ -49,6 +49,10 @@ class Rights:
         """`require` for the steps of one service."""
         return lambda steps: self.require((service, step) for step in steps)
 
+    def read_ahead(self, group: str) -> None:
+        """The caller's permissions at a resource group, which `require` asks for."""
+        self._resources.permissions(self._at(group, None))
+
     def require(self, steps: Steps) -> tuple[str, ...]:
         """Refuse all of the steps if the caller is seen to lack a right for one of them.
 
@@ -142,13 +146,7 @@ class Rights:
     def _vault(self, right: VaultRight) -> dict[str, Any] | None:
         if right.group:
             return self._vaults.get(right.group, right.vault)
-        found: dict[str, Any] | None = self._session.recent.read(
-            lambda: self._vaults.find(right.vault, right.looked_for_in),
-            "vault",
-            right.vault,
-            right.looked_for_in or "",
-        )
-        return found
+        return self._vaults.recent(right.vault, right.looked_for_in)
 
     def _unless_allowed(self, action: str, scope: str, *, data: bool) -> tuple[str, str] | None:
         """The resource group is asked for first: the tasks of a run share what it says."""

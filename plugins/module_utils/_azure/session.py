@@ -21,11 +21,10 @@ from .._core import interrupts
 from .._core.errors import CmkError, InvalidOption
 from .._core.waiting import WaitingLines
 from . import credentials, rate_limit, sdk
+from .cache import Cache
 from .environments import Environment, environment_of
 from .rehearsal import Rehearsal
-from .run_cache import Recent
 from .run_store import RunFiles
-from .task_cache import Seen
 
 _LONGEST_PAUSE = 30
 
@@ -55,7 +54,7 @@ class Session:
         self._shared = RunFiles(folder)
         self.files = self._shared.for_rehearsal() if rehearse else self._shared
         self.rehearsal = Rehearsal(self.files, lambda: self.caller, lambda: self.environment) if rehearse else None
-        self.seen = Seen()
+        self.cache = Cache(self.files, lambda: self._fingerprint)
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
         # How long a change may take until it is given up, in seconds.
@@ -113,12 +112,12 @@ class Session:
         return rate_limit.Patience(self.wait_timeout, self.notify)
 
     @cached_property
-    def recent(self) -> Recent:
-        return Recent(self.files, self._fingerprint, self.seen)
-
-    @cached_property
     def _fingerprint(self) -> str:
         return credentials.fingerprint(self._options)
+
+    def sign_in_to_key_vault(self) -> None:
+        with sdk.translated("sign in"):
+            self.credential.get_token(f"https://{self.environment.vault_suffix}/.default")
 
     @cached_property
     def caller(self) -> dict[str, str]:
@@ -137,8 +136,7 @@ class Session:
         finally:
             # A rollback must not begin with what was read before the change.
             with interrupts.deferred():
-                self.seen.forget(*kinds)
-                self.recent.written(*kinds)
+                self.cache.changed(*kinds)
 
     def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
         """A management client of a subscription, by default the task's own."""
@@ -187,7 +185,7 @@ class Polled:
 
         def look_again() -> CmkError | None:
             if next(calls):
-                session.seen.forget()
+                session.cache.forget()
             return look()
 
         deadline = time.monotonic() + session.wait_timeout

@@ -35,7 +35,7 @@ class Access(Polled):
         self._visible = visible
 
     def read(self, goal: Any) -> dict[str, Any]:
-        vault = self._vaults.find(goal.vault, goal.group)
+        vault = self._vault(goal)
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
         observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
@@ -44,6 +44,14 @@ class Access(Polled):
         if not goal.present:
             observed["visible"] = self._visible.read()
         return observed
+
+    def _vault(self, goal: Any) -> dict[str, Any] | None:
+        """What is granted in a vault with Azure RBAC does not depend on what else the vault says. A policy is written
+        whole, and what is to be revoked may be in use: both are read anew."""
+        vault: dict[str, Any] | None = self._vaults.recent(goal.vault, goal.group) if goal.present else None
+        if vault is not None and vault["properties"].get("enableRbacAuthorization"):
+            return vault
+        return self._vaults.find(goal.vault, goal.group)
 
     def assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
         """The role assignments of a principal, its groups' among them, that reach the scope."""
@@ -56,7 +64,7 @@ class Access(Polled):
 
     def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
         """The same, for looking before a change: once many principals were asked for, from a list of them all."""
-        listed: list[dict[str, Any]] | None = self._session.recent.among_many(
+        listed: list[dict[str, Any]] | None = self._session.cache.one_of_many(
             lambda: self.assignments_of_role(scope), principal.lower(), "access", scope
         )
         return self.assignments(scope, principal) if listed is None else listed
@@ -81,7 +89,9 @@ class Access(Polled):
 
         Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
         """
-        roles = [self._session.seen.read(partial(self._definition, scope, guid), "role", scope, guid) for guid in guids]
+        roles = [
+            self._session.cache.read(partial(self._definition, scope, guid), "role", scope, guid) for guid in guids
+        ]
         return {role["name"].lower(): role["properties"] for role in roles}
 
     def _definition(self, scope: str, guid: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Accounts(Polled):
                 self._handled.add(account["id"])
             return account
 
-        return self._session.seen.read(read, "account", group.lower(), name.lower())
+        return self._session.cache.read(read, "account", self._session.subscription_id, group.lower(), name.lower())
 
     def seen(
         self,
@@ -95,14 +95,16 @@ class Accounts(Polled):
         would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
         listed: dict[str, Any] | None = None
         if self._name(group, name)[0] not in self._changed:
-            listed = self._session.recent.among_many(self._listed, *self._name(group, name))
+            listed = self._session.cache.one_of_many(self._listed, *self._name(group, name))
         if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
             return listed
 
         def read() -> dict[str, Any] | None:
             return self.present(group, name, group_may_be_missing=group_may_be_missing)
 
-        found: dict[str, Any] | None = self._session.recent.read(read, "account", group.lower(), name.lower())
+        found: dict[str, Any] | None = self._session.cache.recent(
+            read, "account", self._session.subscription_id, group.lower(), name.lower()
+        )
         return self.present(group, name) if found is not None and anew_if(found) else found
 
     def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> dict[str, Any] | None:
@@ -140,9 +142,9 @@ class Accounts(Polled):
                 self._changed.add(self._name(group, name)[0])
                 self._confirmed.pop(self._name(group, name)[0], None)
                 # All of it, for what comes now may be a long wait for what is to be seen then.
-                self._session.seen.forget(*kinds)
-                self._session.recent.forget(*self._name(group, name))
-                self._session.recent.written("listed", "account")
+                self._session.cache.forget(*kinds)
+                self._session.cache.changed_one(*self._name(group, name))
+                self._session.cache.changed("listed", "account")
 
     def settled(self, group: str, name: str) -> dict[str, Any] | None:
         """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
@@ -155,7 +157,7 @@ class Accounts(Polled):
             state = account["properties"].get("provisioningState") if account else None
             if state not in _UNDER_WAY:
                 return None
-            self._session.seen.forget("account")
+            self._session.cache.forget("account")
             return TimedOut(
                 f"The Batch account {name} is still {state} after {waits} s. Try again.",
                 option="wait_timeout",
@@ -172,7 +174,9 @@ class Accounts(Polled):
     def _is_listed(self, group: str, name: str) -> bool:
         """Azure is eventually consistent: an account that is listed exists, whatever a read of it says."""
 
-        return name.lower() in self._session.recent.read(lambda: self._names_in(group), "listed", group.lower())
+        return name.lower() in self._session.cache.recent(
+            lambda: self._names_in(group), "listed", self._session.subscription_id, group.lower()
+        )
 
     def _names_in(self, group: str) -> list[str]:
         listed = self._resources.accounts(self._session.subscription_id, group)

@@ -68,9 +68,11 @@ class Encryption(Polled):
             goal = replace(goal, updates_version=True)
         # A rollback does not trust a read that shows the previous key: it may be older than the change.
         observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
-        observed["is_newer"] = goal.was_moved(account) and self._uses_newer_version(account, goal.target)
-        is_left = goal.leaves_alone(account) or observed["is_newer"]
-        if is_left and not (observed["may_be_stale"] and goal.is_met_by(account)):
+        is_left = goal.leaves_alone(account)
+        observed["is_newer"] = (
+            not is_left and goal.was_moved(account) and self._uses_newer_version(account, goal.target)
+        )
+        if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_met_by(account)):
             observed["silence"] = self._accounts.silence(group, name)
             confirmed = self._accounts.confirmed(group, name)
             if goal.is_met_by(account) and confirmed and confirmed["key"].same(goal.target):
@@ -120,11 +122,7 @@ class Encryption(Polled):
     def require_known_availability(self, group: str, name: str) -> None:
         """Whether the account is available has to be known before anything is made for it. One that does not exist yet
         cannot be asked."""
-
-        def silence() -> tuple[CmkError | None]:
-            return (self._accounts.silence_before_change(group, name) if self._accounts.get(group, name) else None,)
-
-        (reason,) = self._session.seen.read(silence, "account", "silence", group.lower(), name.lower())
+        reason = self._accounts.silence_before_change(group, name) if self._accounts.get(group, name) else None
         if availability(reason) is None:
             self._require(group, name, reason)
 

@@ -97,6 +97,11 @@ class Keys(Polled):
         """The key version, or the newest one where the identifier has none."""
         return self._read(key.vault_url, key.name, key.version or "")
 
+    def recent(self, key: KeyIdentifier) -> dict[str, Any] | None:
+        """`bundle` for a look before a change: as a task of the run read it a moment ago."""
+        place = (key.vault_url, key.name.lower(), (key.version or "").lower())
+        return self._bundle(self._session.cache.recent(lambda: self._answer(*place), "key", *place))
+
     def versions(self, key: KeyIdentifier) -> list[dict[str, Any]]:
         """All versions of it, as the list of them shows them."""
         return self._all_versions(key.vault_url, key.name)
@@ -180,18 +185,34 @@ class Keys(Polled):
             )
 
     def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
+        return self._bundle(self._answer(url, name.lower(), version.lower()))
+
+    def _bundle(self, answer: dict[str, Any] | None) -> dict[str, Any] | None:
+        if answer is None:
+            return None
+        self.now = answer["now"]
+        bundle: dict[str, Any] = answer["bundle"]
+        return bundle
+
+    def _answer(self, url: str, name: str, version: str) -> dict[str, Any] | None:
+        """The key with the time at Key Vault when it was read."""
+
         def read() -> dict[str, Any] | None:
+            at = time.monotonic()
             # A vault that is not there has no host, and asking for it four times does not make one.
             with azure_sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
                 answer = azure_sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
             self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-            return None if answer.status_code == 404 else json.loads(answer.text())
+            if answer.status_code == 404:
+                return None
+            found = {"bundle": json.loads(answer.text()), "now": self.now}
+            if not version:
+                # Whoever asks for the newest may ask for it by its version next.
+                own = found["bundle"]["key"]["kid"].rpartition("/")[2].lower()
+                self._session.cache.keep(found, at, "key", url, name, own)
+            return found
 
-        bundle = self._session.seen.read(read, "key", url, name.lower(), version)
-        if bundle is not None:
-            # Whoever asks for the newest may ask for it by its version next.
-            self._session.seen.keep(bundle, "key", url, name.lower(), bundle["key"]["kid"].rpartition("/")[2].lower())
-        return bundle
+        return self._session.cache.read(read, "key", url, name, version)
 
     def _versions(self, url: str, name: str) -> list[dict[str, Any]] | None:
         """All versions; none if the caller may read the key and not list it."""

@@ -77,13 +77,13 @@ class Newest:
         # For another principal too, nothing from before the run's last forced version.
         forced = self._forced.count(key_in_vault(goal.vault, goal.name))
         name = ("newest", repr(goal), str(forced))
-        return self._shared(lambda read: self._session.recent.read(read, "key", *name), goal, make)
+        return self._shared(lambda read: self._session.cache.recent(read, "key", *name), goal, make)
 
     def _since(self, began: float, goal: Goal, make: Make) -> Outcome:
         """As Key Vault has it since this task began. Tasks that wait for that share a read."""
 
         def shared(read: Read) -> Any:
-            return self._session.recent.read_since(read, began, "newest", repr(goal))
+            return self._session.cache.since(read, began, "newest", repr(goal))
 
         return self._shared(shared, goal, make)
 
@@ -100,10 +100,10 @@ class Newest:
 
     def _now(self, goal: Goal, make: Make) -> Outcome:
         """As Key Vault has it now. Only a task that finds something to do waits for the others, and looks again."""
-        self._session.seen.forget("key")
+        self._session.cache.forget("key")
         plan = key_plan.plan(goal, self._keys.read(goal))
         if not plan.changed:
             return plan.unchanged()
         with turn(self._session.files, goal.vault):
-            self._session.seen.forget("key")
+            self._session.cache.forget("key")
             return make(goal)

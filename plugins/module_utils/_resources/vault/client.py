@@ -66,8 +66,8 @@ class Vaults(Polled):
     def _is_listed(self, group: str, name: str) -> bool:
         """Azure is eventually consistent: a vault that is listed exists, whatever a read of it says."""
 
-        return name.lower() in self._session.recent.read(
-            lambda: self._names_in(group), "vault", "listed", group.lower()
+        return name.lower() in self._session.cache.recent(
+            lambda: self._names_in(group), "vault", "listed", self._session.subscription_id, group.lower()
         )
 
     def _names_in(self, group: str) -> list[str]:
@@ -87,9 +87,21 @@ class Vaults(Polled):
 
     def get(self, group: str, name: str) -> dict[str, Any] | None:
         subscription = self._session.subscription_id
-        return self._session.seen.read(
-            lambda: self._read(subscription, group, name), "vault", group.lower(), name.lower()
-        )
+
+        def read() -> dict[str, Any] | None:
+            at = time.monotonic()
+            vault = self._read(subscription, group, name)
+            if vault is not None:
+                # There is but one of its name in all of Azure.
+                self._session.cache.keep(vault, at, "vault", name.lower())
+            return vault
+
+        return self._session.cache.read(read, "vault", subscription, group.lower(), name.lower())
+
+    def recent(self, name: str, group: str | None) -> dict[str, Any] | None:
+        """`find` for a look before a change: as a task of the run saw the vault a moment ago."""
+        found: dict[str, Any] | None = self._session.cache.recent(lambda: self.find(name, group), "vault", name.lower())
+        return found
 
     def anew(self, vault_id: str) -> dict[str, Any] | None:
         """The vault as it is now."""
@@ -121,9 +133,7 @@ class Vaults(Polled):
     def unseen(self, name: str) -> list[dict[str, Any]]:
         """For `usage.guard`: that the vault is in no subscription that the caller sees, if it is in none. The caller
         may use its keys all the same, and so may accounts in that subscription."""
-        found = value_or_error(
-            lambda: self._session.recent.read(lambda: self.find(name, None), "vault", name, ""), CmkError
-        )
+        found = value_or_error(lambda: self.recent(name, None), CmkError)
         if found is not None:
             return []
         scope = f"the subscription of the key vault {name}"
@@ -259,7 +269,7 @@ class Vaults(Polled):
             except (NotFound, Unavailable) as failure:
                 if failure.code == "throttled":
                     raise
-                self._session.seen.forget()
+                self._session.cache.forget()
                 return failure
             return None
 
@@ -321,7 +331,7 @@ class Vaults(Polled):
             with sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
                 return sdk.documents(self._client(subscription).vaults.list_deleted)
 
-        found: list[dict[str, Any]] = self._session.seen.read(read, "vault", "deleted", subscription)
+        found: list[dict[str, Any]] = self._session.cache.recent(read, "vault", "deleted", subscription)
         return found
 
     def _client(self, subscription_id: str | None = None) -> Any:

@@ -1,0 +1,386 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What this task, or another one of the run, has read a moment ago is not read again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clocks import Clock, clock_of
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Polled, Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotConverged
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return clock_of(module, monkeypatch, tick=0.001)
+
+
+class Shelf:
+    """What a service holds, and how often it was asked."""
+
+    def __init__(self, **held: Any) -> None:
+        self.held = held
+        self.asked: list[str] = []
+
+    def read(self, name: str = "atlas") -> Any:
+        self.asked.append(name)
+        return self.held.get(name)
+
+    def read_all(self) -> Mapping[str, Any]:
+        self.asked.append("all")
+        return dict(self.held)
+
+
+def task(folder: Path | None = None, caller: str = "me") -> Cache:
+    return Cache(RunFiles(str(folder) if folder else None), lambda: caller)
+
+
+# What this task has read
+
+
+def test_it_is_asked_for_once_in_a_moment(clock: Clock) -> None:
+    cache, shelf = task(), Shelf(atlas={"pages": 1})
+
+    assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [{"pages": 1}] * 3
+    assert shelf.asked == ["atlas"]
+    clock.now += 5
+    cache.read(shelf.read, "book", "atlas")
+    assert shelf.asked == ["atlas"] * 2
+
+
+def test_what_is_not_there_is_asked_for_each_time(clock: Clock) -> None:
+    cache, shelf = task(), Shelf()
+
+    assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
+    assert shelf.asked == ["atlas"] * 3
+
+
+def test_a_task_that_changes_nothing_asks_once_for_what_is_not_there(clock: Clock) -> None:
+    cache, shelf = task(), Shelf()
+    cache.keeps_missing = True
+
+    assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
+    assert shelf.asked == ["atlas"]
+    cache.forget()
+    assert cache.read(lambda: 1, "book", "atlas") == 1
+
+
+def test_an_empty_answer_is_one(clock: Clock) -> None:
+    cache, shelf = task(), Shelf(atlas=[])
+
+    assert [cache.read(shelf.read, "books") for _time in range(3)] == [[]] * 3
+    assert shelf.asked == ["atlas"]
+
+
+@pytest.mark.parametrize("how", ["forget", "changed"])
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [(("book",), 2), (("map", "book"), 2), ((), 2), (("map",), 1)],
+    ids=["its kind", "its kind among others", "all", "another kind"],
+)
+@pytest.mark.parametrize("way", ["read", "recent"])
+def test_a_task_reads_again_what_it_forgets(
+    clock: Clock, how: str, changed: tuple[str, ...], asked: int, way: str
+) -> None:
+    cache, shelf = task(), Shelf(atlas=1)
+    for _time in range(2):
+        getattr(cache, way)(shelf.read, "book", "atlas")
+    getattr(cache, how)(*changed)
+    for _time in range(2):
+        getattr(cache, way)(shelf.read, "book", "atlas")
+
+    assert len(shelf.asked) == asked
+
+
+def test_what_is_known_by_another_name(clock: Clock) -> None:
+    cache = task()
+    cache.keep(1, clock.monotonic(), "book", "newest")
+
+    assert cache.read(lambda: 2, "book", "newest") == 1
+
+
+def test_a_failure_is_not_kept(clock: Clock) -> None:
+    cache = task()
+
+    def fail() -> Any:
+        raise OSError("no answer")
+
+    with pytest.raises(OSError, match="no answer"):
+        cache.read(fail, "book")
+    assert cache.read(lambda: 1, "book") == 1
+
+
+def test_two_who_ask_at_once_ask_once(clock: Clock) -> None:
+    cache, asked = task(), []
+
+    def read() -> str:
+        asked.append(1)
+        time.sleep(0.05)
+        return "atlas"
+
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda _: cache.read(read, "book", "atlas"), range(4)))
+
+    assert (answers, asked) == (["atlas"] * 4, [1])
+
+
+def test_a_change_is_looked_for_in_azure_and_not_in_the_cache(clock: Clock) -> None:
+    """Only the first look may use what was read right after the change."""
+    shelf = Shelf(atlas="stale")
+    session = Session({"wait_timeout": 60})
+    session.__dict__.update(_fingerprint="me")
+    service = Polled()
+    service._session = session
+
+    def look() -> CmkError | None:
+        found = session.cache.read(shelf.read, "book", "atlas")
+        shelf.held["atlas"] = "new"
+        return NotConverged("It does not show.") if found == "stale" else None
+
+    session.until_none = lambda ask, _deadline, _waiting_for: next((one for one in (ask(), ask()) if one is None), None)
+
+    session.cache.read(shelf.read, "book", "atlas")
+    assert service.until_shown(look) is None
+    assert len(shelf.asked) == 2
+
+
+def test_a_value_is_as_old_as_the_beginning_of_its_read_by_this_task(clock: Clock) -> None:
+    cache = task()
+
+    def slow() -> str:
+        clock.now += 6
+        return "slow"
+
+    cache.read(slow, "book", "atlas")
+    assert cache.read(lambda: "again", "book", "atlas") == "again"
+
+
+# What a task of the run has read
+
+
+def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: Clock) -> None:
+    task(tmp_path).read(lambda: 1, "book", "atlas")
+
+    assert task(tmp_path).recent(lambda: 2, "book", "atlas") == 1
+    # Not where a task waits for something.
+    assert task(tmp_path).read(lambda: 2, "book", "atlas") == 2
+
+
+def test_that_a_task_finds_nothing_is_not_told_to_the_next(tmp_path: Path, clock: Clock) -> None:
+    first = task(tmp_path)
+    first.keeps_missing = True
+    first.read(lambda: None, "book", "atlas")
+
+    assert task(tmp_path).recent(lambda: 1, "book", "atlas") == 1
+
+
+def test_what_a_task_waits_for_is_not_taken_from_others(tmp_path: Path, clock: Clock) -> None:
+    waiting = task(tmp_path)
+    waiting.forget()
+    assert waiting.recent(lambda: "stale", "book", "atlas") == "stale"
+    waiting.forget()
+    assert waiting.recent(lambda: "shown", "book", "atlas") == "shown"
+
+
+def test_it_is_read_once_in_a_while(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas={"pages": 1})
+
+    def read() -> Any:
+        return task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas")
+
+    assert [read(), read()] == [{"pages": 1}] * 2
+    assert shelf.asked == ["atlas"]
+    shelf.held["atlas"] = {"pages": 2}
+    clock.now += 19
+    assert read() == {"pages": 1}
+    clock.now += 2
+    assert read() == {"pages": 2}
+
+
+def test_that_there_is_none_is_known_too(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf()
+
+    assert [task(tmp_path).recent(lambda: shelf.read("novel"), "book", "novel") for _task in range(2)] == [None, None]
+    assert shelf.asked == ["novel"]
+
+
+@pytest.mark.parametrize(("kinds", "pages"), [((), 2), (("book",), 2), (("map", "book"), 2), (("map",), 1)], ids=str)
+def test_a_write_of_the_run_makes_all_of_its_kind_old(
+    tmp_path: Path, clock: Clock, kinds: tuple[str, ...], pages: int
+) -> None:
+    shelf = Shelf(atlas=1)
+    task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas")
+    shelf.held["atlas"] = 2
+    task(tmp_path).changed(*kinds)
+
+    assert task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas") == pages
+
+
+@pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
+def test_others_read_for_themselves(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
+    shelf = Shelf(atlas=1)
+    task(tmp_path).recent(lambda: shelf.read("atlas"), "book")
+
+    task(**{"folder": tmp_path, **other}).recent(lambda: shelf.read("atlas"), "book")
+
+    assert shelf.asked == ["atlas", "atlas"]
+
+
+def test_a_value_is_as_old_as_the_beginning_of_its_read(tmp_path: Path, clock: Clock) -> None:
+    """A write of another task while the value is read may not be in the value."""
+    shelf = Shelf(atlas="before")
+
+    def overtaken() -> Any:
+        value = shelf.read("atlas")
+        shelf.held["atlas"] = "after"
+        task(tmp_path).changed("book")
+        return value
+
+    assert task(tmp_path).recent(overtaken, "book", "atlas") == "before"
+    assert task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas") == "after"
+
+
+def test_a_read_in_the_very_moment_of_a_write_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_of(module, monkeypatch)
+    shelf = Shelf(atlas="before")
+    task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas")
+    shelf.held["atlas"] = "after"
+    task(tmp_path).changed("book")
+
+    assert task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas") == "after"
+
+
+def test_a_read_that_takes_long_is_not_kept_longer_for_it(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+
+    def slow() -> Any:
+        clock.now += 30
+        return shelf.read("atlas")
+
+    for _task in range(2):
+        task(tmp_path).recent(slow, "book", "atlas")
+    assert shelf.asked == ["atlas", "atlas"]
+
+
+def test_an_error_is_not_kept(tmp_path: Path, clock: Clock) -> None:
+    def fail() -> Any:
+        raise OSError("no answer")
+
+    with pytest.raises(OSError, match="no answer"):
+        task(tmp_path).recent(fail, "book")
+    assert task(tmp_path).recent(lambda: 1, "book") == 1
+
+
+def one_of(shelf: Shelf, folder: Path, name: str) -> Any:
+    return task(folder).one_of_many(shelf.read_all, name, "books")
+
+
+def test_a_few_are_read_one_by_one_and_many_at_once(tmp_path: Path, clock: Clock) -> None:
+    names = [f"book{number}" for number in range(40)]
+    shelf = Shelf(**dict.fromkeys(names, 1))
+
+    assert [one_of(shelf, tmp_path, name) for name in names] == [*[None] * 25, *[1] * 15]
+    assert shelf.asked == ["all"]
+
+
+def test_what_a_task_has_read_itself_is_not_told_to_others_once_it_is_out_of_date(tmp_path: Path, clock: Clock) -> None:
+    """Another task may have changed it since."""
+    shelf, cache = Shelf(vault="without grant"), task(tmp_path)
+
+    def own() -> Any:
+        return cache.read(lambda: shelf.read("vault"), "vault", "v")
+
+    assert own() == "without grant"
+    shelf.held["vault"] = "with grant"
+    task(tmp_path).changed("vault")
+
+    assert cache.recent(own, "vault", "v") == "with grant"
+    assert task(tmp_path).recent(lambda: shelf.read("vault"), "vault", "v") == "with grant"
+
+
+@pytest.fixture
+def busy(tmp_path: Path, clock: Clock) -> Path:
+    """The folder of a run that has asked for so many books that a list pays."""
+    for _task in range(25):
+        assert one_of(Shelf(), tmp_path, "novel") is None
+    return tmp_path
+
+
+def test_one_that_was_changed_is_read_by_itself(busy: Path) -> None:
+    shelf = Shelf(atlas=1)
+    assert one_of(shelf, busy, "atlas") == 1
+    task(busy).changed_one("atlas", "books")
+
+    assert one_of(shelf, busy, "atlas") is None
+    # Nor is it listed anew for that.
+    assert shelf.asked == ["all"]
+
+
+def test_a_list_that_was_begun_before_a_change_does_not_undo_it(busy: Path) -> None:
+    def listed() -> Mapping[str, Any]:
+        task(busy).changed_one("atlas", "books")
+        return {"atlas": 1}
+
+    assert task(busy).one_of_many(listed, "atlas", "books") is None
+
+
+def test_one_that_is_no_longer_listed_is_asked_for(busy: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+    assert one_of(shelf, busy, "atlas") == 1
+    del shelf.held["atlas"]
+    clock.now += 21
+
+    assert one_of(shelf, busy, "atlas") is None
+    assert shelf.asked == ["all", "all"]
+
+
+# A read that is not older than a change
+
+
+def test_a_read_since_a_change_is_shared(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+
+    def read(since: float) -> Any:
+        return task(tmp_path).since(lambda: shelf.read("atlas"), since, "book", "atlas")
+
+    changed = clock.monotonic()
+    assert read(changed) == 1
+    shelf.held["atlas"] = 2
+    assert read(changed) == 1
+    assert read(clock.monotonic()) == 2
+    assert shelf.asked == ["atlas", "atlas"]
+
+
+def test_a_read_that_began_before_the_change_does_not_count(tmp_path: Path, clock: Clock) -> None:
+    """However late it ends."""
+    shelf, changed = Shelf(atlas=1), 0.0
+
+    def slowly() -> Any:
+        nonlocal changed
+        found = shelf.read("atlas")
+        shelf.held["atlas"] = 2
+        changed = clock.monotonic()
+        return found
+
+    assert task(tmp_path).since(slowly, 0, "book") == 1
+    assert task(tmp_path).since(lambda: shelf.read("atlas"), changed, "book") == 2
+
+
+@pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
+def test_others_read_for_themselves_since_a_change(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
+    shelf = Shelf(atlas=1)
+    for who in ({"folder": tmp_path}, {"folder": tmp_path, **other}):
+        task(**who).since(lambda: shelf.read("atlas"), 0, "book")
+    assert shelf.asked == ["atlas", "atlas"]
