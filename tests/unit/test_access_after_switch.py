@@ -55,6 +55,8 @@ class Azure:
         self.definitions_of = {**DEFINITIONS, CUSTOM: definition((ACTIONS, []))}
         self.denied: set[str] = set()
         self.asked: list[str] = []
+        self.is_enabled = True
+        self.cache = Cache(RunFiles(None), lambda: "me")
         self.now = NOW
 
     def _read(self, what: str, value: Any) -> Any:
@@ -65,7 +67,8 @@ class Azure:
 
     def recent(self, what: Any, _group: str | None = None) -> Any:
         """Of vaults by name, of keys by identifier."""
-        return self._read("vault", self.vault) if isinstance(what, str) else self._read("key", key())
+        kind, found = ("vault", self.vault) if isinstance(what, str) else ("key", key(enabled=self.is_enabled))
+        return self.cache.recent(lambda: self._read(kind, found), kind)
 
     def anew(self, _vault_id: str) -> Any:
         return self._read("vault", self.vault)
@@ -90,8 +93,8 @@ class Azure:
 
 
 def task(azure: Azure, folder: Path | None = None) -> Evidence:
-    cache = Cache(RunFiles(str(folder) if folder else None), lambda: "me")
-    session: Any = SimpleNamespace(cache=cache, caller={"tenant_id": TENANT})
+    azure.cache = Cache(RunFiles(str(folder) if folder else None), lambda: "me")
+    session: Any = SimpleNamespace(cache=azure.cache, caller={"tenant_id": TENANT})
     service: Any = azure
     return Evidence(session, service, service, service)
 
@@ -275,3 +278,13 @@ def test_the_tenant_of_an_account(identity: dict[str, Any], tenant: str) -> None
     key_identifier = parse_key_identifier(KEY, "key_identifier")
 
     assert task(by_policy()).of_account(account(identity=identity), key_identifier)["tenant_id"] == tenant
+
+
+def test_what_the_run_has_read_is_read_again_once_batch_refuses_the_key(tmp_path: Path) -> None:
+    azure = Azure(policy())
+    evidence = task(azure, tmp_path)
+    first = before(evidence)
+    azure.is_enabled = False
+
+    assert before(evidence) == first
+    assert preflight.failed_checks(evidence.anew(first)) == ["key_enabled"]

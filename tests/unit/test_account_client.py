@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -332,3 +333,16 @@ def test_an_interrupt_comes_once_what_was_read_of_a_vault_is_forgotten(monkeypat
         pass
 
     assert session.cache.read(lambda: "after", "vault", "v") == "after"
+
+
+def test_accounts_of_one_name_in_two_subscriptions_are_two(client: Make, tmp_path: Path) -> None:
+    """Names of accounts are their own in a region only, and tasks of a run share what they read."""
+    azure = Azure(reads=(DONE, None))
+    first, second = client(azure), client(azure)
+    for accounts, subscription in ((first, "one"), (second, "two")):
+        session = accounts._session
+        session.__dict__.update(subscription_id=subscription, files=RunFiles(str(tmp_path)))
+        session.cache = Cache(session.files, lambda: "me")
+
+    assert look(first) == DONE
+    assert look(second) is None

@@ -229,6 +229,45 @@ def test_a_rollback_and_a_microsoft_managed_key_are_no_moves_to_a_key(used: str 
     assert not switch(used, despite_silence=despite_silence).to(key_identifier(KEY))
 
 
+# Batch refuses a key
+
+
+def refused_once(anew: dict[str, Any], *, despite_silence: bool = False) -> list[str]:
+    """What a switch asks once Batch has refused it, if the key is then seen like that."""
+    asked: list[str] = []
+
+    def until_taken(write: Any, *_more: Any, look: Any) -> None:
+        look()
+        write()
+
+    def see(_evidence: Any) -> dict[str, Any]:
+        asked.append("evidence")
+        return anew
+
+    accounts: Any = SimpleNamespace(until_taken=until_taken, update=lambda *_body: asked.append("update"))
+    accounts.silence = lambda *_place: asked.append("silence")
+    accounts.confirm_key = lambda *_arguments: None
+    session: Any = SimpleNamespace(wait_timeout=0)
+    service = Encryption(session, accounts, SimpleNamespace(anew=see), None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
+    service.set_encryption("rg-batch", "mybatch", {}, evidence=evidence(PINNED_NEW), despite_silence=despite_silence)
+    return asked
+
+
+def test_a_key_that_batch_refuses_is_looked_at_again() -> None:
+    """It may have been disabled since a task of the run saw it, and would be waited for in vain."""
+    with pytest.raises(Refused) as failed:
+        refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)))
+    assert failed.value.facts["failed_checks"] == ["key_enabled"]
+
+
+def test_a_key_that_is_usable_is_offered_again() -> None:
+    assert refused_once(evidence(PINNED_NEW)) == ["silence", "evidence", "update"]
+
+
+def test_a_rollback_goes_on_whatever_the_key_looks_like() -> None:
+    assert refused_once(evidence(PINNED_NEW, bundle=None), despite_silence=True) == ["update"]
+
+
 # A key before it is disabled
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .._checks.preflight import granted_to_each
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.errors import CmkError, NotFound
-from .._core.ids import KeyIdentifier, principals_of
+from .._core.ids import KeyIdentifier, place_of, principals_of
 from .._resources.access.document import roles_in, scope_of
 from .session import Session
 
@@ -66,6 +66,13 @@ class Evidence:
             "definitions": definitions,
             "now": self._keys.now,
         }
+
+    def anew(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as it is now."""
+        self._session.cache.forget("vault", "key", "access", "role")
+        vault = evidence["vault"]
+        group = place_of(vault["id"])[1] if isinstance(vault, Mapping) else None
+        return self.gather(evidence["key"], group, evidence["principals"], evidence["tenant_id"])
 
     def with_access_now(self, evidence: Mapping[str, Any], since: float) -> Mapping[str, Any]:
         """The same, with who may use the key as read from `since` (time.monotonic()) on.

@@ -20,6 +20,7 @@ from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import Evidence
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
+from ..._checks import preflight
 from ..._core.concurrent import value_or_error
 from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
@@ -160,6 +161,14 @@ class Encryption(Polled):
         deadline = time.monotonic() + self._session.wait_timeout
         account = (group.lower(), name.lower())
 
+        def look() -> None:
+            if despite_silence:
+                return
+            self.require_answer(group, name)
+            # The key may have been seen by another task of the run, and have been disabled since.
+            if evidence is not None:
+                preflight.require(self._evidence.anew(evidence))
+
         def write() -> None:
             was_moved = account in self._moved
             self._moved.add(account)
@@ -174,7 +183,7 @@ class Encryption(Polled):
             write,
             deadline,
             f"Batch to accept the new encryption setting of the Batch account {name}",
-            look=lambda: None if despite_silence else self.require_answer(group, name),
+            look=look,
         )
         if despite_silence:
             self._moved.discard(account)
