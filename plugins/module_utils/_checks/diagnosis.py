@@ -15,10 +15,10 @@ from typing import Any
 
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
-from .._core.plan import Step
 from .._resources.key.document import version_of
-from . import preflight
+from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
+from .rights import Needed
 
 _LOST = (
     "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
@@ -52,35 +52,45 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def repairs(observed: Mapping[str, Any]) -> list[tuple[str, Step]]:
-    """What would be written to bring the account back, as far as that is seen: steps, each with its service's name.
-    There are none if it cannot be brought back."""
+def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -> list[Needed]:
+    """The rights to write what brings the account back, as far as that is seen. There are none if it cannot be brought
+    back. `with_access` says whether access is granted too."""
     told = describe(observed)
     if not told["recoverable"]:
         return []
     evidence, place = Evidence(**observed["evidence"]), told["vault"] or {}
     names = [cause["name"] for cause in told["causes"]]
-    return [step for name in names for step in _steps_for(name, evidence.key.vault, place, observed, evidence.now)]
+    return [
+        right
+        for name in names
+        for right in _rights_for(name, evidence, place, observed["deleted_key"], with_access=with_access)
+    ]
 
 
-def _steps_for(
-    cause: str, vault: str, place: Mapping[str, str], observed: Mapping[str, Any], now: float
-) -> Iterator[tuple[str, Step]]:
-    if cause in ("vault_deleted", "network_closed"):
-        where = {"subscription": place["subscription_id"], "group": place["resource_group"], "name": place["name"]}
-        yield "vaults", Step("create" if cause == "vault_deleted" else "update", where)
+def _rights_for(
+    cause: str,
+    evidence: Evidence,
+    place: Mapping[str, str],
+    deleted_key: Mapping[str, Any] | None,
+    *,
+    with_access: bool,
+) -> Iterator[Needed]:
+    vault = evidence.key.vault
     if cause == "vault_deleted":
-        # Which way of authorization the vault has is not seen. With Azure RBAC, access has to be granted again.
-        scope = f"/subscriptions/{place['subscription_id']}/resourceGroups/{place['resource_group']}"
-        yield "access", Step("assign", {"scope": scope})
-    if cause == "key_deleted":
-        yield "keys", Step("recover", {"vault": vault})
-        if _reason(_as_item(observed["deleted_key"]), now):
-            yield "keys", Step("update", {"vault": vault})
+        yield rights.to_create_vault(place["resource_group"], place["subscription_id"])
+        if with_access:
+            # Which way of authorization the vault has is not seen. With Azure RBAC, access has to be granted again.
+            yield rights.to_assign_role(rights.in_group(place["resource_group"], None, place["subscription_id"]))
+    if cause == "network_closed":
+        yield rights.to_change_vault(place["resource_group"], place["name"], place["subscription_id"])
+    if cause == "key_deleted" and deleted_key is not None:
+        yield rights.to_use_key("recover", vault)
+        if _reason(_as_item(deleted_key), evidence.now):
+            yield rights.to_use_key("update", vault)
     if cause in ("version_unusable", "operations_missing"):
-        yield "keys", Step("update", {"vault": vault})
-    if cause == "access_missing":
-        yield "access", Step("grant", {"vault": vault})
+        yield rights.to_use_key("update", vault)
+    if cause == "access_missing" and with_access:
+        yield from rights.to_grant_access(vault)
 
 
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:

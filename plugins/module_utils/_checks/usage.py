@@ -18,7 +18,7 @@ from typing import Any
 
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier, key_of, principals_of
-from .._core.plan import Plan
+from .._core.plan import Plan, Service, W
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 
 _FORCE = "set force: true if such accounts may lose their key"
@@ -114,13 +114,13 @@ class AllListed:
     vault: str | None
 
 
-def plan(goal: AllListed, visible: Visible) -> Plan:
+def plan(goal: AllListed, visible: Visible) -> Plan[Service]:
     """No steps; the refusal if something could not be listed."""
     require_whole(visible, goal.what, goal.otherwise)
     return Plan(goal, {}, {})
 
 
-def withdrawal(plan: Plan, back: Any, withdrawn: Any = True) -> Plan:
+def withdrawal(plan: Plan[W], back: Any, withdrawn: Any = True) -> Plan[W]:
     """A plan that takes something away, with a second look, unless what the look is for was allowed by force.
 
     `back` is the goal that gives it back. `withdrawn` marks the goal of the second look: what nobody may use by then.

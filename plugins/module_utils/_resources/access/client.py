@@ -22,6 +22,7 @@ from ..._core.plan import Step
 from .document import ROLE_ID, roles_in, scope_of
 from .goal import Goal
 from .plan import plan
+from .writes import AccessWrites
 
 if TYPE_CHECKING:
     from ..vault.client import Vaults
@@ -88,7 +89,7 @@ class Access(Polled):
         with sdk.translated("read the definitions of the assigned roles"):
             return sdk.document(self._client(scope).role_definitions.get, scope, guid)
 
-    def steps_to_grant(self, group: str, vault: str, principal: str, key_name: str) -> tuple[Step, ...]:
+    def steps_to_grant(self, group: str, vault: str, principal: str, key_name: str) -> tuple[Step[AccessWrites], ...]:
         """The steps that allow the principal to use the key; none if it is allowed to."""
         goal = Goal(group, vault, True, principal, None, key_name, force=False)
         return plan(goal, self.read(goal)).steps

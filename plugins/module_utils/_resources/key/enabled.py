@@ -17,9 +17,10 @@ from ..._core.plan import Plan
 from .document import describe
 from .goal import Goal, key_not_found, key_soft_deleted
 from .present import mended
+from .writes import KeyWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) -> Plan:
+def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is None:
         raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
     version = observed["named"] if goal.version else observed["key"]

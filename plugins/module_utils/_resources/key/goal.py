@@ -16,7 +16,6 @@ from typing import Any
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
-from ..._core.plan import Step
 from . import rotation_policy as key_rotation_policy
 from .document import SIZES, TYPES
 
@@ -159,10 +158,6 @@ def _named(params: Mapping[str, Any]) -> KeyIdentifier:
         if params[option] is not None:
             raise InvalidOption(option, params[option], "key_identifier names the key.", "Leave out one of the two.")
     return parse_key_identifier(identifier, "key_identifier")
-
-
-def step(action: str, goal: Goal, **arguments: Any) -> Step:
-    return Step(action, {"vault": goal.vault, "name": goal.name, **arguments})
 
 
 def key_soft_deleted(goal: Goal) -> Refused:

@@ -16,13 +16,16 @@ from typing import Any
 from ..._checks import usage
 from ..._core.duration import instant
 from ..._core.errors import Refused
-from ..._core.plan import Plan, Step
+from ..._core.plan import Plan, Step, step
 from . import rotation_policy
 from .document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, identifier_of, size_of
-from .goal import Goal, key_disabled, key_soft_deleted, step
+from .goal import Goal, key_disabled, key_soft_deleted
+from .writes import KeyWrites
+
+Steps = tuple[Step[KeyWrites], ...]
 
 
-def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     key = observed["key"]
     if key is None and observed["deleted"]:
         return _recovery(goal, before)
@@ -38,23 +41,28 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     if goal.stops_rotation(observed["policy"]):
         warnings += _rotation_guard(goal, observed)
         policy = rotation_policy.without_rotation(observed["policy"])
-        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        steps = (*steps, _set_policy(goal, policy))
         after = {**after, "rotation_policy": rotation_policy.describe(policy)}
     if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
         policy = rotation_policy.body(goal.rotation_policy, observed["policy"])
-        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        steps = (*steps, _set_policy(goal, policy))
         after = {**after, "rotation_policy": dict(goal.rotation_policy)}
     if goal.new_version:
         goal = replace(goal, new_version=False, other_than=before.get("version"))
     return Plan(goal, before, after, steps, warnings)
 
 
-def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan:
+def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if not goal.recover:
         raise key_soft_deleted(goal)
     # Azure shows only after the recovery what else has to change: see recovery.py.
     recovered = replace(goal, state="recovered")
-    return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (step("recover", goal),))
+    recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
+    return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (recover,))
+
+
+def _set_policy(goal: Goal, policy: Mapping[str, Any]) -> Step[KeyWrites]:
+    return step(KeyWrites.set_rotation_policy, vault=goal.vault, name=goal.name, policy=policy)
 
 
 def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
@@ -78,7 +86,7 @@ def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping
         raise key_disabled(goal, before["version"])
 
 
-def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[tuple[Step, ...], Any]:
+def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Steps, Any]:
     """A key, or one more version of it; what the task does not name is as in the version before."""
     former = observed["key"]
     if former is not None:
@@ -110,12 +118,12 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
         "enabled_versions": None,
         "previous_version": before.get("version"),
     }
-    return (step("create", goal, body=body),), after
+    return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
 
 
 def mended(
     goal: Goal, key: Mapping[str, Any], before: Mapping[str, Any], times: Mapping[str, int]
-) -> tuple[tuple[Step, ...], Mapping[str, Any]]:
+) -> tuple[Steps, Mapping[str, Any]]:
     """A version enabled, allowed what Batch needs, and valid at those times."""
     attributes: dict[str, Any] = dict(times)
     after = dict(before)
@@ -128,7 +136,10 @@ def mended(
     missing = [operation for operation in OPERATIONS if operation not in before["key_ops"]]
     if missing:
         body["key_ops"] = after["key_ops"] = [*before["key_ops"], *missing]
-    return (step("update", goal, version=before["version"], body=body),) if body else (), after
+    if not body:
+        return (), after
+    update = step(KeyWrites.update, vault=goal.vault, name=goal.name, version=before["version"], body=body)
+    return (update,), after
 
 
 def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:

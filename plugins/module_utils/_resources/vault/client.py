@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._azure import sdk
 from ..._azure.creation import exists_already, until_shown
@@ -28,12 +28,15 @@ from ..._core.ids import key_of, place_of, principals_of
 from ..._core.plan import Step
 from .document import name_taken
 
+if TYPE_CHECKING:
+    from ..access.client import Access
+
 
 class Vaults(Polled):
     """`access` gives the service for access, which itself needs this one."""
 
     def __init__(
-        self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Any]
+        self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Access]
     ) -> None:
         self._session = session
         self._resources = resources
@@ -247,7 +250,7 @@ class Vaults(Polled):
         restored = self._restored.setdefault(name.lower(), [])
         for account_id, steps in self._without_access(group, name):
             for step in steps:
-                getattr(self._access(), step.action)(**step.arguments)
+                step.apply(self._access())
             restored.append(account_id)
 
     def restore_access(self, group: str, name: str) -> None:
@@ -277,7 +280,7 @@ class Vaults(Polled):
         lacking = [account_id for account_id, _steps in self._without_access(goal.group, goal.name)] if restored else []
         return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
 
-    def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
+    def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step[Any], ...]]]:
         """The accounts whose key lies in the vault and which may not use it, with what grants it."""
         visible = self._visible.read()
         for account in visible["accounts"]:

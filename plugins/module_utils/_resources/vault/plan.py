@@ -15,10 +15,11 @@ from typing import Any
 
 from ..._checks import regions, usage
 from ..._core.errors import Refused
-from ..._core.plan import Plan, Step
+from ..._core.plan import Plan, Step, step
 from ..._core.summary import changed_names
 from .document import RBAC, authorization_of, describe, lets_azure_services_in, required
 from .goal import Goal
+from .writes import VaultWrites
 
 # A vault with access policies gives even its creator no right to its keys. These are what this collection's own
 # modules need there; purge is not among them.
@@ -34,7 +35,7 @@ CREATOR_KEY_PERMISSIONS = (
 )
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
     vault = observed["vault"]
     before = describe(vault)
     if not goal.present:
@@ -58,11 +59,11 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         after["trusted_services"] = True
     warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
     warnings += _restored(goal, observed)
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step[VaultWrites], ...] = ()
     if changes:
-        steps = (_step("update", goal, body={"properties": changes}),)
+        steps = (_update(goal, changes),)
     if observed.get("without_access"):
-        steps += (_step("restore_access", goal),)
+        steps += (_restore_access(goal),)
     return Plan(goal, before, after if changes else before, steps, warnings)
 
 
@@ -82,18 +83,18 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
 
-def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if observed["vault"] is None and not goal.withdrawn:
         return Plan(goal, before, before)
     visible = observed["visible"]
     users = usage.in_vault(visible, goal.name)
     warnings = usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
-    steps = (_step("delete", goal),) if observed["vault"] else ()
+    steps = (step(VaultWrites.delete, group=goal.group, name=goal.name),) if observed["vault"] else ()
     back = replace(goal, present=True, recover=True, withdrawn=True)
     return usage.withdrawal(Plan(goal, before, describe(None), steps, warnings), back)
 
 
-def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if not goal.recover:
         raise Refused(
             f"A vault {goal.name} was deleted and its name is kept for it, with its keys in it. Set recover: true to "
@@ -116,16 +117,16 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
         },
     }
     after = {"exists": True, "name": goal.name, "location": deleted["location"], "purge_protection": True}
-    steps = [_step("create", goal, body=body)]
+    steps = [_create(goal, body)]
     if not deleted.get("purgeProtectionEnabled"):
-        steps.append(_step("update", goal, body={"properties": {"enablePurgeProtection": True}}))
+        steps.append(_update(goal, {"enablePurgeProtection": True}))
     if goal.withdrawn:
         # Roles that were assigned at the vault went with it.
-        steps.append(_step("restore_access", goal))
+        steps.append(_restore_access(goal))
     return Plan(goal, before, after, tuple(steps))
 
 
-def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     location = goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The key vault {goal.name}")
     caller = observed["caller"]
@@ -153,8 +154,8 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
         "trusted_services": True,
         "tags": {},
     }
-    step = _step("create", goal, body={"location": location, "properties": properties})
-    return Plan(replace(goal, created=True), before, after, (step,))
+    body = {"location": location, "properties": properties}
+    return Plan(replace(goal, created=True), before, after, (_create(goal, body),))
 
 
 def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
@@ -190,5 +191,13 @@ def _refuse_other_authorization(goal: Goal, vault: Mapping[str, Any]) -> None:
     )
 
 
-def _step(action: str, goal: Goal, **arguments: Any) -> Step:
-    return Step(action, {"group": goal.group, "name": goal.name, **arguments})
+def _create(goal: Goal, body: Mapping[str, Any]) -> Step[VaultWrites]:
+    return step(VaultWrites.create, group=goal.group, name=goal.name, body=body)
+
+
+def _update(goal: Goal, properties: Mapping[str, Any]) -> Step[VaultWrites]:
+    return step(VaultWrites.update, group=goal.group, name=goal.name, body={"properties": properties})
+
+
+def _restore_access(goal: Goal) -> Step[VaultWrites]:
+    return step(VaultWrites.restore_access, group=goal.group, name=goal.name)
