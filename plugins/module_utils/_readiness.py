@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ._checks import diagnosis as account_diagnosis
 from ._checks import rights, usage
 from ._checks.rights import Needed
+from ._core.documents import Account
 from ._core.duration import seconds
 from ._core.errors import CmkError, InvalidOption, Refused
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from ._azure.cloud import Cloud
 
 Params = Mapping[str, Any]
-Account = Mapping[str, Any]
 
 
 def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
     key_goal = key_goal_module.desired(
         {**_KEY, **options, "name": params["key_name"], "recover": params["recover_key"]}
     )
-    has = key_of(account or {})
+    has = key_of(account)
     wanted = KeyIdentifier(key_goal.vault.lower(), has.suffix if has else "", key_goal.name)
     if account:
         cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
@@ -103,7 +103,7 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         follow=params["follow_latest"],
         updates_version=False,
     )
-    if not encryption_goal.is_met_by(account or {}):
+    if not encryption_goal.is_met_by(account):
         needed += _to_move(params)
     return cloud.rights.require(needed)
 
@@ -145,7 +145,7 @@ def _grants(
     if goal.identity_id:
         yield from predicted(goal, cloud.access, access_plan).steps
         return
-    for principal in principals_of((account or {}).get("identity", {})):
+    for principal in principals_of(account.get("identity", {})) if account else ():
         yield from predicted(replace(goal, principal_id=principal), cloud.access, access_plan).steps
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
 from .._core.concurrent import value_or_error
+from .._core.documents import Vault
 from .._core.errors import CmkError, Denied
 from .._core.plan import Step
 from .._core.rbac import allows
@@ -92,10 +93,10 @@ class Rights:
             return f"the key permission {right.permission}", vault["id"]
         return None
 
-    def _vault(self, right: VaultRight) -> dict[str, Any] | None:
+    def _vault(self, right: VaultRight) -> Vault | None:
         if right.group:
             return self._vaults.get(right.group, right.vault)
-        found: dict[str, Any] | None = self._session.recent.read(
+        found: Vault | None = self._session.recent.read(
             lambda: self._vaults.find(right.vault, right.looked_for_in),
             "vault",
             right.vault,

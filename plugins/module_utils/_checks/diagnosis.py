@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._resources.key.document import version_of
@@ -71,7 +72,7 @@ def _rights_for(
     cause: str,
     evidence: Evidence,
     place: Mapping[str, str],
-    deleted_key: Mapping[str, Any] | None,
+    deleted_key: KeyBundle | None,
     *,
     with_access: bool,
 ) -> Iterator[Needed]:
@@ -118,7 +119,7 @@ def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
 
 def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
     vault = evidence.key.vault
-    deleted = observed["deleted_vault"]
+    deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
     if isinstance(deleted, Mapping):
         purged = deleted["properties"].get("scheduledPurgeDate")
         seen = f"The vault {vault} was deleted; it can be recovered until {purged}."
@@ -164,13 +165,13 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
             yield Cause("key_unfit", failed[name].evidence, failed[name].remedy)
 
 
-def _unusable(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+def _unusable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> dict[str, str]:
     """Of the versions that the account may be on, those that are of no use, each with the reason."""
     reasons = {version_of(item): _reason(item, evidence.now) for item in _in_question(evidence, versions)}
     return {version: reason for version, reason in reasons.items() if reason}
 
 
-def _in_question(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+def _in_question(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[KeyItem]:
     """The version that the account is pinned to; of those who follow the newest and, in case Batch has not taken that
     over, the one before."""
     if versions is None:
@@ -180,11 +181,11 @@ def _in_question(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | Non
     return sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)[:2]
 
 
-def _as_item(bundle: Mapping[str, Any]) -> dict[str, Any]:
+def _as_item(bundle: KeyBundle) -> KeyItem:
     return {"kid": bundle["key"]["kid"], "attributes": bundle["attributes"]}
 
 
-def _reason(item: Mapping[str, Any], now: float) -> str:
+def _reason(item: KeyItem, now: float) -> str:
     version, attributes = version_of(item), item["attributes"]
     if not attributes["enabled"]:
         return f"Version {version} is disabled."
@@ -195,7 +196,7 @@ def _reason(item: Mapping[str, Any], now: float) -> str:
     return ""
 
 
-def _needed(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def _needed(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
     """The identifiers of the versions that have to be usable: the one that the account is pinned to, or those of the
     key that it follows which are not usable. Without a version it is the newest one, if none could be seen."""
     key = evidence.key
@@ -206,7 +207,8 @@ def _needed(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) ->
 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:
     """Where the vault is, or was until it was deleted."""
-    deleted, vault = observed["deleted_vault"], evidence.vault
+    deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
+    vault = evidence.vault
     if isinstance(deleted, Mapping):
         resource_id = str(deleted["properties"]["vaultId"])
     elif vault is not None and not isinstance(vault, CmkError):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
 
+from .._core.documents import Vault
 from .._core.plan import Step
 from .._resources.account.document import POOLS_READ
 
@@ -180,7 +181,7 @@ def to_use_key(permission: str, vault: str, group: str | None = None, *, by_role
     return VaultRight(KEY_ACTIONS[permission], vault, permission, group=group, by_role=by_role)
 
 
-def is_in_no_policy(vault: Mapping[str, Any], permission: str) -> bool:
+def is_in_no_policy(vault: Vault, permission: str) -> bool:
     """Whether no access policy of the vault has the key permission. An entry of another principal may be one of a group
     that the caller is in, which cannot be seen here."""
     entries = vault["properties"].get("accessPolicies", [])

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._core.documents import AccessPolicy, RoleAssignment, RoleAssignmentProperties, Vault
 from ..._core.ids import role_guid, same_id
 from ..._core.plan import Plan, Step, step
 from ..vault import document as vault_document
@@ -61,7 +62,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
 
 def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:
     """The module's return value."""
-    vault, principal = observed["vault"], observed["principal_id"]
+    vault: Vault = observed["vault"]
+    principal: str = observed["principal_id"]
     by_role = vault_document.authorization_of(vault) == vault_document.RBAC
     return {
         "vault_id": vault["id"],
@@ -77,7 +79,7 @@ def _spelt_out(permissions: list[str]) -> list[str]:
     return list(_ALL) if "all" in {permission.lower() for permission in permissions} else permissions
 
 
-def _policy_steps(goal: Goal, vault: Mapping[str, Any], principal: str) -> tuple[Steps, list[str]]:
+def _policy_steps(goal: Goal, vault: Vault, principal: str) -> tuple[Steps, list[str]]:
     policy = policy_of(vault, principal)
     has = key_permissions(policy)
     if goal.present:
@@ -97,12 +99,12 @@ def _policy_steps(goal: Goal, vault: Mapping[str, Any], principal: str) -> tuple
 
 def _policy_step(
     operation: str,
-    vault: Mapping[str, Any],
+    vault: Vault,
     principal: str,
-    policy: Mapping[str, Any],
+    policy: AccessPolicy,
     keys: list[str],
 ) -> Step[AccessWrites]:
-    entry = {
+    entry: AccessPolicy = {
         "tenantId": vault["properties"]["tenantId"],
         "objectId": principal,
         "permissions": {**policy.get("permissions", {}), "keys": keys},
@@ -111,7 +113,8 @@ def _policy_step(
 
 
 def _role_steps(goal: Goal, observed: Mapping[str, Any], scope: str, principal: str) -> tuple[Steps, list[str]]:
-    assignments, definitions = observed["assignments"], observed["definitions"]
+    assignments: list[RoleAssignment] = observed["assignments"]
+    definitions = observed["definitions"]
     if goal.present:
         has = granted(observed["vault"], principal, goal.key_name, assignments, definitions)
         if has == set(NEEDED):
@@ -124,7 +127,7 @@ def _role_steps(goal: Goal, observed: Mapping[str, Any], scope: str, principal: 
     return steps, sorted(granted(observed["vault"], principal, goal.key_name, left, definitions))
 
 
-def _is_own(properties: Mapping[str, Any], scope: str, principal: str) -> bool:
+def _is_own(properties: RoleAssignmentProperties, scope: str, principal: str) -> bool:
     """Not one that the principal has as a member of a group: that is the group's."""
     has_principal = properties["principalId"].lower() == principal.lower()
     return (

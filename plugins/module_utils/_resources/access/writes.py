@@ -9,18 +9,19 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 from ..._checks import rights
 from ..._checks.rights import Needed, NeededRights
+from ..._core.documents import AccessPolicy
 from ..._core.plan import Service
 
 NEEDED = NeededRights()
 
 
 class AccessWrites(Service, Protocol):
-    def set_policy(self, *, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None: ...
+    def set_policy(self, *, vault_id: str, operation: str, entry: AccessPolicy) -> None: ...
 
     def assign(self, *, scope: str, name: str, role: str, principal: str) -> None: ...
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import preflight, regions
+from ..._core.documents import Account, Identity
 from ..._core.errors import Refused
 from ..._core.ids import key_of, same_id
 from ..._core.plan import Plan, step
@@ -23,7 +24,7 @@ from .writes import AccountWrites
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
-    account = observed["account"]
+    account: Account | None = observed["account"]
     before = describe(account)
     if not goal.present:
         return Plan(
@@ -90,7 +91,7 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
     )
 
 
-def _without_key(goal: Goal, account: Mapping[str, Any] | None, before: Mapping[str, Any]) -> Plan[AccountWrites]:
+def _without_key(goal: Goal, account: Account | None, before: Mapping[str, Any]) -> Plan[AccountWrites]:
     """The rollback of a creation. An account that is still being created is left to the next run, which finds it."""
     key = key_of(account) if account else None
     if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
@@ -100,7 +101,7 @@ def _without_key(goal: Goal, account: Mapping[str, Any] | None, before: Mapping[
     return Plan(goal, before, after, (step(AccountWrites.update, group=goal.group, name=goal.name, body=body),))
 
 
-def _has_identity(goal: Goal, account: Mapping[str, Any]) -> bool:
+def _has_identity(goal: Goal, account: Account) -> bool:
     identity = account.get("identity", {})
     if identity.get("type") != TYPES[goal.identity_type]:
         return False
@@ -108,7 +109,7 @@ def _has_identity(goal: Goal, account: Mapping[str, Any]) -> bool:
     return wanted is None or any(same_id(wanted, name) for name in identity.get("userAssignedIdentities", {}))
 
 
-def _refuse_unwanted_adoption(goal: Goal, account: Mapping[str, Any]) -> None:
+def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
     identity = describe_identity(account.get("identity", {}))
     if identity["type"] == "none" and not goal.adopt_existing:
         raise Refused(
@@ -139,18 +140,18 @@ def _refuse_unwanted_adoption(goal: Goal, account: Mapping[str, Any]) -> None:
         )
 
 
-def _risked_key(account: Mapping[str, Any]) -> tuple[str, ...]:
+def _risked_key(account: Account) -> tuple[str, ...]:
     key = key_of(account)
     if key is None:
         return ()
     return (f"The identity of {account['id']} is changed although it is on {key}, which it may lose.",)
 
 
-def _elsewhere(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+def _elsewhere(goal: Goal, account: Account) -> tuple[str, ...]:
     return regions.difference(f"The Batch account {goal.name}", account["location"], goal.location)
 
 
-def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+def _unheeded_key(goal: Goal, account: Account) -> tuple[str, ...]:
     if goal.key is None or goal.key.same_key(key_of(account)):
         return ()
     return (
@@ -159,7 +160,7 @@ def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> dict[str, Any]:
+def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> Identity:
     if goal.identity_id is None:
         return {"type": "SystemAssigned"}
     return {"type": "UserAssigned", "userAssignedIdentities": {name: {} for name in (*kept, str(goal.identity_id))}}

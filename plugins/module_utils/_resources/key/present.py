@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._core.documents import KeyBundle, RotationPolicy
 from ..._core.duration import instant
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
@@ -26,13 +27,13 @@ Steps = tuple[Step[KeyWrites], ...]
 
 
 def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
-    key = observed["key"]
+    key: KeyBundle | None = observed["key"]
     if key is None and observed["deleted"]:
         return _recovery(goal, before)
     warnings: tuple[str, ...] = ()
     is_due = _is_due(goal, observed)
     _refuse_to_enable(goal, key, before, is_due=is_due)
-    if is_due:
+    if key is None or is_due:
         steps, after = _new_version(goal, observed, before)
     else:
         _refuse_other_family(goal, key)
@@ -61,12 +62,13 @@ def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (recover,))
 
 
-def _set_policy(goal: Goal, policy: Mapping[str, Any]) -> Step[KeyWrites]:
+def _set_policy(goal: Goal, policy: RotationPolicy) -> Step[KeyWrites]:
     return step(KeyWrites.set_rotation_policy, vault=goal.vault, name=goal.name, policy=policy)
 
 
 def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
-    key, now = observed["key"], observed["now"]
+    key: KeyBundle | None = observed["key"]
+    now: float = observed["now"]
     if key is None:
         return True
     attributes = key["attributes"]
@@ -77,7 +79,7 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
     return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
 
 
-def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping[str, Any], *, is_due: bool) -> None:
+def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, Any], *, is_due: bool) -> None:
     """A disabled version may be followed by a new one. If no version is enabled, or none can be listed, the key itself
     counts as revoked."""
     if key is None or key["attributes"]["enabled"] or goal.enable:
@@ -88,7 +90,7 @@ def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping
 
 def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Steps, Any]:
     """A key, or one more version of it; what the task does not name is as in the version before."""
-    former = observed["key"]
+    former: KeyBundle | None = observed["key"]
     if former is not None:
         _refuse_other_family(goal, former)
     operations = list(former["key"].get("key_ops", [])) if former else []
@@ -122,7 +124,7 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
 
 
 def mended(
-    goal: Goal, key: Mapping[str, Any], before: Mapping[str, Any], times: Mapping[str, int]
+    goal: Goal, key: KeyBundle, before: Mapping[str, Any], times: Mapping[str, int]
 ) -> tuple[Steps, Mapping[str, Any]]:
     """A version enabled, allowed what Batch needs, and valid at those times."""
     attributes: dict[str, Any] = dict(times)
@@ -149,7 +151,7 @@ def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
     return usage.guard(users, visible, f"the rotation policy of the key {goal.name} is removed", force=goal.force)
 
 
-def _refuse_other_family(goal: Goal, key: Mapping[str, Any]) -> None:
+def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
     has = key["key"]["kty"]
     if has in TYPES and goal.key_type in (None, has):
         return
@@ -163,7 +165,7 @@ def _refuse_other_family(goal: Goal, key: Mapping[str, Any]) -> None:
     )
 
 
-def _refuse_other_size(goal: Goal, key: Mapping[str, Any]) -> None:
+def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
     has = size_of(key)
     if goal.key_size in (None, has):
         return

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied, InvalidOption
 from ..._core.plan import Plan, Step, step
@@ -26,7 +27,7 @@ from .writes import KeyWrites
 def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is None:
         raise key_not_found(goal)
-    versions = observed["versions"]
+    versions: list[KeyItem] | None = observed["versions"]
     if versions is None:
         raise Denied(
             f"The versions of the key {goal.name} could not be listed, for want of the permission to list keys. "
@@ -100,17 +101,19 @@ def _moved_within(goal: Goal) -> str:
 
 def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
     """Whether there is something to disable, and nobody uses it."""
-    key, versions, visible = observed["key"], observed["versions"], observed["visible"]
+    key: KeyBundle | None = observed["key"]
+    versions: list[KeyItem] | None = observed["versions"]
+    visible = observed["visible"]
     if not key or not versions or not _enabled(goal, versions):
         return False
     return not usage.on_key(visible, replace(identifier_of(key), version=goal.version), followers_on(observed))
 
 
-def _enabled(goal: Goal, versions: Sequence[Mapping[str, Any]]) -> list[str]:
+def _enabled(goal: Goal, versions: Sequence[KeyItem]) -> list[str]:
     return [version_of(v) for v in versions if v["attributes"]["enabled"] and goal.version in (None, version_of(v))]
 
 
-def _is_newer(versions: Sequence[Mapping[str, Any]], one: str, other: str) -> bool:
+def _is_newer(versions: Sequence[KeyItem], one: str, other: str) -> bool:
     """By the time of creation, which counts whole seconds; a version that is not listed counts as the older one."""
     created = {version_of(v): v["attributes"]["created"] for v in versions}
     return one == other or created.get(one, 0) > created.get(other, 0)
@@ -127,10 +130,12 @@ def _set_enabled(goal: Goal, version: str, *, to: bool) -> Step[KeyWrites]:
 
 
 def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
-    key = observed["key"]
-    if key is None and goal.withdrawn is None:
-        return _left(goal, before)
-    target = goal.withdrawn or identifier_of(key).versionless
+    key: KeyBundle | None = observed["key"]
+    target = goal.withdrawn
+    if target is None:
+        if key is None:
+            return _left(goal, before)
+        target = identifier_of(key).versionless
     visible = observed["visible"]
     users = usage.on_key(visible, target)
     if users and goal.keeps_used and goal.withdrawn is None:

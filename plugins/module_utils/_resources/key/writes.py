@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ..._checks import rights
 from ..._checks.rights import Needed, NeededRights
+from ..._core.documents import RotationPolicy
 from ..._core.plan import Service
 
 NEEDED = NeededRights()
@@ -24,7 +25,7 @@ class KeyWrites(Service, Protocol):
 
     def update(self, *, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None: ...
 
-    def set_rotation_policy(self, *, vault: str, name: str, policy: Mapping[str, Any]) -> None: ...
+    def set_rotation_policy(self, *, vault: str, name: str, policy: RotationPolicy) -> None: ...
 
     def delete(self, *, vault: str, name: str) -> None: ...
 

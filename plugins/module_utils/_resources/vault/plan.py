@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import regions, usage
+from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
 from ..._core.summary import changed_names
@@ -36,7 +37,7 @@ CREATOR_KEY_PERMISSIONS = (
 
 
 def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
-    vault = observed["vault"]
+    vault: Vault | None = observed["vault"]
     before = describe(vault)
     if not goal.present:
         return _end(goal, observed, before)
@@ -104,7 +105,8 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
             value=False,
             remedy="Set recover: true, or use another name.",
         )
-    deleted = observed["deleted"]["properties"]
+    vault: DeletedVault = observed["deleted"]
+    deleted = vault["properties"]
     body = {
         "location": deleted["location"],
         # Azure keeps all of the vault but its tags, which it takes from this request.
@@ -169,7 +171,7 @@ def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _creator_policy(caller: Mapping[str, str]) -> dict[str, Any]:
+def _creator_policy(caller: Mapping[str, str]) -> AccessPolicy:
     return {
         "tenantId": caller["tenant_id"],
         "objectId": caller["object_id"],
@@ -177,7 +179,7 @@ def _creator_policy(caller: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _refuse_other_authorization(goal: Goal, vault: Mapping[str, Any]) -> None:
+def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
     has = authorization_of(vault)
     if goal.authorization in (None, has):
         return
