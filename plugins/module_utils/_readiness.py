@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._checks import diagnosis as account_diagnosis
-from ._checks import usage
+from ._checks import rights, usage
+from ._checks.rights import Needed
+from ._core.documents import Account
 from ._core.duration import seconds
 from ._core.errors import CmkError, InvalidOption, Refused
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
@@ -27,32 +29,37 @@ from ._core.plan import Step
 from ._core.reconcile import predicted
 from ._resources.access import goal as access_goal
 from ._resources.access import plan as access_plan
+from ._resources.access import writes as access_writes
 from ._resources.account import document as account_document
 from ._resources.account import goal as account_goal_module
 from ._resources.account import plan as account_plan
+from ._resources.account import writes as account_writes
 from ._resources.encryption import document as encryption_document
 from ._resources.encryption import goal as encryption_goal_module
 from ._resources.encryption import plan as encryption_plan
+from ._resources.encryption import writes as encryption_writes
 from ._resources.key import goal as key_goal_module
 from ._resources.key import plan as key_plan
+from ._resources.key import writes as key_writes
 from ._resources.vault import document as vault_document
 from ._resources.vault import goal as vault_goal_module
 from ._resources.vault import plan as vault_plan
+from ._resources.vault import writes as vault_writes
 
-# A service of the cloud by its name, with a step of it.
-ServiceStep = tuple[str, Step]
+if TYPE_CHECKING:
+    from ._azure.cloud import Cloud
+
 Params = Mapping[str, Any]
-Account = Mapping[str, Any]
 
 
-def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str, ...]:
+def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[str, ...]:
     check_key_name(params["key_name"], "key_name")
     vault_goal, account_goal = _vault_goal(params), _account_goal(params)
     options = {name: params[name] for name in _KEY_OPTIONS}
     key_goal = key_goal_module.desired(
         {**_KEY, **options, "name": params["key_name"], "recover": params["recover_key"]}
     )
-    has = key_of(account or {})
+    has = key_of(account)
     wanted = KeyIdentifier(key_goal.vault.lower(), has.suffix if has else "", key_goal.name)
     if account:
         cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
@@ -61,20 +68,20 @@ def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str,
             encryption_plan.refuse_other_key(account["name"], has, wanted)
     vault = predicted(vault_goal, cloud.vaults, vault_plan)
     made = predicted(account_goal, cloud.accounts, account_plan)
-    steps: list[ServiceStep] = [("vaults", step) for step in vault.steps]
-    steps += [("accounts", step) for step in made.steps]
+    needed = [*vault_writes.NEEDED.by(vault.steps), *account_writes.NEEDED.by(made.steps)]
     if vault.before["exists"]:
         if made.steps and account_goal.identity_id is None:
-            steps.append(("access", Step("grant", _place(vault_goal))))
+            needed += _to_grant_in(vault_goal)
         key_steps = predicted(key_goal, cloud.keys, key_plan).steps
-        if has and has.version and has.same_key(wanted) and any(step.action == "create" for step in key_steps):
+        makes_version = any(step.write == key_writes.KeyWrites.create for step in key_steps)
+        if has and has.version and has.same_key(wanted) and makes_version:
             # The version that the account uses is about to expire, or has expired. The account moves to the new one.
             cloud.encryption.require_answer(params["resource_group"], params["account_name"])
-            steps.append(_switch(params))
-        steps += [("keys", step) for step in key_steps]
-        steps += [("access", step) for step in _grants(cloud, vault_goal, account_goal, account)]
+            needed += _to_move(params)
+        needed += key_writes.NEEDED.by(key_steps)
+        needed += access_writes.NEEDED.by(_grants(cloud, vault_goal, account_goal, account))
     else:
-        steps += _in_new_vault(params, vault_goal)
+        needed += _to_fill_new_vault(params, vault_goal)
     encryption_goal = encryption_goal_module.Goal(
         params["resource_group"],
         params["account_name"],
@@ -83,12 +90,12 @@ def provision(params: Params, cloud: Any, account: Account | None) -> tuple[str,
         follow=params["follow_latest"],
         updates_version=False,
     )
-    if not encryption_goal.is_met_by(account or {}):
-        steps.append(_switch(params))
-    return cloud.rights.require(steps)
+    if not encryption_goal.is_met_by(account):
+        needed += _to_move(params)
+    return cloud.rights.require(needed)
 
 
-def read_ahead(params: Params, cloud: Any) -> None:
+def read_ahead(params: Params, cloud: Cloud) -> None:
     """What `provision` asks for, at once."""
     vault_goal, account_goal = _vault_goal(params), _account_goal(params)
     cloud.read_ahead(
@@ -129,36 +136,40 @@ _KEY: dict[str, Any] = {
 }
 
 
-def _place(goal: vault_goal_module.Goal) -> dict[str, Any]:
-    return {"vault": goal.name, "group": goal.group, "by_role": goal.authorization != vault_document.ACCESS_POLICY}
+def _to_grant_in(goal: vault_goal_module.Goal) -> Iterator[Needed]:
+    return rights.to_grant_access(goal.name, goal.group, by_role=_is_by_role(goal))
 
 
-def _in_new_vault(params: Params, goal: vault_goal_module.Goal) -> Iterator[ServiceStep]:
-    """What is written once there is a vault."""
-    yield "access", Step("grant", _place(goal))
-    yield "keys", Step("create", _place(goal))
+def _is_by_role(goal: vault_goal_module.Goal) -> bool:
+    return goal.authorization != vault_document.ACCESS_POLICY
+
+
+def _to_fill_new_vault(params: Params, goal: vault_goal_module.Goal) -> Iterator[Needed]:
+    """The rights to write what is written once there is a vault."""
+    yield from _to_grant_in(goal)
+    permissions = ["create", "get"]
     if params["rotation_policy"]:
-        yield "keys", Step("set_rotation_policy", _place(goal))
+        permissions += ["setrotationpolicy", "getrotationpolicy"]
+    for permission in permissions:
+        yield rights.to_use_key(permission, goal.name, goal.group, by_role=_is_by_role(goal))
 
 
 def _grants(
-    cloud: Any, vault: vault_goal_module.Goal, account_goal: account_goal_module.Goal, account: Account | None
-) -> Iterator[Step]:
+    cloud: Cloud, vault: vault_goal_module.Goal, account_goal: account_goal_module.Goal, account: Account | None
+) -> Iterator[Step[access_writes.AccessWrites]]:
     goal = access_goal.Goal(vault.group, vault.name, True, None, account_goal.identity_id, None, force=False)
     if goal.identity_id:
         yield from predicted(goal, cloud.access, access_plan).steps
         return
-    for principal in principals_of((account or {}).get("identity", {})):
+    for principal in principals_of(account.get("identity", {})) if account else ():
         yield from predicted(replace(goal, principal_id=principal), cloud.access, access_plan).steps
 
 
-def _switch(params: Params, **vault: Any) -> ServiceStep:
-    return "encryption", Step(
-        "set_encryption", {"group": params["resource_group"], "name": params["account_name"], **vault}
-    )
+def _to_move(params: Params) -> Iterator[Needed]:
+    return rights.to_set_encryption(params["resource_group"], params["account_name"])
 
 
-def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
+def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     other = params["new_key_identifier"]
     new = parse_key_identifier(other, "new_key_identifier") if other else None
     if params["previous_key_identifier"]:
@@ -168,33 +179,35 @@ def rotate(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
     disables = params["previous_key"] != "keep"
     if disables:
         _require_all_listed(cloud, "the previous version would be disabled", "keep the previous version", has.vault)
-    steps: list[ServiceStep] = []
+    needed: list[Needed] = []
     if new:
-        steps += _switches(params, cloud, account, new)
+        needed += _to_switch(params, cloud, account, new)
     elif params["follow_latest"] not in (None, has.version is None):
-        steps.append(_switch(params, vault=has.vault, vault_group=params["vault_resource_group"]))
+        needed += _to_move(params)
+        needed.append(rights.to_see_access(has.vault, params["vault_resource_group"]))
     if disables:
         # By the list of its versions, others than the newest are found to be there.
-        steps += [("keys", Step(action, {"vault": has.vault})) for action in ("list", "update")]
+        needed += [rights.to_use_key(permission, has.vault) for permission in ("list", "update")]
     is_unknown = disables and has.same(new) and params["previous_key_identifier"] is None
-    return (*((_previous_unknown(account, has),) if is_unknown else ()), *cloud.rights.require(steps))
+    return (*((_previous_unknown(account, has),) if is_unknown else ()), *cloud.rights.require(needed))
 
 
-def _switches(params: Params, cloud: Any, account: Account, new: KeyIdentifier) -> Iterator[ServiceStep]:
+def _to_switch(params: Params, cloud: Cloud, account: Account, new: KeyIdentifier) -> Iterator[Needed]:
     """To a different key. All that may be amiss with it is access, which is granted next."""
     goal = encryption_goal_module.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
     try:
-        yield from (("encryption", step) for step in predicted(goal, cloud.encryption, encryption_plan).steps)
+        yield from encryption_writes.NEEDED.by(predicted(goal, cloud.encryption, encryption_plan).steps)
     except CmkError as failure:
         if failure.facts.get("failed_checks") != ["access_granted"]:
             raise
-        yield _switch(params, vault=new.vault, vault_group=None)
+        yield from _to_move(params)
+        yield rights.to_see_access(new.vault, None)
     access = access_goal.Goal(None, new.vault, True, None, None, None, force=False)
     for one in access_goal.of_account(access, account):
-        yield from (("access", step) for step in predicted(one, cloud.access, access_plan).steps)
+        yield from access_writes.NEEDED.by(predicted(one, cloud.access, access_plan).steps)
 
 
-def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
+def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     takes_key, takes_access = params["previous_key"], params["revokes_access"]
     has, named = key_of(account), params["previous_key_identifier"]
     if named and not parse_key_identifier(named, "previous_key_identifier").is_named(
@@ -206,7 +219,7 @@ def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
             f"this is not the key {params['key_name']} in {params['vault_name']}, which vault_name and key_name name.",
             "Correct one of them.",
         )
-    steps: list[ServiceStep] = []
+    needed: list[Needed] = []
     warnings: tuple[str, ...] = ()
     if takes_key != "keep" or takes_access:
         if has and not has.is_named(params["vault_name"], params["key_name"]):
@@ -218,29 +231,28 @@ def revert(params: Params, cloud: Any, account: Account) -> tuple[str, ...]:
         if has is None and named is None:
             warnings = (_previous_unknown(account, "a Microsoft-managed key"),)
         else:
-            steps += _put_away(params, cloud, account)
+            needed += _to_put_away(params, cloud, account)
     if has:
         # The plan below relies on Batch to refuse the change of an account that is unavailable.
         cloud.encryption.require_answer(params["resource_group"], params["account_name"])
     back = encryption_goal_module.Goal(params["resource_group"], params["account_name"], None, None)
-    steps += [("encryption", step) for step in predicted(back, cloud.encryption, encryption_plan).steps]
-    return (*warnings, *cloud.rights.require(steps))
+    needed += encryption_writes.NEEDED.by(predicted(back, cloud.encryption, encryption_plan).steps)
+    return (*warnings, *cloud.rights.require(needed))
 
 
-def _put_away(params: Params, cloud: Any, account: Account) -> Iterator[ServiceStep]:
+def _to_put_away(params: Params, cloud: Cloud, account: Account) -> Iterator[Needed]:
     """Accounts that use the key, this one among them, are no obstacle: what they use is kept."""
-    place = {"vault": params["vault_name"]}
     if params["previous_key"] != "keep":
         state = {"disable": "disabled", "delete": "absent"}[params["previous_key"]]
         wanted = {**_KEY, **_LEFT, "vault_name": params["vault_name"], "name": params["key_name"], "state": state}
         predicted(key_goal_module.desired(wanted), cloud.keys, key_plan)
-        yield "keys", Step("delete" if state == "absent" else "update", place)
+        yield rights.to_use_key("delete" if state == "absent" else "update", params["vault_name"])
     if params["revokes_access"]:
         group = params["vault_resource_group"] or params["resource_group"]
         goal = access_goal.Goal(group, params["vault_name"], False, None, None, None, force=False, keeps_used=True)
         for one in access_goal.of_account(goal, account):
             predicted(one, cloud.access, access_plan)
-        yield "access", Step("revoke", place)
+        yield rights.to_revoke_access(params["vault_name"])
 
 
 _LEFT: dict[str, Any] = {**dict.fromkeys(_KEY_OPTIONS), "enable_key": False, "in_use": "keep"}
@@ -266,12 +278,12 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
     )
 
 
-def _require_all_listed(cloud: Any, what: str, otherwise: str, vault: str | None) -> None:
+def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
     predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
 
-def recover(params: Params, cloud: Any, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
     """The repairs that the account needs, and warnings."""
     name, unavailable = observed["account"]["name"], observed["silence"]
     available = account_document.availability(unavailable)
@@ -308,5 +320,5 @@ def recover(params: Params, cloud: Any, observed: Mapping[str, Any]) -> tuple[li
         # What else a deleted vault needs is seen only once it is back.
         others = [repair for repair in ("key", "access") if repair in params["allowed_repairs"]]
         repairs += [repair for repair in others if repair not in repairs]
-    steps = account_diagnosis.repairs(diagnosis)
-    return repairs, cloud.rights.require(step for step in steps if step[0] != "access" or "access" in repairs)
+    needed = account_diagnosis.rights_to_repair(diagnosis, with_access="access" in repairs)
+    return repairs, cloud.rights.require(needed)

@@ -229,6 +229,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import writes as encryption_writes
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import counted_as
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -254,7 +255,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
-    outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of("encryption"))
+    outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
     if goal.key:
         cloud.forced_versions.completed(*counted_as(goal.key, params))
     return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))

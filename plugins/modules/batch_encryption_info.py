@@ -319,6 +319,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name, key_of
@@ -438,7 +439,7 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     return Outcome(False, seen, seen, (*encryption_survey.survey_warnings(observed), *warnings))
 
 
-def _uses(params: Mapping[str, Any], account: Mapping[str, Any]) -> bool:
+def _uses(params: Mapping[str, Any], account: Account) -> bool:
     key = key_of(account)
     return key is not None and key.is_named(params["vault_name"], params["key_name"])
 

@@ -177,6 +177,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import writes as access_writes
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -206,7 +207,9 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         goals = access_goal.of_account(goal, required(seen, group, account))
 
     def make(goal: access_goal.Goal) -> Outcome:
-        return unless_used(lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of("access")))
+        return unless_used(
+            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_writes.NEEDED))
+        )
 
     with cloud.turn(goal.vault):
         if len(goals) > 1:

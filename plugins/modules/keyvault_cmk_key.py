@@ -316,6 +316,8 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
@@ -325,6 +327,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import writes as key_writes
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import counted_as
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
@@ -380,18 +383,18 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if account:
             cloud.encryption.require_answer(group, account)
 
-    def make(goal: Goal, later: Sequence[tuple[str, Step]] = ()) -> Outcome:
-        def rights(steps: Sequence[Step]) -> tuple[str, ...]:
-            return cloud.rights.require([*(("keys", step) for step in steps), *later])
+    def make(goal: Goal, later: Sequence[Needed] = ()) -> Outcome:
+        def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:
+            return cloud.rights.require([*key_writes.NEEDED.by(steps), *later])
 
-        return converge(goal, cloud.keys, key_plan, before_change=require_available, rights=rights)
+        return converge(goal, cloud.keys, key_plan, before_change=require_available, rights=require)
 
     if account and goal.state == "present":
         seen = cloud.accounts.seen(group, account, anew_if=lambda seen: not goal.names(key_of(seen)))
         used = encryption_document.required_key(required(seen, group, account), goal.vault, goal.name)
         # An account that is pinned to a version has to be moved to a new one. If the caller cannot, none is made.
-        move = Step("set_encryption", {"group": group, "name": account, "vault": used.vault, "vault_group": None})
-        make_for_account = partial(make, later=[("encryption", move)] if used.version else [])
+        to_move = [*rights.to_set_encryption(group, account), rights.to_see_access(used.vault, None)]
+        make_for_account = partial(make, later=to_move if used.version else [])
         return cloud.newest.version(goal, forced_version(params), used.version, make_for_account)
     with cloud.turn(goal.vault):
         if goal.keeps_used and goal.disables_or_deletes:

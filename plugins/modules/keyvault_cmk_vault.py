@@ -194,6 +194,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import writes as vault_writes
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -212,7 +213,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = vault_goal.desired(params)
     with cloud.turn(exclusive(params)):
-        outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of("vaults"))
+        outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_writes.NEEDED))
     return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple, TypedDict
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account, Identity
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_guid, key_of, place_of, principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
@@ -60,7 +61,7 @@ class Rule(NamedTuple):
     condition: str | bool
 
 
-def record(account: Mapping[str, Any]) -> Record:
+def record(account: Account) -> Record:
     subscription, group, name = place_of(account["id"])
     identity = account.get("identity", {})
     key = key_of(account)
@@ -88,7 +89,7 @@ def record(account: Mapping[str, Any]) -> Record:
     return known
 
 
-def _identity(identity: Mapping[str, Any]) -> str | None:
+def _identity(identity: Identity) -> str | None:
     """As the role provision wants it, which knows one user-assigned identity."""
     described = describe_identity(identity)
     if described["type"] == SYSTEM_ASSIGNED:

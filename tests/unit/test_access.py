@@ -42,6 +42,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import In
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.writes import AccessWrites
 
 KEY_ID = f"{VAULT_ID}/keys/batch"
 ALL_BUT_NEEDED = set(access_plan._ALL) - set(NEEDED)
@@ -165,7 +166,7 @@ def test_vault_has_to_be_there(state: str) -> None:
 
 def only_step(plan: Plan) -> dict[str, Any]:
     [step] = plan.steps
-    assert step.action == "set_policy"
+    assert step.write == AccessWrites.set_policy
     assert step.arguments["vault_id"] == VAULT_ID
     return dict(step.arguments)
 
@@ -366,7 +367,7 @@ def test_role_is_assigned_at_the_vault(assigned: list[dict[str, Any]]) -> None:
     plan = access_plan.plan(goal(), seen(vault(rbac=True), *assigned))
 
     [step] = plan.steps
-    assert step.action == "assign"
+    assert step.write == AccessWrites.assign
     assert step.arguments["scope"] == VAULT_ID
     assert step.arguments["role"] == ENCRYPTION_USER
     assert step.arguments["principal"] == PRINCIPAL
@@ -425,7 +426,7 @@ def test_only_its_own_assignment_is_deleted(
 
     ids = {item["id"] for item in assigned if item["name"] in removed}
     assert {step.arguments["assignment_id"] for step in plan.steps} == ids
-    assert {step.action for step in plan.steps} <= {"unassign"}
+    assert {step.write for step in plan.steps} <= {AccessWrites.unassign}
     assert plan.after["granted"] == left
 
 

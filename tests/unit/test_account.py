@@ -42,6 +42,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.writes import AccountWrites
 from ansible_collections.azbatch.cmk.plugins.modules import batch_account_identity
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
@@ -57,11 +58,11 @@ def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any
 
 
 def update(**body: Any) -> Step:
-    return Step("update", {"group": "rg-batch", "name": "mybatch", "body": body})
+    return Step(AccountWrites.update, {"group": "rg-batch", "name": "mybatch", "body": body})
 
 
 def create(**body: Any) -> Step:
-    return Step("create", {"group": "rg-batch", "name": "mybatch", "body": body})
+    return Step(AccountWrites.create, {"group": "rg-batch", "name": "mybatch", "body": body})
 
 
 def with_ids(*names: str) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def test_account_is_born_on_a_key_that_passed_preflight(identifier: str) -> None
 
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
     (step,) = plan.steps
-    assert step.action == "create"
+    assert step.write == AccountWrites.create
     assert step.arguments["body"] == {
         "location": "northeurope",
         "identity": with_ids("id-batch"),
@@ -385,7 +386,7 @@ def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], 
 def test_account_is_deleted() -> None:
     plan = account_plan.plan(goal(state="absent"), seen(SYSTEM_ON_KEY))
 
-    assert plan.steps == (Step("delete", {"group": "rg-batch", "name": "mybatch"}),)
+    assert plan.steps == (Step(AccountWrites.delete, {"group": "rg-batch", "name": "mybatch"}),)
     assert plan.before["exists"] is True
     assert plan.after == {"exists": False}
 
@@ -454,7 +455,7 @@ def test_required_account() -> None:
 
 
 def as_azure_does(document: dict[str, Any] | None, step: Step) -> dict[str, Any] | None:
-    if step.action == "delete":
+    if step.write == AccountWrites.delete:
         return None
     body = step.arguments["body"]
     identity = dict(body["identity"])

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, diagnosed, key, policy, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 
 UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
 DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-09-01T00:00:00Z"}}
@@ -92,44 +91,42 @@ def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged() -> Non
         assert "deletion" not in cause["remedy"]
 
 
-WHERE = {"subscription": PLACE["subscription_id"], "group": PLACE["resource_group"], "name": "myvault"}
+WHERE = PLACE["resource_group"], PLACE["subscription_id"]
 HOLDING_GROUP = VAULT_ID.partition("/providers/")[0]
 DISABLED = key(enabled=False)
 
 
 @pytest.mark.parametrize(
-    ("observed", "repairs"),
+    ("observed", "needed"),
     [
         pytest.param(diagnosed(), [], id="nothing"),
         pytest.param(diagnosed(principals=(), vault=vault()), [], id="not recoverable"),
         pytest.param(
             diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT),
-            [("vaults", Step("create", WHERE)), ("access", Step("assign", {"scope": HOLDING_GROUP}))],
+            [rights.to_create_vault(*WHERE), rights.to_assign_role(HOLDING_GROUP)],
             id="vault deleted",
         ),
-        pytest.param(diagnosed(vault=CLOSED), [("vaults", Step("update", WHERE))], id="firewall"),
+        pytest.param(diagnosed(vault=CLOSED), [rights.to_change_vault(WHERE[0], "myvault", WHERE[1])], id="firewall"),
         pytest.param(
             diagnosed(bundle=None, versions=[], deleted_key=key()),
-            [("keys", Step("recover", {"vault": "myvault"}))],
+            [rights.to_use_key("recover", "myvault")],
             id="key deleted",
         ),
         pytest.param(
             diagnosed(bundle=None, versions=[], deleted_key=DISABLED),
-            [("keys", Step(action, {"vault": "myvault"})) for action in ("recover", "update")],
+            [rights.to_use_key(permission, "myvault") for permission in ("recover", "update")],
             id="disabled key deleted",
         ),
         pytest.param(
             diagnosed(f"{KEY}/{NEW}", DISABLED, vault=vault(), bundle=DISABLED),
-            [("keys", Step("update", {"vault": "myvault"})), ("access", Step("grant", {"vault": "myvault"}))],
+            [rights.to_use_key("update", "myvault"), *rights.to_grant_access("myvault")],
             id="several",
         ),
-        pytest.param(
-            diagnosed(bundle=key(key_ops=["sign"])), [("keys", Step("update", {"vault": "myvault"}))], id="ops"
-        ),
+        pytest.param(diagnosed(bundle=key(key_ops=["sign"])), [rights.to_use_key("update", "myvault")], id="ops"),
     ],
 )
-def test_what_would_be_written(observed: dict[str, Any], repairs: list[tuple[str, Step]]) -> None:
-    assert diagnosis.repairs(observed) == repairs
+def test_rights_to_repair(observed: dict[str, Any], needed: list[rights.Needed]) -> None:
+    assert diagnosis.rights_to_repair(observed) == needed
 
 
 def test_a_deleted_vault_is_told_with_its_place() -> None:

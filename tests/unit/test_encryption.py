@@ -43,6 +43,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.writes import EncryptionWrites
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
@@ -68,7 +69,7 @@ def to(identifier: str | None, *, despite_silence: bool = False) -> Step:
         encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
     body = {"properties": {"encryption": encryption}}
     sent = {"body": body, "evidence": evidence(), "despite_silence": despite_silence}
-    return Step("set_encryption", {**PLACE, **sent})
+    return Step(EncryptionWrites.set_encryption, {**PLACE, **sent})
 
 
 # What is asked for
@@ -607,7 +608,7 @@ def test_description(on: str | None, described: dict[str, Any]) -> None:
 def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() -> None:
     plan = encryption_plan.plan(goal(KEY, await_answer=True), seen(KEY, silence=SILENCE))
 
-    assert plan.steps == (Step("await_answer", {"group": "rg-batch", "name": "mybatch"}),)
+    assert plan.steps == (Step(EncryptionWrites.await_answer, {"group": "rg-batch", "name": "mybatch"}),)
     assert (plan.before["answers"], plan.after["answers"]) == (False, True)
     assert not encryption_plan.plan(plan.goal, seen(KEY)).changed
 

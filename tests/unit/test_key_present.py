@@ -18,6 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Re
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
 
 WRAP = ["wrapKey", "unwrapKey"]
 NEWEST = "d" * 32
@@ -29,11 +30,11 @@ def plan(bundle: dict[str, Any] | None, **options: Any) -> Plan:
 
 
 def create(**body: Any) -> Step:
-    return Step("create", {"vault": "myvault", "name": "batch", "body": body})
+    return Step(KeyWrites.create, {"vault": "myvault", "name": "batch", "body": body})
 
 
 def update(**body: Any) -> Step:
-    return Step("update", {"vault": "myvault", "name": "batch", "version": NEW, "body": body})
+    return Step(KeyWrites.update, {"vault": "myvault", "name": "batch", "version": NEW, "body": body})
 
 
 # A key that is not there
@@ -76,7 +77,7 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
 def test_a_deleted_key_is_recovered_if_asked() -> None:
     planned = key_plan.plan(key_goal(recover=True), observed_key(deleted=deleted_key()))
 
-    assert planned.steps == (Step("recover", {"vault": "myvault", "name": "batch"}),)
+    assert planned.steps == (Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"}),)
     assert (planned.before["soft_deleted"], planned.after) == (True, {"exists": True, "soft_deleted": False})
     # Whatever the recovered version lacks is no reason to call the recovery unconfirmed.
     assert not key_plan.plan(planned.goal, observed_key(key(enabled=False))).changed
@@ -339,9 +340,9 @@ def test_rotation_policy_of_a_new_key() -> None:
 
     created, policy = plan(None, rotation_policy=wanted).steps
 
-    assert created.action == "create"
+    assert created.write == KeyWrites.create
     assert policy == Step(
-        "set_rotation_policy",
+        KeyWrites.set_rotation_policy,
         {
             "vault": "myvault",
             "name": "batch",
@@ -360,7 +361,7 @@ def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
     made = key_plan.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=former))
 
     [step] = made.steps
-    assert step.action == "set_rotation_policy"
+    assert step.write == KeyWrites.set_rotation_policy
     assert [action["action"]["type"] for action in step.arguments["policy"]["lifetimeActions"]] == ["Rotate", "Notify"]
     assert made.before["rotation_policy"] == rotation(time_before_expiry="P10D")
     assert made.after["rotation_policy"] == wanted
@@ -381,11 +382,11 @@ def as_azure_does(observed: dict[str, Any], steps: tuple[Step, ...]) -> dict[str
     policy = observed["policy"]
     for step in steps:
         arguments = step.arguments
-        if step.action == "create":
+        if step.write == KeyWrites.create:
             body = arguments["body"]
             fields = {**body["attributes"], "key_ops": body["key_ops"], "created": NOW + 1}
             bundles.append(key(NEWEST, kty=body["kty"], size=body["key_size"], **fields))
-        elif step.action == "update":
+        elif step.write == KeyWrites.update:
             body, last = arguments["body"], bundles[-1]
             attributes = {**last["attributes"], **body.get("attributes", {})}
             operations = body.get("key_ops", last["key"]["key_ops"])
@@ -481,7 +482,7 @@ def test_rotation_is_not_removed_for_those_who_follow() -> None:
 
     plan = in_use(key(), PINNED, policy=rotates, remove_rotation_policy=True)
     [step] = plan.steps
-    assert step.action == "set_rotation_policy"
+    assert step.write == KeyWrites.set_rotation_policy
     assert [action["action"]["type"] for action in step.arguments["policy"]["lifetimeActions"]] == ["Notify"]
     assert plan.before["rotation_policy"]["time_after_create"] == "P90D"
     assert plan.after["rotation_policy"]["time_after_create"] is None
@@ -495,4 +496,4 @@ def test_a_version_that_expires_within_an_hour_is_followed_by_a_new_one(
     """Unless a new one would not last longer."""
     current = key(created=NOW, exp=NOW + left)
 
-    assert [step.action for step in key_plan.plan(key_goal(expires_in=wanted), observed_key(current)).steps] == steps
+    assert [step.name for step in key_plan.plan(key_goal(expires_in=wanted), observed_key(current)).steps] == steps

@@ -13,9 +13,10 @@ from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, dele
 from wishes import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, NotFound, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
 
 LAG = key_document.FOLLOWING_LAG
 UNLISTED = ("/subscriptions/hidden",)
@@ -40,7 +41,7 @@ def delete(observed: dict[str, Any], *, force: bool = False) -> Plan:
 
 def off(*names: str) -> tuple[Step, ...]:
     body = {"attributes": {"enabled": False}}
-    return tuple(Step("update", {"vault": "myvault", "name": "batch", "version": name, "body": body}) for name in names)
+    return tuple(step(KeyWrites.update, vault="myvault", name="batch", version=name, body=body) for name in names)
 
 
 def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
@@ -210,7 +211,7 @@ def test_key_that_is_not_there_cannot_be_disabled(deleted: dict[str, Any] | None
 def test_key_is_deleted() -> None:
     plan = delete(versions())
 
-    assert plan.steps == (Step("delete", {"vault": "myvault", "name": "batch"}),)
+    assert plan.steps == (Step(KeyWrites.delete, {"vault": "myvault", "name": "batch"}),)
     assert plan.after == {"exists": False, "soft_deleted": True}
 
 
@@ -316,7 +317,7 @@ def recover(observed: dict[str, Any]) -> Plan:
 def test_deleted_key_is_recovered() -> None:
     plan = recover(observed_key(deleted=deleted_key()))
 
-    assert plan.steps == (Step("recover", {"vault": "myvault", "name": "batch"}),)
+    assert plan.steps == (Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"}),)
     assert plan.before == {"exists": False, "soft_deleted": True}
     assert plan.after == {"exists": True, "soft_deleted": False}
     assert not key_plan.plan(plan.goal, versions()).changed

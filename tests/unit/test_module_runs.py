@@ -44,6 +44,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption, keyvault_cmk_access, keyvault_cmk_key
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
+CREATE_KEY = "Microsoft.KeyVault/vaults/keys/create/action"
+MOVE = ["Microsoft.Batch/batchAccounts/write", "Microsoft.Batch/batchAccounts/pools/read"]
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Cloud:
     shared: list[str] = field(default_factory=list)
     newest_of: list[tuple[Any, ...]] = field(default_factory=list)
     completed: list[tuple[str, str]] = field(default_factory=list)
+    # The actions that the caller has to be allowed.
     checked: list[str] = field(default_factory=list)
 
     # The run
@@ -97,13 +100,11 @@ class Cloud:
 
     @property
     def rights(self) -> Any:
-        def require(steps: Any) -> tuple[str, ...]:
-            self.checked += [f"{service} {step.action}" for service, step in steps]
+        def require(needed: Any) -> tuple[str, ...]:
+            self.checked += [right.action for right in needed]
             return ()
 
-        return SimpleNamespace(
-            require=require, of=lambda service: lambda steps: require((service, step) for step in steps)
-        )
+        return SimpleNamespace(require=require, of=lambda needed: lambda steps: require(needed.by(steps)))
 
     # Services
 
@@ -186,7 +187,7 @@ def test_a_key_is_changed_under_the_lock_of_its_vault(named: dict[str, Any]) -> 
 
     assert run_key(cloud, **named, new_version=True).changed
     assert cloud.did == [("create", "myvault")]
-    assert (cloud.checked, cloud.shared, cloud.newest_of) == (["keys create"], [], [])
+    assert (cloud.checked, cloud.shared, cloud.newest_of) == ([CREATE_KEY], [], [])
 
 
 def test_a_version_of_a_key_is_disabled_under_its_lock() -> None:
@@ -209,8 +210,8 @@ def test_the_newest_version_for_an_account_is_that_of_the_run(
 
     assert cloud.newest_of == [(forced, version)]
     # An account that follows the key needs no move to the version that is made.
-    move = ["encryption set_encryption"] if version else []
-    assert cloud.checked == (["keys create", *move] if options else [])
+    move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
+    assert cloud.checked == ([CREATE_KEY, *move] if options else [])
     # What is read of an account on another key may be old.
     assert (cloud.anew_if(on(KEY)), cloud.anew_if(on(f"{KEY}2")), cloud.anew_if(on(None))) == (False, True, True)
 
@@ -285,7 +286,7 @@ def test_access_is_granted_to_all_identities_of_an_account_under_one_lock() -> N
 
     assert cloud.did == [("add", PRINCIPAL, "myvault"), ("add", OTHER, "myvault")]
     assert [one["principal_id"] for one in outcome.after["principals"]] == [PRINCIPAL, OTHER]
-    assert cloud.checked == ["access set_policy"] * 2
+    assert cloud.checked == ["Microsoft.KeyVault/vaults/accessPolicies/write"] * 2
     assert "in_use_by" not in outcome.report
     assert not run_access(cloud, **OF_ACCOUNT).changed
 
@@ -335,7 +336,7 @@ def test_an_account_that_is_moved_has_had_its_forced_version(identifier: str | N
     batch_encryption.run(encryption_options(identifier), cloud)
 
     assert cloud.completed == completed
-    assert cloud.checked == ["encryption set_encryption"]
+    assert cloud.checked == MOVE
 
 
 def test_an_account_whose_move_failed_has_not() -> None:

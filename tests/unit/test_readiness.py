@@ -41,6 +41,8 @@ from documents import (
 from wishes import check_before, rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed, Right, VaultRight
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -51,7 +53,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
@@ -88,9 +90,9 @@ class Azure:
     diagnosis: dict[str, Any] | None = None
     allowed: Any = field(default_factory=lambda: EVERYTHING)
     is_rehearsal: bool = False
-    # What was asked, and the steps whose rights were asked for.
+    # What was asked, and the rights that were asked for.
     asked: list[str] = field(default_factory=list)
-    steps: list[tuple[str, Step]] = field(default_factory=list)
+    needed: list[Needed] = field(default_factory=list)
 
     def service(self, name: str, read: Any, **methods: Any) -> SimpleNamespace:
         def noted(goal: Any) -> Any:
@@ -184,12 +186,12 @@ class Azure:
     def rights(self) -> Any:
         return SimpleNamespace(require=self._require)
 
-    def _require(self, steps: Any) -> tuple[str, ...]:
-        self.steps = list(steps)
+    def _require(self, needed: Any) -> tuple[str, ...]:
+        self.needed = list(needed)
         rehearsal = object() if self.is_rehearsal else None
         session: Any = SimpleNamespace(subscription_id=SUBSCRIPTION, rehearsal=rehearsal)
         resources: Any = SimpleNamespace(permissions=lambda _scope: self.allowed)
-        return Rights(session, resources, self.vaults).require(self.steps)
+        return Rights(session, resources, self.vaults).require(self.needed)
 
 
 class Cloud:
@@ -221,7 +223,7 @@ def refused(role: str, azure: Azure, **options: Any) -> CmkError:
     with pytest.raises(CmkError) as failed:
         check(role, azure, **options)
     # The caller's rights are the last thing that is asked for, so that all else has been looked at by then.
-    assert failed.value.code == "permission_denied" or azure.steps == []
+    assert failed.value.code == "permission_denied" or azure.needed == []
     return failed.value
 
 
@@ -235,8 +237,9 @@ def needs(role: str, azure: Azure, **options: Any) -> list[str]:
     return [one["action"] for one in outcome.facts["missing_rights"]]
 
 
-def planned(azure: Azure) -> list[tuple[str, str]]:
-    return [(service, step.action) for service, step in azure.steps]
+def planned(azure: Azure) -> list[str]:
+    """The writes whose rights were asked for, by their actions: each has one that is no read."""
+    return [right.action for right in azure.needed if not right.action.endswith("/read")]
 
 
 WRITE = "Microsoft.Batch/batchAccounts/write"
@@ -244,6 +247,9 @@ VAULTS, ASSIGNMENTS = "Microsoft.KeyVault/vaults", "Microsoft.Authorization/role
 POLICIES = f"{VAULTS}/accessPolicies/write"
 CREATE_KEY, UPDATE_KEY = f"{VAULTS}/keys/create/action", f"{VAULTS}/keys/update/action"
 SET_ROTATION = f"{VAULTS}/keyrotationpolicies/write"
+ASSIGN = f"{ASSIGNMENTS}/write"
+ASSIGN_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
+TO_MOVE = [*rights.to_set_encryption("rg-batch", "mybatch")]
 EACH_ROLE = pytest.mark.parametrize("role", ["provision", "rotate", "revert"])
 
 
@@ -329,7 +335,7 @@ def test_in_check_mode_missing_rights_are_warnings(role: str) -> None:
 # Provision
 
 
-def provision(azure: Azure, **options: Any) -> list[tuple[str, str]]:
+def provision(azure: Azure, **options: Any) -> list[str]:
     assert check("provision", azure, **options).warnings == ()
     return planned(azure)
 
@@ -337,10 +343,7 @@ def provision(azure: Azure, **options: Any) -> list[tuple[str, str]]:
 def test_provisioning_from_nothing() -> None:
     azure = Azure(vault=None, keys=())
 
-    assert provision(azure) == [
-        *[("vaults", "create"), ("accounts", "create"), ("access", "grant"), ("keys", "create")],
-        ("encryption", "set_encryption"),
-    ]
+    assert provision(azure) == [f"{VAULTS}/write", WRITE, ASSIGN, CREATE_KEY, WRITE]
     # Keys and access of a vault that is not there cannot be read.
     assert azure.asked[:2] == ["vaults", "accounts"]
     assert not {"keys", "access"} & set(azure.asked)
@@ -382,28 +385,24 @@ def test_the_group_of_the_vault_is_that_of_the_account_unless_another_one_is_nam
     for options, group in (({}, "rg-batch"), ({"vault_resource_group": "rg-keys"}, "rg-keys")):
         azure = Azure(vault=None, keys=())
         check("provision", azure, **options)
-        made = {service: step.arguments["group"] for service, step in azure.steps if "group" in step.arguments}
-        assert made == {
-            **{"vaults": group, "access": group, "keys": group},
-            **{"accounts": "rg-batch", "encryption": "rg-batch"},
-        }
+        at = [right.scope.split("/")[2] for right in azure.needed if isinstance(right, Right)]
+        in_new_vault = {right.group for right in azure.needed if isinstance(right, VaultRight)}
+        # The vault, then the account and its encryption.
+        assert (at[0], set(at[1:]), in_new_vault) == (group, {"rg-batch"}, {group})
 
 
 @pytest.mark.parametrize(
     ("identity", "grants"),
     [
         # The identity is there, and what it lacks is seen.
-        pytest.param(identity_id(), [("access", "set_policy")], id="user-assigned"),
-        pytest.param(None, [("access", "grant")], id="system-assigned"),
+        pytest.param(identity_id(), [POLICIES], id="user-assigned"),
+        pytest.param(None, [ASSIGN], id="system-assigned"),
     ],
 )
-def test_access_to_a_vault_that_exists_for_an_account_that_does_not(
-    identity: str | None, grants: list[tuple[str, str]]
-) -> None:
-    assert provision(Azure(vault=policies()), identity_id=identity) == [
-        *[("accounts", "create"), *grants],
-        ("encryption", "set_encryption"),
-    ]
+def test_access_to_a_vault_that_exists_for_an_account_that_does_not(identity: str | None, grants: list[str]) -> None:
+    created = [WRITE, *([ASSIGN_IDENTITY] if identity else [])]
+
+    assert provision(Azure(vault=policies()), identity_id=identity) == [*created, *grants, WRITE]
 
 
 def test_an_account_on_its_key_needs_nothing() -> None:
@@ -431,7 +430,7 @@ def test_an_account_on_its_key_needs_nothing() -> None:
 def test_who_moves_an_account_needs_the_rights_to(used: str | None, follow: bool | None, moves: bool) -> None:
     azure = Azure(on(used))
 
-    assert provision(azure, follow_latest=follow) == ([("encryption", "set_encryption")] if moves else [])
+    assert provision(azure, follow_latest=follow) == ([WRITE] if moves else [])
     assert needs("provision", Azure(on(used)), follow_latest=follow) == ([WRITE] if moves else [])
 
 
@@ -444,7 +443,7 @@ def test_an_account_on_another_key_is_refused_before_a_vault_is_planned(used: st
     assert (failure.code, failure.facts["option"]) == ("account_on_another_key", "replace_key")
     assert azure.asked == ["availability"]
     moved = Azure(on(used))
-    assert provision(moved, replace_key=True) == [("encryption", "set_encryption")]
+    assert provision(moved, replace_key=True) == [WRITE]
 
 
 @pytest.mark.parametrize("name", [{"vault_name": "MyVault"}, {"key_name": "BATCH"}])
@@ -480,36 +479,36 @@ def test_what_a_later_task_would_refuse(azure: Azure, options: dict[str, Any], c
 
 
 @pytest.mark.parametrize(
-    ("azure", "options", "steps"),
+    ("azure", "options", "writes"),
     [
         pytest.param(
             Azure(vault=None, deleted_vault=deleted_vault()),
             {"recover_vault": True},
-            ["create", "create", "grant", "create", "set_encryption"],
+            [f"{VAULTS}/write", WRITE, ASSIGN, CREATE_KEY, WRITE],
             id="deleted vault",
         ),
+        pytest.param(Azure(account(), vault=policies()), {"adopt_existing": True}, [WRITE, ASSIGN, WRITE]),
         pytest.param(
-            Azure(account(), vault=policies()), {"adopt_existing": True}, ["update", "grant", "set_encryption"]
+            Azure(on(KEY), keys=versions(enabled=False)), {"enable_key": True}, [UPDATE_KEY], id="disabled key"
         ),
-        pytest.param(Azure(on(KEY), keys=versions(enabled=False)), {"enable_key": True}, ["update"], id="disabled key"),
-        pytest.param(Azure(on(KEY), keys=()), {}, ["create"], id="no key"),
-        pytest.param(Azure(on(KEY), vault=policies()), {}, ["set_policy"], id="no access"),
+        pytest.param(Azure(on(KEY), keys=()), {}, [CREATE_KEY], id="no key"),
+        pytest.param(Azure(on(KEY), vault=policies()), {}, [POLICIES], id="no access"),
         pytest.param(
             Azure(on(KEY, user_assigned(one=PRINCIPAL, two=OTHER)), vault=policies()),
             {"identity_id": identity_id("one")},
-            ["set_policy"],
+            [POLICIES],
             id="the access of the identity that is named",
         ),
         pytest.param(
             Azure(on(KEY), vault=policies(policy(), enablePurgeProtection=None)),
             {},
-            ["update"],
+            [f"{VAULTS}/write"],
             id="a vault that is changed",
         ),
     ],
 )
-def test_what_is_asked_for_is_not_refused(azure: Azure, options: dict[str, Any], steps: list[str]) -> None:
-    assert [action for _service, action in provision(azure, **options)] == steps
+def test_what_is_asked_for_is_not_refused(azure: Azure, options: dict[str, Any], writes: list[str]) -> None:
+    assert provision(azure, **options) == writes
 
 
 def test_the_access_of_each_identity_is_checked_if_the_identity_is_the_accounts_own() -> None:
@@ -523,7 +522,7 @@ def test_the_access_of_each_identity_is_checked_if_the_identity_is_the_accounts_
 # Rotate
 
 
-def rotate(azure: Azure, **options: Any) -> list[tuple[str, str]]:
+def rotate(azure: Azure, **options: Any) -> list[str]:
     assert check("rotate", azure, **options).warnings == ()
     return planned(azure)
 
@@ -568,24 +567,18 @@ def test_a_rotation_that_cannot_be(used: str | None, options: dict[str, Any], co
 def test_rights_to_have_an_account_follow_its_key_or_not(used: str, follow: bool | None, moves: bool) -> None:
     azure = Azure(on(used), vault=vault(policy(), rbac=True))
 
-    assert rotate(azure, follow_latest=follow, vault_resource_group="rg-keys") == (
-        [("encryption", "set_encryption")] if moves else []
-    )
+    assert rotate(azure, follow_latest=follow, vault_resource_group="rg-keys") == ([WRITE] if moves else [])
     if moves:
-        [(_service, step)] = azure.steps
         # Who may use the key has to be visible before there is a new version.
-        assert dict(step.arguments) == {
-            **{"group": "rg-batch", "name": "mybatch"},
-            **{"vault": "myvault", "vault_group": "rg-keys"},
-        }
+        assert azure.needed == [*TO_MOVE, rights.to_see_access("myvault", "rg-keys")]
     assert needs("rotate", Azure(on(used)), follow_latest=follow) == ([WRITE] if moves else [])
 
 
 def test_rights_to_disable_the_previous_version() -> None:
     azure = Azure(on(PINNED_OLD), vault=vault(policy(), rbac=True))
 
-    assert rotate(azure, previous_key="disable") == [("keys", "list"), ("keys", "update")]
-    assert [step.arguments["vault"] for _service, step in azure.steps] == ["myvault"] * 2
+    assert rotate(azure, previous_key="disable") == [UPDATE_KEY]
+    assert azure.needed == [rights.to_use_key(permission, "myvault") for permission in ("list", "update")]
     assert azure.asked == ["listing", "users of myvault"]
     needed = needs("rotate", Azure(on(PINNED_OLD), vault=vault(rbac=True)), previous_key="disable")
     assert needed == [UPDATE_KEY]
@@ -619,7 +612,7 @@ OTHER_KEY: dict[str, Any] = {"new_key_identifier": ELSEWHERE}
 def test_rights_to_move_an_account_to_a_different_key() -> None:
     azure = Azure(on(PINNED_OLD), vault=vault())
 
-    assert rotate(azure, **OTHER_KEY) == [("encryption", "set_encryption"), ("access", "set_policy")]
+    assert rotate(azure, **OTHER_KEY) == [WRITE, POLICIES]
     assert azure.asked[-1] == f"access of {PRINCIPAL} to vault2"
     assert needs("rotate", Azure(on(PINNED_OLD), vault=vault()), **OTHER_KEY) == [WRITE, POLICIES]
 
@@ -628,9 +621,8 @@ def test_rights_to_move_an_account_to_a_different_key() -> None:
 def test_a_different_key_that_lacks_only_access_is_granted_it(identifier: str) -> None:
     azure = Azure(on(PINNED_OLD), vault=vault(), checks={"vault": vault(policy(OTHER))})
 
-    assert rotate(azure, new_key_identifier=identifier) == [("encryption", "set_encryption"), ("access", "set_policy")]
-    [switch, _grant] = azure.steps
-    assert (switch[1].arguments["vault"], switch[1].arguments["vault_group"]) == ("vault2", None)
+    assert rotate(azure, new_key_identifier=identifier) == [WRITE, POLICIES]
+    assert azure.needed[:-1] == [*TO_MOVE, rights.to_see_access("vault2", None)]
 
 
 @pytest.mark.parametrize(
@@ -658,7 +650,7 @@ def test_an_account_that_cannot_be_moved_is_not_granted_access(silence: CmkError
 def test_access_is_granted_to_each_identity() -> None:
     azure = Azure(on(PINNED_OLD, user_assigned(one=PRINCIPAL, two=OTHER)), vault=policies())
 
-    assert rotate(azure, **OTHER_KEY) == [("encryption", "set_encryption"), *[("access", "set_policy")] * 2]
+    assert rotate(azure, **OTHER_KEY) == [WRITE, *[POLICIES] * 2]
 
 
 def test_an_account_without_an_identity_is_not_moved_to_a_different_key() -> None:
@@ -696,29 +688,25 @@ TAKES = [{"previous_key": "disable"}, {"previous_key": "delete"}, {"revokes_acce
 EACH_TAKE = pytest.mark.parametrize("options", TAKES, ids=["disable", "delete", "revoke"])
 
 
-def revert(azure: Azure, **options: Any) -> list[tuple[str, str]]:
+def revert(azure: Azure, **options: Any) -> list[str]:
     assert check("revert", azure, **options).warnings == ()
     return planned(azure)
 
 
 @pytest.mark.parametrize(
-    ("options", "steps", "needed"),
+    ("options", "needed"),
     [
-        ({}, [], []),
-        ({"previous_key": "disable"}, [("keys", "update")], [UPDATE_KEY]),
-        ({"previous_key": "delete"}, [("keys", "delete")], [f"{VAULTS}/keys/delete"]),
-        ({"revokes_access": True}, [("access", "revoke")], [f"{ASSIGNMENTS}/delete"]),
-        (
-            {"previous_key": "delete", "revokes_access": True},
-            [("keys", "delete"), ("access", "revoke")],
-            [f"{VAULTS}/keys/delete", f"{ASSIGNMENTS}/delete"],
-        ),
+        ({}, []),
+        ({"previous_key": "disable"}, [UPDATE_KEY]),
+        ({"previous_key": "delete"}, [f"{VAULTS}/keys/delete"]),
+        ({"revokes_access": True}, [f"{ASSIGNMENTS}/delete"]),
+        ({"previous_key": "delete", "revokes_access": True}, [f"{VAULTS}/keys/delete", f"{ASSIGNMENTS}/delete"]),
     ],
 )
-def test_rights_to_revert(options: dict[str, Any], steps: list[tuple[str, str]], needed: list[str]) -> None:
+def test_rights_to_revert(options: dict[str, Any], needed: list[str]) -> None:
     by_role = vault(rbac=True)
 
-    assert revert(Azure(on(PINNED_NEW), vault=by_role), **options) == [*steps, ("encryption", "set_encryption")]
+    assert revert(Azure(on(PINNED_NEW), vault=by_role), **options) == [*needed, WRITE]
     assert needs("revert", Azure(on(PINNED_NEW), vault=by_role), **options) == [*needed, WRITE]
 
 
@@ -732,7 +720,7 @@ def test_a_key_that_the_account_does_not_use_is_not_taken_away(options: dict[str
     assert used in failure.msg
     assert azure.asked == []
     # If nothing is taken away, it does not matter.
-    assert revert(Azure(on(used))) == [("encryption", "set_encryption")]
+    assert revert(Azure(on(used))) == [WRITE]
 
 
 @EACH_TAKE
@@ -779,7 +767,7 @@ def test_an_account_that_is_back_already_leaves_the_key_behind_that_somebody_con
 
     assert outcome.warnings == ()
     assert outcome.after["previous_key_identifier"] == named
-    assert len(azure.steps) == 1
+    assert len(azure.needed) == 1
 
 
 def test_the_previous_key_is_the_one_that_the_account_uses() -> None:
@@ -803,7 +791,7 @@ def test_users_are_no_obstacle_because_what_they_use_is_kept() -> None:
     others = (account("another", key=PINNED_NEW, identity=system_assigned()),)
     for options in TAKES:
         azure = Azure(on(PINNED_NEW), others=others)
-        assert revert(azure, **options)[-1] == ("encryption", "set_encryption")
+        assert revert(azure, **options)[-1] == WRITE
 
 
 @pytest.mark.parametrize(
@@ -906,7 +894,7 @@ def test_an_available_account_needs_no_repair() -> None:
     azure.silence = None
 
     assert repairs(azure, allowed_repairs=[]) == []
-    assert azure.steps == []
+    assert azure.needed == []
 
 
 def test_an_account_on_a_microsoft_managed_key_needs_no_repair() -> None:
@@ -1014,7 +1002,7 @@ def test_rights_to_recover_are_required_only_if_that_is_asked() -> None:
     cloud: Any = Cloud(azure)
     surveyed = batch_encryption_info.run({**check_before("recover"), "check_before": None, "diagnose": True}, cloud)
 
-    assert (surveyed.warnings, azure.steps) == ((), [])
+    assert (surveyed.warnings, azure.needed) == ((), [])
     assert "repairs" not in surveyed.after
     assert surveyed.after["diagnosis"]["causes"][0]["repair"] == "key"
 

@@ -6,16 +6,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from documents import VAULT_ID, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.rbac import allows
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import writes as access_writes
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.writes import AccessWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import writes as account_writes
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.writes import AccountWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import writes as encryption_writes
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.writes import EncryptionWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import writes as key_writes
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import writes as vault_writes
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.writes import VaultWrites
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -68,8 +81,8 @@ ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/mybatch"
 WRITE = "Microsoft.Batch/batchAccounts/write"
 CREATE = "Microsoft.KeyVault/vaults/keys/create/action"
 POOLS = "Microsoft.Batch/batchAccounts/pools/read"
-SET = Step("set_encryption", {"group": "rg", "name": "mybatch"})
-MAKE_KEY = Step("create", {"vault": "myvault", "name": "key"})
+SET = [*rights.to_set_encryption("rg", "mybatch")]
+MAKE_KEY = rights.to_use_key("create", "myvault")
 
 
 class Resources:
@@ -106,53 +119,48 @@ class Vaults:
         return self.found
 
 
-def require(
-    service: str, *steps: Step, vault: Any = None, later: Any = (), is_rehearsal: bool = False, **allowed: Any
-) -> tuple[str, ...]:
+def require(*needed: Needed, vault: Any = None, is_rehearsal: bool = False, **allowed: Any) -> tuple[str, ...]:
     session = Session(is_rehearsal=is_rehearsal)
-    rights = Rights(session, Resources(**allowed), Vaults(vault))  # type: ignore[arg-type]
-    return rights.require([*((service, step) for step in steps), *later])
+    return Rights(session, Resources(**allowed), Vaults(vault)).require(needed)  # type: ignore[arg-type]
 
 
-def lacks(action: str, service: str, *steps: Step, **options: Any) -> None:
+def lacks(action: str, *needed: Needed, **options: Any) -> None:
     with pytest.raises(Denied) as denied:
-        require(service, *steps, **options)
+        require(*needed, **options)
     assert denied.value.code == "permission_denied"
     assert denied.value.facts["action"] == action
     assert action in denied.value.msg
-    warnings = require(service, *steps, **options, is_rehearsal=True)
+    warnings = require(*needed, **options, is_rehearsal=True)
     assert any(action in warning for warning in warnings)
 
 
 def test_an_action_that_the_caller_is_seen_to_lack() -> None:
-    lacks(WRITE, "encryption", SET)
-    lacks(WRITE, "encryption", SET, group=[permission(READ)], account=[permission("*/read")])
-    lacks(POOLS, "encryption", SET, group=[permission(WRITE)], account=[])
-    lacks(WRITE, "encryption", SET, group=Denied("no"), account=[permission("*/read")])
+    lacks(WRITE, *SET)
+    lacks(WRITE, *SET, group=[permission(READ)], account=[permission("*/read")])
+    lacks(POOLS, *SET, group=[permission(WRITE)], account=[])
+    lacks(WRITE, *SET, group=Denied("no"), account=[permission("*/read")])
 
 
 def test_a_right_at_the_group_or_at_the_resource_is_enough() -> None:
-    require("encryption", SET, group=[permission(WRITE, POOLS)])
-    require("encryption", SET, account=[permission(WRITE, POOLS)])
-    require("encryption", SET, group=Denied("no"), account=[permission(WRITE, POOLS)])
+    require(*SET, group=[permission(WRITE, POOLS)])
+    require(*SET, account=[permission(WRITE, POOLS)])
+    require(*SET, group=Denied("no"), account=[permission(WRITE, POOLS)])
 
 
 def test_what_cannot_be_read_is_no_reason_to_refuse() -> None:
-    require("encryption", SET, group=Denied("no"), account=Denied("no"))
-    require("encryption", SET, group=[], account=NotFound("none"))
-    require("keys", MAKE_KEY, vault=Denied("no"))
-    require("keys", MAKE_KEY, vault=None)
+    require(*SET, group=Denied("no"), account=Denied("no"))
+    require(*SET, group=[], account=NotFound("none"))
+    require(MAKE_KEY, vault=Denied("no"))
+    require(MAKE_KEY, vault=None)
 
 
-def test_steps_of_several_services_need_their_rights() -> None:
-    lacks(
-        CREATE, "encryption", SET, later=[("keys", MAKE_KEY)], vault=vault(rbac=True), group=[permission(WRITE, POOLS)]
-    )
+def test_writes_of_several_resources_need_their_rights() -> None:
+    lacks(CREATE, *SET, MAKE_KEY, vault=vault(rbac=True), group=[permission(WRITE, POOLS)])
 
 
 def test_keys_by_role() -> None:
-    lacks(CREATE, "keys", MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission("*")])
-    require("keys", MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission(CREATE, data=True)])
+    lacks(CREATE, MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission("*")])
+    require(MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission(CREATE, data=True)])
 
 
 @pytest.mark.parametrize(
@@ -163,114 +171,141 @@ def test_keys_by_policy(permissions: list[str], missing: bool) -> None:
     document = vault(policy("a-group", keys=permissions))
 
     if missing:
-        lacks("the key permission create", "keys", MAKE_KEY, vault=document)
+        lacks("the key permission create", MAKE_KEY, vault=document)
     else:
-        require("keys", MAKE_KEY, vault=document)
+        require(MAKE_KEY, vault=document)
 
 
-REVOKE = Step("revoke", {"vault": "myvault"})
-GRANT = {"vault": "myvault", "group": "rg"}
+AT = {"group": "rg", "name": "mybatch"}
+KEY = {"vault": "v", "name": "key"}
+ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
+KEYS = "Microsoft.KeyVault/vaults/keys"
+EACH_WRITE = [
+    (account_writes, step(AccountWrites.create, **AT, body={}), WRITE),
+    (account_writes, step(AccountWrites.update, **AT, body={}), WRITE),
+    (account_writes, step(AccountWrites.delete, **AT), "Microsoft.Batch/batchAccounts/delete"),
+    (
+        encryption_writes,
+        step(EncryptionWrites.set_encryption, **AT, body={}, evidence=None, despite_silence=False),
+        WRITE,
+    ),
+    (vault_writes, step(VaultWrites.create, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
+    (vault_writes, step(VaultWrites.update, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
+    (vault_writes, step(VaultWrites.delete, **AT), "Microsoft.KeyVault/vaults/delete"),
+    (vault_writes, step(VaultWrites.restore_access, **AT), "Microsoft.KeyVault/vaults/write"),
+    (
+        access_writes,
+        step(AccessWrites.set_policy, vault_id=VAULT_ID, operation="add", entry={}),
+        "Microsoft.KeyVault/vaults/accessPolicies/write",
+    ),
+    (
+        access_writes,
+        step(AccessWrites.assign, scope=VAULT_ID, name="", role="", principal=""),
+        f"{ASSIGNMENTS}/write",
+    ),
+    (
+        access_writes,
+        step(AccessWrites.unassign, assignment_id=f"{VAULT_ID}/providers/{ASSIGNMENTS}/1"),
+        f"{ASSIGNMENTS}/delete",
+    ),
+    (key_writes, step(KeyWrites.create, **KEY, body={}), CREATE),
+    (key_writes, step(KeyWrites.update, **KEY, version="1", body={}), f"{KEYS}/update/action"),
+    (key_writes, step(KeyWrites.delete, **KEY), f"{KEYS}/delete"),
+    (key_writes, step(KeyWrites.recover, **KEY), f"{KEYS}/recover/action"),
+    (
+        key_writes,
+        step(KeyWrites.set_rotation_policy, **KEY, policy={}),
+        "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
+    ),
+]
+# The rights are empty: a wait changes nothing.
+WAITS = {EncryptionWrites.await_answer}
+
+
+def needs(action: str, *needed: Needed, found: Any = None) -> None:
+    """The action, and reads, are what the caller has to be allowed."""
+    lacks(action, *needed, vault=found)
+    held = permission(action, data="/keys/" in action or "keyrotation" in action)
+    reads = permission("*/read"), permission("*/read", data=True)
+    require(*needed, vault=found, group=[held, *reads], vault_scope=[held])
+
+
+@pytest.mark.parametrize(("writes", "step", "action"), EACH_WRITE, ids=lambda one: getattr(one, "name", None))
+def test_what_a_step_needs(writes: Any, step: Step[Any], action: str) -> None:
+    needs(action, *writes.NEEDED.by([step]), found=vault(rbac=True))
+
+
+@pytest.mark.parametrize("protocol", [AccessWrites, AccountWrites, EncryptionWrites, KeyWrites, VaultWrites])
+def test_the_rights_of_each_write_are_known(protocol: type) -> None:
+    writes = {value for name, value in vars(protocol).items() if not name.startswith("_") and name != "read"}
+
+    assert writes
+    assert writes - WAITS <= {step.write for _writes, step, _action in EACH_WRITE}
 
 
 @pytest.mark.parametrize(
-    ("service", "step", "action", "found"),
+    ("needed", "action", "found"),
     [
-        ("accounts", Step("create", {"group": "rg", "name": "new", "body": {}}), WRITE, None),
-        ("accounts", Step("update", {"group": "rg", "name": "mybatch", "body": {}}), WRITE, None),
-        ("accounts", Step("delete", {"group": "rg", "name": "mybatch"}), "Microsoft.Batch/batchAccounts/delete", None),
-        ("vaults", Step("create", {"group": "rg", "name": "v", "body": {}}), "Microsoft.KeyVault/vaults/write", None),
-        ("vaults", Step("delete", {"group": "rg", "name": "v"}), "Microsoft.KeyVault/vaults/delete", None),
+        ([rights.to_revoke_access("myvault")], f"{ASSIGNMENTS}/delete", vault(rbac=True)),
+        ([rights.to_revoke_access("myvault")], "Microsoft.KeyVault/vaults/accessPolicies/write", vault()),
+        ([*rights.to_grant_access("myvault", "rg")], f"{ASSIGNMENTS}/write", None),
         (
-            "access",
-            Step("set_policy", {"vault_id": VAULT_ID, "operation": "add", "entry": {}}),
+            [*rights.to_grant_access("myvault", "rg", by_role=False)],
             "Microsoft.KeyVault/vaults/accessPolicies/write",
             None,
         ),
-        ("access", Step("assign", {"scope": VAULT_ID}), "Microsoft.Authorization/roleAssignments/write", None),
-        (
-            "access",
-            Step("unassign", {"assignment_id": f"{VAULT_ID}/providers/Microsoft.Authorization/roleAssignments/1"}),
-            "Microsoft.Authorization/roleAssignments/delete",
-            None,
-        ),
-        ("access", REVOKE, "Microsoft.Authorization/roleAssignments/delete", vault(rbac=True)),
-        ("access", REVOKE, "Microsoft.KeyVault/vaults/accessPolicies/write", vault()),
-        ("access", Step("grant", GRANT), "Microsoft.Authorization/roleAssignments/write", None),
-        (
-            "access",
-            Step("grant", {**GRANT, "by_role": False}),
-            "Microsoft.KeyVault/vaults/accessPolicies/write",
-            None,
-        ),
-        ("keys", Step("create", GRANT), CREATE, None),
-        ("keys", Step("update", {"vault": "v"}), "Microsoft.KeyVault/vaults/keys/update/action", vault(rbac=True)),
-        ("keys", Step("delete", {"vault": "v"}), "Microsoft.KeyVault/vaults/keys/delete", vault(rbac=True)),
-        ("keys", Step("recover", {"vault": "v"}), "Microsoft.KeyVault/vaults/keys/recover/action", vault(rbac=True)),
-        (
-            "keys",
-            Step("set_rotation_policy", {"vault": "v"}),
-            "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
-            vault(rbac=True),
-        ),
+        ([rights.to_use_key("create", "myvault", "rg")], CREATE, None),
     ],
 )
-def test_what_a_step_needs(service: str, step: Step, action: str, found: Any) -> None:
-    lacks(action, service, step, vault=found)
-    held = permission(action, data="/keys/" in action or "keyrotation" in action)
-    reads = permission("*/read"), permission("*/read", data=True)
-    require(service, step, vault=found, group=[held, *reads], vault_scope=[held])
+def test_what_a_later_task_needs(needed: list[Needed], action: str, found: Any) -> None:
+    needs(action, *needed, found=found)
 
 
 def test_who_gives_an_account_an_identity_may_assign_it() -> None:
     identity = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
     body = {"identity": {"userAssignedIdentities": {identity: {}}}}
-    step = Step("update", {"group": "rg", "name": "mybatch", "body": body})
+    needed = account_writes.NEEDED.by([step(AccountWrites.update, **AT, body=body)])
 
-    lacks("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", "accounts", step, group=[permission(WRITE)])
+    lacks("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", *needed, group=[permission(WRITE)])
 
 
 @pytest.mark.parametrize(
-    ("service", "step", "action"),
+    ("needed", "action"),
     [
-        (
-            "accounts",
-            Step("create", {"group": "rg", "name": "new", "body": {}}),
-            "Microsoft.Batch/batchAccounts/operationResults/read",
-        ),
-        ("access", Step("grant", GRANT), "Microsoft.Authorization/roleAssignments/read"),
-        ("access", Step("grant", {**GRANT, "by_role": False}), "Microsoft.KeyVault/vaults/read"),
-        ("keys", Step("create", GRANT), "Microsoft.KeyVault/vaults/keys/read"),
-        ("keys", Step("set_rotation_policy", GRANT), "Microsoft.KeyVault/vaults/keyrotationpolicies/read"),
+        (rights.to_create_account("rg"), "Microsoft.Batch/batchAccounts/operationResults/read"),
+        (rights.to_grant_access("myvault", "rg"), f"{ASSIGNMENTS}/read"),
+        (rights.to_grant_access("myvault", "rg", by_role=False), "Microsoft.KeyVault/vaults/read"),
     ],
 )
-def test_what_is_read_once_something_is_made(service: str, step: Step, action: str) -> None:
+def test_what_is_read_once_something_is_made(needed: Iterator[Needed], action: str) -> None:
     everything = [permission("*", but=(action,)), permission("*", but=(action,), data=True)]
 
-    lacks(action, service, step, group=everything)
+    lacks(action, *needed, group=everything)
 
 
-SEES = Step("set_encryption", {"group": "rg", "name": "mybatch", "vault": "myvault", "vault_group": None})
+SEES = [*SET, rights.to_see_access("myvault", None)]
 
 
 def test_who_may_use_the_key_is_to_be_seen_before_there_is_a_new_version() -> None:
     may = {"group": [permission(WRITE, POOLS)]}
 
-    lacks("Microsoft.Authorization/roleAssignments/read", "encryption", SEES, vault=vault(rbac=True), **may)
-    lacks("Microsoft.KeyVault/vaults/read", "encryption", SEES, vault=vault(), **may)
-    lacks("Microsoft.KeyVault/vaults/read", "encryption", SEES, vault=Denied("no"), **may)
-    require("encryption", SEES, vault=None, **may)
+    lacks(f"{ASSIGNMENTS}/read", *SEES, vault=vault(rbac=True), **may)
+    lacks("Microsoft.KeyVault/vaults/read", *SEES, vault=vault(), **may)
+    lacks("Microsoft.KeyVault/vaults/read", *SEES, vault=Denied("no"), **may)
+    require(*SEES, vault=None, **may)
 
 
-def test_the_place_of_a_step_may_be_another_subscription() -> None:
-    step = Step("update", {"subscription": "another", "group": "rg", "name": "v"})
-
+def test_a_vault_may_be_in_another_subscription() -> None:
     with pytest.raises(Denied, match=r"/subscriptions/another/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/v"):
-        require("vaults", step)
+        require(rights.to_change_vault("rg", "v", "another"))
 
 
 def test_waiting_needs_no_right() -> None:
-    require("encryption", Step("await_answer", {"group": "rg", "name": "mybatch"}))
-    require("keys", Step("create", {**GRANT, "by_role": False}))
+    assert [*encryption_writes.NEEDED.by([step(EncryptionWrites.await_answer, **AT)])] == []
+
+
+def test_the_creator_of_a_vault_with_access_policies_needs_no_right_to_its_keys() -> None:
+    require(rights.to_use_key("create", "myvault", "rg", by_role=False))
 
 
 # Before the first write
@@ -289,14 +324,14 @@ class Service:
 
 class Noun:
     def plan(self, goal: Any, observed: Any) -> Plan:
-        return Plan(goal, {}, {}, () if observed else (Step("write"),))
+        return Plan(goal, {}, {}, () if observed else (step(Service.write),))
 
 
 def test_rights_are_asked_for_before_the_first_write() -> None:
     service = Service()
 
     def refuse(steps: Any) -> None:
-        assert (list(steps), service.written) == ([Step("write")], [])
+        assert (list(steps), service.written) == ([step(Service.write)], [])
         raise Denied("no")
 
     with pytest.raises(Denied):

@@ -58,7 +58,7 @@ def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: s
     service = Access(session, Vaults(session, None, None, None), None, None)
 
     for step in access_plan.plan(access_goal(state=state), {**observed, "visible": visible()}).steps:
-        getattr(service, step.action)(**step.arguments)
+        step.apply(service)
 
     [(where, (group, name, done, body))] = session.calls
     assert where == subscription

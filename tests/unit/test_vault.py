@@ -18,6 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.writes import VaultWrites
 
 
 def goal(**options: Any) -> vault_goal.Goal:
@@ -43,8 +44,8 @@ def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any
     return {"vault": None, "deleted": None, "caller": CALLER, "group": {"location": "northeurope"}, **others}
 
 
-def step(action: str, **body: Any) -> Step:
-    return Step(action, {"group": "rg-keys", "name": "myvault", "body": body})
+def step(write: Any, **body: Any) -> Step[VaultWrites]:
+    return Step(write, {"group": "rg-keys", "name": "myvault", "body": body})
 
 
 # What is asked for
@@ -79,7 +80,7 @@ def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
 
     assert plan.steps == (
         step(
-            "create",
+            VaultWrites.create,
             location="northeurope",
             properties={
                 "tenantId": TENANT,
@@ -150,7 +151,7 @@ def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) 
     plan = vault_plan.plan(goal(recover=True, location="westeurope"), seen(deleted=deleted))
 
     recovered = step(
-        "create",
+        VaultWrites.create,
         location="northeurope",
         tags={"owner": "me"},
         properties={
@@ -160,7 +161,7 @@ def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) 
             "accessPolicies": [],
         },
     )
-    protect = step("update", properties={"enablePurgeProtection": True})
+    protect = step(VaultWrites.update, properties={"enablePurgeProtection": True})
     assert plan.steps == ((recovered,) if protected else (recovered, protect))
     assert plan.after["purge_protection"] is True
 
@@ -212,7 +213,7 @@ def test_fit_vault_stays_as_it_is(options: dict[str, Any], document: dict[str, A
 def test_vault_gets_what_it_lacks_and_nothing_else_is_sent(document: dict[str, Any], changes: dict[str, Any]) -> None:
     plan = vault_plan.plan(goal(), seen(document))
 
-    assert plan.steps == (step("update", properties=changes),)
+    assert plan.steps == (step(VaultWrites.update, properties=changes),)
     assert plan.after == {**plan.before, "purge_protection": True, "soft_delete": True}
 
 
@@ -264,7 +265,7 @@ def test_a_creation_is_done_once_accounts_on_the_vault_have_access() -> None:
 
     assert not confirmed.changed
     assert "an account" in confirmed.warnings[0]
-    assert [one.action for one in missing.steps] == ["restore_access"]
+    assert [one.name for one in missing.steps] == ["restore_access"]
     assert not alone.changed
     assert alone.warnings == ()
 
@@ -279,7 +280,7 @@ def test_trusted_services_are_let_in_and_all_other_rules_stay() -> None:
     document = vault(enablePurgeProtection=True, networkAcls=CLOSED)
     plan = vault_plan.plan(goal(trusted_services=True), seen(document))
 
-    assert plan.steps == (step("update", properties={"networkAcls": {**CLOSED, "bypass": "AzureServices"}}),)
+    assert plan.steps == (step(VaultWrites.update, properties={"networkAcls": {**CLOSED, "bypass": "AzureServices"}}),)
     assert (plan.before["trusted_services"], plan.after["trusted_services"]) == (False, True)
     assert not vault_plan.plan(goal(), seen(document)).changed
 
@@ -303,7 +304,7 @@ ELSEWHERE = account("elsewhere", key="https://other.vault.azure.net/keys/batch")
 def test_a_vault_is_deleted() -> None:
     plan = vault_plan.plan(goal(state="absent"), {**seen(vault()), "visible": visible(ELSEWHERE, account())})
 
-    assert plan.steps == (Step("delete", {"group": "rg-keys", "name": "myvault"}),)
+    assert plan.steps == (Step(VaultWrites.delete, {"group": "rg-keys", "name": "myvault"}),)
     assert plan.after == {"exists": False}
     assert not vault_plan.plan(goal(state="absent"), seen()).changed
 

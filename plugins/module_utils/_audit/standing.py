@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import diagnosis, preflight
+from .._core.documents import Account, KeyBundle, Pool, RoleAssignment, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Unavailable
 from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
@@ -38,7 +39,7 @@ class Standing:
     causes: tuple[diagnosis.Cause, ...] = ()
 
 
-def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
+def standing(account: Account, seen: Seen) -> Standing:
     key = key_of(account)
     subscription, group, name = place_of(account["id"])
     pools = _pools(account, seen)
@@ -80,7 +81,7 @@ def standing(account: Mapping[str, Any], seen: Seen) -> Standing:
     return Standing(record, diagnosis.causes(evidence, checks, observed))
 
 
-def _evidence(account: Mapping[str, Any], key: KeyIdentifier, seen: Seen) -> preflight.Evidence:
+def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> preflight.Evidence:
     identity = account.get("identity", {})
     principals = principals_of(identity)
     vault = seen["vaults"].get(key.vault)
@@ -106,7 +107,7 @@ def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: See
     assignments = {one: granted.get("by_principal", {}).get(one.lower(), []) for one in principals}
     definitions, groups = seen["definitions"], granted.get("of_groups", [])
 
-    def may_use(principal: str, given: Sequence[Mapping[str, Any]]) -> bool:
+    def may_use(principal: str, given: Sequence[RoleAssignment]) -> bool:
         return access_document.granted(vault, principal, key.name, given, definitions) == set(access_document.NEEDED)
 
     for principal, given in assignments.items():
@@ -118,7 +119,7 @@ def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: See
     return assignments, definitions
 
 
-def _of_key(key: KeyIdentifier | None, version: Mapping[str, Any] | None, kept: Seen, seen: Seen) -> dict[str, Any]:
+def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: Seen, seen: Seen) -> dict[str, Any]:
     """The version that the account is on, and what becomes of the key."""
     newest = _or_none(kept.get("newest"))
     attributes = version["attributes"] if version else {}
@@ -145,7 +146,7 @@ def _days(length: float) -> int:
     return int(length // DAY)
 
 
-def _of_vault(vault: Mapping[str, Any] | None) -> dict[str, Any]:
+def _of_vault(vault: Vault | None) -> dict[str, Any]:
     described = vault_document.describe(vault)
     told = ("id", "authorization", "soft_delete", "purge_protection", "trusted_services")
     return {"vault": {name: described[name] for name in told} if vault else None}
@@ -157,7 +158,7 @@ def _access_by(checks: Sequence[preflight.Check]) -> str | None:
     return {preflight.OK: "granted", preflight.FAILED: "missing"}.get(status)
 
 
-def _identities(account: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
+def _identities(account: Account, seen: Seen) -> dict[str, Any]:
     """By the account's user-assigned identities, all of the subscription that each is in, or why they were not seen."""
     assigned = account.get("identity", {}).get("userAssignedIdentities", {})
     return {one: seen["identities"].get(one.split("/")[2].lower()) for one in assigned}
@@ -167,12 +168,13 @@ def _missing(identities: Mapping[str, Any]) -> list[str]:
     return [one for one, there in identities.items() if _or_none(there) is not None and one.lower() not in there]
 
 
-def _pools(account: Mapping[str, Any], seen: Seen) -> Any:
+def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
     """Those of the account, none if they were not asked for, or why they were not seen."""
-    return seen["pools"].get(account["id"].lower())
+    found: Sequence[Pool] | CmkError | None = seen["pools"].get(account["id"].lower())
+    return found
 
 
-def _answering(pools: Any) -> dict[str, Any]:
+def _answering(pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
     """An account that has lost its key does not tell its pools. Null: it was not asked, or the caller may not."""
     if not isinstance(pools, CmkError):
         return {"answers": None if pools is None else True, "silence": None, "pools": _disks(pools)}
@@ -180,11 +182,11 @@ def _answering(pools: Any) -> dict[str, Any]:
     return {"answers": False if refused else None, "silence": pools.msg if refused else None, "pools": None}
 
 
-def _disks(pools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+def _disks(pools: Sequence[Pool] | None) -> list[dict[str, Any]] | None:
     return None if pools is None else [_disk(pool) for pool in pools]
 
 
-def _disk(pool: Mapping[str, Any]) -> dict[str, Any]:
+def _disk(pool: Pool) -> dict[str, Any]:
     machine = pool["properties"].get("deploymentConfiguration", {}).get("virtualMachineConfiguration", {})
     encryption = machine.get("diskEncryptionConfiguration") or {}
     own = encryption.get("customerManagedKey") or {}

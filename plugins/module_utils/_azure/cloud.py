@@ -16,6 +16,7 @@ from typing import Any
 
 from .._checks.preflight import KEEP_AVAILABLE, failed_checks
 from .._core.concurrent import map_concurrent, value_or_error
+from .._core.documents import Account
 from .._core.errors import CmkError
 from .._core.ids import key_of
 from .._core.plan import Outcome
@@ -71,7 +72,7 @@ class Cloud:
         rehearsal = self._session.rehearsal
         return params if rehearsal is None else rehearsal.resolved(params)
 
-    def _failed_checks(self, account: Mapping[str, Any]) -> list[str]:
+    def _failed_checks(self, account: Account) -> list[str]:
         """Why the account could not use its key: the names of the checks that fail."""
         key = key_of(account)
         return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._core.documents import Account, Identity, KeyItem
 from .._core.errors import Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
 from .evidence import Evidence
@@ -29,7 +30,7 @@ class Diagnosis:
         self._keys = keys
         self._identities = identities
 
-    def read(self, account: Mapping[str, Any], key: KeyIdentifier) -> dict[str, Any]:
+    def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         evidence = self._evidence.of_account(account, key)
         there = isinstance(evidence["vault"], Mapping)
         return {
@@ -41,13 +42,13 @@ class Diagnosis:
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
 
-    def _versions(self, key: KeyIdentifier) -> list[dict[str, Any]] | None:
+    def _versions(self, key: KeyIdentifier) -> list[KeyItem] | None:
         try:
             return self._keys.versions(key)
         except (Denied, Unavailable):
             return None
 
-    def _missing_identities(self, identity: Mapping[str, Any]) -> list[str]:
+    def _missing_identities(self, identity: Identity) -> list[str]:
         missing = []
         for name in identity.get("userAssignedIdentities", {}):
             try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._checks.preflight import granted_to_each
 from .._core.concurrent import map_concurrent, value_or_error
+from .._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, place_of, principals_of
 from .._resources.access.document import roles_in, scope_of
@@ -35,9 +36,7 @@ class Evidence:
         self._keys = keys
         self._access = access
 
-    def of_account(
-        self, account: Mapping[str, Any], key: KeyIdentifier, vault_group: str | None = None
-    ) -> dict[str, Any]:
+    def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> dict[str, Any]:
         """Of a key that the account is on, or is to be put on."""
         identity = account.get("identity", {})
         # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
@@ -92,8 +91,10 @@ class Evidence:
             self._session.cache.changed("vault", "access")
         return now
 
-    def _vault_now(self, vault_id: str, since: float) -> Any:
-        vault = self._session.cache.since(lambda: self._vaults.anew(vault_id), since, "vault_now", vault_id.lower())
+    def _vault_now(self, vault_id: str, since: float) -> Vault:
+        vault: Vault | None = self._session.cache.since(
+            lambda: self._vaults.anew(vault_id), since, "vault_now", vault_id.lower()
+        )
         if vault is None:
             raise NotFound(
                 f"The vault {vault_id} was deleted while an account was put on a key of it.",
@@ -122,8 +123,8 @@ class Evidence:
         return {"assignments": assignments, "definitions": {**evidence["definitions"], **known}}
 
     def _roles(
-        self, vault: Mapping[str, Any], key_name: str, principals: Sequence[str]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        self, vault: Vault, key_name: str, principals: Sequence[str]
+    ) -> tuple[dict[str, list[RoleAssignment]], dict[str, RoleDefinitionProperties]]:
         scope, vault_id = scope_of(vault, key_name), vault["id"]
         assignments = {principal: self._access.recent_assignments(scope, principal) for principal in principals}
         everyone = [assignment for of_one in assignments.values() for assignment in of_one]

@@ -17,7 +17,9 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from .._checks.usage import Visible
 from .._core.concurrent import map_concurrent, value_or_error
+from .._core.documents import Account, KeyBundle, RoleAssignment
 from .._core.errors import CmkError
 from .._core.ids import KeyIdentifier, key_of, principals_of
 from .._resources.access.document import roles_in, scope_of
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from .._resources.access.client import Access
     from .._resources.key.client import Keys
     from .._resources.vault.client import Vaults
-
-
-Documents = Sequence[Mapping[str, Any]]
 
 
 class Fleet:
@@ -62,7 +61,7 @@ class Fleet:
         something could not be read, and none where there is nothing.
         """
         listed = self._accounts(scope)
-        accounts: Documents = listed["accounts"]
+        accounts: Sequence[Account] = listed["accounts"]
         used = {key.folded: key for key in map(key_of, accounts) if key}
         keys = {key.versionless.folded: key.versionless for key in used.values()}
         vaults = self._vaults.named({key.vault for key in keys.values()}, _subscriptions_of(accounts))
@@ -83,7 +82,7 @@ class Fleet:
             "now": self._keys.now,
         }
 
-    def _accounts(self, scope: Any) -> dict[str, Any]:
+    def _accounts(self, scope: Any) -> Visible:
         if scope.group is None:
             return self._visible.listed(scope.subscriptions)
         listed = self._resources.accounts(self._session.subscription_id, scope.group)
@@ -102,12 +101,18 @@ class Fleet:
 
     def _named(self, used: Mapping[str, KeyIdentifier], read: Mapping[str, Any]) -> dict[str, Any]:
         """The versions that accounts are pinned to, or why their key could not be read."""
-        newest = {name: read[key.versionless.folded]["newest"] for name, key in used.items() if key.version}
-        older = {name for name, one in newest.items() if isinstance(one, Mapping) and identifier_of(one).folded != name}
+        newest: dict[str, KeyBundle | CmkError | None] = {
+            name: read[key.versionless.folded]["newest"] for name, key in used.items() if key.version
+        }
+        older = {
+            name
+            for name, one in newest.items()
+            if one is not None and not isinstance(one, CmkError) and identifier_of(one).folded != name
+        }
         return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
 
     def _grants(
-        self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Documents
+        self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Sequence[Account]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Of keys in vaults that go by roles, the assignments that reach the key; and the roles that are assigned."""
         principals = {one.lower() for account in accounts for one in principals_of(account.get("identity", {}))}
@@ -130,13 +135,13 @@ class Fleet:
         }
         return seen, roles
 
-    def _each_identity(self, accounts: Documents) -> dict[str, Any]:
+    def _each_identity(self, accounts: Sequence[Account]) -> dict[str, Any]:
         """By subscription, the ids of its user-assigned identities; of those where accounts on a key have theirs."""
         assigned = (one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one))
         subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
         return map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
 
-    def _pools(self, accounts: Documents) -> dict[str, Any]:
+    def _pools(self, accounts: Sequence[Account]) -> dict[str, Any]:
         names = [account["id"].lower() for account in accounts]
         return map_concurrent(lambda name: _or_error(lambda: self._resources.pools(name)), names)
 
@@ -146,7 +151,7 @@ def _or_error(read: Callable[[], Any]) -> Any:
     return value_or_error(read, CmkError)
 
 
-def _subscriptions_of(accounts: Documents) -> list[str]:
+def _subscriptions_of(accounts: Sequence[Account]) -> list[str]:
     return list(dict.fromkeys(account["id"].split("/")[2].lower() for account in accounts if key_of(account)))
 
 
@@ -154,9 +159,9 @@ def _goes_by_roles(vault: Any) -> bool:
     return isinstance(vault, Mapping) and bool(vault["properties"].get("enableRbacAuthorization"))
 
 
-def _by_holder(assignments: Iterable[Mapping[str, Any]], principals: Set[str]) -> dict[str, Any]:
+def _by_holder(assignments: Iterable[RoleAssignment], principals: Set[str]) -> dict[str, Any]:
     """Those of each principal, and those of groups: who is in one is not to be seen here."""
-    by_principal: dict[str, list[Mapping[str, Any]]] = {}
+    by_principal: dict[str, list[RoleAssignment]] = {}
     of_groups = []
     for assignment in assignments:
         properties = assignment["properties"]

@@ -9,8 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from typing import Any
-
+from .._core.documents import ManagedIdentity
 from .._core.errors import NotFound
 from .._core.ids import UserAssignedId
 from . import sdk
@@ -28,10 +27,11 @@ class Identities:
             listed = sdk.documents(client.user_assigned_identities.list_by_subscription)
         return {identity["id"].lower() for identity in listed}
 
-    def get(self, identity_id: UserAssignedId) -> dict[str, Any]:
+    def get(self, identity_id: UserAssignedId) -> ManagedIdentity:
         client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", identity_id.subscription)
         with sdk.translated(f"read the user-assigned identity {identity_id.name}"):
-            identity = sdk.document_or_none(client.user_assigned_identities.get, identity_id.group, identity_id.name)
+            get = client.user_assigned_identities.get
+            identity: ManagedIdentity | None = sdk.document_or_none(get, identity_id.group, identity_id.name)
         if identity is None:
             raise NotFound(
                 f"There is no user-assigned identity {identity_id}. Create it, or correct identity_id.",

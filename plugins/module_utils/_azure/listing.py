@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._checks.usage import Visible
 from .session import Session
 from .visible import VisibleAccounts
 
@@ -26,7 +27,7 @@ class Listing:
         self._visible = visible
         self._vaults = vaults
 
-    def read(self, goal: Any) -> dict[str, Any]:
+    def read(self, goal: Any) -> Visible:
         def unlisted() -> Any:
             return self._visible.read()["unlisted"]
 

@@ -13,8 +13,8 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
-from typing import Any
 
+from .._core.documents import Account
 from .._core.ids import key_of, place_of
 from .._core.placeholders import guid
 from .picture import Entry, Picture
@@ -44,7 +44,7 @@ class RehearsedAccounts:
         self._vaults = vaults
         self._caller = caller
         # Why an account with that document could not use its key: the names of the checks that fail.
-        self.failed_checks: Callable[[Mapping[str, Any]], list[str]] = lambda _account: []
+        self.failed_checks: Callable[[Account], list[str]] = lambda _account: []
 
     def response(self, call: Call) -> Response | None:
         if found := _ACCOUNT.fullmatch(call.path):

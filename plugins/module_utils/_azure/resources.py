@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
+from .._core.documents import Account, Permission, Pool
 from .._core.errors import Denied
 from . import sdk
 from .session import Session
@@ -72,31 +73,31 @@ class Resources:
         with sdk.translated(f"list the resource groups of the subscription {subscription}"):
             return [item["name"] for item in self._all(f"/subscriptions/{subscription}/resourceGroups", _GROUPS)]
 
-    def permissions(self, scope: str) -> list[dict[str, Any]]:
+    def permissions(self, scope: str) -> list[Permission]:
         """What the caller's roles allow at the scope, as a task of the run read it a moment ago."""
-        found: list[dict[str, Any]] = self._session.cache.recent(
+        found: list[Permission] = self._session.cache.recent(
             lambda: self._permissions(scope), "permissions", scope.lower()
         )
         return found
 
-    def permissions_since(self, scope: str, since: float) -> list[dict[str, Any]]:
+    def permissions_since(self, scope: str, since: float) -> list[Permission]:
         """The same, read from `since` (time.monotonic()) on."""
-        found: list[dict[str, Any]] = self._session.cache.since(
+        found: list[Permission] = self._session.cache.since(
             lambda: self._permissions(scope), since, "permissions", scope.lower()
         )
         return found
 
-    def _permissions(self, scope: str) -> list[dict[str, Any]]:
+    def _permissions(self, scope: str) -> list[Permission]:
         """The REST reference documents resource groups and resources, the article "Authorize with Resource Manager's
         API" subscriptions as well."""
         with sdk.translated(f"read the caller's permissions at {scope}"):
             return self._all(f"{scope}/providers/Microsoft.Authorization/permissions", sdk.AUTHORIZATION_API)
 
-    def account(self, account_id: str) -> dict[str, Any]:
+    def account(self, account_id: str) -> Account:
         with sdk.translated(f"read the Batch account {account_id}"):
             return self._get(account_id, _ACCOUNTS)
 
-    def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
+    def accounts(self, subscription: str, group: str | None = None) -> list[Account]:
         """The Batch accounts of a subscription, or of one group. The SDK would make models of them, which is slow."""
         place = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
         what = f"resource group {group}" if group else f"subscription {subscription}"
@@ -113,23 +114,22 @@ class Resources:
         changed, now = (parsedate_to_datetime(headers[name]) for name in ("Last-Modified", "Date"))
         return (now - changed).total_seconds()
 
-    def pools(self, account_id: str) -> list[dict[str, Any]]:
+    def pools(self, account_id: str) -> list[Pool]:
         """Those of a Batch account, as azure-mgmt-batch 17.3 would not show them: with the keys of their disks."""
         with sdk.translated(f"list the pools of the Batch account {account_id.rpartition('/')[2]}"):
             return self._all(f"{account_id}/pools", _POOLS)
 
-    def _all(self, path: str, api_version: str) -> list[dict[str, Any]]:
+    def _all(self, path: str, api_version: str) -> list[Any]:
         """The items of a list, whichever page they are on."""
         page = self._get(path, api_version)
-        items: list[dict[str, Any]] = page["value"]
+        items: list[Any] = page["value"]
         while page.get("nextLink"):
             page = self._get(page["nextLink"])
             items += page["value"]
         return items
 
-    def _get(self, url: str, api_version: str | None = None) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self._answer(url, api_version).text())
-        return document
+    def _get(self, url: str, api_version: str | None = None) -> Any:
+        return json.loads(self._answer(url, api_version).text())
 
     def _answer(self, url: str, api_version: str | None) -> Any:
         from azure.core.exceptions import ClientAuthenticationError, map_error

@@ -129,12 +129,12 @@ def answers(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
     return seen
 
 
-def document(call: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(answers(call, *args, **kwargs)[-1].text())
-    return document
+def document(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The document that the call returns. The caller names its type (`_core.documents`)."""
+    return json.loads(answers(call, *args, **kwargs)[-1].text())
 
 
-def documents(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+def documents(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
     pages = [json.loads(answer.text()) for answer in answers(call, *args, **kwargs) if answer.status_code < 400]
     return [item for page in pages for item in page["value"]]
 
@@ -154,7 +154,7 @@ def answer_or_missing(call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
         return error.response
 
 
-def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     answer = answer_or_missing(call, *args, **kwargs)
     return None if answer.status_code == 404 else json.loads(answer.text())
 

@@ -13,18 +13,17 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from .._checks.rights import READ_ACCOUNTS
+from .._checks.usage import Unlisted, Visible
 from .._core.concurrent import map_concurrent, value_or_error
+from .._core.documents import Account
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._core.rbac import allows
 from .resources import Resources
 from .run_store import RunFiles
 from .session import Session
-
-Account = dict[str, Any]
 
 
 class HandledAccounts:
@@ -63,7 +62,7 @@ class VisibleAccounts:
         # Ids of the accounts that this task has listed.
         self._known: set[str] = set()
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Visible:
         """Those of all subscriptions, the task's own first; for `usage.guard`."""
         unlisted = []
         try:
@@ -74,14 +73,14 @@ class VisibleAccounts:
         listed = self._of(subscriptions)
         return {**listed, "unlisted": unlisted + listed["unlisted"]}
 
-    def listed(self, subscriptions: Sequence[str]) -> dict[str, Any]:
+    def listed(self, subscriptions: Sequence[str]) -> Visible:
         """Those of these subscriptions; if none is named, of all that the caller sees.
 
         If no subscription at all can be listed, and the caller may do so, the first reason is raised.
         """
         return self._of(subscriptions or self._resources.listed_subscription_ids(), may_fail=True)
 
-    def _of(self, subscriptions: Sequence[str], *, may_fail: bool = False) -> dict[str, Any]:
+    def _of(self, subscriptions: Sequence[str], *, may_fail: bool = False) -> Visible:
         """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
         and `action`, which is the right that is missing, or None if no right is."""
         lists = map_concurrent(self._list, subscriptions)
@@ -106,7 +105,7 @@ class VisibleAccounts:
         listed: list[Account] | CmkError = value_or_error(lambda: self._resources.accounts(subscription), CmkError)
         return listed
 
-    def _gap(self, subscription: str, listed: list[Account] | CmkError, listed_at: float) -> dict[str, Any] | None:
+    def _gap(self, subscription: str, listed: list[Account] | CmkError, listed_at: float) -> Unlisted | None:
         """Why the list is not known to hold all accounts of the subscription.
 
         Azure may answer 200 with only what the caller may read: whether it does is not documented. The permissions are
@@ -158,5 +157,5 @@ class VisibleAccounts:
         return None if isinstance(account, CmkError) else account
 
 
-def not_listed(scope: str, reason: str, action: str | None) -> dict[str, Any]:
+def not_listed(scope: str, reason: str, action: str | None) -> Unlisted:
     return {"scope": scope, "reason": reason, "action": action}

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
-from .._core.plan import Step
 from .._resources.key.document import version_of
-from . import preflight
+from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
+from .rights import Needed
 
 _LOST = (
     "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
@@ -52,35 +53,45 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def repairs(observed: Mapping[str, Any]) -> list[tuple[str, Step]]:
-    """What would be written to bring the account back, as far as that is seen: steps, each with its service's name.
-    There are none if it cannot be brought back."""
+def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -> list[Needed]:
+    """The rights to write what brings the account back, as far as that is seen. There are none if it cannot be brought
+    back. `with_access` says whether access is granted too."""
     told = describe(observed)
     if not told["recoverable"]:
         return []
     evidence, place = Evidence(**observed["evidence"]), told["vault"] or {}
     names = [cause["name"] for cause in told["causes"]]
-    return [step for name in names for step in _steps_for(name, evidence.key.vault, place, observed, evidence.now)]
+    return [
+        right
+        for name in names
+        for right in _rights_for(name, evidence, place, observed["deleted_key"], with_access=with_access)
+    ]
 
 
-def _steps_for(
-    cause: str, vault: str, place: Mapping[str, str], observed: Mapping[str, Any], now: float
-) -> Iterator[tuple[str, Step]]:
-    if cause in ("vault_deleted", "network_closed"):
-        where = {"subscription": place["subscription_id"], "group": place["resource_group"], "name": place["name"]}
-        yield "vaults", Step("create" if cause == "vault_deleted" else "update", where)
+def _rights_for(
+    cause: str,
+    evidence: Evidence,
+    place: Mapping[str, str],
+    deleted_key: KeyBundle | None,
+    *,
+    with_access: bool,
+) -> Iterator[Needed]:
+    vault = evidence.key.vault
     if cause == "vault_deleted":
-        # Which way of authorization the vault has is not seen. With Azure RBAC, access has to be granted again.
-        scope = f"/subscriptions/{place['subscription_id']}/resourceGroups/{place['resource_group']}"
-        yield "access", Step("assign", {"scope": scope})
-    if cause == "key_deleted":
-        yield "keys", Step("recover", {"vault": vault})
-        if _reason(_as_item(observed["deleted_key"]), now):
-            yield "keys", Step("update", {"vault": vault})
+        yield rights.to_create_vault(place["resource_group"], place["subscription_id"])
+        if with_access:
+            # Which way of authorization the vault has is not seen. With Azure RBAC, access has to be granted again.
+            yield rights.to_assign_role(rights.in_group(place["resource_group"], None, place["subscription_id"]))
+    if cause == "network_closed":
+        yield rights.to_change_vault(place["resource_group"], place["name"], place["subscription_id"])
+    if cause == "key_deleted" and deleted_key is not None:
+        yield rights.to_use_key("recover", vault)
+        if _reason(_as_item(deleted_key), evidence.now):
+            yield rights.to_use_key("update", vault)
     if cause in ("version_unusable", "operations_missing"):
-        yield "keys", Step("update", {"vault": vault})
-    if cause == "access_missing":
-        yield "access", Step("grant", {"vault": vault})
+        yield rights.to_use_key("update", vault)
+    if cause == "access_missing" and with_access:
+        yield from rights.to_grant_access(vault)
 
 
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
@@ -108,7 +119,7 @@ def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
 
 def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
     vault = evidence.key.vault
-    deleted = observed["deleted_vault"]
+    deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
     if isinstance(deleted, Mapping):
         purged = deleted["properties"].get("scheduledPurgeDate")
         seen = f"The vault {vault} was deleted; it can be recovered until {purged}."
@@ -154,13 +165,13 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
             yield Cause("key_unfit", failed[name].evidence, failed[name].remedy)
 
 
-def _unusable(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+def _unusable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> dict[str, str]:
     """Of the versions that the account may be on, those that are of no use, each with the reason."""
     reasons = {version_of(item): _reason(item, evidence.now) for item in _in_question(evidence, versions)}
     return {version: reason for version, reason in reasons.items() if reason}
 
 
-def _in_question(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+def _in_question(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[KeyItem]:
     """The version that the account is pinned to; of those who follow the newest and, in case Batch has not taken that
     over, the one before."""
     if versions is None:
@@ -170,11 +181,11 @@ def _in_question(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | Non
     return sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)[:2]
 
 
-def _as_item(bundle: Mapping[str, Any]) -> dict[str, Any]:
+def _as_item(bundle: KeyBundle) -> KeyItem:
     return {"kid": bundle["key"]["kid"], "attributes": bundle["attributes"]}
 
 
-def _reason(item: Mapping[str, Any], now: float) -> str:
+def _reason(item: KeyItem, now: float) -> str:
     version, attributes = version_of(item), item["attributes"]
     if not attributes["enabled"]:
         return f"Version {version} is disabled."
@@ -185,7 +196,7 @@ def _reason(item: Mapping[str, Any], now: float) -> str:
     return ""
 
 
-def _needed(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def _needed(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
     """The identifiers of the versions that have to be usable: the one that the account is pinned to, or those of the
     key that it follows which are not usable. Without a version it is the newest one, if none could be seen."""
     key = evidence.key
@@ -196,7 +207,8 @@ def _needed(evidence: Evidence, versions: Sequence[Mapping[str, Any]] | None) ->
 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:
     """Where the vault is, or was until it was deleted."""
-    deleted, vault = observed["deleted_vault"], evidence.vault
+    deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
+    vault = evidence.vault
     if isinstance(deleted, Mapping):
         resource_id = str(deleted["properties"]["vaultId"])
     elif vault is not None and not isinstance(vault, CmkError):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._core.documents import KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier
@@ -33,11 +34,11 @@ class Evidence:
     # Object ids of the account's identities; Batch may use any of them.
     principals: Sequence[str]
     tenant_id: str | None
-    vault: Mapping[str, Any] | CmkError | None
-    bundle: Mapping[str, Any] | CmkError | None
+    vault: Vault | CmkError | None
+    bundle: KeyBundle | CmkError | None
     # Role assignments that reach the key, for each principal; empty for a vault with access policies.
-    assignments: Mapping[str, Sequence[Mapping[str, Any]]] | CmkError
-    definitions: Mapping[str, Mapping[str, Any]]
+    assignments: Mapping[str, Sequence[RoleAssignment]] | CmkError
+    definitions: Mapping[str, RoleDefinitionProperties]
     now: float
     # Seconds for which the key has to stay valid from now on.
     lasting: float = 0
@@ -126,7 +127,7 @@ def _named(name: str, judgement: Judgement) -> Check:
     return Check(name, OK, seen) if holds else Check(name, FAILED, seen, remedy)
 
 
-def _of_vault(judge: Callable[[Mapping[str, Any], Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
+def _of_vault(judge: Callable[[Vault, Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
     def judged(evidence: Evidence) -> Judgement:
         vault = evidence.vault
         if vault is None or isinstance(vault, CmkError):
@@ -136,7 +137,7 @@ def _of_vault(judge: Callable[[Mapping[str, Any], Evidence], Judgement]) -> Call
     return judged
 
 
-def _of_key(judge: Callable[[Mapping[str, Any], Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
+def _of_key(judge: Callable[[KeyBundle, Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
     def judged(evidence: Evidence) -> Judgement:
         bundle = evidence.bundle
         if bundle is None or isinstance(bundle, CmkError):
@@ -164,7 +165,7 @@ def _vault_reachable(evidence: Evidence) -> Judgement:
     return True, f"{evidence.key.vault_url} answered.", ""
 
 
-def _soft_delete(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+def _soft_delete(vault: Vault, _evidence: Evidence) -> Judgement:
     on = vault["properties"].get("enableSoftDelete", True)
     return on, f"Soft delete is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
 
@@ -185,7 +186,7 @@ def _purge_protection_seen(evidence: Evidence) -> bool | None:
     return None
 
 
-def _same_tenant(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
+def _same_tenant(vault: Vault, evidence: Evidence) -> Judgement:
     has = vault["properties"]["tenantId"]
     if evidence.tenant_id is None:
         return None, "the account's tenant is not known.", ""
@@ -203,12 +204,12 @@ def _key_exists(evidence: Evidence) -> Judgement:
     return True, f"{evidence.bundle['key']['kid']} is there.", ""
 
 
-def _enabled(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+def _enabled(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     on = bundle["attributes"]["enabled"]
     return on, f"The key version is {'enabled' if on else 'disabled'}.", "Enable it, or use another version."
 
 
-def _not_expired(bundle: Mapping[str, Any], evidence: Evidence) -> Judgement:
+def _not_expired(bundle: KeyBundle, evidence: Evidence) -> Judgement:
     begins, ends = bundle["attributes"].get("nbf"), bundle["attributes"].get("exp")
     since = f"It is valid from {instant(begins)}" if begins else "It is valid"
     seen = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
@@ -218,25 +219,25 @@ def _not_expired(bundle: Mapping[str, Any], evidence: Evidence) -> Judgement:
     return valid, seen, "Make a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
 
 
-def _type_rsa(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+def _type_rsa(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     has = bundle["key"]["kty"]
     return has in key_document.TYPES, f"The key's type is {has}.", "Use a key of type RSA or RSA-HSM."
 
 
-def _size_supported(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+def _size_supported(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     has = key_document.size_of(bundle)
     seen = f"The key has {has} bits." if has else "The key is no RSA key, and has no such size."
     return has in key_document.SIZES, seen, "Use a key of 2048, 3072 or 4096 bits."
 
 
-def _ops_wrap_unwrap(bundle: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+def _ops_wrap_unwrap(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     allowed = bundle["key"].get("key_ops", [])
     holds = set(key_document.OPERATIONS) <= set(allowed)
     seen = f"The key allows {', '.join(allowed) or 'nothing'}."
     return holds, seen, "Allow wrapKey and unwrapKey with azbatch.cmk.keyvault_cmk_key."
 
 
-def _access_granted(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
+def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
     if not evidence.principals:
         return None, "the account has no identity to look for.", ""
     if isinstance(evidence.assignments, CmkError):
@@ -247,11 +248,11 @@ def _access_granted(vault: Mapping[str, Any], evidence: Evidence) -> Judgement:
     return not lacking, seen, "Grant it with azbatch.cmk.keyvault_cmk_access."
 
 
-def _missing(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> list[str]:
+def _missing(vault: Vault, principal: str, evidence: Evidence) -> list[str]:
     return sorted(set(access_document.NEEDED) - _granted(vault, principal, evidence))
 
 
-def _granted(vault: Mapping[str, Any], principal: str, evidence: Evidence) -> set[str]:
+def _granted(vault: Vault, principal: str, evidence: Evidence) -> set[str]:
     assignments = evidence.assignments.get(principal, ()) if isinstance(evidence.assignments, Mapping) else ()
     return access_document.granted(vault, principal, evidence.key.name, assignments, evidence.definitions)
 
@@ -265,7 +266,7 @@ def granted_to_each(read: Mapping[str, Any]) -> dict[str, set[str]]:
     return {principal: _granted(vault, principal, evidence) for principal in evidence.principals}
 
 
-def _network_open(vault: Mapping[str, Any], _evidence: Evidence) -> Judgement:
+def _network_open(vault: Vault, _evidence: Evidence) -> Judgement:
     is_open = vault_document.lets_azure_services_in(vault)
     seen = "The vault lets Azure services in." if is_open else "The vault's firewall keeps Azure services out."
     return is_open, seen, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."

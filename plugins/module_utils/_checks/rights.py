@@ -2,23 +2,32 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rights that this collection needs.
+"""The rights that this collection needs, and those that each kind of write needs.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
+
+from .._core.documents import Vault
+from .._core.plan import Step
+from .._resources.account.document import POOLS_READ
+
+P = ParamSpec("P")
 
 READ_ACCOUNTS = "Microsoft.Batch/batchAccounts/read"
 READ_PERMISSIONS = "Microsoft.Authorization/permissions/read"
-
+VAULTS = "Microsoft.KeyVault/vaults"
+_ACCOUNTS = "Microsoft.Batch/batchAccounts"
+_ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
+_IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
 # Permission of an access policy -> data action of a role, for what this collection does with keys.
-_KEYS = "Microsoft.KeyVault/vaults/keys"
+_KEYS = f"{VAULTS}/keys"
 KEY_ACTIONS = {
     "get": f"{_KEYS}/read",
     "list": f"{_KEYS}/read",
@@ -26,14 +35,15 @@ KEY_ACTIONS = {
     "update": f"{_KEYS}/update/action",
     "delete": f"{_KEYS}/delete",
     "recover": f"{_KEYS}/recover/action",
-    "getrotationpolicy": "Microsoft.KeyVault/vaults/keyrotationpolicies/read",
-    "setrotationpolicy": "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
+    "getrotationpolicy": f"{VAULTS}/keyrotationpolicies/read",
+    "setrotationpolicy": f"{VAULTS}/keyrotationpolicies/write",
 }
 
 
 @dataclass(frozen=True)
 class Right:
-    """A right that a write needs: an action at the resource id `scope`."""
+    """A right that a write needs: an action at the resource id `scope`. A scope of `in_group` has no subscription if it
+    is in the task's own."""
 
     action: str
     scope: str
@@ -57,7 +67,121 @@ class VaultRight:
     seen: bool = False
 
 
-def is_in_no_policy(vault: Mapping[str, Any], permission: str) -> bool:
+Needed = Right | VaultRight
+Write = Callable[..., None]
+
+
+class NeededRights:
+    """The rights that each write of a resource needs."""
+
+    def __init__(self) -> None:
+        self._by_write: dict[Write, Callable[..., Iterable[Needed]]] = {}
+
+    def of(
+        self, write: Callable[Concatenate[Any, P], None]
+    ) -> Callable[[Callable[P, Iterable[Needed]]], Callable[P, Iterable[Needed]]]:
+        """For a function that takes the arguments of the write and returns the rights that it needs."""
+
+        def keep(rights: Callable[P, Iterable[Needed]]) -> Callable[P, Iterable[Needed]]:
+            self._by_write[write] = rights
+            return rights
+
+        return keep
+
+    def by(self, steps: Iterable[Step[Any]]) -> Iterator[Needed]:
+        """The rights that the steps need."""
+        for step in steps:
+            yield from self._by_write[step.write](**step.arguments)
+
+
+def in_group(group: str, resource: str | None = None, subscription: str | None = None) -> str:
+    """The scope of a resource group, or of a resource (`TYPE/NAME`) in it."""
+    above = f"/subscriptions/{subscription}" if subscription else ""
+    return f"{above}/resourceGroups/{group}{f'/providers/{resource}' if resource else ''}"
+
+
+def to_create_account(group: str) -> Iterator[Needed]:
+    yield Right(f"{_ACCOUNTS}/write", in_group(group))
+    # Azure is asked until the account is made.
+    yield Right(f"{_ACCOUNTS}/operationResults/read", in_group(group))
+
+
+def to_change_account(group: str, name: str) -> Right:
+    return Right(f"{_ACCOUNTS}/write", in_group(group, f"{_ACCOUNTS}/{name}"))
+
+
+def to_delete_account(group: str, name: str) -> Right:
+    return Right(f"{_ACCOUNTS}/delete", in_group(group, f"{_ACCOUNTS}/{name}"))
+
+
+def to_assign_identities(body: Mapping[str, Any]) -> Iterator[Needed]:
+    """The user-assigned identities in the body of a request that writes an account."""
+    for identity in body.get("identity", {}).get("userAssignedIdentities", {}):
+        yield Right(f"{_IDENTITIES}/assign/action", identity)
+        # Access is granted to its principal.
+        yield Right(f"{_IDENTITIES}/read", identity)
+
+
+def to_set_encryption(group: str, name: str) -> Iterator[Needed]:
+    yield to_change_account(group, name)
+    # By its pools a change is confirmed.
+    yield Right(POOLS_READ, in_group(group, f"{_ACCOUNTS}/{name}"))
+
+
+def to_see_access(vault: str, vault_group: str | None) -> VaultRight:
+    """Who may use a key: a change to it is confirmed by that."""
+    return VaultRight(
+        f"{_ASSIGNMENTS}/read", vault, policy_action=f"{VAULTS}/read", looked_for_in=vault_group, seen=True
+    )
+
+
+def to_create_vault(group: str, subscription: str | None = None) -> Right:
+    return Right(f"{VAULTS}/write", in_group(group, None, subscription))
+
+
+def to_change_vault(group: str, name: str, subscription: str | None = None) -> Right:
+    return Right(f"{VAULTS}/write", in_group(group, f"{VAULTS}/{name}", subscription))
+
+
+def to_delete_vault(group: str, name: str) -> Right:
+    return Right(f"{VAULTS}/delete", in_group(group, f"{VAULTS}/{name}"))
+
+
+def to_change_policies(vault_id: str) -> Right:
+    return Right(f"{VAULTS}/accessPolicies/write", vault_id)
+
+
+def to_assign_role(scope: str) -> Right:
+    return Right(f"{_ASSIGNMENTS}/write", scope)
+
+
+def to_unassign_role(assignment_id: str) -> Right:
+    return Right(f"{_ASSIGNMENTS}/delete", assignment_id.rpartition(f"/providers/{_ASSIGNMENTS}/")[0])
+
+
+def to_grant_access(vault: str, group: str | None = None, *, by_role: bool = True) -> Iterator[Needed]:
+    """Of a later task, with roles or access policies as the vault has it. For `group` and `by_role` see VaultRight."""
+
+    def right(action: str, policy_action: str) -> VaultRight:
+        return VaultRight(action, vault, policy_action=f"{VAULTS}/{policy_action}", group=group, by_role=by_role)
+
+    yield right(f"{_ASSIGNMENTS}/write", "accessPolicies/write")
+    if group is not None:
+        # In a vault that is yet to be made, nobody could look before.
+        yield right(f"{_ASSIGNMENTS}/read", "read")
+
+
+def to_revoke_access(vault: str) -> VaultRight:
+    """Of a later task, with roles or access policies as the vault has it."""
+    return VaultRight(f"{_ASSIGNMENTS}/delete", vault, policy_action=f"{VAULTS}/accessPolicies/write")
+
+
+def to_use_key(permission: str, vault: str, group: str | None = None, *, by_role: bool = True) -> VaultRight:
+    """For `group` and `by_role` see VaultRight."""
+    return VaultRight(KEY_ACTIONS[permission], vault, permission, group=group, by_role=by_role)
+
+
+def is_in_no_policy(vault: Vault, permission: str) -> bool:
     """Whether no access policy of the vault has the key permission. An entry of another principal may be one of a group
     that the caller is in, which cannot be seen here."""
     entries = vault["properties"].get("accessPolicies", [])

@@ -12,21 +12,33 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
+from .._core.documents import Account
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier, key_of, principals_of
-from .._core.plan import Plan
+from .._core.plan import Plan, Service, W
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 
 _FORCE = "set force: true if such accounts may lose their key"
 
 
-# The Batch accounts that the caller can see (`accounts`), and the scopes that may have more of them (`unlisted`): each
-# with its `scope`, the `reason`, and the `action` that the caller lacks there, or None if no right is missing.
-Visible = Mapping[str, Any]
+class Unlisted(TypedDict):
+    """A scope that may have more accounts than could be listed."""
+
+    scope: str
+    reason: str
+    # The action that the caller lacks there; None if no right is missing.
+    action: str | None
+
+
+class Visible(TypedDict):
+    """The Batch accounts that the caller can see, and where there may be more of them."""
+
+    accounts: list[Account]
+    unlisted: list[Unlisted]
 
 
 def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:
@@ -59,7 +71,7 @@ def in_vault(visible: Visible, vault: str) -> list[str]:
 def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:
     """The ids of the accounts that reach a key of this vault as this principal."""
 
-    def reaches(account: Mapping[str, Any]) -> bool:
+    def reaches(account: Account) -> bool:
         key = key_of(account)
         in_vault = key is not None and key.vault == vault.lower()
         named = key is not None and (key_name is None or key.name.casefold() == key_name.casefold())
@@ -99,7 +111,7 @@ def require_whole(visible: Visible, what: str, otherwise: str) -> None:
     )
 
 
-def not_listed(unlisted: Mapping[str, Any]) -> str:
+def not_listed(unlisted: Unlisted) -> str:
     """A sentence on one of the `unlisted`."""
     return f"Not all Batch accounts of {unlisted['scope']} could be listed: {unlisted['reason']}"
 
@@ -114,13 +126,13 @@ class AllListed:
     vault: str | None
 
 
-def plan(goal: AllListed, visible: Visible) -> Plan:
+def plan(goal: AllListed, visible: Visible) -> Plan[Service]:
     """No steps; the refusal if something could not be listed."""
     require_whole(visible, goal.what, goal.otherwise)
     return Plan(goal, {}, {})
 
 
-def withdrawal(plan: Plan, back: Any, withdrawn: Any = True) -> Plan:
+def withdrawal(plan: Plan[W], back: Any, withdrawn: Any = True) -> Plan[W]:
     """A plan that takes something away, with a second look, unless what the look is for was allowed by force.
 
     `back` is the goal that gives it back. `withdrawn` marks the goal of the second look: what nobody may use by then.

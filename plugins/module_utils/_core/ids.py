@@ -10,10 +10,9 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
+from .documents import Account, Identity
 from .errors import InvalidOption
 
 # Key Vault's hosts in the three clouds. A managed HSM has another suffix; Batch takes keys of vaults only.
@@ -165,7 +164,7 @@ def parse_user_assigned_id(value: str, option: str) -> UserAssignedId:
     return UserAssignedId(found["subscription"], found["group"], found["name"])
 
 
-def principals_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
+def principals_of(identity: Identity) -> tuple[str, ...]:
     """The object ids of an account's identities.
 
     No field says which of several user-assigned identities Batch uses for the key, so all of them count.
@@ -174,9 +173,9 @@ def principals_of(identity: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(filter(None, [identity.get("principalId"), *assigned]))
 
 
-def key_of(account: Mapping[str, Any]) -> KeyIdentifier | None:
+def key_of(account: Account | None) -> KeyIdentifier | None:
     """The key that an account document says it is on; none on a Microsoft-managed key."""
-    encryption = account.get("properties", {}).get("encryption", {})
+    encryption = account.get("properties", {}).get("encryption", {}) if account else {}
     identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
     if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
         return None

@@ -9,23 +9,55 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from . import placeholders
 
+P = ParamSpec("P")
+
+
+class Service(Protocol):
+    """Reads and writes a resource. Its writes are methods of a protocol of the resource (`writes.py`).
+
+    It may have `until_shown(look)`, which calls `look` until that returns None or time is up, lets each call but the
+    first read from Azure, and returns what the last call did. Without it there is one call.
+    """
+
+    def read(self, goal: Any) -> Any: ...
+
+
+# The writes that the steps of a plan use. A service that has these and more can apply the steps.
+W = TypeVar("W", bound=Service)
+
 
 @dataclass(frozen=True)
-class Step:
-    """One write: the name of a method of the service, with its arguments."""
+class Step(Generic[W]):
+    """One write, with its arguments: a method of the protocol that the resource's service satisfies.
 
-    action: str
+    `step` makes one, so that mypy checks the arguments.
+    """
+
+    write: Callable[Concatenate[W, ...], None]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        return self.write.__name__
+
+    def apply(self, service: W) -> None:
+        # The protocol's own method has no body: the service's method of that name is called.
+        getattr(service, self.name)(**self.arguments)
+
+
+def step(write: Callable[Concatenate[W, P], None], *_keywords_only: P.args, **arguments: P.kwargs) -> Step[W]:
+    """The step that calls `write` with these arguments. The methods of protocols take keywords only."""
+    return Step(write, arguments)
+
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[W]):
     """What separates the observed from the goal.
 
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
@@ -37,7 +69,7 @@ class Plan:
     goal: Any
     before: Mapping[str, Any]
     after: Mapping[str, Any]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step[W], ...] = ()
     warnings: tuple[str, ...] = ()
     former: Any = None
     if_refused: Any = None

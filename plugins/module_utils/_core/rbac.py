@@ -10,18 +10,23 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
-# `actions`, `notActions`, `dataActions` and `notDataActions`, as role definitions and the permissions API have them.
-Permission = Mapping[str, Any]
+from .documents import Permission
 
 
 def allows(permissions: Iterable[Permission], action: str, *, data: bool = False) -> bool:
     """Whether one of the permissions allows the action, which is a data action if `data`."""
-    granted, excepted = ("dataActions", "notDataActions") if data else ("actions", "notActions")
-    return any(_matches(one.get(granted), action) and not _matches(one.get(excepted), action) for one in permissions)
+    return any(_allows(one, action, data=data) for one in permissions)
+
+
+def _allows(permission: Permission, action: str, *, data: bool) -> bool:
+    if data:
+        granted, excepted = permission.get("dataActions"), permission.get("notDataActions")
+    else:
+        granted, excepted = permission.get("actions"), permission.get("notActions")
+    return _matches(granted, action) and not _matches(excepted, action)
 
 
 def _matches(patterns: Iterable[str] | None, action: str) -> bool:

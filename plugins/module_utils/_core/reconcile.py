@@ -16,21 +16,11 @@ from typing import Any, Protocol
 from . import interrupts
 from .errors import CmkError, NotConverged, NotFound, Refused, Unavailable
 from .interrupts import as_failure
-from .plan import Outcome, Plan, Step
+from .plan import Outcome, Plan, Step, W
 
 
-class Noun(Protocol):
-    def plan(self, goal: Any, observed: Any) -> Plan: ...
-
-
-class Service(Protocol):
-    """Besides `read`, it has a method for the action of each of the noun's steps.
-
-    It may have `until_shown(look)`, which calls `look` until that returns None or time is up, lets each call but the
-    first read from Azure, and returns what the last call did. Without it there is one call.
-    """
-
-    def read(self, goal: Any) -> Any: ...
+class Noun(Protocol[W]):
+    def plan(self, goal: Any, observed: Any) -> Plan[W]: ...
 
 
 Check = Callable[[], None]
@@ -44,16 +34,16 @@ _NOT_RETRIED = (
     "subscription_not_found",
 )
 # Refuses steps that the caller lacks a right for, or returns warnings.
-Rights = Callable[[Sequence[Step]], tuple[str, ...]]
+Rights = Callable[[Sequence[Step[W]]], tuple[str, ...]]
 
 
 def converge(
     goal: Any,
-    service: Service,
-    noun: Noun,
+    service: W,
+    noun: Noun[W],
     *,
     before_change: Check = lambda: None,
-    rights: Rights = lambda _steps: (),
+    rights: Rights[W] = lambda _steps: (),
 ) -> Outcome:
     """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
 
@@ -82,7 +72,7 @@ def converge(
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
-def predicted(goal: Any, service: Service, noun: Noun) -> Plan:
+def predicted(goal: Any, service: W, noun: Noun[W]) -> Plan[W]:
     """What `converge` would change; nothing is changed. Raises what `converge` would refuse."""
     return noun.plan(goal, service.read(goal))
 
@@ -98,13 +88,13 @@ def unless_used(make: Callable[[], Outcome]) -> Outcome:
         return make()
 
 
-def _apply(todo: Plan, service: Service, applied: list[str]) -> None:
+def _apply(todo: Plan[W], service: W, applied: list[str]) -> None:
     for step in todo.steps:
-        getattr(service, step.action)(**step.arguments)
-        applied.append(step.action)
+        step.apply(service)
+        applied.append(step.name)
 
 
-def _confirmed(goal: Any, service: Service, noun: Noun) -> Plan:
+def _confirmed(goal: Any, service: W, noun: Noun[W]) -> Plan[W]:
     """The plan in which nothing is left to do, or an error if Azure never shows the change."""
     seen, missing = _look_until_shown(goal, service, noun)
     if missing is not None:
@@ -112,12 +102,12 @@ def _confirmed(goal: Any, service: Service, noun: Noun) -> Plan:
     return seen
 
 
-def _look_until_shown(goal: Any, service: Service, noun: Noun) -> tuple[Plan, CmkError | None]:
+def _look_until_shown(goal: Any, service: W, noun: Noun[W]) -> tuple[Plan[W], CmkError | None]:
     """The last plan, and what is missing in it if time is up.
 
     Azure is eventually consistent, so it may not show a change, or a new resource, at once. Refusals are no such case.
     """
-    seen: Plan | None = None
+    seen: Plan[W] | None = None
 
     def look() -> CmkError | None:
         nonlocal seen
@@ -135,7 +125,7 @@ def _look_until_shown(goal: Any, service: Service, noun: Noun) -> tuple[Plan, Cm
     return seen, missing
 
 
-def _not_shown(seen: Plan) -> CmkError:
+def _not_shown(seen: Plan[Any]) -> CmkError:
     return NotConverged(
         "Azure accepted the change, but read again it does not show it. "
         "Run the task again; if it fails in the same way, the difference is under `missing`.",
@@ -143,14 +133,14 @@ def _not_shown(seen: Plan) -> CmkError:
     )
 
 
-def _restore(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> None:
+def _restore(todo: Plan[W], service: W, noun: Noun[W], failure: CmkError) -> None:
     is_refused = isinstance(failure, Refused) or (todo.former is None and _is_needed(todo, service, noun, failure))
     for way in (todo.former, todo.if_refused if is_refused else None):
         if way is not None and _put_back(way, todo.before, service, noun, failure):
             return
 
 
-def _is_needed(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> bool:
+def _is_needed(todo: Plan[W], service: W, noun: Noun[W], failure: CmkError) -> bool:
     """Whether what was taken away, in whole or in part, may be needed, although the change failed for another reason
     before that could be checked."""
     if todo.if_refused is None:
@@ -163,7 +153,7 @@ def _is_needed(todo: Plan, service: Service, noun: Noun, failure: CmkError) -> b
     return False
 
 
-def _write_back(former: Any, service: Service, noun: Noun) -> None:
+def _write_back(former: Any, service: W, noun: Noun[W]) -> None:
     """Write the previous setting. Repeat that while Azure does not answer, or does not show what is to be restored: a
     key that is being deleted can be recovered only once its deletion is complete."""
 
@@ -182,7 +172,7 @@ def _write_back(former: Any, service: Service, noun: Noun) -> None:
         raise obstacle
 
 
-def _put_back(former: Any, before: Mapping[str, Any], service: Service, noun: Noun, failure: CmkError) -> bool:
+def _put_back(former: Any, before: Mapping[str, Any], service: W, noun: Noun[W], failure: CmkError) -> bool:
     """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
 
     The failure tells how things stand after that; what is returned, whether it was possible.

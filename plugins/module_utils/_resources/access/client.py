@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ from ..._azure import sdk
 from ..._azure.identities import Identities
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
+from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties, Vault
 from ..._core.ids import role_guid
 from ..._core.plan import Step
 from .document import ROLE_ID, roles_in, scope_of
 from .goal import Goal
 from .plan import plan
+from .writes import AccessWrites
 
 if TYPE_CHECKING:
     from ..vault.client import Vaults
@@ -37,7 +39,7 @@ class Access(Polled):
     def read(self, goal: Any) -> dict[str, Any]:
         vault = self._vault(goal)
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
-        observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
+        observed: dict[str, Any] = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
             observed["assignments"] = self.assignments(scope_of(vault, goal.key_name), principal)
             observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
@@ -45,15 +47,15 @@ class Access(Polled):
             observed["visible"] = self._visible.read()
         return observed
 
-    def _vault(self, goal: Any) -> dict[str, Any] | None:
+    def _vault(self, goal: Any) -> Vault | None:
         """What is granted in a vault with Azure RBAC does not depend on what else the vault says. A policy is written
         whole, and what is to be revoked may be in use: both are read anew."""
-        vault: dict[str, Any] | None = self._vaults.recent(goal.vault, goal.group) if goal.present else None
+        vault = self._vaults.recent(goal.vault, goal.group) if goal.present else None
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
             return vault
         return self._vaults.find(goal.vault, goal.group)
 
-    def assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
+    def assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
         """The role assignments of a principal, its groups' among them, that reach the scope."""
         with sdk.translated(f"list the role assignments of {principal} on {scope}"):
             return sdk.documents(
@@ -62,29 +64,29 @@ class Access(Polled):
                 filter=f"atScope() and assignedTo('{principal}')",
             )
 
-    def recent_assignments(self, scope: str, principal: str) -> list[dict[str, Any]]:
+    def recent_assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
         """The same, for looking before a change: once many principals were asked for, from a list of them all."""
-        listed: list[dict[str, Any]] | None = self._session.cache.one_of_many(
+        listed: list[RoleAssignment] | None = self._session.cache.one_of_many(
             lambda: self.assignments_of_role(scope), principal.lower(), "access", scope
         )
         return self.assignments(scope, principal) if listed is None else listed
 
-    def all_assignments(self, scope: str) -> list[dict[str, Any]]:
+    def all_assignments(self, scope: str) -> list[RoleAssignment]:
         """Those of all principals that reach the scope, without what one has as a member of a group."""
         with sdk.translated(f"list the role assignments on {scope}"):
             return sdk.documents(self._client(scope).role_assignments.list_for_scope, scope, filter="atScope()")
 
-    def assignments_of_role(self, scope: str) -> dict[str, list[dict[str, Any]]]:
+    def assignments_of_role(self, scope: str) -> dict[str, list[RoleAssignment]]:
         """By principal in lower case, and just of those who have the one role that Batch needs: others may have it
         through a group, which such a list does not tell.
         """
-        found: dict[str, list[dict[str, Any]]] = {}
+        found: dict[str, list[RoleAssignment]] = {}
         for assignment in self.all_assignments(scope):
             if role_guid(assignment["properties"]["roleDefinitionId"]) == ROLE_ID:
                 found.setdefault(assignment["properties"]["principalId"].lower(), []).append(assignment)
         return found
 
-    def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, RoleDefinitionProperties]:
         """The roles of those guids.
 
         Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
@@ -94,11 +96,11 @@ class Access(Polled):
         ]
         return {role["name"].lower(): role["properties"] for role in roles}
 
-    def _definition(self, scope: str, guid: str) -> dict[str, Any]:
+    def _definition(self, scope: str, guid: str) -> RoleDefinition:
         with sdk.translated("read the definitions of the assigned roles"):
             return sdk.document(self._client(scope).role_definitions.get, scope, guid)
 
-    def steps_to_grant(self, group: str, vault: str, principal: str, key_name: str) -> tuple[Step, ...]:
+    def steps_to_grant(self, group: str, vault: str, principal: str, key_name: str) -> tuple[Step[AccessWrites], ...]:
         """The steps that allow the principal to use the key; none if it is allowed to."""
         goal = Goal(group, vault, True, principal, None, key_name, force=False)
         return plan(goal, self.read(goal)).steps
@@ -121,7 +123,7 @@ class Access(Polled):
         with self._session.changing(f"delete the role assignment {assignment_id}", "access"):
             self._client(assignment_id).role_assignments.delete_by_id(assignment_id)
 
-    def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
+    def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
         self._vaults.set_policy(vault_id, operation, entry)
 
     def _client(self, scope: str) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..._core import rbac
+from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.ids import role_guid, within
 from ..._core.summary import and_text
 from ..vault import document as vault_document
@@ -25,7 +26,7 @@ NEEDED = {
 }
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # What it allows is the same everywhere and always, so that nobody has to look it up: it is one of Azure's own.
-KNOWN_ROLES: dict[str, Mapping[str, Any]] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
+KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
 
 
 def summary(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -41,11 +42,11 @@ def _granted_text(described: Mapping[str, Any]) -> str:
 
 
 def granted(
-    vault: Mapping[str, Any],
+    vault: Vault,
     principal: str,
     key_name: str | None,
-    assignments: Iterable[Mapping[str, Any]],
-    definitions: Mapping[str, Mapping[str, Any]],
+    assignments: Iterable[RoleAssignment],
+    definitions: Mapping[str, RoleDefinitionProperties],
 ) -> set[str]:
     """Which of the needed permissions the principal has, in the vault's own mode of authorization."""
     if vault_document.authorization_of(vault) == vault_document.ACCESS_POLICY:
@@ -59,7 +60,7 @@ def granted(
     return {name for name, action in NEEDED.items() if rbac.allows(permissions, action, data=True)}
 
 
-def scope_of(vault: Mapping[str, Any], key_name: str | None) -> str:
+def scope_of(vault: Vault, key_name: str | None) -> str:
     return f"{vault['id']}/keys/{key_name}" if key_name else str(vault["id"])
 
 
@@ -68,18 +69,19 @@ def needed_among(permissions: Iterable[str]) -> set[str]:
     return {name for name in NEEDED if name.lower() in lower or "all" in lower}
 
 
-def policy_of(vault: Mapping[str, Any], principal: str) -> Mapping[str, Any]:
+def policy_of(vault: Vault, principal: str) -> AccessPolicy:
     """The principal's own entry; one with an applicationId is for that application acting on its behalf."""
     entries = vault["properties"].get("accessPolicies", [])
     own = (e for e in entries if e["objectId"].lower() == principal.lower() and not e.get("applicationId"))
-    return next(own, {})
+    nothing: AccessPolicy = {}
+    return next(own, nothing)
 
 
-def key_permissions(policy: Mapping[str, Any]) -> list[str]:
+def key_permissions(policy: AccessPolicy) -> list[str]:
     return list(policy.get("permissions", {}).get("keys") or [])
 
 
-def roles_in(assignments: Iterable[Mapping[str, Any]]) -> list[str]:
+def roles_in(assignments: Iterable[RoleAssignment]) -> list[str]:
     """The guids of the roles that are assigned, but for those of which one knows what they allow."""
     assigned = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}
     return sorted(assigned - KNOWN_ROLES.keys())

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..._core.documents import Account
 from ..._core.errors import InvalidOption, Refused
 from ..._core.ids import (
     UserAssignedId,
@@ -69,7 +70,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     )
 
 
-def of_account(goal: Goal, account: Mapping[str, Any]) -> list[Goal]:
+def of_account(goal: Goal, account: Account) -> list[Goal]:
     """The same for each identity of a Batch account. Which of them Batch uses for the key is not known."""
     principals = principals_of(account.get("identity", {}))
     if not principals and goal.present:

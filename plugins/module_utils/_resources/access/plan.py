@@ -15,11 +15,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._core.documents import AccessPolicy, RoleAssignment, RoleAssignmentProperties, Vault
 from ..._core.ids import role_guid, same_id
-from ..._core.plan import Plan, Step
+from ..._core.plan import Plan, Step, step
 from ..vault import document as vault_document
 from .document import NEEDED, ROLE_ID, granted, key_permissions, needed_among, policy_of, scope_of
 from .goal import Goal
+from .writes import AccessWrites
+
+Steps = tuple[Step[AccessWrites], ...]
 
 # What `all` stands for; purge is not among it and has to be granted by name.
 _ALL = (
@@ -31,7 +35,7 @@ _ALL = (
 _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     vault = vault_document.required(observed["vault"], goal.vault)
     by_role = vault_document.authorization_of(vault) == vault_document.RBAC
     scope = scope_of(vault, goal.key_name if by_role else None)
@@ -58,7 +62,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
 
 def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:
     """The module's return value."""
-    vault, principal = observed["vault"], observed["principal_id"]
+    vault: Vault = observed["vault"]
+    principal: str = observed["principal_id"]
     by_role = vault_document.authorization_of(vault) == vault_document.RBAC
     return {
         "vault_id": vault["id"],
@@ -74,7 +79,7 @@ def _spelt_out(permissions: list[str]) -> list[str]:
     return list(_ALL) if "all" in {permission.lower() for permission in permissions} else permissions
 
 
-def _policy_steps(goal: Goal, vault: Mapping[str, Any], principal: str) -> tuple[tuple[Step, ...], list[str]]:
+def _policy_steps(goal: Goal, vault: Vault, principal: str) -> tuple[Steps, list[str]]:
     policy = policy_of(vault, principal)
     has = key_permissions(policy)
     if goal.present:
@@ -94,37 +99,35 @@ def _policy_steps(goal: Goal, vault: Mapping[str, Any], principal: str) -> tuple
 
 def _policy_step(
     operation: str,
-    vault: Mapping[str, Any],
+    vault: Vault,
     principal: str,
-    policy: Mapping[str, Any],
+    policy: AccessPolicy,
     keys: list[str],
-) -> Step:
-    entry = {
+) -> Step[AccessWrites]:
+    entry: AccessPolicy = {
         "tenantId": vault["properties"]["tenantId"],
         "objectId": principal,
         "permissions": {**policy.get("permissions", {}), "keys": keys},
     }
-    return Step("set_policy", {"vault_id": vault["id"], "operation": operation, "entry": entry})
+    return step(AccessWrites.set_policy, vault_id=vault["id"], operation=operation, entry=entry)
 
 
-def _role_steps(
-    goal: Goal, observed: Mapping[str, Any], scope: str, principal: str
-) -> tuple[tuple[Step, ...], list[str]]:
-    assignments, definitions = observed["assignments"], observed["definitions"]
+def _role_steps(goal: Goal, observed: Mapping[str, Any], scope: str, principal: str) -> tuple[Steps, list[str]]:
+    assignments: list[RoleAssignment] = observed["assignments"]
+    definitions = observed["definitions"]
     if goal.present:
         has = granted(observed["vault"], principal, goal.key_name, assignments, definitions)
         if has == set(NEEDED):
             return (), sorted(NEEDED)
         name = str(uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower()))
-        arguments = {"scope": scope, "name": name, "role": ROLE_ID, "principal": principal}
-        return (Step("assign", arguments),), sorted(NEEDED)
+        return (step(AccessWrites.assign, scope=scope, name=name, role=ROLE_ID, principal=principal),), sorted(NEEDED)
     own = [a for a in assignments if _is_own(a["properties"], scope, principal)]
     left = [a for a in assignments if a not in own]
-    steps = tuple(Step("unassign", {"assignment_id": a["id"]}) for a in own)
+    steps = tuple(step(AccessWrites.unassign, assignment_id=a["id"]) for a in own)
     return steps, sorted(granted(observed["vault"], principal, goal.key_name, left, definitions))
 
 
-def _is_own(properties: Mapping[str, Any], scope: str, principal: str) -> bool:
+def _is_own(properties: RoleAssignmentProperties, scope: str, principal: str) -> bool:
     """Not one that the principal has as a member of a group: that is the group's."""
     has_principal = properties["principalId"].lower() == principal.lower()
     return (

@@ -24,6 +24,7 @@ from ..._azure.visible import HandledAccounts
 from ..._checks.preflight import failed_checks
 from ..._core import interrupts
 from ..._core.concurrent import in_background, value_or_error
+from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
 from ..._core.ids import place_of
 from ..._core.rbac import allows
@@ -73,10 +74,10 @@ class Accounts(Polled):
         observed["confirmed"] = self.confirmed(goal.group, goal.name)
         return observed
 
-    def get(self, group: str, name: str) -> dict[str, Any] | None:
-        def read() -> dict[str, Any] | None:
+    def get(self, group: str, name: str) -> Account | None:
+        def read() -> Account | None:
             with sdk.translated(f"read the Batch account {name}"):
-                account = sdk.document_or_none(self._client().batch_account.get, group, name)
+                account: Account | None = sdk.document_or_none(self._client().batch_account.get, group, name)
             if account is not None:
                 self._handled.add(account["id"])
             return account
@@ -88,26 +89,26 @@ class Accounts(Polled):
         group: str,
         name: str,
         *,
-        anew_if: Callable[[Mapping[str, Any]], bool],
+        anew_if: Callable[[Account], bool],
         group_may_be_missing: bool = False,
-    ) -> dict[str, Any] | None:
+    ) -> Account | None:
         """The account for a look before any change: as it was a moment ago where many are looked at, or, where that
         would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
-        listed: dict[str, Any] | None = None
+        listed: Account | None = None
         if self._name(group, name)[0] not in self._changed:
             listed = self._session.cache.one_of_many(self._listed, *self._name(group, name))
         if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
             return listed
 
-        def read() -> dict[str, Any] | None:
+        def read() -> Account | None:
             return self.present(group, name, group_may_be_missing=group_may_be_missing)
 
-        found: dict[str, Any] | None = self._session.cache.recent(
+        found: Account | None = self._session.cache.recent(
             read, "account", self._session.subscription_id, group.lower(), name.lower()
         )
         return self.present(group, name) if found is not None and anew_if(found) else found
 
-    def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> dict[str, Any] | None:
+    def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
         """The account as it is now, once nothing is under way on it. If it is listed, it exists."""
         try:
             account = self.settled(group, name)
@@ -119,7 +120,7 @@ class Accounts(Polled):
         is_listed = account is None and value_or_error(lambda: self._is_listed(group, name)) is True
         return self._await(group, name) if is_listed else account
 
-    def _listed(self) -> dict[str, dict[str, Any]]:
+    def _listed(self) -> dict[str, Account]:
         """Without any if the caller may not list them: each account is read by itself then."""
         try:
             listed = self._resources.accounts(self._session.subscription_id)
@@ -146,9 +147,9 @@ class Accounts(Polled):
                 self._session.cache.changed_one(*self._name(group, name))
                 self._session.cache.changed("listed", "account")
 
-    def settled(self, group: str, name: str) -> dict[str, Any] | None:
+    def settled(self, group: str, name: str) -> Account | None:
         """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
-        account: dict[str, Any] | None = None
+        account: Account | None = None
         waits = self._session.wait_timeout
 
         def under_way() -> TimedOut | None:
@@ -182,7 +183,7 @@ class Accounts(Polled):
         listed = self._resources.accounts(self._session.subscription_id, group)
         return [account["name"].lower() for account in listed]
 
-    def _await(self, group: str, name: str) -> dict[str, Any] | None:
+    def _await(self, group: str, name: str) -> Account | None:
         """The account once a read shows it, or none once it is not listed either."""
         until_shown(
             self._session,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..._core.documents import Account, Encryption, Identity
 from ..._core.errors import CmkError, Denied, NotFound, Refused, Rejected
 from ..._core.ids import KeyIdentifier, key_of
 from ..._core.summary import key_text
@@ -26,7 +27,7 @@ _NOT_KNOWN = "is available is not known, because the caller may not list its poo
 _GRANT = f"Grant the caller a role that allows {POOLS_READ} on the account, such as Reader."
 
 
-def describe(account: Mapping[str, Any] | None) -> dict[str, Any]:
+def describe(account: Account | None) -> dict[str, Any]:
     """The module's return value."""
     if account is None:
         return {"exists": False}
@@ -96,7 +97,7 @@ def availability_warning(name: str) -> str:
     return f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT}"
 
 
-def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+def describe_identity(identity: Identity) -> dict[str, Any]:
     assigned = identity.get("userAssignedIdentities", {})
     return {
         "type": _OPTIONS.get(identity.get("type", "None"), identity.get("type")),
@@ -109,13 +110,13 @@ def describe_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def encryption_body(key: KeyIdentifier | None) -> dict[str, Any]:
+def encryption_body(key: KeyIdentifier | None) -> Encryption:
     if key is None:
         return {"keySource": "Microsoft.Batch"}
     return {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": str(key)}}
 
 
-def required(account: Mapping[str, Any] | None, group: str, name: str) -> Mapping[str, Any]:
+def required(account: Account | None, group: str, name: str) -> Account:
     """The account's document, or the error that there is none."""
     if account is None:
         raise NotFound(

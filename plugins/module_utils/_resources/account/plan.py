@@ -14,18 +14,25 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import preflight, regions
+from ..._core.documents import Account, Identity
 from ..._core.errors import Refused
 from ..._core.ids import key_of, same_id
-from ..._core.plan import Plan, Step
+from ..._core.plan import Plan, step
 from .document import TYPES, describe, describe_identity, encryption_body
 from .goal import Goal
+from .writes import AccountWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
-    account = observed["account"]
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
+    account: Account | None = observed["account"]
     before = describe(account)
     if not goal.present:
-        return Plan(goal, before, describe(None), (_step("delete", goal),) if account else ())
+        return Plan(
+            goal,
+            before,
+            describe(None),
+            (step(AccountWrites.delete, group=goal.group, name=goal.name),) if account else (),
+        )
     if goal.leaves_key:
         return _without_key(goal, account, before)
     if account is None:
@@ -43,11 +50,15 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         body["properties"] = {"encryption": encryption_body(None)}
     after = {**before, "identity": describe_identity(identity)}
     return Plan(
-        goal, before, after, (_step("update", goal, body=body),), (*_elsewhere(goal, account), *_risked_key(account))
+        goal,
+        before,
+        after,
+        (step(AccountWrites.update, group=goal.group, name=goal.name, body=body),),
+        (*_elsewhere(goal, account), *_risked_key(account)),
     )
 
 
-def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[AccountWrites]:
     location = goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
     # A key source is always named: if somebody else creates the account at this very moment and puts it on a key, the
@@ -67,30 +78,30 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
         "key_identifier": str(goal.key) if goal.key else None,
     }
     if goal.key is None:
-        return Plan(goal, before, after, (_step("create", goal, body=body),))
+        return Plan(goal, before, after, (step(AccountWrites.create, group=goal.group, name=goal.name, body=body),))
     checks = preflight.require_for_change(observed["evidence"])
     return Plan(
         goal,
         before,
         after,
-        (_step("create", goal, body=body, evidence=observed["evidence"]),),
+        (step(AccountWrites.create, group=goal.group, name=goal.name, body=body, evidence=observed["evidence"]),),
         warnings=preflight.warnings(checks),
         former=replace(goal, leaves_key=True),
         report={"preflight": preflight.describe(checks)},
     )
 
 
-def _without_key(goal: Goal, account: Mapping[str, Any] | None, before: Mapping[str, Any]) -> Plan:
+def _without_key(goal: Goal, account: Account | None, before: Mapping[str, Any]) -> Plan[AccountWrites]:
     """The rollback of a creation. An account that is still being created is left to the next run, which finds it."""
     key = key_of(account) if account else None
     if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
         return Plan(goal, before, before)
     body = {"properties": {"encryption": encryption_body(None)}}
     after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
-    return Plan(goal, before, after, (_step("update", goal, body=body),))
+    return Plan(goal, before, after, (step(AccountWrites.update, group=goal.group, name=goal.name, body=body),))
 
 
-def _has_identity(goal: Goal, account: Mapping[str, Any]) -> bool:
+def _has_identity(goal: Goal, account: Account) -> bool:
     identity = account.get("identity", {})
     if identity.get("type") != TYPES[goal.identity_type]:
         return False
@@ -98,7 +109,7 @@ def _has_identity(goal: Goal, account: Mapping[str, Any]) -> bool:
     return wanted is None or any(same_id(wanted, name) for name in identity.get("userAssignedIdentities", {}))
 
 
-def _refuse_unwanted_adoption(goal: Goal, account: Mapping[str, Any]) -> None:
+def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
     identity = describe_identity(account.get("identity", {}))
     if identity["type"] == "none" and not goal.adopt_existing:
         raise Refused(
@@ -129,18 +140,18 @@ def _refuse_unwanted_adoption(goal: Goal, account: Mapping[str, Any]) -> None:
         )
 
 
-def _risked_key(account: Mapping[str, Any]) -> tuple[str, ...]:
+def _risked_key(account: Account) -> tuple[str, ...]:
     key = key_of(account)
     if key is None:
         return ()
     return (f"The identity of {account['id']} is changed although it is on {key}, which it may lose.",)
 
 
-def _elsewhere(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+def _elsewhere(goal: Goal, account: Account) -> tuple[str, ...]:
     return regions.difference(f"The Batch account {goal.name}", account["location"], goal.location)
 
 
-def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
+def _unheeded_key(goal: Goal, account: Account) -> tuple[str, ...]:
     if goal.key is None or goal.key.same_key(key_of(account)):
         return ()
     return (
@@ -149,11 +160,7 @@ def _unheeded_key(goal: Goal, account: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> dict[str, Any]:
+def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> Identity:
     if goal.identity_id is None:
         return {"type": "SystemAssigned"}
     return {"type": "UserAssigned", "userAssignedIdentities": {name: {} for name in (*kept, str(goal.identity_id))}}
-
-
-def _step(action: str, goal: Goal, **arguments: Any) -> Step:
-    return Step(action, {"group": goal.group, "name": goal.name, **arguments})

@@ -22,6 +22,7 @@ from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
 from ..._checks import preflight
 from ..._core.concurrent import value_or_error
+from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..account.document import availability, availability_unknown
@@ -85,7 +86,7 @@ class Encryption(Polled):
             observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
         return observed
 
-    def _expires_soon(self, account: Mapping[str, Any], goal: Any) -> bool:
+    def _expires_soon(self, account: Account, goal: Any) -> bool:
         """Whether the version that the account would stay on expires before anybody can act."""
         has = key_of(account)
         if goal.updates_version or has is None or has.version is None:
@@ -96,7 +97,7 @@ class Encryption(Polled):
         expires = bundle["attributes"].get("exp") if isinstance(bundle, dict) else None
         return expires is not None and expires <= self._keys.now + EXPIRES_SOON
 
-    def _uses_newer_version(self, account: Mapping[str, Any], wanted: KeyIdentifier | None) -> bool:
+    def _uses_newer_version(self, account: Account, wanted: KeyIdentifier | None) -> bool:
         """Whether the account is pinned to a version of the wanted key that was created after the wanted version."""
         has = key_of(account)
         if wanted is None or has is None or not has.same_key(wanted) or not (has.version and wanted.version):
@@ -132,7 +133,7 @@ class Encryption(Polled):
             return
         if availability(silence) is None:
             raise availability_unknown(name, silence)
-        raise not_answering(name, key_of(self._accounts.get(group, name) or {}), silence)
+        raise not_answering(name, key_of(self._accounts.get(group, name)), silence)
 
     def await_answer(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""

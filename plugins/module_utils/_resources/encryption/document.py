@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..._core.documents import Account
 from ..._core.errors import CmkError, Refused, Unavailable
 from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
 from ..._core.summary import key_text, version_text
@@ -20,9 +21,7 @@ KEY_VAULT = "microsoft_keyvault"
 BATCH = "microsoft_batch"
 
 
-def required_key(
-    account: Mapping[str, Any], vault: str, name: str, or_already: KeyIdentifier | None = None
-) -> KeyIdentifier:
+def required_key(account: Account, vault: str, name: str, or_already: KeyIdentifier | None = None) -> KeyIdentifier:
     """The customer-managed key that the account uses: the named one, or already the one that it is to be moved to."""
     key = key_of(account)
     if key is None:
@@ -44,7 +43,7 @@ def required_key(
     return key
 
 
-def describe(account: Mapping[str, Any]) -> dict[str, Any]:
+def describe(account: Account) -> dict[str, Any]:
     """The module's return value."""
     return {"exists": True, "id": account["id"], "name": account["name"], **describe_key(key_of(account))}
 

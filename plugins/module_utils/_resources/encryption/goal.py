@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..._core.documents import Account
 from ..._core.errors import InvalidOption
 from ..._core.ids import KeyIdentifier, check_account_name, key_of, parse_key_identifier
 from .document import BATCH, KEY_VAULT
@@ -47,7 +48,7 @@ class Goal:
         """What an account is set to that does not meet the goal."""
         return self.key.versionless if self.key and self.follow else self.key
 
-    def is_met_by(self, account: Mapping[str, Any]) -> bool:
+    def is_met_by(self, account: Account | None) -> bool:
         has = key_of(account)
         if self.key is None or has is None:
             return self.key is has
@@ -57,16 +58,16 @@ class Goal:
             return self.follow is not False
         return not self.follow and (self.key.same(has) or not self.updates_version)
 
-    def leaves_alone(self, account: Mapping[str, Any]) -> bool:
+    def leaves_alone(self, account: Account) -> bool:
         """It uses the key; or on the way back, somebody else has put it where it is."""
         return self.is_met_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
 
-    def has_set(self, account: Mapping[str, Any]) -> bool:
+    def has_set(self, account: Account) -> bool:
         """Whether the account uses just what it is set to by this goal, and nothing else that meets the goal."""
         has, target = key_of(account), self.target
         return has.same(target) if has else target is None
 
-    def was_moved(self, account: Mapping[str, Any]) -> bool:
+    def was_moved(self, account: Account) -> bool:
         """Since this key was chosen for it, by somebody else."""
         return self.expected is not None and not self.expected.same(key_of(account))
 

@@ -16,13 +16,14 @@ from typing import Any
 from ..._checks import preflight
 from ..._core.errors import Refused
 from ..._core.ids import KeyIdentifier, key_of
-from ..._core.plan import Plan, Step
+from ..._core.plan import Plan, step
 from ..account import document as account_document
 from .document import describe, describe_key, not_answering
 from .goal import Goal
+from .writes import EncryptionWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     if observed["account"] is None and goal.may_be_missing:
         missing = {"exists": False}
         return Plan(goal, missing, missing, warnings=(account_document.missing(goal.group, goal.account),))
@@ -32,11 +33,10 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     silence = observed["silence"]
     available = account_document.availability(silence)
     before = {**describe(account), "answers": available}
-    place = {"group": goal.group, "name": goal.account}
     if available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)):
         raise account_document.availability_unknown(goal.account, silence)
     if available is False and goal.patient and goal.is_met_by(account):
-        wait = Step("await_answer", place)
+        wait = step(EncryptionWrites.await_answer, group=goal.group, name=goal.account)
         return Plan(goal, before, {**before, "answers": True}, (wait,))
     if available is False and goal.undoes is None:
         raise not_answering(goal.account, key_of(account), silence)
@@ -62,7 +62,14 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         evidence = observed["evidence"]
         checks = preflight.require(evidence) if goal.undoes else preflight.require_for_change(evidence)
     body = {"properties": {"encryption": account_document.encryption_body(goal.target)}}
-    sent = {**place, "body": body, "evidence": observed.get("evidence"), "despite_silence": goal.undoes is not None}
+    switch = step(
+        EncryptionWrites.set_encryption,
+        group=goal.group,
+        name=goal.account,
+        body=body,
+        evidence=observed.get("evidence"),
+        despite_silence=goal.undoes is not None,
+    )
     has = key_of(account)
     follow = has.version is None if has else None
     former = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
@@ -70,7 +77,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         goal,
         before,
         {**before, **describe_key(goal.target), "answers": True},
-        (Step("set_encryption", sent),),
+        (switch,),
         warnings=preflight.warnings(checks),
         former=former,
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
@@ -79,7 +86,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     )
 
 
-def _unchanged(goal: Goal, before: Mapping[str, Any]) -> Plan:
+def _unchanged(goal: Goal, before: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     warnings = (account_document.availability_warning(goal.account),) if before["answers"] is None else ()
     return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
 

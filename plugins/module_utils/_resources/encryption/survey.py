@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
+from ..._core.documents import Account
 from ..._core.errors import Denied
 from ..._core.ids import key_of, principals_of
 from ..account import document as account_document
 from .document import describe
 
 
-def described(account: Mapping[str, Any] | None) -> dict[str, Any]:
+def described(account: Account | None) -> dict[str, Any]:
     """What the account's own document says of its key and identity."""
     if account is None:
         return {"exists": False}
@@ -36,7 +37,8 @@ def described(account: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     """The return value of the module that only looks."""
-    account, silence, diagnosis = observed["account"], observed["silence"], observed["diagnosis"]
+    account: Account | None = observed["account"]
+    silence, diagnosis = observed["silence"], observed["diagnosis"]
     if account is None:
         return {"exists": False}
     available = account_document.availability(silence)
@@ -50,7 +52,7 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
     """What the module that only looks could not tell."""
-    account = observed["account"]
+    account: Account | None = observed["account"]
     if account is None:
         return ()
     available = account_document.availability(observed["silence"])

@@ -23,6 +23,7 @@ from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
 from ..._core.concurrent import in_background, map_concurrent
+from ..._core.documents import KeyBundle, KeyItem, RotationPolicy
 from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault
 from . import grace, withdrawn
@@ -50,11 +51,11 @@ class Keys(Polled):
         # Not before the vault has said whom it takes tokens from, because both requests would have to ask.
         listed = in_background(self._versions, url, goal.name) if url in self._clients else None
         key = self._read(url, goal.name, "")
-        versions: list[dict[str, Any]] | None = []
+        versions: list[KeyItem] | None = []
         if key:
             versions = listed.result() if listed else self._versions(url, goal.name)
         if key and goal.at_least:
-            key = dict(newest_known(key, versions, goal.at_least, lambda one: self._read(url, goal.name, one)))
+            key = newest_known(key, versions, goal.at_least, lambda one: self._read(url, goal.name, one))
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
         observed: dict[str, Any] = {
             "key": key,
@@ -75,7 +76,7 @@ class Keys(Polled):
                 observed["ages"] = self._ages(goal, observed)
         return observed
 
-    def _users(self, vault: str) -> dict[str, Any]:
+    def _users(self, vault: str) -> usage.Visible:
         """The accounts that may use a key of the vault."""
         visible = self._visible.read()
         return {**visible, "unlisted": [*visible["unlisted"], *self._vaults.unseen(vault)]}
@@ -93,23 +94,23 @@ class Keys(Polled):
         except CmkError:
             return None
 
-    def bundle(self, key: KeyIdentifier) -> dict[str, Any] | None:
+    def bundle(self, key: KeyIdentifier) -> KeyBundle | None:
         """The key version, or the newest one where the identifier has none."""
         return self._read(key.vault_url, key.name, key.version or "")
 
-    def recent(self, key: KeyIdentifier) -> dict[str, Any] | None:
+    def recent(self, key: KeyIdentifier) -> KeyBundle | None:
         """`bundle` for a look before a change: as a task of the run read it a moment ago."""
         place = (key.vault_url, key.name.lower(), (key.version or "").lower())
         return self._bundle(self._session.cache.recent(lambda: self._answer(*place), "key", *place))
 
-    def versions(self, key: KeyIdentifier) -> list[dict[str, Any]]:
+    def versions(self, key: KeyIdentifier) -> list[KeyItem]:
         """All versions of it, as the list of them shows them."""
         return self._all_versions(key.vault_url, key.name)
 
-    def rotation_policy(self, key: KeyIdentifier) -> dict[str, Any]:
+    def rotation_policy(self, key: KeyIdentifier) -> RotationPolicy:
         return self._policy(key.vault_url, key.name)
 
-    def deleted(self, key: KeyIdentifier) -> dict[str, Any] | None:
+    def deleted(self, key: KeyIdentifier) -> KeyBundle | None:
         return self._deleted(key.vault_url, key.name)
 
     def restorations(self, vault: str, name: str) -> int:
@@ -150,7 +151,7 @@ class Keys(Polled):
                 expires_on=_date(attributes.get("exp")),
             )
 
-    def set_rotation_policy(self, vault: str, name: str, policy: Mapping[str, Any]) -> None:
+    def set_rotation_policy(self, vault: str, name: str, policy: RotationPolicy) -> None:
         sdk = azure_sdk.load("azure-keyvault-keys")
         actions = [
             sdk.KeyRotationLifetimeAction(
@@ -184,14 +185,14 @@ class Keys(Polled):
                 value=self._session.wait_timeout,
             )
 
-    def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
+    def _read(self, url: str, name: str, version: str) -> KeyBundle | None:
         return self._bundle(self._answer(url, name.lower(), version.lower()))
 
-    def _bundle(self, answer: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _bundle(self, answer: dict[str, Any] | None) -> KeyBundle | None:
         if answer is None:
             return None
         self.now = answer["now"]
-        bundle: dict[str, Any] = answer["bundle"]
+        bundle: KeyBundle = answer["bundle"]
         return bundle
 
     def _answer(self, url: str, name: str, version: str) -> dict[str, Any] | None:
@@ -214,22 +215,22 @@ class Keys(Polled):
 
         return self._session.cache.read(read, "key", url, name, version)
 
-    def _versions(self, url: str, name: str) -> list[dict[str, Any]] | None:
+    def _versions(self, url: str, name: str) -> list[KeyItem] | None:
         """All versions; none if the caller may read the key and not list it."""
         try:
             return self._all_versions(url, name)
         except Denied:
             return None
 
-    def _all_versions(self, url: str, name: str) -> list[dict[str, Any]]:
+    def _all_versions(self, url: str, name: str) -> list[KeyItem]:
         with azure_sdk.translated(f"list the versions of the key {name} in {url}"):
             return azure_sdk.documents(self._client(url).list_properties_of_key_versions, name)
 
-    def _policy(self, url: str, name: str) -> dict[str, Any]:
+    def _policy(self, url: str, name: str) -> RotationPolicy:
         with azure_sdk.translated(f"read the rotation policy of the key {name} in {url}"):
             return azure_sdk.document(self._client(url).get_key_rotation_policy, name)
 
-    def _deleted(self, url: str, name: str) -> dict[str, Any] | None:
+    def _deleted(self, url: str, name: str) -> KeyBundle | None:
         try:
             with azure_sdk.translated(f"look for a deleted key {name} in {url}"):
                 return azure_sdk.document_or_none(self._client(url).get_deleted_key, name)

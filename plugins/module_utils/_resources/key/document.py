@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..._core.documents import JsonWebKey, KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.ids import KeyIdentifier, read_key_identifier
 from ..._core.summary import changed_names, version_text
@@ -32,7 +33,7 @@ EXPIRES_SOON = 3600
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     """The module's return value."""
-    key = observed["key"]
+    key: KeyBundle | None = observed["key"]
     if key is None:
         return {"exists": False, "soft_deleted": observed["deleted"] is not None}
     identifier = identifier_of(key)
@@ -73,17 +74,17 @@ def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str
     return f"Changed {key}, {newest}: {changed_names(before, after)}."
 
 
-def size_of(key: Mapping[str, Any]) -> int | None:
+def size_of(key: KeyBundle) -> int | None:
     """The modulus' length in bits; `key_size` is in today's answers and missing from older ones."""
     modulus = key["key"].get("n")
     return len(modulus) * 6 // 8 * 8 if modulus else None
 
 
-def identifier_of(key: Mapping[str, Any]) -> KeyIdentifier:
+def identifier_of(key: KeyBundle) -> KeyIdentifier:
     return read_key_identifier(key["key"]["kid"])
 
 
-def version_of(item: Mapping[str, Any]) -> str:
+def version_of(item: KeyItem | JsonWebKey) -> str:
     return str(item["kid"]).rsplit("/", 1)[-1].lower()
 
 
@@ -94,15 +95,16 @@ def followers_on(observed: Mapping[str, Any]) -> list[str]:
     Batch does not follow to a version that it cannot use: one that is disabled, expired, not valid yet or of another
     type. An update of the newest version may have been what made the version usable.
     """
-    newest, now = observed["key"], observed["now"]
+    newest: KeyBundle = observed["key"]
+    now: float = observed["now"]
     attributes = newest["attributes"]
-    usable_since = max(attributes.get(name) or 0 for name in ("created", "updated", "nbf"))
+    usable_since = max(attributes["created"], attributes.get("updated") or 0, attributes.get("nbf") or 0)
     if is_usable(newest, now) and now - usable_since >= FOLLOWING_LAG:
         return [version_of(newest["key"])]
     return [version_of(v) for v in observed["versions"] or (newest["key"],)]
 
 
-def is_usable(key: Mapping[str, Any], now: float) -> bool:
+def is_usable(key: KeyBundle, now: float) -> bool:
     """Whether Batch takes this version of a key: by its type, its size, its operations, and the time."""
     attributes, document = key["attributes"], key["key"]
     begins, ends = attributes.get("nbf"), attributes.get("exp")
@@ -117,8 +119,11 @@ def is_usable(key: Mapping[str, Any], now: float) -> bool:
 
 
 def newest_known(
-    newest: Mapping[str, Any], versions: Sequence[Mapping[str, Any]] | None, used: str, read: Callable[[str], Any]
-) -> Mapping[str, Any]:
+    newest: KeyBundle,
+    versions: Sequence[KeyItem] | None,
+    used: str,
+    read: Callable[[str], KeyBundle | None],
+) -> KeyBundle:
     """The newest version as Key Vault gives it, or the one that an account uses if that was created later: a replica of
     the vault may not show it yet. `read` gives a version's own document."""
     created = newest["attributes"]["created"]
@@ -130,7 +135,7 @@ def newest_known(
     return named if named is not None and named["attributes"]["created"] > created else newest
 
 
-def previous_version(versions: Sequence[Mapping[str, Any]] | None, current: str | None) -> str | None:
+def previous_version(versions: Sequence[KeyItem] | None, current: str | None) -> str | None:
     """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
     newest = max((v["attributes"]["created"] for v in versions or () if version_of(v) == current), default=None)
     older = [

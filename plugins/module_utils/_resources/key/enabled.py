@@ -12,17 +12,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.errors import NotFound
 from ..._core.plan import Plan
 from .document import describe
 from .goal import Goal, key_not_found, key_soft_deleted
 from .present import mended
+from .writes import KeyWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) -> Plan:
+def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is None:
         raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
-    version = observed["named"] if goal.version else observed["key"]
+    version: KeyBundle | None = observed["named"] if goal.version else observed["key"]
     if version is None:
         raise NotFound(
             f"The key {goal.name} has no version {goal.version}. A version that is gone does not come back, unless a "
@@ -38,7 +40,7 @@ def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) ->
     return Plan(goal, before, after, steps)
 
 
-def _validity(goal: Goal, attributes: Mapping[str, Any], now: float) -> dict[str, int]:
+def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, int]:
     times = {}
     if attributes.get("exp") is not None and attributes["exp"] <= now and goal.extend_expired_by is not None:
         times["exp"] = int(now + goal.extend_expired_by)

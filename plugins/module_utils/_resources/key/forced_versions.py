@@ -18,6 +18,7 @@ from typing import Any
 
 from ..._azure.run_store import RunFiles
 from ..._core.ids import KeyIdentifier, key_in_vault
+from .writes import KeyWrites
 
 
 def counted_as(key: KeyIdentifier, params: Mapping[str, Any]) -> tuple[str, str]:
@@ -59,7 +60,7 @@ class ForcedVersions:
         is_made = self.is_made(key, account)
         result = execute(not is_made)
         # A task that failed after the creation is not to create another version.
-        if not is_made and (result.get("changed") or "create" in result.get("applied", ())):
+        if not is_made and (result.get("changed") or KeyWrites.create.__name__ in result.get("applied", ())):
             self.made(key)
         if not result.get("failed"):
             self.completed(key, account)

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..._core.documents import RotationPolicy
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
-from ..._core.plan import Step
 from . import rotation_policy as key_rotation_policy
 from .document import SIZES, TYPES
 
@@ -73,7 +73,7 @@ class Goal:
     def looks_at_policy(self) -> bool:
         return self.rotation_policy is not None or self.remove_rotation_policy
 
-    def may_cut_off(self, policy: Mapping[str, Any] | None) -> bool:
+    def may_cut_off(self, policy: RotationPolicy | None) -> bool:
         """Whether what is asked for can take the key away from those who use it."""
         return self.disables_or_deletes or self.stops_rotation(policy)
 
@@ -81,7 +81,7 @@ class Goal:
     def disables_or_deletes(self) -> bool:
         return self.state in ("absent", "disabled")
 
-    def stops_rotation(self, policy: Mapping[str, Any] | None) -> bool:
+    def stops_rotation(self, policy: RotationPolicy | None) -> bool:
         return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
 
 
@@ -159,10 +159,6 @@ def _named(params: Mapping[str, Any]) -> KeyIdentifier:
         if params[option] is not None:
             raise InvalidOption(option, params[option], "key_identifier names the key.", "Leave out one of the two.")
     return parse_key_identifier(identifier, "key_identifier")
-
-
-def step(action: str, goal: Goal, **arguments: Any) -> Step:
-    return Step(action, {"vault": goal.vault, "name": goal.name, **arguments})
 
 
 def key_soft_deleted(goal: Goal) -> Refused:

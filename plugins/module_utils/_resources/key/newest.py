@@ -24,6 +24,7 @@ from ..._core.plan import Outcome
 from . import plan as key_plan
 from .forced_versions import ForcedVersions
 from .goal import Goal
+from .writes import KeyWrites
 
 if TYPE_CHECKING:
     from .client import Keys
@@ -66,7 +67,7 @@ class Newest:
             try:
                 outcome = make(goal)
             except CmkError as failure:
-                if "create" in failure.facts.get("applied", ()):
+                if KeyWrites.create.__name__ in failure.facts.get("applied", ()):
                     self._forced.made(key)
                 raise
             self._forced.made(key)

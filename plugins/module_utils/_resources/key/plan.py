@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.plan import Plan
+from ..._core.plan import Plan, step
 from . import enabled, present, withdrawn
 from .document import describe
-from .goal import Goal, key_not_found, step
+from .goal import Goal, key_not_found
+from .writes import KeyWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[KeyWrites]:
     by_state = {
         "present": present.plan,
         "enabled": enabled.plan,
@@ -30,9 +31,10 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
     return by_state[goal.state](goal, observed, describe(observed))
 
 
-def _recovered(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _recovered(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is not None:
         return Plan(goal, before, before)
     if observed["deleted"] is None:
         raise key_not_found(goal)
-    return Plan(goal, before, {"exists": True, "soft_deleted": False}, (step("recover", goal),))
+    recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
+    return Plan(goal, before, {"exists": True, "soft_deleted": False}, (recover,))

@@ -14,22 +14,26 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._core.documents import KeyBundle, RotationPolicy
 from ..._core.duration import instant
 from ..._core.errors import Refused
-from ..._core.plan import Plan, Step
+from ..._core.plan import Plan, Step, step
 from . import rotation_policy
 from .document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, identifier_of, size_of
-from .goal import Goal, key_disabled, key_soft_deleted, step
+from .goal import Goal, key_disabled, key_soft_deleted
+from .writes import KeyWrites
+
+Steps = tuple[Step[KeyWrites], ...]
 
 
-def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
-    key = observed["key"]
+def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+    key: KeyBundle | None = observed["key"]
     if key is None and observed["deleted"]:
         return _recovery(goal, before)
     warnings: tuple[str, ...] = ()
     is_due = _is_due(goal, observed)
     _refuse_to_enable(goal, key, before, is_due=is_due)
-    if is_due:
+    if key is None or is_due:
         steps, after = _new_version(goal, observed, before)
     else:
         _refuse_other_family(goal, key)
@@ -38,27 +42,33 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     if goal.stops_rotation(observed["policy"]):
         warnings += _rotation_guard(goal, observed)
         policy = rotation_policy.without_rotation(observed["policy"])
-        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        steps = (*steps, _set_policy(goal, policy))
         after = {**after, "rotation_policy": rotation_policy.describe(policy)}
     if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
         policy = rotation_policy.body(goal.rotation_policy, observed["policy"])
-        steps = (*steps, step("set_rotation_policy", goal, policy=policy))
+        steps = (*steps, _set_policy(goal, policy))
         after = {**after, "rotation_policy": dict(goal.rotation_policy)}
     if goal.new_version:
         goal = replace(goal, new_version=False, other_than=before.get("version"))
     return Plan(goal, before, after, steps, warnings)
 
 
-def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan:
+def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if not goal.recover:
         raise key_soft_deleted(goal)
     # Azure shows only after the recovery what else has to change: see recovery.py.
     recovered = replace(goal, state="recovered")
-    return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (step("recover", goal),))
+    recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
+    return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (recover,))
+
+
+def _set_policy(goal: Goal, policy: RotationPolicy) -> Step[KeyWrites]:
+    return step(KeyWrites.set_rotation_policy, vault=goal.vault, name=goal.name, policy=policy)
 
 
 def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
-    key, now = observed["key"], observed["now"]
+    key: KeyBundle | None = observed["key"]
+    now: float = observed["now"]
     if key is None:
         return True
     attributes = key["attributes"]
@@ -69,7 +79,7 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
     return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
 
 
-def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping[str, Any], *, is_due: bool) -> None:
+def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, Any], *, is_due: bool) -> None:
     """A disabled version may be followed by a new one. If no version is enabled, or none can be listed, the key itself
     counts as revoked."""
     if key is None or key["attributes"]["enabled"] or goal.enable:
@@ -78,9 +88,9 @@ def _refuse_to_enable(goal: Goal, key: Mapping[str, Any] | None, before: Mapping
         raise key_disabled(goal, before["version"])
 
 
-def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[tuple[Step, ...], Any]:
+def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Steps, Any]:
     """A key, or one more version of it; what the task does not name is as in the version before."""
-    former = observed["key"]
+    former: KeyBundle | None = observed["key"]
     if former is not None:
         _refuse_other_family(goal, former)
     operations = list(former["key"].get("key_ops", [])) if former else []
@@ -110,12 +120,12 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
         "enabled_versions": None,
         "previous_version": before.get("version"),
     }
-    return (step("create", goal, body=body),), after
+    return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
 
 
 def mended(
-    goal: Goal, key: Mapping[str, Any], before: Mapping[str, Any], times: Mapping[str, int]
-) -> tuple[tuple[Step, ...], Mapping[str, Any]]:
+    goal: Goal, key: KeyBundle, before: Mapping[str, Any], times: Mapping[str, int]
+) -> tuple[Steps, Mapping[str, Any]]:
     """A version enabled, allowed what Batch needs, and valid at those times."""
     attributes: dict[str, Any] = dict(times)
     after = dict(before)
@@ -128,7 +138,10 @@ def mended(
     missing = [operation for operation in OPERATIONS if operation not in before["key_ops"]]
     if missing:
         body["key_ops"] = after["key_ops"] = [*before["key_ops"], *missing]
-    return (step("update", goal, version=before["version"], body=body),) if body else (), after
+    if not body:
+        return (), after
+    update = step(KeyWrites.update, vault=goal.vault, name=goal.name, version=before["version"], body=body)
+    return (update,), after
 
 
 def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
@@ -138,7 +151,7 @@ def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
     return usage.guard(users, visible, f"the rotation policy of the key {goal.name} is removed", force=goal.force)
 
 
-def _refuse_other_family(goal: Goal, key: Mapping[str, Any]) -> None:
+def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
     has = key["key"]["kty"]
     if has in TYPES and goal.key_type in (None, has):
         return
@@ -152,7 +165,7 @@ def _refuse_other_family(goal: Goal, key: Mapping[str, Any]) -> None:
     )
 
 
-def _refuse_other_size(goal: Goal, key: Mapping[str, Any]) -> None:
+def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
     has = size_of(key)
     if goal.key_size in (None, has):
         return

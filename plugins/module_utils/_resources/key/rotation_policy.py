@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..._core.documents import LifetimeAction, LifetimeTrigger, RotationPolicy, RotationPolicyAttributes
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption
 
@@ -61,10 +62,11 @@ def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | N
         )
 
 
-def describe(policy: Mapping[str, Any] | None) -> dict[str, str | None] | None:
+def describe(policy: RotationPolicy | None) -> dict[str, str | None] | None:
     if policy is None:
         return None
-    trigger: Mapping[str, str] = next((a["trigger"] for a in policy.get("lifetimeActions", []) if _rotates(a)), {})
+    nothing: LifetimeTrigger = {}
+    trigger = next((a["trigger"] for a in policy.get("lifetimeActions", []) if _rotates(a)), nothing)
     return {
         "expiry_time": policy.get("attributes", {}).get("expiryTime"),
         "time_after_create": trigger.get("timeAfterCreate"),
@@ -72,24 +74,28 @@ def describe(policy: Mapping[str, Any] | None) -> dict[str, str | None] | None:
     }
 
 
-def rotates(policy: Mapping[str, Any] | None) -> bool:
+def rotates(policy: RotationPolicy | None) -> bool:
     return any(_rotates(action) for action in (policy or {}).get("lifetimeActions", []))
 
 
-def without_rotation(policy: Mapping[str, Any]) -> dict[str, Any]:
+def without_rotation(policy: RotationPolicy) -> RotationPolicy:
     """Other actions than rotation stay as they are, and so does the expiry of versions to come."""
     kept = [action for action in policy.get("lifetimeActions", []) if not _rotates(action)]
-    return {"lifetimeActions": kept, "attributes": dict(policy.get("attributes", {}))}
+    return {"lifetimeActions": kept, "attributes": policy.get("attributes", {}).copy()}
 
 
-def body(policy: Mapping[str, Any], former: Mapping[str, Any] | None) -> dict[str, Any]:
+def body(policy: Mapping[str, Any], former: RotationPolicy | None) -> RotationPolicy:
     """The whole policy, for a PUT replaces it: other actions than rotation stay as they are."""
-    trigger = {"timeAfterCreate": policy["time_after_create"], "timeBeforeExpiry": policy["time_before_expiry"]}
-    rotate = {"trigger": {k: v for k, v in trigger.items() if v}, "action": {"type": "Rotate"}}
+    trigger: LifetimeTrigger = {}
+    if policy["time_after_create"]:
+        trigger["timeAfterCreate"] = policy["time_after_create"]
+    if policy["time_before_expiry"]:
+        trigger["timeBeforeExpiry"] = policy["time_before_expiry"]
+    rotate: LifetimeAction = {"trigger": trigger, "action": {"type": "Rotate"}}
     others = [a for a in (former or {}).get("lifetimeActions", []) if not _rotates(a)]
-    attributes = {"expiryTime": policy["expiry_time"]} if policy["expiry_time"] else {}
+    attributes: RotationPolicyAttributes = {"expiryTime": policy["expiry_time"]} if policy["expiry_time"] else {}
     return {"lifetimeActions": [rotate, *others], "attributes": attributes}
 
 
-def _rotates(action: Mapping[str, Any]) -> bool:
+def _rotates(action: LifetimeAction) -> bool:
     return str(action["action"]["type"]).lower() == "rotate"

@@ -14,18 +14,20 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied, InvalidOption
-from ..._core.plan import Plan
+from ..._core.plan import Plan, Step, step
 from . import grace
 from .document import followers_on, identifier_of, version_of
-from .goal import Goal, key_not_found, step
+from .goal import Goal, key_not_found
+from .writes import KeyWrites
 
 
-def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is None:
         raise key_not_found(goal)
-    versions = observed["versions"]
+    versions: list[KeyItem] | None = observed["versions"]
     if versions is None:
         raise Denied(
             f"The versions of the key {goal.name} could not be listed, for want of the permission to list keys. "
@@ -54,7 +56,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
         return _left(goal, before, warnings=(_moved_within(goal),))
     what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
     warnings = usage.guard(users, visible, what, force=goal.force)
-    steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": False}}) for v in enabled)
+    steps = tuple(_set_enabled(goal, version, to=False) for version in enabled)
     left = [v for v in before["enabled_versions"] if v not in enabled]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     back = replace(goal, state="enabled_again", again=tuple(enabled))
@@ -69,7 +71,7 @@ def _left(
     users: Sequence[str] = (),
     until: float | None = None,
     warnings: tuple[str, ...] = (),
-) -> Plan:
+) -> Plan[KeyWrites]:
     """The key stays as it is: it is what was asked for, accounts use it, or the grace period is not over."""
     return Plan(goal, before, before, warnings=warnings, report=report(users, until))
 
@@ -99,39 +101,47 @@ def _moved_within(goal: Goal) -> str:
 
 def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
     """Whether there is something to disable, and nobody uses it."""
-    key, versions, visible = observed["key"], observed["versions"], observed["visible"]
+    key: KeyBundle | None = observed["key"]
+    versions: list[KeyItem] | None = observed["versions"]
+    visible = observed["visible"]
     if not key or not versions or not _enabled(goal, versions):
         return False
     return not usage.on_key(visible, replace(identifier_of(key), version=goal.version), followers_on(observed))
 
 
-def _enabled(goal: Goal, versions: Sequence[Mapping[str, Any]]) -> list[str]:
+def _enabled(goal: Goal, versions: Sequence[KeyItem]) -> list[str]:
     return [version_of(v) for v in versions if v["attributes"]["enabled"] and goal.version in (None, version_of(v))]
 
 
-def _is_newer(versions: Sequence[Mapping[str, Any]], one: str, other: str) -> bool:
+def _is_newer(versions: Sequence[KeyItem], one: str, other: str) -> bool:
     """By the time of creation, which counts whole seconds; a version that is not listed counts as the older one."""
     created = {version_of(v): v["attributes"]["created"] for v in versions}
     return one == other or created.get(one, 0) > created.get(other, 0)
 
 
-def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     missing = [version for version in goal.again if version not in before["enabled_versions"]]
-    steps = tuple(step("update", goal, version=v, body={"attributes": {"enabled": True}}) for v in missing)
-    return Plan(goal, before, before, steps)
+    return Plan(goal, before, before, tuple(_set_enabled(goal, version, to=True) for version in missing))
 
 
-def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
-    key = observed["key"]
-    if key is None and goal.withdrawn is None:
-        return _left(goal, before)
-    target = goal.withdrawn or identifier_of(key).versionless
+def _set_enabled(goal: Goal, version: str, *, to: bool) -> Step[KeyWrites]:
+    body = {"attributes": {"enabled": to}}
+    return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version, body=body)
+
+
+def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+    key: KeyBundle | None = observed["key"]
+    target = goal.withdrawn
+    if target is None:
+        if key is None:
+            return _left(goal, before)
+        target = identifier_of(key).versionless
     visible = observed["visible"]
     users = usage.on_key(visible, target)
     if users and goal.keeps_used and goal.withdrawn is None:
         return _left(goal, before, users=users)
     warnings = usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
     after = {"exists": False, "soft_deleted": True}
-    steps = (step("delete", goal),) if key else ()
+    steps = (step(KeyWrites.delete, vault=goal.vault, name=goal.name),) if key else ()
     plan = Plan(goal, before, after, steps, warnings, report=report(users))
     return usage.withdrawal(plan, replace(goal, state="recovered"), target)

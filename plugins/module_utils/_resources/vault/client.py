@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._azure import sdk
 from ..._azure.creation import exists_already, until_shown
@@ -23,17 +23,21 @@ from ..._checks import usage
 from ..._checks.rights import READ_ACCOUNTS
 from ..._core import interrupts
 from ..._core.concurrent import map_concurrent, value_or_error
+from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import CmkError, Denied, NotFound, Unavailable
 from ..._core.ids import key_of, place_of, principals_of
 from ..._core.plan import Step
 from .document import name_taken
+
+if TYPE_CHECKING:
+    from ..access.client import Access
 
 
 class Vaults(Polled):
     """`access` gives the service for access, which itself needs this one."""
 
     def __init__(
-        self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Any]
+        self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Access]
     ) -> None:
         self._session = session
         self._resources = resources
@@ -75,7 +79,7 @@ class Vaults(Polled):
             vaults = sdk.documents(self._client().vaults.list_by_resource_group, group)
         return [vault["name"].lower() for vault in vaults]
 
-    def _await(self, group: str, name: str) -> dict[str, Any] | None:
+    def _await(self, group: str, name: str) -> Vault | None:
         """The vault once a read shows it, or none once it is not listed either."""
         until_shown(
             self._session,
@@ -85,10 +89,10 @@ class Vaults(Polled):
         )
         return self.get(group, name)
 
-    def get(self, group: str, name: str) -> dict[str, Any] | None:
+    def get(self, group: str, name: str) -> Vault | None:
         subscription = self._session.subscription_id
 
-        def read() -> dict[str, Any] | None:
+        def read() -> Vault | None:
             at = time.monotonic()
             vault = self._read(subscription, group, name)
             if vault is not None:
@@ -98,20 +102,20 @@ class Vaults(Polled):
 
         return self._session.cache.read(read, "vault", subscription, group.lower(), name.lower())
 
-    def recent(self, name: str, group: str | None) -> dict[str, Any] | None:
+    def recent(self, name: str, group: str | None) -> Vault | None:
         """`find` for a look before a change: as a task of the run saw the vault a moment ago."""
-        found: dict[str, Any] | None = self._session.cache.recent(lambda: self.find(name, group), "vault", name.lower())
+        found: Vault | None = self._session.cache.recent(lambda: self.find(name, group), "vault", name.lower())
         return found
 
-    def anew(self, vault_id: str) -> dict[str, Any] | None:
+    def anew(self, vault_id: str) -> Vault | None:
         """The vault as it is now."""
         return self._read(*place_of(vault_id))
 
-    def _read(self, subscription: str, group: str, name: str) -> dict[str, Any] | None:
+    def _read(self, subscription: str, group: str, name: str) -> Vault | None:
         with sdk.translated(f"read the key vault {name}"):
             return sdk.document_or_none(self._client(subscription).vaults.get, group, name)
 
-    def find(self, name: str, group: str | None) -> dict[str, Any] | None:
+    def find(self, name: str, group: str | None) -> Vault | None:
         """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
 
         There is but one of a name in all of Azure, so the group just spares the search. None if there is no such vault;
@@ -130,7 +134,7 @@ class Vaults(Polled):
             raise refused
         return None
 
-    def unseen(self, name: str) -> list[dict[str, Any]]:
+    def unseen(self, name: str) -> list[usage.Unlisted]:
         """For `usage.guard`: that the vault is in no subscription that the caller sees, if it is in none. The caller
         may use its keys all the same, and so may accounts in that subscription."""
         found = value_or_error(lambda: self.recent(name, None), CmkError)
@@ -140,7 +144,7 @@ class Vaults(Polled):
         reason = f"The caller does not see the subscription of the key vault {name}. The role Reader there is enough."
         return [not_listed(scope, reason, READ_ACCOUNTS)]
 
-    def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Any]:
+    def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Vault | CmkError | None]:
         """The vaults of these names, in lower case: looked for in these subscriptions and, if some are not there, in
         all others that are seen.
 
@@ -153,16 +157,16 @@ class Vaults(Polled):
             found, refused = {**more, **found}, refused or refused_there
         return {name: found.get(name, refused) for name in names}
 
-    def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
+    def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, Vault], CmkError | None]:
         """The vaults by their names, and why one of the subscriptions could not be looked at."""
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Vault] = {}
         refused = None
         for vaults, refused_there in map_concurrent(self._seen_in, subscriptions).values():
             found.update(vaults)
             refused = refused or refused_there
         return found, refused
 
-    def _seen_in(self, subscription: str) -> tuple[dict[str, dict[str, Any]], CmkError | None]:
+    def _seen_in(self, subscription: str) -> tuple[dict[str, Vault], CmkError | None]:
         """The vaults of a subscription by their names: those of its resource groups if the subscription's list is
         refused. And why there may be more."""
         listed = value_or_error(lambda: self._listed(subscription))
@@ -176,12 +180,12 @@ class Vaults(Polled):
                 "The caller sees no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
             )
         in_groups = map_concurrent(lambda group: value_or_error(lambda: self._listed(subscription, group)), groups)
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Vault] = {}
         for vaults in in_groups.values():
             found.update({} if isinstance(vaults, CmkError) else vaults)
         return found, listed
 
-    def _listed(self, subscription: str, group: str | None = None) -> dict[str, dict[str, Any]]:
+    def _listed(self, subscription: str, group: str | None = None) -> dict[str, Vault]:
         """The vaults of a subscription, or of one group, by their names in lower case."""
         what = f"resource group {group}" if group else f"subscription {subscription}"
         vaults_of = self._client(subscription).vaults
@@ -192,18 +196,18 @@ class Vaults(Polled):
                 vaults = sdk.documents(vaults_of.list_by_subscription)
         return {vault["name"].lower(): vault for vault in vaults}
 
-    def deleted(self, names: Set[str]) -> dict[str, dict[str, Any] | CmkError | None]:
+    def deleted(self, names: Set[str]) -> dict[str, DeletedVault | CmkError | None]:
         """By these names, in lower case, the vaults that were deleted and can be recovered, in all subscriptions seen.
         None if there is none; an error if there may be one where the caller may not look."""
         return self._deleted_among(names, self._resources.listed_subscription_ids()) if names else {}
 
-    def find_deleted(self, name: str) -> dict[str, Any] | CmkError | None:
+    def find_deleted(self, name: str) -> DeletedVault | CmkError | None:
         """The same for one name, and in the task's own subscription too."""
         return self._deleted_among({name.lower()}, self._resources.subscription_ids())[name.lower()]
 
     def _deleted_among(
         self, names: Set[str], subscriptions: Sequence[str]
-    ) -> dict[str, dict[str, Any] | CmkError | None]:
+    ) -> dict[str, DeletedVault | CmkError | None]:
         listed = map_concurrent(lambda one: value_or_error(lambda: self._all_deleted(one), CmkError), subscriptions)
         refused, found = None, {}
         for vaults in listed.values():
@@ -257,7 +261,7 @@ class Vaults(Polled):
         restored = self._restored.setdefault(name.lower(), [])
         for account_id, steps in self._without_access(group, name):
             for step in steps:
-                getattr(self._access(), step.action)(**step.arguments)
+                step.apply(self._access())
             restored.append(account_id)
 
     def restore_access(self, group: str, name: str) -> None:
@@ -287,7 +291,7 @@ class Vaults(Polled):
         lacking = [account_id for account_id, _steps in self._without_access(goal.group, goal.name)] if restored else []
         return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
 
-    def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
+    def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step[Any], ...]]]:
         """The accounts whose key lies in the vault and which may not use it, with what grants it."""
         visible = self._visible.read()
         for account in visible["accounts"]:
@@ -311,14 +315,14 @@ class Vaults(Polled):
         with self._session.changing(f"delete the key vault {name}"):
             self._client().vaults.delete(group, name)
 
-    def set_policy(self, vault_id: str, operation: str, entry: Mapping[str, Any]) -> None:
+    def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
         """Add, replace or remove one principal's access policy; those of others are not touched."""
         subscription, group, name = place_of(vault_id)
         body = {"properties": {"accessPolicies": [entry]}}
         with self._session.changing(f"change an access policy of the key vault {name}", "vault"):
             self._client(subscription).vaults.update_access_policy(group, name, operation, sdk.content(body))
 
-    def _deleted(self, name: str, subscription: str) -> dict[str, Any] | None:
+    def _deleted(self, name: str, subscription: str) -> DeletedVault | None:
         """None where the caller may not look: a deleted vault keeps its name, so none is created over it."""
         try:
             deleted = self._all_deleted(subscription)
@@ -326,12 +330,12 @@ class Vaults(Polled):
             return None
         return next((vault for vault in deleted if vault["name"].lower() == name.lower()), None)
 
-    def _all_deleted(self, subscription: str) -> list[dict[str, Any]]:
-        def read() -> list[dict[str, Any]]:
+    def _all_deleted(self, subscription: str) -> list[DeletedVault]:
+        def read() -> list[DeletedVault]:
             with sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
                 return sdk.documents(self._client(subscription).vaults.list_deleted)
 
-        found: list[dict[str, Any]] = self._session.cache.recent(read, "vault", "deleted", subscription)
+        found: list[DeletedVault] = self._session.cache.recent(read, "vault", "deleted", subscription)
         return found
 
     def _client(self, subscription_id: str | None = None) -> Any:

@@ -9,16 +9,16 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from ..._core.documents import Vault
 from ..._core.errors import NotFound, Refused
 
 RBAC = "rbac"
 ACCESS_POLICY = "access_policy"
 
 
-def describe(vault: Mapping[str, Any] | None) -> dict[str, Any]:
+def describe(vault: Vault | None) -> dict[str, Any]:
     """The module's return value."""
     if vault is None:
         return {"exists": False}
@@ -40,11 +40,11 @@ def describe(vault: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def authorization_of(vault: Mapping[str, Any]) -> str:
+def authorization_of(vault: Vault) -> str:
     return RBAC if vault["properties"].get("enableRbacAuthorization") else ACCESS_POLICY
 
 
-def lets_azure_services_in(vault: Mapping[str, Any]) -> bool:
+def lets_azure_services_in(vault: Vault) -> bool:
     """Batch comes as one of the trusted services of Azure, or from anywhere where anyone is let in."""
     properties = vault["properties"]
     rules = properties.get("networkAcls", {})
@@ -53,12 +53,12 @@ def lets_azure_services_in(vault: Mapping[str, Any]) -> bool:
     return trusted or (public and rules.get("defaultAction", "Allow") == "Allow")
 
 
-def url(vault: Mapping[str, Any]) -> str:
+def url(vault: Vault) -> str:
     """Azure gives the URL without a slash at its end at creation, and with one ever after."""
     return str(vault["properties"]["vaultUri"]).rstrip("/").lower()
 
 
-def required(vault: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+def required(vault: Vault | None, name: str) -> Vault:
     """The vault's document, or the error that there is none."""
     if vault is None:
         raise NotFound(

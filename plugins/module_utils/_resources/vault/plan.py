@@ -14,11 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import regions, usage
+from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import Refused
-from ..._core.plan import Plan, Step
+from ..._core.plan import Plan, Step, step
 from ..._core.summary import changed_names
 from .document import RBAC, authorization_of, describe, lets_azure_services_in, required
 from .goal import Goal
+from .writes import VaultWrites
 
 # A vault with access policies gives even its creator no right to its keys. These are what this collection's own
 # modules need there; purge is not among them.
@@ -34,8 +36,8 @@ CREATOR_KEY_PERMISSIONS = (
 )
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
-    vault = observed["vault"]
+def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
+    vault: Vault | None = observed["vault"]
     before = describe(vault)
     if not goal.present:
         return _end(goal, observed, before)
@@ -58,11 +60,11 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan:
         after["trusted_services"] = True
     warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
     warnings += _restored(goal, observed)
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step[VaultWrites], ...] = ()
     if changes:
-        steps = (_step("update", goal, body={"properties": changes}),)
+        steps = (_update(goal, changes),)
     if observed.get("without_access"):
-        steps += (_step("restore_access", goal),)
+        steps += (_restore_access(goal),)
     return Plan(goal, before, after if changes else before, steps, warnings)
 
 
@@ -82,18 +84,18 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
 
-def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if observed["vault"] is None and not goal.withdrawn:
         return Plan(goal, before, before)
     visible = observed["visible"]
     users = usage.in_vault(visible, goal.name)
     warnings = usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
-    steps = (_step("delete", goal),) if observed["vault"] else ()
+    steps = (step(VaultWrites.delete, group=goal.group, name=goal.name),) if observed["vault"] else ()
     back = replace(goal, present=True, recover=True, withdrawn=True)
     return usage.withdrawal(Plan(goal, before, describe(None), steps, warnings), back)
 
 
-def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if not goal.recover:
         raise Refused(
             f"A vault {goal.name} was deleted and its name is kept for it, with its keys in it. Set recover: true to "
@@ -103,7 +105,8 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
             value=False,
             remedy="Set recover: true, or use another name.",
         )
-    deleted = observed["deleted"]["properties"]
+    vault: DeletedVault = observed["deleted"]
+    deleted = vault["properties"]
     body = {
         "location": deleted["location"],
         # Azure keeps all of the vault but its tags, which it takes from this request.
@@ -116,16 +119,16 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
         },
     }
     after = {"exists": True, "name": goal.name, "location": deleted["location"], "purge_protection": True}
-    steps = [_step("create", goal, body=body)]
+    steps = [_create(goal, body)]
     if not deleted.get("purgeProtectionEnabled"):
-        steps.append(_step("update", goal, body={"properties": {"enablePurgeProtection": True}}))
+        steps.append(_update(goal, {"enablePurgeProtection": True}))
     if goal.withdrawn:
         # Roles that were assigned at the vault went with it.
-        steps.append(_step("restore_access", goal))
+        steps.append(_restore_access(goal))
     return Plan(goal, before, after, tuple(steps))
 
 
-def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan:
+def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     location = goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The key vault {goal.name}")
     caller = observed["caller"]
@@ -153,8 +156,8 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
         "trusted_services": True,
         "tags": {},
     }
-    step = _step("create", goal, body={"location": location, "properties": properties})
-    return Plan(replace(goal, created=True), before, after, (step,))
+    body = {"location": location, "properties": properties}
+    return Plan(replace(goal, created=True), before, after, (_create(goal, body),))
 
 
 def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
@@ -168,7 +171,7 @@ def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _creator_policy(caller: Mapping[str, str]) -> dict[str, Any]:
+def _creator_policy(caller: Mapping[str, str]) -> AccessPolicy:
     return {
         "tenantId": caller["tenant_id"],
         "objectId": caller["object_id"],
@@ -176,7 +179,7 @@ def _creator_policy(caller: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _refuse_other_authorization(goal: Goal, vault: Mapping[str, Any]) -> None:
+def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
     has = authorization_of(vault)
     if goal.authorization in (None, has):
         return
@@ -190,5 +193,13 @@ def _refuse_other_authorization(goal: Goal, vault: Mapping[str, Any]) -> None:
     )
 
 
-def _step(action: str, goal: Goal, **arguments: Any) -> Step:
-    return Step(action, {"group": goal.group, "name": goal.name, **arguments})
+def _create(goal: Goal, body: Mapping[str, Any]) -> Step[VaultWrites]:
+    return step(VaultWrites.create, group=goal.group, name=goal.name, body=body)
+
+
+def _update(goal: Goal, properties: Mapping[str, Any]) -> Step[VaultWrites]:
+    return step(VaultWrites.update, group=goal.group, name=goal.name, body={"properties": properties})
+
+
+def _restore_access(goal: Goal) -> Step[VaultWrites]:
+    return step(VaultWrites.restore_access, group=goal.group, name=goal.name)

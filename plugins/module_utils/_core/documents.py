@@ -1,0 +1,289 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The documents of Azure, with the fields that this collection reads.
+
+A document has more fields than these. A field that Azure may leave out is read with `get`.
+
+The types are for mypy: no document is checked while the collection runs. A response of Azure is `Any` until the method
+of a client that reads it names the type.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+# Batch accounts
+
+
+class AssignedIdentity(TypedDict, total=False):
+    """A user-assigned identity of an account; without fields in a request."""
+
+    principalId: str
+    clientId: str
+
+
+class Identity(TypedDict, total=False):
+    """The identities of an account. It has a principal and a tenant of its own only if one is system-assigned."""
+
+    type: str
+    principalId: str
+    tenantId: str
+    # By their resource ids.
+    userAssignedIdentities: dict[str, AssignedIdentity]
+
+
+class KeyVaultProperties(TypedDict, total=False):
+    keyIdentifier: str
+
+
+class Encryption(TypedDict, total=False):
+    keySource: str
+    keyVaultProperties: KeyVaultProperties
+
+
+class AccountProperties(TypedDict, total=False):
+    provisioningState: str
+    encryption: Encryption
+
+
+class _AccountAlways(TypedDict):
+    id: str
+    name: str
+    location: str
+    properties: AccountProperties
+
+
+class Account(_AccountAlways, total=False):
+    """A Batch account."""
+
+    identity: Identity
+    tags: dict[str, str] | None
+
+
+class CustomerManagedKey(TypedDict, total=False):
+    keyUrl: str
+
+
+class DiskEncryption(TypedDict, total=False):
+    targets: list[str] | None
+    customerManagedKey: CustomerManagedKey | None
+
+
+class VirtualMachineConfiguration(TypedDict, total=False):
+    diskEncryptionConfiguration: DiskEncryption | None
+
+
+class DeploymentConfiguration(TypedDict, total=False):
+    virtualMachineConfiguration: VirtualMachineConfiguration
+
+
+class PoolProperties(TypedDict, total=False):
+    deploymentConfiguration: DeploymentConfiguration
+
+
+class Pool(TypedDict):
+    """A pool of a Batch account."""
+
+    name: str
+    properties: PoolProperties
+
+
+# Key vaults
+
+
+class PolicyPermissions(TypedDict, total=False):
+    keys: list[str] | None
+    secrets: list[str] | None
+    certificates: list[str] | None
+    storage: list[str] | None
+
+
+class AccessPolicy(TypedDict, total=False):
+    """The entry of a principal in a vault's access policies. It always has the first two fields."""
+
+    tenantId: str
+    objectId: str
+    # Of an application that acts on behalf of the principal.
+    applicationId: str | None
+    permissions: PolicyPermissions
+
+
+class NetworkAcls(TypedDict, total=False):
+    bypass: str
+    defaultAction: str
+
+
+class Sku(TypedDict):
+    family: str
+    name: str
+
+
+class _VaultPropertiesAlways(TypedDict):
+    tenantId: str
+    sku: Sku
+    vaultUri: str
+
+
+class VaultProperties(_VaultPropertiesAlways, total=False):
+    accessPolicies: list[AccessPolicy]
+    enableRbacAuthorization: bool | None
+    enableSoftDelete: bool
+    enablePurgeProtection: bool
+    softDeleteRetentionInDays: int
+    networkAcls: NetworkAcls
+    publicNetworkAccess: str
+
+
+class _VaultAlways(TypedDict):
+    id: str
+    name: str
+    location: str
+    properties: VaultProperties
+
+
+class Vault(_VaultAlways, total=False):
+    """A key vault."""
+
+    tags: dict[str, str]
+
+
+class _DeletedVaultPropertiesAlways(TypedDict):
+    vaultId: str
+    location: str
+
+
+class DeletedVaultProperties(_DeletedVaultPropertiesAlways, total=False):
+    scheduledPurgeDate: str
+    purgeProtectionEnabled: bool
+    tags: dict[str, str]
+
+
+class DeletedVault(TypedDict):
+    """A deleted vault that can be recovered."""
+
+    name: str
+    properties: DeletedVaultProperties
+
+
+# Keys
+
+
+class KeyAttributes(TypedDict, total=False):
+    """Those of a version of a key. It always has the first two fields. Times are seconds since 1970."""
+
+    enabled: bool
+    created: int
+    updated: int
+    nbf: int
+    exp: int
+    recoveryLevel: str
+
+
+class _JsonWebKeyAlways(TypedDict):
+    kid: str
+    kty: str
+
+
+class JsonWebKey(_JsonWebKeyAlways, total=False):
+    key_ops: list[str]
+    # The modulus, in base64 without padding.
+    n: str
+
+
+class _KeyBundleAlways(TypedDict):
+    key: JsonWebKey
+    attributes: KeyAttributes
+
+
+class KeyBundle(_KeyBundleAlways, total=False):
+    """A version of a key. A deleted key has the same fields."""
+
+    tags: dict[str, str]
+
+
+class KeyItem(TypedDict):
+    """A version in a list of versions."""
+
+    kid: str
+    attributes: KeyAttributes
+
+
+class LifetimeTrigger(TypedDict, total=False):
+    timeAfterCreate: str
+    timeBeforeExpiry: str
+
+
+class LifetimeActionType(TypedDict):
+    type: str
+
+
+class LifetimeAction(TypedDict):
+    trigger: LifetimeTrigger
+    action: LifetimeActionType
+
+
+class RotationPolicyAttributes(TypedDict, total=False):
+    expiryTime: str
+
+
+class RotationPolicy(TypedDict, total=False):
+    """When Key Vault rotates a key by itself."""
+
+    lifetimeActions: list[LifetimeAction]
+    attributes: RotationPolicyAttributes
+
+
+# Authorization
+
+
+class Permission(TypedDict, total=False):
+    """What a role definition allows, or what the caller may do at a scope."""
+
+    actions: list[str] | None
+    notActions: list[str] | None
+    dataActions: list[str] | None
+    notDataActions: list[str] | None
+
+
+class _RoleAssignmentPropertiesAlways(TypedDict):
+    scope: str
+    roleDefinitionId: str
+    principalId: str
+
+
+class RoleAssignmentProperties(_RoleAssignmentPropertiesAlways, total=False):
+    principalType: str
+
+
+class RoleAssignment(TypedDict):
+    id: str
+    properties: RoleAssignmentProperties
+
+
+class RoleDefinitionProperties(TypedDict, total=False):
+    permissions: list[Permission]
+
+
+class RoleDefinition(TypedDict):
+    # A GUID.
+    name: str
+    properties: RoleDefinitionProperties
+
+
+# Managed identities
+
+
+class ManagedIdentityProperties(TypedDict):
+    principalId: str
+    tenantId: str
+
+
+class ManagedIdentity(TypedDict):
+    """A user-assigned identity as a resource."""
+
+    id: str
+    properties: ManagedIdentityProperties

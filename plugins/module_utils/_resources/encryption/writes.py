@@ -1,0 +1,43 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The writes of an account's encryption that a plan may have as steps, with the rights that each of them needs.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from ..._checks import rights
+from ..._checks.rights import Needed, NeededRights
+from ..._core.plan import Service
+
+NEEDED = NeededRights()
+
+
+class EncryptionWrites(Service, Protocol):
+    def set_encryption(
+        self,
+        *,
+        group: str,
+        name: str,
+        body: Mapping[str, Any],
+        evidence: Mapping[str, Any] | None,
+        despite_silence: bool,
+    ) -> None: ...
+
+    def await_answer(self, *, group: str, name: str) -> None: ...
+
+
+@NEEDED.of(EncryptionWrites.set_encryption)
+def _set_encryption(*, group: str, name: str, **_rest: object) -> Iterator[Needed]:
+    yield from rights.to_set_encryption(group, name)
+
+
+@NEEDED.of(EncryptionWrites.await_answer)
+def _await_answer(**_rest: object) -> Iterator[Needed]:
+    yield from ()
