@@ -100,7 +100,7 @@ options:
         required: true
         choices:
           - access_missing
-          - account_not_answering
+          - account_unavailable
           - follows_without_rotation
           - identity_missing
           - key_deleted

@@ -76,7 +76,7 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         makes_version = any(step.write == key_writes.KeyWrites.create for step in key_steps)
         if has and has.version and has.same_key(wanted) and makes_version:
             # The version that the account uses is about to expire, or has expired. The account moves to the new one.
-            cloud.encryption.require_answer(params["resource_group"], params["account_name"])
+            cloud.encryption.require_available(params["resource_group"], params["account_name"])
             needed += _to_move(params)
         needed += key_writes.NEEDED.by(key_steps)
         needed += access_writes.NEEDED.by(_grants(cloud, vault_goal, account_goal, account))
@@ -234,7 +234,7 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
             needed += _to_put_away(params, cloud, account)
     if has:
         # The plan below relies on Batch to refuse the change of an account that is unavailable.
-        cloud.encryption.require_answer(params["resource_group"], params["account_name"])
+        cloud.encryption.require_available(params["resource_group"], params["account_name"])
     back = encryption_goal_module.Goal(params["resource_group"], params["account_name"], None, None)
     needed += encryption_writes.NEEDED.by(predicted(back, cloud.encryption, encryption_plan).steps)
     return (*warnings, *cloud.rights.require(needed))
@@ -285,7 +285,7 @@ def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | No
 
 def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
     """The repairs that the account needs, and warnings."""
-    name, unavailable = observed["account"]["name"], observed["silence"]
+    name, unavailable = observed["account"]["name"], observed["unavailable_reason"]
     available = account_document.availability(unavailable)
     if available is None:
         raise account_document.availability_unknown(name, unavailable)

@@ -13,7 +13,7 @@ description:
   - Before an account is pointed at a key, everything that Batch needs is checked, and all that is wrong is told at
     once. The result's RV(preflight) lists the checks.
   - After the change the account is read again, and it must answer. If Azure refuses the key, or takes it and the
-    account does not answer within O(wait_timeout), the former setting is put back.
+    account is not available within O(wait_timeout), the previous setting is restored.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -68,11 +68,11 @@ options:
       - By default such an account is refused. A different version of the same key is not a different key.
     type: bool
     default: false
-  await_answer:
+  wait_until_available:
     description:
-      - Wait for an account that is on O(key_identifier) already and does not answer, up to O(wait_timeout) seconds.
-        Once its key can be used again, Batch may need ten minutes until the account answers.
-      - Without it, an account that does not answer is refused.
+      - Wait for an account that is on O(key_identifier) already and is not available, up to O(wait_timeout) seconds.
+        Once its key can be used again, Batch may need ten minutes until the account is available.
+      - Without it, an account that is not available is refused.
     type: bool
     default: false
   vault_resource_group:
@@ -164,7 +164,7 @@ follows_latest:
   returned: success
   type: bool
   sample: false
-answers:
+available:
   description:
     - Whether the account does its work. One that lost its key still can be read, but does not.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
@@ -200,16 +200,16 @@ applied:
   elements: str
   sample: []
 restored:
-  description: Whether the account stands on its former setting, read again after the failure.
+  description: Whether the account has its previous setting again, read after the failure.
   returned: failure on the way
   type: bool
   sample: true
-stands:
-  description: How the account stands after the failure, with the values of a success.
+current_state:
+  description: The state of the account after the failure, with the values of a success.
   returned: failure on the way, if it could be read
   type: dict
 restore_failure:
-  description: Why the former setting could not be put back, with its own C(code) and C(msg).
+  description: Why the previous setting could not be restored, with its own C(code) and C(msg).
   returned: failure on the way back
   type: dict
 code:
@@ -244,7 +244,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     # A key's identifier is no secret, whatever its name may suggest.
     "key_identifier": {"type": "str", "no_log": False},
     "vault_resource_group": {"type": "str"},
-    "await_answer": {"type": "bool", "default": False},
+    "wait_until_available": {"type": "bool", "default": False},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "follow_latest": {"type": "bool"},
     "update_version": {"type": "bool", "default": True},

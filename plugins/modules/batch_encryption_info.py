@@ -36,7 +36,7 @@ options:
         first of them changes anything, and so is a caller who is seen to lack a right that they need.
       - The options below say what the tasks are asked for. All but V(recover) need O(vault_name) and O(key_name).
       - With V(recover), this reads what O(diagnose) does. It is refused if the account cannot be recovered.
-      - Without V(recover), the account may be as another task of the run read it a moment ago, and RV(answers) is not
+      - Without V(recover), the account may be as another task of the run read it a moment ago, and RV(available) is not
         returned.
     type: str
     choices: [provision, rotate, revert, recover]
@@ -158,7 +158,7 @@ EXAMPLES = r"""
     account_name: mybatch
   register: account
 
-- name: Find out why it does not answer
+- name: Find out why the account is not available
   azbatch.cmk.batch_encryption_info:
     resource_group: rg-batch
     account_name: mybatch
@@ -245,15 +245,15 @@ previous_key_identifier:
   returned: success, with O(check_before=revert)
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
-answers:
+available:
   description:
     - Whether the account does its work. One that lost its key still can be read, but does not.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
   returned: success, if the account exists
   type: bool
   sample: true
-silence:
-  description: Why the account does not answer.
+unavailable_reason:
+  description: Why the account is not available.
   returned: success, if the account exists
   type: str
   sample: null

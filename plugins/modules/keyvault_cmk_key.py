@@ -381,7 +381,7 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
     def require_available() -> None:
         if account:
-            cloud.encryption.require_answer(group, account)
+            cloud.encryption.require_available(group, account)
 
     def make(goal: Goal, later: Sequence[Needed] = ()) -> Outcome:
         def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:

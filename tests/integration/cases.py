@@ -130,7 +130,7 @@ def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
         play(case.role, **wish)
         requests = service.sandbox.control.requests(since)
         assert len(writes(requests)) == case.writes
-        assert service.answers()
+        assert service.is_available()
         # Of a host that does not exist, all there is is the attempt to connect to it.
         met = [one for one in requests if one["method"] != "CONNECT"]
         _undisturbed[key] = Undisturbed(standing(service), len(met))

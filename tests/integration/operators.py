@@ -142,7 +142,7 @@ class World:
         account = _account_of(report)
         if account not in self.service.accounts():
             return report["exists"] is False
-        told = report.get("answers")
+        told = report.get("available")
         # Who may not ask whether an account is available is told nothing, which is never a success.
         is_true = told is None or told == self.service.answers(account)
         return is_true and report["key_identifier"] == self.service.encryption(account)

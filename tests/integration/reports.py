@@ -51,7 +51,7 @@ MOVES = {
     "revert": "Use a Microsoft-managed key",
     "recover": "Wait until the account is available",
 }
-STATE = ("key_source", "key_identifier", "key_version", "follows_latest", "answers")
+STATE = ("key_source", "key_identifier", "key_version", "follows_latest", "available")
 
 
 def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         found["previous_kept_until"] = max(until, default=None)
     if role == "recover":
         found["causes"] = (before.get("diagnosis") or {}).get("causes", []) if before.get("repairs") is not None else []
-        found["answered_before"] = before.get("answers")
+        found["answered_before"] = before.get("available")
     if role == "revert":
         found["key_kept_for"] = results.get("Disable or delete the key", {}).get("in_use_by", [])
         found["access_kept_for"] = results.get("Revoke the account's access to the key", {}).get("in_use_by", [])

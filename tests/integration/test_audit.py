@@ -73,7 +73,7 @@ def test_all_is_well(ansible: Ansible, service: Service, rbac: bool, follow: boo
     }
     first = accounts["account1"]
     version = service.key().properties.version
-    assert (first["version"], first["newest_version"], first["access"], first["answers"]) == (
+    assert (first["version"], first["newest_version"], first["access"], first["available"]) == (
         *(version, version),
         *("granted", True),
     )
@@ -148,10 +148,10 @@ def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, findin
     assert list(accounts) == ["account1", "account2"]
     assert accounts["account1"]["state"] == "at_risk"
     assert finding in found(accounts["account1"])
-    assert (accounts["account1"]["answers"], service.answers()) == (None, False)
+    assert (accounts["account1"]["available"], service.is_available()) == (None, False)
 
     mended(ansible, finding, accounts["account1"])
-    assert service.answers()
+    assert service.is_available()
 
 
 def mended(ansible: Ansible, finding: str, account: dict[str, Any], **rules: Any) -> None:
@@ -171,8 +171,8 @@ def test_an_account_that_is_asked(ansible: Ansible, service: Service) -> None:
 
     asked = looked_at(ansible, pools=True)["account1"]
 
-    assert (asked["answers"], "account_not_answering" in found(asked)) == (False, True)
-    assert "KeyVaultKeyNotAccessible" in asked["silence"]
+    assert (asked["available"], "account_unavailable" in found(asked)) == (False, True)
+    assert "KeyVaultKeyNotAccessible" in asked["unavailable_reason"]
     assert "pools" not in asked["unknown"]
 
 
@@ -224,7 +224,7 @@ def test_the_ready_task_mends_it(ansible: Ansible, service: Service, finding: st
     assert finding in found(account)
 
     mended(ansible, finding, account, **rules)
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_a_version_that_has_expired(ansible: Ansible, service: Service) -> None:
@@ -314,7 +314,7 @@ def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
     assert run.rc == 0, run.output
     (account,) = report(ansible)["accounts"]
     assert (account["state"], account["unknown"]) == ("ok", {})
-    assert (account["access"], account["version_enabled"], account["answers"]) == ("granted", True, True)
+    assert (account["access"], account["version_enabled"], account["available"]) == ("granted", True, True)
 
 
 def test_what_could_not_be_seen_is_not_well(ansible: Ansible, service: Service) -> None:
@@ -488,6 +488,6 @@ def test_as_data(ansible: Ansible, service: Service, way: str) -> None:
         assert run[name]["counts"]["states"]["at_risk"] == 1
     (one,) = run["one"]["accounts"]
     assert found(one) == ["access_missing"]
-    assert (run["just its key"]["exists"], run["just its key"]["answers"]) == (True, False)
+    assert (run["just its key"]["exists"], run["just its key"]["available"]) == (True, False)
     assert "accounts" not in run["a report"].result
     assert report(ansible)["summary"]["accounts"] == 2

@@ -223,6 +223,6 @@ def test_no_permission(ansible: Ansible, service: Service, way: str) -> None:
         # Azure does not tell a stranger so much as that the subscription is there.
         assert run[title]["code"] in ("permission_denied", "subscription_not_found"), str(run[title])
     assert service.encryption() == identifier
-    assert service.answers()
+    assert service.is_available()
     assert service.accounts() == ["account1"]
     assert len(service.versions()) == 1

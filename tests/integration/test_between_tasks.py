@@ -46,7 +46,7 @@ def test_the_version_that_an_account_was_moved_to_stays_although_the_account_lef
     assert not report.get("failed"), report
     assert enabled(service) == [False, True]
     assert any("key1 was not disabled" in warning for warning in warnings), warnings
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_an_account_that_was_moved_to_a_different_key_is_not_reverted(runner: OneProcess, service: Service) -> None:
@@ -183,9 +183,9 @@ def test_provision_of_an_account_whose_version_expires(runner: OneProcess, servi
     if left > 0:
         assert report["changed_steps"]["encryption"], report
         assert service.encryption() == service.key().id != identifier
-        assert service.answers()
+        assert service.is_available()
     else:
-        assert report.get("code") == "account_not_answering", report
+        assert report.get("code") == "account_unavailable", report
         assert len(service.versions()) == 1
 
 

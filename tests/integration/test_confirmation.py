@@ -94,11 +94,11 @@ def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, s
     assert one["missing"]["after"]["key_identifier"] == wanted
     assert one["applied"] == ["set_encryption"]
     assert one["restored"] is True
-    assert one["stands"]["key_identifier"] == former
+    assert one["current_state"]["key_identifier"] == former
     # Azure accepted the change, so the rollback does not trust the read that shows the previous key.
     assert patches(one) == [f"{wanted} 200", f"{former or 'Microsoft.Batch'} 200"]
     assert service.encryption() == former
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -152,7 +152,7 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
         assert one["azure"]["message"] in one["msg"]
         assert one["changed"] is False
         assert one["restored"] is True
-        assert one["stands"]["key_identifier"] == former
+        assert one["current_state"]["key_identifier"] == former
         assert one["applied"] == []
     # At 0, 1 and 2 s; on a busy machine a request may take as long as a pause.
     assert 1 < len(patches(run["refused"])) < 5
@@ -186,11 +186,11 @@ def test_an_account_that_does_not_answer(
         way=way,
     )
     one = run["put back"]
-    assert one["code"] == "account_not_answering"
+    assert one["code"] == "account_unavailable"
     assert "says the test" in one["msg"]
     assert one["changed"] is False
     assert one["restored"] is True, one
-    assert one["stands"]["key_identifier"] == former
+    assert one["current_state"]["key_identifier"] == former
     assert patches(one) == [f"{wanted} 200", f"{former or 'Microsoft.Batch'} 200"]
     assert run["taken"]["changed"] is True
     assert patches(run["taken"]) == [f"{wanted} 200"]
@@ -206,7 +206,7 @@ def test_no_way_back(ansible: Ansible, service: Service, way: str) -> None:
     control.fault(match={"method": "PATCH", "path": ACCOUNT}, skip=1, times=None, answer=REFUSAL)
     run = ansible.play([fails(to_key("switch", second, wait_timeout=1))], way=way)
     one = run["switch"]
-    assert one["code"] == "account_not_answering"
+    assert one["code"] == "account_unavailable"
     assert one["restored"] is False
     assert one["restore_failure"]["code"] == "rejected_by_service"
     assert one["restore_failure"]["msg"]
@@ -229,7 +229,7 @@ def test_the_way_back_is_preflighted(ansible: Ansible, service: Service) -> None
     with repeatedly(disable_once_switched) as stop:
         run = ansible.play([fails(to_key("switch", second, wait_timeout=4, replace_key=True))], way="in_process")
     one = run["switch"]
-    assert one["code"] == "account_not_answering"
+    assert one["code"] == "account_unavailable"
     assert one["restored"] is False
     assert one["restore_failure"]["code"] == "preflight_failed"
     assert one["restore_failure"]["failed_checks"] == ["key_enabled"]
@@ -282,7 +282,7 @@ def test_a_grant_on_its_way(ansible: Ansible, service: Service, way: str) -> Non
     assert set(sent[:-1]) == {f"{identifier} 400"}
     assert run["switch"]["changed"] is True
     assert service.encryption() == identifier
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
@@ -319,16 +319,16 @@ def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -
         ],
         way=way,
     )
-    assert run["lost"]["answers"] is False
+    assert run["lost"]["available"] is False
     for one in run.failed:
-        one.refused("account_not_answering", by_azure=True)
+        one.refused("account_unavailable", by_azure=True)
         assert one["key_identifier"] == identifier
         assert identifier in one["msg"]
         assert one["remedy"]
     assert run["enabled"]["enabled"] is True
-    assert run["found"]["answers"] is True
+    assert run["found"]["available"] is True
     assert run["same key again"].untouched()["changed"] is False
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_a_lost_answer(ansible: Ansible, service: Service, way: str) -> None:
@@ -347,7 +347,7 @@ def test_a_lost_answer(ansible: Ansible, service: Service, way: str) -> None:
     assert one["code"] == "unreachable"
     assert one["changed"] is False
     assert one["restored"] is True
-    assert one["stands"]["key_identifier"] == former
+    assert one["current_state"]["key_identifier"] == former
     assert patches(one) == [f"{wanted} None", f"{former} 200"]
     assert run["once more"]["changed"] is True
     assert service.encryption() == wanted

@@ -183,7 +183,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_key(
         report = succeeded(runner.module("batch_account_identity", MODULE))
 
     assert service.encryption() == report["key_identifier"] == service.key().id
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("theirs", ["system_assigned", "user_assigned"])
@@ -203,7 +203,7 @@ def test_an_account_that_a_slow_request_replaces_is_available(
         runner.module("batch_account_identity", {**MODULE, "identity_id": identity[ours]})
     service.sandbox.control.advance(SETTLED)
 
-    assert service.answers()
+    assert service.is_available()
     assert service.encryption() is None
 
 
@@ -222,7 +222,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_identity(
     assert report["failed"], report
     assert report["code"] == "identity_differs" or report["code"] == "identity_in_use", report
     assert service.account()["identity"]["type"] == "UserAssigned"
-    assert service.answers()
+    assert service.is_available()
 
 
 # Azure is eventually consistent
@@ -309,7 +309,7 @@ def test_a_caller_who_may_not_ask_for_names(
     report = succeeded(runner.another().role("provision", variables(cmk_vault_authorization="rbac")))
 
     assert report["changed"]
-    assert service.answers()
+    assert service.is_available()
 
 
 # Refused before anything is written
@@ -349,4 +349,4 @@ def test_other_regions_are_told(runner: OneProcess, service: Service) -> None:
     told = [one for one in report["warnings"] if "North Europe" in one]
     assert len(told) == 2, report["warnings"]
     assert all("westeurope" in one for one in told)
-    assert service.answers()
+    assert service.is_available()

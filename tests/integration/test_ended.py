@@ -41,12 +41,12 @@ def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service,
     assert one["code"] == "timed_out", one
     assert one["timedout"]["period"] == 3
     assert one["restored"] is True
-    assert one["stands"]["key_identifier"] == former
+    assert one["current_state"]["key_identifier"] == former
     sent = [r["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"] for r in one.writes]
     assert sent == [wanted, former]
     time.sleep(max(0, slow["delay"] - 5))
     assert service.encryption() == former
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("way", ["in_process", "module"])
@@ -79,7 +79,7 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
     assert process.returncode != 0, output
     # The worker may end after ansible-playbook itself.
     until(lambda: service.encryption() == former)
-    assert service.answers()
+    assert service.is_available()
     assert len([one for one in control.requests(since, writes=True) if one["method"] == "PATCH"]) == 2
 
 

@@ -36,7 +36,7 @@ from role_runs import standing
 from sandbox_client import Control, Sandbox
 from service import Service
 service = Service(Sandbox(dict(os.environ), Control(os.environ["AZURE_SANDBOX_URL"]), None))
-print(json.dumps({{**standing(service), "answers": service.answers()}}))
+print(json.dumps({{**standing(service), "available": service.is_available()}}))
 """
 
 
@@ -75,7 +75,7 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
     run = ansible.play(tasks, vars=NAMES)
 
     seen = {section: json.loads(run[f"Look at Azure after section {section}"]["stdout"]) for section in found}
-    assert all(one["answers"] for one in seen.values())
+    assert all(one["available"] for one in seen.values())
     assert [one.name for one in run.changed] == [
         task["name"] for own in found.values() for task in own if "ansible.builtin.debug" not in task
     ]
@@ -115,19 +115,19 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
     assert len(service.key("key1-2").key.n) * 8 == 4096
 
     assert encryption("8") == ("Microsoft.Batch", None)
-    assert {name: one for name, one in seen["8"].items() if name != "answers"} == standing(service)
+    assert {name: one for name, one in seen["8"].items() if name != "available"} == standing(service)
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 def test_the_guides_last_section_brings_an_account_back(ansible: Ansible, service: Service, follow: bool) -> None:
     service.on_key(follow=follow)
     service.disable()
-    assert not service.answers()
+    assert not service.is_available()
     run = ansible.play(sections()["9"], vars=NAMES)
     [cause] = run["Show it"]["account.diagnosis.causes"]
     assert (cause["name"], cause["repair"]) == ("version_unusable", "key")
     assert [one.name for one in run.changed] == ["Make the version usable again"]
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_the_readme_from_its_variables_to_its_last_play(ansible: Ansible, service: Service) -> None:

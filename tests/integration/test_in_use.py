@@ -70,7 +70,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     assert {one.version: one.enabled for one in service.versions()} == dict(
         zip(versions, (True, True, False), strict=True)
     )
-    assert service.answers()
+    assert service.is_available()
 
     run = ansible.play(
         [
@@ -84,7 +84,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     warned(run["by force"], account1)
     warned(run["deleted by force"], account1, account2)
     # This is what it would have done to the accounts.
-    assert not service.answers()
+    assert not service.is_available()
     assert not service.answers("account2")
 
 
@@ -113,7 +113,7 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
     assert run["old, after a day"]["changed"] is True
     assert run["old, after a day"].warnings == []
     assert {one.version: one.enabled for one in service.versions()} == {old: False, new: True}
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("newest", [{"enabled": False}, {"key_operations": ["sign", "verify"]}, {"not_before": True}])
@@ -126,12 +126,12 @@ def test_follower_of_a_newest_version_that_batch_cannot_use(
     valid_from = first.created_on + timedelta(days=30)
     service.make_key(**{**newest, **({"not_before": valid_from} if "not_before" in newest else {})})
     service.sandbox.control.advance(2 * DAY)
-    assert service.answers()
+    assert service.is_available()
     failure = runner.module(
         "keyvault_cmk_key",
         {"vault_name": "vault-one", "name": "key1", "state": "disabled", "version": first.version},
     )
-    assert service.answers(), failure
+    assert service.is_available(), failure
     assert (failure.get("code"), failure.get("accounts")) == ("in_use", [service.account_id()])
 
 
@@ -164,7 +164,7 @@ def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None
     warned(run["by force (check)"].untouched(), account)
     warned(run["by force"], account)
     assert run["again"].untouched()["changed"] is False
-    assert not service.answers()
+    assert not service.is_available()
 
 
 def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> None:
@@ -181,7 +181,7 @@ def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> N
     run = ansible.play([away("other", key_name="other"), fails(away("used", key_name="key1"))], way=way)
     assert run["other"]["changed"] is True
     in_use(run["used"], service.account_id())
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_identity(ansible: Ansible, service: Service, way: str) -> None:
@@ -207,7 +207,7 @@ def test_identity(ansible: Ansible, service: Service, way: str) -> None:
     assert run["other"].refused("identity_differs")["option"] == "identity_id"
     assert run["none"].refused("account_without_identity")["option"] == "adopt_existing"
     assert run["as it is"]["changed"] is False
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: str) -> None:
@@ -253,7 +253,7 @@ def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str)
     # It is for versions that the task makes, and is brought forward for none that exists.
     assert run["expires"].untouched()["changed"] is False
     assert service.key().properties.expires_on is None
-    assert service.answers()
+    assert service.is_available()
 
     pinned = ansible.play(
         [
@@ -280,14 +280,14 @@ def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str)
     assert pinned["expires, with force"].untouched()["changed"] is False
     warned(pinned["by force"], account1)
     assert pinned["vault"]["changed"] is False
-    assert not service.answers()
+    assert not service.is_available()
 
 
 def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:
     """Deleting is the one thing that an account allows once its key is lost."""
     _principal, identifier = service.on_key()
     service.disable()
-    assert not service.answers()
+    assert not service.is_available()
     run = ansible.play(
         [
             fails(
@@ -305,10 +305,10 @@ def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> 
         ],
         way=way,
     )
-    one = run["to Batch"].refused("account_not_answering", by_azure=True)
+    one = run["to Batch"].refused("account_unavailable", by_azure=True)
     assert one["key_identifier"] == run["info"]["key_identifier"] == identifier
-    assert run["info"]["answers"] is False
-    assert run["info"]["silence"]
+    assert run["info"]["available"] is False
+    assert run["info"]["unavailable_reason"]
     assert run["gone"]["exists"] is False
     assert run["now the key too"]["changed"] is True
     assert service.accounts() == []

@@ -71,7 +71,7 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
     assert_answers(service)
     assert len(wrote(run)) == case.writes - written, "what was done is not done again"
     assert standing(service) == expected
-    assert result(run)["answers"] is True
+    assert result(run)["available"] is True
 
 
 def test_killed_while_the_account_is_created(ansible: Ansible, service: Service, control: Control) -> None:

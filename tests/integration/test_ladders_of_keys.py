@@ -209,7 +209,7 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
 
     seen = run["look at pinned"].untouched()
     assert seen["changed"] is False
-    assert (seen["exists"], seen["answers"], seen["silence"]) == (True, True, None)
+    assert (seen["exists"], seen["available"], seen["unavailable_reason"]) == (True, True, None)
     assert (seen["key_identifier"], seen["key_version"]) == (first, first.rpartition("/")[2])
     assert seen["principal_ids"] == [principal]
     assert seen["identity"]["principal_id"] == principal
@@ -220,7 +220,7 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
     assert run["look at following"]["follows_latest"] is True
     assert run.climbed("other key")["key_identifier"] == other
     assert service.encryption() == other
-    assert service.answers()
+    assert service.is_available()
 
     run = ansible.play([*ladder(encryption("back", None)), look], way=way)
     made = run.climbed("back")

@@ -119,7 +119,7 @@ def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wi
     refused(service, lambda: runner.role("revert", {**VARS, **wish}, check=True))
 
     assert service.encryption() == identifier
-    assert service.answers()
+    assert service.is_available()
     assert runner.role("revert", VARS)["changed"] is True
 
 
@@ -260,7 +260,7 @@ def test_the_right_that_is_named_is_enough(
     report = runner.role("rotate", wish)
 
     assert report.get("changed") is True, report
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_a_role_at_the_subscription_that_ends_during_the_run(
 
     assert alive(sandbox, hidden), report
     assert report.get("code") == "users_unknown", report
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("status", [404, 409, 500, 401])

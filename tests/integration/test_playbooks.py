@@ -75,7 +75,7 @@ def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, 
     assert Counter(wrote(run))["PUT vault vault-one"] == 1
     told = results(run)
     assert set(told) == set(ACCOUNTS)
-    assert all(one["answers"] and one["changed"] for one in told.values())
+    assert all(one["available"] and one["changed"] for one in told.values())
     for name in ACCOUNTS:
         principal = service.account(name)["identity"]["principalId"]
         assert service.permissions(principal) or service.assignments(principal)

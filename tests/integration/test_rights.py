@@ -302,7 +302,7 @@ def test_the_documented_rights_are_enough(
     assert not report.get("failed"), report
     assert report["changed"] is True
     assert written
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)
@@ -378,7 +378,7 @@ def test_without_a_right_to_read(
     else:
         # It did everything all the same.
         assert report["changed_steps"] == _whole[name]
-        assert report["answers"] is service.answers() is True
+        assert report["available"] is service.is_available() is True
         assert report["key_identifier"] == service.encryption()
 
 

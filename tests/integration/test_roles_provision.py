@@ -75,7 +75,7 @@ def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: s
         "key_identifier": service.key().id,
         "key_version": version,
         "follows_latest": False,
-        "answers": True,
+        "available": True,
         "former_key_identifier": None,
         "changed": True,
         "changed_steps": {"vault": True, "key": True, "access": True, "account": True, "encryption": not with_key},
@@ -89,7 +89,7 @@ def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: s
     if with_key:
         (put,) = (one for one in run.writes if "/batchAccounts/" in one["url"])
         assert put["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"] == service.key().id
-    assert service.answers()
+    assert service.is_available()
     assert len(service.key().key.n) * 8 == 3072
     vault = service.vault()["properties"]
     assert vault["enableSoftDelete"]
@@ -198,7 +198,7 @@ def test_a_disabled_key_is_enabled_only_when_asked(ansible: Ansible, service: Se
         assert (run[CHECK]["code"], run[CHECK]["option"]) == ("key_disabled", "enable_key")
     run = provision(ansible, service, cmk_key_enable=True)
     assert steps(run) == ["key", "access", "account", "encryption"]
-    assert service.answers()
+    assert service.is_available()
 
 
 # What there is already, and what is then still to be done.
@@ -250,7 +250,7 @@ def test_from_half_done(ansible: Ansible, service: Service, identity: str, there
     assert len(wrote(run)) == len(remaining)
     (version,) = service.versions()
     assert service.encryption() == version.id
-    assert service.answers()
+    assert service.is_available()
     assert_granted(service, mode)
     vault = service.vault()["properties"]
     assert vault["enableSoftDelete"]
@@ -311,7 +311,7 @@ def test_a_refusal_is_told_before_the_first_write(ansible: Ansible, service: Ser
     refused(run_role(ansible, "provision"), CHECK, "account1", "adopt_existing")
     run = play_role(ansible, "provision", cmk_adopt_existing=True, cmk_vault_authorization="access_policy")
     assert steps(run) == ["vault", "key", "access", "account", "encryption"]
-    assert service.answers()
+    assert service.is_available()
 
     refused(run_role(ansible, "provision", cmk_key_size=4096), CHECK, "4096")
     refused(run_role(ansible, "provision", cmk_vault_authorization="rbac"), CHECK, "vault-one")
@@ -327,7 +327,7 @@ def test_a_deleted_vault_is_recovered_on_request(ansible: Ansible, service: Serv
     run = provision(ansible, service, cmk_vault_recover=True)
     assert steps(run) == ["vault", "access", "account", "encryption"]
     assert service.encryption() == version
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Service) -> None:
@@ -338,7 +338,7 @@ def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Servic
     run = play_role(ansible, "provision", cmk_key_recover=True, cmk_vault_authorization="access_policy")
     assert wrote(run)[0].startswith("POST")
     assert service.encryption() == version
-    assert service.answers()
+    assert service.is_available()
 
     again = play_role(ansible, "provision", cmk_key_recover=True)
     assert again.changed == []

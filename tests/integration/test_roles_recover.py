@@ -75,7 +75,7 @@ def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: st
     identifier = service.encryption()
     before = holdings(service)
     lose(service)
-    assert not service.answers()
+    assert not service.is_available()
 
     lost = holdings(service) if loss != "vault deleted" else None
     foretold = recover(ansible, check=True)
@@ -91,8 +91,8 @@ def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: st
     assert steps(run) == expected
     # Whether a deleted vault authorizes by roles is known once it is back.
     assert steps(foretold) == (["vault", "access"] if loss == "vault deleted" else expected)
-    assert (told["answered_before"], told["answers"], told["key_identifier"]) == (False, True, identifier)
-    assert service.answers()
+    assert (told["answered_before"], told["available"], told["key_identifier"]) == (False, True, identifier)
+    assert service.is_available()
     if loss not in ("expired", "firewall"):
         assert holdings(service) == before
     unchanged(recover(ansible))
@@ -128,7 +128,7 @@ def test_several_things_at_once_in_order(ansible: Ansible, service: Service) -> 
         "access_missing",
     ]
     assert steps(run) == ["vault", "version", "access"]
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_a_key_in_a_deleted_vault_that_was_deleted_before(ansible: Ansible, service: Service) -> None:
@@ -138,7 +138,7 @@ def test_a_key_in_a_deleted_vault_that_was_deleted_before(ansible: Ansible, serv
     run = recover(ansible)
     assert [cause["name"] for cause in result(run)["causes"]] == ["vault_deleted"]
     assert steps(run) == ["vault", "key"]
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_one_version_of_several(ansible: Ansible, service: Service) -> None:
@@ -160,7 +160,7 @@ def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Serv
     clock.start()
     run = recover(ansible)
     clock.join()
-    assert result(run)["answers"] is True
+    assert result(run)["available"] is True
     waits = re.findall(r"^\[localhost\]: Waiting for (.*)$", run.output, re.M)
     assert re.fullmatch(
         r"the Batch account account1 to become available \(0 of \d+ s\)\. Azure says: \(\w+\) .*", waits[0]
@@ -175,7 +175,7 @@ def test_it_is_said_if_the_account_does_not_come_back_in_time(ansible: Ansible, 
     service.disable()
     run = run_role(ansible, "recover", cmk_wait_timeout=3)
     assert run.rc != 0
-    assert run[WAIT]["code"] == "account_not_answering"
+    assert run[WAIT]["code"] == "account_unavailable"
     service.sandbox.control.advance(600)
     run = recover(ansible)
     assert result(run)["changed"] is False
@@ -208,7 +208,7 @@ def test_a_deleted_identity(ansible: Ansible, service: Service) -> None:
     service.make_account(identity=assigned)
     service.point(key.id)
     service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
-    assert not service.answers()
+    assert not service.is_available()
     refused(
         run_role(ansible, "recover"),
         CHECK,
@@ -223,7 +223,7 @@ def test_what_may_not_be_mended(ansible: Ansible, service: Service) -> None:
     service.disable()
     run = run_role(ansible, "recover", cmk_recover_repairs=["access"])
     refused(run, CHECK, "key", "is disabled", "Nothing was changed")
-    assert not service.answers()
+    assert not service.is_available()
 
 
 @pytest.mark.parametrize("on_key", [True, False])

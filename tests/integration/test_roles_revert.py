@@ -45,7 +45,7 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
         "key_identifier": None,
         "key_version": None,
         "follows_latest": False,
-        "answers": True,
+        "available": True,
         "former_key_identifier": former,
         "key_kept_for": [],
         "access_kept_for": [],
@@ -54,7 +54,7 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
     }
     assert wrote(run) == ["PATCH account account1"]
     assert service.encryption() is None
-    assert service.answers()
+    assert service.is_available()
     after = holdings(service)
     for world in (before, after):
         world["accounts"]["account1"]["properties"].pop("encryption")
@@ -82,7 +82,7 @@ def test_key_disabled_and_access_revoked(ansible: Ansible, service: Service, mod
     assert steps(run) == ["encryption", "key", "access"]
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([], [])
     assert service.encryption() is None
-    assert service.answers()
+    assert service.is_available()
     assert [version.enabled for version in service.versions()] == [False]
     assert not is_granted(service, principal)
 
@@ -106,7 +106,7 @@ def test_key_deleted(ansible: Ansible, service: Service) -> None:
     assert wrote(run) == ["PATCH account account1", "DELETE key vault-one key1"]
     assert raised(service.key) == "KeyNotFound"
     assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"], "deleted, and not purged"
-    assert service.answers()
+    assert service.is_available()
     unchanged(revert(ansible, cmk_revert_key="delete"))
 
 
@@ -144,7 +144,7 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     other = service.account_id("account2")
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([other], [other])
-    assert service.answers()
+    assert service.is_available()
     assert service.answers("account2")
     assert service.key().properties.enabled
     assert is_granted(service, principal)
@@ -182,7 +182,7 @@ def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> 
     service.revoke(principal)
     run = run_role(ansible, "revert", cmk_revert_key="delete", **REVOKE)
     refused(run, CHECK, "account1")
-    assert run[CHECK]["code"] == "account_not_answering"
+    assert run[CHECK]["code"] == "account_unavailable"
     assert service.key().properties.enabled
 
 
@@ -217,4 +217,4 @@ def test_what_cannot_be_put_away_is_told_before_the_first_write(
     run = run_role(ansible, "revert", **wish)
     refused(run, CHECK, "nowhere")
     assert run[CHECK]["code"] == code
-    assert service.answers()
+    assert service.is_available()

@@ -56,7 +56,7 @@ def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
         "key_identifier": second.id,
         "key_version": second.properties.version,
         "follows_latest": False,
-        "answers": True,
+        "available": True,
         "former_key_identifier": first,
         "former_kept_for": [],
         "previous_kept_until": None,
@@ -65,7 +65,7 @@ def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
     }
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
     assert service.encryption() == second.id
-    assert service.answers()
+    assert service.is_available()
     assert enabled(service) == [True, True]
 
     for check in (True, False):
@@ -134,7 +134,7 @@ def test_the_newest_has_expired(ansible: Ansible, service: Service) -> None:
     assert len(service.versions()) == 3
     assert service.encryption() == properties.id
     assert (properties.expires_on - properties.created_on).days in (59, 60)
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_a_follower_needs_no_move(ansible: Ansible, service: Service) -> None:
@@ -157,7 +157,7 @@ def test_a_follower_needs_no_move(ansible: Ansible, service: Service) -> None:
     run = rotate(ansible, **wish)
     assert (steps(run), result(run)["former_kept_for"]) == (["former_disabled"], [])
     assert enabled(service) == [False, True]
-    assert service.answers()
+    assert service.is_available()
     unchanged(rotate(ansible, **wish))
 
 
@@ -189,7 +189,7 @@ def test_a_version_that_was_disabled_is_followed_and_not_enabled(ansible: Ansibl
     run = rotate(ansible, cmk_key_force_new_version=True)
     assert steps(run) == ["key", "encryption"]
     assert enabled(service) == [True, False, True]
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_the_version_before_is_disabled(ansible: Ansible, service: Service) -> None:
@@ -204,7 +204,7 @@ def test_the_version_before_is_disabled(ansible: Ansible, service: Service) -> N
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
     assert result(run)["former_kept_for"] == []
     assert enabled(service) == [False, True]
-    assert service.answers()
+    assert service.is_available()
     unchanged(rotate(ansible, **wish))
 
 
@@ -218,7 +218,7 @@ def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disab
     run = rotate(ansible, cmk_key_force_new_version=True, **AT_ONCE)
     assert steps(run) == ["key", "encryption", "former_disabled"]
     assert enabled(service) == [False, False, True]
-    assert service.answers()
+    assert service.is_available()
     unchanged(rotate(ansible, **AT_ONCE))
 
 
@@ -240,7 +240,7 @@ def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible
     assert (steps(run), wrote(run)) == (["former_disabled"], ["PATCH key vault-one key1"])
     assert result(run)["former_kept_for"] == []
     assert enabled(service) == [False, True]
-    assert service.answers()
+    assert service.is_available()
     assert service.answers("account2")
 
 
@@ -266,7 +266,7 @@ def test_to_a_different_key_in_a_different_vault(ansible: Ansible, service: Serv
     assert told["changed_steps"] == {"key": False, "access": True, "encryption": True, "former_disabled": True}
     assert (told["former_key_identifier"], told["former_kept_for"]) == (first, [])
     assert service.encryption() == told["key_identifier"] == other
-    assert service.answers()
+    assert service.is_available()
     assert enabled(service) == [False]
     if mode == "rbac":
         assert (service.vault_id("vault-two"), ENCRYPTION_USER) in service.assignments(principal)
@@ -294,7 +294,7 @@ def test_to_a_different_key_that_another_account_shares(ansible: Ansible, servic
     assert (told["follows_latest"], told["key_version"]) == (True, None)
     assert told["former_kept_for"] == [other_account]
     assert enabled(service) == [True]
-    assert service.answers()
+    assert service.is_available()
     assert service.answers("account2")
     unchanged(rotate(ansible, **wish))
 
@@ -344,4 +344,4 @@ def test_names_in_other_letters_and_groups(ansible: Ansible, service: Service) -
     run = rotate(ansible, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
     assert steps(run) == ["key", "encryption"]
     assert str(service.encryption()).lower() == service.key().id.lower() != first.lower()
-    assert service.answers()
+    assert service.is_available()

@@ -97,7 +97,7 @@ def test_a_version_is_not_disabled_after_a_switch_that_nobody_confirmed(
 
 def test_nothing_to_change_is_no_failure(hidden: World, service: Service) -> None:
     report = hidden.prepared(Run("rotate", "account1"))()
-    assert (report["changed"], report["answers"]) == (False, None), report
+    assert (report["changed"], report["available"]) == (False, None), report
     assert any(POOLS_READ in warning for warning in report["warnings"])
 
 
@@ -232,4 +232,4 @@ def test_another_role_since_the_first_look(runner: OneProcess, wire: Wire, servi
     with wire.meddled(is_switch, swap):
         report = switch(runner, "account1", service.key(vault=RBAC_VAULT).id)
     assert report.get("changed"), report
-    assert service.answers()
+    assert service.is_available()

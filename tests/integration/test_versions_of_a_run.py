@@ -245,7 +245,7 @@ def test_no_newest_and_no_newer_version_is_disabled_though_it_is_named(
         wish["cmk_new_key_identifier"] = first
     rotate(runner, **wish)
     assert enabled(service)[1] is True
-    assert service.answers()
+    assert service.is_available()
 
 
 def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
@@ -260,7 +260,7 @@ def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
     capitals = service.make_key("key2").id.upper()
     rotate(runner.another(), cmk_new_key_identifier=capitals, **AT_ONCE)
     assert not rotate(runner.another(), cmk_new_key_identifier=capitals, **AT_ONCE)["changed"]
-    assert service.answers()
+    assert service.is_available()
 
 
 # However the tasks run

@@ -51,7 +51,7 @@ def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str
     before = [run[f"switch {bits}"]["diff"]["before"]["key_identifier"] for bits in SIZES]
     assert before == [None, run["key 2048"]["key_identifier"], run["key 3072"]["key_identifier"]]
     assert service.encryption() == run["key 4096"]["key_identifier"]
-    assert service.answers()
+    assert service.is_available()
     assert service.vault()["properties"]["enableRbacAuthorization"] is (mode == "rbac")
 
 
@@ -106,7 +106,7 @@ def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) 
     assert run["on another key"].untouched()["changed"] is False
     assert any("only for its creation" in warning for warning in run["on another key"].warnings)
     assert service.encryption() == run["key"]["versionless_identifier"]
-    assert service.answers()
+    assert service.is_available()
 
 
 @pytest.mark.parametrize(

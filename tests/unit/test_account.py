@@ -212,7 +212,7 @@ def test_access_that_was_revoked_while_the_account_was_created() -> None:
     back = account_plan.plan(former, born())
     assert back.steps == (update(properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
     assert not account_plan.plan(former, born(None)).changed
-    assert "a Microsoft-managed key" in former.standing(account_plan.plan(former, born(None)).before)
+    assert "a Microsoft-managed key" in former.described(account_plan.plan(former, born(None)).before)
 
 
 @pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])

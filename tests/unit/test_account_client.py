@@ -228,7 +228,7 @@ def test_pools_are_listed_before_a_change_unless_permissions_say_that_they_may_b
 ) -> None:
     azure = Azure(permissions=permissions, pools=(DENIED,))
 
-    refused = client(azure).silence_before_change(GROUP, NAME)
+    refused = client(azure).unavailable_reason_before_change(GROUP, NAME)
 
     assert azure.asked == asked
     assert (refused is DENIED) is bool(asked)

@@ -78,7 +78,7 @@ def test_an_account_on_the_newest_version() -> None:
     assert (one["state"], one["findings"], one["unknown"]) == ("ok", [], {})
     assert (one["version"], one["newest_version"], one["newer_version_there"]) == (NEW, NEW, False)
     assert (one["version_age_days"], one["expires_on"], one["days_left"]) == (10, None, None)
-    assert (one["access"], one["answers"], one["pools"]) == ("granted", None, None)
+    assert (one["access"], one["available"], one["pools"]) == ("granted", None, None)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_pools_and_silence() -> None:
     silent = Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
     forbidden = Denied("Not for you.", azure={"status": 403, "code": "AuthorizationFailed"})
 
-    assert only(report(on(), pools={mine: []}))["answers"] is True
+    assert only(report(on(), pools={mine: []}))["available"] is True
     lost = report(on(), pools={mine: silent})
-    assert (only(lost)["answers"], only(lost)["silence"]) == (False, "Its key is gone.")
-    assert found(lost) == ["account_not_answering"]
+    assert (only(lost)["available"], only(lost)["unavailable_reason"]) == (False, "Its key is gone.")
+    assert found(lost) == ["account_unavailable"]
     hidden = only(report(on(), pools={mine: forbidden}))
-    assert (hidden["answers"], hidden["unknown"], hidden["state"]) == (None, {"pools": "Not for you."}, "unknown")
+    assert (hidden["available"], hidden["unknown"], hidden["state"]) == (None, {"pools": "Not for you."}, "unknown")
     busy = only(report(on(), pools={mine: Unavailable("Busy.")}))
-    assert (busy["answers"], busy["state"]) == (None, "unknown")
+    assert (busy["available"], busy["state"]) == (None, "unknown")
 
 
 def test_vaults_that_do_not_protect() -> None:

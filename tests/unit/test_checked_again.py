@@ -193,13 +193,13 @@ class Case:
     others: list[dict[str, Any]]
 
     def run(self, world: World, *, force: bool = False) -> Outcome:
-        goal, service, noun = self.take(world, force)
-        return converge(goal, service, noun)
+        goal, service, planner = self.take(world, force)
+        return converge(goal, service, planner)
 
     def run_with_keep(self, world: World) -> Outcome:
         """As the modules run it with `in_use: keep`."""
-        goal, service, noun = self.take(world, False)
-        return unless_used(lambda: converge(replace(goal, keeps_used=True), service, noun))
+        goal, service, planner = self.take(world, False)
+        return unless_used(lambda: converge(replace(goal, keeps_used=True), service, planner))
 
 
 def on(used: str | None, name: str = "newcomer", principal: str = PRINCIPAL) -> dict[str, Any]:
@@ -403,12 +403,12 @@ def test_with_force_it_stays_away_whoever_uses_it(case: Case) -> None:
 @EACH
 def test_a_check_before_the_first_task_refuses_as_the_task_does(case: Case) -> None:
     world = case.world()
-    goal, service, noun = case.take(world, False)
-    assert predicted(goal, service, noun).changed
+    goal, service, planner = case.take(world, False)
+    assert predicted(goal, service, planner).changed
     world.accounts = [on(case.users[0])]
 
     with pytest.raises(Refused):
-        predicted(goal, service, noun)
+        predicted(goal, service, planner)
 
     assert world.writes == []
 
@@ -483,10 +483,10 @@ def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None
     """What a failed change has taken away before it failed is restored only for those who use it."""
     world = case.world()
     world.newcomers = [on(case.users[0])] if used else case.others
-    goal, service, noun = case.take(world, False)
+    goal, service, planner = case.take(world, False)
 
     with pytest.raises(Unavailable) as failure:
-        converge(goal, FailsOnce(service), noun)
+        converge(goal, FailsOnce(service), planner)
 
     assert world.writes == [*case.away, *(case.back if used else [])]
     assert failure.value.facts.get("restored", False) is used

@@ -116,7 +116,7 @@ def test_an_account_that_stays_unavailable_is_a_failure_once_time_is_up(clock: T
     with pytest.raises(Unavailable) as failed:
         confirm(clock, pools)
 
-    assert failed.value.code == "account_not_answering"
+    assert failed.value.code == "account_unavailable"
     assert clock.now - began == pytest.approx(60)
 
 
@@ -155,7 +155,7 @@ def test_a_confirmed_account_is_not_asked_again_and_another_one_is(clock: Time) 
     pools = Pools(None)
     accounts = confirm(clock, pools)
 
-    assert accounts.silence("rg-batch", "mybatch") is None
+    assert accounts.unavailable_reason("rg-batch", "mybatch") is None
     assert pools.asked == 1
-    accounts.silence("rg-batch", "another")
+    accounts.unavailable_reason("rg-batch", "another")
     assert pools.asked == 2

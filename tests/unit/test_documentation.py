@@ -137,14 +137,14 @@ def test_top_level_return_values_say_when_they_are_there(name: str) -> None:
     assert [key for key, said in yaml.safe_load(module(name).RETURN).items() if not said.get("returned")] == []
 
 
-ANSWERS = {"account": account(identity=system_assigned()), "silence": None, "diagnosis": None}
+ANSWERS = {"account": account(identity=system_assigned()), "unavailable_reason": None, "diagnosis": None}
 UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
 # What a module tells of a thing that exists, beside what a failure tells.
 TOLD = {
     "batch_account_identity": {**account_document.describe(account()), "preflight": []},
     "batch_encryption": {
         **encryption_document.describe(account()),
-        **{"answers": True, "preflight": [], "previous_key_identifier": None},
+        **{"available": True, "preflight": [], "previous_key_identifier": None},
     },
     "batch_encryption_audit": {**audit.describe(report(), [], {}), "accounts": []},
     "batch_encryption_info": {**encryption_survey.survey(ANSWERS), "previous_key_identifier": None, "repairs": []},
@@ -167,7 +167,7 @@ RESULT_OF = {
     "rotate": "batch_encryption",
 }
 AT_MOST = {"audit": 1, "provision": 7, "recover": 7, "revert": 4, "rotate": 5}
-FAILURES = {"code", "accounts", "restored", "applied", "stands", "restore_failure"}
+FAILURES = {"code", "accounts", "restored", "applied", "current_state", "restore_failure"}
 
 
 @pytest.mark.parametrize("name", MODULES)

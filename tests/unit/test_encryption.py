@@ -52,10 +52,10 @@ HIDDEN = Denied("Azure says: (AuthorizationFailed) you may not.", azure={"code":
 SILENCE = Rejected("Azure says: (Forbidden) the key cannot be read.")
 
 
-def seen(on: str | None, *, silence: CmkError | None = None, **read: Any) -> dict[str, Any]:
+def seen(on: str | None, *, unavailable_reason: CmkError | None = None, **read: Any) -> dict[str, Any]:
     return {
         "account": account(key=on, identity=system_assigned()),
-        "silence": silence,
+        "unavailable_reason": unavailable_reason,
         "evidence": evidence(**read),
     }
 
@@ -63,12 +63,12 @@ def seen(on: str | None, *, silence: CmkError | None = None, **read: Any) -> dic
 PLACE = {"group": "rg-batch", "name": "mybatch"}
 
 
-def to(identifier: str | None, *, despite_silence: bool = False) -> Step:
+def to(identifier: str | None, *, even_if_unavailable: bool = False) -> Step:
     encryption: dict[str, Any] = {"keySource": "Microsoft.Batch"}
     if identifier:
         encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
     body = {"properties": {"encryption": encryption}}
-    sent = {"body": body, "evidence": evidence(), "despite_silence": despite_silence}
+    sent = {"body": body, "evidence": evidence(), "even_if_unavailable": even_if_unavailable}
     return Step(EncryptionWrites.set_encryption, {**PLACE, **sent})
 
 
@@ -151,7 +151,7 @@ def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | 
 
 def test_preflight_is_told_before_a_key_and_not_needed_on_the_way_back() -> None:
     there = encryption_plan.plan(goal(KEY), seen(None))
-    back = encryption_plan.plan(goal(None), {"account": account(key=KEY), "silence": None})
+    back = encryption_plan.plan(goal(None), {"account": account(key=KEY), "unavailable_reason": None})
 
     assert {check["status"] for check in there.report["preflight"]} == {"ok"}
     assert back.report == {"preflight": [], "previous_key_identifier": KEY}
@@ -175,7 +175,7 @@ def test_what_preflight_could_not_see_is_a_warning() -> None:
 @pytest.mark.parametrize("asked", [None, KEY, PINNED_OLD])
 def test_account_has_to_be_there(asked: str | None) -> None:
     with pytest.raises(NotFound) as failed:
-        encryption_plan.plan(goal(asked), {"account": None, "silence": None})
+        encryption_plan.plan(goal(asked), {"account": None, "unavailable_reason": None})
 
     assert failed.value.code == "account_not_found"
 
@@ -191,34 +191,34 @@ def test_account_has_to_be_there(asked: str | None) -> None:
 )
 def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str | None) -> None:
     with pytest.raises(Unavailable) as failed:
-        encryption_plan.plan(goal(asked), seen(on, silence=SILENCE))
+        encryption_plan.plan(goal(asked), seen(on, unavailable_reason=SILENCE))
 
-    assert failed.value.code == "account_not_answering"
+    assert failed.value.code == "account_unavailable"
     assert failed.value.facts["key_identifier"] == on
     assert SILENCE.msg in failed.value.msg
-    assert f"It stands on {on or 'a Microsoft-managed key'}." in failed.value.msg
+    assert f"It uses {on or 'a Microsoft-managed key'}." in failed.value.msg
 
 
 @pytest.mark.parametrize("asked", [PINNED_NEW, None])
 def test_a_change_that_could_not_be_confirmed_is_refused(asked: str | None) -> None:
     """Also before the key is judged, which rotation would mend."""
     with pytest.raises(Denied) as refused:
-        encryption_plan.plan(goal(asked), seen(PINNED_OLD, silence=HIDDEN, bundle=key(enabled=False)))
+        encryption_plan.plan(goal(asked), seen(PINNED_OLD, unavailable_reason=HIDDEN, bundle=key(enabled=False)))
 
     assert refused.value.code == "availability_unknown"
 
 
 def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
-    plan = encryption_plan.plan(goal(KEY), seen(KEY, silence=HIDDEN))
+    plan = encryption_plan.plan(goal(KEY), seen(KEY, unavailable_reason=HIDDEN))
 
     assert not plan.changed
-    assert plan.after["answers"] is None
+    assert plan.after["available"] is None
     assert "Microsoft.Batch/batchAccounts/pools/read" in plan.warnings[0]
 
 
 def test_nobody_waits_for_an_account_that_may_not_be_asked() -> None:
     with pytest.raises(Denied) as refused:
-        encryption_plan.plan(goal(KEY, await_answer=True), seen(KEY, silence=HIDDEN))
+        encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=HIDDEN))
 
     assert refused.value.code == "availability_unknown"
 
@@ -226,11 +226,11 @@ def test_nobody_waits_for_an_account_that_may_not_be_asked() -> None:
 def test_the_way_back_is_gone_although_the_account_may_not_be_asked() -> None:
     former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
 
-    assert encryption_plan.plan(former, seen(PINNED_NEW, silence=HIDDEN)).steps == (
-        to(PINNED_OLD, despite_silence=True),
+    assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=HIDDEN)).steps == (
+        to(PINNED_OLD, even_if_unavailable=True),
     )
-    stands = encryption_plan.plan(former, seen(PINNED_OLD, silence=HIDDEN)).before
-    assert "may not ask" in former.standing(stands)
+    current = encryption_plan.plan(former, seen(PINNED_OLD, unavailable_reason=HIDDEN)).before
+    assert "may or may not be available" in former.described(current)
 
 
 def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_microsoft_managed_one() -> None:
@@ -332,7 +332,7 @@ def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
 
 
 def test_an_account_that_may_be_missing_is_a_warning() -> None:
-    plan = encryption_plan.plan(goal(PINNED_NEW, missing="skip"), {"account": None, "silence": None})
+    plan = encryption_plan.plan(goal(PINNED_NEW, missing="skip"), {"account": None, "unavailable_reason": None})
 
     assert (plan.changed, plan.before, plan.after) == (False, {"exists": False}, {"exists": False})
     assert "mybatch" in plan.warnings[0]
@@ -431,13 +431,13 @@ def test_a_rollback_leads_back_to_just_what_was_there(
     plan = encryption_plan.plan(goal(asked, **options), seen(on))
     now = plan.after["key_identifier"]
 
-    back = encryption_plan.plan(plan.former, seen(now, silence=SILENCE))
+    back = encryption_plan.plan(plan.former, seen(now, unavailable_reason=SILENCE))
 
-    assert back.steps == (to(on, despite_silence=True),)
+    assert back.steps == (to(on, even_if_unavailable=True),)
     assert back.after["key_identifier"] == on
     # The account is moved from the key that this task set, and from nowhere else.
     for place in EVERYWHERE:
-        assert encryption_plan.plan(plan.former, seen(place, silence=SILENCE)).changed is (place == now)
+        assert encryption_plan.plan(plan.former, seen(place, unavailable_reason=SILENCE)).changed is (place == now)
         # No other version of the previous key is as good.
         assert plan.former.is_met_by(account(key=place)) is (place == on)
 
@@ -449,7 +449,7 @@ def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key
     assert refused.value.code == "access_unknown"
     former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
 
-    assert encryption_plan.plan(former, seen(PINNED_NEW, silence=SILENCE, **hidden)).changed
+    assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=SILENCE, **hidden)).changed
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)
@@ -459,9 +459,9 @@ def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str |
         assert plan.if_refused is None
         return
     for place in EVERYWHERE:
-        last = encryption_plan.plan(plan.if_refused, seen(place, silence=SILENCE))
+        last = encryption_plan.plan(plan.if_refused, seen(place, unavailable_reason=SILENCE))
         moves = place is not None and place == plan.after["key_identifier"]
-        assert last.steps == ((to(None, despite_silence=True),) if moves else ())
+        assert last.steps == ((to(None, even_if_unavailable=True),) if moves else ())
 
 
 def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones() -> None:
@@ -483,13 +483,15 @@ class Batch:
         self.writes: list[str | None] = []
 
     def read(self, wanted: Any) -> dict[str, Any]:
-        silence = SILENCE if self.silent and self.on == self.silent else None
+        unavailable_reason = SILENCE if self.silent and self.on == self.silent else None
         key = str(wanted.key or "")
         is_gone = bool(self.writes and self.withdrawn) and key.startswith(self.withdrawn)
-        return seen(self.on, silence=silence, **({"vault": vault(policy(OTHER))} if is_gone else {}))
+        return seen(
+            self.on, unavailable_reason=unavailable_reason, **({"vault": vault(policy(OTHER))} if is_gone else {})
+        )
 
     def set_encryption(
-        self, group: str, name: str, body: dict[str, Any], *, evidence: dict[str, Any], despite_silence: bool
+        self, group: str, name: str, body: dict[str, Any], *, evidence: dict[str, Any], even_if_unavailable: bool
     ) -> None:
         asked = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
         self.writes.append(asked)
@@ -520,9 +522,9 @@ def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
 
     assert batch.writes == [PINNED_NEW, former]
     assert batch.on == former
-    assert failed.value.code == "account_not_answering"
+    assert failed.value.code == "account_unavailable"
     assert failed.value.facts["restored"] is True
-    assert failed.value.facts["stands"]["key_identifier"] == former
+    assert failed.value.facts["current_state"]["key_identifier"] == former
 
 
 @pytest.mark.parametrize(
@@ -544,8 +546,8 @@ def test_access_that_was_withdrawn_meanwhile(former: str | None, ends: str | Non
     assert failed.value.code == "preflight_failed"
     assert failed.value.facts["failed_checks"] == ["access_granted"]
     assert failed.value.facts["restored"] is (ends == former)
-    assert failed.value.facts["stands"]["key_identifier"] == ends
-    assert f"stands on {ends or 'a Microsoft-managed key'} now" in failed.value.msg
+    assert failed.value.facts["current_state"]["key_identifier"] == ends
+    assert f"uses {ends or 'a Microsoft-managed key'} now" in failed.value.msg
 
 
 def test_refused_switch_leaves_the_account_where_it_was() -> None:
@@ -557,7 +559,7 @@ def test_refused_switch_leaves_the_account_where_it_was() -> None:
     assert batch.writes == [PINNED_NEW]
     assert failed.value.facts["applied"] == []
     assert failed.value.facts["restored"] is True
-    assert failed.value.facts["stands"]["key_identifier"] == PINNED_OLD
+    assert failed.value.facts["current_state"]["key_identifier"] == PINNED_OLD
 
 
 def test_a_prediction_preflights_and_writes_nothing() -> None:
@@ -606,55 +608,57 @@ def test_description(on: str | None, described: dict[str, Any]) -> None:
 
 
 def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() -> None:
-    plan = encryption_plan.plan(goal(KEY, await_answer=True), seen(KEY, silence=SILENCE))
+    plan = encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=SILENCE))
 
-    assert plan.steps == (Step(EncryptionWrites.await_answer, {"group": "rg-batch", "name": "mybatch"}),)
-    assert (plan.before["answers"], plan.after["answers"]) == (False, True)
+    assert plan.steps == (Step(EncryptionWrites.wait_until_available, {"group": "rg-batch", "name": "mybatch"}),)
+    assert (plan.before["available"], plan.after["available"]) == (False, True)
     assert not encryption_plan.plan(plan.goal, seen(KEY)).changed
 
 
 def test_nobody_waits_for_an_account_on_another_key() -> None:
     with pytest.raises(Unavailable):
-        encryption_plan.plan(goal(ELSEWHERE, await_answer=True), seen(KEY, silence=SILENCE))
+        encryption_plan.plan(goal(ELSEWHERE, wait_until_available=True), seen(KEY, unavailable_reason=SILENCE))
 
 
 @pytest.mark.parametrize(
-    ("on", "answers", "told"),
+    ("on", "available", "told"),
     [
-        (PINNED_OLD, True, f"stands on {PINNED_OLD} now and answers"),
-        (None, False, "a Microsoft-managed key now and does"),
+        (PINNED_OLD, True, f"uses {PINNED_OLD} now and is available"),
+        (None, False, "a Microsoft-managed key now and is not available"),
     ],
 )
-def test_where_an_account_stands_is_told(on: str | None, answers: bool, told: str) -> None:
-    assert told in goal(KEY).standing({"key_identifier": on, "answers": answers})
+def test_where_an_account_stands_is_told(on: str | None, available: bool, told: str) -> None:
+    assert told in goal(KEY).described({"key_identifier": on, "available": available})
 
 
 def test_survey_of_no_account() -> None:
-    assert encryption_survey.survey({"account": None, "silence": None, "diagnosis": None}) == {"exists": False}
+    assert encryption_survey.survey({"account": None, "unavailable_reason": None, "diagnosis": None}) == {
+        "exists": False
+    }
 
 
-@pytest.mark.parametrize("silence", [None, SILENCE], ids=["answers", "silent"])
-def test_survey_of_an_account(silence: CmkError | None) -> None:
+@pytest.mark.parametrize("unavailable_reason", [None, SILENCE], ids=["available", "silent"])
+def test_survey_of_an_account(unavailable_reason: CmkError | None) -> None:
     document = account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER))
 
-    told = encryption_survey.survey({"account": document, "silence": silence, "diagnosis": None})
+    told = encryption_survey.survey({"account": document, "unavailable_reason": unavailable_reason, "diagnosis": None})
 
     assert told["exists"] is True
     assert told["key_identifier"] == KEY
     assert told["identity"]["type"] == "user_assigned"
     assert told["principal_ids"] == [PRINCIPAL, OTHER]
-    assert told["answers"] is (silence is None)
-    assert told["silence"] == (silence.msg if silence else None)
+    assert told["available"] is (unavailable_reason is None)
+    assert told["unavailable_reason"] == (unavailable_reason.msg if unavailable_reason else None)
 
 
 def test_survey_of_an_account_that_may_not_be_asked() -> None:
-    observed = {"account": account(key=KEY), "silence": HIDDEN, "diagnosis": None}
+    observed = {"account": account(key=KEY), "unavailable_reason": HIDDEN, "diagnosis": None}
 
     told = encryption_survey.survey(observed)
 
-    assert (told["answers"], told["silence"]) == (None, None)
+    assert (told["available"], told["unavailable_reason"]) == (None, None)
     assert "Microsoft.Batch/batchAccounts/pools/read" in encryption_survey.survey_warnings(observed)[0]
-    assert encryption_survey.survey_warnings({**observed, "silence": SILENCE}) == ()
+    assert encryption_survey.survey_warnings({**observed, "unavailable_reason": SILENCE}) == ()
     assert encryption_survey.survey_warnings({**observed, "account": None}) == ()
 
 

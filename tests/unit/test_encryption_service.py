@@ -55,11 +55,11 @@ class Services:
         self.group_may_be_missing = group_may_be_missing
         return self.document
 
-    def silence(self, _group: str, _name: str) -> None:
-        self.asked.append("silence")
+    def unavailable_reason(self, _group: str, _name: str) -> None:
+        self.asked.append("unavailable_reason")
 
-    def silence_before_change(self, _group: str, _name: str) -> None:
-        self.asked.append("silence before a change")
+    def unavailable_reason_before_change(self, _group: str, _name: str) -> None:
+        self.asked.append("unavailable_reason before a change")
 
     def confirmed(self, _group: str, _name: str) -> Any:
         return self.confirmed_evidence
@@ -125,7 +125,7 @@ def test_versions_are_compared_only_for_an_account_that_was_moved() -> None:
     services = Services(PINNED_OLD)
 
     assert changed(services, PINNED_NEW, expected_key_identifier=PINNED_OLD)
-    assert services.asked == ["silence before a change", f"evidence of {PINNED_NEW} in None"]
+    assert services.asked == ["unavailable_reason before a change", f"evidence of {PINNED_NEW} in None"]
 
 
 def test_versions_of_the_same_second_are_as_good_as_each_other() -> None:
@@ -149,7 +149,7 @@ def test_what_is_checked_is_the_key_that_is_set(identifier: str, options: dict[s
     services.read(identifier, **options)
 
     group = options.get("vault_resource_group")
-    assert services.asked == ["silence before a change", f"evidence of {asked} in {group}"]
+    assert services.asked == ["unavailable_reason before a change", f"evidence of {asked} in {group}"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_of_an_account_that_is_on_its_key_only_its_availability_is_read(
     services = Services(used)
 
     assert "evidence" not in services.read(identifier, **options)
-    assert services.asked == ["silence"]
+    assert services.asked == ["unavailable_reason"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_of_an_account_that_is_missing_nothing_else_is_read(missing: str) -> Non
 # What the run remembers of moves
 
 
-def switch(evidence_of: str | None, *, despite_silence: bool = False, fails: CmkError | None = None) -> Moved:
+def switch(evidence_of: str | None, *, even_if_unavailable: bool = False, fails: CmkError | None = None) -> Moved:
     moved = Moved(RunFiles(None))
 
     def confirm_key(*_arguments: Any) -> None:
@@ -205,7 +205,7 @@ def switch(evidence_of: str | None, *, despite_silence: bool = False, fails: Cmk
     service = Encryption(session, accounts, None, None, None, moved)  # type: ignore[arg-type]
     read = evidence(evidence_of) if evidence_of else None
     try:
-        service.set_encryption("rg-batch", "mybatch", {}, evidence=read, despite_silence=despite_silence)
+        service.set_encryption("rg-batch", "mybatch", {}, evidence=read, even_if_unavailable=even_if_unavailable)
     except Unavailable:
         assert fails
     return moved
@@ -215,7 +215,7 @@ def key_identifier(value: str) -> KeyIdentifier:
     return parse_key_identifier(value, "key_identifier")
 
 
-@pytest.mark.parametrize("fails", [None, Unavailable("No.", code="account_not_answering")])
+@pytest.mark.parametrize("fails", [None, Unavailable("No.", code="account_unavailable")])
 def test_the_run_remembers_which_keys_it_has_moved_accounts_to(fails: CmkError | None) -> None:
     """Also if the account turns out not to be available: other nodes may use the key already."""
     moved = switch(PINNED_NEW, fails=fails)
@@ -224,15 +224,17 @@ def test_the_run_remembers_which_keys_it_has_moved_accounts_to(fails: CmkError |
     assert not moved.to(key_identifier(f"{KEY}2"))
 
 
-@pytest.mark.parametrize(("used", "despite_silence"), [(None, False), (PINNED_NEW, True)])
-def test_a_rollback_and_a_microsoft_managed_key_are_no_moves_to_a_key(used: str | None, despite_silence: bool) -> None:
-    assert not switch(used, despite_silence=despite_silence).to(key_identifier(KEY))
+@pytest.mark.parametrize(("used", "even_if_unavailable"), [(None, False), (PINNED_NEW, True)])
+def test_a_rollback_and_a_microsoft_managed_key_are_no_moves_to_a_key(
+    used: str | None, even_if_unavailable: bool
+) -> None:
+    assert not switch(used, even_if_unavailable=even_if_unavailable).to(key_identifier(KEY))
 
 
 # Batch refuses a key
 
 
-def refused_once(anew: dict[str, Any], *, despite_silence: bool = False) -> list[str]:
+def refused_once(anew: dict[str, Any], *, even_if_unavailable: bool = False) -> list[str]:
     """What a switch asks once Batch has refused it, if the key is then seen like that."""
     asked: list[str] = []
 
@@ -245,11 +247,13 @@ def refused_once(anew: dict[str, Any], *, despite_silence: bool = False) -> list
         return anew
 
     accounts: Any = SimpleNamespace(until_taken=until_taken, update=lambda *_body: asked.append("update"))
-    accounts.silence = lambda *_place: asked.append("silence")
+    accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
     accounts.confirm_key = lambda *_arguments: None
     session: Any = SimpleNamespace(wait_timeout=0)
     service = Encryption(session, accounts, SimpleNamespace(anew=see), None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
-    service.set_encryption("rg-batch", "mybatch", {}, evidence=evidence(PINNED_NEW), despite_silence=despite_silence)
+    service.set_encryption(
+        "rg-batch", "mybatch", {}, evidence=evidence(PINNED_NEW), even_if_unavailable=even_if_unavailable
+    )
     return asked
 
 
@@ -261,11 +265,11 @@ def test_a_key_that_batch_refuses_is_looked_at_again() -> None:
 
 
 def test_a_key_that_is_usable_is_offered_again() -> None:
-    assert refused_once(evidence(PINNED_NEW)) == ["silence", "evidence", "update"]
+    assert refused_once(evidence(PINNED_NEW)) == ["unavailable_reason", "evidence", "update"]
 
 
 def test_a_rollback_goes_on_whatever_the_key_looks_like() -> None:
-    assert refused_once(evidence(PINNED_NEW, bundle=None), despite_silence=True) == ["update"]
+    assert refused_once(evidence(PINNED_NEW, bundle=None), even_if_unavailable=True) == ["update"]
 
 
 # A key before it is disabled

@@ -121,7 +121,7 @@ def test_which_refusal_to_list_pools_means_that_the_account_is_unavailable(
 ) -> None:
     [told] = report(on(), pools={account_id("mybatch").lower(): refusal})["accounts"]
 
-    assert told["answers"] is available
+    assert told["available"] is available
 
 
 @pytest.mark.parametrize("principal", [PRINCIPAL, PRINCIPAL.upper()])

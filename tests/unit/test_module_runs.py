@@ -118,20 +118,20 @@ class Cloud:
 
     @property
     def encryption(self) -> Any:
-        def require_answer(group: str, name: str) -> None:
+        def require_available(group: str, name: str) -> None:
             assert (group, name) == ("rg-batch", "mybatch")
             if self.unavailable:
-                raise Unavailable("No.", code="account_not_answering")
+                raise Unavailable("No.", code="account_unavailable")
 
         def read(_goal: Any) -> dict[str, Any]:
-            return {"account": self.account, "silence": None, "evidence": evidence()}
+            return {"account": self.account, "unavailable_reason": None, "evidence": evidence()}
 
         def set_encryption(*, body: dict[str, Any], **_more: Any) -> None:
             self.did.append(("set_encryption",))
             identifier = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
             self.account = account(key=identifier, identity=system_assigned())
 
-        return SimpleNamespace(require_answer=require_answer, read=read, set_encryption=set_encryption)
+        return SimpleNamespace(require_available=require_available, read=read, set_encryption=set_encryption)
 
     @property
     def keys(self) -> Any:

@@ -80,7 +80,7 @@ class Azure:
     """What each service reads. Nothing can be written: there are no such methods."""
 
     account: dict[str, Any] | None = None
-    silence: CmkError | None = None
+    unavailable_reason: CmkError | None = None
     vault: dict[str, Any] | None = field(default_factory=lambda: policies(policy()))
     deleted_vault: dict[str, Any] | None = None
     keys: tuple[dict[str, Any], ...] = field(default_factory=versions)
@@ -109,34 +109,38 @@ class Azure:
     @property
     def encryption(self) -> Any:
         def read(_goal: Any) -> dict[str, Any]:
-            return {"account": self.account, "silence": self.silence, "evidence": evidence(**self.checks)}
+            return {
+                "account": self.account,
+                "unavailable_reason": self.unavailable_reason,
+                "evidence": evidence(**self.checks),
+            }
 
         return self.service(
             "encryption",
             read,
             require_known_availability=self._require_known_availability,
-            require_answer=self._require_answer,
+            require_available=self._require_answer,
             survey=self._survey,
         )
 
     def _require_answer(self, group: str, name: str) -> None:
         self.asked.append("availability")
         assert (group, name) == ("rg-batch", "mybatch")
-        if self.silence is HIDDEN:
-            raise account_document.availability_unknown(name, self.silence)
-        if self.silence is not None:
-            raise encryption_document.not_answering(name, key_of(self.account or {}), self.silence)
+        if self.unavailable_reason is HIDDEN:
+            raise account_document.availability_unknown(name, self.unavailable_reason)
+        if self.unavailable_reason is not None:
+            raise encryption_document.account_unavailable(name, key_of(self.account or {}), self.unavailable_reason)
 
     def _survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
         assert (group, name, diagnose) == ("rg-batch", "mybatch", True)
         if isinstance(self.account, CmkError):
             raise self.account
-        return {"account": self.account, "silence": self.silence, "diagnosis": self.diagnosis}
+        return {"account": self.account, "unavailable_reason": self.unavailable_reason, "diagnosis": self.diagnosis}
 
     def _require_known_availability(self, group: str, name: str) -> None:
         self.asked.append("availability")
         assert (group, name) == ("rg-batch", "mybatch")
-        if self.silence is HIDDEN:
+        if self.unavailable_reason is HIDDEN:
             raise HIDDEN
 
     @property
@@ -304,7 +308,7 @@ def test_the_account_is_reported_as_it_is(role: str) -> None:
     told = check(role, Azure(on(PINNED_NEW))).after
 
     assert (told["exists"], told["key_identifier"], told["principal_ids"]) == (True, PINNED_NEW, [PRINCIPAL])
-    assert "answers" not in told
+    assert "available" not in told
     assert ("previous_key_identifier" in told) is (role == "revert")
 
 
@@ -639,10 +643,10 @@ def test_a_different_key_that_fails_otherwise_is_refused(checks: dict[str, Any],
     assert "access" not in azure.asked
 
 
-@pytest.mark.parametrize("silence", [UNAVAILABLE, HIDDEN])
-def test_an_account_that_cannot_be_moved_is_not_granted_access(silence: CmkError) -> None:
-    azure = Azure(on(PINNED_OLD), silence)
-    code = "account_not_answering" if silence is UNAVAILABLE else "availability_unknown"
+@pytest.mark.parametrize("unavailable_reason", [UNAVAILABLE, HIDDEN])
+def test_an_account_that_cannot_be_moved_is_not_granted_access(unavailable_reason: CmkError) -> None:
+    azure = Azure(on(PINNED_OLD), unavailable_reason)
+    code = "account_unavailable" if unavailable_reason is UNAVAILABLE else "availability_unknown"
 
     assert refused("rotate", azure, **OTHER_KEY).code == code
 
@@ -799,8 +803,8 @@ def test_users_are_no_obstacle_because_what_they_use_is_kept() -> None:
     [
         pytest.param(Azure(on(PINNED_NEW), keys=()), {"previous_key": "disable"}, "key_not_found", id="no key"),
         pytest.param(Azure(on(PINNED_NEW), vault=None), {"revokes_access": True}, "vault_not_found", id="no vault"),
-        pytest.param(Azure(on(PINNED_NEW), UNAVAILABLE), {}, "account_not_answering", id="unavailable"),
-        pytest.param(Azure(on(PINNED_NEW), UNAVAILABLE), TAKES[0], "account_not_answering", id="unavailable, disable"),
+        pytest.param(Azure(on(PINNED_NEW), UNAVAILABLE), {}, "account_unavailable", id="unavailable"),
+        pytest.param(Azure(on(PINNED_NEW), UNAVAILABLE), TAKES[0], "account_unavailable", id="unavailable, disable"),
         pytest.param(Azure(on(PINNED_NEW), HIDDEN), {}, "availability_unknown", id="availability unknown"),
         pytest.param(Azure(on(PINNED_NEW), HIDDEN), TAKES[1], "availability_unknown", id="unknown, delete"),
         pytest.param(Azure(on(PINNED_NEW)), {**TAKES[0], "key_name": "a_key"}, "account_on_another_key", id="name"),
@@ -869,7 +873,7 @@ def test_repairs_are_those_that_the_causes_need(observed: dict[str, Any], needed
     outcome = check("recover", azure)
 
     assert (outcome.changed, outcome.after["repairs"], outcome.warnings) == (False, needed, ())
-    assert (outcome.after["answers"], outcome.after["diagnosis"]["recoverable"]) == (False, True)
+    assert (outcome.after["available"], outcome.after["diagnosis"]["recoverable"]) == (False, True)
     # The repairs that are needed are enough to be allowed.
     assert repairs(lost(**observed), allowed_repairs=needed) == needed
 
@@ -891,7 +895,7 @@ def test_a_recovered_vault_is_no_reason_for_a_repair_that_is_not_allowed(allowed
 def test_an_available_account_needs_no_repair() -> None:
     """Whatever its key looks like: Batch may not have noticed yet, or may use another version."""
     azure = lost(DISABLED, bundle=DISABLED)
-    azure.silence = None
+    azure.unavailable_reason = None
 
     assert repairs(azure, allowed_repairs=[]) == []
     assert azure.needed == []
@@ -959,7 +963,7 @@ def test_a_repair_that_is_not_allowed_is_refused(observed: dict[str, Any], allow
 @pytest.mark.parametrize("observed", [{}, {"vault": vault()}, {"principals": ()}])
 def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_available(observed: dict[str, Any]) -> None:
     azure = lost(**observed)
-    azure.silence = HIDDEN
+    azure.unavailable_reason = HIDDEN
 
     assert refused("recover", azure).code == "availability_unknown"
     assert refused("recover", Azure(on(None), HIDDEN)).code == "availability_unknown"

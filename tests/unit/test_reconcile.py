@@ -45,12 +45,12 @@ class Goal:
     more_than: int = 0
     put_back: bool = False
 
-    def standing(self, stands: Mapping[str, Any]) -> str:
-        return f"{len(stands['books'])} books stand there now."
+    def described(self, current: Mapping[str, Any]) -> str:
+        return f"{len(current['books'])} books stand there now."
 
 
 class Books:
-    """A noun: a step for each book that is missing, in the order of the alphabet."""
+    """A planner: a step for each book that is missing, in the order of the alphabet."""
 
     @staticmethod
     def plan(goal: Goal, observed: frozenset[str]) -> Plan:
@@ -326,7 +326,7 @@ def test_whatever_ends_a_change_it_is_put_back(shelf: type[Shelf], code: str) ->
     assert failed.value.code == code
     assert failed.value.facts["applied"] == []
     assert failed.value.facts["restored"] is True
-    assert failed.value.facts["stands"] == {"books": ["atlas"]}
+    assert failed.value.facts["current_state"] == {"books": ["atlas"]}
     assert signal.getsignal(signal.SIGTERM) is former
 
 
@@ -488,7 +488,7 @@ def test_a_failed_change_is_put_back() -> None:
     assert shelf.books == {"atlas"}
     assert failed.value.facts["applied"] == ["add", "add"]
     assert failed.value.facts["restored"] is True
-    assert failed.value.facts["stands"] == {"books": ["atlas"]}
+    assert failed.value.facts["current_state"] == {"books": ["atlas"]}
     assert failed.value.msg.endswith("1 books stand there now.")
     # Written, read; then the way back: read, written, read.
     assert shelf.did == ["read", "add", "add", "read", "read", "remove", "read"]
@@ -500,7 +500,7 @@ def test_where_nothing_moved_nothing_is_put_back() -> None:
     with pytest.raises(Rejected) as failed:
         run(goal("former"), shelf)
 
-    assert failed.value.facts == {"applied": [], "restored": True, "stands": {"books": ["atlas"]}}
+    assert failed.value.facts == {"applied": [], "restored": True, "current_state": {"books": ["atlas"]}}
     assert shelf.did == ["read", "add", "read", "read"]
 
 
@@ -520,7 +520,7 @@ def test_failing_to_put_back_is_told_beside_the_first_failure() -> None:
         "code": "rejected_by_service",
         "azure": {"code": "Stuck"},
     }
-    assert "stands" not in failed.value.facts
+    assert "current_state" not in failed.value.facts
     assert failed.value.msg.endswith("Putting the former setting back failed as well: former cannot be removed.")
 
 
@@ -535,7 +535,7 @@ def test_putting_back_is_confirmed_too() -> None:
         run(goal("former", "novel"), shelf)
 
     assert failed.value.facts["restored"] is False
-    assert failed.value.facts["stands"] == {"books": ["atlas", "former"]}
+    assert failed.value.facts["current_state"] == {"books": ["atlas", "former"]}
 
 
 def test_the_first_failure_is_the_one_that_is_raised() -> None:
@@ -564,7 +564,7 @@ class Lamp:
     former: Lamp | None = None
     if_refused: Lamp | None = None
 
-    def standing(self, _stands: Any) -> str:
+    def described(self, _stands: Any) -> str:
         return "The lamp is as it was."
 
 

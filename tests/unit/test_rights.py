@@ -186,7 +186,7 @@ EACH_WRITE = [
     (account_writes, step(AccountWrites.delete, **AT), "Microsoft.Batch/batchAccounts/delete"),
     (
         encryption_writes,
-        step(EncryptionWrites.set_encryption, **AT, body={}, evidence=None, despite_silence=False),
+        step(EncryptionWrites.set_encryption, **AT, body={}, evidence=None, even_if_unavailable=False),
         WRITE,
     ),
     (vault_writes, step(VaultWrites.create, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
@@ -219,7 +219,7 @@ EACH_WRITE = [
     ),
 ]
 # The rights are empty: a wait changes nothing.
-WAITS = {EncryptionWrites.await_answer}
+WAITS = {EncryptionWrites.wait_until_available}
 
 
 def needs(action: str, *needed: Needed, found: Any = None) -> None:
@@ -301,7 +301,7 @@ def test_a_vault_may_be_in_another_subscription() -> None:
 
 
 def test_waiting_needs_no_right() -> None:
-    assert [*encryption_writes.NEEDED.by([step(EncryptionWrites.await_answer, **AT)])] == []
+    assert [*encryption_writes.NEEDED.by([step(EncryptionWrites.wait_until_available, **AT)])] == []
 
 
 def test_the_creator_of_a_vault_with_access_policies_needs_no_right_to_its_keys() -> None:
@@ -322,7 +322,7 @@ class Service:
         self.written.append("write")
 
 
-class Noun:
+class Planner:
     def plan(self, goal: Any, observed: Any) -> Plan:
         return Plan(goal, {}, {}, () if observed else (step(Service.write),))
 
@@ -335,8 +335,8 @@ def test_rights_are_asked_for_before_the_first_write() -> None:
         raise Denied("no")
 
     with pytest.raises(Denied):
-        converge(None, service, Noun(), rights=refuse)
+        converge(None, service, Planner(), rights=refuse)
     assert service.written == []
-    done = converge(None, service, Noun(), rights=lambda _steps: ("it lacks",))
+    done = converge(None, service, Planner(), rights=lambda _steps: ("it lacks",))
     assert (done.changed, done.warnings) == (True, ("it lacks",))
-    assert not converge(None, service, Noun(), rights=refuse).changed
+    assert not converge(None, service, Planner(), rights=refuse).changed

@@ -28,7 +28,7 @@ WHERE = "of key batch in vault myvault"
 
 
 @pytest.mark.parametrize(
-    ("used", "uses", "answers", "told"),
+    ("used", "uses", "available", "told"),
     [
         (V2, V2, (True, True), f"mybatch uses {S2} {WHERE}."),
         (V1, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: {S1})."),
@@ -48,10 +48,10 @@ WHERE = "of key batch in vault myvault"
         (V2, V2, (False, False), f"mybatch uses {S2} {WHERE}. The account is not available."),
     ],
 )
-def test_encryption(used: str | None, uses: str | None, answers: tuple[Any, Any], told: str) -> None:
+def test_encryption(used: str | None, uses: str | None, available: tuple[Any, Any], told: str) -> None:
     before, after = (
-        {"exists": True, "name": "mybatch", "key_identifier": identifier, "answers": one}
-        for identifier, one in zip((used, uses), answers, strict=True)
+        {"exists": True, "name": "mybatch", "key_identifier": identifier, "available": one}
+        for identifier, one in zip((used, uses), available, strict=True)
     )
 
     assert encryption_document.summary("mybatch", before, after) == told
@@ -68,10 +68,10 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
     ("found", "told"),
     [
         ({"exists": False}, "There is no Batch account mybatch."),
-        ({"answers": True}, f"mybatch uses {S2} {WHERE} and is available."),
-        ({"answers": None}, f"mybatch uses {S2} {WHERE} and may or may not be available."),
+        ({"available": True}, f"mybatch uses {S2} {WHERE} and is available."),
+        ({"available": None}, f"mybatch uses {S2} {WHERE} and may or may not be available."),
         (
-            {"answers": False, "diagnosis": {"causes": [{"name": "key_deleted"}, {"name": "access_missing"}]}},
+            {"available": False, "diagnosis": {"causes": [{"name": "key_deleted"}, {"name": "access_missing"}]}},
             f"mybatch uses {S2} {WHERE} and is not available: key_deleted, access_missing.",
         ),
     ],

@@ -34,7 +34,7 @@ class Batch:
         unavailable = Rejected("No key.", azure={"code": "KeyVaultKeyNotAccessible"})
         return {
             "account": account(key=self.on, identity=system_assigned()),
-            "silence": unavailable if self.on == self._unavailable_on else None,
+            "unavailable_reason": unavailable if self.on == self._unavailable_on else None,
             "evidence": evidence(),
         }
 
@@ -62,7 +62,7 @@ def test_a_rollback_leaves_the_account_where_somebody_else_has_moved_it(moved_to
 
     assert (batch.on, batch.writes) == (moved_to, [WANTED])
     assert failure.facts["restored"] is False
-    assert failure.facts["stands"]["key_identifier"] == moved_to
+    assert failure.facts["current_state"]["key_identifier"] == moved_to
 
 
 def test_a_rollback_moves_the_account_from_the_key_of_the_switch() -> None:
@@ -77,11 +77,11 @@ def test_a_rollback_moves_the_account_from_the_key_of_the_switch() -> None:
 def test_an_unavailable_account_is_not_waited_for_unless_that_is_asked_for() -> None:
     batch = Batch(WANTED, unavailable_on=WANTED)
 
-    assert switch(batch).code == "account_not_answering"
+    assert switch(batch).code == "account_unavailable"
     assert batch.writes == []
 
 
 def test_an_account_on_a_microsoft_managed_key_is_described() -> None:
-    told = encryption_survey.survey({"account": account(), "silence": None, "diagnosis": None})
+    told = encryption_survey.survey({"account": account(), "unavailable_reason": None, "diagnosis": None})
 
     assert (told["vault_name"], told["key_name"], told["key_identifier"]) == (None, None, None)

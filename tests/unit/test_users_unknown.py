@@ -108,18 +108,18 @@ def test_it_is_taken_away_where_all_could_be_listed(act: Act) -> None:
 def test_after_the_change_too(name: str) -> None:
     """Something that can no longer be listed then is as good as an account that came."""
     planned = ACTS[name]({**SOMEWHERE, "unlisted": []}, False)
-    noun = access_plan if "access" in name else vault_plan if "vault" in name else key_plan
+    planner = access_plan if "access" in name else vault_plan if "vault" in name else key_plan
     gone: dict[str, Any] = {"visible": SOMEWHERE}
-    if noun is key_plan:
+    if planner is key_plan:
         gone = observed_key(key(OLD, enabled=False), key(NEW, enabled=False), **gone)
-    elif noun is access_plan:
+    elif planner is access_plan:
         empty = {"vault": vault(rbac="role" in name), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
         gone = {**empty, **gone}
     else:
         gone = {"vault": None, "deleted": None, **gone}
 
     with pytest.raises(Refused) as refused:
-        noun.plan(planned.goal, gone)
+        planner.plan(planned.goal, gone)
 
     assert refused.value.code == "users_unknown"
     assert planned.if_refused is not None

@@ -18,7 +18,7 @@ Report = Mapping[str, Any]
 Account = Mapping[str, Any]
 # What is told of an account when it has become another. Days go by for every account; findings are told apart.
 _FIELDS = (
-    *("state", "key_source", "key_identifier", "version", "newest_version", "expires_on", "answers", "access"),
+    *("state", "key_source", "key_identifier", "version", "newest_version", "expires_on", "available", "access"),
     *("rotation_policy", "vault", "identity", "location", "tags", "pools"),
 )
 

@@ -63,8 +63,8 @@ def _state(found: list[dict[str, Any]]) -> str:
 def _of_causes(standing: Standing) -> Iterator[tuple[str, str, str]]:
     for cause in standing.causes:
         yield cause.name, cause.evidence, cause.remedy
-    if standing.record["answers"] is False:
-        yield "account_not_answering", standing.record["silence"], ""
+    if standing.record["available"] is False:
+        yield "account_unavailable", standing.record["unavailable_reason"], ""
 
 
 def _of_record(record: Record, policy: Policy) -> Iterator[Found]:

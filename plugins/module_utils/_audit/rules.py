@@ -45,9 +45,9 @@ _LOST = "Nothing brings the account back; delete it and make it anew."
 
 RULES: dict[str, Rule] = {
     # What cuts an account off from its key: the causes of batch_encryption_info's diagnosis, by the same names.
-    "account_not_answering": Rule(
+    "account_unavailable": Rule(
         CRITICAL,
-        "The account does not answer",
+        "The account is not available",
         _CUT_OFF,
         "Run the role recover, which finds and mends the cause.",
         _RECOVER,

@@ -56,7 +56,7 @@ def standing(account: Account, seen: Seen) -> Standing:
         "identity": account_document.describe_identity(account.get("identity", {})),
     }
     answering = _answering(pools)
-    unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and answering["answers"] is None else {}
+    unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and answering["available"] is None else {}
     if key is None:
         nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
         return Standing({**placed, **nothing, **answering, "unknown": unknown})
@@ -177,9 +177,13 @@ def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
 def _answering(pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
     """An account that has lost its key does not tell its pools. Null: it was not asked, or the caller may not."""
     if not isinstance(pools, CmkError):
-        return {"answers": None if pools is None else True, "silence": None, "pools": _disks(pools)}
+        return {"available": None if pools is None else True, "unavailable_reason": None, "pools": _disks(pools)}
     refused = account_document.is_silence(pools)
-    return {"answers": False if refused else None, "silence": pools.msg if refused else None, "pools": None}
+    return {
+        "available": False if refused else None,
+        "unavailable_reason": pools.msg if refused else None,
+        "pools": None,
+    }
 
 
 def _disks(pools: Sequence[Pool] | None) -> list[dict[str, Any]] | None:

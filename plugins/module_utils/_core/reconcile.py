@@ -19,7 +19,7 @@ from .interrupts import as_failure
 from .plan import Outcome, Plan, Step, W
 
 
-class Noun(Protocol[W]):
+class Planner(Protocol[W]):
     def plan(self, goal: Any, observed: Any) -> Plan[W]: ...
 
 
@@ -27,7 +27,7 @@ Check = Callable[[], None]
 # What a rollback does not wait for: it has waited already, Azure asks for a longer wait than there is time for, or
 # somebody else deleted the resource.
 _NOT_RETRIED = (
-    "account_not_answering",
+    "account_unavailable",
     "throttled",
     "account_not_found",
     "resource_group_not_found",
@@ -40,7 +40,7 @@ Rights = Callable[[Sequence[Step[W]]], tuple[str, ...]]
 def converge(
     goal: Any,
     service: W,
-    noun: Noun[W],
+    planner: Planner[W],
     *,
     before_change: Check = lambda: None,
     rights: Rights[W] = lambda _steps: (),
@@ -49,7 +49,7 @@ def converge(
 
     `before_change` is called if there is something to change, and fails if that must not begin.
     """
-    todo = noun.plan(goal, service.read(goal))
+    todo = planner.plan(goal, service.read(goal))
     if not todo.changed:
         return todo.unchanged()
     before_change()
@@ -58,13 +58,13 @@ def converge(
     with interrupts.raised():
         try:
             _apply(todo, service, applied)
-            seen = _confirmed(todo.goal, service, noun)
+            seen = _confirmed(todo.goal, service, planner)
         except BaseException as ended:
             failure = as_failure(ended)
             failure.facts.update(applied=applied)
             try:
                 with interrupts.deferred():
-                    _restore(todo, service, noun, failure)
+                    _restore(todo, service, planner, failure)
             except BaseException as interrupt:
                 # A signal that came during the rollback, which is over now.
                 failure.__cause__ = interrupt
@@ -72,9 +72,9 @@ def converge(
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
-def predicted(goal: Any, service: W, noun: Noun[W]) -> Plan[W]:
+def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
     """What `converge` would change; nothing is changed. Raises what `converge` would refuse."""
-    return noun.plan(goal, service.read(goal))
+    return planner.plan(goal, service.read(goal))
 
 
 def unless_used(make: Callable[[], Outcome]) -> Outcome:
@@ -94,15 +94,15 @@ def _apply(todo: Plan[W], service: W, applied: list[str]) -> None:
         applied.append(step.name)
 
 
-def _confirmed(goal: Any, service: W, noun: Noun[W]) -> Plan[W]:
+def _confirmed(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
     """The plan in which nothing is left to do, or an error if Azure never shows the change."""
-    seen, missing = _look_until_shown(goal, service, noun)
+    seen, missing = _look_until_shown(goal, service, planner)
     if missing is not None:
         raise missing
     return seen
 
 
-def _look_until_shown(goal: Any, service: W, noun: Noun[W]) -> tuple[Plan[W], CmkError | None]:
+def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[W], CmkError | None]:
     """The last plan, and what is missing in it if time is up.
 
     Azure is eventually consistent, so it may not show a change, or a new resource, at once. Refusals are no such case.
@@ -112,7 +112,7 @@ def _look_until_shown(goal: Any, service: W, noun: Noun[W]) -> tuple[Plan[W], Cm
     def look() -> CmkError | None:
         nonlocal seen
         try:
-            seen = noun.plan(goal, service.read(goal))
+            seen = planner.plan(goal, service.read(goal))
         except NotFound as missing:
             seen = None
             return missing
@@ -133,33 +133,33 @@ def _not_shown(seen: Plan[Any]) -> CmkError:
     )
 
 
-def _restore(todo: Plan[W], service: W, noun: Noun[W], failure: CmkError) -> None:
-    is_refused = isinstance(failure, Refused) or (todo.former is None and _is_needed(todo, service, noun, failure))
+def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> None:
+    is_refused = isinstance(failure, Refused) or (todo.former is None and _is_needed(todo, service, planner, failure))
     for way in (todo.former, todo.if_refused if is_refused else None):
-        if way is not None and _put_back(way, todo.before, service, noun, failure):
+        if way is not None and _put_back(way, todo.before, service, planner, failure):
             return
 
 
-def _is_needed(todo: Plan[W], service: W, noun: Noun[W], failure: CmkError) -> bool:
+def _is_needed(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
     """Whether what was taken away, in whole or in part, may be needed, although the change failed for another reason
     before that could be checked."""
     if todo.if_refused is None:
         return False
     try:
-        noun.plan(todo.goal, service.read(todo.goal))
+        planner.plan(todo.goal, service.read(todo.goal))
     except Exception as refusal:
         failure.add(as_failure(refusal).msg)
         return True
     return False
 
 
-def _write_back(former: Any, service: W, noun: Noun[W]) -> None:
+def _write_back(former: Any, service: W, planner: Planner[W]) -> None:
     """Write the previous setting. Repeat that while Azure does not answer, or does not show what is to be restored: a
     key that is being deleted can be recovered only once its deletion is complete."""
 
     def attempt() -> CmkError | None:
         try:
-            _apply(noun.plan(former, service.read(former)), service, [])
+            _apply(planner.plan(former, service.read(former)), service, [])
         except (NotFound, Unavailable) as obstacle:
             if obstacle.code in _NOT_RETRIED:
                 raise
@@ -172,19 +172,19 @@ def _write_back(former: Any, service: W, noun: Noun[W]) -> None:
         raise obstacle
 
 
-def _put_back(former: Any, before: Mapping[str, Any], service: W, noun: Noun[W], failure: CmkError) -> bool:
+def _put_back(former: Any, before: Mapping[str, Any], service: W, planner: Planner[W], failure: CmkError) -> bool:
     """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
 
     The failure tells how things stand after that; what is returned, whether it was possible.
     """
     try:
-        _write_back(former, service, noun)
-        stands, _missing = _look_until_shown(former, service, noun)
+        _write_back(former, service, planner)
+        current, _missing = _look_until_shown(former, service, planner)
     except Exception as ended:
         obstacle = as_failure(ended)
         failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return False
-    failure.add(former.standing(stands.before))
-    failure.facts.update(restored=stands.before == before, stands=dict(stands.before))
+    failure.add(former.described(current.before))
+    failure.facts.update(restored=current.before == before, current_state=dict(current.before))
     return True

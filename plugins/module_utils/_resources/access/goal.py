@@ -41,8 +41,8 @@ class Goal:
     # Access has been withdrawn, and no account may have come to need it meanwhile (see usage.py).
     withdrawn: bool = False
 
-    def standing(self, _stands: Mapping[str, Any]) -> str:
-        """How it stands once what was withdrawn has been given back, in words."""
+    def described(self, _current: Mapping[str, Any]) -> str:
+        """The state after what was taken away was restored, in words."""
         return "So it was granted again."
 
 

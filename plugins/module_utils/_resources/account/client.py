@@ -273,7 +273,7 @@ class Accounts(Polled):
         again = in_background(self._evidence.with_access_now, evidence, changed_at) if evidence else None
 
         def not_available() -> CmkError | None:
-            reason = self.silence(group, name)
+            reason = self.unavailable_reason(group, name)
             if reason is None:
                 return None
             if availability(reason) is None:
@@ -286,9 +286,9 @@ class Accounts(Polled):
         account.exception()
         if unavailable is not None:
             raise Unavailable(
-                f"The Batch account {name} is on its key and did not answer for {self._session.wait_timeout} s: "
+                f"The Batch account {name} uses its key and was not available for {self._session.wait_timeout} s: "
                 f"{unavailable.msg}",
-                code="account_not_answering",
+                code="account_unavailable",
             )
         self._confirmed[self._name(group, name)[0]] = again.result() if again else None
 
@@ -296,7 +296,7 @@ class Accounts(Polled):
         """The evidence read by `confirm_key` since this task changed the account's key."""
         return self._confirmed.get(self._name(group, name)[0])
 
-    def silence(self, group: str, name: str) -> CmkError | None:
+    def unavailable_reason(self, group: str, name: str) -> CmkError | None:
         """Why the account is not available, or why the caller may not ask that (`account_document.availability`).
 
         Reading the account itself proves nothing, for that works without its key too. Listing its pools needs no
@@ -311,7 +311,7 @@ class Accounts(Polled):
             return error
         return None
 
-    def silence_before_change(self, group: str, name: str) -> CmkError | None:
+    def unavailable_reason_before_change(self, group: str, name: str) -> CmkError | None:
         """The same before a change, which must not begin if it could not be confirmed.
 
         Batch refuses to change an account that is not available, so the question is whether the caller may ask. The
@@ -322,7 +322,7 @@ class Accounts(Polled):
         permissions = value_or_error(lambda: self._resources.permissions(scope), CmkError)
         if not isinstance(permissions, CmkError) and allows(permissions, POOLS_READ):
             return None
-        return self.silence(group, name)
+        return self.unavailable_reason(group, name)
 
     def _client(self) -> Any:
         return self._session.client("azure-mgmt-batch", "BatchManagementClient")

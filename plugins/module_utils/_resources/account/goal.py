@@ -37,11 +37,11 @@ class Goal:
     def identity_type(self) -> str:
         return USER_ASSIGNED if self.identity_id else SYSTEM_ASSIGNED
 
-    def standing(self, stands: Mapping[str, Any]) -> str:
+    def described(self, current: Mapping[str, Any]) -> str:
         """The state after the rollback, in words."""
-        if not stands["exists"]:
+        if not current["exists"]:
             return "The account does not exist."
-        return f"The account exists and uses {stands['key_identifier'] or 'a Microsoft-managed key'} now."
+        return f"The account exists and uses {current['key_identifier'] or 'a Microsoft-managed key'} now."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:

@@ -27,7 +27,7 @@ from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..account.document import availability, availability_unknown
 from ..key.document import EXPIRES_SOON
-from .document import not_answering
+from .document import account_unavailable
 from .survey import survey_warnings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Encryption(Polled):
         group, name = goal.group, goal.account
         # Not from the run's list of accounts: another controller may have moved the account a moment ago.
         account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
-        observed: dict[str, Any] = {"account": account, "silence": None}
+        observed: dict[str, Any] = {"account": account, "unavailable_reason": None}
         if account is None:
             return observed
         observed["expires_soon"] = self._expires_soon(account, goal)
@@ -75,14 +75,14 @@ class Encryption(Polled):
             not is_left and goal.was_moved(account) and self._uses_newer_version(account, goal.target)
         )
         if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_met_by(account)):
-            observed["silence"] = self._accounts.silence(group, name)
+            observed["unavailable_reason"] = self._accounts.unavailable_reason(group, name)
             confirmed = self._accounts.confirmed(group, name)
             if goal.is_met_by(account) and confirmed and confirmed["key"].same(goal.target):
                 observed["evidence"] = confirmed
             return observed
         if goal.undoes is None:
-            observed["silence"] = self._accounts.silence_before_change(group, name)
-        if goal.key is not None and observed["silence"] is None:
+            observed["unavailable_reason"] = self._accounts.unavailable_reason_before_change(group, name)
+        if goal.key is not None and observed["unavailable_reason"] is None:
             observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
         return observed
 
@@ -108,34 +108,36 @@ class Encryption(Polled):
         return bool(newer["attributes"]["created"] >= older["attributes"]["created"])
 
     def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
-        """The account, why it does not answer if it does not, and what ails its key if that is asked for."""
+        """The account, why it is not available if it is not, and what is wrong with its key if that is asked for."""
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
         return {
             "account": account,
-            "silence": self._accounts.silence(group, name) if account else None,
+            "unavailable_reason": self._accounts.unavailable_reason(group, name) if account else None,
             "diagnosis": self._diagnosis.read(account, key) if account and key else None,
         }
 
-    def require_answer(self, group: str, name: str) -> None:
-        """An account that does not answer takes no other setting, and one of which that is not known gets none."""
-        self._require(group, name, self._accounts.silence(group, name))
+    def require_available(self, group: str, name: str) -> None:
+        """An account that is not available takes no other setting, and one of which that is not known gets none."""
+        self._require(group, name, self._accounts.unavailable_reason(group, name))
 
     def require_known_availability(self, group: str, name: str) -> None:
         """Whether the account is available has to be known before anything is made for it. One that does not exist yet
         cannot be asked."""
-        reason = self._accounts.silence_before_change(group, name) if self._accounts.get(group, name) else None
+        reason = (
+            self._accounts.unavailable_reason_before_change(group, name) if self._accounts.get(group, name) else None
+        )
         if availability(reason) is None:
             self._require(group, name, reason)
 
-    def _require(self, group: str, name: str, silence: CmkError | None) -> None:
-        if silence is None:
+    def _require(self, group: str, name: str, unavailable_reason: CmkError | None) -> None:
+        if unavailable_reason is None:
             return
-        if availability(silence) is None:
-            raise availability_unknown(name, silence)
-        raise not_answering(name, key_of(self._accounts.get(group, name)), silence)
+        if availability(unavailable_reason) is None:
+            raise availability_unknown(name, unavailable_reason)
+        raise account_unavailable(name, key_of(self._accounts.get(group, name)), unavailable_reason)
 
-    def await_answer(self, group: str, name: str) -> None:
+    def wait_until_available(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
         try:
             self._accounts.confirm_key(group, name, time.monotonic() + self._session.wait_timeout, None)
@@ -152,20 +154,20 @@ class Encryption(Polled):
         body: Mapping[str, Any],
         *,
         evidence: Mapping[str, Any] | None,
-        despite_silence: bool,
+        even_if_unavailable: bool,
     ) -> None:
-        """Ask until Batch takes the key, then until the account answers on it.
+        """Ask until Batch takes the key, then until the account is available with it.
 
         Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does not
-        answer as it is takes nothing, unless what silenced it is what is taken back (`despite_silence`).
+        answer as it is takes nothing, unless what silenced it is what is taken back (`even_if_unavailable`).
         """
         deadline = time.monotonic() + self._session.wait_timeout
         account = (group.lower(), name.lower())
 
         def look() -> None:
-            if despite_silence:
+            if even_if_unavailable:
                 return
-            self.require_answer(group, name)
+            self.require_available(group, name)
             # The key may have been seen by another task of the run, and have been disabled since.
             if evidence is not None:
                 preflight.require(self._evidence.anew(evidence))
@@ -186,7 +188,7 @@ class Encryption(Polled):
             f"Batch to accept the new encryption setting of the Batch account {name}",
             look=look,
         )
-        if despite_silence:
+        if even_if_unavailable:
             self._moved.discard(account)
         elif evidence is not None:
             self._moved_to.note(evidence["key"])
@@ -194,5 +196,5 @@ class Encryption(Polled):
             self._accounts.confirm_key(group, name, deadline, evidence)
         except (Denied, NotFound, Unavailable) as unread:
             # A rollback is finished although not everything can be read: there is no other key to go to.
-            if not despite_silence or unread.code == "account_not_answering":
+            if not even_if_unavailable or unread.code == "account_unavailable":
                 raise

@@ -55,11 +55,11 @@ def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> s
     used, uses = before["key_identifier"], after["key_identifier"]
     previous = "" if used == uses else f" (before: {_previous(used, uses)})"
     available = {
-        True: " The account is available again." if before["answers"] is False else "",
+        True: " The account is available again." if before["available"] is False else "",
         False: " The account is not available.",
         None: " Whether the account is available is not known.",
     }
-    return f"{after['name']} uses {key_text(uses)}{previous}.{available[after['answers']]}"
+    return f"{after['name']} uses {key_text(uses)}{previous}.{available[after['available']]}"
 
 
 def _previous(used: str | None, uses: str | None) -> str:
@@ -76,9 +76,9 @@ def survey_summary(name: str, found: Mapping[str, Any]) -> str:
     if not found["exists"]:
         return f"There is no Batch account {name}."
     uses = f"{name} uses {key_text(found['key_identifier'])}"
-    if "answers" not in found:
+    if "available" not in found:
         return f"{uses}."
-    state = {True: "is available", False: "is not available", None: "may or may not be available"}[found["answers"]]
+    state = {True: "is available", False: "is not available", None: "may or may not be available"}[found["available"]]
     causes = ", ".join(cause["name"] for cause in (found["diagnosis"] or {}).get("causes", ()))
     return f"{uses} and {state}{f': {causes}' if causes else ''}."
 
@@ -92,12 +92,13 @@ def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
     }
 
 
-def not_answering(name: str, key: KeyIdentifier | None, silence: CmkError) -> Unavailable:
+def account_unavailable(name: str, key: KeyIdentifier | None, unavailable_reason: CmkError) -> Unavailable:
     return Unavailable(
-        f"The Batch account {name} does not answer: {silence.msg} It stands on {key or 'a Microsoft-managed key'}. "
-        "Bring it back with the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info "
-        "(diagnose: true). It answers within ten minutes after its identity can use the key again.",
-        code="account_not_answering",
+        f"The Batch account {name} is not available: {unavailable_reason.msg} It uses "
+        f"{key or 'a Microsoft-managed key'}. Recover it with the role azbatch.cmk.recover, or find out why with "
+        "azbatch.cmk.batch_encryption_info (diagnose: true). It is available within ten minutes after its identity can "
+        "use the key again.",
+        code="account_unavailable",
         key_identifier=str(key or "") or None,
-        remedy="Bring the account back with the role azbatch.cmk.recover.",
+        remedy="Recover the account with the role azbatch.cmk.recover.",
     )

@@ -71,11 +71,11 @@ class Goal:
         """Since this key was chosen for it, by somebody else."""
         return self.expected is not None and not self.expected.same(key_of(account))
 
-    def standing(self, stands: Mapping[str, Any]) -> str:
-        """How the account stands once it has been led back, in words."""
-        on = stands["key_identifier"] or "a Microsoft-managed key"
-        state = {True: "answers", False: "does not answer", None: "may or may not answer, which the caller may not ask"}
-        return f"The account stands on {on} now and {state[stands['answers']]}."
+    def described(self, current: Mapping[str, Any]) -> str:
+        """The state of the account after a rollback, in words."""
+        on = current["key_identifier"] or "a Microsoft-managed key"
+        state = {True: "is available", False: "is not available", None: "may or may not be available"}
+        return f"The account uses {on} now and {state[current['available']]}."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -102,7 +102,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         account=check_account_name(params["account_name"], "account_name"),
         key=identifier,
         vault_group=params["vault_resource_group"],
-        patient=params["await_answer"],
+        patient=params["wait_until_available"],
         replaces=params["replace_key"],
         follow=follow,
         updates_version=params["update_version"],

@@ -18,7 +18,7 @@ from ..._core.errors import Refused
 from ..._core.ids import KeyIdentifier, key_of
 from ..._core.plan import Plan, step
 from ..account import document as account_document
-from .document import describe, describe_key, not_answering
+from .document import account_unavailable, describe, describe_key
 from .goal import Goal
 from .writes import EncryptionWrites
 
@@ -30,16 +30,16 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     account = account_document.required(observed["account"], goal.group, goal.account)
     if observed.get("expires_soon"):
         goal = replace(goal, updates_version=True)
-    silence = observed["silence"]
-    available = account_document.availability(silence)
-    before = {**describe(account), "answers": available}
+    unavailable_reason = observed["unavailable_reason"]
+    available = account_document.availability(unavailable_reason)
+    before = {**describe(account), "available": available}
     if available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)):
-        raise account_document.availability_unknown(goal.account, silence)
+        raise account_document.availability_unknown(goal.account, unavailable_reason)
     if available is False and goal.patient and goal.is_met_by(account):
-        wait = step(EncryptionWrites.await_answer, group=goal.group, name=goal.account)
-        return Plan(goal, before, {**before, "answers": True}, (wait,))
+        wait = step(EncryptionWrites.wait_until_available, group=goal.group, name=goal.account)
+        return Plan(goal, before, {**before, "available": True}, (wait,))
     if available is False and goal.undoes is None:
-        raise not_answering(goal.account, key_of(account), silence)
+        raise account_unavailable(goal.account, key_of(account), unavailable_reason)
     if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_met_by(account)):
         if observed.get("evidence"):
             preflight.require(observed["evidence"], "and could when the account was pointed at it")
@@ -68,7 +68,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         name=goal.account,
         body=body,
         evidence=observed.get("evidence"),
-        despite_silence=goal.undoes is not None,
+        even_if_unavailable=goal.undoes is not None,
     )
     has = key_of(account)
     follow = has.version is None if has else None
@@ -76,7 +76,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     return Plan(
         goal,
         before,
-        {**before, **describe_key(goal.target), "answers": True},
+        {**before, **describe_key(goal.target), "available": True},
         (switch,),
         warnings=preflight.warnings(checks),
         former=former,
@@ -87,7 +87,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
 
 
 def _unchanged(goal: Goal, before: Mapping[str, Any]) -> Plan[EncryptionWrites]:
-    warnings = (account_document.availability_warning(goal.account),) if before["answers"] is None else ()
+    warnings = (account_document.availability_warning(goal.account),) if before["available"] is None else ()
     return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
 
 

@@ -38,14 +38,14 @@ def described(account: Account | None) -> dict[str, Any]:
 def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     """The return value of the module that only looks."""
     account: Account | None = observed["account"]
-    silence, diagnosis = observed["silence"], observed["diagnosis"]
+    unavailable_reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
     if account is None:
         return {"exists": False}
-    available = account_document.availability(silence)
+    available = account_document.availability(unavailable_reason)
     return {
         **described(account),
-        "answers": available,
-        "silence": silence.msg if available is False else None,
+        "available": available,
+        "unavailable_reason": unavailable_reason.msg if available is False else None,
         "diagnosis": account_diagnosis.describe(diagnosis) if diagnosis else None,
     }
 
@@ -55,7 +55,7 @@ def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
     account: Account | None = observed["account"]
     if account is None:
         return ()
-    available = account_document.availability(observed["silence"])
+    available = account_document.availability(observed["unavailable_reason"])
     if available is None:
         return (account_document.availability_warning(account["name"]),)
     if available or not observed["diagnosis"]:

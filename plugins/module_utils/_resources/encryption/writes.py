@@ -27,10 +27,10 @@ class EncryptionWrites(Service, Protocol):
         name: str,
         body: Mapping[str, Any],
         evidence: Mapping[str, Any] | None,
-        despite_silence: bool,
+        even_if_unavailable: bool,
     ) -> None: ...
 
-    def await_answer(self, *, group: str, name: str) -> None: ...
+    def wait_until_available(self, *, group: str, name: str) -> None: ...
 
 
 @NEEDED.of(EncryptionWrites.set_encryption)
@@ -38,6 +38,6 @@ def _set_encryption(*, group: str, name: str, **_rest: object) -> Iterator[Neede
     yield from rights.to_set_encryption(group, name)
 
 
-@NEEDED.of(EncryptionWrites.await_answer)
+@NEEDED.of(EncryptionWrites.wait_until_available)
 def _await_answer(**_rest: object) -> Iterator[Needed]:
     yield from ()

@@ -56,8 +56,8 @@ class Goal:
     moved_to: KeyIdentifier | None = None
     grace_period: int = 0
 
-    def standing(self, _stands: Mapping[str, Any]) -> str:
-        """How it stands once what was withdrawn has been given back, in words."""
+    def described(self, _current: Mapping[str, Any]) -> str:
+        """The state after what was taken away was restored, in words."""
         return "So it was enabled again." if self.again else "So it was recovered."
 
     @property

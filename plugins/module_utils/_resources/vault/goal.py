@@ -35,8 +35,8 @@ class Goal:
     # The vault has been created, and Batch accounts on a vault that somebody else created meanwhile may lack access.
     created: bool = False
 
-    def standing(self, _stands: Mapping[str, Any]) -> str:
-        """How it stands once what was withdrawn has been given back, in words."""
+    def described(self, _current: Mapping[str, Any]) -> str:
+        """The state after what was taken away was restored, in words."""
         return (
             "So it was recovered. The Batch accounts whose key is in the vault were granted access again. Other roles "
             "that had been assigned at the vault are gone: assign them again."
