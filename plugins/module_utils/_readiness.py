@@ -90,7 +90,7 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         follow=params["follow_latest"],
         updates_version=False,
     )
-    if not encryption_goal.is_met_by(account):
+    if not encryption_goal.is_satisfied_by(account):
         needed += _to_move(params)
     return cloud.rights.require(needed)
 

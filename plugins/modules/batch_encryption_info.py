@@ -404,7 +404,7 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     account = cloud.accounts.seen(
         group,
         name,
-        anew_if=lambda seen: not _uses(params, seen),
+        refresh_if=lambda seen: not _uses(params, seen),
         group_may_be_missing=role != "provision" and params["missing"] == "skip",
     )
     warnings: tuple[str, ...]

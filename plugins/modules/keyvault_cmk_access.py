@@ -203,7 +203,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     account = params["account_name"]
     if account:
         group = params["account_resource_group"]
-        seen = cloud.accounts.seen(group, account, anew_if=lambda seen: not principals_of(seen.get("identity", {})))
+        seen = cloud.accounts.seen(group, account, refresh_if=lambda seen: not principals_of(seen.get("identity", {})))
         goals = access_goal.of_account(goal, required(seen, group, account))
 
     def make(goal: access_goal.Goal) -> Outcome:
@@ -211,7 +211,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_writes.NEEDED))
         )
 
-    with cloud.turn(goal.vault):
+    with cloud.locked(goal.vault):
         if len(goals) > 1:
             # What is refused for one of them is refused before anything changes.
             for one in goals:

@@ -390,17 +390,17 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         return converge(goal, cloud.keys, key_plan, before_change=require_available, rights=require)
 
     if account and goal.state == "present":
-        seen = cloud.accounts.seen(group, account, anew_if=lambda seen: not goal.names(key_of(seen)))
+        seen = cloud.accounts.seen(group, account, refresh_if=lambda seen: not goal.names(key_of(seen)))
         used = encryption_document.required_key(required(seen, group, account), goal.vault, goal.name)
         # An account that is pinned to a version has to be moved to a new one. If the caller cannot, none is made.
         to_move = [*rights.to_set_encryption(group, account), rights.to_see_access(used.vault, None)]
         make_for_account = partial(make, later=to_move if used.version else [])
         return cloud.newest.version(goal, forced_version(params), used.version, make_for_account)
-    with cloud.turn(goal.vault):
+    with cloud.locked(goal.vault):
         if goal.keeps_used and goal.disables_or_deletes:
             # A task of the run may have enabled or recovered what another one disabled or deleted.
             restorations = cloud.keys.restorations(goal.vault, goal.name)
-            return cloud.once(lambda: unless_used(lambda: make(goal)), repr((goal, restorations)))
+            return cloud.run_once(lambda: unless_used(lambda: make(goal)), repr((goal, restorations)))
         return recovered_first(goal, make)
 
 

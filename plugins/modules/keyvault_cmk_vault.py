@@ -212,7 +212,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = vault_goal.desired(params)
-    with cloud.turn(exclusive(params)):
+    with cloud.locked(exclusive(params)):
         outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_writes.NEEDED))
     return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 

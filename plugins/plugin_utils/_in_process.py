@@ -25,9 +25,9 @@ from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.locks import vault_lock
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.turns import turn
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
@@ -128,7 +128,7 @@ class InProcessAction(ActionBase):
             # The module refuses its arguments itself.
             return execute()
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-        with turn(files, vault):
+        with vault_lock(files, vault):
             forced = getattr(self.module, "forced_version", lambda _params: None)(params)
             if forced is None or self._task.check_mode:
                 return execute()

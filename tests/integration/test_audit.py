@@ -150,11 +150,11 @@ def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, findin
     assert finding in found(accounts["account1"])
     assert (accounts["account1"]["available"], service.is_available()) == (None, False)
 
-    mended(ansible, finding, accounts["account1"])
+    repaired(ansible, finding, accounts["account1"])
     assert service.is_available()
 
 
-def mended(ansible: Ansible, finding: str, account: dict[str, Any], **rules: Any) -> None:
+def repaired(ansible: Ansible, finding: str, account: dict[str, Any], **rules: Any) -> None:
     """The ready task is run, and the finding is gone."""
     text = remedies.task(finding, [account], rules) or ""
     for placeholder, name in YOURS.items():
@@ -201,7 +201,7 @@ def time_gone_by(service: Service, principal: str) -> None:
     service.sandbox.control.advance(41 * DAY)
 
 
-# By what it mends: what goes wrong, and the policy.
+# By what it repairs: what goes wrong, and the policy.
 MENDED: dict[str, tuple[Callable[[Service, str], None], dict[str, Any]]] = {
     "key_expires_soon": (an_expiry, {}),
     "key_too_small": (nothing, {"min_key_size": 4096}),
@@ -223,7 +223,7 @@ def test_the_ready_task_mends_it(ansible: Ansible, service: Service, finding: st
     account = looked_at(ansible, **rules)["account1"]
     assert finding in found(account)
 
-    mended(ansible, finding, account, **rules)
+    repaired(ansible, finding, account, **rules)
     assert service.is_available()
 
 

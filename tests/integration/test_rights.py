@@ -373,7 +373,7 @@ def test_without_a_right_to_read(
     if report.get("failed"):
         what = right.removeprefix("above ").removeprefix("the key permission ")
         assert re.search(rf"\b{what}\b", json.dumps(report)), report
-        # Recover mends what it sees, and tells in the end what it could not see.
+        # Recover repairs what it sees, and tells in the end what it could not see.
         assert written == [] or playbook.role == "recover"
     else:
         # It did everything all the same.

@@ -91,7 +91,7 @@ def test_an_account_on_the_newest_as_the_run_knows_it_costs_no_look_and_one_on_a
 def test_an_account_that_was_moved_since_many_were_listed(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_FEW", 0)
+    monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
     on_one_key(service, "account1", "account2")
     rotate(runner, "account1")
     newer = newer_by_hand(service, "account2")

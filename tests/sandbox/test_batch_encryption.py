@@ -501,13 +501,13 @@ LOSSES: dict[str, tuple[Change, Change, str]] = {
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
 @pytest.mark.parametrize("cause", LOSSES)
 def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
-    lose, mend, told = LOSSES[cause]
+    lose, repair, told = LOSSES[cause]
     key = protected(vault, versioned)
     control.timing(batch_recovery=600)
     assert works(vault.sandbox)
     lose(vault, key)
     assert told in reason(vault.sandbox)
-    mend(vault, key)
+    repair(vault, key)
     assert "has not recovered yet" in reason(vault.sandbox)
     control.advance(590)
     assert not works(vault.sandbox)

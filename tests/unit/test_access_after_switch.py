@@ -70,7 +70,7 @@ class Azure:
         kind, found = ("vault", self.vault) if isinstance(what, str) else ("key", key(enabled=self.is_enabled))
         return self.cache.recent(lambda: self._read(kind, found), kind)
 
-    def anew(self, _vault_id: str) -> Any:
+    def current(self, _vault_id: str) -> Any:
         return self._read("vault", self.vault)
 
     def assignments(self, _scope: str, principal: str) -> Any:
@@ -287,4 +287,4 @@ def test_what_the_run_has_read_is_read_again_once_batch_refuses_the_key(tmp_path
     azure.is_enabled = False
 
     assert before(evidence) == first
-    assert preflight.failed_checks(evidence.anew(first)) == ["key_enabled"]
+    assert preflight.failed_checks(evidence.refreshed(first)) == ["key_enabled"]

@@ -203,7 +203,7 @@ def born(on: str | None = KEY, **read: Any) -> dict[str, Any]:
 
 def test_access_that_was_revoked_while_the_account_was_created() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
-    former = account_plan.plan(wanted, seen(evidence=evidence())).former
+    former = account_plan.plan(wanted, seen(evidence=evidence())).rollback_goal
 
     with pytest.raises(Refused) as refused:
         account_plan.plan(wanted, born(vault=vault(policy(OTHER))))
@@ -217,7 +217,9 @@ def test_access_that_was_revoked_while_the_account_was_created() -> None:
 
 @pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])
 def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: str | None) -> None:
-    former = account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())).former
+    former = account_plan.plan(
+        goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
+    ).rollback_goal
 
     assert not account_plan.plan(former, born(on)).changed
     assert not account_plan.plan(former, seen(None)).changed

@@ -180,7 +180,7 @@ def test_what_does_not_end_is_a_failure_that_names_the_option(client: Make, cloc
 
 
 def look(accounts: Accounts, **options: Any) -> dict[str, Any] | None:
-    return accounts.seen(GROUP, NAME, anew_if=lambda _account: False, **options)
+    return accounts.seen(GROUP, NAME, refresh_if=lambda _account: False, **options)
 
 
 def test_an_account_that_is_listed_exists_whatever_a_read_says(client: Make) -> None:
@@ -234,7 +234,7 @@ def test_pools_are_listed_before_a_change_unless_permissions_say_that_they_may_b
     assert (refused is DENIED) is bool(asked)
 
 
-def until_taken(accounts: Accounts, clock: Clock, *answers: CmkError | None, look: Any = lambda: None) -> int:
+def retry_until_accepted(accounts: Accounts, clock: Clock, *answers: CmkError | None, look: Any = lambda: None) -> int:
     """How often it was written."""
     left, writes = list(answers), 0
 
@@ -245,7 +245,7 @@ def until_taken(accounts: Accounts, clock: Clock, *answers: CmkError | None, loo
         if answer is not None:
             raise answer
 
-    accounts.until_taken(write, clock.now + 60, "Batch to accept the key", look)
+    accounts.retry_until_accepted(write, clock.now + 60, "Batch to accept the key", look)
     return writes
 
 
@@ -255,14 +255,14 @@ NOT_YET = Rejected(
 
 
 def test_a_key_is_offered_until_batch_takes_it(client: Make, clock: Clock) -> None:
-    assert until_taken(client(Azure()), clock, NOT_YET, NOT_YET, None) == 3
+    assert retry_until_accepted(client(Azure()), clock, NOT_YET, NOT_YET, None) == 3
 
 
 def test_a_key_that_is_refused_to_the_end_is_a_failure(client: Make, clock: Clock) -> None:
     began = clock.now
 
     with pytest.raises(Rejected) as failed:
-        until_taken(client(Azure()), clock, NOT_YET)
+        retry_until_accepted(client(Azure()), clock, NOT_YET)
 
     assert failed.value is NOT_YET
     assert clock.now - began == pytest.approx(60)
@@ -272,7 +272,9 @@ def test_a_request_that_azure_will_never_take_is_sent_once(client: Make, clock: 
     began = clock.now
 
     with pytest.raises(Rejected):
-        until_taken(client(Azure()), clock, Rejected("No.", azure={"code": "InvalidRequestBody", "message": "No."}))
+        retry_until_accepted(
+            client(Azure()), clock, Rejected("No.", azure={"code": "InvalidRequestBody", "message": "No."})
+        )
 
     assert clock.now == began
 
@@ -284,7 +286,7 @@ def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(client: Make, clo
         raise Refused("Access was revoked.")
 
     with pytest.raises(Refused):
-        until_taken(client(Azure()), clock, NOT_YET, look=look_again)
+        retry_until_accepted(client(Azure()), clock, NOT_YET, look=look_again)
 
     assert clock.now == began
 

@@ -363,7 +363,7 @@ def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 # Remedies
 
 
-@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.mend])
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.repair])
 def test_a_remedy_is_a_task(rule: str) -> None:
     accounts = report(on(), account("plain"))["accounts"]
     (made,) = yaml.safe_load(task(rule, accounts, asked()) or "")

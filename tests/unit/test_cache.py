@@ -149,7 +149,7 @@ def test_a_change_is_looked_for_in_azure_and_not_in_the_cache(clock: Clock) -> N
         shelf.held["atlas"] = "new"
         return NotConverged("It does not show.") if found == "stale" else None
 
-    session.until_none = lambda ask, _deadline, _waiting_for: next((one for one in (ask(), ask()) if one is None), None)
+    session.poll_until = lambda ask, _deadline, _waiting_for: next((one for one in (ask(), ask()) if one is None), None)
 
     session.cache.read(shelf.read, "book", "atlas")
     assert service.until_shown(look) is None

@@ -42,7 +42,7 @@ class Session:
         self.waited = 0.0
         self.cache = Cache(RunFiles(None), lambda: "me")
 
-    def until_none(self, ask: Callable[[], CmkError | None], deadline: float, _waiting_for: str) -> CmkError | None:
+    def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, _waiting_for: str) -> CmkError | None:
         import time
 
         left = round(deadline - time.monotonic())

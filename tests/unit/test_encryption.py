@@ -201,7 +201,7 @@ def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str |
 
 @pytest.mark.parametrize("asked", [PINNED_NEW, None])
 def test_a_change_that_could_not_be_confirmed_is_refused(asked: str | None) -> None:
-    """Also before the key is judged, which rotation would mend."""
+    """Also before the key is judged, which rotation would repair."""
     with pytest.raises(Denied) as refused:
         encryption_plan.plan(goal(asked), seen(PINNED_OLD, unavailable_reason=HIDDEN, bundle=key(enabled=False)))
 
@@ -224,7 +224,7 @@ def test_nobody_waits_for_an_account_that_may_not_be_asked() -> None:
 
 
 def test_the_way_back_is_gone_although_the_account_may_not_be_asked() -> None:
-    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
+    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
 
     assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=HIDDEN)).steps == (
         to(PINNED_OLD, even_if_unavailable=True),
@@ -368,7 +368,7 @@ def test_an_account_that_is_where_it_was_is_moved(expected: str | None) -> None:
 
     assert plan.steps == (to(PINNED_NEW),)
     # The rollback is for the key that this task has set, and leads to what was there.
-    assert plan.former.expected is None
+    assert plan.rollback_goal.expected is None
 
 
 def test_an_account_that_somebody_else_moved_to_the_key_stays_there() -> None:
@@ -431,15 +431,17 @@ def test_a_rollback_leads_back_to_just_what_was_there(
     plan = encryption_plan.plan(goal(asked, **options), seen(on))
     now = plan.after["key_identifier"]
 
-    back = encryption_plan.plan(plan.former, seen(now, unavailable_reason=SILENCE))
+    back = encryption_plan.plan(plan.rollback_goal, seen(now, unavailable_reason=SILENCE))
 
     assert back.steps == (to(on, even_if_unavailable=True),)
     assert back.after["key_identifier"] == on
     # The account is moved from the key that this task set, and from nowhere else.
     for place in EVERYWHERE:
-        assert encryption_plan.plan(plan.former, seen(place, unavailable_reason=SILENCE)).changed is (place == now)
+        assert encryption_plan.plan(plan.rollback_goal, seen(place, unavailable_reason=SILENCE)).changed is (
+            place == now
+        )
         # No other version of the previous key is as good.
-        assert plan.former.is_met_by(account(key=place)) is (place == on)
+        assert plan.rollback_goal.is_satisfied_by(account(key=place)) is (place == on)
 
 
 def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key() -> None:
@@ -447,7 +449,7 @@ def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key
     with pytest.raises(Refused) as refused:
         encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD, **hidden))
     assert refused.value.code == "access_unknown"
-    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).former
+    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
 
     assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=SILENCE, **hidden)).changed
 
@@ -468,7 +470,7 @@ def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones(
     wanted = goal(KEY, vault_resource_group="rg-keys", replace_key=True)
     plan = encryption_plan.plan(wanted, seen(ELSEWHERE))
 
-    assert plan.former.vault_group is None
+    assert plan.rollback_goal.vault_group is None
 
 
 class Batch:

@@ -199,7 +199,9 @@ def switch(evidence_of: str | None, *, even_if_unavailable: bool = False, fails:
         if fails:
             raise fails
 
-    accounts: Any = SimpleNamespace(until_taken=lambda write, *_more, **_look: write(), update=lambda *_body: None)
+    accounts: Any = SimpleNamespace(
+        retry_until_accepted=lambda write, *_more, **_look: write(), update=lambda *_body: None
+    )
     accounts.confirm_key = confirm_key
     session: Any = SimpleNamespace(wait_timeout=0)
     service = Encryption(session, accounts, None, None, None, moved)  # type: ignore[arg-type]
@@ -238,7 +240,7 @@ def refused_once(anew: dict[str, Any], *, even_if_unavailable: bool = False) -> 
     """What a switch asks once Batch has refused it, if the key is then seen like that."""
     asked: list[str] = []
 
-    def until_taken(write: Any, *_more: Any, look: Any) -> None:
+    def retry_until_accepted(write: Any, *_more: Any, look: Any) -> None:
         look()
         write()
 
@@ -246,11 +248,13 @@ def refused_once(anew: dict[str, Any], *, even_if_unavailable: bool = False) -> 
         asked.append("evidence")
         return anew
 
-    accounts: Any = SimpleNamespace(until_taken=until_taken, update=lambda *_body: asked.append("update"))
+    accounts: Any = SimpleNamespace(
+        retry_until_accepted=retry_until_accepted, update=lambda *_body: asked.append("update")
+    )
     accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
     accounts.confirm_key = lambda *_arguments: None
     session: Any = SimpleNamespace(wait_timeout=0)
-    service = Encryption(session, accounts, SimpleNamespace(anew=see), None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
+    service = Encryption(session, accounts, SimpleNamespace(refreshed=see), None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
     service.set_encryption(
         "rg-batch", "mybatch", {}, evidence=evidence(PINNED_NEW), even_if_unavailable=even_if_unavailable
     )

@@ -73,7 +73,7 @@ class Cloud:
     # The run
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[None]:
+    def locked(self, name: str) -> Iterator[None]:
         assert self.lock is None
         self.lock = name.lower()
         try:
@@ -81,7 +81,7 @@ class Cloud:
         finally:
             self.lock = None
 
-    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+    def run_once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
         assert self.lock
         self.shared += name
         return make()
@@ -110,8 +110,8 @@ class Cloud:
 
     @property
     def accounts(self) -> Any:
-        def seen(_group: str, _name: str, *, anew_if: Any) -> Any:
-            self.anew_if = anew_if
+        def seen(_group: str, _name: str, *, refresh_if: Any) -> Any:
+            self.refresh_if = refresh_if
             return self.account
 
         return SimpleNamespace(present=lambda _group, _name: self.account, seen=seen)
@@ -213,7 +213,11 @@ def test_the_newest_version_for_an_account_is_that_of_the_run(
     move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
     assert cloud.checked == ([CREATE_KEY, *move] if options else [])
     # What is read of an account on another key may be old.
-    assert (cloud.anew_if(on(KEY)), cloud.anew_if(on(f"{KEY}2")), cloud.anew_if(on(None))) == (False, True, True)
+    assert (cloud.refresh_if(on(KEY)), cloud.refresh_if(on(f"{KEY}2")), cloud.refresh_if(on(None))) == (
+        False,
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Maker:
 
     def task(self, name: str = "key") -> Outcome:
         # Each task of a run has a cloud of its own.
-        return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None).once(self.look, name)
+        return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None).run_once(self.look, name)
 
     def look(self) -> Outcome:
         time.sleep(self.takes)

@@ -150,9 +150,9 @@ class Azure:
         found.seen = self._seen
         return found
 
-    def _seen(self, group: str, name: str, *, anew_if: Any, group_may_be_missing: bool = False) -> Any:
+    def _seen(self, group: str, name: str, *, refresh_if: Any, group_may_be_missing: bool = False) -> Any:
         assert (group, name) == ("rg-batch", "mybatch")
-        self.group_may_be_missing, self.anew_if = group_may_be_missing, anew_if
+        self.group_may_be_missing, self.refresh_if = group_may_be_missing, refresh_if
         return self.account
 
     @property
@@ -322,8 +322,8 @@ def test_an_account_on_another_key_is_read_again(role: str, used: str, is_read_a
     azure = Azure(on(KEY))
     check(role, azure)
 
-    assert azure.anew_if(on(used)) is is_read_again
-    assert azure.anew_if(on(None)) is True
+    assert azure.refresh_if(on(used)) is is_read_again
+    assert azure.refresh_if(on(None)) is True
 
 
 @EACH_ROLE

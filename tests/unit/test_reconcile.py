@@ -67,7 +67,7 @@ class Books:
             {"books": sorted(observed | goal.books)},
             tuple(steps),
             warnings=tuple(f"{book} is heavy." for book in missing if book == "atlas"),
-            former=replace(goal, books=observed, put_back=True) if "former" in goal.books else None,
+            rollback_goal=replace(goal, books=observed, put_back=True) if "former" in goal.books else None,
             report={"shelf": "upper"} if steps else {},
         )
 
@@ -561,7 +561,7 @@ class Lamp:
 
     name: str = "red"
     lit: bool = True
-    former: Lamp | None = None
+    rollback_goal: Lamp | None = None
     if_refused: Lamp | None = None
 
     def described(self, _stands: Any) -> str:
@@ -580,7 +580,7 @@ class Lamps:
     @staticmethod
     def plan(goal: Lamp, lit: bool) -> Plan:
         steps = () if lit == goal.lit else (step(Lamps.switch, name=goal.name, on=goal.lit),)
-        ways = {"former": goal.former, "if_refused": goal.if_refused}
+        ways = {"rollback_goal": goal.rollback_goal, "if_refused": goal.if_refused}
         return Plan(goal, {"lit": lit}, {"lit": goal.lit}, steps, **ways)
 
     def read(self, goal: Lamp) -> bool:
@@ -608,7 +608,7 @@ def undone(lamps: Lamps, **ways: Lamp) -> CmkError:
 def test_the_previous_setting_is_restored_and_nothing_else(failure: type[CmkError]) -> None:
     lamps = Lamps(failure)
 
-    assert undone(lamps, former=FORMER, if_refused=FALLBACK).facts["restored"] is True
+    assert undone(lamps, rollback_goal=FORMER, if_refused=FALLBACK).facts["restored"] is True
     assert lamps.lit == {"red": False}
 
 
@@ -617,7 +617,7 @@ def test_the_fallback_is_for_a_refused_change_whose_previous_setting_cannot_be_r
     failure: type[CmkError], lit: dict[str, bool]
 ) -> None:
     lamps = Lamps(failure, stuck=("red",))
-    undone(lamps, former=FORMER, if_refused=FALLBACK)
+    undone(lamps, rollback_goal=FORMER, if_refused=FALLBACK)
 
     assert lamps.lit == lit
 

@@ -603,7 +603,7 @@ def test_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waits"))
     complaint = NotConverged("Not yet.")
 
-    assert Session({"wait_timeout": 600}, rehearse=True).until_none(lambda: complaint, 1e12, "it") is complaint
+    assert Session({"wait_timeout": 600}, rehearse=True).poll_until(lambda: complaint, 1e12, "it") is complaint
 
 
 def test_the_picture_is_apart_from_what_other_tasks_know(tmp_path: Any) -> None:

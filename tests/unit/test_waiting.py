@@ -33,7 +33,7 @@ def waited_for(
     clock = clock_of(session_module, monkeypatch)
     told: list[str] = []
     session = Session({"wait_timeout": 600}, notify=told.append)
-    return session.until_none(lambda: next(complaints), clock.now + seconds, "mybatch to become available"), told
+    return session.poll_until(lambda: next(complaints), clock.now + seconds, "mybatch to become available"), told
 
 
 def test_a_line_has_the_elapsed_and_the_total_time_and_the_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:

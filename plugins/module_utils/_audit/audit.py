@@ -88,7 +88,7 @@ def _failed(grave: Sequence[str], severity: str, told: Mapping[str, Any]) -> Ref
     return Refused(
         f"{len(grave)} open findings are {kind}: {first}{rest}{where}",
         code="audit_failed",
-        remedy="Mend what is found, as the report says, or except it until a day.",
+        remedy="Repair what is found, as the report says, or except it until a day.",
         **told,
     )
 

@@ -134,7 +134,7 @@ def _at_risk(report: Report) -> str:
     return (
         f'<section><h2>Accounts at risk</h2><div class="wide" tabindex="0" role="region" aria-label="Accounts at risk">'
         '<table><thead><tr><th scope="col">Account</th><th scope="col">What is wrong</th>'
-        f'<th scope="col">What mends it</th></tr></thead><tbody>{rows}</tbody></table></div>{_rest(lost)}</section>'
+        f'<th scope="col">What repairs it</th></tr></thead><tbody>{rows}</tbody></table></div>{_rest(lost)}</section>'
     )
 
 
@@ -220,11 +220,11 @@ def _affected(report: Report, rule: str) -> list[Record]:
 
 def _finding(number: int, name: str, report: Report, accounts: Sequence[Record]) -> str:
     rule = report["rules"][name]
-    mends = task(name, accounts, report["asked"])
+    repairs = task(name, accounts, report["asked"])
     names = ", ".join(escape(account["name"]) for account in accounts[:_MOST])
     code = (
-        f'<pre tabindex="0">{escape(mends)}</pre><button type="button" data-copy>Copy the task</button>'
-        if mends
+        f'<pre tabindex="0">{escape(repairs)}</pre><button type="button" data-copy>Copy the task</button>'
+        if repairs
         else ""
     )
     return (

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What mends a finding, as a task of this collection that can be run as it stands.
+"""What repairs a finding, as a task of this collection that can be run as it stands.
 
 This module util is private to the collection.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .._core.ids import place_of
-from .rules import RULES, Mend
+from .rules import RULES, Repair
 
 Record = Mapping[str, Any]
 # More make a task that nobody reads.
@@ -22,13 +22,15 @@ _MOST = 50
 
 
 def task(rule: str, accounts: Sequence[Record], asked: Mapping[str, Any]) -> str | None:
-    """YAML for these accounts, or for the vaults that they are on; none if no task mends it. `asked` is the policy."""
-    mend = RULES[rule].mend
-    items = list(_items(mend, accounts)) if mend else []
-    if mend is None or not items:
+    """YAML for these accounts, or for the vaults that they are on; none if no task repairs it.
+
+    `asked` is the policy."""
+    repair = RULES[rule].repair
+    items = list(_items(repair, accounts)) if repair else []
+    if repair is None or not items:
         return None
-    kind, name = mend.name.split()
-    options = {**_options(mend), **mend.options, **{option: asked[name] for option, name in mend.asked.items()}}
+    kind, name = repair.name.split()
+    options = {**_options(repair), **repair.options, **{option: asked[name] for option, name in repair.asked.items()}}
     lines = [f"- name: {json.dumps(RULES[rule].remedy)}"]
     if kind == "role":
         lines += ["  ansible.builtin.include_role:", f"    name: azbatch.cmk.{name}", "  vars:"]
@@ -41,8 +43,8 @@ def task(rule: str, accounts: Sequence[Record], asked: Mapping[str, Any]) -> str
     return "\n".join(lines) + "\n"
 
 
-def _items(mend: Mend, accounts: Iterable[Record]) -> Iterable[dict[str, str]]:
-    if mend.each == "account":
+def _items(repair: Repair, accounts: Iterable[Record]) -> Iterable[dict[str, str]]:
+    if repair.each == "account":
         return (_names_of_account(account) for account in accounts)
     vaults = {account["vault"]["id"].lower(): account["vault"]["id"] for account in accounts if account["vault"]}
     return (_names_of_vault(vault) for vault in vaults.values())
@@ -66,8 +68,8 @@ def _group_of(vault: Mapping[str, Any]) -> str:
     return place_of(vault["id"])[1]
 
 
-def _options(mend: Mend) -> dict[str, Any]:
-    if mend.each == "vault":
+def _options(repair: Repair) -> dict[str, Any]:
+    if repair.each == "vault":
         return {
             "subscription_id": "{{ item.subscription }}",
             "resource_group": "{{ item.group }}",

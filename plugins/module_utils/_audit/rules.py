@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rules: what may be found, how grave it is, why it matters, and what mends it.
+"""The rules: what may be found, how grave it is, why it matters, and what repairs it.
 
 This module util is private to the collection.
 """
@@ -19,7 +19,7 @@ SEVERITIES = (CRITICAL, HIGH, MEDIUM, LOW, INFO)
 
 
 @dataclass(frozen=True)
-class Mend:
+class Repair:
     """A role or module of this collection, with what it is given beside the names of the account or vault."""
 
     name: str
@@ -36,11 +36,11 @@ class Rule:
     title: str
     why: str
     remedy: str
-    mend: Mend | None = None
+    repair: Repair | None = None
 
 
 _CUT_OFF = "Batch cannot use the key, so the account accepts nothing but its deletion, or soon will."
-_RECOVER = Mend("role recover")
+_RECOVER = Repair("role recover")
 _LOST = "Nothing brings the account back; delete it and make it anew."
 
 RULES: dict[str, Rule] = {
@@ -49,7 +49,7 @@ RULES: dict[str, Rule] = {
         CRITICAL,
         "The account is not available",
         _CUT_OFF,
-        "Run the role recover, which finds and mends the cause.",
+        "Run the role recover, which finds and repairs the cause.",
         _RECOVER,
     ),
     "identity_missing": Rule(CRITICAL, "The account's identity is gone", _CUT_OFF, _LOST),
@@ -115,7 +115,7 @@ RULES: dict[str, Rule] = {
         "The account's version expires soon",
         "Once the version has expired Batch cannot use it, and the account accepts nothing but its deletion.",
         "Rotate: make a new version and move the account to it.",
-        Mend("role rotate", options={"cmk_key_force_new_version": True}),
+        Repair("role rotate", options={"cmk_key_force_new_version": True}),
     ),
     "vault_without_purge_protection": Rule(
         HIGH,
@@ -123,35 +123,35 @@ RULES: dict[str, Rule] = {
         "Whoever may purge can destroy its keys, and every account on them, at once and for good. Batch asks for purge "
         "protection.",
         "Turn on purge protection.",
-        Mend("module keyvault_cmk_vault", each="vault"),
+        Repair("module keyvault_cmk_vault", each="vault"),
     ),
     "vault_without_soft_delete": Rule(
         HIGH,
         "What is deleted in the vault cannot be recovered",
         "A deleted key is gone at once, and every account on it. Batch asks for soft delete.",
         "Turn on soft delete.",
-        Mend("module keyvault_cmk_vault", each="vault"),
+        Repair("module keyvault_cmk_vault", each="vault"),
     ),
     "not_on_customer_managed_key": Rule(
         HIGH,
         "The account is not on a customer-managed key",
         "The policy asks for a key of one's own, which one can rotate, withdraw and keep a record of.",
         "Put the account on a key of yours.",
-        Mend("role provision", options={"cmk_vault_name": "NAME_OF_THE_VAULT", "cmk_key_name": "NAME_OF_THE_KEY"}),
+        Repair("role provision", options={"cmk_vault_name": "NAME_OF_THE_VAULT", "cmk_key_name": "NAME_OF_THE_KEY"}),
     ),
     "vault_not_allowed": Rule(
         HIGH,
         "The key lies in a vault that the policy does not allow",
         "Who governs the vault governs the account; a vault that nobody looks after may be deleted by anybody.",
         "Switch the account to a key in an allowed vault.",
-        Mend("role rotate", options={"cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY"}),
+        Repair("role rotate", options={"cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY"}),
     ),
     "version_too_old": Rule(
         MEDIUM,
         "The version that the account is on is too old",
         "The longer a version serves, the more is lost with it. The policy sets a limit.",
         "Rotate: make a new version and move the account to it.",
-        Mend("role rotate", asked={"cmk_key_max_age": "max_version_age"}),
+        Repair("role rotate", asked={"cmk_key_max_age": "max_version_age"}),
     ),
     "vault_uses_access_policies": Rule(
         MEDIUM,
@@ -166,21 +166,21 @@ RULES: dict[str, Rule] = {
         "The key is of a type that the policy does not allow",
         "The policy names the types of keys, for example those that live in hardware (RSA-HSM).",
         "Make a key of an allowed type and switch the account to it.",
-        Mend("role rotate", options={"cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY"}),
+        Repair("role rotate", options={"cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY"}),
     ),
     "key_too_small": Rule(
         MEDIUM,
         "The key has fewer bits than the policy asks for",
         "The shorter a key, the sooner it can be broken.",
         "Rotate to a version with more bits.",
-        Mend("role rotate", options={"cmk_key_force_new_version": True}, asked={"cmk_key_size": "min_key_size"}),
+        Repair("role rotate", options={"cmk_key_force_new_version": True}, asked={"cmk_key_size": "min_key_size"}),
     ),
     "key_without_expiry": Rule(
         MEDIUM,
         "The account's version never expires",
         "The policy asks for an expiry, so that a forgotten key does not serve for ever. Rotate well before it.",
         "Rotate to a version that expires, and watch its days left.",
-        Mend("role rotate", options={"cmk_key_force_new_version": True, "cmk_key_expires_in": "P1Y"}),
+        Repair("role rotate", options={"cmk_key_force_new_version": True, "cmk_key_expires_in": "P1Y"}),
     ),
     "pool_disks_not_encrypted": Rule(
         MEDIUM,
@@ -194,14 +194,14 @@ RULES: dict[str, Rule] = {
         "The account follows a key that Key Vault does not rotate",
         "Who follows the newest version waits for one; without a rotation policy nothing makes it.",
         "Set a rotation policy on the key.",
-        Mend("role rotate", options={"cmk_key_rotation_policy": {"time_after_create": "P90D", "expiry_time": "P1Y"}}),
+        Repair("role rotate", options={"cmk_key_rotation_policy": {"time_after_create": "P90D", "expiry_time": "P1Y"}}),
     ),
     "newer_version_unused": Rule(
         LOW,
         "A newer version of the key is there and the account is not on it",
         "An account that is pinned stays on its version until it is moved: a rotation may have been left half done.",
         "Rotate: move the account to the newest version.",
-        Mend("role rotate"),
+        Repair("role rotate"),
     ),
     "not_seen": Rule(
         LOW,

@@ -22,11 +22,11 @@ from .run_store import RunFiles
 
 T = TypeVar("T")
 # Seconds that a value lasts for the task that has read it, and for the others of the run.
-_OWN_SECONDS = 5
-_RUN_SECONDS = 20
+_TASK_TTL_SECONDS = 5
+_RUN_TTL_SECONDS = 20
 _ANY = "any"
 # So many are read one by one before it pays to list them all.
-_FEW = 25
+_LIST_THRESHOLD = 25
 
 
 class Cache:
@@ -51,7 +51,7 @@ class Cache:
         with alone:
             at = time.monotonic()
             kept = self._own.get((kind, *name))
-            if kept is not None and kept[0] > max(at - _OWN_SECONDS, self._since(kind)):
+            if kept is not None and kept[0] > max(at - _TASK_TTL_SECONDS, self._since(kind)):
                 return cast(T, kept[1])
             value = read()
             if value is not None or self.keeps_missing:
@@ -71,7 +71,7 @@ class Cache:
         """
         now = time.monotonic()
         written = (self._files.load(self._caller(), "written", one) or 0 for one in (kind, _ANY))
-        since = max(now - _RUN_SECONDS, self._since(kind), *written)
+        since = max(now - _RUN_TTL_SECONDS, self._since(kind), *written)
         # What `read` asks this cache for must not be older either.
         self._forgotten[kind] = since
         return self._shared(read, lambda at: at > since, kind, *name)
@@ -86,7 +86,7 @@ class Cache:
         with self._files.locked(self._caller(), *name, "asked"):
             asked: int = (self._files.load(self._caller(), *name, "asked") or 0) + 1
             self._files.store(asked, self._caller(), *name, "asked")
-        if asked <= _FEW:
+        if asked <= _LIST_THRESHOLD:
             return None
         since: float = self.recent(lambda: self._keep_all(read_all, *name), *name, "all")
         kept = self._files.load(self._caller(), *name, member)

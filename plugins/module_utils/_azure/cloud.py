@@ -32,11 +32,11 @@ from .evidence import Evidence
 from .fleet import Fleet
 from .identities import Identities
 from .listing import Listing
+from .locks import vault_lock
 from .moved import Moved
 from .resources import Resources
 from .rights import Rights
 from .session import Session, silent
-from .turns import turn
 from .visible import HandledAccounts, VisibleAccounts
 
 
@@ -77,7 +77,7 @@ class Cloud:
         key = key_of(account)
         return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []
 
-    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+    def run_once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
         """What one task of the run does for all of them: to take something away that no account uses.
 
         To leave it out is never wrong. If accounts use it, the next look is worth its list of all accounts only once as
@@ -96,9 +96,9 @@ class Cloud:
             files.store(kept, "once", *name)
         return outcome
 
-    def turn(self, vault: str) -> AbstractContextManager[None]:
+    def locked(self, vault: str) -> AbstractContextManager[None]:
         """While the other tasks of the run wait that change the same vault, its keys or who may use them."""
-        return turn(self._session.files, vault)
+        return vault_lock(self._session.files, vault)
 
     @cached_property
     def newest(self) -> Newest:

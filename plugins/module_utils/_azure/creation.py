@@ -41,7 +41,7 @@ def until_shown(
             value=wait,
         )
 
-    failure = session.until_none(hidden, time.monotonic() + wait, f"Azure to show the {resource}")
+    failure = session.poll_until(hidden, time.monotonic() + wait, f"Azure to show the {resource}")
     if failure is not None:
         raise failure
 
@@ -68,7 +68,7 @@ def exists_already(
         return free or taken
 
     wait = min(session.wait_timeout, _APPEARS_WITHIN_SECONDS)
-    failure = session.until_none(complaint, time.monotonic() + wait, "Azure to show the resource whose name is taken")
+    failure = session.poll_until(complaint, time.monotonic() + wait, "Azure to show the resource whose name is taken")
     if failure is not None:
         raise failure
     return shown

@@ -66,7 +66,7 @@ class Evidence:
             "now": self._keys.now,
         }
 
-    def anew(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    def refreshed(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
         """The same as it is now."""
         self._session.cache.forget("vault", "key", "access", "role")
         vault = evidence["vault"]
@@ -93,7 +93,7 @@ class Evidence:
 
     def _vault_now(self, vault_id: str, since: float) -> Vault:
         vault: Vault | None = self._session.cache.since(
-            lambda: self._vaults.anew(vault_id), since, "vault_now", vault_id.lower()
+            lambda: self._vaults.current(vault_id), since, "vault_now", vault_id.lower()
         )
         if vault is None:
             raise NotFound(

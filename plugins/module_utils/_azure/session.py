@@ -153,7 +153,7 @@ class Session:
             )
         return self._clients[name, subscription]
 
-    def until_none(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
+    def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
         """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed.
 
         `waiting_for` completes the line "Waiting for ...".
@@ -189,4 +189,4 @@ class Polled:
             return look()
 
         deadline = time.monotonic() + session.wait_timeout
-        return session.until_none(look_again, deadline, "Azure to show the change")
+        return session.poll_until(look_again, deadline, "Azure to show the change")

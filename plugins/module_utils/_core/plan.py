@@ -61,9 +61,9 @@ class Plan(Generic[W]):
     """What separates the observed from the goal.
 
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
-    wishes turned into state, so that a plan made once the steps have run is empty. `former` is the goal that leads
-    back to `before`, for nouns that are put back when a change fails; `if_refused` leads back where the change, read
-    again, is one that would have been refused, also where `former` leads nowhere. `report` is told beside the state.
+    wishes turned into state, so that a plan made once the steps have run is empty. `rollback_goal` leads back to
+    `before`, for resources that are restored if a change fails. `if_refused` leads back if the change, read again,
+    would have been refused, also where `rollback_goal` leads nowhere. `report` is part of the result beside the state.
     """
 
     goal: Any
@@ -71,7 +71,7 @@ class Plan(Generic[W]):
     after: Mapping[str, Any]
     steps: tuple[Step[W], ...] = ()
     warnings: tuple[str, ...] = ()
-    former: Any = None
+    rollback_goal: Any = None
     if_refused: Any = None
     report: Mapping[str, Any] = field(default_factory=dict)
 

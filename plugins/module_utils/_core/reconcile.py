@@ -134,8 +134,10 @@ def _not_shown(seen: Plan[Any]) -> CmkError:
 
 
 def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> None:
-    is_refused = isinstance(failure, Refused) or (todo.former is None and _is_needed(todo, service, planner, failure))
-    for way in (todo.former, todo.if_refused if is_refused else None):
+    is_refused = isinstance(failure, Refused) or (
+        todo.rollback_goal is None and _is_needed(todo, service, planner, failure)
+    )
+    for way in (todo.rollback_goal, todo.if_refused if is_refused else None):
         if way is not None and _put_back(way, todo.before, service, planner, failure):
             return
 

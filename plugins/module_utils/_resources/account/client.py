@@ -89,15 +89,15 @@ class Accounts(Polled):
         group: str,
         name: str,
         *,
-        anew_if: Callable[[Account], bool],
+        refresh_if: Callable[[Account], bool],
         group_may_be_missing: bool = False,
     ) -> Account | None:
         """The account for a look before any change: as it was a moment ago where many are looked at, or, where that
-        would be the end of it (`anew_if`), as it is now; once nothing is under way on it."""
+        would be the end of it (`refresh_if`), as it is now; once nothing is under way on it."""
         listed: Account | None = None
         if self._name(group, name)[0] not in self._changed:
             listed = self._session.cache.one_of_many(self._listed, *self._name(group, name))
-        if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not anew_if(listed):
+        if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not refresh_if(listed):
             return listed
 
         def read() -> Account | None:
@@ -106,7 +106,7 @@ class Accounts(Polled):
         found: Account | None = self._session.cache.recent(
             read, "account", self._session.subscription_id, group.lower(), name.lower()
         )
-        return self.present(group, name) if found is not None and anew_if(found) else found
+        return self.present(group, name) if found is not None and refresh_if(found) else found
 
     def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
         """The account as it is now, once nothing is under way on it. If it is listed, it exists."""
@@ -165,7 +165,7 @@ class Accounts(Polled):
                 value=waits,
             )
 
-        unsettled = self._session.until_none(
+        unsettled = self._session.poll_until(
             under_way, time.monotonic() + waits, f"Azure to finish the current change of the Batch account {name}"
         )
         if unsettled is not None:
@@ -223,12 +223,12 @@ class Accounts(Polled):
 
         if evidence is not None:
             deadline = time.monotonic() + self._session.wait_timeout
-            self.until_taken(write, deadline, f"Batch to accept the key of the Batch account {name}")
+            self.retry_until_accepted(write, deadline, f"Batch to accept the key of the Batch account {name}")
             self.confirm_key(group, name, deadline, evidence)
         else:
             write()
 
-    def until_taken(
+    def retry_until_accepted(
         self,
         write: Callable[[], None],
         deadline: float,
@@ -248,7 +248,7 @@ class Accounts(Polled):
                 return error
             return None
 
-        refused = self._session.until_none(refusal, deadline, waiting_for)
+        refused = self._session.poll_until(refusal, deadline, waiting_for)
         if refused is not None:
             raise refused
 
@@ -281,7 +281,7 @@ class Accounts(Polled):
             # Without access it never will be, and soon Batch lets nobody move it from the key any more.
             return None if again and failed_checks(again.result()) else reason
 
-        unavailable = self._session.until_none(not_available, deadline, f"the Batch account {name} to become available")
+        unavailable = self._session.poll_until(not_available, deadline, f"the Batch account {name} to become available")
         # If this read failed, the next step reads the account again.
         account.exception()
         if unavailable is not None:

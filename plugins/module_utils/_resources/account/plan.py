@@ -86,7 +86,7 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
         after,
         (step(AccountWrites.create, group=goal.group, name=goal.name, body=body, evidence=observed["evidence"]),),
         warnings=preflight.warnings(checks),
-        former=replace(goal, leaves_key=True),
+        rollback_goal=replace(goal, leaves_key=True),
         report={"preflight": preflight.describe(checks)},
     )
 

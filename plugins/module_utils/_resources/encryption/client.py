@@ -74,10 +74,10 @@ class Encryption(Polled):
         observed["is_newer"] = (
             not is_left and goal.was_moved(account) and self._uses_newer_version(account, goal.target)
         )
-        if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_met_by(account)):
+        if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
             observed["unavailable_reason"] = self._accounts.unavailable_reason(group, name)
             confirmed = self._accounts.confirmed(group, name)
-            if goal.is_met_by(account) and confirmed and confirmed["key"].same(goal.target):
+            if goal.is_satisfied_by(account) and confirmed and confirmed["key"].same(goal.target):
                 observed["evidence"] = confirmed
             return observed
         if goal.undoes is None:
@@ -170,7 +170,7 @@ class Encryption(Polled):
             self.require_available(group, name)
             # The key may have been seen by another task of the run, and have been disabled since.
             if evidence is not None:
-                preflight.require(self._evidence.anew(evidence))
+                preflight.require(self._evidence.refreshed(evidence))
 
         def write() -> None:
             was_moved = account in self._moved
@@ -182,7 +182,7 @@ class Encryption(Polled):
                     self._moved.discard(account)
                 raise
 
-        self._accounts.until_taken(
+        self._accounts.retry_until_accepted(
             write,
             deadline,
             f"Batch to accept the new encryption setting of the Batch account {name}",

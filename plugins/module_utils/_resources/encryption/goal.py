@@ -48,7 +48,7 @@ class Goal:
         """What an account is set to that does not meet the goal."""
         return self.key.versionless if self.key and self.follow else self.key
 
-    def is_met_by(self, account: Account | None) -> bool:
+    def is_satisfied_by(self, account: Account | None) -> bool:
         has = key_of(account)
         if self.key is None or has is None:
             return self.key is has
@@ -60,7 +60,7 @@ class Goal:
 
     def leaves_alone(self, account: Account) -> bool:
         """It uses the key; or on the way back, somebody else has put it where it is."""
-        return self.is_met_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
+        return self.is_satisfied_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
 
     def has_set(self, account: Account) -> bool:
         """Whether the account uses just what it is set to by this goal, and nothing else that meets the goal."""

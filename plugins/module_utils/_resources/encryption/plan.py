@@ -35,12 +35,12 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     before = {**describe(account), "available": available}
     if available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)):
         raise account_document.availability_unknown(goal.account, unavailable_reason)
-    if available is False and goal.patient and goal.is_met_by(account):
+    if available is False and goal.patient and goal.is_satisfied_by(account):
         wait = step(EncryptionWrites.wait_until_available, group=goal.group, name=goal.account)
         return Plan(goal, before, {**before, "available": True}, (wait,))
     if available is False and goal.undoes is None:
         raise account_unavailable(goal.account, key_of(account), unavailable_reason)
-    if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_met_by(account)):
+    if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_satisfied_by(account)):
         if observed.get("evidence"):
             preflight.require(observed["evidence"], "and could when the account was pointed at it")
         return _unchanged(goal, before)
@@ -79,7 +79,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         {**before, **describe_key(goal.target), "available": True},
         (switch,),
         warnings=preflight.warnings(checks),
-        former=former,
+        rollback_goal=former,
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
         if_refused=replace(former, key=None) if former.key else None,
         report={"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},

@@ -17,7 +17,7 @@ from ..._core.errors import NotFound
 from ..._core.plan import Plan
 from .document import describe
 from .goal import Goal, key_not_found, key_soft_deleted
-from .present import mended
+from .present import repaired
 from .writes import KeyWrites
 
 
@@ -36,7 +36,7 @@ def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) ->
         )
     # The state is that of the version in question, not of the newest.
     before = describe({**observed, "key": version})
-    steps, after = mended(goal, version, before, _validity(goal, version["attributes"], observed["now"]))
+    steps, after = repaired(goal, version, before, _validity(goal, version["attributes"], observed["now"]))
     return Plan(goal, before, after, steps)
 
 

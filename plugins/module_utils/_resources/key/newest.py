@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..._azure.locks import vault_lock
 from ..._azure.session import Session
-from ..._azure.turns import turn
 from ..._core.errors import CmkError
 from ..._core.ids import key_in_vault
 from ..._core.plan import Outcome
@@ -61,7 +61,7 @@ class Newest:
 
     def _forced_version(self, goal: Goal, key: str, account: str, make: Make) -> Outcome | None:
         """None if the run has made the version that this task wants for the account."""
-        with turn(self._session.files, goal.vault):
+        with vault_lock(self._session.files, goal.vault):
             if self._forced.is_made(key, account):
                 return None
             try:
@@ -105,6 +105,6 @@ class Newest:
         plan = key_plan.plan(goal, self._keys.read(goal))
         if not plan.changed:
             return plan.unchanged()
-        with turn(self._session.files, goal.vault):
+        with vault_lock(self._session.files, goal.vault):
             self._session.cache.forget("key")
             return make(goal)

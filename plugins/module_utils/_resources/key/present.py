@@ -38,7 +38,7 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     else:
         _refuse_other_family(goal, key)
         _refuse_other_size(goal, key)
-        steps, after = mended(goal, key, before, {})
+        steps, after = repaired(goal, key, before, {})
     if goal.stops_rotation(observed["policy"]):
         warnings += _rotation_guard(goal, observed)
         policy = rotation_policy.without_rotation(observed["policy"])
@@ -123,7 +123,7 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
     return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
 
 
-def mended(
+def repaired(
     goal: Goal, key: KeyBundle, before: Mapping[str, Any], times: Mapping[str, int]
 ) -> tuple[Steps, Mapping[str, Any]]:
     """A version enabled, allowed what Batch needs, and valid at those times."""

@@ -107,7 +107,7 @@ class Vaults(Polled):
         found: Vault | None = self._session.cache.recent(lambda: self.find(name, group), "vault", name.lower())
         return found
 
-    def anew(self, vault_id: str) -> Vault | None:
+    def current(self, vault_id: str) -> Vault | None:
         """The vault as it is now."""
         return self._read(*place_of(vault_id))
 
@@ -279,7 +279,7 @@ class Vaults(Polled):
 
         deadline = time.monotonic() + self._session.wait_timeout
         with interrupts.deferred():
-            failure = self._session.until_none(
+            failure = self._session.poll_until(
                 obstacle, deadline, f"access to the keys of the key vault {name} to be restored"
             )
         if failure is not None:

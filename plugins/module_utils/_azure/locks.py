@@ -13,6 +13,6 @@ from contextlib import AbstractContextManager
 from .run_store import RunFiles
 
 
-def turn(files: RunFiles, vault: str) -> AbstractContextManager[None]:
+def vault_lock(files: RunFiles, vault: str) -> AbstractContextManager[None]:
     """While the other tasks of the run wait that change the same vault, its keys or who may use them."""
     return files.locked("turn", vault.lower())
