@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options that every module has. Their documentation is the doc fragment azbatch.cmk.azure; a test ties the two.
+"""Options that several modules have. Their documentation is in doc fragments; a test ties the two.
 
 This module util is private to the collection.
 """
@@ -18,6 +18,7 @@ def _option(*environment: str, **spec: Any) -> dict[str, Any]:
     return {"type": "str", "fallback": (env_fallback, list(environment)), **spec}
 
 
+# Doc fragment azbatch.cmk.azure.
 CONNECTION: dict[str, dict[str, Any]] = {
     "subscription_id": _option("AZURE_SUBSCRIPTION_ID"),
     "tenant": _option("AZURE_TENANT", "AZURE_TENANT_ID"),
@@ -32,4 +33,18 @@ CONNECTION: dict[str, dict[str, Any]] = {
     "profile": _option("AZURE_PROFILE"),
     "cloud_environment": _option("AZURE_CLOUD_ENVIRONMENT", default="AzureCloud"),
     "wait_timeout": {"type": "int", "default": 600},
+}
+# Doc fragment azbatch.cmk.new_key. Neither type nor size of a key is a secret, whatever the options' names may suggest.
+NEW_KEY: dict[str, dict[str, Any]] = {
+    "key_type": {"type": "str", "no_log": False},
+    "key_size": {"type": "int", "no_log": False},
+    "expires_in": {"type": "str"},
+    "rotation_policy": {
+        "type": "dict",
+        "options": {
+            "expiry_time": {"type": "str"},
+            "time_after_create": {"type": "str"},
+            "time_before_expiry": {"type": "str"},
+        },
+    },
 }

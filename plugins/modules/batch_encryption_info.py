@@ -76,12 +76,6 @@ options:
   key_name:
     description: Name of the key that the account uses or is to use.
     type: str
-  key_type:
-    description: Type of the key.
-    type: str
-  key_size:
-    description: Size of the key in bits.
-    type: int
   enable_key:
     description: Whether a disabled version is enabled.
     type: bool
@@ -93,22 +87,6 @@ options:
   follow_latest:
     description: Whether the account is to follow the newest version of the key.
     type: bool
-  expires_in:
-    description: When new versions of the key expire, as an ISO 8601 duration.
-    type: str
-  rotation_policy:
-    description: The rotation policy of the key, as in M(azbatch.cmk.keyvault_cmk_key).
-    type: dict
-    suboptions:
-      expiry_time:
-        description: When versions made by the policy expire, as an ISO 8601 duration of 28 days or more.
-        type: str
-      time_after_create:
-        description: How long after its creation a version is followed by a new one, as an ISO 8601 duration.
-        type: str
-      time_before_expiry:
-        description: How long before it expires a version is followed by a new one, as an ISO 8601 duration.
-        type: str
   new_key_identifier:
     description: Identifier of a different key that the account is to be moved to.
     type: str
@@ -144,6 +122,7 @@ options:
         O(check_before=recover).
     type: str
 extends_documentation_fragment:
+  - azbatch.cmk.new_key
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -318,6 +297,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
@@ -345,20 +325,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "recover_key": {"type": "bool", "default": False, "no_log": False},
     # Nothing of this is secret, whatever the options' names may suggest.
     "key_name": {"type": "str", "no_log": False},
-    "key_type": {"type": "str", "no_log": False},
-    "key_size": {"type": "int", "no_log": False},
+    **NEW_KEY,
     "enable_key": {"type": "bool", "default": False, "no_log": False},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "follow_latest": {"type": "bool"},
-    "expires_in": {"type": "str"},
-    "rotation_policy": {
-        "type": "dict",
-        "options": {
-            "expiry_time": {"type": "str"},
-            "time_after_create": {"type": "str"},
-            "time_before_expiry": {"type": "str"},
-        },
-    },
     "new_key_identifier": {"type": "str", "no_log": False},
     "previous_key": {
         "type": "str",

@@ -72,22 +72,6 @@ options:
       - By default a deleted key is refused, because its name is kept for it.
     type: bool
     default: false
-  key_type:
-    description:
-      - V(RSA), or V(RSA-HSM) in a premium vault. A new key is V(RSA) by default.
-      - An existing key of another type is refused.
-    type: str
-  key_size:
-    description:
-      - Bits of the key, 2048, 3072 or 4096. A new key has 2048 by default.
-      - A version that exists and differs is refused, unless a new version is due.
-    type: int
-  expires_in:
-    description:
-      - When the version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or V(P90D).
-        A month counts as 30 days, a year as 365.
-      - Without it a new version does not expire. Versions that exist already are left as they are.
-    type: str
   max_version_age:
     description:
       - Make a new version if the newest is older than this ISO 8601 duration, such as V(P90D). A nightly run thus
@@ -97,21 +81,6 @@ options:
     description: Make a new version in any case.
     type: bool
     default: false
-  rotation_policy:
-    description:
-      - When Key Vault is to make new versions by itself. An account that follows the key takes them over.
-      - Notifications that the policy holds stay as they are.
-    type: dict
-    suboptions:
-      expiry_time:
-        description: When versions made by the policy expire, as an ISO 8601 duration of 28 days or more.
-        type: str
-      time_after_create:
-        description: How long after its creation a version is followed by a new one, as an ISO 8601 duration.
-        type: str
-      time_before_expiry:
-        description: How long before it expires a version is followed by a new one, as an ISO 8601 duration.
-        type: str
   remove_rotation_policy:
     description:
       - Have Key Vault make no new versions by itself any more. Refused while a Batch account that the caller can see
@@ -146,6 +115,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - azbatch.cmk.new_key
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -315,6 +285,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
@@ -347,21 +318,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "version": {"type": "str"},
     "enable_key": {"type": "bool", "default": False, "no_log": False},
     "recover": {"type": "bool", "default": False},
-    # Neither type nor size of a key is a secret, whatever the options' names may suggest.
-    "key_type": {"type": "str", "no_log": False},
-    "key_size": {"type": "int", "no_log": False},
-    "expires_in": {"type": "str"},
+    **NEW_KEY,
     "extend_expired_by": {"type": "str", "default": "P30D"},
     "max_version_age": {"type": "str"},
     "new_version": {"type": "bool", "default": False},
-    "rotation_policy": {
-        "type": "dict",
-        "options": {
-            "expiry_time": {"type": "str"},
-            "time_after_create": {"type": "str"},
-            "time_before_expiry": {"type": "str"},
-        },
-    },
     "remove_rotation_policy": {"type": "bool", "default": False},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     "moved_to": {"type": "str"},
