@@ -351,7 +351,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     name, role = check_account_name(params["account_name"], "account_name"), params["check_before"]
-    cloud.look_only()
+    cloud.change_nothing()
     report = {None: _survey, "recover": _for_recovery}.get(role, _before_change)
     outcome = report(params, cloud)
     return outcome.summarized(encryption_document.survey_summary(name, outcome.after))

@@ -69,7 +69,7 @@ def test_what_is_not_there_is_asked_for_each_time(clock: Clock) -> None:
 
 def test_a_task_that_changes_nothing_asks_once_for_what_is_not_there(clock: Clock) -> None:
     cache, shelf = task(), Shelf()
-    cache.keeps_missing = True
+    cache.changes_nothing = True
 
     assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
     assert shelf.asked == ["atlas"]
@@ -180,7 +180,7 @@ def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: C
 
 def test_that_a_task_finds_nothing_is_not_told_to_the_next(tmp_path: Path, clock: Clock) -> None:
     first = task(tmp_path)
-    first.keeps_missing = True
+    first.changes_nothing = True
     first.read(lambda: None, "book", "atlas")
 
     assert task(tmp_path).recent(lambda: 1, "book", "atlas") == 1

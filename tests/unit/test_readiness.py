@@ -204,7 +204,7 @@ class Cloud:
     def __init__(self, azure: Azure) -> None:
         self._azure = azure
 
-    def look_only(self) -> None:
+    def change_nothing(self) -> None:
         pass
 
     def read_ahead(self, *reads: Any) -> None:

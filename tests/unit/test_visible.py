@@ -78,6 +78,9 @@ class Resources:
 class Session:
     subscription_id = OWN
 
+    def __init__(self) -> None:
+        self.cache = Cache(RunFiles(None), lambda: "me")
+
 
 def visible(resources: Resources, *handled: str) -> VisibleAccounts:
     accounts = HandledAccounts(RunFiles(None))
@@ -273,3 +276,16 @@ def test_an_account_that_is_read_is_one_of_the_run(monkeypatch: pytest.MonkeyPat
 
 def answered(_call: Any, group: str, name: str) -> dict[str, Any] | None:
     return None if name == "gone" else of(OWN, name, group)
+
+
+@pytest.mark.parametrize(("changes_nothing", "second"), [(True, ["group1/one"]), (False, ["group1/one", "group1/two"])])
+def test_only_a_task_that_changes_nothing_lists_accounts_once(changes_nothing: bool, second: list[str]) -> None:
+    """Any other has to see an account that came to use what the task takes away."""
+    resources = Resources(lists={OWN: [of(OWN, "one")], OTHER: []})
+    session: Any = Session()
+    session.cache.changes_nothing = changes_nothing
+    accounts = VisibleAccounts(session, resources, HandledAccounts(RunFiles(None)))  # type: ignore[arg-type]
+    accounts.read()
+    resources.lists[OWN] = [of(OWN, "one"), of(OWN, "two")]
+
+    assert [one["id"].split("/")[4] + "/" + one["name"] for one in accounts.read()["accounts"]] == second

@@ -41,8 +41,8 @@ class Cache:
         # A task may look at several things at once, and at the same twice.
         self._lock = Lock()
         self._reading: dict[tuple[str, ...], Lock] = {}
-        # Set in a task that changes nothing: that there is nothing is kept too. Others may be about to create it.
-        self.keeps_missing = False
+        # Of a task that changes nothing, a missing resource is kept too. Otherwise somebody else may be creating it.
+        self.changes_nothing = False
 
     def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
         """What this task has read a moment ago and not forgotten since, or what `read` gives."""
@@ -54,7 +54,7 @@ class Cache:
             if kept is not None and kept[0] > max(at - _TASK_TTL_SECONDS, self._since(kind)):
                 return cast(T, kept[1])
             value = read()
-            if value is not None or self.keeps_missing:
+            if value is not None or self.changes_nothing:
                 self.keep(value, at, kind, *name)
             return value
 

@@ -59,9 +59,9 @@ class Cloud:
     def is_rehearsal(self) -> bool:
         return self._session.rehearsal is not None
 
-    def look_only(self) -> None:
-        """This task changes nothing, so what it finds missing it need not look for again."""
-        self._session.cache.keeps_missing = True
+    def change_nothing(self) -> None:
+        """This task only reads, so it reads nothing twice."""
+        self._session.cache.changes_nothing = True
 
     def read_ahead(self, *reads: Callable[[], Any]) -> None:
         """Read at once what is asked for next, with the token for Key Vault. Errors are those of who asks next."""

@@ -59,11 +59,18 @@ class VisibleAccounts:
         self._session = session
         self._resources = resources
         self._handled = handled
+        # All of them, as this task read them last.
+        self._read: Visible | None = None
         # Ids of the accounts that this task has listed.
         self._known: set[str] = set()
 
     def read(self) -> Visible:
-        """Those of all subscriptions, the task's own first; for `usage.guard`."""
+        """Those of all subscriptions, the task's own first; for `usage.guard`. Read once if the task changes nothing."""
+        if self._read is None or not self._session.cache.changes_nothing:
+            self._read = self._all()
+        return self._read
+
+    def _all(self) -> Visible:
         unlisted = []
         try:
             subscriptions = self._resources.subscription_ids()
