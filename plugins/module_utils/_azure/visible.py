@@ -65,7 +65,8 @@ class VisibleAccounts:
         self._known: set[str] = set()
 
     def read(self) -> Visible:
-        """Those of all subscriptions, the task's own first; for `usage.guard`. Read once if the task changes nothing."""
+        """Those of all subscriptions, the task's own first; for `usage.guard`. A task that changes nothing reads
+        them once."""
         if self._read is None or not self._session.cache.changes_nothing:
             self._read = self._all()
         return self._read
