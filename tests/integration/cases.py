@@ -140,4 +140,4 @@ def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
 
 def assert_answers(service: Service, case: Case | None = None) -> None:
     if case is None or case.answers:
-        assert all(service.answers(name) for name in service.accounts())
+        assert all(service.is_available(name) for name in service.accounts())

@@ -127,7 +127,7 @@ class World:
         return guid
 
     def usable(self) -> set[str]:
-        return {name for name in self.service.accounts() if self.service.answers(name)}
+        return {name for name in self.service.accounts() if self.service.is_available(name)}
 
     def assert_reported(self, reports: Iterable[Report]) -> None:
         """Of the reports on one account, one is how it stands."""
@@ -144,7 +144,7 @@ class World:
             return report["exists"] is False
         told = report.get("available")
         # Who may not ask whether an account is available is told nothing, which is never a success.
-        is_true = told is None or told == self.service.answers(account)
+        is_true = told is None or told == self.service.is_available(account)
         return is_true and report["key_identifier"] == self.service.encryption(account)
 
     def key_of(self, account: str) -> tuple[str, str] | None:

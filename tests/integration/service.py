@@ -54,7 +54,7 @@ class Service:
     def accounts(self) -> list[str]:
         return [account.name for account in self.batch.batch_account.list()]
 
-    def answers(self, name: str = "account1") -> bool:
+    def is_available(self, name: str = "account1") -> bool:
         """Whether the account does more than let itself be read."""
         try:
             return list(self.batch.pool.list_by_batch_account(GROUP, name)) == []

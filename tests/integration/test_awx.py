@@ -137,7 +137,7 @@ def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Se
 
     jobs = awx.sliced_job(inventory, **wish)
     assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
-    assert all(service.answers(name) for name in ACCOUNTS)
+    assert all(service.is_available(name) for name in ACCOUNTS)
     assert Counter(things(writes(control.requests(since)))) == {
         "POST key vault-one key1": 1,
         **{f"PATCH account {name}": 1 for name in ACCOUNTS},

@@ -295,7 +295,7 @@ def test_a_grant_on_its_way_for_an_account_that_is_created_with_the_key(
     assert not report.get("failed"), report
     assert (report["changed_steps"]["account"], report["changed_steps"]["encryption"]) == (True, False)
     assert service.encryption(USER_ASSIGNED) == report["key_identifier"]
-    assert service.answers(USER_ASSIGNED)
+    assert service.is_available(USER_ASSIGNED)
 
 
 def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -> None:

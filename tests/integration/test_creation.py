@@ -87,11 +87,11 @@ def both(
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", second))
         service.change_vault(tags={"owner": "second"})
-        assert service.answers("account2")
+        assert service.is_available("account2")
 
     with wire.meddled(at, meanwhile):
         report = runner.role("provision", first)
-    assert service.answers("account2"), report
+    assert service.is_available("account2"), report
     return succeeded(report)
 
 
@@ -102,7 +102,7 @@ def test_a_vault_that_somebody_creates_just_before_is_left_as_it_is(
     wish = {"cmk_vault_authorization": mode}
     both(runner, wire, service, is_check_of_vault, variables(**wish), variables("account2", **wish))
 
-    assert service.answers("account1")
+    assert service.is_available("account1")
     assert service.vault()["tags"] == {"owner": "second"}
     puts = [one for one in service.sandbox.control.requests(writes=True) if is_of_vault(one["url"])]
     assert [one["method"] for one in puts].count("PUT") == 1, short(puts)
@@ -117,7 +117,7 @@ def test_accounts_on_a_vault_that_is_replaced_get_their_access_again(
     own = variables(cmk_vault_authorization=first)
     both(runner, wire, service, is_put_of_vault, own, variables("account2", cmk_vault_authorization=second))
 
-    assert service.answers("account1")
+    assert service.is_available("account1")
     assert service.vault()["properties"]["enableRbacAuthorization"] == (first == "rbac")
     if first == "access_policy":
         principal = service.account("account2")["identity"]["principalId"]
@@ -135,7 +135,7 @@ def test_what_was_restored_is_told(runner: OneProcess, wire: Wire, service: Serv
 
     (warning,) = report["warnings"]
     assert service.account_id("account2") in warning
-    assert service.answers("account2")
+    assert service.is_available("account2")
     assert not succeeded(runner.module("keyvault_cmk_vault", module))["changed"]
 
 
@@ -149,7 +149,7 @@ def test_accounts_get_their_access_again_although_the_answer_is_lost(
     with wire.meddled(is_put_of_vault, meanwhile):
         report = runner.role("provision", variables())
     assert report["failed"]
-    assert service.answers("account2")
+    assert service.is_available("account2")
 
 
 def test_access_that_is_replaced_just_before_the_switch(runner: OneProcess, wire: Wire, service: Service) -> None:
@@ -162,7 +162,7 @@ def test_access_that_is_replaced_just_before_the_switch(runner: OneProcess, wire
 
     assert report["failed"], report
     assert service.encryption("account2") is None
-    assert service.answers("account2")
+    assert service.is_available("account2")
 
 
 # Two controllers, one account

@@ -85,7 +85,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     warned(run["deleted by force"], account1, account2)
     # This is what it would have done to the accounts.
     assert not service.is_available()
-    assert not service.answers("account2")
+    assert not service.is_available("account2")
 
 
 def test_follower(ansible: Ansible, service: Service, way: str) -> None:

@@ -89,7 +89,7 @@ def test_twelve_accounts_share_a_key(runner: OneProcess, service: Service, calle
         refused(service, lambda name=name: runner.role("rotate", {**wish, "cmk_account_name": name}, check=check))
 
     assert [service.encryption(name) for name in NAMES] == [identifier] * 12
-    assert all(service.answers(name) for name in NAMES)
+    assert all(service.is_available(name) for name in NAMES)
 
 
 def test_twelve_accounts_move_if_the_previous_version_is_kept(
@@ -104,7 +104,7 @@ def test_twelve_accounts_move_if_the_previous_version_is_kept(
 
     assert len({service.encryption(name) for name in NAMES}) == 1
     assert len(service.versions()) == 2
-    assert all(service.answers(name) for name in NAMES)
+    assert all(service.is_available(name) for name in NAMES)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def on_one_key(service: Service, *, rbac: bool = False) -> str:
 
 def assert_all_on(service: Service, identifier: str) -> None:
     assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, identifier)
-    assert all(service.answers(name) for name in ACCOUNTS)
+    assert all(service.is_available(name) for name in ACCOUNTS)
 
 
 @pytest.mark.parametrize("mode", ["access_policy", "rbac"])
@@ -131,7 +131,7 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     wish = {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
     run = done_by_all(ansible, "revert", **wish)
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
-    assert all(service.answers(name) for name in ACCOUNTS)
+    assert all(service.is_available(name) for name in ACCOUNTS)
     assert [version.enabled for version in service.versions()] == [False]
     assert [service.assignments(one) for one in principals] == [[], [], []]
     assert all(one["key_source"] == "microsoft_batch" for one in results(run).values())
@@ -165,7 +165,7 @@ def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, 
     assert {one.host for one in run} == {"account1"}, run.output
     assert wrote(run) == []
     assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
-    assert [service.answers(name) for name in ACCOUNTS] == [False, True, True]
+    assert [service.is_available(name) for name in ACCOUNTS] == [False, True, True]
 
 
 def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Service) -> None:
@@ -178,7 +178,7 @@ def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Servi
     assert run.rc != 0
     second = str(service.key().id)
     assert [service.encryption(name) for name in ACCOUNTS] == [second, first, first]
-    assert all(service.answers(name) for name in ACCOUNTS)
+    assert all(service.is_available(name) for name in ACCOUNTS)
 
     again = done_by_all(ansible, "rotate", **wish)
     assert wrote(again) == ["PATCH account account2", "PATCH account account3"]
@@ -203,7 +203,7 @@ def test_one_that_cannot_be_recovered_keeps_back_no_other(ansible: Ansible, serv
     run = play_all(ansible, "recover", own={"account1": {"cmk_account_name": "nobody"}})
     assert run.rc != 0
     assert {one.host for one in run.failed} == {"account1"}
-    assert all(service.answers(name) for name in ACCOUNTS)
+    assert all(service.is_available(name) for name in ACCOUNTS)
 
 
 def test_progress_is_told(ansible: Ansible, service: Service) -> None:

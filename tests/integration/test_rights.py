@@ -290,7 +290,7 @@ def run(
 
 
 def answering(service: Service) -> set[str]:
-    return {account for account in service.accounts() if service.answers(account)}
+    return {account for account in service.accounts() if service.is_available(account)}
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)

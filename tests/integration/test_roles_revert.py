@@ -145,7 +145,7 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
     other = service.account_id("account2")
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([other], [other])
     assert service.is_available()
-    assert service.answers("account2")
+    assert service.is_available("account2")
     assert service.key().properties.enabled
     assert is_granted(service, principal)
     unchanged(revert(ansible, **wish))

@@ -232,7 +232,7 @@ def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible
     assert steps(run) == ["key", "encryption"]
     assert result(run)["former_kept_for"] == [other]
     assert enabled(service) == [True, True]
-    assert service.answers("account2")
+    assert service.is_available("account2")
     unchanged(rotate(ansible, **wish))
 
     service.point(service.key().id, "account2")
@@ -241,7 +241,7 @@ def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible
     assert result(run)["former_kept_for"] == []
     assert enabled(service) == [False, True]
     assert service.is_available()
-    assert service.answers("account2")
+    assert service.is_available("account2")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -295,7 +295,7 @@ def test_to_a_different_key_that_another_account_shares(ansible: Ansible, servic
     assert told["former_kept_for"] == [other_account]
     assert enabled(service) == [True]
     assert service.is_available()
-    assert service.answers("account2")
+    assert service.is_available("account2")
     unchanged(rotate(ansible, **wish))
 
 

@@ -53,9 +53,9 @@ def is_available(service: Service, name: str = "account1") -> bool:
     service.sandbox.control.call("DELETE", "/faults")
     service.sandbox.control.advance(SETTLED)
     # The sandbox counts the time of a recovery from the first look.
-    service.answers(name)
+    service.is_available(name)
     service.sandbox.control.advance(RECOVERED)
-    return service.answers(name)
+    return service.is_available(name)
 
 
 @pytest.mark.parametrize(

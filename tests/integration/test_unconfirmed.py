@@ -190,7 +190,7 @@ def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
     assert report["failed_checks"] == ["access_granted"]
     service.sandbox.control.advance(SETTLED)
     assert service.encryption(USER_ASSIGNED) is None
-    assert service.answers(USER_ASSIGNED)
+    assert service.is_available(USER_ASSIGNED)
 
 
 def test_access_that_is_gone_by_the_time_an_account_exists(runner: OneProcess, wire: Wire, service: Service) -> None:

@@ -70,7 +70,7 @@ def test_another_controller_moves_an_account_between_two_waves(
 
     assert keys_of(service, "account2", "account3") == [newer, newer]
     assert enabled(service)[1:] == [True, True], "account1 is on the second"
-    assert all(service.answers(name) for name in service.accounts())
+    assert all(service.is_available(name) for name in service.accounts())
 
 
 def test_an_account_on_the_newest_as_the_run_knows_it_costs_no_look_and_one_on_another_does(
