@@ -15,6 +15,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +67,16 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         if not params["replace_key"]:
             # With a typing error in its name, a vault would be made.
             encryption_plan.refuse_other_key(account["name"], has, wanted)
-    vault = predicted(vault_goal, cloud.vaults, vault_plan)
-    made = predicted(account_goal, cloud.accounts, account_plan)
+    with _options(recover="recover_vault", name="vault_name"):
+        vault = predicted(vault_goal, cloud.vaults, vault_plan)
+    with _options(name="account_name"):
+        made = predicted(account_goal, cloud.accounts, account_plan)
     needed = [*vault_writes.NEEDED.by(vault.steps), *account_writes.NEEDED.by(made.steps)]
     if vault.before["exists"]:
         if made.steps and account_goal.identity_id is None:
             needed += _to_grant_in(vault_goal)
-        key_steps = predicted(key_goal, cloud.keys, key_plan).steps
+        with _options(recover="recover_key", name="key_name"):
+            key_steps = predicted(key_goal, cloud.keys, key_plan).steps
         makes_version = any(step.write == key_writes.KeyWrites.create for step in key_steps)
         if has and has.version and has.same_key(wanted) and makes_version:
             # The version that the account uses is about to expire, or has expired. The account moves to the new one.
@@ -93,6 +97,21 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
     if not encryption_goal.is_satisfied_by(account):
         needed += _to_move(params)
     return cloud.rights.require(needed)
+
+
+@contextmanager
+def _options(**names: str) -> Iterator[None]:
+    """Name options of another module as this one does, in errors."""
+    try:
+        yield
+    except CmkError as failure:
+        option = failure.facts.get("option")
+        if option in names:
+            own, remedy = names[option], failure.facts.get("remedy", "")
+            named = remedy.replace(f"Set {option}: ", f"Set {own}: ")
+            failure.msg = failure.msg.replace(remedy, named) if remedy else failure.msg
+            failure.facts.update(option=own, **({"remedy": named} if remedy else {}))
+        raise
 
 
 def read_ahead(params: Params, cloud: Cloud) -> None:

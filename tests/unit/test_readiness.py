@@ -83,6 +83,7 @@ class Azure:
     unavailable_reason: CmkError | None = None
     vault: dict[str, Any] | None = field(default_factory=lambda: policies(policy()))
     deleted_vault: dict[str, Any] | None = None
+    deleted_key: dict[str, Any] | None = None
     keys: tuple[dict[str, Any], ...] = field(default_factory=versions)
     others: tuple[dict[str, Any], ...] = ()
     unlisted: tuple[str, ...] = ()
@@ -167,7 +168,9 @@ class Azure:
 
     @property
     def keys_service(self) -> Any:
-        return self.service("keys", lambda _goal: observed_key(*self.keys, visible=self.visible))
+        return self.service(
+            "keys", lambda _goal: observed_key(*self.keys, visible=self.visible, deleted=self.deleted_key)
+        )
 
     @property
     def access(self) -> Any:
@@ -453,6 +456,21 @@ def test_an_account_on_another_key_is_refused_before_a_vault_is_planned(used: st
 @pytest.mark.parametrize("name", [{"vault_name": "MyVault"}, {"key_name": "BATCH"}])
 def test_a_key_is_the_same_in_any_letter_case(name: dict[str, str]) -> None:
     assert provision(Azure(on(PINNED_OLD)), **name) == []
+
+
+@pytest.mark.parametrize(
+    ("azure", "option"),
+    [
+        (Azure(vault=None, deleted_vault=deleted_vault()), "recover_vault"),
+        (Azure(keys=(), deleted_key=key()), "recover_key"),
+    ],
+)
+def test_an_option_of_a_later_task_is_named_as_this_one_names_it(azure: Azure, option: str) -> None:
+    failure = refused("provision", azure)
+
+    assert failure.facts["option"] == option
+    assert failure.facts["remedy"].startswith(f"Set {option}: true")
+    assert failure.msg.endswith(failure.facts["remedy"])
 
 
 def test_availability_that_is_not_known_is_refused_before_a_vault_is_planned() -> None:

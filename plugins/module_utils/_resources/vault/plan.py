@@ -97,13 +97,13 @@ def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
 
 def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if not goal.recover:
+        remedy = "Set recover: true to recover it, or use another name."
         raise Refused(
-            f"A vault {goal.name} was deleted and its name is kept for it, with its keys in it. Set recover: true to "
-            "bring it back, or use another name.",
+            f"The vault {goal.name} was deleted, and Azure keeps its name and its keys. {remedy}",
             code="vault_soft_deleted",
             option="recover",
             value=False,
-            remedy="Set recover: true, or use another name.",
+            remedy=remedy,
         )
     vault: DeletedVault = observed["deleted"]
     deleted = vault["properties"]
