@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from azure.keyvault.keys._shared import http_challenge_cache
+from predictions import Record, Result, unrecorded
 from reports import CHECKS, MOVES, STEPS
 from reports import report as reported
 
@@ -37,7 +38,6 @@ ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())
 OURS = "azbatch.cmk."
 KEYWORDS = frozenset("name register when loop loop_control vars check_mode changed_when failed_when".split())
 
-Result = dict[str, Any]
 _loader = DataLoader()
 
 
@@ -84,7 +84,7 @@ class OneProcess:
         variables: Mapping[str, Any],
         *,
         check: bool = False,
-        record: Callable[[str, Result], None] = lambda _task, _result: None,
+        record: Record = unrecorded,
     ) -> Result:
         """What it reports, or the result of the task that failed, with what was told of the account before. `record`
         takes the name and the result of each task."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from azure.core.exceptions import AzureError
 from one_process import ROLE_NAMES, OneProcess
+from predictions import Record, unrecorded
 from service import GROUP, LOCATION, OFFICER, Service
 
 # Those on it have a user-assigned identity; other accounts have one of their own.
@@ -67,10 +68,10 @@ class World:
             service.make_vault(vault, rbac=vault == RBAC_VAULT)
         self._connections: dict[str, Mapping[str, str]] = {OWNER: {}}
 
-    def prepared(self, run: Run, *, beside: bool = False) -> Callable[[], Report]:
-        """The run as it is wished now, yet to be begun; it gives what it reports.
+    def prepared(self, run: Run, *, beside: bool = False) -> Callable[..., Report]:
+        """The run as it is wished now, yet to be begun; it gives what it reports. It takes a `Record`, if need be.
 
-        `beside`: from a second controller, during another run.
+        `beside`: from another controller, which shares nothing with the runs before.
         """
         runner = self._runner.another() if beside else self._runner
         runner = replace(runner, connection=self.connection(run.caller), as_module=run.way == AS_MODULE)
@@ -78,7 +79,13 @@ class World:
         wishes = dict(run.wishes)
         if run.what not in ROLE_NAMES:
             arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **wishes}
-            return lambda: runner.module(run.what, arguments, check=run.check)
+
+            def module(record: Record = unrecorded) -> Report:
+                result = runner.module(run.what, arguments, check=run.check)
+                record(run.what, result)
+                return result
+
+            return module
         if "to" in wishes:
             wishes["cmk_new_key_identifier"] = self.newest(*wishes.pop("to"))
         if run.account == USER_ASSIGNED:
@@ -93,7 +100,7 @@ class World:
             "cmk_wait_timeout": WAIT,
             **wishes,
         }
-        return lambda: runner.role(run.what, variables, check=run.check)
+        return lambda record=unrecorded: runner.role(run.what, variables, check=run.check, record=record)
 
     def connection(self, caller: str) -> Mapping[str, str]:
         """Options by which a task signs in as a principal with the rights of that caller."""
@@ -125,6 +132,9 @@ class World:
         response = self.service.sandbox.arm("PUT", path, "2022-04-01", {"properties": properties})
         assert response.ok, response.text
         return guid
+
+    def deleted_vaults(self) -> set[str]:
+        return {vault.name for vault in self.service.vaults.vaults.list_deleted()}
 
     def usable(self) -> set[str]:
         return {name for name in self.service.accounts() if self.service.is_available(name)}

@@ -1,0 +1,95 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A play in check mode compared with the same play that is run after it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harness import assert_predicted, short, writes
+from service import Service
+
+Result = dict[str, Any]
+# How a check warns of a right that the caller lacks: another caller may run the play.
+WOULD_BE_REFUSED = "A run by this caller would be refused."
+# Takes the name and the result of each task.
+Record = Callable[[str, Result], None]
+
+
+def unrecorded(_task: str, _result: Result) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a play reported, and the results of its tasks that have a diff or failed, by name and number in the loop."""
+
+    report: Result
+    tasks: dict[str, Result]
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """The task that failed, or that a check says the run would be refused, and the error's code or message."""
+        for name, one in self.tasks.items():
+            if one.get("failed"):
+                return name, one["code"] if "code" in one else one["msg"]
+            if any(warning.endswith(WOULD_BE_REFUSED) for warning in one.get("warnings", ())):
+                return name, "permission_denied"
+        return None
+
+    def before_failure(self) -> dict[str, Result]:
+        """The tasks before the one that failed."""
+        return dict(
+            itertools.takewhile(lambda one: self.failure is None or one[0] != self.failure[0], self.tasks.items())
+        )
+
+    @property
+    def first_changed(self) -> str | None:
+        """The first task that changed something."""
+        return next((name for name, one in self.tasks.items() if one.get("changed")), None)
+
+
+def played(play: Callable[[Record], Result]) -> Played:
+    tasks: dict[str, Result] = {}
+
+    def record(name: str, result: Result) -> None:
+        for number, one in enumerate(result.get("results", [result])):
+            if "diff" in one or one.get("failed"):
+                tasks[f"{name} {number}"] = one
+
+    return Played(play(record), tasks)
+
+
+def written(service: Service, since: int) -> list[str]:
+    """The attempts to write something after that request of the sandbox's log."""
+    return short(writes(service.sandbox.control.requests(since)))
+
+
+def assert_came_true(check: Played, run: Played, until: str | None = None, *, with_diff: bool = True) -> None:
+    """The run failed as the check did, or changed the same tasks with the same diffs, but for values that only Azure
+    can give. `until` is the last task whose result a check can predict; by default, that is the last one."""
+    predicted, came = check.before_failure(), run.before_failure()
+    if until not in predicted:
+        assert check.failure == run.failure, (check.report, run.report)
+        assert list(predicted) == list(came)
+    for name, one in predicted.items():
+        assert name in came, f"{name} was not run: {run.report}"
+        if _had_to_wait(one, came[name]):
+            continue
+        assert one["changed"] is came[name]["changed"], (name, one, came[name])
+        if with_diff:
+            assert_predicted(one["diff"], came[name]["diff"], name)
+        if name == until:
+            return
+
+
+def _had_to_wait(predicted: Result, came: Result) -> bool:
+    """Azure does not show how long Batch takes to use a repaired key, so a check takes the account for available."""
+    shown, found = predicted["diff"], came["diff"]
+    is_wait = shown["before"] == shown["after"] == found["after"] and shown["before"].get("answers") is True
+    return is_wait and came["changed"] and found["before"] == {**shown["before"], "answers": False}
