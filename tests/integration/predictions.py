@@ -91,5 +91,5 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
 def _had_to_wait(predicted: Result, came: Result) -> bool:
     """Azure does not show how long Batch takes to use a repaired key, so a check takes the account for available."""
     shown, found = predicted["diff"], came["diff"]
-    is_wait = shown["before"] == shown["after"] == found["after"] and shown["before"].get("answers") is True
-    return is_wait and came["changed"] and found["before"] == {**shown["before"], "answers": False}
+    is_wait = shown["before"] == shown["after"] == found["after"] and shown["before"].get("available") is True
+    return is_wait and came["changed"] and found["before"] == {**shown["before"], "available": False}
