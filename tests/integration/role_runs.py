@@ -151,12 +151,18 @@ def _keys(service: Service, vault: str) -> dict[str, Any]:
                     "tags": version.tags,
                     "lasts": version.expires_on and (version.expires_on - version.created_on).days,
                 }
-                for version in service.versions(one.name, vault)
+                for version in _in_order(service, one.name, vault)
             ]
             for one in client.list_properties_of_keys()
         },
         "deleted": sorted(one.name for one in client.list_deleted_keys()),
     }
+
+
+def _in_order(service: Service, key: str, vault: str) -> list[Any]:
+    """The key's versions, the newest last, also if several were created in the same second."""
+    newest = service.key(key, vault=vault).properties.version
+    return sorted(service.versions(key, vault), key=lambda one: (one.created_on, one.version == newest))
 
 
 def _steady(value: Any) -> Any:

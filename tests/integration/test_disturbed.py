@@ -11,6 +11,7 @@ of disturbance at each request, in this process.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -75,7 +76,12 @@ def chosen(number: int, requests: int) -> list[int]:
 
 
 def run_in_process(runner: OneProcess, role: str, **wish: Any) -> Report:
-    return runner.another().role(role, {**VARS, **wish})
+    controller = runner.another()
+    try:
+        return controller.role(role, {**VARS, **wish})
+    finally:
+        # The disk is small.
+        shutil.rmtree(controller.tokens, ignore_errors=True)
 
 
 def play_in_process(runner: OneProcess, role: str, **wish: Any) -> None:

@@ -293,6 +293,8 @@ def test_who_may_use_the_key_is_to_be_seen_before_there_is_a_new_version() -> No
     lacks("Microsoft.KeyVault/vaults/read", *SEES, vault=vault(), **may)
     lacks("Microsoft.KeyVault/vaults/read", *SEES, vault=Denied("no"), **may)
     require(*SEES, vault=None, **may)
+    with pytest.raises(Denied, match=r"KeyVault/vaults/read at the key vault \w+\. Nor may you see groups\. Grant"):
+        require(*SEES, vault=Denied("Nor may you see groups."), **may)
 
 
 def test_a_vault_may_be_in_another_subscription() -> None:

@@ -54,9 +54,11 @@ class Rights:
         missing = [one for right in rights if (one := self._missing(right, vaults)) is not None]
         if missing and self._session.rehearsal is None:
             action, scope = missing[0]
+            # With what else would show a vault that cannot be found.
+            hidden = [f" {vault.msg}" for vault in vaults.values() if isinstance(vault, Denied)]
             remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
             raise Denied(
-                f"The change was not begun. {' '.join(lacking(*one) for one in missing)} {remedy}",
+                f"The change was not begun. {' '.join(lacking(*one) for one in missing)}{''.join(hidden)} {remedy}",
                 action=action,
                 missing_rights=[{"action": action, "scope": scope} for action, scope in missing],
                 remedy=remedy,
