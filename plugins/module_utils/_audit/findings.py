@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._resources.vault import document as vault_document
+from .assessment import DAY, Assessment
 from .policy import Policy
 from .rules import RULES, SEVERITIES
-from .standing import DAY, Standing
 
 Record = Mapping[str, Any]
 # The rule's name, and what was seen.
@@ -27,12 +27,12 @@ STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
 _GRAVEST = SEVERITIES[0]
 
 
-def judged(standing: Standing, policy: Policy, now: float) -> dict[str, Any]:
+def judged(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]:
     """The account's record with its findings and the state that they add up to."""
-    record = standing.record
+    record = assessment.record
     found = [
         _finding(rule, seen, remedy, record, policy, now)
-        for rule, seen, remedy in (*_of_causes(standing), *((*one, "") for one in _of_record(record, policy)))
+        for rule, seen, remedy in (*_of_causes(assessment), *((*one, "") for one in _of_record(record, policy)))
     ]
     found.sort(key=lambda one: SEVERITIES.index(one["severity"]))
     return {**record, "findings": found, "state": _state(found)}
@@ -60,11 +60,11 @@ def _state(found: list[dict[str, Any]]) -> str:
     return UNKNOWN if any(one["id"] == "not_seen" for one in found) else OK
 
 
-def _of_causes(standing: Standing) -> Iterator[tuple[str, str, str]]:
-    for cause in standing.causes:
+def _of_causes(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
+    for cause in assessment.causes:
         yield cause.name, cause.evidence, cause.remedy
-    if standing.record["available"] is False:
-        yield "account_unavailable", standing.record["unavailable_reason"], ""
+    if assessment.record["available"] is False:
+        yield "account_unavailable", assessment.record["unavailable_reason"], ""
 
 
 def _of_record(record: Record, policy: Policy) -> Iterator[Found]:

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core.duration import instant
+from .assessment import Seen, assessed
 from .findings import STATES, judged
 from .policy import Policy
 from .rules import RULES, SEVERITIES, graver
-from .standing import Seen, standing
 
 # Of the documented form of the data, docs/audit.schema.json. A change that breaks its readers makes it another.
 FORMAT = "azbatch.cmk/audit/1"
@@ -26,7 +26,7 @@ FORMAT = "azbatch.cmk/audit/1"
 def whole(seen: Seen, policy: Policy, asked: Mapping[str, Any]) -> dict[str, Any]:
     """`asked` is what was looked at and by which policy, as the task's options say it."""
     now = seen["now"]
-    accounts = [judged(standing(account, seen), policy, now) for account in seen["accounts"]]
+    accounts = [judged(assessed(account, seen), policy, now) for account in seen["accounts"]]
     accounts.sort(key=lambda one: (STATES.index(one["state"]), _worst(one), one["name"].lower(), one["id"].lower()))
     return {
         "format": FORMAT,

@@ -32,14 +32,14 @@ Seen = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Standing:
+class Assessment:
     # What is told of the account.
     record: Mapping[str, Any]
     # What cuts it off from its key.
     causes: tuple[diagnosis.Cause, ...] = ()
 
 
-def standing(account: Account, seen: Seen) -> Standing:
+def assessed(account: Account, seen: Seen) -> Assessment:
     key = key_of(account)
     subscription, group, name = place_of(account["id"])
     pools = _pools(account, seen)
@@ -55,11 +55,11 @@ def standing(account: Account, seen: Seen) -> Standing:
         **encryption_document.describe_key(key),
         "identity": account_document.describe_identity(account.get("identity", {})),
     }
-    answering = _answering(pools)
-    unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and answering["available"] is None else {}
+    availability = _availability(pools)
+    unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and availability["available"] is None else {}
     if key is None:
         nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
-        return Standing({**placed, **nothing, **answering, "unknown": unknown})
+        return Assessment({**placed, **nothing, **availability, "unknown": unknown})
     evidence = _evidence(account, key, seen)
     kept = seen["keys"][key.versionless.folded]
     identities = _identities(account, seen)
@@ -75,10 +75,10 @@ def standing(account: Account, seen: Seen) -> Standing:
         **_of_key(key, _or_none(evidence.bundle), kept, seen),
         **_of_vault(_or_none(evidence.vault)),
         "access": _access_by(checks),
-        **answering,
+        **availability,
         "unknown": {**_unknown(evidence, kept, identities), **unknown},
     }
-    return Standing(record, diagnosis.causes(evidence, checks, observed))
+    return Assessment(record, diagnosis.causes(evidence, checks, observed))
 
 
 def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> preflight.Evidence:
@@ -174,7 +174,7 @@ def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
     return found
 
 
-def _answering(pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
+def _availability(pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
     """An account that has lost its key does not tell its pools. Null: it was not asked, or the caller may not."""
     if not isinstance(pools, CmkError):
         return {"available": None if pools is None else True, "unavailable_reason": None, "pools": _disks(pools)}
