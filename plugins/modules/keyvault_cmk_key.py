@@ -106,6 +106,8 @@ options:
     description:
       - How long the previous key or version stays enabled after accounts were moved to the key O(moved_to), as an ISO
         8601 duration. V(P0D) disables it at once.
+      - If no account uses the key O(moved_to) and it is a different key, Azure does not show when accounts were moved.
+        The previous key is kept as if that was now.
     type: str
     default: P1D
   force:

@@ -52,6 +52,8 @@ def goal(
         pytest.param(goal(to=None), 0, False, {"one": 0.0}, None, id="nothing was moved"),
         pytest.param(goal(to=OTHER), 0, False, None, None, id="to another key, however old the newest of this one"),
         pytest.param(goal(to=OTHER), 10 * DAY, True, None, DAY, id="to another key, now"),
+        pytest.param(goal(to=OTHER), 10 * DAY, False, {}, DAY, id="to another key that no account uses any more"),
+        pytest.param(goal("P0D", to=OTHER), 10 * DAY, False, {}, None, id="no grace period for such a key"),
         pytest.param(goal(), 10 * DAY, False, {"one": DAY, "two": DAY + 1}, None, id="accounts changed long ago"),
         pytest.param(goal(), 10 * DAY, False, {"one": 3 * DAY, "two": 60}, DAY - 60, id="an account changed just now"),
         pytest.param(goal(), DAY - 5, False, {"one": DAY - 9}, 9, id="the later of the two"),

@@ -37,6 +37,9 @@ def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None
         began.append(key["attributes"]["created"])
     # An account that does not say when it was changed may have been changed just now.
     began += [now - (age or 0) for age in (ages or {}).values()]
+    # If no account uses the key that accounts were moved to any more, nothing shows when they were.
+    if ages is not None and not began:
+        began = [now]
     until = max(began, default=now - goal.grace_period) + goal.grace_period
     return until if until > now else None
 
