@@ -186,7 +186,7 @@ def reason_on_page(sandbox: Sandbox) -> str:
     response = requests.get(sandbox.url, headers={"accept": "text/html"}, timeout=30)
     cell = r'<td data-label="State"><strong class="(\w+)">[^<]*</strong>(?:<small>(.*?)</small>)?'
     (state,) = re.findall(cell, response.text.partition('id="accounts-table"')[2].partition("</table>")[0])
-    assert (state[0] == "available") is (state[1] == "")
+    assert (state[0] == "answers") is (state[1] == "")
     return html.unescape(state[1])
 
 
@@ -501,13 +501,13 @@ LOSSES: dict[str, tuple[Change, Change, str]] = {
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
 @pytest.mark.parametrize("cause", LOSSES)
 def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
-    lose, repair, told = LOSSES[cause]
+    lose, mend, told = LOSSES[cause]
     key = protected(vault, versioned)
     control.timing(batch_recovery=600)
     assert works(vault.sandbox)
     lose(vault, key)
     assert told in reason(vault.sandbox)
-    repair(vault, key)
+    mend(vault, key)
     assert "has not recovered yet" in reason(vault.sandbox)
     control.advance(590)
     assert not works(vault.sandbox)

@@ -316,8 +316,8 @@ def test_accounts(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
         account = row(page, "Accounts", name)
         expect(cell(account, "Key source")).to_have_text(source)
         expect(cell(account, "Version in use")).to_have_text(version + kind)
-        expect(cell(account, "State")).to_have_text("available")
-    expect(cell(row(page, "All accounts", "Microsoft.Batch"), "available")).to_have_text("1")
+        expect(cell(account, "State")).to_have_text("answers")
+    expect(cell(row(page, "All accounts", "Microsoft.Batch"), "answers")).to_have_text("1")
     expect(cell(row(page, "Accounts", "follows"), "Identity")).to_contain_text("reader")
 
 
@@ -326,12 +326,12 @@ def test_state_turns_with_the_key(sandbox: Sandbox, scene: dict[str, str], page:
     page.goto(sandbox.url)
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("does not answer")
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text(f"{scene['first']}' is disabled.")
-    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("available")
+    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("answers")
     expect(page.locator(".sums")).to_contain_text("1 not answering")
     assert batch(sandbox, "POST", "pinned", below="/listKeys").status_code == 409
     assert data(sandbox, "PATCH", f"/keys/key1/{scene['first']}", {"attributes": {"enabled": True}}).ok
     page.reload()
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("available")
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("answers")
 
 
 def test_vaults_keys_and_who_may_use_them(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeAlias
 
 from .._core.documents import Vault
 from .._core.plan import Step
@@ -67,7 +67,7 @@ class VaultRight:
     seen: bool = False
 
 
-Needed = Right | VaultRight
+Needed: TypeAlias = "Right | VaultRight"
 Write = Callable[..., None]
 
 
