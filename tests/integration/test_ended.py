@@ -13,8 +13,13 @@ import time
 from typing import Any
 
 import pytest
+from ansible.release import __version__
 from harness import Ansible, fails, task
+from packaging.version import Version
 from service import GROUP, Service
+
+# From this release on, ansible-core's exception has the timeout in it, and ansible-playbook passes signals on.
+IS_TOLD = Version(__version__) >= Version("2.19")
 
 POOLS = {"method": "GET", "path": "/batchAccounts/account1/pools"}
 PATCH = {"method": "PATCH", "path": "/batchAccounts/account1"}
@@ -39,7 +44,7 @@ def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service,
     run = ansible.play([fails({**to_key(wanted), "timeout": 3})], way="in_process")
     one = run["switch"]
     assert one["code"] == "timed_out", one
-    assert one["timedout"]["period"] == 3
+    assert one["timedout"]["period"] == (3 if IS_TOLD else None)
     assert one["restored"] is True
     assert one["current_state"]["key_identifier"] == former
     sent = [r["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"] for r in one.writes]
@@ -77,6 +82,11 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
             process.kill()
             process.communicate()
     assert process.returncode != 0, output
+    assert service.is_available()
+    if not IS_TOLD:
+        # A worker that is not told finishes the switch.
+        assert service.encryption() in (former, wanted)
+        return
     # The worker may end after ansible-playbook itself.
     until(lambda: service.encryption() == former)
     assert service.is_available()
