@@ -170,7 +170,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -203,8 +202,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     account = params["account_name"]
     if account:
         group = params["account_resource_group"]
-        seen = cloud.accounts.seen(group, account, refresh_if=lambda seen: not principals_of(seen.get("identity", {})))
-        goals = access_goal.of_account(goal, required(seen, group, account))
+        goals = access_goal.of_account(goal, required(cloud.accounts.present(group, account), group, account))
 
     def make(goal: access_goal.Goal) -> Outcome:
         return unless_used(

@@ -30,6 +30,7 @@ from wishes import encryption_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.moved import Moved
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
@@ -244,9 +245,9 @@ def refused_once(anew: dict[str, Any], *, even_if_unavailable: bool = False) -> 
         look()
         write()
 
-    def see(_evidence: Any) -> dict[str, Any]:
+    def require_usable(_evidence: Any) -> None:
         asked.append("evidence")
-        return anew
+        preflight.require(anew)
 
     accounts: Any = SimpleNamespace(
         retry_until_accepted=retry_until_accepted, update=lambda *_body: asked.append("update")
@@ -254,7 +255,9 @@ def refused_once(anew: dict[str, Any], *, even_if_unavailable: bool = False) -> 
     accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
     accounts.confirm_key = lambda *_arguments: None
     session: Any = SimpleNamespace(wait_timeout=0)
-    service = Encryption(session, accounts, SimpleNamespace(refreshed=see), None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
+    service = Encryption(
+        session, accounts, SimpleNamespace(require_usable=require_usable), None, None, Moved(RunFiles(None))
+    )  # type: ignore[arg-type]
     service.set_encryption(
         "rg-batch", "mybatch", {}, evidence=evidence(PINNED_NEW), even_if_unavailable=even_if_unavailable
     )

@@ -40,7 +40,9 @@ from documents import (
 )
 from wishes import check_before, rotation
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed, Right, VaultRight
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
@@ -196,7 +198,8 @@ class Azure:
     def _require(self, needed: Any) -> tuple[str, ...]:
         self.needed = list(needed)
         rehearsal = object() if self.is_rehearsal else None
-        session: Any = SimpleNamespace(subscription_id=SUBSCRIPTION, rehearsal=rehearsal)
+        cache = Cache(RunFiles(None), lambda: "me")
+        session: Any = SimpleNamespace(subscription_id=SUBSCRIPTION, rehearsal=rehearsal, cache=cache)
         resources: Any = SimpleNamespace(permissions=lambda _scope: self.allowed)
         return Rights(session, resources, self.vaults).require(self.needed)
 

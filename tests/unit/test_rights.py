@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from documents import VAULT_ID, policy, vault
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
@@ -103,6 +105,7 @@ class Session:
     subscription_id = SUBSCRIPTION
 
     def __init__(self, *, is_rehearsal: bool) -> None:
+        self.cache = Cache(RunFiles(None), lambda: "me")
         self.rehearsal = object() if is_rehearsal else None
 
 

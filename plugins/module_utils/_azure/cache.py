@@ -67,7 +67,7 @@ class Cache:
     def recent(self, read: Callable[[], Any], kind: str, *name: str) -> Any:
         """What a task of the run has read, after the run's own last write to things of the kind, or what `read` gives.
 
-        For looking before a change alone. That there is nothing is kept too.
+        For looking before a change alone. A missing resource is read again: somebody may be creating it.
         """
         now = time.monotonic()
         written = (self._files.load(self._caller(), "written", one) or 0 for one in (kind, _ANY))
@@ -119,7 +119,8 @@ class Cache:
                 kept = self._files.load(self._caller(), *name)
                 if kept is None or not is_fresh(kept["at"]):
                     kept = {"at": time.monotonic(), "value": read()}
-                    self._files.store(kept, self._caller(), *name)
+                    if kept["value"] is not None:
+                        self._files.store(kept, self._caller(), *name)
         return kept["value"]
 
     def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:

@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -38,6 +39,9 @@ from .resources import Resources
 from .rights import Rights
 from .session import Session, silent
 from .visible import HandledAccounts, VisibleAccounts
+
+# How long what one task has taken away, or left, serves for the others of the run: somebody may give it back.
+_ONCE_SECONDS = 60
 
 
 class Cloud:
@@ -86,13 +90,18 @@ class Cloud:
         files = self._session.files
         with files.locked("once", *name):
             kept = files.load("once", *name)
-            if kept is not None and kept["skips"] != 0:
+            if kept is not None and kept["skips"] != 0 and time.monotonic() - kept["at"] < _ONCE_SECONDS:
                 files.store({**kept, "skips": kept["skips"] - 1}, "once", *name)
                 return Outcome(False, kept["after"], kept["after"], report=kept["report"])
             outcome = make()
             users = len(outcome.report["in_use_by"])
             # Without users there is nothing to look at again: -1 never becomes 0.
-            kept = {"after": dict(outcome.after), "report": dict(outcome.report), "skips": users - 1}
+            kept = {
+                "at": time.monotonic(),
+                "after": dict(outcome.after),
+                "report": dict(outcome.report),
+                "skips": users - 1,
+            }
             files.store(kept, "once", *name)
         return outcome
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .._checks.preflight import granted_to_each
+from .._checks.preflight import failed_checks, granted_to_each, lasting, require
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
@@ -46,13 +46,23 @@ class Evidence:
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
     ) -> dict[str, Any]:
+        """What fails the checks is read again: another task of the run may have read it, and it may be repaired."""
+        found = self._gathered(key, vault_group, principals, tenant_id)
+        if failed_checks(lasting(found)):
+            self._session.cache.forget("vault", "key", "access", "role")
+            found = self._gathered(key, vault_group, principals, tenant_id)
+        return found
+
+    def _gathered(
+        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
+    ) -> dict[str, Any]:
         reads: dict[str, Callable[[], Any]] = {
             "vault": lambda: self._vaults.recent(key.vault, vault_group),
             "bundle": lambda: self._keys.recent(key),
         }
         found = map_concurrent(lambda what: value_or_error(reads[what]), reads)
         vault, bundle = found["vault"], found["bundle"]
-        by_role = isinstance(vault, dict) and vault["properties"].get("enableRbacAuthorization")
+        by_role = isinstance(vault, Mapping) and _by_role(vault)
         roles = value_or_error(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
         return {
@@ -71,25 +81,41 @@ class Evidence:
         self._session.cache.forget("vault", "key", "access", "role")
         vault = evidence["vault"]
         group = place_of(vault["id"])[1] if isinstance(vault, Mapping) else None
-        return self.gather(evidence["key"], group, evidence["principals"], evidence["tenant_id"])
+        return self._gathered(evidence["key"], group, evidence["principals"], evidence["tenant_id"])
+
+    def require_usable(self, evidence: Mapping[str, Any]) -> None:
+        """A key that Batch refuses may have been disabled since another task of the run read it. It would be offered
+        until time is up."""
+        require(lasting(self.refreshed(evidence)))
 
     def with_access_now(self, evidence: Mapping[str, Any], since: float) -> Mapping[str, Any]:
-        """The same, with who may use the key as read from `since` (time.monotonic()) on.
+        """The same, with the key, the vault and who may use the key as read from `since` (time.monotonic()) on.
 
-        If the caller could not see that before, nothing is read: preflight has warned. From then on, access that cannot
+        If the caller could not see one of them before, it is not read: preflight has warned. From then on, what cannot
         be read is an error, not a warning.
         """
         vault, assignments = evidence["vault"], evidence["assignments"]
-        if vault is None or isinstance(vault, CmkError) or isinstance(assignments, CmkError):
-            return evidence
-        if vault["properties"].get("enableRbacAuthorization"):
-            now = {**evidence, **self._roles_now(evidence, since)}
-        else:
-            now = {**evidence, "vault": self._vault_now(vault["id"], since)}
+        reads: dict[str, Callable[[], dict[str, Any]]] = {}
+        if isinstance(evidence["bundle"], Mapping):
+            reads["key"] = lambda: self._bundle_now(evidence["key"], since)
+        sees_access = isinstance(vault, Mapping) and not isinstance(assignments, CmkError)
+        if sees_access:
+            reads["vault"] = lambda: {"vault": self._vault_now(vault["id"], since)}
+        if sees_access and _by_role(vault):
+            reads["access"] = lambda: self._roles_now(evidence, since)
+        now = {**evidence, **dict(chain.from_iterable(one.items() for one in _at_once(reads)))}
+        if sees_access and _by_role(now["vault"]) and "access" not in reads:
+            now.update(self._roles_now(now, since))
+        if not sees_access:
+            return now
         if granted_to_each(now) != granted_to_each(evidence):
             # Others look before they change something, and it is not as they have seen it.
             self._session.cache.changed("vault", "access")
         return now
+
+    def _bundle_now(self, key: KeyIdentifier, since: float) -> dict[str, Any]:
+        found = self._session.cache.since(lambda: self._keys.current(key), since, "key_now", str(key).lower())
+        return {"bundle": None} if found is None else dict(found)
 
     def _vault_now(self, vault_id: str, since: float) -> Vault:
         vault: Vault | None = self._session.cache.since(
@@ -135,3 +161,11 @@ class Evidence:
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions
+
+
+def _by_role(vault: Mapping[str, Any]) -> bool:
+    return bool(vault["properties"].get("enableRbacAuthorization"))
+
+
+def _at_once(reads: Mapping[str, Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
+    return list(map_concurrent(lambda what: reads[what](), reads).values())

@@ -51,7 +51,12 @@ class Rights:
         # A vault that does not exist would be looked for by each of the rights that are needed in it.
         vaults: dict[tuple[str, str | None], Any] = {}
         rights = dict.fromkeys(map(self._in_subscription, needed))
-        missing = [one for right in rights if (one := self._missing(right, vaults)) is not None]
+        missing = self._all_missing(rights, vaults)
+        if missing:
+            # They may have been granted since another task of the run read them.
+            self._session.cache.forget("permissions", "vault")
+            vaults.clear()
+            missing = self._all_missing(rights, vaults)
         if missing and self._session.rehearsal is None:
             action, scope = missing[0]
             # With what else would show a vault that cannot be found.
@@ -64,6 +69,11 @@ class Rights:
                 remedy=remedy,
             )
         return tuple(f"{lacking(*one)} A run by this caller would be refused." for one in missing)
+
+    def _all_missing(
+        self, rights: Iterable[Needed], vaults: dict[tuple[str, str | None], Any]
+    ) -> list[tuple[str, str]]:
+        return [one for right in rights if (one := self._missing(right, vaults)) is not None]
 
     def _in_subscription(self, right: Needed) -> Needed:
         """The right, in the task's own subscription if its scope names none."""

@@ -17,7 +17,7 @@ from ..._azure import sdk
 from ..._azure.identities import Identities
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
-from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties, Vault
+from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties
 from ..._core.ids import role_guid
 from ..._core.plan import Step
 from .document import ROLE_ID, roles_in, scope_of
@@ -37,7 +37,7 @@ class Access(Polled):
         self._visible = visible
 
     def read(self, goal: Any) -> dict[str, Any]:
-        vault = self._vault(goal)
+        vault = self._vaults.find(goal.vault, goal.group)
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
         observed: dict[str, Any] = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and vault["properties"].get("enableRbacAuthorization"):
@@ -46,14 +46,6 @@ class Access(Polled):
         if not goal.present:
             observed["visible"] = self._visible.read()
         return observed
-
-    def _vault(self, goal: Any) -> Vault | None:
-        """What is granted in a vault with Azure RBAC does not depend on what else the vault says. A policy is written
-        whole, and what is to be revoked may be in use: both are read anew."""
-        vault = self._vaults.recent(goal.vault, goal.group) if goal.present else None
-        if vault is not None and vault["properties"].get("enableRbacAuthorization"):
-            return vault
-        return self._vaults.find(goal.vault, goal.group)
 
     def assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
         """The role assignments of a principal, its groups' among them, that reach the scope."""

@@ -21,7 +21,7 @@ from ..._azure.identities import Identities
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import HandledAccounts
-from ..._checks.preflight import failed_checks
+from ..._checks.preflight import failed_checks, lasting
 from ..._core import interrupts
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
@@ -175,7 +175,7 @@ class Accounts(Polled):
     def _is_listed(self, group: str, name: str) -> bool:
         """Azure is eventually consistent: an account that is listed exists, whatever a read of it says."""
 
-        return name.lower() in self._session.cache.recent(
+        return name.lower() in self._session.cache.read(
             lambda: self._names_in(group), "listed", self._session.subscription_id, group.lower()
         )
 
@@ -223,7 +223,12 @@ class Accounts(Polled):
 
         if evidence is not None:
             deadline = time.monotonic() + self._session.wait_timeout
-            self.retry_until_accepted(write, deadline, f"Batch to accept the key of the Batch account {name}")
+            self.retry_until_accepted(
+                write,
+                deadline,
+                f"Batch to accept the key of the Batch account {name}",
+                look=lambda: self._evidence.require_usable(evidence),
+            )
             self.confirm_key(group, name, deadline, evidence)
         else:
             write()
@@ -279,7 +284,7 @@ class Accounts(Polled):
             if availability(reason) is None:
                 raise availability_unknown(name, reason)
             # Without access it never will be, and soon Batch lets nobody move it from the key any more.
-            return None if again and failed_checks(again.result()) else reason
+            return None if again and failed_checks(lasting(again.result())) else reason
 
         unavailable = self._session.poll_until(not_available, deadline, f"the Batch account {name} to become available")
         # If this read failed, the next step reads the account again.

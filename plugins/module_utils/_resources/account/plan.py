@@ -38,7 +38,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     if account is None:
         return _birth(goal, observed, before)
     if observed.get("confirmed"):
-        preflight.require(observed["confirmed"], "and could when the account was created with it")
+        preflight.require(preflight.lasting(observed["confirmed"]), "and could when the account was created with it")
     if _has_identity(goal, account):
         return Plan(goal, before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
     _refuse_unwanted_adoption(goal, account)

@@ -20,7 +20,6 @@ from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import Evidence
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
-from ..._checks import preflight
 from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
@@ -168,9 +167,8 @@ class Encryption(Polled):
             if even_if_unavailable:
                 return
             self.require_available(group, name)
-            # The key may have been seen by another task of the run, and have been disabled since.
             if evidence is not None:
-                preflight.require(self._evidence.refreshed(evidence))
+                self._evidence.require_usable(evidence)
 
         def write() -> None:
             was_moved = account in self._moved

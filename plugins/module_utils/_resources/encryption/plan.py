@@ -42,7 +42,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         raise account_unavailable(goal.account, key_of(account), unavailable_reason)
     if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_satisfied_by(account)):
         if observed.get("evidence"):
-            preflight.require(observed["evidence"], "and could when the account was pointed at it")
+            read = observed["evidence"] if goal.undoes else preflight.lasting(observed["evidence"])
+            preflight.require(read, "and could when the account was pointed at it")
         return _unchanged(goal, before)
     if goal.was_moved(account):
         if observed["is_newer"]:

@@ -103,6 +103,10 @@ class Keys(Polled):
         place = (key.vault_url, key.name.lower(), (key.version or "").lower())
         return self._bundle(self._session.cache.recent(lambda: self._answer(*place), "key", *place))
 
+    def current(self, key: KeyIdentifier) -> dict[str, Any] | None:
+        """The key as it is now (`bundle`), with the time at Key Vault (`now`)."""
+        return self._read_now(key.vault_url, key.name.lower(), (key.version or "").lower())
+
     def versions(self, key: KeyIdentifier) -> list[KeyItem]:
         """All versions of it, as the list of them shows them."""
         return self._all_versions(key.vault_url, key.name)
@@ -200,20 +204,21 @@ class Keys(Polled):
 
         def read() -> dict[str, Any] | None:
             at = time.monotonic()
-            # A vault that is not there has no host, and asking for it four times does not make one.
-            with azure_sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
-                answer = azure_sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
-            self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-            if answer.status_code == 404:
-                return None
-            found = {"bundle": json.loads(answer.text()), "now": self.now}
-            if not version:
+            found = self._read_now(url, name, version)
+            if found is not None and not version:
                 # Whoever asks for the newest may ask for it by its version next.
                 own = found["bundle"]["key"]["kid"].rpartition("/")[2].lower()
                 self._session.cache.keep(found, at, "key", url, name, own)
             return found
 
         return self._session.cache.read(read, "key", url, name, version)
+
+    def _read_now(self, url: str, name: str, version: str) -> dict[str, Any] | None:
+        # A vault that is not there has no host, and asking for it four times does not make one.
+        with azure_sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
+            answer = azure_sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
+        self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        return None if answer.status_code == 404 else {"bundle": json.loads(answer.text()), "now": self.now}
 
     def _versions(self, url: str, name: str) -> list[KeyItem] | None:
         """All versions; none if the caller may read the key and not list it."""

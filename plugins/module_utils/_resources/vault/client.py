@@ -70,7 +70,7 @@ class Vaults(Polled):
     def _is_listed(self, group: str, name: str) -> bool:
         """Azure is eventually consistent: a vault that is listed exists, whatever a read of it says."""
 
-        return name.lower() in self._session.cache.recent(
+        return name.lower() in self._session.cache.read(
             lambda: self._names_in(group), "vault", "listed", self._session.subscription_id, group.lower()
         )
 
@@ -335,7 +335,7 @@ class Vaults(Polled):
             with sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
                 return sdk.documents(self._client(subscription).vaults.list_deleted)
 
-        found: list[DeletedVault] = self._session.cache.recent(read, "vault", "deleted", subscription)
+        found: list[DeletedVault] = self._session.cache.read(read, "vault", "deleted", subscription)
         return found
 
     def _client(self, subscription_id: str | None = None) -> Any:
