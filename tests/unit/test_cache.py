@@ -324,7 +324,7 @@ def test_one_that_was_changed_is_read_by_itself(busy: Path) -> None:
     task(busy).changed_one("atlas", "books")
 
     assert one_of(shelf, busy, "atlas") is None
-    # Nor is it listed anew for that.
+    # Nor is the list read again for that.
     assert shelf.asked == ["all"]
 
 

@@ -237,7 +237,7 @@ def test_a_rollback_and_a_microsoft_managed_key_are_no_moves_to_a_key(
 # Batch refuses a key
 
 
-def refused_once(anew: dict[str, Any], *, even_if_unavailable: bool = False) -> list[str]:
+def refused_once(refreshed: dict[str, Any], *, even_if_unavailable: bool = False) -> list[str]:
     """What a switch asks once Batch has refused it, if the key is then seen like that."""
     asked: list[str] = []
 
@@ -247,7 +247,7 @@ def refused_once(anew: dict[str, Any], *, even_if_unavailable: bool = False) -> 
 
     def require_usable(_evidence: Any) -> None:
         asked.append("evidence")
-        preflight.require(anew)
+        preflight.require(refreshed)
 
     accounts: Any = SimpleNamespace(
         retry_until_accepted=retry_until_accepted, update=lambda *_body: asked.append("update")
