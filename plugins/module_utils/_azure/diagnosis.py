@@ -31,7 +31,7 @@ class Diagnosis:
         self._identities = identities
 
     def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
-        evidence = self._evidence.refreshed(self._evidence.of_account(account, key))
+        evidence = self._evidence.of_account_now(account, key)
         there = isinstance(evidence["vault"], Mapping)
         return {
             "evidence": evidence,

@@ -21,6 +21,7 @@ from .._core.documents import Account, RoleAssignment, RoleDefinitionProperties,
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, place_of, principals_of
 from .._resources.access.document import roles_in, scope_of
+from .._resources.vault.document import uses_rbac
 from .session import Session
 
 if TYPE_CHECKING:
@@ -38,20 +39,31 @@ class Evidence:
 
     def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> dict[str, Any]:
         """Of a key that the account is on, or is to be put on."""
+        return self.gather(key, vault_group, *self._who(account))
+
+    def of_account_now(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
+        """The same as it is now."""
+        return self._now(key, None, *self._who(account))
+
+    def _who(self, account: Account) -> tuple[tuple[str, ...], str]:
+        """The principals of the account, and their tenant."""
         identity = account.get("identity", {})
         # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
-        tenant = identity.get("tenantId") or self._session.caller["tenant_id"]
-        return self.gather(key, vault_group, principals_of(identity), tenant)
+        return principals_of(identity), identity.get("tenantId") or self._session.caller["tenant_id"]
 
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
     ) -> dict[str, Any]:
         """What fails the checks is read again: another task of the run may have read it, and it may be repaired."""
         found = self._gathered(key, vault_group, principals, tenant_id)
-        if failed_checks(lasting(found)):
-            self._session.cache.forget("vault", "key", "access", "role")
-            found = self._gathered(key, vault_group, principals, tenant_id)
-        return found
+        return self._now(key, vault_group, principals, tenant_id) if failed_checks(lasting(found)) else found
+
+    def _now(
+        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
+    ) -> dict[str, Any]:
+        """What no other task of the run has read."""
+        self._session.cache.forget("vault", "key", "access", "role")
+        return self._gathered(key, vault_group, principals, tenant_id)
 
     def _gathered(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
@@ -62,7 +74,7 @@ class Evidence:
         }
         found = map_concurrent(lambda what: value_or_error(reads[what]), reads)
         vault, bundle = found["vault"], found["bundle"]
-        by_role = isinstance(vault, Mapping) and _by_role(vault)
+        by_role = vault is not None and not isinstance(vault, CmkError) and uses_rbac(vault)
         roles = value_or_error(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
         return {
@@ -78,10 +90,9 @@ class Evidence:
 
     def refreshed(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
         """The same as it is now."""
-        self._session.cache.forget("vault", "key", "access", "role")
         vault = evidence["vault"]
         group = place_of(vault["id"])[1] if isinstance(vault, Mapping) else None
-        return self._gathered(evidence["key"], group, evidence["principals"], evidence["tenant_id"])
+        return self._now(evidence["key"], group, evidence["principals"], evidence["tenant_id"])
 
     def require_usable(self, evidence: Mapping[str, Any]) -> None:
         """A key that Batch refuses may have been disabled since another task of the run read it. It would be offered
@@ -101,10 +112,12 @@ class Evidence:
         sees_access = isinstance(vault, Mapping) and not isinstance(assignments, CmkError)
         if sees_access:
             reads["vault"] = lambda: {"vault": self._vault_now(vault["id"], since)}
-        if sees_access and _by_role(vault):
+        if sees_access and uses_rbac(vault):
             reads["access"] = lambda: self._roles_now(evidence, since)
-        now = {**evidence, **dict(chain.from_iterable(one.items() for one in _at_once(reads)))}
-        if sees_access and _by_role(now["vault"]) and "access" not in reads:
+        now = dict(evidence)
+        for read in map_concurrent(lambda what: reads[what](), reads).values():
+            now.update(read)
+        if sees_access and uses_rbac(now["vault"]) and "access" not in reads:
             now.update(self._roles_now(now, since))
         if not sees_access:
             return now
@@ -161,11 +174,3 @@ class Evidence:
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions
-
-
-def _by_role(vault: Mapping[str, Any]) -> bool:
-    return bool(vault["properties"].get("enableRbacAuthorization"))
-
-
-def _at_once(reads: Mapping[str, Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
-    return list(map_concurrent(lambda what: reads[what](), reads).values())

@@ -24,6 +24,7 @@ from .._core.errors import CmkError
 from .._core.ids import KeyIdentifier, key_of, principals_of
 from .._resources.access.document import roles_in, scope_of
 from .._resources.key.document import identifier_of
+from .._resources.vault.document import uses_rbac
 from .identities import Identities
 from .resources import Resources
 from .session import Session
@@ -119,7 +120,7 @@ class Fleet:
         scopes = {
             name: scope_of(vaults[key.vault], key.name)
             for name, key in keys.items()
-            if _goes_by_roles(vaults[key.vault])
+            if isinstance(vaults[key.vault], Mapping) and uses_rbac(vaults[key.vault])
         }
 
         def grants(name: str) -> Any:
@@ -153,10 +154,6 @@ def _or_error(read: Callable[[], Any]) -> Any:
 
 def _subscriptions_of(accounts: Sequence[Account]) -> list[str]:
     return list(dict.fromkeys(account["id"].split("/")[2].lower() for account in accounts if key_of(account)))
-
-
-def _goes_by_roles(vault: Any) -> bool:
-    return isinstance(vault, Mapping) and bool(vault["properties"].get("enableRbacAuthorization"))
 
 
 def _by_holder(assignments: Iterable[RoleAssignment], principals: Set[str]) -> dict[str, Any]:

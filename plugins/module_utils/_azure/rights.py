@@ -22,6 +22,7 @@ from .._core.documents import Vault
 from .._core.errors import CmkError, Denied
 from .._core.plan import Step
 from .._core.rbac import allows
+from .._resources.vault.document import uses_rbac
 from .resources import Resources
 from .session import Session
 
@@ -101,7 +102,7 @@ class Rights:
             return f"{VAULTS}/read", f"the key vault {right.vault}"
         if vault is None or isinstance(vault, CmkError):
             return None
-        if vault["properties"].get("enableRbacAuthorization"):
+        if uses_rbac(vault):
             return self._unless_allowed(right.action, vault["id"], data=right.permission is not None)
         if right.policy_action:
             return self._unless_allowed(right.policy_action, vault["id"], data=False)

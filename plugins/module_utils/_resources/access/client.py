@@ -20,6 +20,7 @@ from ..._azure.visible import VisibleAccounts
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties
 from ..._core.ids import role_guid
 from ..._core.plan import Step
+from ..vault.document import uses_rbac
 from .document import ROLE_ID, roles_in, scope_of
 from .goal import Goal
 from .plan import plan
@@ -40,7 +41,7 @@ class Access(Polled):
         vault = self._vaults.find(goal.vault, goal.group)
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
         observed: dict[str, Any] = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
-        if vault is not None and vault["properties"].get("enableRbacAuthorization"):
+        if vault is not None and uses_rbac(vault):
             observed["assignments"] = self.assignments(scope_of(vault, goal.key_name), principal)
             observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
         if not goal.present:

@@ -82,7 +82,7 @@ class Accounts(Polled):
                 self._handled.add(account["id"])
             return account
 
-        return self._session.cache.read(read, "account", self._session.subscription_id, group.lower(), name.lower())
+        return self._session.cache.read(read, *self._cached_as(group, name))
 
     def seen(
         self,
@@ -103,9 +103,7 @@ class Accounts(Polled):
         def read() -> Account | None:
             return self.present(group, name, group_may_be_missing=group_may_be_missing)
 
-        found: Account | None = self._session.cache.recent(
-            read, "account", self._session.subscription_id, group.lower(), name.lower()
-        )
+        found: Account | None = self._session.cache.recent(read, *self._cached_as(group, name))
         return self.present(group, name) if found is not None and refresh_if(found) else found
 
     def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
@@ -127,6 +125,9 @@ class Accounts(Polled):
         except Denied:
             return {}
         return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
+
+    def _cached_as(self, group: str, name: str) -> tuple[str, str, str, str]:
+        return "account", self._session.subscription_id, group.lower(), name.lower()
 
     def _name(self, group: str, name: str) -> tuple[str, str, str]:
         """What the run knows the account by, and its subscription's accounts."""

@@ -206,7 +206,7 @@ class Keys(Polled):
             at = time.monotonic()
             found = self._read_now(url, name, version)
             if found is not None and not version:
-                # Whoever asks for the newest may ask for it by its version next.
+                # The newest may be asked for by its version next.
                 own = found["bundle"]["key"]["kid"].rpartition("/")[2].lower()
                 self._session.cache.keep(found, at, "key", url, name, own)
             return found

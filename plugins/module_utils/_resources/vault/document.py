@@ -40,8 +40,13 @@ def describe(vault: Vault | None) -> dict[str, Any]:
     }
 
 
+def uses_rbac(vault: Vault) -> bool:
+    """Whether role assignments decide who may use its keys, not access policies."""
+    return bool(vault["properties"].get("enableRbacAuthorization"))
+
+
 def authorization_of(vault: Vault) -> str:
-    return RBAC if vault["properties"].get("enableRbacAuthorization") else ACCESS_POLICY
+    return RBAC if uses_rbac(vault) else ACCESS_POLICY
 
 
 def lets_azure_services_in(vault: Vault) -> bool:
