@@ -14,7 +14,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -115,13 +115,16 @@ def _options(**names: str) -> Iterator[None]:
 
 
 def read_ahead(params: Params, cloud: Cloud) -> None:
-    """What `provision` asks for, at once."""
-    vault_goal, account_goal = _vault_goal(params), _account_goal(params)
-    cloud.read_ahead(
-        lambda: cloud.vaults.read(vault_goal),
-        lambda: cloud.accounts.read(account_goal),
-        lambda: cloud.rights.read_ahead(params["resource_group"]),
-    )
+    """Read concurrently what the checks, and the tasks after them, read first: each read is a round trip to Azure."""
+    reads: list[Callable[[], Any]] = [lambda: cloud.rights.read_ahead(params["resource_group"])]
+    if params["check_before"] == "provision":
+        vault_goal, account_goal = _vault_goal(params), _account_goal(params)
+        reads += [lambda: cloud.vaults.read(vault_goal), lambda: cloud.accounts.read(account_goal)]
+    if params["check_before"] == "rotate":
+        reads.append(lambda: cloud.vaults.recent(params["vault_name"], params["vault_resource_group"]))
+    if params["check_before"] != "revert":
+        reads.append(cloud.sign_in_to_key_vault)
+    cloud.read_ahead(*reads)
 
 
 def _vault_goal(params: Params) -> vault_goal_module.Goal:

@@ -299,6 +299,7 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound
@@ -369,14 +370,18 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if params[option] is None:
             raise InvalidOption(option, None, f"check_before: {params['check_before']} needs it.", f"Set {option}.")
     role, group, name = params["check_before"], params["resource_group"], params["account_name"]
-    if role == "provision":
-        _readiness.read_ahead(params, cloud)
-    account = cloud.accounts.seen(
-        group,
-        name,
-        refresh_if=lambda seen: not _uses(params, seen),
-        group_may_be_missing=role != "provision" and params["missing"] == "skip",
-    )
+
+    def read_account() -> Account | None:
+        return cloud.accounts.seen(
+            group,
+            name,
+            refresh_if=lambda seen: not _uses(params, seen),
+            group_may_be_missing=role != "provision" and params["missing"] == "skip",
+        )
+
+    reading = in_background(read_account)
+    _readiness.read_ahead(params, cloud)
+    account = reading.result()
     warnings: tuple[str, ...]
     if role == "provision":
         warnings = _readiness.provision(params, cloud, account)

@@ -100,8 +100,9 @@ def test_a_vault_that_somebody_creates_just_before_is_left_as_it_is(
     runner: OneProcess, wire: Wire, service: Service, mode: str
 ) -> None:
     wish = {"cmk_vault_authorization": mode}
-    both(runner, wire, service, is_check_of_vault, variables(**wish), variables("account2", **wish))
+    report = both(runner, wire, service, is_check_of_vault, variables(**wish), variables("account2", **wish))
 
+    assert report["changed_steps"]["vault"] is False
     assert service.is_available("account1")
     assert service.vault()["tags"] == {"owner": "second"}
     puts = [one for one in service.sandbox.control.requests(writes=True) if is_of_vault(one["url"])]
@@ -182,6 +183,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_key(
     with wire.meddled(is_check_of_account, meanwhile):
         report = succeeded(runner.module("batch_account_identity", MODULE))
 
+    assert report["changed"] is False
     assert service.encryption() == report["key_identifier"] == service.key().id
     assert service.is_available()
 

@@ -28,6 +28,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     NotFound,
+    PlanOutdated,
     Refused,
     Rejected,
     TimedOut,
@@ -61,6 +62,7 @@ class Azure:
         self._permissions = permissions
         self.asked: list[str] = []
         self.written: list[str] = []
+        self.refuses_first: CmkError | None = None
 
     def answer(self, kind: str) -> Any:
         self.asked.append(kind)
@@ -90,6 +92,9 @@ class Azure:
     def _write(self, what: str) -> Callable[..., Any]:
         def write(*_args: Any) -> Any:
             self.written.append(what)
+            refusal, self.refuses_first = self.refuses_first, None
+            if refusal:
+                raise refusal
             return SimpleNamespace(wait=lambda _timeout: None, done=lambda: True, result=lambda: None)
 
         return write
@@ -144,7 +149,8 @@ def test_an_account_whose_name_is_free_is_created(client: Make) -> None:
 
 def test_an_account_that_a_read_did_not_show_is_not_created_over(client: Make) -> None:
     azure = Azure(free=(TAKEN,), reads=(None, None, DONE))
-    client(azure).create(GROUP, NAME, BODY)
+    with pytest.raises(PlanOutdated, match=NAME):
+        client(azure).create(GROUP, NAME, BODY)
 
     assert azure.written == []
 
@@ -277,6 +283,20 @@ def test_a_request_that_azure_will_never_take_is_sent_once(client: Make, clock: 
         )
 
     assert clock.now == began
+
+
+def test_an_account_that_a_refused_creation_left_behind_is_waited_for(client: Make, clock: Clock) -> None:
+    """The account is this task's own, so the plan is not outdated."""
+    azure = Azure(free=(FREE, TAKEN), reads=(None, DONE))
+    azure.refuses_first = NOT_YET
+    evidence = SimpleNamespace(require_usable=lambda _evidence: None, with_access_now=lambda *_given: {})
+    accounts = client(azure)
+    accounts._evidence = evidence  # type: ignore[assignment]
+
+    accounts.create(GROUP, NAME, BODY, evidence={"key": "of the account"})
+
+    assert azure.written == ["create"]
+    assert accounts.confirmed(GROUP, NAME) == {}
 
 
 def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(client: Make, clock: Clock) -> None:

@@ -14,12 +14,13 @@ import pytest
 from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import exists_already, until_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import require_missing, until_shown
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
+    PlanOutdated,
     Refused,
     Rejected,
     TimedOut,
@@ -81,14 +82,15 @@ def in_turn(*values: Any) -> Callable[[], Any]:
         pytest.param([Unavailable("Busy."), True], [False], False, id="busy once"),
     ],
 )
-def test_whether_it_exists_already(free: list[Any], shown: list[Any], exists: bool) -> None:
-    assert exists_already(Session(), TAKEN, is_free=in_turn(*free), is_shown=in_turn(*shown)) is exists
+def test_a_resource_that_exists_by_now_is_not_created(free: list[Any], shown: list[Any], exists: bool) -> None:
+    with pytest.raises(PlanOutdated, match="vault v was created by somebody else") if exists else nullcontext():
+        require_missing(Session(), "vault v", TAKEN, is_free=in_turn(*free), is_shown=in_turn(*shown))
 
 
 def test_a_name_that_is_taken_is_refused_in_a_while() -> None:
     session = Session()
     with pytest.raises(Refused) as refused:
-        exists_already(session, TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
+        require_missing(session, "vault v", TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
 
     assert refused.value is TAKEN
     assert 50 < session.asked < 70
@@ -97,7 +99,7 @@ def test_a_name_that_is_taken_is_refused_in_a_while() -> None:
 def test_no_longer_than_the_task_may_wait() -> None:
     session = Session(wait_timeout=3)
     with pytest.raises(Refused):
-        exists_already(session, TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
+        require_missing(session, "vault v", TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
 
     assert session.asked <= 4
 
@@ -105,7 +107,7 @@ def test_no_longer_than_the_task_may_wait() -> None:
 @pytest.mark.parametrize("error", [Unavailable("Busy."), Rejected("No.", azure={})])
 def test_a_name_that_cannot_be_checked_is_not_used(error: CmkError) -> None:
     with pytest.raises(type(error)):
-        exists_already(Session(), TAKEN, is_free=in_turn(error), is_shown=in_turn(False))
+        require_missing(Session(), "vault v", TAKEN, is_free=in_turn(error), is_shown=in_turn(False))
 
 
 def test_a_listed_resource_is_waited_for() -> None:
@@ -240,7 +242,8 @@ def test_access_is_restored_whatever_ends_the_creation(failure: BaseException) -
 def test_a_vault_that_exists_by_now_is_left_as_it_is() -> None:
     azure = Azure(vault(), USER, is_free=False)
 
-    azure.create()
+    with pytest.raises(PlanOutdated):
+        azure.create()
 
     assert azure.writes == []
 

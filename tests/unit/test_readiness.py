@@ -216,6 +216,9 @@ class Cloud:
     def read_ahead(self, *reads: Any) -> None:
         """What is not read ahead is read later."""
 
+    def sign_in_to_key_vault(self) -> None:
+        pass
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._azure, "keys_service" if name == "keys" else name)
 

@@ -20,6 +20,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     NotConverged,
     NotFound,
+    PlanOutdated,
     Refused,
     Rejected,
 )
@@ -266,6 +267,64 @@ def test_what_the_service_takes_and_does_not_show_is_a_failure() -> None:
         "missing": {"before": {"books": ["atlas"]}, "after": {"books": ["atlas", "novel"]}},
         "applied": ["add", "add"],
     }
+
+
+@dataclass
+class Contested(Shelf):
+    """Somebody else adds these books, one whenever this task is about to add a book."""
+
+    others: list[str] = field(default_factory=list)
+
+    def add(self, book: str) -> None:
+        if self.others:
+            self.books.add(self.others.pop(0))
+            raise PlanOutdated("Somebody else was here.")
+        super().add(book)
+
+
+def test_what_somebody_else_creates_meanwhile_is_not_reported_as_changed() -> None:
+    shelf = Contested(others=["atlas"])
+
+    assert not run(goal("atlas"), shelf).changed
+    assert shelf.did == ["read", "read"]
+
+
+def test_after_somebody_else_created_a_resource_the_change_is_planned_again() -> None:
+    shelf = Contested(others=["novel"])
+
+    done = run(goal("atlas"), shelf)
+
+    assert done.changed
+    assert done.before == {"books": ["novel"]}
+    assert shelf.did == ["read", "read", "add", "read"]
+
+
+def test_a_plan_that_is_outdated_twice_is_a_failure_without_rollback() -> None:
+    shelf = Contested(others=["novel", "poems"])
+
+    with pytest.raises(PlanOutdated) as failed:
+        run(goal("former", "atlas"), shelf)
+
+    assert failed.value.facts == {"applied": []}
+    assert shelf.did == ["read", "read"]
+
+
+def test_a_plan_that_is_outdated_after_a_write_is_rolled_back() -> None:
+    @dataclass
+    class Later(Contested):
+        def add(self, book: str) -> None:
+            if book == "atlas":
+                Shelf.add(self, book)
+            else:
+                super().add(book)
+
+    shelf = Later(others=["novel"])
+
+    with pytest.raises(PlanOutdated) as failed:
+        run(goal("former", "atlas"), shelf)
+
+    assert failed.value.facts["applied"] == ["add"]
+    assert shelf.books == set()
 
 
 def test_a_failure_tells_what_had_been_applied_before_it() -> None:

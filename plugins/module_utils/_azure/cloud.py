@@ -68,8 +68,11 @@ class Cloud:
         self._session.cache.changes_nothing = True
 
     def read_ahead(self, *reads: Callable[[], Any]) -> None:
-        """Read at once what is asked for next, with the token for Key Vault. Errors are those of who asks next."""
-        map_concurrent(lambda read: value_or_error(read, CmkError), [self._session.sign_in_to_key_vault, *reads])
+        """Read concurrently what is read next. An error of a read is raised by the next read of the same."""
+        map_concurrent(lambda read: value_or_error(read, CmkError), reads)
+
+    def sign_in_to_key_vault(self) -> None:
+        self._session.sign_in_to_key_vault()
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The task's options; in a rehearsal, `(known after apply)` stands for a placeholder of the picture."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from .._core.concurrent import value_or_error
-from .._core.errors import CmkError, Denied, Refused, TimedOut
+from .._core.errors import CmkError, Denied, PlanOutdated, Refused, TimedOut
 from .session import Session
 
 # How long to wait until a read shows a resource whose name is taken. If somebody else has the name, no read shows it.
@@ -46,24 +46,31 @@ def until_shown(
         raise failure
 
 
-def exists_already(
-    session: Session, taken: Refused, *, is_free: Callable[[], bool], is_shown: Callable[[], bool]
-) -> bool:
-    """Whether the resource exists, asked just before it is created.
+def require_missing(
+    session: Session,
+    resource: str,
+    taken: Refused,
+    *,
+    is_free: Callable[[], bool],
+    is_shown: Callable[[], bool],
+) -> None:
+    """Return if the resource (`key vault kv`) is still missing just before it is created.
 
-    `is_free` asks whether its name is available, `is_shown` whether a read shows it. Raises `taken` if the name is
-    taken and no read shows the resource.
+    `is_free` asks whether its name is available, `is_shown` whether a read shows it. Raises PlanOutdated if a read
+    shows the resource by now, and `taken` if the name is taken and no read shows the resource.
     """
-    shown = False
 
     def complaint() -> CmkError | None:
-        nonlocal shown
         free = value_or_error(is_free)
         if free is True:
             return None
-        shown = is_shown()
+        if is_shown():
+            raise PlanOutdated(
+                f"The {resource} was created by somebody else just before this task would have created it. Nothing was "
+                "changed. Run the task again."
+            )
         # A caller who may not ask for names can still read.
-        if shown or isinstance(free, Denied):
+        if isinstance(free, Denied):
             return None
         return free or taken
 
@@ -71,4 +78,3 @@ def exists_already(
     failure = session.poll_until(complaint, time.monotonic() + wait, "Azure to show the resource whose name is taken")
     if failure is not None:
         raise failure
-    return shown

@@ -81,5 +81,11 @@ class NotConverged(CmkError):
     code = "not_confirmed"
 
 
+class PlanOutdated(CmkError):
+    """A resource to be created exists by now. Nothing was written, so the change can be planned again."""
+
+    code = "plan_outdated"
+
+
 class MissingSdk(CmkError):
     code = "missing_sdk"

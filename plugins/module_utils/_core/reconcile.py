@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from . import interrupts
-from .errors import CmkError, NotConverged, NotFound, Refused, Unavailable
+from .errors import CmkError, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
 from .plan import Outcome, Plan, Step, W
 
@@ -47,8 +47,18 @@ def converge(
 ) -> Outcome:
     """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
 
-    `before_change` is called if there is something to change, and fails if that must not begin.
+    `before_change` is called if there is something to change, and fails if that must not begin. If somebody else has
+    created the resource since it was read, the change is planned a second time.
     """
+    try:
+        return _converge(goal, service, planner, before_change, rights)
+    except PlanOutdated as outdated:
+        if outdated.facts["applied"]:
+            raise
+        return _converge(goal, service, planner, before_change, rights)
+
+
+def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, rights: Rights[W]) -> Outcome:
     todo = planner.plan(goal, service.read(goal))
     if not todo.changed:
         return todo.unchanged()
@@ -62,6 +72,9 @@ def converge(
         except BaseException as ended:
             failure = as_failure(ended)
             failure.facts.update(applied=applied)
+            if isinstance(failure, PlanOutdated) and not applied:
+                # Nothing was written, so there is nothing to restore.
+                raise
             try:
                 with interrupts.deferred():
                     _restore(todo, service, planner, failure)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..._azure import sdk
-from ..._azure.creation import exists_already, until_shown
+from ..._azure.creation import require_missing, until_shown
 from ..._azure.evidence import Evidence
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
@@ -23,9 +23,9 @@ from ..._azure.session import Polled, Session
 from ..._azure.visible import HandledAccounts
 from ..._checks.preflight import failed_checks, lasting
 from ..._core import interrupts
-from ..._core.concurrent import in_background, value_or_error
+from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import Account
-from ..._core.errors import CmkError, Denied, NotFound, Rejected, TimedOut, Unavailable
+from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, TimedOut, Unavailable
 from ..._core.ids import place_of
 from ..._core.rbac import allows
 from .document import POOLS_READ, availability, availability_unknown, name_taken
@@ -57,15 +57,17 @@ class Accounts(Polled):
     def read(self, goal: Any) -> dict[str, Any]:
         # A rollback does not wait for a creation that may have used up the time.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
-        is_to_be_made = goal.present and not goal.leaves_key
-        if account is None and is_to_be_made and self._is_listed(goal.group, goal.name):
-            account = self._await(goal.group, goal.name)
         observed: dict[str, Any] = {"account": account}
-        if account is None and is_to_be_made:
-            observed["regions"] = self._resources.regions("Microsoft.Batch", "batchAccounts")
-            if goal.location is None:
-                observed["group"] = self._resources.group(goal.group)
-            if goal.key is not None:
+        if account is None and goal.present and not goal.leaves_key:
+            reads: dict[str, Callable[[], Any]] = {
+                "listed": lambda: self._is_listed(goal.group, goal.name),
+                "regions": lambda: self._resources.regions("Microsoft.Batch", "batchAccounts"),
+                "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
+            }
+            observed.update(map_concurrent(lambda name: reads[name](), reads))
+            if observed.pop("listed"):
+                observed["account"] = self._await(goal.group, goal.name)
+            if observed["account"] is None and goal.key is not None:
                 identity = self._identities.get(goal.identity_id)["properties"]
                 principals = (identity["principalId"],)
                 observed["evidence"] = self._evidence.gather(
@@ -205,19 +207,28 @@ class Accounts(Polled):
     ) -> None:
         """`evidence` is what was read of the key in the body, if there is one: both are confirmed as after a switch.
 
-        If the account turns out to exist, nothing is written: a PUT would replace what somebody else has made.
+        If the account exists by now, nothing is written (PlanOutdated): a PUT would replace what somebody else made.
         """
         what = f"create the Batch account {name}"
 
+        is_sent = False
+
         def write() -> None:
-            exists = exists_already(
-                self._session,
-                name_taken(name),
-                is_free=lambda: self._is_name_free(body["location"], name),
-                is_shown=lambda: self.get(group, name) is not None,
-            )
-            if exists:
-                return
+            nonlocal is_sent
+            try:
+                require_missing(
+                    self._session,
+                    f"Batch account {name}",
+                    name_taken(name),
+                    is_free=lambda: self._is_name_free(body["location"], name),
+                    is_shown=lambda: self.get(group, name) is not None,
+                )
+            except PlanOutdated:
+                # A refused key may leave an account behind, which this task made.
+                if is_sent:
+                    return
+                raise
+            is_sent = True
             with self._changing(what, group, name, "account"):
                 poller = self._client().batch_account.begin_create(group, name, sdk.content(body))
                 sdk.finish(poller, self._session.wait_timeout, what)

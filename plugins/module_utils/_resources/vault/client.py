@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..._azure import sdk
-from ..._azure.creation import exists_already, until_shown
+from ..._azure.creation import require_missing, until_shown
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts, not_listed
@@ -220,20 +220,20 @@ class Vaults(Polled):
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, if the body says so.
 
-        A PUT replaces the access policies and tags of a vault that exists. So nothing is written if the vault turns out
-        to exist; and if it was created between that look and the PUT, Batch accounts on it get their access again.
+        A PUT replaces the access policies and tags of a vault that exists. So nothing is written if the vault exists by
+        now (PlanOutdated). If the vault was created between that look and the PUT, Batch accounts on it get their
+        access again.
         """
         if body["properties"].get("createMode") == "recover":
             self._put(group, name, body)
             return
-        exists = exists_already(
+        require_missing(
             self._session,
+            f"key vault {name}",
             name_taken(name),
             is_free=lambda: self._is_name_free(name),
             is_shown=lambda: self.get(group, name) is not None,
         )
-        if exists:
-            return
         try:
             self._put(group, name, body)
         except BaseException:
