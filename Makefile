@@ -96,16 +96,24 @@ bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the
 fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
-PROOFS := $(addprefix tests/integration/test_,disturbed.py kill.py meanwhile.py credentials.py any_order.py rights.py check_mode.py)
+# These start a process for each task; files stay whole, because a test compares its two ways.
+WAYS := $(addprefix tests/integration/test_,bad_input.py confirmation.py credentials.py in_use.py many_hosts.py others.py \
+	preflight.py refusals.py)
+
+.PHONY: ways
+ways: $(SETUP)  ## tests that run modules, each in Ansible's own process and as any module
+	PROOF=all pytest $(PYTEST_FLAGS) $(WAYS)
+
+PROOFS := $(addprefix tests/integration/test_,disturbed.py kill.py meanwhile.py any_order.py rights.py check_mode.py)
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof
-proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (half an hour)
+proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (an hour)
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),2000) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
 	pytest $(PYTEST_FLAGS) --dist load $(PROOFS)
 
 .PHONY: test-all
-test-all: test fuzz foreign proof  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
+test-all: test fuzz foreign ways proof  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
 	scripts/matrix $(PYTEST_FLAGS)
 
 .PHONY: clean

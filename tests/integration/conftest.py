@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible.release import __version__
+from cases import PROOF_OF_ALL
 from harness import WAYS, Ansible, comparable, short
 from meddling import Wire, pass_time
 from one_process import OneProcess
@@ -111,7 +112,20 @@ def _by_way() -> dict[str, dict[str, _Results]]:
     return {}
 
 
-@pytest.fixture(params=WAYS)
+# A task takes half a second longer in a process of its own. By default only these tests run both ways, which run each
+# module in each state, or depend on the process; with PROOF=all every test does.
+BOTH_WAYS = ("test_ladders_of_keys", "test_ladders_of_resources", "test_timeout", "test_waiting")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "way" in metafunc.fixturenames and not any(
+        "way" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")
+    ):
+        is_run_both_ways = PROOF_OF_ALL or metafunc.module.__name__.rpartition(".")[2] in BOTH_WAYS
+        metafunc.parametrize("way", WAYS if is_run_both_ways else WAYS[:1], indirect=True)
+
+
+@pytest.fixture
 def way(request: pytest.FixtureRequest, ansible: Ansible, _by_way: dict[str, dict[str, _Results]]) -> Iterator[str]:
     """Runs a test both ways; the same tasks must have had the same results, each module's `here` tasks aside."""
     yield request.param
