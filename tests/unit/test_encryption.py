@@ -49,7 +49,7 @@ PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
 HIDDEN = Denied("Azure says: (AuthorizationFailed) you may not.", azure={"code": "AuthorizationFailed"})
-SILENCE = Rejected("Azure says: (Forbidden) the key cannot be read.")
+UNAVAILABLE = Rejected("Azure says: (Forbidden) the key cannot be read.")
 
 
 def seen(on: str | None, *, unavailable_reason: CmkError | None = None, **read: Any) -> dict[str, Any]:
@@ -191,11 +191,11 @@ def test_account_has_to_be_there(asked: str | None) -> None:
 )
 def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str | None) -> None:
     with pytest.raises(Unavailable) as failed:
-        encryption_plan.plan(goal(asked), seen(on, unavailable_reason=SILENCE))
+        encryption_plan.plan(goal(asked), seen(on, unavailable_reason=UNAVAILABLE))
 
     assert failed.value.code == "account_unavailable"
     assert failed.value.facts["key_identifier"] == on
-    assert SILENCE.msg in failed.value.msg
+    assert UNAVAILABLE.msg in failed.value.msg
     assert f"It uses {on or 'a Microsoft-managed key'}." in failed.value.msg
 
 
@@ -431,13 +431,13 @@ def test_a_rollback_leads_back_to_just_what_was_there(
     plan = encryption_plan.plan(goal(asked, **options), seen(on))
     now = plan.after["key_identifier"]
 
-    back = encryption_plan.plan(plan.rollback_goal, seen(now, unavailable_reason=SILENCE))
+    back = encryption_plan.plan(plan.rollback_goal, seen(now, unavailable_reason=UNAVAILABLE))
 
     assert back.steps == (to(on, even_if_unavailable=True),)
     assert back.after["key_identifier"] == on
     # The account is moved from the key that this task set, and from nowhere else.
     for place in EVERYWHERE:
-        assert encryption_plan.plan(plan.rollback_goal, seen(place, unavailable_reason=SILENCE)).changed is (
+        assert encryption_plan.plan(plan.rollback_goal, seen(place, unavailable_reason=UNAVAILABLE)).changed is (
             place == now
         )
         # No other version of the previous key is as good.
@@ -451,7 +451,7 @@ def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key
     assert refused.value.code == "access_unknown"
     former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
 
-    assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=SILENCE, **hidden)).changed
+    assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=UNAVAILABLE, **hidden)).changed
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)
@@ -461,7 +461,7 @@ def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str |
         assert plan.if_refused is None
         return
     for place in EVERYWHERE:
-        last = encryption_plan.plan(plan.if_refused, seen(place, unavailable_reason=SILENCE))
+        last = encryption_plan.plan(plan.if_refused, seen(place, unavailable_reason=UNAVAILABLE))
         moves = place is not None and place == plan.after["key_identifier"]
         assert last.steps == ((to(None, even_if_unavailable=True),) if moves else ())
 
@@ -474,18 +474,18 @@ def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones(
 
 
 class Batch:
-    """An account whose key is written and read; `refuses` a key, or takes it and is `silent` on it. Access to all keys
-    that begin with `withdrawn` is taken away as soon as the account is written."""
+    """An account whose key is written and read. Batch `refuses` a key, or the account is `unavailable` with it. Access
+    to all keys that begin with `withdrawn` is taken away as soon as the account is written."""
 
-    def __init__(self, on: str | None, *, refuses: str = "", silent: str = "", withdrawn: str = "") -> None:
+    def __init__(self, on: str | None, *, refuses: str = "", unavailable: str = "", withdrawn: str = "") -> None:
         self.on = on
         self.refuses = refuses
-        self.silent = silent
+        self.unavailable = unavailable
         self.withdrawn = withdrawn
         self.writes: list[str | None] = []
 
     def read(self, wanted: Any) -> dict[str, Any]:
-        unavailable_reason = SILENCE if self.silent and self.on == self.silent else None
+        unavailable_reason = UNAVAILABLE if self.unavailable and self.on == self.unavailable else None
         key = str(wanted.key or "")
         is_gone = bool(self.writes and self.withdrawn) and key.startswith(self.withdrawn)
         return seen(
@@ -516,8 +516,8 @@ def test_switch_is_made_and_confirmed(former: str | None) -> None:
 
 
 @pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
-def test_account_that_falls_silent_is_put_back(former: str | None) -> None:
-    batch = Batch(former, silent=PINNED_NEW)
+def test_an_account_that_becomes_unavailable_is_put_back(former: str | None) -> None:
+    batch = Batch(former, unavailable=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
         converge(goal(PINNED_NEW, follow_latest=False), batch, encryption_plan)
@@ -610,7 +610,7 @@ def test_description(on: str | None, described: dict[str, Any]) -> None:
 
 
 def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() -> None:
-    plan = encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=SILENCE))
+    plan = encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=UNAVAILABLE))
 
     assert plan.steps == (Step(EncryptionWrites.wait_until_available, {"group": "rg-batch", "name": "mybatch"}),)
     assert (plan.before["available"], plan.after["available"]) == (False, True)
@@ -619,7 +619,7 @@ def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() ->
 
 def test_nobody_waits_for_an_account_on_another_key() -> None:
     with pytest.raises(Unavailable):
-        encryption_plan.plan(goal(ELSEWHERE, wait_until_available=True), seen(KEY, unavailable_reason=SILENCE))
+        encryption_plan.plan(goal(ELSEWHERE, wait_until_available=True), seen(KEY, unavailable_reason=UNAVAILABLE))
 
 
 @pytest.mark.parametrize(
@@ -639,7 +639,7 @@ def test_survey_of_no_account() -> None:
     }
 
 
-@pytest.mark.parametrize("unavailable_reason", [None, SILENCE], ids=["available", "silent"])
+@pytest.mark.parametrize("unavailable_reason", [None, UNAVAILABLE], ids=["available", "unavailable"])
 def test_survey_of_an_account(unavailable_reason: CmkError | None) -> None:
     document = account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER))
 
@@ -660,7 +660,7 @@ def test_survey_of_an_account_that_may_not_be_asked() -> None:
 
     assert (told["available"], told["unavailable_reason"]) == (None, None)
     assert "Microsoft.Batch/batchAccounts/pools/read" in encryption_survey.survey_warnings(observed)[0]
-    assert encryption_survey.survey_warnings({**observed, "unavailable_reason": SILENCE}) == ()
+    assert encryption_survey.survey_warnings({**observed, "unavailable_reason": UNAVAILABLE}) == ()
     assert encryption_survey.survey_warnings({**observed, "account": None}) == ()
 
 

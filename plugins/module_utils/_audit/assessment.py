@@ -178,7 +178,7 @@ def _availability(pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
     """An account that has lost its key does not tell its pools. Null: it was not asked, or the caller may not."""
     if not isinstance(pools, CmkError):
         return {"available": None if pools is None else True, "unavailable_reason": None, "pools": _disks(pools)}
-    refused = account_document.is_silence(pools)
+    refused = account_document.is_unavailable(pools)
     return {
         "available": False if refused else None,
         "unavailable_reason": pools.msg if refused else None,

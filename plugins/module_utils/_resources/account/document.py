@@ -67,7 +67,7 @@ def _identity_text(identity: Mapping[str, Any]) -> str:
     return f"{kind.get(identity['type'], 'a system-assigned identity and the user-assigned identity')} {names}".strip()
 
 
-def is_silence(refusal: CmkError) -> bool:
+def is_unavailable(refusal: CmkError) -> bool:
     """Of an account that was asked for its pools: whether it is the account that is not available, and not the caller
     who may not ask."""
     code = str(refusal.facts.get("azure", {}).get("code")).lower()
@@ -79,7 +79,7 @@ def availability(refusal: CmkError | None) -> bool | None:
     """Whether an account is available, by the refusal to list its pools. Null if the caller may not list them."""
     if refusal is None:
         return True
-    return False if is_silence(refusal) else None
+    return False if is_unavailable(refusal) else None
 
 
 def availability_unknown(name: str, reason: CmkError) -> Denied:

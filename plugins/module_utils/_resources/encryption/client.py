@@ -157,8 +157,8 @@ class Encryption(Polled):
     ) -> None:
         """Ask until Batch takes the key, then until the account is available with it.
 
-        Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). One that does not
-        answer as it is takes nothing, unless what silenced it is what is taken back (`even_if_unavailable`).
+        Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). An
+        account that is unavailable takes nothing, unless the setting to be undone made it so (`even_if_unavailable`).
         """
         deadline = time.monotonic() + self._session.wait_timeout
         account = (group.lower(), name.lower())
