@@ -1,0 +1,236 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is refused before the first task of `provision`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import KEY, OTHER, PRINCIPAL, account, deleted_vault, identity_id, key, policy, user_assigned
+from readiness import (
+    ASSIGN,
+    ASSIGN_IDENTITY,
+    ASSIGNMENTS,
+    CREATE_KEY,
+    ELSEWHERE,
+    HIDDEN,
+    PINNED_OLD,
+    POLICIES,
+    SET_ROTATION,
+    UPDATE_KEY,
+    VAULTS,
+    WRITE,
+    Azure,
+    check,
+    needs,
+    on,
+    planned,
+    policies,
+    refused,
+    versions,
+)
+from wishes import rotation
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Right, VaultRight
+
+
+def provision(azure: Azure, **options: Any) -> list[str]:
+    assert check("provision", azure, **options).warnings == ()
+    return planned(azure)
+
+
+def test_provisioning_from_nothing() -> None:
+    azure = Azure(vault=None, keys=())
+
+    assert provision(azure) == [f"{VAULTS}/write", WRITE, ASSIGN, CREATE_KEY, WRITE]
+    # Keys and access of a vault that is not there cannot be read.
+    assert azure.asked[:2] == ["vaults", "accounts"]
+    assert not {"keys", "access"} & set(azure.asked)
+    # Nothing is there to be moved, so nothing has to be available.
+    assert "availability" not in azure.asked
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        pytest.param({}, [f"{ASSIGNMENTS}/write", CREATE_KEY], id="rbac by default"),
+        pytest.param({"authorization": "rbac"}, [f"{ASSIGNMENTS}/write", CREATE_KEY], id="rbac"),
+        # The creator of a vault with access policies may use its keys.
+        pytest.param({"authorization": "access_policy"}, [POLICIES], id="access policies"),
+        pytest.param(
+            {"rotation_policy": rotation(time_after_create="P90D")},
+            [f"{ASSIGNMENTS}/write", CREATE_KEY, SET_ROTATION],
+            id="a rotation policy",
+        ),
+    ],
+)
+def test_rights_to_provision_from_nothing(options: dict[str, Any], needed: list[str]) -> None:
+    assert needs("provision", Azure(vault=None, keys=()), **options) == [
+        *[f"{VAULTS}/write", WRITE],
+        *needed,
+        # Of the account, which is not there yet.
+        WRITE,
+    ]
+
+
+def test_rights_to_provision_with_a_user_assigned_identity() -> None:
+    needed = needs("provision", Azure(vault=None, keys=()), identity_id=identity_id())
+
+    assert "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action" in needed
+    assert f"{ASSIGNMENTS}/write" in needed
+
+
+def test_the_group_of_the_vault_is_that_of_the_account_unless_another_one_is_named() -> None:
+    for options, group in (({}, "rg-batch"), ({"vault_resource_group": "rg-keys"}, "rg-keys")):
+        azure = Azure(vault=None, keys=())
+        check("provision", azure, **options)
+        at = [right.scope.split("/")[2] for right in azure.needed if isinstance(right, Right)]
+        in_new_vault = {right.group for right in azure.needed if isinstance(right, VaultRight)}
+        # The vault, then the account and its encryption.
+        assert (at[0], set(at[1:]), in_new_vault) == (group, {"rg-batch"}, {group})
+
+
+@pytest.mark.parametrize(
+    ("identity", "grants"),
+    [
+        # The identity is there, and what it lacks is seen.
+        pytest.param(identity_id(), [POLICIES], id="user-assigned"),
+        pytest.param(None, [ASSIGN], id="system-assigned"),
+    ],
+)
+def test_access_to_a_vault_that_exists_for_an_account_that_does_not(identity: str | None, grants: list[str]) -> None:
+    created = [WRITE, *([ASSIGN_IDENTITY] if identity else [])]
+
+    assert provision(Azure(vault=policies()), identity_id=identity) == [*created, *grants, WRITE]
+
+
+def test_an_account_on_its_key_needs_nothing() -> None:
+    azure = Azure(on(PINNED_OLD))
+
+    assert provision(azure) == []
+    assert azure.asked[0] == "availability"
+    assert f"access of {PRINCIPAL} to myvault" in azure.asked
+    assert needs("provision", Azure(on(PINNED_OLD))) == []
+
+
+@pytest.mark.parametrize(
+    ("used", "follow", "moves"),
+    [
+        (None, None, True),
+        (PINNED_OLD, None, False),
+        (KEY, None, False),
+        (KEY.replace("batch", "BATCH"), None, False),
+        (PINNED_OLD, True, True),
+        (KEY, True, False),
+        (KEY, False, True),
+        (PINNED_OLD, False, False),
+    ],
+)
+def test_who_moves_an_account_needs_the_rights_to(used: str | None, follow: bool | None, moves: bool) -> None:
+    azure = Azure(on(used))
+
+    assert provision(azure, follow_latest=follow) == ([WRITE] if moves else [])
+    assert needs("provision", Azure(on(used)), follow_latest=follow) == ([WRITE] if moves else [])
+
+
+@pytest.mark.parametrize("used", [ELSEWHERE, f"{KEY}2", "https://vault2.vault.azure.net/keys/batch"])
+def test_an_account_on_another_key_is_refused_before_a_vault_is_planned(used: str) -> None:
+    """With a typing error in its name there is no such vault, and none is made."""
+    azure = Azure(on(used), vault=None)
+    failure = refused("provision", azure)
+
+    assert (failure.code, failure.facts["option"]) == ("account_on_another_key", "replace_key")
+    assert azure.asked == ["availability"]
+    moved = Azure(on(used))
+    assert provision(moved, replace_key=True) == [WRITE]
+
+
+@pytest.mark.parametrize("name", [{"vault_name": "MyVault"}, {"key_name": "BATCH"}])
+def test_a_key_is_the_same_in_any_letter_case(name: dict[str, str]) -> None:
+    assert provision(Azure(on(PINNED_OLD)), **name) == []
+
+
+@pytest.mark.parametrize(
+    ("azure", "option"),
+    [
+        (Azure(vault=None, deleted_vault=deleted_vault()), "recover_vault"),
+        (Azure(keys=(), deleted_key=key()), "recover_key"),
+    ],
+)
+def test_an_option_of_a_later_task_is_named_as_this_one_names_it(azure: Azure, option: str) -> None:
+    failure = refused("provision", azure)
+
+    assert failure.facts["option"] == option
+    assert failure.facts["remedy"].startswith(f"Set {option}: true")
+    assert failure.msg.endswith(failure.facts["remedy"])
+
+
+def test_availability_that_is_not_known_is_refused_before_a_vault_is_planned() -> None:
+    azure = Azure(on(None), HIDDEN, vault=None)
+
+    assert refused("provision", azure) is HIDDEN
+    assert azure.asked == ["availability"]
+
+
+@pytest.mark.parametrize(
+    ("azure", "options", "code"),
+    [
+        pytest.param(Azure(vault=None, deleted_vault=deleted_vault()), {}, "vault_soft_deleted", id="deleted vault"),
+        pytest.param(Azure(), {"authorization": "rbac"}, "vault_authorization_differs", id="authorization"),
+        pytest.param(Azure(account()), {}, "account_without_identity", id="no identity"),
+        pytest.param(Azure(on(None)), {"identity_id": identity_id()}, "identity_differs", id="another identity"),
+        pytest.param(Azure(on(None), keys=versions(enabled=False)), {}, "key_disabled", id="disabled key"),
+        pytest.param(Azure(on(None)), {"key_size": 4096}, "key_size_differs", id="another size"),
+        pytest.param(Azure(on(None)), {"key_type": "RSA-HSM"}, "key_type_differs", id="another type"),
+        pytest.param(Azure(on(None)), {"key_size": 1024}, "key_size_not_supported", id="a size that Batch refuses"),
+        pytest.param(Azure(on(None)), {"expires_in": "90 days"}, "invalid_option", id="a malformed duration"),
+        pytest.param(Azure(on(None)), {"identity_id": "mine"}, "invalid_identity_id", id="a malformed identity"),
+        pytest.param(Azure(vault=None), {"location": "moon"}, "location_not_available", id="region"),
+    ],
+)
+def test_what_a_later_task_would_refuse(azure: Azure, options: dict[str, Any], code: str) -> None:
+    assert refused("provision", azure, **options).code == code
+
+
+@pytest.mark.parametrize(
+    ("azure", "options", "writes"),
+    [
+        pytest.param(
+            Azure(vault=None, deleted_vault=deleted_vault()),
+            {"recover_vault": True},
+            [f"{VAULTS}/write", WRITE, ASSIGN, CREATE_KEY, WRITE],
+            id="deleted vault",
+        ),
+        pytest.param(Azure(account(), vault=policies()), {"adopt_existing": True}, [WRITE, ASSIGN, WRITE]),
+        pytest.param(
+            Azure(on(KEY), keys=versions(enabled=False)), {"enable_key": True}, [UPDATE_KEY], id="disabled key"
+        ),
+        pytest.param(Azure(on(KEY), keys=()), {}, [CREATE_KEY], id="no key"),
+        pytest.param(Azure(on(KEY), vault=policies()), {}, [POLICIES], id="no access"),
+        pytest.param(
+            Azure(on(KEY, user_assigned(one=PRINCIPAL, two=OTHER)), vault=policies()),
+            {"identity_id": identity_id("one")},
+            [POLICIES],
+            id="the access of the identity that is named",
+        ),
+        pytest.param(
+            Azure(on(KEY), vault=policies(policy(), enablePurgeProtection=None)),
+            {},
+            [f"{VAULTS}/write"],
+            id="a vault that is changed",
+        ),
+    ],
+)
+def test_what_is_asked_for_is_not_refused(azure: Azure, options: dict[str, Any], writes: list[str]) -> None:
+    assert provision(azure, **options) == writes
+
+
+def test_the_access_of_each_identity_is_checked_if_the_identity_is_the_accounts_own() -> None:
+    azure = Azure(on(KEY, user_assigned(one=PRINCIPAL, two=OTHER)))
+    provision(azure, identity_id=identity_id("one"))
+
+    assert f"access of {identity_id('one')} to myvault" in azure.asked
+    assert f"access of {OTHER} to myvault" not in azure.asked

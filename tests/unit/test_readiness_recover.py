@@ -1,0 +1,238 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is repaired, and what is refused, before the first task of `recover`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import deleted_vault, diagnosed, key, listed, policy, vault
+from readiness import (
+    ASSIGNMENTS,
+    HIDDEN,
+    PINNED_NEW,
+    READS,
+    UNAVAILABLE,
+    UPDATE_KEY,
+    VAULTS,
+    Azure,
+    Cloud,
+    check,
+    needs,
+    on,
+    refused,
+)
+from wishes import check_before
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound, Unavailable
+from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
+
+
+def lost(*versions: dict[str, Any], **observed: Any) -> Azure:
+    """An account that cannot use its key, for the reason that is named, if any."""
+    diagnosis = diagnosed(PINNED_NEW, *versions, **observed)
+    return Azure(on(PINNED_NEW), UNAVAILABLE, vault=vault(rbac=True), diagnosis=diagnosis)
+
+
+def repairs(azure: Azure, **options: Any) -> list[str]:
+    needed: list[str] = check("recover", azure, **options).after["repairs"]
+    return needed
+
+
+DISABLED = key(enabled=False)
+CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"})
+GONE: dict[str, Any] = {
+    **{"vault": None, "versions": None, "deleted_vault": deleted_vault()},
+    "bundle": Unavailable("No answer.", code="vault_unreachable"),
+}
+ALL_REPAIRS = ["vault", "network", "key", "access"]
+
+
+def without(*excluded: str) -> list[str]:
+    return [repair for repair in ALL_REPAIRS if repair not in excluded]
+
+
+@pytest.mark.parametrize(
+    ("observed", "needed"),
+    [
+        pytest.param({"vault": CLOSED}, ["network"], id="network"),
+        pytest.param({"bundle": DISABLED, "versions": [listed(DISABLED)]}, ["key"], id="version"),
+        pytest.param({"bundle": None, "versions": [], "deleted_key": key()}, ["key"], id="deleted key"),
+        pytest.param({"vault": vault()}, ["access"], id="access"),
+        # Each repair once, in the order of the tasks.
+        pytest.param(
+            {
+                **{"vault": vault(networkAcls=CLOSED["properties"]["networkAcls"])},
+                **{"bundle": key(enabled=False, key_ops=["sign"]), "versions": [listed(DISABLED)]},
+            },
+            ["network", "key", "access"],
+            id="several",
+        ),
+        pytest.param({}, [], id="nothing that can be seen"),
+    ],
+)
+def test_repairs_are_those_that_the_causes_need(observed: dict[str, Any], needed: list[str]) -> None:
+    azure = lost(**observed)
+    outcome = check("recover", azure)
+
+    assert (outcome.changed, outcome.after["repairs"], outcome.warnings) == (False, needed, ())
+    assert (outcome.after["available"], outcome.after["diagnosis"]["recoverable"]) == (False, True)
+    # The repairs that are needed are enough to be allowed.
+    assert repairs(lost(**observed), allowed_repairs=needed) == needed
+
+
+def test_a_deleted_vault_is_followed_by_a_look_at_the_key_and_the_access() -> None:
+    """Only once the vault is recovered can they be read."""
+    assert repairs(lost(**GONE)) == ["vault", "key", "access"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "needed"),
+    [(["vault"], ["vault"]), (without("key"), ["vault", "access"]), (without("access"), ["vault", "key"])],
+)
+def test_a_recovered_vault_is_no_reason_for_a_repair_that_is_not_allowed(allowed: list[str], needed: list[str]) -> None:
+    """Somebody may have disabled the key on purpose before the vault was deleted."""
+    assert repairs(lost(**GONE), allowed_repairs=allowed) == needed
+
+
+def test_an_available_account_needs_no_repair() -> None:
+    """Whatever its key looks like: Batch may not have noticed yet, or may use another version."""
+    azure = lost(DISABLED, bundle=DISABLED)
+    azure.unavailable_reason = None
+
+    assert repairs(azure, allowed_repairs=[]) == []
+    assert azure.needed == []
+
+
+def test_an_account_on_a_microsoft_managed_key_needs_no_repair() -> None:
+    assert repairs(Azure(on(None), UNAVAILABLE)) == []
+    assert repairs(Azure(on(None))) == []
+
+
+@pytest.mark.parametrize("allowed", [ALL_REPAIRS, []])
+@pytest.mark.parametrize(
+    ("observed", "cause"),
+    [
+        ({"principals": ()}, "identity_missing"),
+        ({"vault": None, "bundle": GONE["bundle"], "versions": None}, "vault_missing"),
+        ({"bundle": None, "versions": []}, "key_missing"),
+    ],
+)
+def test_an_account_that_cannot_be_recovered_is_not_touched(
+    observed: dict[str, Any], cause: str, allowed: list[str]
+) -> None:
+    failure = refused("recover", lost(**observed), allowed_repairs=allowed)
+
+    assert failure.code == "not_recoverable"
+    [found] = [one for one in failure.facts["causes"] if one["name"] == cause]
+    assert found["repair"] is None
+    assert failure.facts["remedy"] == found["remedy"]
+    assert all(part in failure.msg for part in ("mybatch", cause, found["evidence"], found["remedy"]))
+
+
+def test_one_cause_without_a_repair_is_enough() -> None:
+    """The access is not granted to an account that stays unavailable."""
+    failure = refused("recover", lost(vault=vault(), bundle=None, versions=[]))
+
+    assert failure.code == "not_recoverable"
+    assert [(one["name"], one["repair"]) for one in failure.facts["causes"]] == [
+        *[("key_missing", None), ("access_missing", "access")]
+    ]
+    # The message and the remedy are about the cause that has no repair.
+    assert "access_missing" not in failure.msg
+    assert failure.facts["remedy"] == failure.facts["causes"][0]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("observed", "allowed", "excluded"),
+    [
+        ({"bundle": DISABLED, "versions": [listed(DISABLED)]}, without("key"), "key"),
+        ({"vault": vault()}, without("access"), "access"),
+        ({"vault": CLOSED}, without("network"), "network"),
+        (GONE, without("vault"), "vault"),
+        ({"vault": vault(), "bundle": DISABLED, "versions": [listed(DISABLED)]}, ["access"], "key"),
+        ({"vault": vault(), "bundle": DISABLED, "versions": [listed(DISABLED)]}, [], "key, access"),
+    ],
+)
+def test_a_repair_that_is_not_allowed_is_refused(observed: dict[str, Any], allowed: list[str], excluded: str) -> None:
+    failure = refused("recover", lost(**observed), allowed_repairs=allowed)
+
+    assert failure.code == "repair_not_allowed"
+    assert (failure.facts["option"], failure.facts["value"]) == ("allowed_repairs", allowed)
+    assert f"allowed_repairs: {excluded}. " in failure.msg
+    assert all(cause["evidence"] in failure.msg for cause in failure.facts["causes"])
+
+
+@pytest.mark.parametrize("observed", [{}, {"vault": vault()}, {"principals": ()}])
+def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_available(observed: dict[str, Any]) -> None:
+    azure = lost(**observed)
+    azure.unavailable_reason = HIDDEN
+
+    assert refused("recover", azure).code == "availability_unknown"
+    assert refused("recover", Azure(on(None), HIDDEN)).code == "availability_unknown"
+
+
+def test_what_cannot_be_read_is_a_warning() -> None:
+    azure = lost(vault=HIDDEN, bundle=HIDDEN, assignments=HIDDEN, versions=None)
+    outcome = check("recover", azure)
+
+    assert outcome.after["repairs"] == []
+    assert all(HIDDEN.msg in warning for warning in outcome.warnings)
+    assert outcome.warnings
+
+
+@pytest.mark.parametrize(
+    ("observed", "allowed", "rights"),
+    [
+        ({"bundle": DISABLED, "versions": [listed(DISABLED)]}, ALL_REPAIRS, [UPDATE_KEY]),
+        ({"bundle": None, "versions": [], "deleted_key": key()}, ALL_REPAIRS, [f"{VAULTS}/keys/recover/action"]),
+        ({"vault": vault()}, ALL_REPAIRS, [f"{ASSIGNMENTS}/write"]),
+        ({"vault": CLOSED}, ALL_REPAIRS, [f"{VAULTS}/write"]),
+        (GONE, ALL_REPAIRS, [f"{VAULTS}/write", f"{ASSIGNMENTS}/write"]),
+        # An access that is not granted needs no right.
+        (GONE, without("access"), [f"{VAULTS}/write"]),
+        ({}, ALL_REPAIRS, []),
+    ],
+)
+def test_rights_to_recover(observed: dict[str, Any], allowed: list[str], rights: list[str]) -> None:
+    assert needs("recover", lost(**observed), allowed_repairs=allowed) == rights
+    rehearsed = lost(**observed)
+    rehearsed.allowed, rehearsed.is_rehearsal = READS, True
+    warnings = check("recover", rehearsed, allowed_repairs=allowed).warnings
+    assert len(warnings) == len(rights)
+    assert all(right in warning for right, warning in zip(rights, warnings, strict=True))
+
+
+def test_rights_to_recover_are_required_only_if_that_is_asked() -> None:
+    azure = lost(DISABLED, bundle=DISABLED)
+    azure.allowed = READS
+    cloud: Any = Cloud(azure)
+    surveyed = batch_encryption_info.run({**check_before("recover"), "check_before": None, "diagnose": True}, cloud)
+
+    assert (surveyed.warnings, azure.needed) == ((), [])
+    assert "repairs" not in surveyed.after
+    assert surveyed.after["diagnosis"]["causes"][0]["repair"] == "key"
+
+
+NO_GROUP = NotFound("There is no such resource group.", code="resource_group_not_found")
+NO_SUBSCRIPTION = NotFound("There is no such subscription.", code="subscription_not_found")
+
+
+@pytest.mark.parametrize("found", [None, NO_GROUP])
+def test_an_account_to_recover_that_is_missing(found: Any) -> None:
+    code = found.code if found else "account_not_found"
+    assert refused("recover", Azure(found)).code == code
+    skipped = check("recover", Azure(found), missing="skip")
+
+    assert (skipped.changed, skipped.after["exists"]) == (False, False)
+    assert "repairs" not in skipped.after
+    assert "mybatch" in skipped.warnings[0]
+
+
+def test_a_missing_subscription_is_no_missing_account() -> None:
+    gone: Any = NO_SUBSCRIPTION
+
+    assert refused("recover", Azure(gone), missing="skip").code == "subscription_not_found"
