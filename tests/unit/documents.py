@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
@@ -244,10 +245,9 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
     }
 
 
-def evidence(identifier: str = KEY, **others: Any) -> dict[str, Any]:
+def evidence(identifier: str = KEY, **others: Any) -> Evidence:
     """What preflight reads, of a key that Batch can use."""
-    return {
-        "key": parse_key_identifier(identifier, "key_identifier"),
+    given: dict[str, Any] = {
         "principals": (PRINCIPAL,),
         "tenant_id": TENANT,
         "vault": vault(policy()),
@@ -257,6 +257,7 @@ def evidence(identifier: str = KEY, **others: Any) -> dict[str, Any]:
         "now": NOW,
         **others,
     }
+    return Evidence(parse_key_identifier(identifier, "key_identifier"), **given)
 
 
 def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:

@@ -36,9 +36,10 @@ from documents import (
 )
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.evidence import Evidence
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.evidence import EvidenceReader
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier, role_guid
 
@@ -96,14 +97,14 @@ class Azure:
         return self._read("definitions", {guid: self.definitions_of[guid] for guid in guids}) if guids else {}
 
 
-def task(azure: Azure, folder: Path | None = None) -> Evidence:
+def task(azure: Azure, folder: Path | None = None) -> EvidenceReader:
     azure.cache = Cache(RunFiles(str(folder) if folder else None), lambda: "me")
     session: Any = SimpleNamespace(cache=azure.cache, caller={"tenant_id": TENANT})
     service: Any = azure
-    return Evidence(session, service, service, service)
+    return EvidenceReader(session, service, service, service)
 
 
-def before(evidence: Evidence) -> dict[str, Any]:
+def before(evidence: EvidenceReader) -> Evidence:
     return evidence.of_account(account(identity=system_assigned()), parse_key_identifier(KEY, "key_identifier"))
 
 
@@ -211,7 +212,7 @@ def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, de
 
     assert evidence.with_access_now(first, time.monotonic()) == first
     assert {*azure.asked} <= {"key", "vault"} - {denied}
-    assert isinstance(first["vault"], CmkError) or isinstance(first["assignments"], CmkError)
+    assert isinstance(first.vault, CmkError) or isinstance(first.assignments, CmkError)
 
 
 @pytest.mark.parametrize("azure", [by_policy(), by_role()], ids=["policy", "role"])
@@ -290,8 +291,8 @@ def test_a_key_that_may_not_be_read_is_the_reason_why() -> None:
 
     first = before(task(azure))
 
-    assert isinstance(first["bundle"], Denied)
-    assert first["now"] == NOW
+    assert isinstance(first.bundle, Denied)
+    assert first.now == NOW
 
 
 @pytest.mark.parametrize(
@@ -306,7 +307,7 @@ def test_a_key_that_may_not_be_read_is_the_reason_why() -> None:
 def test_the_tenant_of_an_account(identity: dict[str, Any], tenant: str) -> None:
     key_identifier = parse_key_identifier(KEY, "key_identifier")
 
-    assert task(by_policy()).of_account(account(identity=identity), key_identifier)["tenant_id"] == tenant
+    assert task(by_policy()).of_account(account(identity=identity), key_identifier).tenant_id == tenant
 
 
 def test_what_the_run_has_read_is_read_again_once_batch_refuses_the_key(tmp_path: Path) -> None:

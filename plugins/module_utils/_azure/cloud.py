@@ -29,7 +29,7 @@ from .._resources.key.forced_versions import ForcedVersions
 from .._resources.key.newest import Newest
 from .._resources.vault.client import Vaults
 from .diagnosis import Diagnosis
-from .evidence import Evidence
+from .evidence import EvidenceReader
 from .fleet import Fleet
 from .identities import Identities
 from .listing import Listing
@@ -179,5 +179,5 @@ class Cloud:
         return Identities(self._session)
 
     @cached_property
-    def _evidence(self) -> Evidence:
-        return Evidence(self._session, self.vaults, self.keys, self.access)
+    def _evidence(self) -> EvidenceReader:
+        return EvidenceReader(self._session, self.vaults, self.keys, self.access)

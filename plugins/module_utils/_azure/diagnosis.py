@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.documents import Account, Identity, KeyItem
 from .._core.errors import Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
-from .evidence import Evidence
+from .evidence import EvidenceReader
 from .identities import Identities
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Diagnosis:
-    def __init__(self, evidence: Evidence, vaults: Vaults, keys: Keys, identities: Identities) -> None:
+    def __init__(self, evidence: EvidenceReader, vaults: Vaults, keys: Keys, identities: Identities) -> None:
         self._evidence = evidence
         self._vaults = vaults
         self._keys = keys
@@ -32,13 +32,13 @@ class Diagnosis:
 
     def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         evidence = self._evidence.of_account_now(account, key)
-        there = isinstance(evidence["vault"], Mapping)
+        there = isinstance(evidence.vault, Mapping)
         return {
             "evidence": evidence,
             # An error if there may be one where the caller may not look.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault),
-            "deleted_key": self._keys.deleted(key) if evidence["bundle"] is None else None,
-            "versions": None if evidence["vault"] is None else self._versions(key),
+            "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
+            "versions": None if evidence.vault is None else self._versions(key),
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
 

@@ -12,10 +12,11 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .._checks.preflight import failed_checks, granted_to_each, lasting, require
+from .._checks.preflight import Evidence, failed_checks, granted_to_each, lasting, require
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
@@ -30,18 +31,18 @@ if TYPE_CHECKING:
     from .._resources.vault.client import Vaults
 
 
-class Evidence:
+class EvidenceReader:
     def __init__(self, session: Session, vaults: Vaults, keys: Keys, access: Access) -> None:
         self._session = session
         self._vaults = vaults
         self._keys = keys
         self._access = access
 
-    def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> dict[str, Any]:
+    def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> Evidence:
         """Of a key that the account is on, or is to be put on."""
         return self.gather(key, vault_group, *self._who(account))
 
-    def of_account_now(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
+    def of_account_now(self, account: Account, key: KeyIdentifier) -> Evidence:
         """The same as it is now."""
         return self._now(key, None, *self._who(account))
 
@@ -52,22 +53,22 @@ class Evidence:
         return principals_of(identity), identity.get("tenantId") or self._session.caller["tenant_id"]
 
     def gather(
-        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
-    ) -> dict[str, Any]:
+        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
+    ) -> Evidence:
         """What fails the checks is read again: another task of the run may have read it, and it may be repaired."""
         found = self._gathered(key, vault_group, principals, tenant_id)
         return self._now(key, vault_group, principals, tenant_id) if failed_checks(lasting(found)) else found
 
     def _now(
-        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
-    ) -> dict[str, Any]:
+        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
+    ) -> Evidence:
         """What no other task of the run has read."""
         self._session.cache.forget("vault", "key", "access", "role")
         return self._gathered(key, vault_group, principals, tenant_id)
 
     def _gathered(
-        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str
-    ) -> dict[str, Any]:
+        self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
+    ) -> Evidence:
         reads: dict[str, Callable[[], Any]] = {
             "vault": lambda: self._vaults.recent(key.vault, vault_group),
             "bundle": lambda: self._keys.recent(key),
@@ -77,50 +78,49 @@ class Evidence:
         by_role = vault is not None and not isinstance(vault, CmkError) and uses_rbac(vault)
         roles = value_or_error(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
-        return {
-            "key": key,
-            "principals": principals,
-            "tenant_id": tenant_id,
-            "vault": vault,
-            "bundle": bundle,
-            "assignments": roles if isinstance(roles, CmkError) else assignments,
-            "definitions": definitions,
-            "now": self._keys.now,
-        }
+        return Evidence(
+            key=key,
+            principals=principals,
+            tenant_id=tenant_id,
+            vault=vault,
+            bundle=bundle,
+            assignments=roles if isinstance(roles, CmkError) else assignments,
+            definitions=definitions,
+            now=self._keys.now,
+        )
 
-    def refreshed(self, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    def refreshed(self, evidence: Evidence) -> Evidence:
         """The same as it is now."""
-        vault = evidence["vault"]
+        vault = evidence.vault
         group = place_of(vault["id"])[1] if isinstance(vault, Mapping) else None
-        return self._now(evidence["key"], group, evidence["principals"], evidence["tenant_id"])
+        return self._now(evidence.key, group, evidence.principals, evidence.tenant_id)
 
-    def require_usable(self, evidence: Mapping[str, Any]) -> None:
+    def require_usable(self, evidence: Evidence) -> None:
         """A key that Batch refuses may have been disabled since another task of the run read it. It would be offered
         until time is up."""
         require(lasting(self.refreshed(evidence)))
 
-    def with_access_now(self, evidence: Mapping[str, Any], since: float) -> Mapping[str, Any]:
+    def with_access_now(self, evidence: Evidence, since: float) -> Evidence:
         """The same, with the key, the vault and who may use the key as read from `since` (time.monotonic()) on.
 
         If the caller could not see one of them before, it is not read: preflight has warned. From then on, what cannot
         be read is an error, not a warning.
         """
-        vault, assignments = evidence["vault"], evidence["assignments"]
+        vault = evidence.vault
         reads: dict[str, Callable[[], dict[str, Any]]] = {}
-        if isinstance(evidence["bundle"], Mapping):
-            reads["key"] = lambda: self._bundle_now(evidence["key"], since)
-        sees_access = isinstance(vault, Mapping) and not isinstance(assignments, CmkError)
-        if sees_access:
+        if isinstance(evidence.bundle, Mapping):
+            reads["key"] = lambda: self._bundle_now(evidence.key, since)
+        if isinstance(vault, Mapping) and not isinstance(evidence.assignments, CmkError):
             reads["vault"] = lambda: {"vault": self._vault_now(vault["id"], since)}
-        if sees_access and uses_rbac(vault):
-            reads["access"] = lambda: self._roles_now(evidence, since)
-        now = dict(evidence)
+            if uses_rbac(vault):
+                reads["access"] = lambda: self._roles_now(evidence, vault, since)
+        now = evidence
         for read in map_concurrent(lambda what: reads[what](), reads).values():
-            now.update(read)
-        if sees_access and uses_rbac(now["vault"]) and "access" not in reads:
-            now.update(self._roles_now(now, since))
-        if not sees_access:
+            now = replace(now, **read)
+        if "vault" not in reads or not isinstance(now.vault, Mapping):
             return now
+        if uses_rbac(now.vault) and "access" not in reads:
+            now = replace(now, **self._roles_now(now, now.vault, since))
         if granted_to_each(now) != granted_to_each(evidence):
             # Others look before they change something, and it is not as they have seen it.
             self._session.cache.changed("vault", "access")
@@ -142,24 +142,23 @@ class Evidence:
             )
         return vault
 
-    def _roles_now(self, evidence: Mapping[str, Any], since: float) -> dict[str, Any]:
+    def _roles_now(self, evidence: Evidence, vault: Vault, since: float) -> dict[str, Any]:
         """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not tell the
         roles that a principal has as a member of a group, so a principal without the role there is looked up by itself.
         """
-        scope = scope_of(evidence["vault"], evidence["key"].name)
+        scope = scope_of(vault, evidence.key.name)
         listed = self._session.cache.since(
             lambda: self._access.assignments_of_role(scope), since, "access_now", scope.lower()
         )
         assignments = {
             principal: listed.get(principal.lower()) or self._access.assignments(scope, principal)
-            for principal in evidence["principals"]
+            for principal in evidence.principals
         }
         # A role that the principal has got since the first look. If its definition cannot be read, it grants nothing.
-        new = set(roles_in(chain.from_iterable(assignments.values()))) - evidence["definitions"].keys()
-        vault_id = evidence["vault"]["id"]
-        definitions = value_or_error(lambda: self._access.definitions(vault_id, sorted(new)))
+        new = set(roles_in(chain.from_iterable(assignments.values()))) - evidence.definitions.keys()
+        definitions = value_or_error(lambda: self._access.definitions(vault["id"], sorted(new)))
         known = {} if isinstance(definitions, CmkError) else definitions
-        return {"assignments": assignments, "definitions": {**evidence["definitions"], **known}}
+        return {"assignments": assignments, "definitions": {**evidence.definitions, **known}}
 
     def _roles(
         self, vault: Vault, key_name: str, principals: Sequence[str]

@@ -41,7 +41,7 @@ class Cause:
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     """The diagnosis in a module's return value."""
-    evidence = Evidence(**observed["evidence"])
+    evidence: Evidence = observed["evidence"]
     checks = preflight.judged(evidence)
     found = causes(evidence, checks, observed)
     return {
@@ -59,7 +59,7 @@ def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -
     told = describe(observed)
     if not told["recoverable"]:
         return []
-    evidence, place = Evidence(**observed["evidence"]), told["vault"] or {}
+    evidence, place = observed["evidence"], told["vault"] or {}
     names = [cause["name"] for cause in told["causes"]]
     return [
         right

@@ -12,8 +12,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from .._core.documents import KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.duration import instant
@@ -52,25 +51,24 @@ class Check:
     remedy: str = ""
 
 
-def lasting(read: Mapping[str, Any]) -> dict[str, Any]:
+def lasting(evidence: Evidence) -> Evidence:
     """The evidence on a key that an account is about to be pointed at: the key must not expire at once. A rollback has
     no such demand."""
-    return {**read, "lasting": key_document.EXPIRES_SOON}
+    return replace(evidence, lasting=key_document.EXPIRES_SOON)
 
 
 def judged(evidence: Evidence) -> tuple[Check, ...]:
     return tuple(_named(name, judge(evidence)) for name, judge in _JUDGES.items())
 
 
-def failed_checks(read: Mapping[str, Any], among: Iterable[str] | None = None) -> list[str]:
+def failed_checks(evidence: Evidence, among: Iterable[str] | None = None) -> list[str]:
     """The names of the checks that fail, of all or of these."""
-    names = [check.name for check in judged(Evidence(**read)) if check.status == FAILED]
+    names = [check.name for check in judged(evidence) if check.status == FAILED]
     return names if among is None else [name for name in names if name in among]
 
 
-def require(read: Mapping[str, Any], so: str = "so the account was not pointed at it") -> tuple[Check, ...]:
+def require(evidence: Evidence, so: str = "so the account was not pointed at it") -> tuple[Check, ...]:
     """All checks; if one fails, an error that tells of all that fail, and what comes of it (`so`)."""
-    evidence = Evidence(**read)
     checks = judged(evidence)
     failed = [check for check in checks if check.status == FAILED]
     if not failed:
@@ -85,13 +83,13 @@ def require(read: Mapping[str, Any], so: str = "so the account was not pointed a
     )
 
 
-def require_for_change(read: Mapping[str, Any]) -> tuple[Check, ...]:
+def require_for_change(evidence: Evidence) -> tuple[Check, ...]:
     """The checks before an account is put on the key: `require`, and that access to the key can be seen.
 
     Access that is revoked at this moment takes effect later, so Batch still takes the key. Only a caller who sees who
     has access finds that out when it is checked again after the change.
     """
-    checks = require(lasting(read))
+    checks = require(lasting(evidence))
     access = next(check for check in checks if check.name == "access_granted")
     if access.status != UNKNOWN:
         return checks
@@ -100,7 +98,7 @@ def require_for_change(read: Mapping[str, Any]) -> tuple[Check, ...]:
         "Microsoft.Authorization/roleAssignments/read and roleDefinitions/read on the vault."
     )
     raise Refused(
-        f"The account was not put on the key {Evidence(**read).key}: whether its identity may use the key could not be "
+        f"The account was not put on the key {evidence.key}: whether its identity may use the key could not be "
         f"read, so the change could not be confirmed. {access.evidence} {remedy}",
         code="access_unknown",
         preflight=describe(checks),
@@ -257,9 +255,8 @@ def _granted(vault: Vault, principal: str, evidence: Evidence) -> set[str]:
     return access_document.granted(vault, principal, evidence.key.name, assignments, evidence.definitions)
 
 
-def granted_to_each(read: Mapping[str, Any]) -> dict[str, set[str]]:
+def granted_to_each(evidence: Evidence) -> dict[str, set[str]]:
     """The permissions of each of the identities, by its principal; none if the vault could not be read."""
-    evidence = Evidence(**read)
     vault = evidence.vault
     if vault is None or isinstance(vault, CmkError):
         return {}

@@ -16,12 +16,12 @@ from typing import Any
 
 from ..._azure import sdk
 from ..._azure.creation import require_missing, until_shown
-from ..._azure.evidence import Evidence
+from ..._azure.evidence import EvidenceReader
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import HandledAccounts
-from ..._checks.preflight import failed_checks, lasting
+from ..._checks.preflight import Evidence, failed_checks, lasting
 from ..._core import interrupts
 from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import Account
@@ -41,7 +41,7 @@ class Accounts(Polled):
         session: Session,
         resources: Resources,
         identities: Identities,
-        evidence: Evidence,
+        evidence: EvidenceReader,
         handled: HandledAccounts,
     ) -> None:
         self._session = session
@@ -52,7 +52,7 @@ class Accounts(Polled):
         # Accounts that this task has changed: the run's list may show them as they were.
         self._changed: set[str] = set()
         # Accounts that were available after this task changed their key, with the evidence read by then.
-        self._confirmed: dict[str, Mapping[str, Any] | None] = {}
+        self._confirmed: dict[str, Evidence | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
         # A rollback does not wait for a creation that may have used up the time.
@@ -202,9 +202,7 @@ class Accounts(Polled):
             said = sdk.document(self._client().location.check_name_availability, location, sdk.content(body))
         return sdk.is_free(said)
 
-    def create(
-        self, group: str, name: str, body: Mapping[str, Any], *, evidence: Mapping[str, Any] | None = None
-    ) -> None:
+    def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
         """`evidence` is what was read of the key in the body, if there is one: both are confirmed as after a switch.
 
         If the account exists by now, nothing is written (PlanOutdated): a PUT would replace what somebody else made.
@@ -278,7 +276,7 @@ class Accounts(Polled):
         with self._changing(what, group, name):
             sdk.finish(self._client().batch_account.begin_delete(group, name), self._session.wait_timeout, what)
 
-    def confirm_key(self, group: str, name: str, deadline: float, evidence: Mapping[str, Any] | None) -> None:
+    def confirm_key(self, group: str, name: str, deadline: float, evidence: Evidence | None) -> None:
         """Wait until the account is available on the key that it was just put on, and read again who may use that key.
 
         As a grant takes a while to reach Batch, so does a revocation, and until then Batch takes the key. Therefore
@@ -309,7 +307,7 @@ class Accounts(Polled):
             )
         self._confirmed[self._name(group, name)[0]] = again.result() if again else None
 
-    def confirmed(self, group: str, name: str) -> Mapping[str, Any] | None:
+    def confirmed(self, group: str, name: str) -> Evidence | None:
         """The evidence read by `confirm_key` since this task changed the account's key."""
         return self._confirmed.get(self._name(group, name)[0])
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ..._checks import rights
+from ..._checks.preflight import Evidence
 from ..._checks.rights import Needed, NeededRights
 from ..._core.plan import Service
 
@@ -20,9 +21,7 @@ NEEDED = NeededRights()
 
 
 class AccountWrites(Service, Protocol):
-    def create(
-        self, *, group: str, name: str, body: Mapping[str, Any], evidence: Mapping[str, Any] | None = None
-    ) -> None: ...
+    def create(self, *, group: str, name: str, body: Mapping[str, Any], evidence: Evidence | None = None) -> None: ...
 
     def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None: ...
 

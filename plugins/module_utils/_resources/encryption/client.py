@@ -17,9 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..._azure.diagnosis import Diagnosis
-from ..._azure.evidence import Evidence
+from ..._azure.evidence import EvidenceReader
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
+from ..._checks.preflight import Evidence
 from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
@@ -39,7 +40,7 @@ class Encryption(Polled):
         self,
         session: Session,
         accounts: Accounts,
-        evidence: Evidence,
+        evidence: EvidenceReader,
         diagnosis: Diagnosis,
         keys: Keys,
         moved: Moved,
@@ -76,7 +77,7 @@ class Encryption(Polled):
         if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
             observed["unavailable_reason"] = self._accounts.unavailable_reason(group, name)
             confirmed = self._accounts.confirmed(group, name)
-            if goal.is_satisfied_by(account) and confirmed and confirmed["key"].same(goal.target):
+            if goal.is_satisfied_by(account) and confirmed and confirmed.key.same(goal.target):
                 observed["evidence"] = confirmed
             return observed
         if goal.undoes is None:
@@ -152,7 +153,7 @@ class Encryption(Polled):
         name: str,
         body: Mapping[str, Any],
         *,
-        evidence: Mapping[str, Any] | None,
+        evidence: Evidence | None,
         even_if_unavailable: bool,
     ) -> None:
         """Ask until Batch takes the key, then until the account is available with it.
@@ -189,7 +190,7 @@ class Encryption(Polled):
         if even_if_unavailable:
             self._moved.discard(account)
         elif evidence is not None:
-            self._moved_to.note(evidence["key"])
+            self._moved_to.note(evidence.key)
         try:
             self._accounts.confirm_key(group, name, deadline, evidence)
         except (Denied, NotFound, Unavailable) as unread:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
+from ..._checks.preflight import Evidence
 from ..._core.documents import Account
 from ..._core.errors import Denied
 from ..._core.ids import key_of, principals_of
@@ -61,6 +62,7 @@ def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
     if available or not observed["diagnosis"]:
         return ()
     diagnosis = observed["diagnosis"]
-    read = [diagnosis["evidence"][name] for name in ("vault", "bundle", "assignments")]
-    hidden = [one for one in (*read, diagnosis["deleted_vault"]) if isinstance(one, Denied)]
+    evidence: Evidence = diagnosis["evidence"]
+    read = (evidence.vault, evidence.bundle, evidence.assignments, diagnosis["deleted_vault"])
+    hidden = [one for one in read if isinstance(one, Denied)]
     return tuple(f"Not all that may ail the account could be seen. {one.msg}" for one in hidden)

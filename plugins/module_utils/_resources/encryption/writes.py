@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ..._checks import rights
+from ..._checks.preflight import Evidence
 from ..._checks.rights import Needed, NeededRights
 from ..._core.plan import Service
 
@@ -26,7 +27,7 @@ class EncryptionWrites(Service, Protocol):
         group: str,
         name: str,
         body: Mapping[str, Any],
-        evidence: Mapping[str, Any] | None,
+        evidence: Evidence | None,
         even_if_unavailable: bool,
     ) -> None: ...
 
@@ -39,5 +40,5 @@ def _set_encryption(*, group: str, name: str, **_rest: object) -> Iterator[Neede
 
 
 @NEEDED.of(EncryptionWrites.wait_until_available)
-def _await_answer(**_rest: object) -> Iterator[Needed]:
+def _wait_until_available(**_rest: object) -> Iterator[Needed]:
     yield from ()
