@@ -39,7 +39,7 @@ def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind:
     play = partial(play_role, ansible)
     expected = undisturbed(play, service, name)
     wish = CASES[name].begin(service)
-    with disturbed(service, DISTURBANCES[kind], n % expected.requests):
+    with disturbed(service, DISTURBANCES[kind], n % expected.requests, expected.requests):
         run = run_role(ansible, CASES[name].role, **wish)
     assert run.rc in (0, 2), run.output
     assert "Traceback" not in run.output
@@ -49,10 +49,11 @@ def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind:
 @pytest.mark.parametrize(("name", "kind"), TRIALS)
 def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -> None:
     play = partial(play_in_process, runner)
-    for n in chosen(TRIALS.index((name, kind)), undisturbed(play, service, name).requests):
+    requests = undisturbed(play, service, name).requests
+    for n in chosen(TRIALS.index((name, kind)), requests):
         service.sandbox.control.reset()
         wish = CASES[name].begin(service)
-        with disturbed(service, DISTURBANCES[kind], n):
+        with disturbed(service, DISTURBANCES[kind], n, requests):
             run_in_process(runner, CASES[name].role, **wish)
         assert_mended(play, service, name, wish, f"at request {n}")
 
@@ -90,15 +91,16 @@ def play_in_process(runner: OneProcess, role: str, **wish: Any) -> None:
 
 
 @contextmanager
-def disturbed(service: Service, kind: dict[str, Any], at: int) -> Iterator[None]:
-    """A run that meets a disturbance at the request of that number, the first being 0."""
+def disturbed(service: Service, kind: dict[str, Any], at: int, requests: int) -> Iterator[None]:
+    """A run of about that many requests, which meets a disturbance at the request of that number, the first being 0."""
     control = service.sandbox.control
     control.fault(**kind, skip=at)
     yield
     (met,) = control.call("GET", "/faults")["faults"]
     control.call("DELETE", "/faults")
     service.sign_in_again()
-    assert met["struck"], f"the run was too short for {at} requests"
+    # If two threads sign in at the same time, they read the authority's metadata once or twice.
+    assert met["struck"] or at == requests - 1, f"the run was too short for {at} requests"
 
 
 def assert_mended(play: partial[Any], service: Service, name: str, wish: dict[str, Any], told: str = "") -> None:
