@@ -6,20 +6,25 @@
 
 from __future__ import annotations
 
+import threading
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 from batch_calls import VERSION
-from key_vault_calls import data
+from key_vault_calls import ENCRYPTION_USER, ROLES, data
 from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic, peak_of
 from sandbox_client import MANAGEMENT, Sandbox
 
 DAY = 86400
 SUBSCRIPTIONS = "2022-09-01"
+IDENTITIES = "2023-01-31"
 KEY = "batch-cmk"
+_threads = threading.local()
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,16 @@ class Rotation:
         return f"{len(self.behind)} of {self.accounts}{some}; ansible-playbook ended with {self.cost.status}"
 
 
-def rotate(bench: Bench, sandbox: Sandbox) -> Rotation:
-    """The keys of all accounts are 31 days old, and 30 days is all that they may be."""
+def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
+    """The keys of all accounts are 31 days old, and 30 days is all that they may be. `arguments` are added to the
+    command."""
     sandbox.control.advance(31 * DAY)
     with _no_limits(sandbox):
         former = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
-    command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate"]
+    wishes = ("-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D", *arguments)
+    command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate", *wishes]
     before = sandbox.control.last
-    cost = bench.measured(
-        [*command, "-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D"], bench.ansible(sandbox), may_fail=True
-    )
+    cost = bench.measured(command, bench.ansible(sandbox), may_fail=True)
     # The log makes the sandbox larger when it is shown.
     peak = peak_of(sandbox)
     traffic = Traffic.after(sandbox, before)
@@ -61,6 +66,45 @@ def rotate(bench: Bench, sandbox: Sandbox) -> Rotation:
         rotation = Rotation(len(former), cost, traffic, list(_behind(sandbox, former)), peak)
     print(f"{rotation.accounts} accounts: {cost.seconds:.1f} s, failed {rotation.told}", flush=True)
     return rotation
+
+
+def give_each_its_identity(sandbox: Sandbox) -> None:
+    """A user-assigned identity for each account, with access to the key, in place of the one that they share."""
+
+    def give(account: dict[str, Any]) -> None:
+        session = _session_of_thread(sandbox)
+        group = account["id"].partition("/providers/")[0]
+        path = f"{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-{account['name']}"
+        identity = _ok(sandbox.arm("PUT", path, IDENTITIES, {"location": account["location"]}, session=session))
+        vault_name = _key_of(account).removeprefix("https://").partition(".")[0]
+        subscription = account["id"].split("/")[2]
+        vault = (
+            f"/subscriptions/{subscription}/resourceGroups/rg-sandbox/providers/Microsoft.KeyVault/vaults/{vault_name}"
+        )
+        role = f"/subscriptions/{subscription}/providers/Microsoft.Authorization/roleDefinitions/{ENCRYPTION_USER}"
+        grant = {"properties": {"roleDefinitionId": role, "principalId": identity["properties"]["principalId"]}}
+        assignment = f"{vault}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        _ok(sandbox.arm("PUT", assignment, ROLES, grant, session=session))
+        body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}}
+        _ok(sandbox.arm("PATCH", account["id"], VERSION, body, session=session))
+
+    with _no_limits(sandbox), ThreadPoolExecutor(8) as pool:
+        accounts = list(pool.map(give, list(_accounts(sandbox))))
+    # A grant takes up to ten minutes to be effective.
+    sandbox.control.advance(DAY)
+    print(f"{len(accounts)} accounts have an identity of their own", flush=True)
+
+
+def _session_of_thread(sandbox: Sandbox) -> requests.Session:
+    if not hasattr(_threads, "session"):
+        _threads.session = sandbox.bearer()
+    session: requests.Session = _threads.session
+    return session
+
+
+def _ok(response: requests.Response) -> Any:
+    assert response.ok, response.text
+    return response.json()
 
 
 @contextmanager
