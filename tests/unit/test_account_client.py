@@ -76,6 +76,9 @@ class Azure:
     def accounts(self, _subscription: str, _group: str | None = None) -> Any:
         return self.answer("listed")
 
+    def regions(self, *_provider: str) -> Any:
+        self.asked.append("regions")
+
     def permissions(self, _scope: str) -> Any:
         if isinstance(self._permissions, CmkError):
             raise self._permissions
@@ -165,6 +168,26 @@ def test_a_name_that_stays_taken_is_refused(client: Make, clock: Clock) -> None:
     assert failed.value.code == "account_name_taken"
     assert clock.now - began == pytest.approx(60)
     assert azure.written == []
+
+
+def to_create(**others: Any) -> Any:
+    """The goal of a creation, with a key whose evidence nobody can read here."""
+    given = {"present": True, "leaves_key": False, "location": "westeurope", "key": "a key", "identity_id": "id"}
+    return SimpleNamespace(group=GROUP, name=NAME, **{**given, **others})
+
+
+def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make) -> None:
+    azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
+
+    assert client(azure).read(to_create()) == {"account": DONE, "regions": None, "group": None, "confirmed": None}
+
+
+@pytest.mark.parametrize("others", [{"present": False}, {"leaves_key": True}], ids=["deletion", "rollback"])
+def test_what_is_not_to_be_created_is_not_looked_for_in_lists(client: Make, others: dict[str, Any]) -> None:
+    azure = Azure(listed=([account(NAME)],))
+
+    assert client(azure).read(to_create(**others))["account"] is None
+    assert azure.asked == ["read"]
 
 
 @pytest.mark.parametrize("under_way", [CREATING, DELETING])
