@@ -104,13 +104,14 @@ WAYS := $(addprefix tests/integration/test_,bad_input.py confirmation.py credent
 ways: $(SETUP)  ## tests that run modules, each in Ansible's own process and as any module
 	PROOF=all pytest $(PYTEST_FLAGS) $(WAYS)
 
-PROOFS := $(addprefix tests/integration/test_,disturbed.py kill.py meanwhile.py any_order.py rights.py check_mode.py)
+# The longest first, and a worker that is done takes over tests of another one.
+PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py meanwhile.py rights.py check_mode.py)
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof
 proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (an hour)
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),2000) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
-	pytest $(PYTEST_FLAGS) --dist load $(PROOFS)
+	pytest $(PYTEST_FLAGS) --dist worksteal $(PROOFS)
 
 .PHONY: test-all
 test-all: test fuzz foreign ways proof  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
