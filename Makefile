@@ -98,7 +98,7 @@ fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other one
 
 # These start a process for each task; files stay whole, because a test compares its two ways.
 WAYS := $(addprefix tests/integration/test_,bad_input.py confirmation.py credentials.py in_use.py many_hosts.py others.py \
-	preflight.py refusals.py)
+	preflight.py refusals.py versions_of_a_run.py)
 
 .PHONY: ways
 ways: $(SETUP)  ## tests that run modules, each in Ansible's own process and as any module
