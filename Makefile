@@ -96,12 +96,13 @@ bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the
 fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
-# These start a process for each task; files stay whole, because a test compares its two ways.
+# These start a process for each task, or ansible-playbook for each run of a role. Files stay whole, because a test
+# compares its two ways.
 WAYS := $(addprefix tests/integration/test_,bad_input.py confirmation.py credentials.py in_use.py many_hosts.py others.py \
-	preflight.py refusals.py versions_of_a_run.py)
+	preflight.py refusals.py roles_provision.py roles_recover.py roles_revert.py roles_rotate.py versions_of_a_run.py)
 
 .PHONY: ways
-ways: $(SETUP)  ## tests that run modules, each in Ansible's own process and as any module
+ways: $(SETUP)  ## tests of modules, each in Ansible's own process and as any module; tests of roles by ansible-playbook
 	PROOF=all pytest $(PYTEST_FLAGS) $(WAYS)
 
 # The longest first, and a worker that is done takes over tests of another one.

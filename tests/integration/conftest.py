@@ -12,11 +12,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from ansible.release import __version__
+from ansible.release import __version__ as CORE
 from cases import PROOF_OF_ALL
 from harness import WAYS, Ansible, comparable, short
 from meddling import Wire, pass_time
-from one_process import OneProcess
+from one_process import OneProcess, Roles
 from operators import DRAWN
 from packaging.version import Version
 from sandbox_client import Control, Sandbox, shared
@@ -42,9 +42,23 @@ def control(sandbox: Sandbox) -> Control:
 
 @pytest.fixture
 def ansible(sandbox: Sandbox, tmp_path: Path) -> Iterator[Ansible]:
-    """Also sees to it that nothing was asked that the sandbox does not have."""
-    ansible = Ansible(sandbox, tmp_path)
-    yield ansible
+    yield Ansible(sandbox, tmp_path)
+    assert_nothing_unknown(sandbox)
+
+
+@pytest.fixture
+def roles(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Ansible | Roles]:
+    """Runs the playbooks of roles: with PROOF=all by ansible-playbook, and by default in this process, which takes a
+    tenth of the time. Tests of what ansible-playbook shows, or of names of variables in errors, need `ansible`."""
+    if PROOF_OF_ALL or not CORE.startswith("2.19."):
+        yield request.getfixturevalue("ansible")
+        return
+    yield Roles(request.getfixturevalue("runner"), sandbox.control)
+    assert_nothing_unknown(sandbox)
+
+
+def assert_nothing_unknown(sandbox: Sandbox) -> None:
+    """The sandbox has all that was asked for."""
     # Neither what a fault answered nor Key Vault's demand for a token has a route.
     unknown = [one for one in sandbox.control.unknown() if one["fault"] is None and one["status"] != 401]
     assert short(unknown) == []
@@ -64,7 +78,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 @pytest.fixture
 def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
     """Runs roles and modules in this process, and waits for nothing."""
-    if Version(__version__) < Version("2.19"):
+    if Version(CORE) < Version("2.19"):
         pytest.skip("needs the templates of ansible-core 2.19")
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)

@@ -23,9 +23,11 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from azure.keyvault.keys._shared import http_challenge_cache
+from harness import Ansible, Run, Task
 from predictions import Record, Result, unrecorded
 from reports import CHECKS, MOVES, STEPS
 from reports import report as reported
+from sandbox_client import Control
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
@@ -167,6 +169,36 @@ class OneProcess:
             return {"changed": False}
         assert action == "ansible.builtin.debug", action
         return {"changed": False}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Runs the playbooks of roles as `harness.Ansible` does, in this process. There is no output."""
+
+    runner: OneProcess
+    control: Control
+
+    def playbook(self, playbook: str, *, extra_vars: Mapping[str, Any], check: bool = False, diff: bool = False) -> Run:
+        assert not diff, "a diff is seen in the output only"
+        role = playbook.removeprefix(OURS)
+        controller = self.runner.another()
+        tasks: list[Task] = []
+        since = self.control.last
+
+        def record(name: str, result: Result) -> None:
+            nonlocal since
+            requests, since = self.control.requests(since), self.control.last
+            status = "failed" if result.get("failed") else "skipped" if result.get("skipped") else "ok"
+            place = (name, f"{OURS}{role} : {name}", "", "localhost", status)
+            tasks.extend(Task(*place, item=True, result=one, requests=[]) for one in result.get("results", ()))
+            tasks.append(Task(*place, item=False, result=result, requests=requests))
+
+        report = controller.role(role, extra_vars, check=check, record=record)
+        told = "\n".join(f"{one.name}: {one.result}" for one in tasks)
+        return Run(2 if report.get("failed") else 0, told, tasks, controller.tokens)
+
+
+RolesRunner = Ansible | Roles
 
 
 def _read(role: str, part: str) -> Any:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness import Ansible, Run
+from harness import Run
+from one_process import RolesRunner
 from reports import CHECKS, STEPS, report
 from service import DAY, Service
 
@@ -26,14 +27,14 @@ QUARTER = 91 * DAY
 _MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")
 
 
-def run_role(ansible: Ansible, role: str, *, check: bool = False, diff: bool = False, **variables: Any) -> Run:
+def run_role(roles: RolesRunner, role: str, *, check: bool = False, diff: bool = False, **variables: Any) -> Run:
     """The playbook of that role, whatever becomes of it."""
-    return ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**VARS, **variables}, check=check, diff=diff)
+    return roles.playbook(f"azbatch.cmk.{role}", extra_vars={**VARS, **variables}, check=check, diff=diff)
 
 
-def play_role(ansible: Ansible, role: str, **options: Any) -> Run:
+def play_role(roles: RolesRunner, role: str, **options: Any) -> Run:
     """The same; it has to succeed."""
-    run = run_role(ansible, role, **options)
+    run = run_role(roles, role, **options)
     assert run.rc == 0, run.output
     return run
 

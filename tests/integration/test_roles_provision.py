@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from harness import Ansible, Run
 from meddling import Wire
-from one_process import OneProcess
+from one_process import OneProcess, RolesRunner
 from reports import CHECKS
 from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import ENCRYPTION_USER, NEEDED, Service
@@ -24,10 +24,10 @@ IDENTITIES = ("system_assigned", "user_assigned")
 CHECK = CHECKS["provision"]
 
 
-def provision(ansible: Ansible, service: Service, identity: str = "system_assigned", **options: Any) -> Run:
+def provision(roles: RolesRunner, service: Service, identity: str = "system_assigned", **options: Any) -> Run:
     if identity == "user_assigned":
         options["cmk_identity"] = service.identity_id()
-    return play_role(ansible, "provision", **options)
+    return play_role(roles, "provision", **options)
 
 
 def principal(service: Service) -> str:
@@ -54,18 +54,18 @@ def assert_granted(service: Service, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("identity", IDENTITIES)
-def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: str) -> None:
+def test_from_nothing(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
     wish = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
     if identity == "user_assigned":
         service.make_identity()
     before = holdings(service)
 
-    foretold = provision(ansible, service, check=True, **wish)
+    foretold = provision(roles, service, check=True, **wish)
     assert wrote(foretold) == []
     assert result(foretold)["exists"] is True
     assert holdings(service) == before
 
-    run = provision(ansible, service, **wish)
+    run = provision(roles, service, **wish)
     assert steps(foretold) == steps(run)
     version = service.key().properties.version
     with_key = identity == "user_assigned"
@@ -99,12 +99,12 @@ def test_from_nothing(ansible: Ansible, service: Service, identity: str, mode: s
 
     done = holdings(service)
     for check in (True, False):
-        again = unchanged(provision(ansible, service, check=check, **wish))
+        again = unchanged(provision(roles, service, check=check, **wish))
         assert result(again)["key_version"] == version
     assert holdings(service) == done
 
 
-def test_location_expiry_and_rotation_policy(ansible: Ansible, service: Service) -> None:
+def test_location_expiry_and_rotation_policy(roles: RolesRunner, service: Service) -> None:
     policy = {"expiry_time": "P1Y", "time_before_expiry": "P30D"}
     wish = {
         "cmk_location": "northeurope",
@@ -112,37 +112,37 @@ def test_location_expiry_and_rotation_policy(ansible: Ansible, service: Service)
         "cmk_key_expires_in": "P120D",
         "cmk_key_rotation_policy": policy,
     }
-    provision(ansible, service, **wish)
+    provision(roles, service, **wish)
     assert service.account()["location"] == service.vault()["location"] == "northeurope"
     properties = service.key().properties
     assert (properties.expires_on - properties.created_on).days in (119, 120)
     assert service.keys().get_key_rotation_policy("key1").expires_in == "P1Y"
-    unchanged(provision(ansible, service, **wish))
+    unchanged(provision(roles, service, **wish))
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
-def test_follow_latest(ansible: Ansible, service: Service, identity: str) -> None:
+def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> None:
     if identity == "user_assigned":
         service.make_identity()
     wish = {"identity": identity, "cmk_vault_authorization": "access_policy"}
-    run = provision(ansible, service, cmk_key_follow_latest=True, **wish)
+    run = provision(roles, service, cmk_key_follow_latest=True, **wish)
     told = result(run)
     assert (told["follows_latest"], told["key_version"]) == (True, None)
     assert service.encryption() == told["key_identifier"] == service.key().id.rpartition("/")[0]
-    unchanged(provision(ansible, service, cmk_key_follow_latest=True, **wish))
+    unchanged(provision(roles, service, cmk_key_follow_latest=True, **wish))
 
     newer = service.make_key()
-    unchanged(provision(ansible, service, **wish))
-    run = provision(ansible, service, cmk_key_follow_latest=False, **wish)
+    unchanged(provision(roles, service, **wish))
+    run = provision(roles, service, cmk_key_follow_latest=False, **wish)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == result(run)["key_identifier"] == newer.id
     assert result(run)["former_key_identifier"] == newer.id.rpartition("/")[0]
 
 
-def test_a_pinned_account_stays_on_its_version(ansible: Ansible, service: Service) -> None:
+def test_a_pinned_account_stays_on_its_version(roles: RolesRunner, service: Service) -> None:
     _, pinned = service.on_key()
     service.make_key()
-    unchanged(provision(ansible, service))
+    unchanged(provision(roles, service))
     assert service.encryption() == pinned
 
 
@@ -225,7 +225,7 @@ USER_ASSIGNED = {
     [("system_assigned", *one) for one in SYSTEM_ASSIGNED.items()]
     + [("user_assigned", *one) for one in USER_ASSIGNED.items()],
 )
-def test_from_half_done(ansible: Ansible, service: Service, identity: str, there: str, remaining: list[str]) -> None:
+def test_from_half_done(roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]) -> None:
     mode = "rbac" if identity == "user_assigned" else "access_policy"
     user_assigned = service.make_identity() if identity == "user_assigned" else None
     if "vault" in there:
@@ -240,12 +240,12 @@ def test_from_half_done(ansible: Ansible, service: Service, identity: str, there
     wish = {"identity": identity, "cmk_vault_authorization": mode}
     before = holdings(service)
 
-    foretold = provision(ansible, service, check=True, **wish)
+    foretold = provision(roles, service, check=True, **wish)
     assert wrote(foretold) == []
     assert steps(foretold) == remaining
     assert holdings(service) == before
 
-    run = provision(ansible, service, **wish)
+    run = provision(roles, service, **wish)
     assert steps(run) == remaining
     assert len(wrote(run)) == len(remaining)
     (version,) = service.versions()
@@ -258,7 +258,7 @@ def test_from_half_done(ansible: Ansible, service: Service, identity: str, there
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_of_others_is_lost(ansible: Ansible, service: Service, mode: str) -> None:
+def test_nothing_of_others_is_lost(roles: RolesRunner, service: Service, mode: str) -> None:
     others = service.policy(FOREIGN, "get", "list", permissions={"secrets": ["get"], "keys": ["get", "list"]})
     rules = {"bypass": "AzureServices", "defaultAction": "Allow", "ipRules": [{"value": "203.0.113.0/24"}]}
     own = [] if mode == "rbac" else [service.policy(service.operator, "get", "list", "create", "update")]
@@ -276,7 +276,7 @@ def test_nothing_of_others_is_lost(ansible: Ansible, service: Service, mode: str
     service.assign(FOREIGN, service.vault_id())
     before = holdings(service)
 
-    provision(ansible, service)
+    provision(roles, service)
 
     after = holdings(service)
     assert after["accounts"]["account1"]["properties"].pop("encryption")["keySource"] == "Microsoft.KeyVault"
@@ -306,25 +306,25 @@ def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None
     assert "--- before" not in play_role(ansible, "provision", diff=True).output
 
 
-def test_a_refusal_is_told_before_the_first_write(ansible: Ansible, service: Service) -> None:
+def test_a_refusal_is_told_before_the_first_write(roles: RolesRunner, service: Service) -> None:
     service.make_account(identity={"type": "None"})
-    refused(run_role(ansible, "provision"), CHECK, "account1", "adopt_existing")
-    run = play_role(ansible, "provision", cmk_adopt_existing=True, cmk_vault_authorization="access_policy")
+    refused(run_role(roles, "provision"), CHECK, "account1", "adopt_existing")
+    run = play_role(roles, "provision", cmk_adopt_existing=True, cmk_vault_authorization="access_policy")
     assert steps(run) == ["vault", "key", "access", "account", "encryption"]
     assert service.is_available()
 
-    refused(run_role(ansible, "provision", cmk_key_size=4096), CHECK, "4096")
-    refused(run_role(ansible, "provision", cmk_vault_authorization="rbac"), CHECK, "vault-one")
+    refused(run_role(roles, "provision", cmk_key_size=4096), CHECK, "4096")
+    refused(run_role(roles, "provision", cmk_vault_authorization="rbac"), CHECK, "vault-one")
 
 
-def test_a_deleted_vault_is_recovered_on_request(ansible: Ansible, service: Service) -> None:
+def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Service) -> None:
     service.make_vault()
     version = service.make_key().id
     service.delete_vault()
-    refused(run_role(ansible, "provision"), CHECK, "vault-one", "recover")
-    foretold = provision(ansible, service, check=True, cmk_vault_recover=True)
+    refused(run_role(roles, "provision"), CHECK, "vault-one", "recover")
+    foretold = provision(roles, service, check=True, cmk_vault_recover=True)
     assert wrote(foretold) == []
-    run = provision(ansible, service, cmk_vault_recover=True)
+    run = provision(roles, service, cmk_vault_recover=True)
     assert steps(run) == ["vault", "access", "account", "encryption"]
     assert service.encryption() == version
     assert service.is_available()
@@ -344,8 +344,8 @@ def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Servic
     assert again.changed == []
 
 
-def test_there_may_be_no_key_to_recover(ansible: Ansible, service: Service) -> None:
-    run = play_role(ansible, "provision", cmk_key_recover=True)
+def test_there_may_be_no_key_to_recover(roles: RolesRunner, service: Service) -> None:
+    run = play_role(roles, "provision", cmk_key_recover=True)
     assert service.encryption() == service.key().id
     assert len(service.versions()) == 1
     assert run.failed == []

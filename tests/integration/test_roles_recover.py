@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cases import CLOSED
 from harness import Ansible, Run
+from one_process import RolesRunner
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import DAY, Service
 
@@ -23,8 +24,8 @@ CHECK = "Find out why the account is not available, and check the caller's right
 WAIT = "Wait until the account is available"
 
 
-def recover(ansible: Ansible, **options: Any) -> Run:
-    return play_role(ansible, "recover", **options)
+def recover(roles: RolesRunner, **options: Any) -> Run:
+    return play_role(roles, "recover", **options)
 
 
 def principal(service: Service) -> str:
@@ -69,7 +70,7 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
         pytest.param("grant withdrawn", True, False, id="grant withdrawn, by role"),
     ],
 )
-def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: str, rbac: bool, follow: bool) -> None:
+def test_an_account_is_brought_back(roles: RolesRunner, service: Service, loss: str, rbac: bool, follow: bool) -> None:
     lose, causes, mended = LOSSES[loss]
     service.on_key(rbac=rbac, follow=follow)
     identifier = service.encryption()
@@ -78,12 +79,12 @@ def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: st
     assert not service.is_available()
 
     lost = holdings(service) if loss != "vault deleted" else None
-    foretold = recover(ansible, check=True)
+    foretold = recover(roles, check=True)
     assert wrote(foretold) == []
     assert [cause["name"] for cause in result(foretold)["causes"]] == causes
     assert lost is None or holdings(service) == lost
 
-    run = recover(ansible)
+    run = recover(roles)
     told = result(run)
     assert [cause["name"] for cause in told["causes"]] == causes
     # The roles that were assigned on a vault are gone with it, and do not come back with it.
@@ -95,33 +96,33 @@ def test_an_account_is_brought_back(ansible: Ansible, service: Service, loss: st
     assert service.is_available()
     if loss not in ("expired", "firewall"):
         assert holdings(service) == before
-    unchanged(recover(ansible))
+    unchanged(recover(roles))
 
 
-def test_what_was_closed_for_others_stays_closed(ansible: Ansible, service: Service) -> None:
+def test_what_was_closed_for_others_stays_closed(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.change_vault(properties={"networkAcls": CLOSED})
-    recover(ansible)
+    recover(roles)
     rules = service.vault()["properties"]["networkAcls"]
     assert (rules["bypass"], rules["defaultAction"]) == ("AzureServices", "Deny")
     assert [rule["value"] for rule in rules["ipRules"]] == ["127.0.0.1/32"]
 
 
-def test_an_expired_version_is_extended_as_asked(ansible: Ansible, service: Service) -> None:
+def test_an_expired_version_is_extended_as_asked(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     expire(service)
     now = service.sandbox.control.call("GET", "/clock")["time"]
-    recover(ansible, cmk_recover_extend_expired_by="P2D")
+    recover(roles, cmk_recover_extend_expired_by="P2D")
     expires = service.key().properties.expires_on.timestamp()
     assert abs(expires - now - 2 * DAY) < 300
 
 
-def test_several_things_at_once_in_order(ansible: Ansible, service: Service) -> None:
+def test_several_things_at_once_in_order(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()
     service.revoke(principal(service))
     service.change_vault(properties={"networkAcls": CLOSED})
-    run = recover(ansible)
+    run = recover(roles)
     assert [cause["name"] for cause in result(run)["causes"]] == [
         "network_closed",
         "version_unusable",
@@ -131,23 +132,23 @@ def test_several_things_at_once_in_order(ansible: Ansible, service: Service) -> 
     assert service.is_available()
 
 
-def test_a_key_in_a_deleted_vault_that_was_deleted_before(ansible: Ansible, service: Service) -> None:
+def test_a_key_in_a_deleted_vault_that_was_deleted_before(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     delete_key(service)
     service.delete_vault()
-    run = recover(ansible)
+    run = recover(roles)
     assert [cause["name"] for cause in result(run)["causes"]] == ["vault_deleted"]
     assert steps(run) == ["vault", "key"]
     assert service.is_available()
 
 
-def test_one_version_of_several(ansible: Ansible, service: Service) -> None:
+def test_one_version_of_several(roles: RolesRunner, service: Service) -> None:
     """Only the one that the account is on is enabled: what was retired stays so."""
     _, first = service.on_key()
     second = service.make_key()
     service.disable(version=first.rpartition("/")[2])
     service.disable(version=second.properties.version)
-    recover(ansible)
+    recover(roles)
     assert service.key(version=first.rpartition("/")[2]).properties.enabled
     assert not service.key(version=second.properties.version).properties.enabled
 
@@ -169,37 +170,37 @@ def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Serv
     assert all(re.fullmatch(r"the Batch account account1 to become available \(\d+ of \d+ s\)", w) for w in waits[1:])
 
 
-def test_it_is_said_if_the_account_does_not_come_back_in_time(ansible: Ansible, service: Service) -> None:
+def test_it_is_said_if_the_account_does_not_come_back_in_time(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.timing(batch_recovery=600)
     service.disable()
-    run = run_role(ansible, "recover", cmk_wait_timeout=3)
+    run = run_role(roles, "recover", cmk_wait_timeout=3)
     assert run.rc != 0
     assert run[WAIT]["code"] == "account_unavailable"
     service.sandbox.control.advance(600)
-    run = recover(ansible)
+    run = recover(roles)
     assert result(run)["changed"] is False
 
 
 # What does not bring it back
 
 
-def test_a_purged_key(ansible: Ansible, service: Service) -> None:
+def test_a_purged_key(roles: RolesRunner, service: Service) -> None:
     """Nobody can purge a protected key: it went with its vault when the retention time was over."""
     service.on_key()
     service.delete_vault()
     service.sandbox.control.advance(91 * DAY)
-    run = run_role(ansible, "recover")
+    run = run_role(roles, "recover")
     refused(run, CHECK, "vault_missing", "state: absent")
     service.make_vault()
-    run = run_role(ansible, "recover")
+    run = run_role(roles, "recover")
     refused(run, CHECK, "key_missing", "backup", "state: absent")
     service.make_key()
-    run = run_role(ansible, "recover")
+    run = run_role(roles, "recover")
     refused(run, CHECK, "version_missing", "state: absent")
 
 
-def test_a_deleted_identity(ansible: Ansible, service: Service) -> None:
+def test_a_deleted_identity(roles: RolesRunner, service: Service) -> None:
     identity = service.make_identity()
     service.make_vault()
     service.grant(identity["properties"]["principalId"])
@@ -210,7 +211,7 @@ def test_a_deleted_identity(ansible: Ansible, service: Service) -> None:
     service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
     assert not service.is_available()
     refused(
-        run_role(ansible, "recover"),
+        run_role(roles, "recover"),
         CHECK,
         "identity_missing",
         "were deleted",
@@ -218,23 +219,23 @@ def test_a_deleted_identity(ansible: Ansible, service: Service) -> None:
     )
 
 
-def test_what_may_not_be_mended(ansible: Ansible, service: Service) -> None:
+def test_what_may_not_be_mended(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()
-    run = run_role(ansible, "recover", cmk_recover_repairs=["access"])
+    run = run_role(roles, "recover", cmk_recover_repairs=["access"])
     refused(run, CHECK, "key", "is disabled", "Nothing was changed")
     assert not service.is_available()
 
 
 @pytest.mark.parametrize("on_key", [True, False])
-def test_an_account_that_answers_is_left_alone(ansible: Ansible, service: Service, on_key: bool) -> None:
+def test_an_account_that_answers_is_left_alone(roles: RolesRunner, service: Service, on_key: bool) -> None:
     if on_key:
         service.on_key()
     else:
         service.make_account()
-    run = unchanged(recover(ansible))
+    run = unchanged(recover(roles))
     assert result(run)["causes"] == []
 
 
-def test_no_account(ansible: Ansible, service: Service) -> None:
-    refused(run_role(ansible, "recover"), CHECK, "account1")
+def test_no_account(roles: RolesRunner, service: Service) -> None:
+    refused(run_role(roles, "recover"), CHECK, "account1")

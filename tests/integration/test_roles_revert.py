@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from harness import Ansible, Run
+from one_process import RolesRunner
 from reports import CHECKS
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import ENCRYPTION_USER, NEEDED, Service, raised
@@ -21,8 +22,8 @@ REVOKE = {"cmk_revert_access": "revoke"}
 CHECK = CHECKS["revert"]
 
 
-def revert(ansible: Ansible, **options: Any) -> Run:
-    return play_role(ansible, "revert", **options)
+def revert(roles: RolesRunner, **options: Any) -> Run:
+    return play_role(roles, "revert", **options)
 
 
 def is_granted(service: Service, principal: str) -> bool:
@@ -65,17 +66,17 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_key_disabled_and_access_revoked(ansible: Ansible, service: Service, mode: str) -> None:
+def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, mode: str) -> None:
     principal, _ = service.on_key(rbac=mode == "rbac")
     service.grant(FOREIGN)
     service.change_vault(tags={"owner": "others"})
     service.change_account(tags={"team": "hpc"})
     before = holdings(service)
     wish = {"cmk_revert_key": "disable", **REVOKE}
-    foretold = revert(ansible, check=True, **wish)
+    foretold = revert(roles, check=True, **wish)
     assert wrote(foretold) == []
 
-    run = revert(ansible, **wish)
+    run = revert(roles, **wish)
     assert steps(foretold) == steps(run)
     revocation = "DELETE role vault-one" if mode == "rbac" else "PUT policies vault-one remove"
     assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1", revocation]
@@ -97,39 +98,39 @@ def test_key_disabled_and_access_revoked(ansible: Ansible, service: Service, mod
     assert after == before
 
     for check in (True, False):
-        unchanged(revert(ansible, check=check, **wish))
+        unchanged(revert(roles, check=check, **wish))
 
 
-def test_key_deleted(ansible: Ansible, service: Service) -> None:
+def test_key_deleted(roles: RolesRunner, service: Service) -> None:
     service.on_key()
-    run = revert(ansible, cmk_revert_key="delete")
+    run = revert(roles, cmk_revert_key="delete")
     assert wrote(run) == ["PATCH account account1", "DELETE key vault-one key1"]
     assert raised(service.key) == "KeyNotFound"
     assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"], "deleted, and not purged"
     assert service.is_available()
-    unchanged(revert(ansible, cmk_revert_key="delete"))
+    unchanged(revert(roles, cmk_revert_key="delete"))
 
 
 @pytest.mark.parametrize("wish", ["disable", "delete"])
-def test_key_put_away_later(ansible: Ansible, service: Service, wish: str) -> None:
+def test_key_put_away_later(roles: RolesRunner, service: Service, wish: str) -> None:
     """An account that is back already, by a run that was stopped or that kept the key, does not say which key it was
     on; somebody has to."""
     principal, former = service.on_key()
     service.point(None)
-    untold = revert(ansible, cmk_revert_key=wish, **REVOKE)
+    untold = revert(roles, cmk_revert_key=wish, **REVOKE)
     assert "cmk_previous_key_identifier" in str(untold[CHECK]["warnings"])
     unchanged(untold)
     assert service.key().properties.enabled
     assert is_granted(service, principal)
 
     told = {"cmk_revert_key": wish, "cmk_previous_key_identifier": former}
-    foretold = revert(ansible, check=True, **told)
+    foretold = revert(roles, check=True, **told)
     assert (steps(foretold), wrote(foretold)) == (["key"], [])
-    assert steps(revert(ansible, **told)) == ["key"]
+    assert steps(revert(roles, **told)) == ["key"]
 
 
 @pytest.mark.parametrize("key", ["disable", "delete"])
-def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Service, key: str) -> None:
+def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Service, key: str) -> None:
     """account1 and account2 share a user-assigned identity and the key."""
     service.make_vault()
     principal = service.make_identity()["properties"]["principalId"]
@@ -140,7 +141,7 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
         service.make_account(name, identity=identity)
         service.point(identifier, name)
     wish = {"cmk_revert_key": key, **REVOKE}
-    run = revert(ansible, **wish)
+    run = revert(roles, **wish)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     other = service.account_id("account2")
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([other], [other])
@@ -148,39 +149,39 @@ def test_key_and_access_stay_for_other_accounts(ansible: Ansible, service: Servi
     assert service.is_available("account2")
     assert service.key().properties.enabled
     assert is_granted(service, principal)
-    unchanged(revert(ansible, **wish))
+    unchanged(revert(roles, **wish))
 
     service.point(None, "account2")
-    run = revert(ansible, **wish, cmk_previous_key_identifier=identifier)
+    run = revert(roles, **wish, cmk_previous_key_identifier=identifier)
     assert steps(run) == ["key", "access"]
     assert not is_granted(service, principal)
 
 
-def test_only_what_batch_needed_is_revoked(ansible: Ansible, service: Service) -> None:
+def test_only_what_batch_needed_is_revoked(roles: RolesRunner, service: Service) -> None:
     principal, _ = service.on_key()
     more = service.policy(principal, *NEEDED, "list", permissions={"keys": [*NEEDED, "list"], "secrets": ["get"]})
     service.set_policy("replace", more)
-    revert(ansible, **REVOKE)
+    revert(roles, **REVOKE)
     left = service.permissions(principal) or {}
     assert {kind: found for kind, found in left.items() if found} == {"keys": ["list"], "secrets": ["get"]}
 
 
-def test_role_assignments_elsewhere_stay(ansible: Ansible, service: Service) -> None:
+def test_role_assignments_elsewhere_stay(roles: RolesRunner, service: Service) -> None:
     principal, _ = service.on_key(rbac=True)
     service.make_vault("vault-two", rbac=True)
     service.assign(principal, service.vault_id("vault-two"))
-    revert(ansible, **REVOKE)
+    revert(roles, **REVOKE)
     assert service.assignments(principal) == [(service.vault_id("vault-two"), ENCRYPTION_USER)]
 
 
-def test_no_account(ansible: Ansible, service: Service) -> None:
-    refused(run_role(ansible, "revert", cmk_revert_key="delete"), CHECK, "account1")
+def test_no_account(roles: RolesRunner, service: Service) -> None:
+    refused(run_role(roles, "revert", cmk_revert_key="delete"), CHECK, "account1")
 
 
-def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> None:
+def test_an_account_that_does_not_answer(roles: RolesRunner, service: Service) -> None:
     principal, _ = service.on_key()
     service.revoke(principal)
-    run = run_role(ansible, "revert", cmk_revert_key="delete", **REVOKE)
+    run = run_role(roles, "revert", cmk_revert_key="delete", **REVOKE)
     refused(run, CHECK, "account1")
     assert run[CHECK]["code"] == "account_unavailable"
     assert service.key().properties.enabled
@@ -188,11 +189,11 @@ def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> 
 
 @pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
 def test_a_key_that_the_account_is_not_on_is_not_put_away(
-    ansible: Ansible, service: Service, wish: dict[str, Any]
+    roles: RolesRunner, service: Service, wish: dict[str, Any]
 ) -> None:
     _, former = service.on_key()
     service.make_key("key2")
-    run = run_role(ansible, "revert", cmk_key_name="key2", **wish)
+    run = run_role(roles, "revert", cmk_key_name="key2", **wish)
     refused(run, CHECK, former, "key2", "key_name")
     assert service.encryption() == former
     assert service.key("key2").properties.enabled
@@ -207,14 +208,14 @@ def test_a_key_that_the_account_is_not_on_is_not_put_away(
     ],
 )
 def test_what_cannot_be_put_away_is_told_before_the_first_write(
-    ansible: Ansible, service: Service, wish: dict[str, Any], code: str
+    roles: RolesRunner, service: Service, wish: dict[str, Any], code: str
 ) -> None:
     service.on_key()
     if "cmk_vault_resource_group" not in wish:
         service.point(None)
         vault, key = wish.get("cmk_vault_name", "vault-one"), wish.get("cmk_key_name", "key1")
         wish = {**wish, "cmk_previous_key_identifier": f"https://{vault}.vault.azure.net/keys/{key}"}
-    run = run_role(ansible, "revert", **wish)
+    run = run_role(roles, "revert", **wish)
     refused(run, CHECK, "nowhere")
     assert run[CHECK]["code"] == code
     assert service.is_available()

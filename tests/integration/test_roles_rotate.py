@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from harness import Ansible, Run
+from one_process import RolesRunner
 from reports import CHECKS
 from role_runs import QUARTER, holdings, play_role, refused, result, run_role, second_account, steps, unchanged, wrote
 from service import DAY, ENCRYPTION_USER, NEEDED, Service
@@ -24,8 +25,8 @@ CHECK = CHECKS["rotate"]
 KEY = "Ensure a current version of the key"
 
 
-def rotate(ansible: Ansible, **options: Any) -> Run:
-    return play_role(ansible, "rotate", **options)
+def rotate(roles: RolesRunner, **options: Any) -> Run:
+    return play_role(roles, "rotate", **options)
 
 
 def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> list[bool]:
@@ -34,19 +35,19 @@ def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> li
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
+def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
     _, first = service.on_key(rbac=mode == "rbac")
     service.sandbox.control.advance(89 * DAY)
-    unchanged(rotate(ansible, **DUE))
+    unchanged(rotate(roles, **DUE))
     assert enabled(service) == [True]
 
     service.sandbox.control.advance(2 * DAY)
     before = holdings(service)
-    foretold = rotate(ansible, check=True, **DUE)
+    foretold = rotate(roles, check=True, **DUE)
     assert wrote(foretold) == []
     assert holdings(service) == before
 
-    run = rotate(ansible, **DUE)
+    run = rotate(roles, **DUE)
     assert steps(foretold) == steps(run)
     second = service.key()
     assert second.id != first
@@ -69,36 +70,36 @@ def test_due_by_age(ansible: Ansible, service: Service, mode: str) -> None:
     assert enabled(service) == [True, True]
 
     for check in (True, False):
-        unchanged(rotate(ansible, check=check, **DUE))
+        unchanged(rotate(roles, check=check, **DUE))
     assert enabled(service) == [True, True]
 
 
-def test_no_version_in_use_expires_earlier(ansible: Ansible, service: Service) -> None:
+def test_no_version_in_use_expires_earlier(roles: RolesRunner, service: Service) -> None:
     """It keeps its expiry; the next version has the one that is asked for."""
     service.on_key()
     wish = {"cmk_key_expires_in": "P30D", **DUE}
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
     assert service.key().properties.expires_on is None
 
     service.sandbox.control.advance(91 * DAY)
-    run = rotate(ansible, **wish)
+    run = rotate(roles, **wish)
     assert steps(run) == ["key", "encryption"]
     newest = service.key().properties
     # Counted from when the version is asked for, a moment before it is made.
     assert timedelta(days=30, seconds=-5) <= newest.expires_on - newest.created_on <= timedelta(days=30)
     assert service.encryption() == newest.id
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
 
 
-def test_forced(ansible: Ansible, service: Service) -> None:
+def test_forced(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
-    unchanged(rotate(ansible))
-    run = rotate(ansible, cmk_key_force_new_version=True, cmk_key_size=4096)
+    unchanged(rotate(roles))
+    run = rotate(roles, cmk_key_force_new_version=True, cmk_key_size=4096)
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
     second = service.key()
     assert service.encryption() == result(run)["key_identifier"] == second.id != first
     assert len(second.key.n) * 8 == 4096
-    run = rotate(ansible, cmk_key_force_new_version=True)
+    run = rotate(roles, cmk_key_force_new_version=True)
     assert len(service.versions()) == 3
     assert service.encryption() == result(run)["key_identifier"] == service.key().id
     assert len(service.key().key.n) * 8 == 4096, "a new version is as its predecessor"
@@ -112,23 +113,23 @@ def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None
     assert f'+    "key_identifier": "{service.encryption()}"' in run.output
 
 
-def test_a_newer_version_of_others_is_taken(ansible: Ansible, service: Service) -> None:
+def test_a_newer_version_of_others_is_taken(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     newer = service.make_key()
-    foretold = rotate(ansible, check=True)
+    foretold = rotate(roles, check=True)
     assert (steps(foretold), wrote(foretold)) == (["encryption"], [])
-    run = rotate(ansible)
+    run = rotate(roles)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == newer.id
-    unchanged(rotate(ansible))
+    unchanged(rotate(roles))
 
 
-def test_the_newest_has_expired(ansible: Ansible, service: Service) -> None:
+def test_the_newest_has_expired(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.advance(DAY)
     service.make_key(expires_on=service.key().properties.created_on + timedelta(days=30))
     service.sandbox.control.advance(31 * DAY)
-    run = rotate(ansible, cmk_key_expires_in="P60D", **DUE)
+    run = rotate(roles, cmk_key_expires_in="P60D", **DUE)
     assert steps(run) == ["key", "encryption"]
     properties = service.key().properties
     assert len(service.versions()) == 3
@@ -137,13 +138,13 @@ def test_the_newest_has_expired(ansible: Ansible, service: Service) -> None:
     assert service.is_available()
 
 
-def test_a_follower_needs_no_move(ansible: Ansible, service: Service) -> None:
+def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     service.on_key(follow=True)
     versionless = service.encryption()
     service.sandbox.control.advance(QUARTER)
     # Whether it follows is not named, and so stays.
     wish = {**DUE, **AT_ONCE}
-    run = rotate(ansible, **wish)
+    run = rotate(roles, **wish)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
     told = result(run)
     assert (told["key_identifier"], told["key_version"], told["follows_latest"]) == (versionless, None, True)
@@ -151,28 +152,28 @@ def test_a_follower_needs_no_move(ansible: Ansible, service: Service) -> None:
     assert told["former_kept_for"] == [service.account_id()]
     assert enabled(service) == [True, True]
     assert service.encryption() == versionless
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
 
     service.sandbox.control.advance(DAY + 3600)
-    run = rotate(ansible, **wish)
+    run = rotate(roles, **wish)
     assert (steps(run), result(run)["former_kept_for"]) == (["former_disabled"], [])
     assert enabled(service) == [False, True]
     assert service.is_available()
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
 
 
-def test_a_pinned_account_becomes_a_follower(ansible: Ansible, service: Service) -> None:
+def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
-    run = rotate(ansible, cmk_key_follow_latest=True)
+    run = rotate(roles, cmk_key_follow_latest=True)
     assert steps(run) == ["encryption"]
     assert service.encryption() == first.rpartition("/")[0]
     assert result(run)["follows_latest"] is True
-    unchanged(rotate(ansible, cmk_key_follow_latest=True))
+    unchanged(rotate(roles, cmk_key_follow_latest=True))
 
 
-def test_a_follower_is_pinned_when_asked(ansible: Ansible, service: Service) -> None:
+def test_a_follower_is_pinned_when_asked(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key(follow=True)
-    run = rotate(ansible, cmk_key_follow_latest=False)
+    run = rotate(roles, cmk_key_follow_latest=False)
     assert steps(run) == ["encryption"]
     assert service.encryption() == first
 
@@ -192,51 +193,51 @@ def test_a_version_that_was_disabled_is_followed_and_not_enabled(ansible: Ansibl
     assert service.is_available()
 
 
-def test_the_version_before_is_disabled(ansible: Ansible, service: Service) -> None:
+def test_the_version_before_is_disabled(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.advance(QUARTER)
     wish = {**DUE, **AT_ONCE}
-    foretold = rotate(ansible, check=True, **wish)
+    foretold = rotate(roles, check=True, **wish)
     assert wrote(foretold) == []
-    run = rotate(ansible, **wish)
+    run = rotate(roles, **wish)
     assert steps(run) == ["key", "encryption", "former_disabled"]
     assert steps(foretold) == steps(run)
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
     assert result(run)["former_kept_for"] == []
     assert enabled(service) == [False, True]
     assert service.is_available()
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
 
 
 def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disabled(
-    ansible: Ansible, service: Service
+    roles: RolesRunner, service: Service
 ) -> None:
     service.on_key()
     service.sandbox.control.advance(DAY)
     service.make_key()
     service.sandbox.control.advance(DAY)
-    run = rotate(ansible, cmk_key_force_new_version=True, **AT_ONCE)
+    run = rotate(roles, cmk_key_force_new_version=True, **AT_ONCE)
     assert steps(run) == ["key", "encryption", "former_disabled"]
     assert enabled(service) == [False, False, True]
     assert service.is_available()
-    unchanged(rotate(ansible, **AT_ONCE))
+    unchanged(rotate(roles, **AT_ONCE))
 
 
-def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible, service: Service) -> None:
+def test_the_version_before_stays_while_another_account_uses_it(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = second_account(service, first)
     # Versions of the same second have no order.
     service.sandbox.control.advance(1)
     wish = AT_ONCE
-    run = rotate(ansible, cmk_key_force_new_version=True, **wish)
+    run = rotate(roles, cmk_key_force_new_version=True, **wish)
     assert steps(run) == ["key", "encryption"]
     assert result(run)["former_kept_for"] == [other]
     assert enabled(service) == [True, True]
     assert service.is_available("account2")
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
 
     service.point(service.key().id, "account2")
-    run = rotate(ansible, **wish)
+    run = rotate(roles, **wish)
     assert (steps(run), wrote(run)) == (["former_disabled"], ["PATCH key vault-one key1"])
     assert result(run)["former_kept_for"] == []
     assert enabled(service) == [False, True]
@@ -245,7 +246,7 @@ def test_the_version_before_stays_while_another_account_uses_it(ansible: Ansible
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_to_a_different_key_in_a_different_vault(ansible: Ansible, service: Service, mode: str) -> None:
+def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service, mode: str) -> None:
     principal, first = service.on_key(rbac=mode == "rbac")
     service.make_vault("vault-two", rbac=mode == "rbac", tags={"owner": "others"})
     if mode == "access_policy":
@@ -254,11 +255,11 @@ def test_to_a_different_key_in_a_different_vault(ansible: Ansible, service: Serv
     wish = {"cmk_new_key_identifier": other, **AT_ONCE}
     before = holdings(service)
 
-    foretold = rotate(ansible, check=True, **wish)
+    foretold = rotate(roles, check=True, **wish)
     assert wrote(foretold) == []
     assert holdings(service) == before
 
-    run = rotate(ansible, **wish)
+    run = rotate(roles, **wish)
     assert steps(foretold) == steps(run)
     grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
     assert wrote(run) == [grant, "PATCH account account1", "PATCH key vault-one key1"]
@@ -280,15 +281,15 @@ def test_to_a_different_key_in_a_different_vault(ansible: Ansible, service: Serv
     assert after["accounts"] == before["accounts"]
     assert after["vaults"]["vault-one"] == before["vaults"]["vault-one"]
 
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
 
 
-def test_to_a_different_key_that_another_account_shares(ansible: Ansible, service: Service) -> None:
+def test_to_a_different_key_that_another_account_shares(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other_account = second_account(service, first)
     other = service.make_key("other").id
     wish = {"cmk_new_key_identifier": other.rpartition("/")[0], **AT_ONCE}
-    run = rotate(ansible, **wish)
+    run = rotate(roles, **wish)
     assert steps(run) == ["encryption"]
     told = result(run)
     assert (told["follows_latest"], told["key_version"]) == (True, None)
@@ -296,26 +297,26 @@ def test_to_a_different_key_that_another_account_shares(ansible: Ansible, servic
     assert enabled(service) == [True]
     assert service.is_available()
     assert service.is_available("account2")
-    unchanged(rotate(ansible, **wish))
+    unchanged(rotate(roles, **wish))
 
 
-def test_a_different_key_that_batch_could_not_use(ansible: Ansible, service: Service) -> None:
+def test_a_different_key_that_batch_could_not_use(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.make_key("other", enabled=False)
     other = service.versions("other")[0].id
     before = holdings(service)
     for check in (True, False):
-        run = run_role(ansible, "rotate", check=check, cmk_new_key_identifier=other)
+        run = run_role(roles, "rotate", check=check, cmk_new_key_identifier=other)
         refused(run, CHECK, "other")
         assert run[CHECK]["failed_checks"] == ["key_enabled"]
     assert holdings(service) == before
 
 
-def test_no_account(ansible: Ansible, service: Service) -> None:
-    refused(run_role(ansible, "rotate"), CHECK, "There is no Batch account account1")
+def test_no_account(roles: RolesRunner, service: Service) -> None:
+    refused(run_role(roles, "rotate"), CHECK, "There is no Batch account account1")
     service.make_account()
     refused(
-        run_role(ansible, "rotate", cmk_key_force_new_version=True),
+        run_role(roles, "rotate", cmk_key_force_new_version=True),
         CHECK,
         "account1",
         "Microsoft-managed",
@@ -323,25 +324,25 @@ def test_no_account(ansible: Ansible, service: Service) -> None:
     )
 
 
-def test_an_account_on_another_key_than_named(ansible: Ansible, service: Service) -> None:
+def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     for wish in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
-        run = run_role(ansible, "rotate", cmk_key_force_new_version=True, **wish)
+        run = run_role(roles, "rotate", cmk_key_force_new_version=True, **wish)
         refused(run, CHECK, "/keys/key1/")
 
 
-def test_an_account_that_does_not_answer(ansible: Ansible, service: Service) -> None:
+def test_an_account_that_does_not_answer(roles: RolesRunner, service: Service) -> None:
     principal, first = service.on_key()
     service.revoke(principal)
-    run = run_role(ansible, "rotate", cmk_key_force_new_version=True)
+    run = run_role(roles, "rotate", cmk_key_force_new_version=True)
     refused(run, KEY, "account1", first)
     assert len(service.versions()) == 1
 
 
-def test_names_in_other_letters_and_groups(ansible: Ansible, service: Service) -> None:
+def test_names_in_other_letters_and_groups(roles: RolesRunner, service: Service) -> None:
     """Azure takes names in any case, and the vault may be in another resource group."""
     _, first = service.on_key()
-    run = rotate(ansible, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
+    run = rotate(roles, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
     assert steps(run) == ["key", "encryption"]
     assert str(service.encryption()).lower() == service.key().id.lower() != first.lower()
     assert service.is_available()
