@@ -25,7 +25,7 @@ from ansible.template import Templar
 from azure.keyvault.keys._shared import http_challenge_cache
 from harness import Ansible, Run, Task
 from predictions import Record, Result, unrecorded
-from reports import CHECKS, MOVES, STEPS
+from reports import MOVES, STEPS
 from reports import report as reported
 from sandbox_client import Control
 
@@ -88,16 +88,17 @@ class OneProcess:
         check: bool = False,
         record: Record = unrecorded,
     ) -> Result:
-        """What it reports, or the result of the task that failed, with what was told of the account before. `record`
-        takes the name and the result of each task."""
+        """What it reports, or the result of the task that failed, with what was told of the account after its change.
+        `record` takes the name and the result of each task."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
         results: dict[str, Result] = {}
         for task in _tasks(role):
             result = self._task(task, scope, check)
             record(task["name"], result)
             if result.get("failed"):
-                told = results.get(MOVES[role]) or results.get(CHECKS[role]) or {}
-                return {**result, "task": task["name"], "told": told}
+                # Not what the first task reported: another controller may have moved the account since a task of the
+                # run read it.
+                return {**result, "task": task["name"], "told": results.get(MOVES[role], {})}
             results[task["name"]] = {} if result.get("skipped") else result
         if role not in STEPS:
             return results["Look at the accounts, and write the reports"]
