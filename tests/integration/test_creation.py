@@ -7,7 +7,10 @@ anything is written if Azure would refuse it."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
@@ -17,6 +20,8 @@ from one_process import OneProcess
 from role_runs import holdings
 from sandbox_client import Control
 from service import GROUP, LOCATION, OFFICER, Service
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 
 # As faults match them: a path ends with its query.
 VAULT = r"/vaults/vault-one\?"
@@ -225,6 +230,112 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_identity(
     assert report["code"] == "identity_differs" or report["code"] == "identity_in_use", report
     assert service.account()["identity"]["type"] == "UserAssigned"
     assert service.is_available()
+
+
+# Two controllers, one account that is created with its key
+
+
+def ours_with_key(service: Service) -> dict[str, Any]:
+    """Options that create account1 with key1, by identity1, which may use it; identity2 may too."""
+    service.make_vault()
+    for name in ("identity1", "identity2"):
+        service.grant(service.make_identity(name)["properties"]["principalId"])
+    key = service.make_key().id
+    return {**MODULE, "wait_timeout": 300, "identity_id": service.identity_id("identity1"), "key_identifier": key}
+
+
+def theirs_with_key(service: Service, identity: str = "identity1", location: str = LOCATION) -> None:
+    """Another controller has created account1, on key1."""
+    identities = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(identity): {}}}
+    service.make_account(identity=identities, location=location, tags={"owner": "others"})
+    service.point(service.key().id)
+
+
+def assert_theirs(service: Service) -> None:
+    assert service.account()["tags"] == {"owner": "others"}
+    assert service.encryption() == service.key().id
+    assert service.is_available()
+
+
+def is_get_of_account(request: Any) -> bool:
+    return request.method == "GET" and request.url.partition("?")[0].endswith("/batchAccounts/account1")
+
+
+REFUSED = {"status": 400, "body": {"error": {"code": "KeyVaultAccessDenied", "message": "The key, says the test."}}}
+FORBIDDEN = {"status": 403, "body": {"error": {"code": "RequestDisallowedByPolicy", "message": "No, says the test."}}}
+
+
+@pytest.mark.parametrize("is_it", [is_get_of_account, is_check_of_account], ids=["read", "check of the name"])
+def test_a_creation_that_ends_before_its_request_leaves_an_account_of_others_on_its_key(
+    runner: OneProcess, wire: Wire, service: Service, is_it: Callable[[Any], bool]
+) -> None:
+    options = ours_with_key(service)
+
+    def meanwhile() -> None:
+        theirs_with_key(service)
+        raise Interrupted(signal.SIGINT)
+
+    with wire.meddled(is_it, meanwhile), suppress(Interrupted):
+        runner.module("batch_account_identity", options)
+
+    assert_theirs(service)
+
+
+@pytest.mark.parametrize("identity", ["identity1", "identity2"])
+@pytest.mark.parametrize("answer", [REFUSED, FORBIDDEN], ids=["refused once", "forbidden"])
+def test_a_creation_that_is_refused_leaves_an_account_of_others_on_its_key(
+    runner: OneProcess, wire: Wire, service: Service, answer: dict[str, Any], identity: str
+) -> None:
+    options = ours_with_key(service)
+    match = {"method": "PUT", "path": ACCOUNT}
+
+    def meanwhile() -> None:
+        theirs_with_key(service, identity)
+        service.sandbox.control.fault(match=match, answer=answer, times=1 if answer is REFUSED else 9)
+
+    with wire.meddled(is_put_of_account, meanwhile):
+        report = runner.module("batch_account_identity", options)
+
+    assert report["changed"] is False
+    assert report.get("code") == (
+        "permission_denied" if answer is FORBIDDEN else "identity_in_use" if identity == "identity2" else None
+    )
+    assert_theirs(service)
+
+
+@pytest.mark.parametrize("identity", ["identity1", "identity2"])
+def test_an_account_that_appears_after_a_refused_creation_is_not_its_own(
+    runner: OneProcess, wire: Wire, service: Service, identity: str
+) -> None:
+    options = ours_with_key(service)
+    service.sandbox.control.fault(match={"method": "PUT", "path": ACCOUNT}, answer=REFUSED, times=1)
+    checks = count()
+
+    def is_second_check(request: Any) -> bool:
+        return is_check_of_account(request) and next(checks) == 1
+
+    with wire.meddled(is_second_check, lambda: theirs_with_key(service, identity)):
+        report = runner.module("batch_account_identity", options)
+
+    assert report["changed"] is False
+    assert report.get("code") == ("identity_in_use" if identity == "identity2" else None)
+    assert_theirs(service)
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_an_account_that_somebody_creates_just_before_in_another_region(
+    runner: OneProcess, wire: Wire, service: Service, with_key: bool
+) -> None:
+    """Names are checked in one region, so the account is seen only when the request is refused."""
+    options = ours_with_key(service)
+    if not with_key:
+        options["key_identifier"] = None
+    with wire.meddled(is_check_of_account, lambda: theirs_with_key(service, location="northeurope")):
+        report = succeeded(runner.module("batch_account_identity", options))
+
+    assert report["changed"] is False
+    assert "northeurope" in report["warnings"][0]
+    assert_theirs(service)
 
 
 # Azure is eventually consistent

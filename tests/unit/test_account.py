@@ -198,7 +198,7 @@ def test_an_account_may_be_created_as_one_that_follows_its_key(
 def born(on: str | None = KEY, **read: Any) -> dict[str, Any]:
     """The account once it was created with its key, and what was read of that key by then."""
     document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}))
-    return seen(document, confirmed=evidence(**read) if read else None)
+    return seen(document, created_in=document["location"], confirmed=evidence(**read) if read else None)
 
 
 def test_access_that_was_revoked_while_the_account_was_created() -> None:
@@ -222,10 +222,30 @@ def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: s
     ).rollback_goal
 
     assert not account_plan.plan(former, born(on)).changed
-    assert not account_plan.plan(former, seen(None)).changed
+    assert not account_plan.plan(former, seen(None, created_in="westeurope")).changed
     creating = born()
     creating["account"]["properties"]["provisioningState"] = "Creating"
     assert not account_plan.plan(former, creating).changed
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param({"created_in": None}, id="nothing was sent, or it was refused"),
+        pytest.param({"created_in": "northeurope"}, id="in another location"),
+        pytest.param({"identity": user_assigned(**{"id-other": PRINCIPAL})}, id="with another identity"),
+        pytest.param({"identity": system_assigned(PRINCIPAL)}, id="with another kind of identity"),
+    ],
+)
+def test_the_rollback_of_a_creation_leaves_an_account_of_others_on_its_key(others: dict[str, Any]) -> None:
+    former = account_plan.plan(
+        goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
+    ).rollback_goal
+    theirs = born()
+    theirs["account"]["identity"] = others.pop("identity", theirs["account"]["identity"])
+
+    assert account_plan.plan(former, born()).changed
+    assert not account_plan.plan(former, {**theirs, **others}).changed
 
 
 def test_account_is_not_born_on_a_key_that_fails_preflight() -> None:

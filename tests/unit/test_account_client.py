@@ -32,6 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Refused,
     Rejected,
     TimedOut,
+    Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as accounts_module
@@ -62,7 +63,9 @@ class Azure:
         self._permissions = permissions
         self.asked: list[str] = []
         self.written: list[str] = []
-        self.refuses_first: CmkError | None = None
+        # What the first write raises, and what becomes of it once Azure has accepted it.
+        self.refuses_first: BaseException | None = None
+        self.fails_first: CmkError | None = None
 
     def answer(self, kind: str) -> Any:
         self.asked.append(kind)
@@ -98,13 +101,19 @@ class Azure:
             refusal, self.refuses_first = self.refuses_first, None
             if refusal:
                 raise refusal
-            return SimpleNamespace(wait=lambda _timeout: None, done=lambda: True, result=lambda: None)
+            failure, self.fails_first = self.fails_first, None
+            return SimpleNamespace(wait=lambda _timeout: None, done=lambda: True, result=lambda: _give(failure))
 
         return write
 
     def _pools(self, _group: str, _name: str) -> Any:
         self.answer("pools")
         return SimpleNamespace(by_page=lambda: iter(()))
+
+
+def _give(error: CmkError | None) -> None:
+    if error:
+        raise error
 
 
 @pytest.fixture
@@ -179,7 +188,8 @@ def to_create(**others: Any) -> Any:
 def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make) -> None:
     azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
 
-    assert client(azure).read(to_create()) == {"account": DONE, "regions": None, "group": None, "confirmed": None}
+    seen = client(azure).read(to_create())
+    assert seen == {"account": DONE, "regions": None, "group": None, "confirmed": None, "created_in": None}
 
 
 @pytest.mark.parametrize("others", [{"present": False}, {"leaves_key": True}], ids=["deletion", "rollback"])
@@ -308,18 +318,83 @@ def test_a_request_that_azure_will_never_take_is_sent_once(client: Make, clock: 
     assert clock.now == began
 
 
-def test_an_account_that_a_refused_creation_left_behind_is_waited_for(client: Make, clock: Clock) -> None:
+KEYED = {"key": "of the account"}
+
+
+def creating(azure: Azure, client: Make) -> Accounts:
+    accounts, evidence = client(azure), SimpleNamespace()
+    evidence.require_usable, evidence.with_access_now = lambda _evidence: None, lambda *_given: {}
+    accounts._evidence = evidence  # type: ignore[assignment]
+    return accounts
+
+
+def test_an_account_that_a_failed_creation_left_behind_is_waited_for(client: Make, clock: Clock) -> None:
     """The account is this task's own, so the plan is not outdated."""
     azure = Azure(free=(FREE, TAKEN), reads=(None, DONE))
-    azure.refuses_first = NOT_YET
-    evidence = SimpleNamespace(require_usable=lambda _evidence: None, with_access_now=lambda *_given: {})
-    accounts = client(azure)
-    accounts._evidence = evidence  # type: ignore[assignment]
+    azure.fails_first = NOT_YET
+    accounts = creating(azure, client)
 
-    accounts.create(GROUP, NAME, BODY, evidence={"key": "of the account"})
+    accounts.create(GROUP, NAME, BODY, evidence=KEYED)  # type: ignore[arg-type]
 
     assert azure.written == ["create"]
     assert accounts.confirmed(GROUP, NAME) == {}
+    assert accounts.read(to_create(leaves_key=True))["created_in"] == "westeurope"
+
+
+def test_a_refused_creation_is_tried_again(client: Make, clock: Clock) -> None:
+    azure = Azure(free=(FREE,), reads=(None,))
+    azure.refuses_first = NOT_YET
+
+    creating(azure, client).create(GROUP, NAME, BODY, evidence=KEYED)  # type: ignore[arg-type]
+
+    assert azure.written == ["create", "create"]
+
+
+@pytest.mark.parametrize("shown", [None, DONE], ids=["at the next look", "at once"])
+def test_an_account_that_appears_while_a_creation_is_refused_is_not_this_tasks(
+    client: Make, clock: Clock, shown: dict[str, Any] | None
+) -> None:
+    azure = Azure(free=(FREE, TAKEN), reads=(shown, DONE))
+    azure.refuses_first = NOT_YET
+    accounts = creating(azure, client)
+
+    with pytest.raises(PlanOutdated):
+        accounts.create(GROUP, NAME, BODY, evidence=KEYED)  # type: ignore[arg-type]
+
+    assert azure.written == ["create"]
+    assert accounts.read(to_create(leaves_key=True))["created_in"] is None
+
+
+def test_a_creation_that_is_refused_because_the_account_exists_is_planned_again(client: Make) -> None:
+    azure = Azure(free=(FREE,), reads=(DONE,))
+    azure.refuses_first = Rejected("Elsewhere.", azure={"code": "InvalidResourceLocation"})
+
+    with pytest.raises(PlanOutdated):
+        client(azure).create(GROUP, NAME, BODY)
+
+
+@pytest.mark.parametrize(
+    ("error", "reads", "created_in"),
+    [
+        (Rejected("No.", azure={"code": "InvalidRequestBody"}), None, None),
+        (Rejected("No.", azure={"code": "InvalidRequestBody"}), DENIED, None),
+        (DENIED, DONE, None),
+        (NotFound("There is no such group."), None, None),
+        (Unavailable("The answer was lost."), None, "westeurope"),
+        (KeyboardInterrupt(), None, "westeurope"),
+    ],
+)
+def test_what_a_failed_request_may_have_created(
+    client: Make, error: BaseException, reads: Any, created_in: str | None
+) -> None:
+    azure = Azure(free=(FREE,), reads=(reads,))
+    azure.refuses_first = error
+    accounts = client(azure)
+
+    with pytest.raises(type(error)):
+        accounts.create(GROUP, NAME, BODY)
+
+    assert accounts._created.get(f"{GROUP}/{NAME}") == created_in
 
 
 def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(client: Make, clock: Clock) -> None:

@@ -65,10 +65,7 @@ def require_missing(
         if free is True:
             return None
         if is_shown():
-            raise PlanOutdated(
-                f"The {resource} was created by somebody else just before this task would have created it. Nothing was "
-                "changed. Run the task again."
-            )
+            raise outdated(resource)
         # A caller who may not ask for names can still read.
         if isinstance(free, Denied):
             return None
@@ -78,3 +75,10 @@ def require_missing(
     failure = session.poll_until(complaint, time.monotonic() + wait, "Azure to show the resource whose name is taken")
     if failure is not None:
         raise failure
+
+
+def outdated(resource: str) -> PlanOutdated:
+    return PlanOutdated(
+        f"The {resource} was created by somebody else just before this task would have created it. Nothing was "
+        "changed. Run the task again."
+    )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..._azure import sdk
-from ..._azure.creation import require_missing, until_shown
+from ..._azure.creation import outdated, require_missing, until_shown
 from ..._azure.evidence import EvidenceReader
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
@@ -51,13 +51,17 @@ class Accounts(Polled):
         self._handled = handled
         # Accounts that this task has changed: the run's list may show them as they were.
         self._changed: set[str] = set()
+        # By accounts that a request of this task may have created, their location: Azure accepted the request, or the
+        # outcome is not known.
+        self._created: dict[str, str] = {}
         # Accounts that were available after this task changed their key, with the evidence read by then.
         self._confirmed: dict[str, Evidence | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
         # A rollback does not wait for a creation that may have used up the time.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
-        observed: dict[str, Any] = {"account": account}
+        own = self._name(goal.group, goal.name)[0]
+        observed: dict[str, Any] = {"account": account, "created_in": self._created.get(own)}
         if account is None and goal.present and not goal.leaves_key:
             reads: dict[str, Callable[[], Any]] = {
                 "listed": lambda: self._is_listed(goal.group, goal.name),
@@ -207,12 +211,8 @@ class Accounts(Polled):
 
         If the account exists by now, nothing is written (PlanOutdated): a PUT would replace what somebody else made.
         """
-        what = f"create the Batch account {name}"
-
-        is_sent = False
 
         def write() -> None:
-            nonlocal is_sent
             try:
                 require_missing(
                     self._session,
@@ -223,13 +223,10 @@ class Accounts(Polled):
                 )
             except PlanOutdated:
                 # A refused key may leave an account behind, which this task made.
-                if is_sent:
+                if self._name(group, name)[0] in self._created:
                     return
                 raise
-            is_sent = True
-            with self._changing(what, group, name, "account"):
-                poller = self._client().batch_account.begin_create(group, name, sdk.content(body))
-                sdk.finish(poller, self._session.wait_timeout, what)
+            self._put(group, name, body)
 
         if evidence is not None:
             deadline = time.monotonic() + self._session.wait_timeout
@@ -242,6 +239,24 @@ class Accounts(Polled):
             self.confirm_key(group, name, deadline, evidence)
         else:
             write()
+
+    def _put(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        what, own, is_accepted = f"create the Batch account {name}", self._name(group, name)[0], False
+        self._created[own] = body["location"]
+        try:
+            with self._changing(what, group, name, "account"):
+                poller = self._client().batch_account.begin_create(group, name, sdk.content(body))
+                is_accepted = True
+                sdk.finish(poller, self._session.wait_timeout, what)
+        except (Denied, NotFound, Rejected) as refused:
+            if is_accepted:
+                raise
+            del self._created[own]
+            # Azure refuses, for example, another location for an account that exists.
+            exists = isinstance(value_or_error(lambda: self.get(group, name), CmkError), Mapping)
+            if isinstance(refused, Rejected) and exists:
+                raise outdated(f"Batch account {name}") from refused
+            raise
 
     def retry_until_accepted(
         self,

@@ -34,7 +34,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
             (step(AccountWrites.delete, group=goal.group, name=goal.name),) if account else (),
         )
     if goal.leaves_key:
-        return _without_key(goal, account, before)
+        return _without_key(goal, account, before, observed["created_in"])
     if account is None:
         return _birth(goal, observed, before)
     if observed.get("confirmed"):
@@ -91,10 +91,19 @@ def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -
     )
 
 
-def _without_key(goal: Goal, account: Account | None, before: Mapping[str, Any]) -> Plan[AccountWrites]:
-    """The rollback of a creation. An account that is still being created is left to the next run, which finds it."""
+def _without_key(
+    goal: Goal, account: Account | None, before: Mapping[str, Any], created_in: str | None
+) -> Plan[AccountWrites]:
+    """The rollback of a creation in that location. An account that is still being created is left to the next run,
+    which finds it. An account that somebody else created keeps its key."""
     key = key_of(account) if account else None
     if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
+        return Plan(goal, before, before)
+    if (
+        created_in is None
+        or regions.difference("", account["location"], created_in)
+        or not _has_identity(goal, account)
+    ):
         return Plan(goal, before, before)
     body = {"properties": {"encryption": encryption_body(None)}}
     after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
