@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import Run
-from one_process import RolesRunner
 from reports import CHECKS, STEPS, report
 from service import DAY, Service
+
+if TYPE_CHECKING:
+    from one_process import RolesRunner
 
 VARS = {
     "cmk_resource_group": "rg-sandbox",
