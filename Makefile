@@ -9,9 +9,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# Tests of one file share fixtures, so a file stays in one worker. In the order of the folders, in which the longest come
-# first, so that no worker is left alone with one of them in the end.
-PYTEST_FLAGS ?= -n auto --dist loadfile --no-loadscope-reorder
+# One worker more than cores, because a test also waits. Tests of one file share fixtures, so a file stays in one worker.
+# In the order of the folders, in which the longest come first, so that no worker is left alone with one of them in the end.
+PYTEST_FLAGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile --no-loadscope-reorder
 
 export VENV := $(CURDIR)/.venv
 # An ansible.cfg or collections of the user's own must not decide what is tested.
