@@ -337,6 +337,10 @@ FAILED: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("mishap", {"mishap": "sleep_a_quarter", "account": "account1", "key": None}),
         ("undisturbed", {"run": Run("provision", "account1", FIRST_KEY)}),
     ],
+    "a key is recovered by a caller who may not list its versions": [
+        ("mishap", {"mishap": "delete", "account": "account1", "key": FIRST_KEY}),
+        ("undisturbed", {"run": Run("recover", "account1", None, caller="without lists")}),
+    ],
 }
 
 

@@ -552,6 +552,15 @@ def test_a_key_that_was_deleted_before_is_recovered(azure: Azure) -> None:
     assert azure.get(f"{KEYS}/deletedkeys/key") == 404
 
 
+def test_who_may_not_list_the_versions_of_a_recovered_key_may_not_in_the_picture(azure: Azure) -> None:
+    azure.has("/deletedkeys/key", {**bundle(V2), "recoveryId": f"{KEYS}/deletedkeys/key"})
+    azure.has("/keys/key/versions", {"error": {"code": "Forbidden", "message": "No."}}, 403)
+    azure.call("POST", f"{KEYS}/deletedkeys/key/recover")
+
+    assert azure.get(f"{KEYS}/keys/key/versions") == 403
+    assert azure.get(f"{KEYS}/keys/key")["key"]["kid"].endswith(V2)
+
+
 def test_who_may_not_read_a_key_may_not_in_the_picture(with_key: Azure) -> None:
     with_key.call("POST", f"{KEYS}/keys/key/create", {"kty": "RSA"})
     with_key.has("/keys/key", {"error": {"code": "Forbidden"}}, 403)
