@@ -99,11 +99,8 @@ def _without_key(
     key = key_of(account) if account else None
     if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
         return Plan(goal, before, before)
-    if (
-        created_in is None
-        or regions.difference("", account["location"], created_in)
-        or not _has_identity(goal, account)
-    ):
+    is_there = created_in is not None and regions.normalized(created_in) == regions.normalized(account["location"])
+    if not (is_there and _has_identity(goal, account)):
         return Plan(goal, before, before)
     body = {"properties": {"encryption": encryption_body(None)}}
     after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
