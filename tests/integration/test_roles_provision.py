@@ -60,13 +60,13 @@ def test_from_nothing(roles: RolesRunner, service: Service, identity: str, mode:
         service.make_identity()
     before = holdings(service)
 
-    foretold = provision(roles, service, check=True, **wish)
-    assert wrote(foretold) == []
-    assert result(foretold)["exists"] is True
+    predicted = provision(roles, service, check=True, **wish)
+    assert wrote(predicted) == []
+    assert result(predicted)["exists"] is True
     assert holdings(service) == before
 
     run = provision(roles, service, **wish)
-    assert steps(foretold) == steps(run)
+    assert steps(predicted) == steps(run)
     version = service.key().properties.version
     with_key = identity == "user_assigned"
     assert result(run) == {
@@ -240,9 +240,9 @@ def test_from_half_done(roles: RolesRunner, service: Service, identity: str, the
     wish = {"identity": identity, "cmk_vault_authorization": mode}
     before = holdings(service)
 
-    foretold = provision(roles, service, check=True, **wish)
-    assert wrote(foretold) == []
-    assert steps(foretold) == remaining
+    predicted = provision(roles, service, check=True, **wish)
+    assert wrote(predicted) == []
+    assert steps(predicted) == remaining
     assert holdings(service) == before
 
     run = provision(roles, service, **wish)
@@ -322,8 +322,8 @@ def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Se
     version = service.make_key().id
     service.delete_vault()
     refused(run_role(roles, "provision"), CHECK, "vault-one", "recover")
-    foretold = provision(roles, service, check=True, cmk_vault_recover=True)
-    assert wrote(foretold) == []
+    predicted = provision(roles, service, check=True, cmk_vault_recover=True)
+    assert wrote(predicted) == []
     run = provision(roles, service, cmk_vault_recover=True)
     assert steps(run) == ["vault", "access", "account", "encryption"]
     assert service.encryption() == version

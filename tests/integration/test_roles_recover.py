@@ -80,9 +80,9 @@ def test_an_account_is_brought_back(roles: RolesRunner, service: Service, loss: 
     assert not service.is_available()
 
     lost = holdings(service) if loss != "vault deleted" else None
-    foretold = recover(roles, check=True)
-    assert wrote(foretold) == []
-    assert [cause["name"] for cause in result(foretold)["causes"]] == causes
+    predicted = recover(roles, check=True)
+    assert wrote(predicted) == []
+    assert [cause["name"] for cause in result(predicted)["causes"]] == causes
     assert lost is None or holdings(service) == lost
 
     run = recover(roles)
@@ -92,7 +92,7 @@ def test_an_account_is_brought_back(roles: RolesRunner, service: Service, loss: 
     expected = ["vault", "access"] if loss == "vault deleted" and rbac else mended
     assert steps(run) == expected
     # Whether a deleted vault authorizes by roles is known once it is back.
-    assert steps(foretold) == (["vault", "access"] if loss == "vault deleted" else expected)
+    assert steps(predicted) == (["vault", "access"] if loss == "vault deleted" else expected)
     assert (told["answered_before"], told["available"], told["key_identifier"]) == (False, True, identifier)
     assert service.is_available()
     if loss not in ("expired", "firewall"):

@@ -34,9 +34,9 @@ def is_granted(service: Service, principal: str) -> bool:
 def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) -> None:
     _, former = service.on_key(rbac=mode == "rbac")
     before = holdings(service)
-    foretold = revert(ansible, check=True, diff=True)
-    assert (steps(foretold), wrote(foretold)) == (["encryption"], [])
-    assert re.search(f'^-  +"key_identifier": "{former}"', foretold.output, re.M), foretold.output
+    predicted = revert(ansible, check=True, diff=True)
+    assert (steps(predicted), wrote(predicted)) == (["encryption"], [])
+    assert re.search(f'^-  +"key_identifier": "{former}"', predicted.output, re.M), predicted.output
     assert holdings(service) == before
 
     run = revert(ansible)
@@ -73,11 +73,11 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
     service.change_account(tags={"team": "hpc"})
     before = holdings(service)
     wish = {"cmk_revert_key": "disable", **REVOKE}
-    foretold = revert(roles, check=True, **wish)
-    assert wrote(foretold) == []
+    predicted = revert(roles, check=True, **wish)
+    assert wrote(predicted) == []
 
     run = revert(roles, **wish)
-    assert steps(foretold) == steps(run)
+    assert steps(predicted) == steps(run)
     revocation = "DELETE role vault-one" if mode == "rbac" else "PUT policies vault-one remove"
     assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1", revocation]
     assert steps(run) == ["encryption", "key", "access"]
@@ -124,8 +124,8 @@ def test_key_put_away_later(roles: RolesRunner, service: Service, wish: str) -> 
     assert is_granted(service, principal)
 
     told = {"cmk_revert_key": wish, "cmk_previous_key_identifier": former}
-    foretold = revert(roles, check=True, **told)
-    assert (steps(foretold), wrote(foretold)) == (["key"], [])
+    predicted = revert(roles, check=True, **told)
+    assert (steps(predicted), wrote(predicted)) == (["key"], [])
     assert steps(revert(roles, **told)) == ["key"]
 
 

@@ -43,12 +43,12 @@ def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
 
     service.sandbox.control.advance(2 * DAY)
     before = holdings(service)
-    foretold = rotate(roles, check=True, **DUE)
-    assert wrote(foretold) == []
+    predicted = rotate(roles, check=True, **DUE)
+    assert wrote(predicted) == []
     assert holdings(service) == before
 
     run = rotate(roles, **DUE)
-    assert steps(foretold) == steps(run)
+    assert steps(predicted) == steps(run)
     second = service.key()
     assert second.id != first
     assert result(run) == {
@@ -116,8 +116,8 @@ def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None
 def test_a_newer_version_of_others_is_taken(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     newer = service.make_key()
-    foretold = rotate(roles, check=True)
-    assert (steps(foretold), wrote(foretold)) == (["encryption"], [])
+    predicted = rotate(roles, check=True)
+    assert (steps(predicted), wrote(predicted)) == (["encryption"], [])
     run = rotate(roles)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == newer.id
@@ -197,11 +197,11 @@ def test_the_version_before_is_disabled(roles: RolesRunner, service: Service) ->
     service.on_key()
     service.sandbox.control.advance(QUARTER)
     wish = {**DUE, **AT_ONCE}
-    foretold = rotate(roles, check=True, **wish)
-    assert wrote(foretold) == []
+    predicted = rotate(roles, check=True, **wish)
+    assert wrote(predicted) == []
     run = rotate(roles, **wish)
     assert steps(run) == ["key", "encryption", "former_disabled"]
-    assert steps(foretold) == steps(run)
+    assert steps(predicted) == steps(run)
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
     assert result(run)["former_kept_for"] == []
     assert enabled(service) == [False, True]
@@ -255,12 +255,12 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
     wish = {"cmk_new_key_identifier": other, **AT_ONCE}
     before = holdings(service)
 
-    foretold = rotate(roles, check=True, **wish)
-    assert wrote(foretold) == []
+    predicted = rotate(roles, check=True, **wish)
+    assert wrote(predicted) == []
     assert holdings(service) == before
 
     run = rotate(roles, **wish)
-    assert steps(foretold) == steps(run)
+    assert steps(predicted) == steps(run)
     grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
     assert wrote(run) == [grant, "PATCH account account1", "PATCH key vault-one key1"]
     told = result(run)
