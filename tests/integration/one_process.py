@@ -22,7 +22,6 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
-from azure.keyvault.keys._shared import http_challenge_cache
 from harness import Ansible, Run, Task
 from predictions import Record, Result, unrecorded
 from reports import MOVES, STEPS
@@ -71,13 +70,11 @@ class OneProcess:
 
     def forget(self) -> None:
         """As before the first run."""
-        http_challenge_cache.clear()
         shutil.rmtree(self.tokens, ignore_errors=True)
         self.make_room()
 
     def another(self) -> OneProcess:
         """For another controller, which shares nothing with this one and does not wait for its locks."""
-        http_challenge_cache.clear()
         return replace(self, tokens=Path(tempfile.mkdtemp(dir=self.tokens)))
 
     def role(

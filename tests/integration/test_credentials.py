@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import json
 import re
 import stat
 from dataclasses import dataclass, field, replace
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from harness import WAYS, Ansible, control_task, fails, task
-from sandbox_client import TOKEN
+from sandbox_client import LOGIN, TOKEN
 from service import GROUP, Service
 
 SIGNED_OUT = dict.fromkeys(
@@ -261,6 +263,33 @@ def test_a_token_that_expires_in_mid_run(ansible: Ansible, service: Service, ski
     assert len(refused) == 1
     assert (run["vault"]["changed"], run["key"]["changed"]) == (True, True)
     assert service.sandbox.control.call("GET", "/faults")["faults"][0]["struck"] == 1
+
+
+def test_a_vault_is_asked_with_a_token_from_the_beginning(ansible: Ansible, service: Service) -> None:
+    """Key Vault's SDK would ask each vault first whose tokens it takes, in every task."""
+    service.on_key()
+    key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True)
+    run = ansible.play([key], way="in_process")
+
+    assert run["key"]["changed"]
+    assert [one["url"] for one in run.requests if one["status"] == 401] == []
+
+
+def test_a_vault_that_takes_no_token_without_certain_claims(ansible: Ansible, service: Service, way: str) -> None:
+    """Continuous access evaluation: a token ends before its time, and the vault says what the next one has to hold."""
+    service.on_key()
+    claims = json.dumps({"access_token": {"nbf": {"essential": True, "value": "1700000000"}}})
+    said = f'error="insufficient_claims", claims="{base64.b64encode(claims.encode()).decode()}"'
+    challenge = f'Bearer authorization="{LOGIN}/tenant", resource="https://vault.azure.net", {said}'
+    body = {"error": {"code": "Unauthorized", "message": "The token was revoked."}}
+    answer = {"status": 401, "headers": {"WWW-Authenticate": challenge}, "body": body}
+    service.sandbox.control.fault(match={"host": "vault-one"}, times=1, answer=answer)
+    key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True)
+    run = ansible.play([key], way=way)
+
+    assert run["key"]["changed"]
+    tokens = [one for one in run.requests if one["url"].endswith("/oauth2/v2.0/token")]
+    assert [one for one in tokens if "1700000000" in one["body"]]
 
 
 def test_token_files_are_private(ansible: Ansible, service: Service) -> None:

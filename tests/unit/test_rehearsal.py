@@ -13,7 +13,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.environments import environment_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rehearsal import Rehearsal, _require_read
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.responses import Call, Response
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
@@ -80,12 +79,12 @@ class Azure:
     def __init__(self, files: RunFiles | None = None, **holds: Any) -> None:
         self.holds: dict[str, Any] = {GROUP.lower(): {"id": GROUP}, IDENTITY.lower(): {"properties": _IDS}}
         self.asked: list[tuple[str, str]] = []
-        self.rehearsal = Rehearsal(files or RunFiles(None), lambda: CALLER, lambda: environment_of("AzureCloud"))
+        self.rehearsal = Rehearsal(files or RunFiles(None), lambda: CALLER)
 
     def has(self, path: str, body: Any, status: int = 200) -> None:
         self.holds[path.lower()] = Response(status, body)
 
-    def call(self, method: str, url: str, body: Any = None, *, authorized: bool = True) -> Response:
+    def call(self, method: str, url: str, body: Any = None) -> Response:
         url = url if url.startswith("https://") else f"{ARM}{url}"
         parts = urlsplit(url)
 
@@ -93,14 +92,12 @@ class Azure:
             sent = urlsplit(other or url)
             path = unquote(sent.path).lower()
             self.asked.append((method if other is None else "GET", path))
-            if not authorized:
-                return Response(401, None, {"WWW-Authenticate": "Bearer of Azure"})
             found = self.holds.get(path, Response(404, NOT_FOUND))
             return found if isinstance(found, Response) else Response(200, found)
 
         call = Call(
             *(method, url, parts.hostname or "", unquote(parts.path), unquote(parts.query)),
-            *(body or {}, authorized, NOW, ask),
+            *(body or {}, NOW, ask),
         )
         return self.rehearsal.response(call)
 
@@ -342,25 +339,6 @@ def test_a_vault_that_is_made(azure: Azure) -> None:
     assert name.body["nameAvailable"] is False
     assert azure.get(f"{KEYS}/keys/key") == 404
     assert ("GET", "/keys/key") not in azure.asked
-
-
-def test_a_vault_of_the_picture_says_whose_tokens_it_takes(azure: Azure) -> None:
-    made_vault(azure)
-
-    asked = azure.call("POST", f"{KEYS}/keys/key/create", authorized=False)
-
-    assert asked.status == 401
-    said = asked.headers["WWW-Authenticate"]
-    assert "https://login.microsoftonline.com/the-tenant" in said
-    assert "https://vault.azure.net" in said
-    assert azure.get(f"{KEYS}/keys/key") == 404
-
-
-def test_a_vault_of_azure_says_it_itself(azure: Azure) -> None:
-    asked = azure.call("DELETE", f"{KEYS}/keys/key", authorized=False)
-
-    assert asked.headers["WWW-Authenticate"] == "Bearer of Azure"
-    assert azure.asked == [("GET", "/keys/key")]
 
 
 def test_a_vault_that_is_changed_and_deleted(azure: Azure) -> None:

@@ -25,7 +25,6 @@ from urllib.parse import unquote, urlsplit
 from .._core.placeholders import KNOWN_AFTER_APPLY, guid, version
 from .._resources.vault.document import ACCESS_POLICY
 from . import sdk
-from .environments import Environment
 from .picture import Picture
 from .rehearsed_access import RehearsedAccess
 from .rehearsed_accounts import RehearsedAccounts
@@ -43,14 +42,12 @@ _CLOCKS_DIFFER = 5
 
 
 class Rehearsal:
-    """`caller` gives the caller's `object_id` and `tenant_id`, `environment` the cloud."""
+    """`caller` gives the caller's `object_id` and `tenant_id`."""
 
-    def __init__(
-        self, files: RunFiles, caller: Callable[[], Mapping[str, str]], environment: Callable[[], Environment]
-    ) -> None:
+    def __init__(self, files: RunFiles, caller: Callable[[], Mapping[str, str]]) -> None:
         self._picture = Picture(files)
         self._vaults = RehearsedVaults(self._picture, caller)
-        self._keys = RehearsedKeys(self._picture, self._vaults, caller, environment)
+        self._keys = RehearsedKeys(self._picture, self._vaults)
         self._access = RehearsedAccess(self._picture, self._vaults)
         self.accounts = RehearsedAccounts(self._picture, self._vaults, caller)
         self._services = (self._keys, self._access, self.accounts, self._vaults)
@@ -169,7 +166,6 @@ def _call(request: Any, now: float, ask: Callable[[str | None], Response]) -> Ca
         path=unquote(parts.path).rstrip("/"),
         query=unquote(parts.query.replace("+", " ")),
         body=json.loads(body) if body else {},
-        is_authorized="Authorization" in request.headers,
         now=now,
         ask=ask,
     )

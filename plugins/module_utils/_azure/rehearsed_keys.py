@@ -15,7 +15,6 @@ from typing import Any
 
 from .._core.ids import VAULT_SUFFIXES
 from .._core.placeholders import is_placeholder, version
-from .environments import Environment
 from .picture import Entry, Picture
 from .rehearsed_vaults import RehearsedVaults
 from .responses import Call, Document, Response, completed, missing
@@ -41,17 +40,9 @@ class RehearsedKeys:
     the rotation `policy`, and, of a key that is deleted in the picture, the document that it has then (`deleted`).
     `recovered` is the newest version of a key that is deleted in Azure and recovered in the picture."""
 
-    def __init__(
-        self,
-        picture: Picture,
-        vaults: RehearsedVaults,
-        caller: Callable[[], Mapping[str, str]],
-        environment: Callable[[], Environment],
-    ) -> None:
+    def __init__(self, picture: Picture, vaults: RehearsedVaults) -> None:
         self._picture = picture
         self._vaults = vaults
-        self._caller = caller
-        self._environment = environment
 
     def response(self, call: Call) -> Response | None:
         vault, _dot, suffix = call.host.partition(".")
@@ -60,20 +51,11 @@ class RehearsedKeys:
         entry = self._vaults.entry(vault)
         if entry is not None and entry["document"] is None:
             raise _no_such_host(call.host)
-        if not call.is_authorized:
-            # The SDK asks whose tokens the vault takes.
-            return call.get() if self._vaults.is_in_azure(vault) else self._challenge()
         return self._of_key(call, vault)
 
     def newest_placeholder(self, vault: str, name: str) -> str | None:
         made = self._entry(vault, name)["made"]
         return max(made, key=lambda one: made[one]["attributes"]["created"]) if made else None
-
-    def _challenge(self) -> Response:
-        environment = self._environment()
-        authority = f"https://{environment.authority}/{self._caller()['tenant_id']}"
-        said = f'Bearer authorization="{authority}", resource="https://{environment.vault_suffix}"'
-        return Response(401, {"error": {"code": "Unauthorized", "message": "No token."}}, {"WWW-Authenticate": said})
 
     def _of_key(self, call: Call, vault: str) -> Response | None:
         if call.method == "GET":

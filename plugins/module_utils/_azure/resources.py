@@ -144,15 +144,9 @@ class Resources:
     @cached_property
     def _client(self) -> Any:
         """A bare client: for a few reads, a package of models would be a large dependency."""
-        policies = sdk.load("azure-core").pipeline.policies
-        management = sdk.load("azure-mgmt-core")
         environment = self._session.environment
-        challenge = management.policies.ARMChallengeAuthenticationPolicy
-        return management.ARMPipelineClient(
+        return sdk.load("azure-mgmt-core").ARMPipelineClient(
             environment.resource_manager,
-            policies=[
-                policies.RetryPolicy(),
-                challenge(self._session.credential, environment.resource_manager_scope),
-            ],
+            policies=self._session.bare_policies(environment.resource_manager_scope),
             **self._session.policies,
         )

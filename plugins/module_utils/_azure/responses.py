@@ -38,7 +38,6 @@ class Call:
     path: str
     query: str
     body: Mapping[str, Any]
-    is_authorized: bool
     # Seconds since 1970, by Azure's clock.
     now: float
     ask: Callable[..., Response]

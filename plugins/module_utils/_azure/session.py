@@ -53,7 +53,7 @@ class Session:
         # Tokens and rate limits are the same for all tasks of a run.
         self._shared = RunFiles(folder)
         self.files = self._shared.for_rehearsal() if rehearse else self._shared
-        self.rehearsal = Rehearsal(self.files, lambda: self.caller, lambda: self.environment) if rehearse else None
+        self.rehearsal = Rehearsal(self.files, lambda: self.caller) if rehearse else None
         self.cache = Cache(self.files, lambda: self._fingerprint)
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
@@ -107,6 +107,20 @@ class Session:
             "transport": self.rehearsal.transport(),
         }
 
+    def bare_policies(self, scope: str) -> list[Any]:
+        """What any client needs, with tokens for that scope (`https://vault.azure.net/.default`).
+
+        The policies of Key Vault's SDK first send each client's request without a token, so that the vault names scope
+        and tenant. Both are known: those of the cloud and of the caller, since Batch takes keys of its own tenant only.
+        """
+        policies = sdk.load("azure-core").pipeline.policies
+        challenge = sdk.load("azure-mgmt-core").policies.ARMChallengeAuthenticationPolicy
+        return [policies.RetryPolicy(), challenge(self.credential, scope), policies.CustomHookPolicy()]
+
+    @property
+    def key_vault_scope(self) -> str:
+        return f"https://{self.environment.vault_suffix}/.default"
+
     @property
     def _patience(self) -> rate_limit.Patience:
         return rate_limit.Patience(self.wait_timeout, self.notify)
@@ -117,7 +131,7 @@ class Session:
 
     def sign_in_to_key_vault(self) -> None:
         with sdk.translated("sign in"):
-            self.credential.get_token(f"https://{self.environment.vault_suffix}/.default")
+            self.credential.get_token(self.key_vault_scope)
 
     @cached_property
     def caller(self) -> dict[str, str]:

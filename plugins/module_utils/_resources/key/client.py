@@ -48,12 +48,9 @@ class Keys(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         url = self._url(goal.vault)
-        # Not before the vault has said whom it takes tokens from, because both requests would have to ask.
-        listed = in_background(self._versions, url, goal.name) if url in self._clients else None
+        listed = in_background(self._versions, url, goal.name)
         key = self._read(url, goal.name, "")
-        versions: list[KeyItem] | None = []
-        if key:
-            versions = listed.result() if listed else self._versions(url, goal.name)
+        versions: list[KeyItem] | None = listed.result() if key else []
         if key and goal.at_least:
             key = newest_known(key, versions, goal.at_least, lambda one: self._read(url, goal.name, one))
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
@@ -248,7 +245,12 @@ class Keys(Polled):
     def _client(self, url: str) -> Any:
         if url not in self._clients:
             sdk = azure_sdk.load("azure-keyvault-keys")
-            self._clients[url] = sdk.KeyClient(url, self._session.credential, **self._session.policies)
+            self._clients[url] = sdk.KeyClient(
+                url,
+                self._session.credential,
+                policies=self._session.bare_policies(self._session.key_vault_scope),
+                **self._session.policies,
+            )
         return self._clients[url]
 
 
