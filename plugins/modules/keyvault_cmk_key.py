@@ -291,6 +291,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
@@ -349,7 +350,9 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:
             return cloud.rights.require([*key_writes.NEEDED.by(steps), *later])
 
-        return converge(goal, cloud.keys, key_plan, before_change=require_available, rights=require)
+        # If a version is forced, there is something to change, so both are read concurrently.
+        asked = in_background(require_available).result if goal.new_version else require_available
+        return converge(goal, cloud.keys, key_plan, before_change=asked, rights=require)
 
     if account and goal.state == "present":
         seen = cloud.accounts.seen(group, account, refresh_if=lambda seen: not goal.names(key_of(seen)))

@@ -186,6 +186,28 @@ def test_that_a_task_finds_nothing_is_not_told_to_the_next(tmp_path: Path, clock
     assert task(tmp_path).recent(lambda: 1, "book", "atlas") == 1
 
 
+def test_what_the_first_task_of_a_role_missed_is_known_to_the_next(tmp_path: Path, clock: Clock) -> None:
+    first, other, next_task, stranger = task(tmp_path), task(tmp_path), task(tmp_path), task(tmp_path, "stranger")
+    first.changes_nothing = True
+    first.read(lambda: None, "book", "atlas")
+    first.read(lambda: {"pages": 1}, "book", "bible")
+    # Of a task that may create it, nothing is known: it may have done so.
+    other.read(lambda: None, "book", "codex")
+
+    asked = [next_task.was_missing("book", name) for name in ("atlas", "bible", "codex")]
+    assert (asked, stranger.was_missing("book", "atlas")) == ([True, False, False], False)
+    next_task.changed("book")
+    assert not next_task.was_missing("book", "atlas")
+
+
+def test_what_the_first_task_of_a_role_missed_is_forgotten_in_a_while(tmp_path: Path, clock: Clock) -> None:
+    first = task(tmp_path)
+    first.changes_nothing = True
+    first.read(lambda: None, "book", "atlas")
+    clock.now += 20
+    assert not task(tmp_path).was_missing("book", "atlas")
+
+
 def test_what_a_task_waits_for_is_not_taken_from_others(tmp_path: Path, clock: Clock) -> None:
     waiting = task(tmp_path)
     waiting.forget()

@@ -63,6 +63,13 @@ class Cache:
         self._own[name] = at, value
         if value is not None:
             self._files.store({"at": at, "value": value}, self._caller(), *name)
+        else:
+            self._files.store(at, self._caller(), *name, "missing")
+
+    def was_missing(self, kind: str, *name: str) -> bool:
+        """Whether the first task of a role, which changes nothing, missed it a moment ago. It may exist by now."""
+        at: float = self._files.load(self._caller(), kind, *name, "missing") or 0
+        return at > max(time.monotonic() - _RUN_TTL_SECONDS, self._since(kind))
 
     def recent(self, read: Callable[[], Any], kind: str, *name: str) -> Any:
         """What a task of the run has read, after the run's own last write to things of the kind, or what `read` gives.

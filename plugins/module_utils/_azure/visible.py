@@ -12,11 +12,13 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
+from types import MappingProxyType
 
 from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import Unlisted, Visible
-from .._core.concurrent import map_concurrent, value_or_error
+from .._core.concurrent import in_background, map_concurrent, value_or_error
 from .._core.documents import Account
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
@@ -72,13 +74,14 @@ class VisibleAccounts:
         return self._read
 
     def _all(self) -> Visible:
-        unlisted = []
+        unlisted, own = [], self._session.subscription_id
+        listing = {own: in_background(self._list, own)}
         try:
             subscriptions = self._resources.subscription_ids()
         except CmkError as reason:
-            subscriptions = [self._session.subscription_id]
+            subscriptions = [own]
             unlisted.append(not_listed("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
-        listed = self._of(subscriptions)
+        listed = self._of(subscriptions, listing)
         return {**listed, "unlisted": unlisted + listed["unlisted"]}
 
     def listed(self, subscriptions: Sequence[str]) -> Visible:
@@ -88,10 +91,17 @@ class VisibleAccounts:
         """
         return self._of(subscriptions or self._resources.listed_subscription_ids(), may_fail=True)
 
-    def _of(self, subscriptions: Sequence[str], *, may_fail: bool = False) -> Visible:
+    def _of(
+        self,
+        subscriptions: Sequence[str],
+        listing: Mapping[str, Future[list[Account] | CmkError]] = MappingProxyType({}),
+        *,
+        may_fail: bool = False,
+    ) -> Visible:
         """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
-        and `action`, which is the right that is missing, or None if no right is."""
-        lists = map_concurrent(self._list, subscriptions)
+        and `action`, which is the right that is missing, or None if no right is. `listing` are lists that have begun,
+        by subscription."""
+        lists = map_concurrent(lambda one: listing[one].result() if one in listing else self._list(one), subscriptions)
         listed_at = time.monotonic()
         failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
         if may_fail and len(failures) == len(lists) and failures and not any(isinstance(f, Denied) for f in failures):

@@ -58,6 +58,9 @@ class Accounts(Polled):
         self._confirmed: dict[str, Evidence | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
+        if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
+            # That is asked of an account that is still missing.
+            in_background(self._is_listed, goal.group, goal.name)
         # A rollback does not wait for a creation that may have used up the time.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
         own = self._name(goal.group, goal.name)[0]

@@ -22,7 +22,7 @@ from ..._azure.visible import VisibleAccounts, not_listed
 from ..._checks import usage
 from ..._checks.rights import READ_ACCOUNTS
 from ..._core import interrupts
-from ..._core.concurrent import map_concurrent, value_or_error
+from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import CmkError, Denied, NotFound, Unavailable
 from ..._core.ids import key_of, place_of, principals_of
@@ -47,13 +47,17 @@ class Vaults(Polled):
         self._restored: dict[str, list[str]] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
+        subscription = self._session.subscription_id
+        if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
+            # What is asked of a vault that is still missing.
+            in_background(self._is_listed, goal.group, goal.name)
+            in_background(self._deleted, goal.name, subscription)
         vault = self.get(goal.group, goal.name)
         observed: dict[str, Any] = {"vault": vault, "deleted": None}
         if not goal.present:
             return {**observed, "visible": self._visible.read()} if vault or goal.withdrawn else observed
         if vault is not None:
             return {**observed, **self._after_creation(goal)} if goal.created else observed
-        subscription = self._session.subscription_id
         # None of these needs another, and each is an answer to wait for.
         reads: dict[str, Callable[[], Any]] = {
             "listed": lambda: self._is_listed(goal.group, goal.name),
@@ -100,7 +104,10 @@ class Vaults(Polled):
                 self._session.cache.keep(vault, at, "vault", name.lower())
             return vault
 
-        return self._session.cache.read(read, "vault", subscription, group.lower(), name.lower())
+        return self._session.cache.read(read, *self._cached_as(group, name))
+
+    def _cached_as(self, group: str, name: str) -> tuple[str, str, str, str]:
+        return "vault", self._session.subscription_id, group.lower(), name.lower()
 
     def recent(self, name: str, group: str | None) -> Vault | None:
         """`find` for a look before a change: as a task of the run saw the vault a moment ago."""
@@ -241,6 +248,8 @@ class Vaults(Polled):
             with suppress(CmkError):
                 self.restore_access(group, name)
             raise
+        # The next step reads the vault.
+        in_background(self.get, group, name)
         self.restore_access(group, name)
 
     def _put(self, group: str, name: str, body: Mapping[str, Any]) -> None:
