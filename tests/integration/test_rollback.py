@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,21 @@ def is_delete(request: Any) -> bool:
 
 def is_switch(request: Any) -> bool:
     return request.method == "PATCH" and "/batchAccounts/" in request.url
+
+
+def is_read(method: str, url: str) -> bool:
+    return method == "GET" and "/batchAccounts/account1?" in url
+
+
+def is_read_of_version(request: Any) -> bool:
+    return request.method == "GET" and re.search(r"/keys/key1/[0-9a-f]{32}\b", request.url) is not None
+
+
+def since_switch(service: Service) -> list[dict[str, Any]]:
+    """The last switch of an account, and the requests after it."""
+    asked = service.sandbox.control.requests()
+    last = max(n for n, one in enumerate(asked) if one["method"] == "PATCH" and "/batchAccounts/" in one["url"])
+    return asked[last:]
 
 
 def is_new_vault(request: Any) -> bool:
@@ -115,6 +132,55 @@ def test_a_read_after_a_switch_is_out_of_date(world: World, wire: Wire, service:
     assert report["code"] == "preflight_failed"
     assert report["restored"] is True
     assert service.encryption() == former
+    assert is_available(service)
+
+
+def test_somebody_else_moves_the_account_after_the_switch_was_read(world: World, wire: Wire, service: Service) -> None:
+    """To a newer version, and the one that the run has made is disabled before the run reads it again. The account was
+    read before that, and the rollback reads it once more."""
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    newer: list[str] = []
+
+    def others() -> None:
+        # The run reads the account beside the key.
+        until = time.monotonic() + 30
+        while not [one for one in since_switch(service) if is_read(one["method"], one["url"])]:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        switched = since_switch(service)[0]["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"]
+        newer.append(service.make_key().id)
+        service.point(newer[0])
+        service.disable(version=switched.rpartition("/")[2])
+
+    with wire.meddled(is_read_of_version, others):
+        report = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))()
+    assert report["failed_checks"] == ["key_enabled"]
+    assert [service.encryption()] == newer
+    assert report["current_state"]["key_identifier"] == newer[0]
+    assert is_available(service)
+
+
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_somebody_else_moves_the_account_while_batch_refuses_its_key(
+    world: World, wire: Wire, service: Service, refusals: int
+) -> None:
+    """Access to the new key takes a minute to reach Batch."""
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    done(world.prepared(Run("provision", "account2", OTHER_KEY))())
+    service.sandbox.control.advance(SETTLED)
+    service.sandbox.control.timing(**REALISTIC)
+    newer = service.make_key().id
+    since = service.sandbox.control.last
+
+    def is_tried_again(request: Any) -> bool:
+        """It is looked at once more before each try."""
+        asked = service.sandbox.control.requests(since) if is_read(request.method, request.url) else []
+        return [one["status"] >= 400 for one in asked if one["method"] == "PATCH"] == [True] * refusals
+
+    with wire.meddled(is_tried_again, lambda: service.point(newer)):
+        report = world.prepared(Run("rotate", "account1", None, {"to": OTHER_KEY}))()
+    assert service.encryption() == newer, report
+    assert report["code"] == "account_moved"
     assert is_available(service)
 
 

@@ -37,7 +37,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of, parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
@@ -63,12 +63,17 @@ def seen(on: str | None, *, unavailable_reason: CmkError | None = None, **read: 
 PLACE = {"group": "rg-batch", "name": "mybatch"}
 
 
-def to(identifier: str | None, *, even_if_unavailable: bool = False) -> Step:
+def move(previous: str | None, identifier: str | None, *, even_if_unavailable: bool = False) -> Step:
     encryption: dict[str, Any] = {"keySource": "Microsoft.Batch"}
     if identifier:
         encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
     body = {"properties": {"encryption": encryption}}
-    sent = {"body": body, "evidence": evidence(), "even_if_unavailable": even_if_unavailable}
+    sent = {
+        "body": body,
+        "previous": key_of(account(key=previous)),
+        "evidence": evidence(),
+        "even_if_unavailable": even_if_unavailable,
+    }
     return Step(EncryptionWrites.set_encryption, {**PLACE, **sent})
 
 
@@ -142,7 +147,7 @@ def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | 
     follow = False if on == KEY and asked else None
     plan = encryption_plan.plan(goal(asked, replace_key=on == ELSEWHERE, follow_latest=follow), seen(on))
 
-    assert plan.steps == (to(asked),)
+    assert plan.steps == (move(on, asked),)
     assert plan.report["previous_key_identifier"] == on
     assert plan.before["key_identifier"] == on
     assert plan.after["key_identifier"] == asked
@@ -227,7 +232,7 @@ def test_the_way_back_is_gone_although_the_account_may_not_be_asked() -> None:
     former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
 
     assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=HIDDEN)).steps == (
-        to(PINNED_OLD, even_if_unavailable=True),
+        move(PINNED_NEW, PINNED_OLD, even_if_unavailable=True),
     )
     current = encryption_plan.plan(former, seen(PINNED_OLD, unavailable_reason=HIDDEN)).before
     assert "may or may not be available" in former.described(current)
@@ -251,9 +256,9 @@ def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_
     ],
 )
 def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str | None, refused: bool) -> None:
-    assert encryption_plan.plan(goal(asked, replace_key=True), seen(on)).steps == (to(asked),)
+    assert encryption_plan.plan(goal(asked, replace_key=True), seen(on)).steps == (move(on, asked),)
     if not refused:
-        assert encryption_plan.plan(goal(asked), seen(on)).steps == (to(asked),)
+        assert encryption_plan.plan(goal(asked), seen(on)).steps == (move(on, asked),)
         return
     with pytest.raises(Refused) as failed:
         encryption_plan.plan(goal(asked), seen(on))
@@ -306,7 +311,7 @@ def test_where_the_account_is_put(
     if wanted == "by update":
         wanted = asked if update else None
 
-    assert plan.steps == (() if wanted is None else (to(wanted),))
+    assert plan.steps == (() if wanted is None else (move(on, wanted),))
     assert plan.after["key_identifier"] == encryption_document.describe(account(key=wanted or on))["key_identifier"]
     # Once it is there, there is nothing to do.
     assert not encryption_plan.plan(plan.goal, seen(wanted or on)).changed
@@ -324,7 +329,7 @@ def test_an_account_cannot_be_pinned_to_no_version() -> None:
 def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
     wanted = goal(None, follow_latest=follow)
 
-    assert encryption_plan.plan(wanted, seen(KEY)).steps == (to(None),)
+    assert encryption_plan.plan(wanted, seen(KEY)).steps == (move(KEY, None),)
     assert not encryption_plan.plan(wanted, seen(None)).changed
 
 
@@ -366,7 +371,7 @@ def test_an_account_that_somebody_else_moved_meanwhile_is_refused(on: str | None
 def test_an_account_that_is_where_it_was_is_moved(expected: str | None) -> None:
     plan = encryption_plan.plan(goal(PINNED_NEW, expected_key_identifier=expected), moved(PINNED_OLD))
 
-    assert plan.steps == (to(PINNED_NEW),)
+    assert plan.steps == (move(PINNED_OLD, PINNED_NEW),)
     # The rollback is for the key that this task has set, and leads to what was there.
     assert plan.rollback_goal.expected is None
 
@@ -391,7 +396,9 @@ def test_an_account_that_somebody_else_moved_to_a_newer_version_stays_there() ->
 
 @pytest.mark.parametrize("is_newer", [True, False])
 def test_an_account_of_which_nothing_is_expected_is_moved(is_newer: bool) -> None:
-    assert encryption_plan.plan(goal(PINNED_NEW), moved(BETWEEN, is_newer=is_newer)).steps == (to(PINNED_NEW),)
+    assert encryption_plan.plan(goal(PINNED_NEW), moved(BETWEEN, is_newer=is_newer)).steps == (
+        move(BETWEEN, PINNED_NEW),
+    )
 
 
 def test_an_expected_key_has_to_be_one() -> None:
@@ -433,7 +440,7 @@ def test_a_rollback_leads_back_to_just_what_was_there(
 
     back = encryption_plan.plan(plan.rollback_goal, seen(now, unavailable_reason=UNAVAILABLE))
 
-    assert back.steps == (to(on, even_if_unavailable=True),)
+    assert back.steps == (move(now, on, even_if_unavailable=True),)
     assert back.after["key_identifier"] == on
     # The account is moved from the key that this task set, and from nowhere else.
     for place in EVERYWHERE:
@@ -463,7 +470,7 @@ def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str |
     for place in EVERYWHERE:
         last = encryption_plan.plan(plan.if_refused, seen(place, unavailable_reason=UNAVAILABLE))
         moves = place is not None and place == plan.after["key_identifier"]
-        assert last.steps == ((to(None, even_if_unavailable=True),) if moves else ())
+        assert last.steps == ((move(place, None, even_if_unavailable=True),) if moves else ())
 
 
 def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones() -> None:
@@ -492,9 +499,7 @@ class Batch:
             self.on, unavailable_reason=unavailable_reason, **({"vault": vault(policy(OTHER))} if is_gone else {})
         )
 
-    def set_encryption(
-        self, group: str, name: str, body: dict[str, Any], *, evidence: dict[str, Any], even_if_unavailable: bool
-    ) -> None:
+    def set_encryption(self, group: str, name: str, body: dict[str, Any], **_more: Any) -> None:
         asked = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
         self.writes.append(asked)
         if asked == self.refuses:

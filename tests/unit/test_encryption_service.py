@@ -31,7 +31,14 @@ from wishes import encryption_goal, key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.moved import Moved
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    PlanOutdated,
+    Refused,
+    Rejected,
+    Unavailable,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
@@ -208,7 +215,9 @@ def switch(evidence_of: str | None, *, even_if_unavailable: bool = False, fails:
     service = Encryption(session, accounts, None, None, None, moved)  # type: ignore[arg-type]
     read = evidence(evidence_of) if evidence_of else None
     try:
-        service.set_encryption("rg-batch", "mybatch", {}, evidence=read, even_if_unavailable=even_if_unavailable)
+        service.set_encryption(
+            "rg-batch", "mybatch", {}, previous=None, evidence=read, even_if_unavailable=even_if_unavailable
+        )
     except Unavailable:
         assert fails
     return moved
@@ -237,31 +246,62 @@ def test_a_rollback_and_a_microsoft_managed_key_are_no_moves_to_a_key(
 # Batch refuses a key
 
 
-def refused_once(refreshed: dict[str, Any], *, even_if_unavailable: bool = False) -> list[str]:
-    """What a switch asks once Batch has refused it, if the key is then seen like that."""
+def refused_once(
+    refreshed: dict[str, Any],
+    *,
+    moved_to: str | None = PINNED_OLD,
+    shown: bool = True,
+    even_if_unavailable: bool = False,
+) -> list[str]:
+    """What a switch asks once Batch has refused it, if the key and the account are then seen like that."""
     asked: list[str] = []
 
     def retry_until_accepted(write: Any, *_more: Any, look: Any) -> None:
+        with pytest.raises(Rejected):
+            write()
         look()
         write()
+
+    def update(*_body: Any) -> None:
+        asked.append("update")
+        if asked.count("update") == 1:
+            raise Rejected("Azure says: no.")
 
     def require_usable(_evidence: Any) -> None:
         asked.append("evidence")
         preflight.require(refreshed)
 
-    accounts: Any = SimpleNamespace(
-        retry_until_accepted=retry_until_accepted, update=lambda *_body: asked.append("update")
-    )
+    def get(*_place: Any) -> dict[str, Any] | None:
+        # What the task itself has read before may be older.
+        assert asked[-1] == "forget account"
+        return account(key=moved_to, identity=system_assigned()) if shown else None
+
+    accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)
     accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
     accounts.confirm_key = lambda *_arguments: None
-    session: Any = SimpleNamespace(wait_timeout=0)
+    cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
+    session: Any = SimpleNamespace(wait_timeout=0, cache=cache)
     service = Encryption(
         session, accounts, SimpleNamespace(require_usable=require_usable), None, None, Moved(RunFiles(None))
     )  # type: ignore[arg-type]
     service.set_encryption(
-        "rg-batch", "mybatch", {}, evidence=evidence(PINNED_NEW), even_if_unavailable=even_if_unavailable
+        "rg-batch",
+        "mybatch",
+        {},
+        previous=key_identifier(PINNED_OLD),
+        evidence=evidence(PINNED_NEW),
+        even_if_unavailable=even_if_unavailable,
     )
     return asked
+
+
+@pytest.mark.parametrize("moved_to", [None, KEY, PINNED_MIDDLE])
+@pytest.mark.parametrize("even_if_unavailable", [False, True])
+def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
+    moved_to: str | None, even_if_unavailable: bool
+) -> None:
+    with pytest.raises(PlanOutdated):
+        refused_once(evidence(PINNED_NEW), moved_to=moved_to, even_if_unavailable=even_if_unavailable)
 
 
 def test_a_key_that_batch_refuses_is_looked_at_again() -> None:
@@ -271,12 +311,19 @@ def test_a_key_that_batch_refuses_is_looked_at_again() -> None:
     assert failed.value.facts["failed_checks"] == ["key_enabled"]
 
 
-def test_a_key_that_is_usable_is_offered_again() -> None:
-    assert refused_once(evidence(PINNED_NEW)) == ["unavailable_reason", "evidence", "update"]
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_key_that_is_usable_is_offered_again(shown: bool) -> None:
+    """Also if a read does not show the account for a moment."""
+    looked = ["unavailable_reason", "evidence", "forget account"]
+    assert refused_once(evidence(PINNED_NEW), shown=shown) == ["update", *looked, "update"]
 
 
 def test_a_rollback_goes_on_whatever_the_key_looks_like() -> None:
-    assert refused_once(evidence(PINNED_NEW, bundle=None), even_if_unavailable=True) == ["update"]
+    assert refused_once(evidence(PINNED_NEW, bundle=None), even_if_unavailable=True) == [
+        "update",
+        "forget account",
+        "update",
+    ]
 
 
 # A key before it is disabled

@@ -519,6 +519,54 @@ def test_a_refusal_counts_at_once() -> None:
     assert shelf.books == {"atlas"}
 
 
+def test_a_rollback_begins_with_what_there_is_now() -> None:
+    """Not with what the task read before, when somebody else may not have been there yet."""
+
+    class Remembering(Late):
+        stale = 0
+        remembered: frozenset[str] | None = None
+
+        def read(self, goal: Goal) -> frozenset[str]:
+            if self.remembered is None:
+                self.remembered = super().read(goal)
+            return self.remembered
+
+        def add(self, book: str) -> None:
+            super().add(book)
+            self.remembered = frozenset(self.books)
+            # Somebody else takes it back at once.
+            self.books.discard("novel")
+
+        def forget(self) -> None:
+            self.remembered = None
+
+    shelf = Remembering({"atlas"}, nailed=frozenset({"poem"}))
+
+    with pytest.raises(Rejected):
+        run(goal("former", "novel", "poem"), shelf)
+
+    # The book that is gone is not removed again.
+    assert shelf.did.count("remove") == 1
+
+
+def test_a_rollback_that_is_outdated_is_planned_again() -> None:
+    class Taken(Late):
+        stale = 0
+
+        def remove(self, book: str) -> None:
+            if book in self.books:
+                self.books.discard(book)
+                raise PlanOutdated("Somebody else was here.")
+
+    shelf = Taken({"atlas"}, nailed=frozenset({"poem"}))
+
+    with pytest.raises(Rejected) as failed:
+        run(goal("former", "novel", "poem"), shelf)
+
+    assert failed.value.facts["restored"] is True
+    assert shelf.books == {"atlas"}
+
+
 def test_the_way_back_is_looked_for_too() -> None:
     class Slow(Late):
         stale = 0

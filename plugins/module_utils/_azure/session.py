@@ -192,6 +192,10 @@ class Polled:
 
     _session: Session
 
+    def forget(self) -> None:
+        """What is read from now on is read from Azure, not from the task's cache."""
+        self._session.cache.forget()
+
     def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
         """Call `look` until it returns None or `wait_timeout` ends; what the last call returned. All calls but the
         first read from Azure, not from the task's cache."""
@@ -199,7 +203,7 @@ class Polled:
 
         def look_again() -> CmkError | None:
             if next(calls):
-                session.cache.forget()
+                self.forget()
             return look()
 
         deadline = time.monotonic() + session.wait_timeout

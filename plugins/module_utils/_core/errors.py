@@ -82,7 +82,8 @@ class NotConverged(CmkError):
 
 
 class PlanOutdated(CmkError):
-    """A resource to be created exists by now. Nothing was written, so the change can be planned again."""
+    """Somebody else has created the resource, or moved the account, since the change was planned. Nothing was written,
+    so the change can be planned again."""
 
     code = "plan_outdated"
 

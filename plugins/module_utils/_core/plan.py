@@ -22,7 +22,8 @@ class Service(Protocol):
     """Reads and writes a resource. Its writes are methods of a protocol of the resource (`writes.py`).
 
     It may have `until_shown(look)`, which calls `look` until that returns None or time is up, lets each call but the
-    first read from Azure, and returns what the last call did. Without it there is one call.
+    first read from Azure, and returns what the last call did. Without it there is one call. It may have `forget()`: the
+    next read is from Azure.
     """
 
     def read(self, goal: Any) -> Any: ...

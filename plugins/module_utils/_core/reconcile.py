@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from . import interrupts
 from .errors import CmkError, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
-from .plan import Outcome, Plan, Step, W
+from .plan import Outcome, Plan, Service, Step, W
 
 
 class Planner(Protocol[W]):
@@ -48,7 +48,7 @@ def converge(
     """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
 
     `before_change` is called if there is something to change, and fails if that must not begin. If somebody else has
-    created the resource since it was read, the change is planned a second time.
+    created the resource or moved the account since it was read, the change is planned a second time.
     """
     try:
         return _converge(goal, service, planner, before_change, rights)
@@ -174,8 +174,8 @@ def _write_back(former: Any, service: W, planner: Planner[W]) -> None:
 
     def attempt() -> CmkError | None:
         try:
-            _apply(planner.plan(former, service.read(former)), service, [])
-        except (NotFound, Unavailable) as obstacle:
+            _apply(planner.plan(former, _read_anew(service, former)), service, [])
+        except (NotFound, PlanOutdated, Unavailable) as obstacle:
             if obstacle.code in _NOT_RETRIED:
                 raise
             return obstacle
@@ -185,6 +185,14 @@ def _write_back(former: Any, service: W, planner: Planner[W]) -> None:
     obstacle: CmkError | None = until_shown(attempt) if until_shown else attempt()
     if obstacle is not None:
         raise obstacle
+
+
+def _read_anew(service: Service, goal: Any) -> Any:
+    """Somebody else may have changed the resource since this task read it last, and that is not undone."""
+    forget = getattr(service, "forget", None)
+    if forget:
+        forget()
+    return service.read(goal)
 
 
 def _put_back(former: Any, before: Mapping[str, Any], service: W, planner: Planner[W], failure: CmkError) -> bool:

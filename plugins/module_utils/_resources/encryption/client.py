@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,7 +24,7 @@ from ..._azure.session import Polled, Session
 from ..._checks.preflight import Evidence
 from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
-from ..._core.errors import CmkError, Denied, NotFound, Rejected, Unavailable
+from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..account.document import availability, availability_unknown
 from ..key.document import EXPIRES_SOON
@@ -137,6 +138,18 @@ class Encryption(Polled):
             raise availability_unknown(name, unavailable_reason)
         raise account_unavailable(name, key_of(self._accounts.get(group, name)), unavailable_reason)
 
+    def _require_unmoved(self, group: str, name: str, previous: KeyIdentifier | None) -> None:
+        """Batch may refuse a key for minutes, and somebody else may move the account in them."""
+        self._session.cache.forget("account")
+        account = self._accounts.get(group, name)
+        has = key_of(account)
+        if account is None or (has.same(previous) if has else previous is None):
+            return
+        raise PlanOutdated(
+            f"The Batch account {name} was moved to {has or 'a Microsoft-managed key'} by somebody else while this "
+            "task waited for Batch to accept a key. It stays there. Run the task again."
+        )
+
     def wait_until_available(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
         try:
@@ -153,6 +166,7 @@ class Encryption(Polled):
         name: str,
         body: Mapping[str, Any],
         *,
+        previous: KeyIdentifier | None,
         evidence: Evidence | None,
         even_if_unavailable: bool,
     ) -> None:
@@ -160,6 +174,7 @@ class Encryption(Polled):
 
         Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). An
         account that is unavailable takes nothing, unless the setting to be undone made it so (`even_if_unavailable`).
+        If the account is no longer on `previous` after Batch refused the key, nothing more is written (PlanOutdated).
         """
         deadline = time.monotonic() + self._session.wait_timeout
         account = (group.lower(), name.lower())
@@ -171,7 +186,11 @@ class Encryption(Polled):
             if evidence is not None:
                 self._evidence.require_usable(evidence)
 
+        writes = itertools.count()
+
         def write() -> None:
+            if next(writes):
+                self._require_unmoved(group, name, previous)
             was_moved = account in self._moved
             self._moved.add(account)
             try:

@@ -63,15 +63,16 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         evidence = observed["evidence"]
         checks = preflight.require(evidence) if goal.undoes else preflight.require_for_change(evidence)
     body = {"properties": {"encryption": account_document.encryption_body(goal.target)}}
+    has = key_of(account)
     switch = step(
         EncryptionWrites.set_encryption,
         group=goal.group,
         name=goal.account,
         body=body,
+        previous=has,
         evidence=observed.get("evidence"),
         even_if_unavailable=goal.undoes is not None,
     )
-    has = key_of(account)
     follow = has.version is None if has else None
     former = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
     return Plan(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..._checks import rights
 from ..._checks.preflight import Evidence
 from ..._checks.rights import Needed, NeededRights
+from ..._core.ids import KeyIdentifier
 from ..._core.plan import Service
 
 NEEDED = NeededRights()
@@ -27,6 +28,7 @@ class EncryptionWrites(Service, Protocol):
         group: str,
         name: str,
         body: Mapping[str, Any],
+        previous: KeyIdentifier | None,
         evidence: Evidence | None,
         even_if_unavailable: bool,
     ) -> None: ...
