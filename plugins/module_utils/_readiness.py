@@ -14,8 +14,9 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from ._checks import rights, usage
 from ._checks.rights import Needed
 from ._core.documents import Account
 from ._core.duration import seconds
-from ._core.errors import CmkError, InvalidOption, Refused
+from ._core.errors import CmkError, Denied, InvalidOption, Refused
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
 from ._core.plan import Step
 from ._core.reconcile import predicted
@@ -305,42 +306,79 @@ def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | No
     predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
 
-def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-    """The repairs that the account needs, and warnings."""
+def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The repairs that the account needs now, with the causes found so far, and warnings.
+
+    What a repair reveals, such as what a deleted vault holds, is left to the check after the repair. Everything that
+    speaks against the repairs found now is refused at once, with every reason.
+    """
     name, unavailable = observed["account"]["name"], observed["unavailable_reason"]
     available = account_document.availability(unavailable)
     if available is None:
         raise account_document.availability_unknown(name, unavailable)
-    diagnosis = observed["diagnosis"]
+    diagnosis, earlier = observed["diagnosis"], params["causes_so_far"]
     if available or not diagnosis:
-        return [], ()
+        return {"repairs": [], "causes_so_far": earlier}, ()
     causes = account_diagnosis.describe(diagnosis)["causes"]
+    names = [cause["name"] for cause in causes]
+    repairs = list(dict.fromkeys(cause["repair"] for cause in causes if cause["repair"]))
+    refusals = [*_not_repaired(params, causes, repairs), *_unread(diagnosis, repairs, is_first=not earlier)]
+    warnings: tuple[str, ...] = ()
+    try:
+        with_access = "access" in params["allowed_repairs"]
+        warnings = cloud.rights.require(account_diagnosis.rights_to_repair(diagnosis, with_access=with_access))
+    except Denied as lacking:
+        refusals.append(lacking)
+    if refusals:
+        done = [cause for cause in earlier if cause not in names]
+        has = "would have" if cloud.is_rehearsal else "has"
+        so_far = f"Before that, the run {has} repaired: {', '.join(done)}." if done else "Nothing was changed."
+        seen = [cause["evidence"] for cause in causes if cause["repair"]]
+        told = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
+        # A copy, because the task may read the same error again from its cache.
+        refusal = copy(refusals[0])
+        refusal.msg = f"The Batch account {name} is not available. {told}"
+        refusal.facts = {**refusal.facts, "causes": causes}
+        raise refusal
+    if cloud.is_rehearsal:
+        warnings += tuple(_HIDES[cause] for cause in names if cause in _HIDES)
+    return {"repairs": repairs, "causes_so_far": list(dict.fromkeys([*earlier, *names]))}, warnings
+
+
+# What a check before the repair cannot know.
+_HIDES = {
+    "vault_deleted": "Azure does not show the network rules and the keys of a deleted vault, or who may use them. Once "
+    "the vault is recovered, a run may find more to repair, or refuse the rest.",
+    "key_deleted": "Azure does not show the versions of a deleted key. Once the key is recovered, a run may find more "
+    "to repair, or refuse the rest.",
+}
+
+
+def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: Sequence[str]) -> Iterator[CmkError]:
     lost = [cause for cause in causes if cause["repair"] is None]
     if lost:
         told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
-        raise Refused(
-            f"The Batch account {name} is not available and cannot be recovered: {told} Nothing was changed.",
-            code="not_recoverable",
-            causes=causes,
-            remedy=lost[0]["remedy"],
-        )
-    repairs = list(dict.fromkeys(cause["repair"] for cause in causes))
+        yield Refused(f"The account cannot be recovered: {told}", code="not_recoverable", remedy=lost[0]["remedy"])
     excluded = [repair for repair in repairs if repair not in params["allowed_repairs"]]
     if excluded:
-        seen = " ".join(cause["evidence"] for cause in causes)
         remedy = "Add what is missing, or repair it otherwise."
-        raise Refused(
-            f"The Batch account {name} is not available, and these repairs that it needs are not in allowed_repairs: "
-            f"{', '.join(excluded)}. {seen} {remedy} Nothing was changed.",
+        yield Refused(
+            f"These repairs that the account needs are not in allowed_repairs: {', '.join(excluded)}. {remedy}",
             code="repair_not_allowed",
             option="allowed_repairs",
             value=params["allowed_repairs"],
-            causes=causes,
             remedy=remedy,
         )
+
+
+def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_first: bool) -> list[CmkError]:
+    """What could not be read, if a repair needs it, or if there may be a cause there of which nothing is known."""
     if "vault" in repairs:
-        # What else a deleted vault needs is seen only once it is back.
-        others = [repair for repair in ("key", "access") if repair in params["allowed_repairs"]]
-        repairs += [repair for repair in others if repair not in repairs]
-    needed = account_diagnosis.rights_to_repair(diagnosis, with_access="access" in repairs)
-    return repairs, cloud.rights.require(needed)
+        # A deleted vault shows nothing before it is recovered.
+        return []
+    # The firewall of a vault can be opened for Batch by a caller whom it keeps out.
+    return [
+        error
+        for error in account_diagnosis.unread(diagnosis)
+        if error.code != "network_denied" or "key" in repairs or (is_first and not repairs)
+    ]

@@ -35,7 +35,8 @@ options:
       - Name of the role of this collection whose tasks come next. All that they would refuse is refused now, before the
         first of them changes anything, and so is a caller who is seen to lack a right that they need.
       - The options below say what the tasks are asked for. All but V(recover) need O(vault_name) and O(key_name).
-      - With V(recover), this reads what O(diagnose) does. It is refused if the account cannot be recovered.
+      - With V(recover), this reads what O(diagnose) does. It is refused if the account cannot be recovered, or if the
+        caller may not read what may be the cause. The error names every reason.
       - Without V(recover), the account may be as another task of the run read it a moment ago, and RV(available) is not
         returned.
     type: str
@@ -116,6 +117,14 @@ options:
     elements: str
     choices: [vault, network, key, access]
     default: [vault, network, key, access]
+  causes_so_far:
+    description:
+      - RV(causes_so_far) of the check before, with O(check_before=recover), if this is a check after a repair. A repair
+        may reveal another cause, as a recovered vault shows the state of its key.
+      - The error message names the causes that have been repaired since.
+    type: list
+    elements: str
+    default: []
   extend_expired_by:
     description:
       - By how much a version that has expired is extended, as an ISO 8601 duration. Only the format is checked, with
@@ -213,12 +222,17 @@ principal_ids:
 repairs:
   description:
     - What has to be repaired, see O(allowed_repairs). Empty for an account that is available.
-    - If V(vault) is among them, so are V(key) and V(access) if O(allowed_repairs) has them, because the key and the
-      access can be read only once the vault is recovered.
+    - A deleted vault and a deleted key hide other causes. Check again with O(causes_so_far) once they are recovered.
   returned: success, with O(check_before=recover), if the account exists
   type: list
   elements: str
   sample: [key]
+causes_so_far:
+  description: O(causes_so_far) with the names of the causes that this check found.
+  returned: success, with O(check_before=recover), if the account exists
+  type: list
+  elements: str
+  sample: [vault_deleted]
 previous_key_identifier:
   description: The key that the account uses, or used before by O(previous_key_identifier); null if that is not known.
   returned: success, with O(check_before=revert)
@@ -254,7 +268,7 @@ diagnosis:
               V(key_unfit) or V(access_missing).
           type: str
         evidence:
-          description: What was seen.
+          description: What was seen, or what Batch says of a key that the caller cannot read.
           type: str
         remedy:
           description: What to do about it.
@@ -346,6 +360,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ["vault", "network", "key", "access"],
         "default": ["vault", "network", "key", "access"],
     },
+    "causes_so_far": {"type": "list", "elements": "str", "default": []},
     "extend_expired_by": {"type": "str"},
 }
 
@@ -409,8 +424,8 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     if observed["account"] is None and params["missing"] == "skip":
         return Outcome(False, {"exists": False}, {"exists": False}, (missing(group, name),))
     required(observed["account"], group, name)
-    repairs, warnings = _readiness.recover(params, cloud, observed)
-    seen = {**encryption_survey.survey(observed), "repairs": repairs}
+    needed, warnings = _readiness.recover(params, cloud, observed)
+    seen = {**encryption_survey.survey(observed), **needed}
     return Outcome(False, seen, seen, (*encryption_survey.survey_warnings(observed), *warnings))
 
 

@@ -17,6 +17,8 @@ from service import Service
 Result = dict[str, Any]
 # How a check warns of a right that the caller lacks: another caller may run the play.
 WOULD_BE_REFUSED = "A run by this caller would be refused."
+# The task of the role recover after which Azure shows the versions of a deleted key.
+KEY_RECOVERED = "Recover the key 0"
 # Takes the name and the result of each task.
 Record = Callable[[str, Result], None]
 
@@ -74,6 +76,8 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
     """The run failed as the check did, or changed the same tasks with the same diffs, but for values that only Azure
     can give. `until` is the last task whose result a check can predict; by default, that is the last one."""
     predicted, came = check.before_failure(), run.before_failure()
+    if until is None and predicted.get(KEY_RECOVERED, {}).get("changed"):
+        until = KEY_RECOVERED
     if until not in predicted:
         assert check.failure == run.failure, (check.report, run.report)
         assert list(predicted) == list(came)
@@ -82,7 +86,8 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
         if _had_to_wait(one, came[name]):
             continue
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
-        if with_diff:
+        # What a check of the role recover reads after a repair, it tells in the words of Azure or of the picture.
+        if with_diff and "causes_so_far" not in one:
             assert_predicted(one["diff"], came[name]["diff"], name)
         if name == until:
             return

@@ -31,7 +31,8 @@ STEPS = {
         "Revoke the account's access to the key": "access",
     },
     "recover": {
-        "Recover the vault, and let Batch through its firewall": "vault",
+        "Recover the vault": "vault",
+        "Let Batch through the vault's firewall": "network",
         "Recover the key": "key",
         "Enable the versions of the key that the account needs": "version",
         "Grant the account access to the key": "access",

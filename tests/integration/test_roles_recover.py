@@ -58,7 +58,7 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
     "firewall": (
         lambda service: service.change_vault(properties={"networkAcls": CLOSED}),
         ["network_closed"],
-        ["vault"],
+        ["network"],
     ),
 }
 
@@ -129,7 +129,7 @@ def test_several_things_at_once_in_order(roles: RolesRunner, service: Service) -
         "version_unusable",
         "access_missing",
     ]
-    assert steps(run) == ["vault", "version", "access"]
+    assert steps(run) == ["network", "version", "access"]
     assert service.is_available()
 
 

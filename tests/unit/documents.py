@@ -267,6 +267,7 @@ def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **oth
         "deleted_key": None,
         "versions": [listed(version) for version in versions or (key(),)],
         "missing_identities": [],
+        "unavailable_reason": None,
     }
     named = {name: others.pop(name) for name in beside if name in others}
     return {"evidence": evidence(identifier, **others), **beside, **named}

@@ -27,7 +27,7 @@ from readiness import (
 )
 from wishes import check_before
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
 
 
@@ -84,18 +84,84 @@ def test_repairs_are_those_that_the_causes_need(observed: dict[str, Any], needed
     assert repairs(lost(**observed), allowed_repairs=needed) == needed
 
 
-def test_a_deleted_vault_is_followed_by_a_look_at_the_key_and_the_access() -> None:
-    """Only once the vault is recovered can they be read."""
-    assert repairs(lost(**GONE)) == ["vault", "key", "access"]
+@pytest.mark.parametrize("allowed", [["vault"], ALL_REPAIRS])
+def test_what_a_deleted_vault_holds_is_left_to_the_check_after_its_recovery(allowed: list[str]) -> None:
+    """Somebody may have disabled the key on purpose before the vault was deleted."""
+    found = check("recover", lost(**GONE), allowed_repairs=allowed)
+
+    assert (found.after["repairs"], found.after["causes_so_far"], found.warnings) == (["vault"], ["vault_deleted"], ())
+    rehearsed = lost(**GONE)
+    rehearsed.is_rehearsal = True
+    [warning] = check("recover", rehearsed, allowed_repairs=allowed).warnings
+    assert "Azure does not show" in warning
+
+
+IS_DISABLED: dict[str, Any] = {"bundle": DISABLED, "versions": [listed(DISABLED)]}
+
+
+def test_a_refusal_after_a_repair_says_what_was_repaired() -> None:
+    failure = refused(
+        "recover", lost(**IS_DISABLED), allowed_repairs=["vault"], causes_so_far=["vault_deleted", "version_unusable"]
+    )
+    assert failure.code == "repair_not_allowed"
+    assert failure.msg.endswith("Before that, the run has repaired: vault_deleted.")
+    for earlier in ([], ["version_unusable"]):
+        failure = refused("recover", lost(**IS_DISABLED), allowed_repairs=[], causes_so_far=earlier)
+        assert failure.msg.endswith("Nothing was changed.")
+    found = check("recover", lost(**IS_DISABLED), causes_so_far=["vault_deleted"])
+    assert found.after["causes_so_far"] == ["vault_deleted", "version_unusable"]
+
+
+def test_every_reason_is_told_at_once() -> None:
+    azure = lost(vault=vault(), **IS_DISABLED)
+    azure.allowed = READS
+    failure = refused("recover", azure, allowed_repairs=["access"])
+
+    assert failure.code == "repair_not_allowed"
+    told = ("allowed_repairs: key. ", "is disabled", UPDATE_KEY, f"{ASSIGNMENTS}/write")
+    assert all(part in failure.msg for part in told)
+
+
+FIREWALL = Denied("Could not read the key. Run from elsewhere.", code="network_denied")
+SAYS_DISABLED = "Reason: The key 'https://myvault.vault.azure.net/keys/batch' is disabled."
+
+
+def kept_out(said: str, **observed: Any) -> Azure:
+    """A caller whom the firewall of the vault keeps out, and what Batch says."""
+    reason = Rejected(f"Azure says: {said}", azure={"message": said})
+    azure = lost(bundle=FIREWALL, versions=None, unavailable_reason=reason, **observed)
+    azure.unavailable_reason = reason
+    return azure
+
+
+def test_a_firewall_is_opened_by_a_caller_whom_it_keeps_out() -> None:
+    assert repairs(kept_out("(Forbidden) no.", vault=CLOSED)) == ["network"]
+    # The account may need ten minutes from then on.
+    assert repairs(kept_out("(Forbidden) no."), causes_so_far=["network_closed"]) == []
+    assert repairs(kept_out(f"The key is accessible again. It was: {SAYS_DISABLED}", vault=CLOSED)) == ["network"]
 
 
 @pytest.mark.parametrize(
-    ("allowed", "needed"),
-    [(["vault"], ["vault"]), (without("key"), ["vault", "access"]), (without("access"), ["vault", "key"])],
+    ("said", "cause"),
+    [
+        (SAYS_DISABLED, "version_unusable"),
+        ("Reason: The key 'https://k' has expired.", "version_unusable"),
+        ("Reason: The key 'https://k' was not found.", "key_deleted"),
+        ("Operation unwrapKey is not permitted on this key.", "operations_missing"),
+    ],
 )
-def test_a_recovered_vault_is_no_reason_for_a_repair_that_is_not_allowed(allowed: list[str], needed: list[str]) -> None:
-    """Somebody may have disabled the key on purpose before the vault was deleted."""
-    assert repairs(lost(**GONE), allowed_repairs=allowed) == needed
+@pytest.mark.parametrize("observed", [{"vault": CLOSED}, {}])
+def test_what_batch_says_of_a_key_that_the_caller_cannot_read(observed: Any, said: str, cause: str) -> None:
+    for earlier in ([], ["network_closed"]):
+        failure = refused("recover", kept_out(said, **observed), causes_so_far=earlier)
+
+        assert failure.code == "network_denied"
+        assert cause in [one["name"] for one in failure.facts["causes"]]
+        assert all(part in failure.msg for part in (said, FIREWALL.msg))
+
+
+def test_nobody_waits_for_what_nothing_was_done_about() -> None:
+    assert refused("recover", kept_out("(Forbidden) no.")).code == "network_denied"
 
 
 def test_an_available_account_needs_no_repair() -> None:
@@ -175,13 +241,29 @@ def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_availabl
     assert refused("recover", Azure(on(None), HIDDEN)).code == "availability_unknown"
 
 
-def test_what_cannot_be_read_is_a_warning() -> None:
-    azure = lost(vault=HIDDEN, bundle=HIDDEN, assignments=HIDDEN, versions=None)
-    outcome = check("recover", azure)
+@pytest.mark.parametrize("is_rehearsal", [False, True])
+@pytest.mark.parametrize(
+    ("observed", "told"),
+    [
+        ({"vault": HIDDEN}, HIDDEN.msg),
+        ({"bundle": HIDDEN, "versions": None}, HIDDEN.msg),
+        ({"assignments": HIDDEN, "vault": vault(rbac=True)}, HIDDEN.msg),
+        ({"bundle": Unavailable("Busy."), "versions": None}, "Busy."),
+        # The vault is in another subscription.
+        ({"vault": None}, f"{VAULTS}/read"),
+        # Whatever else was found.
+        ({"vault": HIDDEN, **IS_DISABLED}, HIDDEN.msg),
+        ({"bundle": HIDDEN, "versions": None, "vault": CLOSED}, HIDDEN.msg),
+    ],
+)
+def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], told: str, is_rehearsal: bool) -> None:
+    azure = lost(**observed)
+    azure.is_rehearsal = is_rehearsal
+    failure = refused("recover", azure)
 
-    assert outcome.after["repairs"] == []
-    assert all(HIDDEN.msg in warning for warning in outcome.warnings)
-    assert outcome.warnings
+    assert told in failure.msg
+    assert failure.msg.endswith("Nothing was changed.")
+    assert failure.code == ("service_unavailable" if told == "Busy." else "permission_denied")
 
 
 @pytest.mark.parametrize(
@@ -201,8 +283,7 @@ def test_rights_to_recover(observed: dict[str, Any], allowed: list[str], rights:
     assert needs("recover", lost(**observed), allowed_repairs=allowed) == rights
     rehearsed = lost(**observed)
     rehearsed.allowed, rehearsed.is_rehearsal = READS, True
-    warnings = check("recover", rehearsed, allowed_repairs=allowed).warnings
-    assert len(warnings) == len(rights)
+    warnings = check("recover", rehearsed, allowed_repairs=allowed).warnings[: len(rights)]
     assert all(right in warning for right, warning in zip(rights, warnings, strict=True))
 
 

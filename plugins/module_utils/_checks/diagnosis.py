@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,16 @@ _SEE_DELETED = (
     "Grant the caller a role that allows Microsoft.KeyVault/deletedVaults/read on the vault's subscription, such as "
     "Key Vault Reader."
 )
+
+
+# What Batch says of a key that the caller cannot read, and the cause that this is evidence of. Batch may repeat an
+# earlier refusal when it says that the key is accessible again.
+_SAID_BY_BATCH = {
+    "version_unusable": re.compile(r"is disabled|has expired|is not valid yet"),
+    "operations_missing": re.compile(r"is not permitted on this key"),
+    "key_deleted": re.compile(r"\bkey '[^']+' was not found"),
+}
+_ACCESSIBLE_AGAIN = "accessible again"
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,19 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "key_identifiers": _needed(evidence, observed["versions"]),
         "preflight": preflight.describe(checks),
     }
+
+
+def unread(observed: Mapping[str, Any]) -> list[CmkError]:
+    """Why the vault, the key, the access to it or the deleted vaults could not be read. If there are such errors, there
+    may be more causes than are found."""
+    evidence: Evidence = observed["evidence"]
+    read = (evidence.vault, evidence.bundle, evidence.assignments, observed["deleted_vault"])
+    errors = [one for one in read if isinstance(one, CmkError)]
+    if evidence.vault is None and not isinstance(evidence.bundle, CmkError):
+        remedy = f"Grant the caller a role that allows {rights.VAULTS}/read on the vault, such as Key Vault Reader."
+        seen = f"The key vault {evidence.key.vault} is in no subscription that the caller sees. {remedy}"
+        errors.insert(0, Denied(seen, action=f"{rights.VAULTS}/read", remedy=remedy))
+    return errors
 
 
 def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -> list[Needed]:
@@ -141,6 +165,8 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
 
 def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
     key = evidence.key
+    if isinstance(evidence.bundle, CmkError):
+        yield from _said_by_batch(observed.get("unavailable_reason"))
     if observed["deleted_key"] is not None:
         yield Cause(
             "key_deleted",
@@ -163,6 +189,14 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
     for name in ("key_type_rsa", "key_size_supported"):
         if name in failed:
             yield Cause("key_unfit", failed[name].evidence, failed[name].remedy)
+
+
+def _said_by_batch(reason: CmkError | None) -> Iterator[Cause]:
+    """What Batch says of a key that the caller cannot read."""
+    said = reason.facts.get("azure", {}).get("message", "") if reason else ""
+    for name, pattern in _SAID_BY_BATCH.items():
+        if pattern.search(said) and _ACCESSIBLE_AGAIN not in said:
+            yield Cause(name, f"Batch says: {said}", "Run this as a caller who can read the key.", "key")
 
 
 def _unusable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> dict[str, str]:

@@ -112,10 +112,12 @@ class Encryption(Polled):
         """The account, why it is not available if it is not, and what is wrong with its key if that is asked for."""
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
+        reason = self._accounts.unavailable_reason(group, name) if account else None
+        found = self._diagnosis.read(account, key) if account and key else None
         return {
             "account": account,
-            "unavailable_reason": self._accounts.unavailable_reason(group, name) if account else None,
-            "diagnosis": self._diagnosis.read(account, key) if account and key else None,
+            "unavailable_reason": reason,
+            "diagnosis": {**found, "unavailable_reason": reason} if found else None,
         }
 
     def require_available(self, group: str, name: str) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
-from ..._checks.preflight import Evidence
 from ..._core.documents import Account
 from ..._core.errors import Denied
 from ..._core.ids import key_of, principals_of
@@ -61,8 +60,5 @@ def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
         return (account_document.availability_warning(account["name"]),)
     if available or not observed["diagnosis"]:
         return ()
-    diagnosis = observed["diagnosis"]
-    evidence: Evidence = diagnosis["evidence"]
-    read = (evidence.vault, evidence.bundle, evidence.assignments, diagnosis["deleted_vault"])
-    hidden = [one for one in read if isinstance(one, Denied)]
+    hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]
     return tuple(f"Not all that may ail the account could be seen. {one.msg}" for one in hidden)
