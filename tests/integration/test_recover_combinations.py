@@ -1,0 +1,241 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role recover with two and three faults at once: one run recovers the account, or is refused with every reason and
+says what it has repaired. Check mode predicts it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from callers import give, sign_in
+from cases import CLOSED, PROOF_OF_ALL
+from one_process import OneProcess
+from predictions import Played, assert_came_true, played, written
+from role_runs import VARS
+from service import DAY, Service
+
+KEYS = "Microsoft.KeyVault/vaults/keys"
+DELETED = "Microsoft.KeyVault/deletedVaults/read"
+ACTIONS = (
+    "Microsoft.Authorization/permissions/read",
+    "Microsoft.Authorization/roleAssignments/read",
+    "Microsoft.Authorization/roleAssignments/write",
+    "Microsoft.Authorization/roleDefinitions/read",
+    "Microsoft.Batch/batchAccounts/pools/read",
+    "Microsoft.Batch/batchAccounts/read",
+    "Microsoft.KeyVault/vaults/accessPolicies/write",
+    "Microsoft.KeyVault/vaults/read",
+    "Microsoft.KeyVault/vaults/write",
+    "Microsoft.ManagedIdentity/userAssignedIdentities/read",
+    "Microsoft.Resources/subscriptions/resourceGroups/read",
+)
+DATA_ACTIONS = (f"{KEYS}/read", f"{KEYS}/recover/action", f"{KEYS}/update/action")
+EVERY_RIGHT = frozenset({*ACTIONS, *DATA_ACTIONS, DELETED})
+
+
+def now(service: Service) -> datetime:
+    return datetime.fromtimestamp(service.sandbox.control.call("GET", "/clock")["time"], timezone.utc)
+
+
+def expire(service: Service) -> None:
+    service.keys().update_key_properties("key1", expires_on=now(service) + timedelta(seconds=1))
+    service.sandbox.control.advance(2)
+
+
+def postpone(service: Service) -> None:
+    service.keys().update_key_properties("key1", not_before=now(service) + timedelta(days=1))
+
+
+def forbid(service: Service) -> None:
+    service.keys().update_key_properties("key1", key_operations=["sign"])
+
+
+def delete_key(service: Service) -> None:
+    service.keys().begin_delete_key("key1").wait()
+
+
+def revoke(service: Service) -> None:
+    [identity] = service.account()["identity"]["userAssignedIdentities"].values()
+    service.revoke(identity["principalId"])
+
+
+def close(service: Service, **rules: Any) -> None:
+    service.change_vault(properties={"networkAcls": {**CLOSED, **rules}})
+
+
+def close_to_caller(service: Service) -> None:
+    close(service, ipRules=[])
+
+
+def delete_identity(service: Service) -> None:
+    service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
+
+
+def purge_vault(service: Service) -> None:
+    service.delete_vault()
+    service.sandbox.control.advance(91 * DAY)
+
+
+@dataclass(frozen=True)
+class Fault:
+    # Part of the cause's evidence, or the right that is missing.
+    told: str
+    make: Callable[[Service], None] = lambda _service: None
+    # Of faults with the same one, there is one at a time.
+    kind: str = ""
+    lacks: str = ""
+
+
+# In the order in which they can be made.
+FAULTS = {
+    "disabled": Fault("is disabled", Service.disable),
+    "expired": Fault("has expired", expire, "validity"),
+    "not valid yet": Fault("not valid yet", postpone, "validity"),
+    "may not unwrap": Fault("The key allows sign", forbid),
+    "key deleted": Fault("was deleted", delete_key),
+    "access revoked": Fault("lacks get, unwrapKey, wrapKey", revoke),
+    "firewall closed": Fault("keeps Azure services out", close, "firewall"),
+    "firewall closed to the caller": Fault("keeps Azure services out", close_to_caller, "firewall"),
+    "identity deleted": Fault("identities of the account were deleted", delete_identity),
+    "vault deleted": Fault("it can be recovered until", Service.delete_vault, "vault"),
+    "vault purged": Fault("There is no vault", purge_vault, "vault"),
+    **{
+        f"without {right}": Fault(right, kind="rights", lacks=right)
+        for right in (
+            "Microsoft.KeyVault/vaults/read",
+            f"{KEYS}/read",
+            f"{KEYS}/update/action",
+            f"{KEYS}/recover/action",
+            "Microsoft.KeyVault/vaults/write",
+            "Microsoft.Authorization/roleAssignments/write",
+            DELETED,
+        )
+    },
+}
+ON_KEY = {"disabled", "expired", "not valid yet", "may not unwrap"}
+CLOSED_TO_CALLER = "firewall closed to the caller"
+# Batch finds that out once it has passed the firewall.
+LAST_SAID = "may not unwrap"
+LOST = {"identity deleted", "vault purged"}
+# Behind these, a check cannot know all that the run will find, and says so.
+HIDING = {"vault deleted", "key deleted", CLOSED_TO_CALLER}
+Case = tuple[str, ...]
+
+
+def combinations() -> list[Case]:
+    """Two and three faults that can be there at once, at least one of them with the account or its key."""
+    found = []
+    for case in itertools.chain(itertools.combinations(FAULTS, 2), itertools.combinations(FAULTS, 3)):
+        kinds = [FAULTS[name].kind for name in case if FAULTS[name].kind]
+        if len(kinds) == len(set(kinds)):
+            found.append(case)
+    return found
+
+
+FAST: list[Case] = [
+    ("disabled", "access revoked"),
+    ("disabled", "firewall closed", "vault deleted"),
+    ("disabled", "access revoked", "vault deleted"),
+    ("disabled", "key deleted", "vault deleted"),
+    ("expired", "firewall closed to the caller"),
+    ("may not unwrap", "firewall closed to the caller"),
+    ("key deleted", "firewall closed to the caller"),
+    ("access revoked", "firewall closed to the caller"),
+    ("firewall closed to the caller", "vault deleted"),
+    ("disabled", "firewall closed to the caller", "vault deleted"),
+    ("access revoked", "identity deleted"),
+    ("disabled", "without Microsoft.KeyVault/vaults/read"),
+    ("access revoked", f"without {KEYS}/read"),
+    ("disabled", "vault deleted", f"without {KEYS}/update/action"),
+    ("access revoked", "firewall closed", "without Microsoft.KeyVault/vaults/write"),
+    ("access revoked", "vault deleted", f"without {DELETED}"),
+]
+
+
+def make(service: Service, case: Case, monkeypatch: pytest.MonkeyPatch, *, rbac: bool) -> None:
+    service.make_vault(rbac=rbac)
+    service.grant(service.make_identity()["properties"]["principalId"])
+    service.make_account(identity={"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}})
+    service.point(service.make_key().id)
+    lacks = {FAULTS[name].lacks for name in case} - {""}
+    if lacks:
+        has, sandbox = EVERY_RIGHT - lacks, service.sandbox
+        at_group = give(service, sandbox.group, has & {*ACTIONS}, has & {*DATA_ACTIONS})
+        sign_in(service, monkeypatch, [at_group, give(service, sandbox.subscription, has & {DELETED})])
+    for name in case:
+        FAULTS[name].make(service)
+
+
+def blockers(case: Case) -> set[str]:
+    """Words for each reason why a run cannot recover the account."""
+    faults, rbac = set(case), has_roles(case)
+    lost = {FAULTS[name].told for name in faults & LOST}
+    if "vault purged" in faults and any(FAULTS[name].lacks for name in faults):
+        # A caller with rights on the resource group only cannot know that the vault is not elsewhere.
+        lost = lost - {FAULTS["vault purged"].told} | {"Microsoft.KeyVault/vaults/read"}
+    if lost:
+        return lost
+    needed = {"Microsoft.KeyVault/vaults/read"}
+    if CLOSED_TO_CALLER in faults:
+        if faults & {*ON_KEY, "key deleted"} - {LAST_SAID}:
+            return {"Run from a network"}
+    else:
+        needed.add(f"{KEYS}/read")
+    if faults & ON_KEY and CLOSED_TO_CALLER not in faults:
+        needed.add(f"{KEYS}/update/action")
+    needed |= {f"{KEYS}/recover/action"} if "key deleted" in faults else set()
+    needed |= {DELETED} if "vault deleted" in faults else set()
+    if faults & {"vault deleted", "firewall closed", CLOSED_TO_CALLER}:
+        needed.add("Microsoft.KeyVault/vaults/write")
+    if rbac and faults & {"vault deleted", "access revoked"}:
+        needed.add("Microsoft.Authorization/roleAssignments/write")
+    lacking = needed & {FAULTS[name].lacks for name in faults}
+    return lacking or ({"Run from a network"} if {CLOSED_TO_CALLER, LAST_SAID} <= faults else set())
+
+
+def has_roles(case: Case) -> bool:
+    """Whether the vault uses Azure RBAC: single rights on keys are roles' only."""
+    return any(FAULTS[name].lacks for name in case) or len(" ".join(case)) % 2 == 0
+
+
+@pytest.mark.parametrize("case", combinations() if PROOF_OF_ALL else FAST, ids=", ".join)
+def test_one_run_recovers_the_account_or_says_why_not(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    make(service, case, monkeypatch, rbac=has_roles(case))
+    assert not service.is_available()
+    since = service.sandbox.control.last
+
+    def play(*, check: bool) -> Played:
+        return played(lambda record: runner.another().role("recover", VARS, check=check, record=record))
+
+    check = play(check=True)
+    assert written(service, since) == []
+    run = play(check=False)
+
+    refused_for = blockers(case)
+    if refused_for:
+        assert run.failure is not None
+        task, message = run.failure[0], run.report["msg"]
+        assert all(reason in message for reason in refused_for), message
+        assert not task.startswith("Wait"), "nothing was done about what it waited for"
+        is_untouched = written(service, since) == []
+        assert ("the run has repaired: " in message) is not is_untouched, message
+    else:
+        assert run.failure is None, run.report
+        assert run.report["available"] is service.is_available() is True
+        assert play(check=False).report["changed"] is False
+    if check.failure or not HIDING & {*case}:
+        assert check.failure == run.failure
+    elif "vault deleted" not in case and not run.failure:
+        assert_came_true(check, run)
+    if HIDING & {*case} and check.failure is None:
+        warnings = " ".join(check.report["warnings"])
+        assert "Azure does not show" in warnings or "Not all that may ail the account could be seen" in warnings
