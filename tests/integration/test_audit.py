@@ -9,20 +9,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
 from harness import WAYS, Ansible, Run, fails, task
 from junitparser import JUnitXml
 from role_runs import holdings
 from service import DAY, Service
-
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit import remedies
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
 TASK = "Look at the accounts, and write the reports"
@@ -139,7 +136,7 @@ LOST: dict[str, Callable[[Service, str], None]] = {
 
 @pytest.mark.parametrize("finding", LOST)
 def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, finding: str) -> None:
-    """It is found without asking the account, told first, and the ready task brings it back."""
+    """It is found without asking the account, and told first."""
     principal, _ = service.on_key(rbac=True)
     service.make_account("account2")
     LOST[finding](service, principal)
@@ -149,20 +146,6 @@ def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, findin
     assert accounts["account1"]["state"] == "at_risk"
     assert finding in found(accounts["account1"])
     assert (accounts["account1"]["available"], service.is_available()) == (None, False)
-
-    repaired(ansible, finding, accounts["account1"])
-    assert service.is_available()
-
-
-def repaired(ansible: Ansible, finding: str, account: dict[str, Any], **rules: Any) -> None:
-    """The ready task is run, and the finding is gone."""
-    text = remedies.task(finding, [account], rules) or ""
-    for placeholder, name in YOURS.items():
-        text = text.replace(placeholder, name)
-    run = ansible.playbook([{"hosts": "localhost", "gather_facts": False, "tasks": yaml.safe_load(text)}])
-    assert run.rc == 0, run.output
-    assert run.writes
-    assert finding not in found(looked_at(ansible, **rules)["account1"])
 
 
 def test_an_account_that_is_asked(ansible: Ansible, service: Service) -> None:
@@ -174,57 +157,6 @@ def test_an_account_that_is_asked(ansible: Ansible, service: Service) -> None:
     assert (asked["available"], "account_unavailable" in found(asked)) == (False, True)
     assert "KeyVaultKeyNotAccessible" in asked["unavailable_reason"]
     assert "pools" not in asked["unknown"]
-
-
-def an_expiry(service: Service, principal: str) -> None:
-    newest = service.key().properties
-    service.keys().update_key_properties("key1", expires_on=newest.created_on + timedelta(days=20))
-
-
-def nothing(service: Service, principal: str) -> None:
-    """It is wrong as it is."""
-
-
-def another_version(service: Service, principal: str) -> None:
-    service.make_key()
-
-
-def back_to_microsoft(service: Service, principal: str) -> None:
-    service.point(None)
-
-
-def followed(service: Service, principal: str) -> None:
-    service.point(service.key().id.rpartition("/")[0])
-
-
-def time_gone_by(service: Service, principal: str) -> None:
-    service.sandbox.control.advance(41 * DAY)
-
-
-# By what it repairs: what goes wrong, and the policy.
-MENDED: dict[str, tuple[Callable[[Service, str], None], dict[str, Any]]] = {
-    "key_expires_soon": (an_expiry, {}),
-    "key_too_small": (nothing, {"min_key_size": 4096}),
-    "key_without_expiry": (nothing, {"expiry_required": True}),
-    "newer_version_unused": (another_version, {}),
-    "follows_without_rotation": (followed, {}),
-    "version_too_old": (time_gone_by, {"max_version_age": "P40D"}),
-    "not_on_customer_managed_key": (back_to_microsoft, {"required": [{}]}),
-}
-# What a person has to say.
-YOURS = {"NAME_OF_THE_VAULT": "vault-one", "NAME_OF_THE_KEY": "key1"}
-
-
-@pytest.mark.parametrize("finding", MENDED)
-def test_the_ready_task_mends_it(ansible: Ansible, service: Service, finding: str) -> None:
-    principal, _ = service.on_key(rbac=True)
-    mishap, rules = MENDED[finding]
-    mishap(service, principal)
-    account = looked_at(ansible, **rules)["account1"]
-    assert finding in found(account)
-
-    repaired(ansible, finding, account, **rules)
-    assert service.is_available()
 
 
 def test_a_version_that_has_expired(ansible: Ansible, service: Service) -> None:

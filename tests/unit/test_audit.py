@@ -46,7 +46,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.csv_rows import as_csv
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.junit import as_junit
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.policy import policy as parsed
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import task
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import ready
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
@@ -364,21 +364,28 @@ def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.repair])
-def test_a_remedy_is_a_task(rule: str) -> None:
+def test_a_remedy_is_an_inventory_and_a_playbook(rule: str) -> None:
     accounts = report(on(), account("plain"))["accounts"]
-    (made,) = yaml.safe_load(task(rule, accounts, asked()) or "")
+    made = ready(rule, accounts, asked())
+    assert made is not None
+    inventory, (play,) = map(yaml.safe_load, made)
 
-    assert made["loop"]
-    used = [name for name in made if name.startswith("azbatch.cmk.")] or [made["ansible.builtin.include_role"]["name"]]
-    assert len(used) == 1
+    (group,) = inventory["groups"]
+    assert group == f"finding_{rule}" == play.get("hosts", play.get("vars", {}).get("cmk_hosts"))
+    assert [one["id"].lower() in inventory["groups"][group] for one in accounts] == [True, True]
 
 
 def test_a_remedy_stays_short() -> None:
     accounts = [only(report(on(name=f"batch{number}"))) for number in range(60)]
-    made = task("version_too_old", accounts, asked(max_version_age="P40D")) or ""
+    made = ready("version_too_old", accounts, asked(max_version_age="P40D"))
+    assert made is not None
 
-    assert len(yaml.safe_load(made)[0]["loop"]) == 50
-    assert "And 10 more" in made
+    assert made.inventory.count("/batchaccounts/") == 50
+    assert "And 10 more" in made.inventory
+
+
+def test_nothing_is_offered_without_accounts() -> None:
+    assert ready("version_too_old", [], asked(max_version_age="P40D")) is None
 
 
 def test_a_report_does_not_follow_links(tmp_path: Path) -> None:

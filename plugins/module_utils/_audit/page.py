@@ -20,7 +20,7 @@ from .._checks.usage import not_listed
 from .findings import AT_RISK, BREAKS_RULES, OK, STATES, UNKNOWN
 from .page_assets import SCRIPT, STYLE
 from .page_charts import Bar, ages, bars, expiries, timeline
-from .remedies import task
+from .remedies import ready
 from .report import open_findings
 from .rules import SEVERITIES
 
@@ -220,11 +220,13 @@ def _affected(report: Report, rule: str) -> list[Record]:
 
 def _finding(number: int, name: str, report: Report, accounts: Sequence[Record]) -> str:
     rule = report["rules"][name]
-    repairs = task(name, accounts, report["asked"])
+    repair = ready(name, accounts, report["asked"])
     names = ", ".join(escape(account["name"]) for account in accounts[:_MOST])
     code = (
-        f'<pre tabindex="0">{escape(repairs)}</pre><button type="button" data-copy>Copy the task</button>'
-        if repairs
+        f"<p>The inventory, <code>repair.batch_accounts.yml</code>:</p>{_copied(repair.inventory)}"
+        f"<p>The playbook, <code>repair.yml</code>:</p>{_copied(repair.playbook)}"
+        "<p><code>ansible-playbook -i repair.batch_accounts.yml repair.yml</code></p>"
+        if repair
         else ""
     )
     return (
@@ -235,6 +237,10 @@ def _finding(number: int, name: str, report: Report, accounts: Sequence[Record])
         f"<p><b>Remedy:</b> {escape(rule['remedy'])}</p>{code} "
         f'<button type="button" data-finding="{number}">Show them in the table</button></section>'
     )
+
+
+def _copied(text: str) -> str:
+    return f'<pre tabindex="0">{escape(text)}</pre><button type="button" data-copy>Copy</button>'
 
 
 def _exceptions(report: Report) -> str:

@@ -23,7 +23,7 @@ class Repair:
     """A role or module of this collection, with what it is given beside the names of the account or vault."""
 
     name: str
-    # What it is run for: account or vault.
+    # What a module is run for: account or vault.
     each: str = "account"
     options: Mapping[str, Any] = field(default_factory=dict)
     # Options that are to be what the policy asks for, by the policy's own name for it.
@@ -41,6 +41,14 @@ class Rule:
 
 _CUT_OFF = "Batch cannot use the key, so the account accepts nothing but its deletion, or soon will."
 _RECOVER = Repair("role recover")
+_OTHER_KEY = Repair(
+    "role rotate",
+    options={
+        "cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY/VERSION",
+        # Otherwise an account that is moved to a version of a different key is pinned to the version.
+        "cmk_key_follow_latest": "{{ cmk_follows_latest }}",
+    },
+)
 _LOST = "Nothing brings the account back; delete it and make it anew."
 
 RULES: dict[str, Rule] = {
@@ -107,7 +115,8 @@ RULES: dict[str, Rule] = {
         "The account's identity may not use the key",
         _CUT_OFF,
         "Grant it get, wrapKey and unwrapKey.",
-        _RECOVER,
+        # The role leaves alone an account that is available with one of its identities.
+        Repair("module keyvault_cmk_access"),
     ),
     # What is about to break, or breaks what the organisation has asked for.
     "key_expires_soon": Rule(
@@ -137,14 +146,21 @@ RULES: dict[str, Rule] = {
         "The account is not on a customer-managed key",
         "The policy asks for a key of one's own, which one can rotate, withdraw and keep a record of.",
         "Put the account on a key of yours.",
-        Repair("role provision", options={"cmk_vault_name": "NAME_OF_THE_VAULT", "cmk_key_name": "NAME_OF_THE_KEY"}),
+        Repair(
+            "role provision",
+            options={
+                "cmk_vault_name": "NAME_OF_THE_VAULT",
+                "cmk_vault_resource_group": "RESOURCE_GROUP_OF_THE_VAULT",
+                "cmk_key_name": "NAME_OF_THE_KEY",
+            },
+        ),
     ),
     "vault_not_allowed": Rule(
         HIGH,
         "The key lies in a vault that the policy does not allow",
         "Who governs the vault governs the account; a vault that nobody looks after may be deleted by anybody.",
         "Switch the account to a key in an allowed vault.",
-        Repair("role rotate", options={"cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY"}),
+        _OTHER_KEY,
     ),
     "version_too_old": Rule(
         MEDIUM,
@@ -166,7 +182,7 @@ RULES: dict[str, Rule] = {
         "The key is of a type that the policy does not allow",
         "The policy names the types of keys, for example those that live in hardware (RSA-HSM).",
         "Make a key of an allowed type and switch the account to it.",
-        Repair("role rotate", options={"cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY"}),
+        _OTHER_KEY,
     ),
     "key_too_small": Rule(
         MEDIUM,
