@@ -46,6 +46,7 @@ extends_documentation_fragment:
 notes:
   - The sign-in options and O(subscriptions) may be templates, which see extra variables and can look things up.
   - An option that this plugin does not have is an error.
+  - Extra variables override what O(compose) sets for a host.
 """
 
 EXAMPLES = r"""
@@ -88,7 +89,6 @@ cache_timeout: 3600
 import functools
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -108,8 +108,20 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
 # Since ansible-core 2.19 a text is a template only if it is trusted, and what Azure says is not.
 _KNOWS_TRUST = hasattr(Templar, "evaluate_conditional")
-# The tasks of a host run on the controller, with its Python.
-_CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+
+
+def _template(text: str) -> str:
+    if not _KNOWS_TRUST:
+        return text
+    from ansible.template import trust_as_template
+
+    trusted: str = trust_as_template(text)
+    return trusted
+
+
+# The tasks of a host run on the controller with the Python of the job, as those of the implicit localhost: an inventory
+# may have been listed in another environment, as AWX does.
+_CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": _template("{{ ansible_playbook_python }}")}
 _FILE = re.compile(r"(^|.*[/.])batch_accounts\.ya?ml")
 
 
@@ -186,6 +198,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             (self._add_host_to_keyed_groups, self.get_option("keyed_groups")),
         )
         strict = self.get_option("strict")
+        named: dict[str, None] = {}
         for known in records:
             host = _inventory.host_name(known, shared)
             variables = {**_distrusted(known), **_CONNECTION}
@@ -195,13 +208,24 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.inventory.add_host(host)
             for name, value in variables.items():
                 self.inventory.set_variable(host, name, value)
-            for name in _inventory.groups(known):
+            for name in map(str.lower, _inventory.groups(known)):
+                named[name] = None
                 self.inventory.add_child(group(name), host)
             for construct, wishes in constructs:
                 construct(wishes, seen, host, strict=strict)
+        self._warn_of_shared_groups(named)
+
+    def _warn_of_shared_groups(self, names: Iterable[str]) -> None:
+        """Ansible replaces what it does not allow in the name of a group."""
+        shared: dict[str, list[str]] = {}
+        for name in names:
+            shared.setdefault(self._sanitize_group_name(name), []).append(name)
+        for group, several in sorted(shared.items()):
+            if len(several) > 1:
+                self.display.warning(f"The group {group} has the accounts of several groups: {', '.join(several)}.")
 
     def _group(self, name: str) -> str:
-        made: str = self.inventory.add_group(self._sanitize_group_name(name.lower()))
+        made: str = self.inventory.add_group(self._sanitize_group_name(name))
         return made
 
     def _holds(self, host: str, variables: dict[str, Any], condition: str | bool) -> bool:

@@ -115,7 +115,8 @@ def groups(known: Record) -> Iterator[str]:
     yield f"resource_group_{known['cmk_resource_group']}"
     if "cmk_vault_name" in known:
         yield f"vault_{known['cmk_vault_name']}"
-        yield f"key_{known['cmk_vault_name']}_{known['cmk_key_name']}"
+        # No name of a vault ends with a hyphen or has two in a row, so it ends at the first `__`.
+        yield f"key_{known['cmk_vault_name']}__{known['cmk_key_name']}"
         yield "following" if known["cmk_follows_latest"] else "pinned"
 
 

@@ -169,7 +169,7 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
     listing = source(ansible).inventory()
     everywhere = {
         "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
         "cmk_subscription_id": subscription,
         "cmk_resource_group": GROUP,
         "cmk_missing_account": "skip",
@@ -223,7 +223,7 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
         "key_source_microsoft_keyvault": ["account1", "account2"],
         "key_source_microsoft_batch": ["account3"],
         "vault_vault_one": ["account1", "account2"],
-        "key_vault_one_key1": ["account1", "account2"],
+        "key_vault_one__key1": ["account1", "account2"],
         "pinned": ["account1"],
         "following": ["account2"],
     }
@@ -446,6 +446,50 @@ def test_account_with_the_name_of_a_group(ansible: Ansible, service: Service) ->
     listing = source(ansible).inventory()
     assert list(listing.hosts) == ["all.westeurope"]
     assert listing.said == ""
+
+
+def test_resource_groups_that_share_a_group(ansible: Ansible, service: Service) -> None:
+    service.make_account("account1")
+    for group in ("rg-a", "rg_a"):
+        path = f"{service.sandbox.subscription}/resourceGroups/{group}"
+        assert service.sandbox.arm("PUT", path, "2021-04-01", {"location": LOCATION}).ok
+        account = f"{path}/providers/Microsoft.Batch/batchAccounts/of{group.replace('_', '0').replace('-', '1')}"
+        assert service.sandbox.arm("PUT", account, BATCH, {"location": LOCATION}).ok
+
+    listing = source(ansible).inventory()
+    assert len(listing.groups["resource_group_rg_a"]) == 2
+    assert "The group resource_group_rg_a has the accounts of several groups: " in listing.warned
+    assert "rg_sandbox" not in listing.warned
+
+
+# The environment
+
+
+def test_a_job_uses_its_own_python(ansible: Ansible, service: Service) -> None:
+    """The inventory tells no path, and a module runs with the Python of Ansible."""
+    service.make_account()
+    inventory = source(ansible)
+    asks = "resource_group={{ cmk_resource_group }} account_name={{ cmk_account_name }}"
+    done = subprocess.run(
+        [
+            *(str(BIN / "ansible"), "all", "-i", str(inventory.file), "-e", "cmk_in_process=false", "-vvv"),
+            *("-m", "azbatch.cmk.batch_encryption_info", "-a", asks),
+        ],
+        env=ansible.environment(),
+        cwd=ansible.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert f"{sys.executable} " in done.stdout
+    listed = inventory.inventory()
+    assert sys.executable not in listed.output
+    # Not marked as unsafe, so the job of an inventory that was imported, as by AWX, evaluates the template.
+    variables = listed.document["_meta"]["hostvars"]["account1"]
+    assert variables["ansible_python_interpreter"] == "{{ ansible_playbook_python }}"
 
 
 # Bad input

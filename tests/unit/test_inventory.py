@@ -115,12 +115,12 @@ GROUPS = {
     "pinned": (
         known(key=f"{KEY}/{NEW}"),
         "key_source_microsoft_keyvault",
-        ["vault_myvault", "key_myvault_batch", "pinned"],
+        ["vault_myvault", "key_myvault__batch", "pinned"],
     ),
     "following": (
         known(key=KEY),
         "key_source_microsoft_keyvault",
-        ["vault_myvault", "key_myvault_batch", "following"],
+        ["vault_myvault", "key_myvault__batch", "following"],
     ),
     "plain": (known(), "key_source_microsoft_batch", []),
 }
@@ -223,6 +223,16 @@ def documented(table: str) -> dict[str, str]:
     rows = MANUAL.partition(table)[2].partition("\n\n")[0].splitlines()
     cells = [row.strip("| ").split(" | ") for row in rows if row.startswith("| `")]
     return {name: row[-1] for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def test_a_group_has_one_key() -> None:
+    """Whatever hyphens are in the names of the vault and of the key."""
+    keys = [("kv-a", "b-c"), ("kv-a-b", "c"), ("kv", "a-b-c"), ("kv-a", "-b-c"), ("kv", "-a-b-c"), ("source", "x")]
+    accounts = [known(key=f"https://{vault}.vault.azure.net/keys/{key}/{NEW}") for vault, key in keys]
+    named = [{name.replace("-", "_") for name in _inventory.groups(one) if name.startswith("key_")} for one in accounts]
+
+    # One that tells the source of the key, which they share, and one of the key alone.
+    assert len(set.union(*named)) == len(keys) + 1
 
 
 def test_manual_lists_the_variables() -> None:
