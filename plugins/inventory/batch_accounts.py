@@ -88,6 +88,7 @@ cache_timeout: 3600
 
 import functools
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -98,7 +99,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.template import Templar
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, ENVIRONMENT, without_empty
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
@@ -145,6 +146,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._populate(found["accounts"], rules)
 
     def _read_options(self, path: str) -> None:
+        for name in ENVIRONMENT:
+            if os.environ.get(name) == "":
+                # Ansible would take the empty text for the option's value.
+                del os.environ[name]
         config = self._read_config_data(path)
         known = self.get_options()
         unknown = ", ".join(sorted(config.keys() - known.keys()))
@@ -154,7 +159,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         templates = config.keys() & {*CONNECTION, "subscriptions"}
         evaluated = {name: self.templar.template(config[name]) for name in templates}
         # Once more as a whole, for before ansible-core 2.19 a single option is set without regard to its type.
-        self.set_options(direct={**config, **evaluated}, var_options=self._vars)
+        self.set_options(direct=without_empty({**config, **evaluated}), var_options=self._vars)
 
     def _found(self, path: str, cache: bool) -> dict[str, Any]:
         """What Azure says, or said when it was kept: plain data either way."""

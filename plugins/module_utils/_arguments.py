@@ -9,13 +9,23 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.basic import env_fallback
+from ansible.module_utils.common.parameters import AnsibleFallbackNotFound
+
+
+def _from_environment(*names: str) -> str:
+    """The first variable that is set. An empty variable is not set: AWX and containers define variables as empty."""
+    found = next(filter(None, map(os.environ.get, names)), None)
+    if found is None:
+        raise AnsibleFallbackNotFound
+    return found
 
 
 def _option(*environment: str, **spec: Any) -> dict[str, Any]:
-    return {"type": "str", "fallback": (env_fallback, list(environment)), **spec}
+    return {"type": "str", "fallback": (_from_environment, list(environment)), **spec}
 
 
 # Doc fragment azbatch.cmk.azure.
@@ -34,6 +44,15 @@ CONNECTION: dict[str, dict[str, Any]] = {
     "cloud_environment": _option("AZURE_CLOUD_ENVIRONMENT", default="AzureCloud"),
     "wait_timeout": {"type": "int", "default": 600},
 }
+# The environment variables of these options.
+ENVIRONMENT = tuple(name for option in CONNECTION.values() for name in option.get("fallback", (None, ()))[1])
+
+
+def without_empty(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a task or an inventory source without connection options that are empty: they are not set."""
+    return {name: value for name, value in options.items() if value != "" or name not in CONNECTION}
+
+
 # Doc fragment azbatch.cmk.new_key. Neither type nor size of a key is a secret, whatever the options' names may suggest.
 NEW_KEY: dict[str, dict[str, Any]] = {
     "key_type": {"type": "str", "no_log": False},

@@ -23,7 +23,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, without_empty
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.locks import vault_lock
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run
@@ -79,6 +79,7 @@ class InProcessAction(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
+        self._task.args = without_empty(self._task.args)
         result: dict[str, Any] = super().run(tmp, task_vars)
         if not self._runs_in_process(task_vars):
             try:

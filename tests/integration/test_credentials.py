@@ -214,6 +214,29 @@ def test_a_failed_sign_in_names_the_cause(ansible: Ansible, service: Service, wa
     assert "hushed-word" not in str(run["dead proxy"].result)
 
 
+EMPTY = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": "", "AZURE_CERTIFICATE_PATH": ""}
+
+
+def test_what_is_empty_is_not_set(ansible: Ansible, service: Service, way: str) -> None:
+    """In the environment and as an option."""
+    service.make_account()
+    by_option = info("by option", auth_source="", cloud_environment="", secret="", profile="")
+    run = ansible.play([info("by environment"), by_option], way=way, environment=EMPTY)
+
+    assert run["by environment"]["exists"] is run["by option"]["exists"] is True
+
+
+def test_a_user_with_a_password_is_refused_by_name(ansible: Ansible, service: Service, way: str) -> None:
+    user = {"AZURE_AD_USER": "somebody@contoso.com", "AZURE_PASSWORD": WRONG}
+    run = ansible.play([fails(info("look"))], way=way, environment={**SIGNED_OUT, **user})
+
+    failed = run["look"].refused("user_credential_not_supported")
+    assert "AZURE_AD_USER" in failed["msg"]
+    assert "service principal" in failed["msg"]
+    assert "Azure CLI" not in failed["msg"]
+    assert WRONG not in run.output
+
+
 def test_a_malformed_credential_file(ansible: Ansible, service: Service, way: str) -> None:
     """The line in which it is wrong is not shown: it may have the secret."""
     credentials = ansible.home / ".azure" / "credentials"

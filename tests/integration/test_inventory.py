@@ -465,6 +465,14 @@ def test_resource_groups_that_share_a_group(ansible: Ansible, service: Service) 
 # The environment
 
 
+def test_what_is_empty_is_not_set(ansible: Ansible, service: Service) -> None:
+    service.make_account()
+    empty = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": ""}
+
+    assert list(source(ansible).inventory(environment=empty).hosts) == ["account1"]
+    assert list(source(ansible, cloud_environment="", secret="").inventory().hosts) == ["account1"]
+
+
 def test_a_job_uses_its_own_python(ansible: Ansible, service: Service) -> None:
     """The inventory tells no path, and a module runs with the Python of Ansible."""
     service.make_account()

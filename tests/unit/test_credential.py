@@ -114,6 +114,34 @@ def test_profile_that_is_not_there() -> None:
     assert "of-default" not in refused.value.msg
 
 
+def test_empty_values_of_the_file_are_not_set(file: Path) -> None:
+    file.write_text("[default]\nclient_id = c\ncloud_environment =\n")
+    assert credentials_module.completed(options())["cloud_environment"] == "AzureCloud"
+
+
+@pytest.mark.usefixtures("file")
+@pytest.mark.parametrize("given", [{"client_id": "c"}, {"profile": "other"}, {"auth_source": "cli"}], ids=str)
+def test_a_user_beside_other_credentials_is_ignored(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_AD_USER", "somebody")
+    credentials_module.completed(options(**given))
+
+
+@pytest.mark.parametrize("given", [{}, {"auth_source": "env"}], ids=str)
+@pytest.mark.usefixtures("file")
+def test_a_user_with_a_password_is_refused(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_AD_USER", "somebody")
+    with pytest.raises(CmkError, match="AZURE_AD_USER") as refused:
+        credentials_module.completed(options(**given))
+    assert refused.value.code == "user_credential_not_supported"
+
+
+def test_a_user_in_the_file_is_refused(file: Path) -> None:
+    file.write_text("[default]\nad_user = somebody\npassword = p\n")
+    with pytest.raises(CmkError, match="ad_user in the section default") as refused:
+        credentials_module.completed(options())
+    assert refused.value.code == "user_credential_not_supported"
+
+
 @pytest.mark.parametrize(
     ("given", "kind"),
     [

@@ -31,12 +31,16 @@ _FILE = Path("~/.azure/credentials")
 # Environment variables that decide, beside the options, who signs in: the CLI's session (HOME, PATH), a federated
 # token, a managed identity. All that azure-identity reads begin so.
 _OUTSIDE = re.compile(r"(?:AZURE|IDENTITY|IMDS|MSI)_|(?:HOME|PATH)$")
+# Each of them says that an application signs in.
+_APPLICATION = ("client_id", "secret", "x509_certificate_path")
 _FROM_FILE = ("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "cloud_environment")
 
 
 def completed(connection: Mapping[str, Any]) -> dict[str, Any]:
     """The connection options, with a credential file's values where that is the source."""
     options = dict(connection)
+    if options["auth_source"] in ("auto", "env") and not any(options[name] for name in ("profile", *_APPLICATION)):
+        _refuse_user("The environment variable AZURE_AD_USER", os.environ.get("AZURE_AD_USER"))
     if options["auth_source"] == "auto":
         options["auth_source"] = _automatic(options)
     if options["auth_source"] == "credential_file":
@@ -147,7 +151,7 @@ def _automatic(options: Mapping[str, Any]) -> str:
     """In the order of azure.azcollection: options and environment, the credential file, the Azure CLI's session."""
     if options["profile"]:
         return "credential_file"
-    if options["secret"] or options["x509_certificate_path"] or options["client_id"]:
+    if any(options[name] for name in _APPLICATION):
         return "env"
     return "credential_file" if _FILE.expanduser().exists() else "cli"
 
@@ -163,7 +167,27 @@ def _from_file(profile: str) -> dict[str, Any]:
         raise InvalidOption(
             "profile", profile, f"{_FILE} has no such section.", "Add it, or name another.", code="profile_not_found"
         )
-    return {name: value for name, value in parser.items(profile) if name in _FROM_FILE}
+    found = dict(parser.items(profile))
+    if not any(found.get(name) for name in _APPLICATION):
+        _refuse_user(f"The option ad_user in the section {profile} of {_FILE}", found.get("ad_user"))
+    return {name: value for name, value in found.items() if name in _FROM_FILE and value}
+
+
+def _refuse_user(source: str, user: str | None) -> None:
+    """azure.azcollection and AWX's credential type have a user name and a password as well."""
+    if not user:
+        return
+    remedy = (
+        "Use a service principal: set tenant, client_id and secret (environment: AZURE_TENANT, AZURE_CLIENT_ID, "
+        "AZURE_SECRET), in AWX the fields Client ID, Client Secret and Tenant ID of the credential."
+    )
+    raise CmkError(
+        f"Could not sign in: {source} is set, and this collection does not sign in with a user name and a password. "
+        f"{remedy}",
+        code="user_credential_not_supported",
+        option="client_id",
+        remedy=remedy,
+    )
 
 
 def _malformed(error: Exception) -> CmkError:
