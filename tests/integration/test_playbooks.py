@@ -185,6 +185,21 @@ def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Servi
     assert_all_on(service, second)
 
 
+@pytest.mark.parametrize(("playbook", "strategy"), [("rotate", "free"), ("revert", "host_pinned")])
+def test_a_strategy_of_the_environment_does_not_keep_waves_going(
+    ansible: Ansible, service: Service, playbook: str, strategy: str
+) -> None:
+    """Under these strategies Ansible ignores how many hosts may fail: neither the wave nor the play would stop."""
+    first = on_one_key(service)
+    wrong = {"account1": {"cmk_account_name": "nobody"}}
+    wish = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
+    run = play_all(ansible, playbook, own=wrong, environment={"ANSIBLE_STRATEGY": strategy}, **wish)
+    assert run.rc != 0
+    assert "account3" not in {one.host for one in run}, run.output
+    assert wrote(run) == []
+    assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
+
+
 def test_so_many_failures_as_are_allowed(ansible: Ansible, service: Service) -> None:
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)

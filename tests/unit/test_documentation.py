@@ -415,6 +415,11 @@ def test_playbooks_refuse_the_same_hosts() -> None:
     assert len({play["hosts"] for file in PLAYBOOKS for play in load(file) if "cmk_hosts" in play["hosts"]}) == 1
 
 
+@pytest.mark.parametrize("file", [file for file in PLAYBOOKS if "serial" in load(file)[0]], ids=lambda file: file.stem)
+def test_waves_stop_whatever_strategy_the_environment_asks_for(file: Path) -> None:
+    assert load(file)[0]["strategy"] == "linear"
+
+
 # Codes of errors
 
 TREES = [ast.parse(file.read_text(encoding="utf-8"), str(file)) for file in (ROOT / "plugins").rglob("*.py")]
