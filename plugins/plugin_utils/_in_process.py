@@ -104,9 +104,10 @@ class InProcessAction(ActionBase):
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
         """The one place that decides it. Whether there is a become plugin is Ansible's own decision, by the task, the
         play, the command line and the inventory."""
-        wanted = boolean(self._templar.template(task_vars.get("cmk_in_process", True)))
+        wanted = self._templar.template(task_vars.get("cmk_in_process", True))
         is_local = self._connection.transport == "local" and self._connection.become is None
-        return wanted and is_local and not self._task.async_val and _MISSING is None
+        # A question of AWX's that was left blank is an empty string.
+        return (wanted == "" or boolean(wanted)) and is_local and not self._task.async_val and _MISSING is None
 
     def _run_as_module(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """In a process of its own, on any machine; so the locks that tasks of a run share are held here."""

@@ -10,7 +10,7 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -44,15 +44,20 @@ NO_RULE = (
 
 
 class RoleVariables(ActionBase):  # type: ignore[misc]
-    """Names the role's variables in the failures and warnings of a task, and reports unknown variables."""
+    """Takes blank variables of a role for not given, names the role's variables in the failures and warnings of a task,
+    and reports unknown variables."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
         variables = passed_on(self._task.get_ds(), str(self._task.action))
+        role = self._task._role.get_name() if self._task._role else ""
+        is_ours = role.startswith("azbatch.cmk.")
+        if is_ours:
+            defaults = self._task._role.get_default_vars()
+            self._task.args = without_blanks(self._task.args, variables, defaults, self._templar.template)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         if variables:
             name_variables(result, variables)
-        role = self._task._role.get_name() if self._task._role else ""
-        if role.startswith("azbatch.cmk."):
+        if is_ours:
             warnings = self._warnings_of(role, task_vars or {})
             if warnings:
                 result["warnings"] = [*result.get("warnings", []), *warnings]
@@ -73,7 +78,21 @@ def rotates(variables: Mapping[str, Any]) -> bool:
     """Whether the variables of the role rotate ask for anything. `variables` are those of `RULES` that are set."""
     previous, forced = variables.get("cmk_previous_version"), variables.get("cmk_key_force_new_version")
     others = {name: value for name, value in variables.items() if name not in _WITH_DEFAULT}
-    return any(others.values()) or boolean(forced or False, strict=False) or previous not in (None, "keep")
+    return any(others.values()) or boolean(forced or False, strict=False) or previous not in (None, "", "keep")
+
+
+def without_blanks(
+    options: Mapping[str, Any],
+    variables: Mapping[str, str],
+    defaults: Mapping[str, Any],
+    template: Callable[[Any], Any],
+) -> dict[str, Any]:
+    """The options of a task, where a variable that is an empty string counts as not given: the role's default applies,
+    and an option without one is left out. AWX passes on an empty string for each question that was left blank.
+    `variables` are those behind the options."""
+    blank = {option for option, value in options.items() if value == "" and option in variables}
+    chosen = {option: template(defaults[variables[option]]) for option in blank if variables[option] in defaults}
+    return {option: value for option, value in {**options, **chosen}.items() if option not in blank - chosen.keys()}
 
 
 def passed_on(task: Any, action: str) -> dict[str, str]:

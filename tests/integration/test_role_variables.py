@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from harness import Ansible, fails, task
+from harness import Ansible, Run, fails, task
 from role_runs import VARS, run_role
 from service import Service
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 
 @pytest.mark.parametrize("in_process", [True, False])
@@ -99,6 +102,56 @@ def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: d
     assert run.rc == 0, run.output
     warnings = [warning for one in run for warning in one.warnings if "has no rule" in warning]
     assert len(warnings) == told
+
+
+def blanks(role: str) -> dict[str, str]:
+    """All variables that AWX may ask for and that need not be given, as AWX passes them on if nobody answers."""
+    options = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]
+    optional = [name for name, option in options["options"].items() if not option.get("required")]
+    return dict.fromkeys([*optional, "cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process"], "")
+
+
+@pytest.mark.parametrize("in_process", ["", False])
+def test_blank_variables_are_those_that_are_not_given(ansible: Ansible, service: Service, in_process: Any) -> None:
+    for role, uses_key in (
+        ("provision", True),
+        ("rotate", True),
+        ("recover", True),
+        ("audit", True),
+        ("revert", False),
+    ):
+        required = {name: value for name, value in VARS.items() if name != "cmk_wait_timeout"}
+        # A module in a process of its own counts a relative folder from that of the playbook.
+        folder = {"cmk_audit_folder": str(ansible.folder)} if in_process is False else {}
+        wish = {**required, **blanks(role), **folder, "cmk_in_process": in_process}
+        run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars=wish)
+
+        assert run.rc == 0, run.output
+        assert (service.encryption() is not None) == uses_key
+    assert len(service.versions()) == 1
+
+
+def test_required_variables_that_are_blank_are_missing(ansible: Ansible, service: Service) -> None:
+    run = run_role(ansible, "provision", cmk_resource_group="")
+
+    assert [one["msg"] for one in run.failed] == ["missing required arguments: resource_group (cmk_resource_group)"]
+
+
+def test_waves_may_be_text(ansible: Ansible, service: Service) -> None:
+    arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_missing_account="skip")
+    wish = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
+
+    def played(serial: str) -> Run:
+        return ansible.playbook("azbatch.cmk.rotate", extra_vars={**wish, "cmk_serial": serial}, arguments=arguments)
+
+    for serial, waves in (("[1, 2, '30%']", 4), ("3", 3), ("50%", 3), ("", 2)):
+        run = played(serial)
+        assert (run.rc, run.output.count("PLAY [")) == (0, waves), run.output
+    for wrong in ("1 then 10", "[1, ten]", "0"):
+        run = played(wrong)
+        assert run.rc != 0
+        assert f"cmk_serial is '{wrong}', which is not a list of numbers" in " ".join(run.output.split())
+        assert "Traceback" not in run.output
 
 
 def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Service) -> None:

@@ -20,6 +20,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import
     passed_on,
     unknown_variable,
     with_variables,
+    without_blanks,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,23 @@ def test_variable_behind_an_option(template: Any, variable: str | None) -> None:
 @pytest.mark.parametrize("task", [None, {}, {"name": "{{ cmk_key_name }}"}, {ACTION: "name={{ cmk_key_name }}"}])
 def test_task_whose_options_are_not_read(task: Any) -> None:
     assert passed_on(task, ACTION) == {}
+
+
+BLANK = {"key_size": "cmk_key_size", "wait_timeout": "cmk_wait_timeout", "follow_latest": "cmk_key_follow_latest"}
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"key_size": "", "wait_timeout": ""}, {"wait_timeout": "of cmk_wait_timeout"}),
+        # Neither an empty list nor false is blank, and an option that passes on no variable is the task's own.
+        ({"follow_latest": False, "key_size": 0, "state": ""}, {"follow_latest": False, "key_size": 0, "state": ""}),
+    ],
+)
+def test_blank_variables_are_not_given(options: dict[str, Any], kept: dict[str, Any]) -> None:
+    defaults = {"cmk_wait_timeout": "cmk_wait_timeout", "cmk_adopt_existing": False}
+
+    assert without_blanks(options, BLANK, defaults, lambda default: f"of {default}") == kept
 
 
 VARIABLES = {

@@ -34,6 +34,12 @@ def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
     assert key_rotation_policy.checked(policy) == policy
 
 
+def test_policy_without_the_blanks_of_a_survey() -> None:
+    policy = wish(time_after_create=" P90D ", expiry_time="", time_before_expiry=" ")
+
+    assert key_rotation_policy.checked(policy) == wish(time_after_create="P90D")
+
+
 @pytest.mark.parametrize(
     ("policy", "option"),
     [

@@ -26,10 +26,11 @@ _LONGEST_YEARS = 100
 
 
 def seconds(duration: str | None, option: str, *, or_none: bool = False) -> int | None:
-    """The length of a duration such as P90D, PT12H or P1Y6M in seconds; with `or_none` it may be 0, as that of P0D."""
+    """The length of a duration such as P90D, PT12H or P1Y6M in seconds, without the blanks around it; with
+    `or_none` it may be 0, as that of P0D."""
     if duration is None:
         return None
-    found = _DURATION.fullmatch(duration)
+    found = _DURATION.fullmatch(duration.strip())
     if found is None:
         raise InvalidOption(
             option, duration, "this is not an ISO 8601 duration.", "Use for example P90D, P18M, P2Y or PT12H."

@@ -25,17 +25,18 @@ _MARGIN = 7 * 86400
 def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if policy is None:
         return None
+    policy = {name: (duration or "").strip() or None for name, duration in policy.items()}
     length = {name: seconds(value, f"rotation_policy.{name}") for name, value in policy.items()}
     after, before = policy["time_after_create"], policy["time_before_expiry"]
     if (after is None) == (before is None):
         raise InvalidOption(
             "rotation_policy",
-            dict(policy),
+            policy,
             "it needs one of time_after_create and time_before_expiry.",
             "Set one of them.",
         )
     _refuse_out_of_range(policy, length)
-    return dict(policy)
+    return policy
 
 
 def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | None]) -> None:
