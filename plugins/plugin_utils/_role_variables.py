@@ -22,6 +22,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
 
 _COLLECTION = Path(__file__).resolve().parents[2]
@@ -43,15 +44,27 @@ NO_RULE = (
 )
 
 
+RESULT = "cmk_result"
+PRESET_RESULT = Refused(
+    f"The variable {RESULT} is an extra variable of this run. An extra variable has precedence over the result that "
+    "the role registers under this name, so an old result would be shown as that of this run. The role changed "
+    f"nothing. Remove {RESULT} from the extra variables. In a workflow of AWX, pass it on under another name.",
+    code="result_preset",
+    remedy=f"Remove {RESULT} from the extra variables, and from set_stats of earlier nodes of the workflow.",
+)
+
+
 class RoleVariables(ActionBase):  # type: ignore[misc]
-    """Takes blank variables of a role for not given, names the role's variables in the failures and warnings of a task,
-    and reports unknown variables."""
+    """Names the role's variables in the failures and warnings of a task, and reports unknown variables.
+    Variables that are blank count as not given, and a result that is set beforehand is refused."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         variables = passed_on(self._task.get_ds(), str(self._task.action))
         role = self._task._role.get_name() if self._task._role else ""
         is_ours = role.startswith("azbatch.cmk.")
         if is_ours:
+            if RESULT in self._task.get_variable_manager().extra_vars:
+                return {"failed": True, **PRESET_RESULT.result()}
             defaults = self._task._role.get_default_vars()
             self._task.args = without_blanks(self._task.args, variables, defaults, self._templar.template)
         result: dict[str, Any] = super().run(tmp, task_vars)

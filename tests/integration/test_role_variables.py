@@ -137,6 +137,16 @@ def test_required_variables_that_are_blank_are_missing(ansible: Ansible, service
     assert [one["msg"] for one in run.failed] == ["missing required arguments: resource_group (cmk_resource_group)"]
 
 
+def test_an_old_result_does_not_hide_that_of_the_run(ansible: Ansible, service: Service) -> None:
+    """An extra variable, such as one of an earlier node's set_stats, has precedence over what a task registers."""
+    run = run_role(ansible, "provision", cmk_result={"summary": "account1 uses an old key.", "changed": False})
+
+    (failed,) = run.failed
+    failed.refused("result_preset")
+    assert run.requests == []
+    assert "account1 uses an old key" not in run.output
+
+
 def test_waves_may_be_text(ansible: Ansible, service: Service) -> None:
     arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_missing_account="skip")
     wish = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
