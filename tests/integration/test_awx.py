@@ -57,7 +57,7 @@ class Awx:
         inventory: Inventory = found
         return inventory
 
-    def job(self, name: str, inventory: Inventory, limit: str | None = None, **variables: Any) -> Any:
+    def job(self, name: str, inventory: Inventory, **variables: Any) -> Any:
         """A job that has ended; `inventory` is all that it knows."""
         directory = self._directory(name)
         script = directory / "inventory" / "hosts"
@@ -67,7 +67,6 @@ class Awx:
             private_data_dir=str(directory),
             playbook="rotate.yml",
             inventory=str(script),
-            limit=limit,
             extravars=variables,
             envvars=dict(self.environment),
             ident=name,
@@ -131,7 +130,7 @@ def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Se
     wish = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
 
     since = control.last
-    awx.job("canary", inventory, limit="pinned[0]", **wish)
+    awx.job("canary", inventory, **{**wish, "cmk_hosts": "pinned[0]"})
     newest = service.key().id
     assert [service.encryption(name) for name in ACCOUNTS] == [newest, *[identifier] * 6]
 

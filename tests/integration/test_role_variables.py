@@ -85,6 +85,22 @@ def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service
     assert ansible.playbook(name, extra_vars={"cmk_hosts": "acounts"}, arguments=limited).rc != 0
 
 
+@pytest.mark.parametrize(("required", "succeeds"), [(None, False), ("", False), (False, True), ("false", True)])
+@pytest.mark.parametrize("pattern", ["canaries[0]", "account2"])
+def test_whether_a_run_without_hosts_is_an_error(
+    ansible: Ansible, service: Service, pattern: str, required: Any, succeeds: bool
+) -> None:
+    """No such group, and a host that the limit leaves out."""
+    arguments = [*of_hosts(ansible, "account1", "account2", cmk_missing_account="skip"), "--limit", "account1"]
+    wish = {"cmk_hosts": pattern, **({} if required is None else {"cmk_hosts_required": required})}
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wish, arguments=arguments)
+
+    assert (run.rc == 0) is succeeds, run.output
+    assert (list(run), run.requests) == ([], [])
+    told = f"cmk_hosts is '{pattern}', which matches no host of the inventory within the limit 'account1'."
+    assert (told in " ".join(run.output.split())) is not succeeds
+
+
 @pytest.mark.parametrize("pattern", ["accounts", "account*", "accounts:!account2", "account1,account2"])
 def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: str) -> None:
     arguments = of_hosts(ansible, "account1", "account2", cmk_missing_account="skip", cmk_key_max_age="P90D")
