@@ -45,6 +45,17 @@ def is_read_of_version(request: Any) -> bool:
     return request.method == "GET" and re.search(r"/keys/key1/[0-9a-f]{32}\b", request.url) is not None
 
 
+def is_look_after(refusals: int, service: Service) -> Callable[[Any], bool]:
+    """Whether a request reads the account once more, after so many switches that were refused."""
+    since = service.sandbox.control.last
+
+    def is_it(request: Any) -> bool:
+        asked = service.sandbox.control.requests(since) if is_read(request.method, request.url) else []
+        return [one["status"] >= 400 for one in asked if one["method"] == "PATCH"] == [True] * refusals
+
+    return is_it
+
+
 def since_switch(service: Service) -> list[dict[str, Any]]:
     """The last switch of an account, and the requests after it."""
     asked = service.sandbox.control.requests()
@@ -170,17 +181,25 @@ def test_somebody_else_moves_the_account_while_batch_refuses_its_key(
     service.sandbox.control.advance(SETTLED)
     service.sandbox.control.timing(**REALISTIC)
     newer = service.make_key().id
-    since = service.sandbox.control.last
-
-    def is_tried_again(request: Any) -> bool:
-        """It is looked at once more before each try."""
-        asked = service.sandbox.control.requests(since) if is_read(request.method, request.url) else []
-        return [one["status"] >= 400 for one in asked if one["method"] == "PATCH"] == [True] * refusals
-
-    with wire.meddled(is_tried_again, lambda: service.point(newer)):
+    with wire.meddled(is_look_after(refusals, service), lambda: service.point(newer)):
         report = world.prepared(Run("rotate", "account1", None, {"to": OTHER_KEY}))()
     assert service.encryption() == newer, report
     assert report["code"] == "account_moved"
+    assert is_available(service)
+
+
+@pytest.mark.parametrize(("seconds", "is_seen"), [(30, True), (5, False)])
+def test_somebody_else_moves_the_account_while_azure_lets_the_switch_wait(
+    world: World, wire: Wire, service: Service, seconds: int, is_seen: bool
+) -> None:
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    newer = service.make_key("key2").id
+    busy = {"status": 429, "headers": {"Retry-After": str(seconds)}, "body": {"error": {"code": "TooManyRequests"}}}
+    service.sandbox.control.fault(match={"method": "PATCH", "path": "/batchAccounts/"}, times=1, answer=busy)
+    with wire.meddled(is_look_after(1, service), lambda: service.point(newer)):
+        report = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))()
+    assert (service.encryption() == newer) is is_seen, report
+    assert report.get("code") == ("account_moved" if is_seen else None)
     assert is_available(service)
 
 

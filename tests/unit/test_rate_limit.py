@@ -22,7 +22,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_lim
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rate_limit import Bucket, Buckets, Patience, bucket_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 
 ARM = "https://management.azure.com/subscriptions/S-1"
@@ -123,6 +123,7 @@ def test_the_clock_may_be_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 URL = f"{ARM}/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/a"
 READS = Bucket(("management.azure.com", "s-1", "reads"), 250, 25.0)
+WRITES = Bucket(("management.azure.com", "s-1", "writes"), 200, 10.0)
 
 
 class Azure:
@@ -132,12 +133,22 @@ class Azure:
         self._clock = clock
         self._answers = answers
         self.asked: list[float] = []
+        self.takes = 0.0
 
     def send(self, request: Any) -> Any:
         self.asked.append(self._clock.now - 1000)
+        self._clock.now += self.takes
         status, headers = next(self._answers, (200, {}))
         answer = SimpleNamespace(status_code=status, headers=dict(headers))
         return SimpleNamespace(http_request=request.http_request, http_response=answer)
+
+
+class Context(dict[str, Any]):
+    """Of a request, for all its tries."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.options = options
 
 
 class Paced:
@@ -151,9 +162,11 @@ class Paced:
         self._policy = rate_limit.policy(self.buckets, Patience(wait_timeout, self.told.append))
         self._policy.next = self.azure
 
-    def send(self, url: str = URL, method: str = "GET") -> Any:
-        request = SimpleNamespace(method=method, url=url)
-        return self._policy.send(SimpleNamespace(http_request=request)).http_response
+    def send(self, url: str = URL, method: str = "GET", *, tries: int = 1, **options: Any) -> Any:
+        request = SimpleNamespace(http_request=SimpleNamespace(method=method, url=url), context=Context(options))
+        for _try in range(tries):
+            response = self._policy.send(request)
+        return response.http_response
 
 
 def remaining(reads: int, kind: str = "") -> tuple[int, dict[str, str]]:
@@ -166,6 +179,41 @@ def test_each_request_draws_and_sleeps_until_it_is_its_turn(clock: Clock) -> Non
         paced.send()
 
     assert paced.azure.asked == [*[0] * 250, pytest.approx(0.04), pytest.approx(0.08)]
+
+
+@pytest.mark.parametrize(("before", "is_late"), [(0, False), (299, False), (300, True)])
+def test_a_request_that_is_late_is_looked_at_once_more(clock: Clock, before: int, is_late: bool) -> None:
+    """The bucket holds 200 writes and gains 10 a second, so the 300th waits for ten seconds."""
+    paced, asked = Paced(clock), []
+    for _request in range(before):
+        paced.buckets.draw(WRITES)
+
+    paced.send(method="PATCH", if_late=lambda: asked.append(len(paced.azure.asked)))
+
+    assert asked == ([0] if is_late else [])
+    assert len(paced.azure.asked) == 1
+
+
+def test_a_request_that_is_sent_again_is_late_as_well(clock: Clock) -> None:
+    paced, asked = Paced(clock, (503, {}), (503, {})), []
+    paced.azure.takes = 6
+
+    paced.send(method="PATCH", tries=3, if_late=lambda: asked.append(len(paced.azure.asked)))
+
+    assert asked == [2]
+
+
+def test_a_request_that_must_not_be_sent_any_more_is_not_sent(clock: Clock) -> None:
+    def refuse() -> None:
+        raise Refused("Somebody else was here.")
+
+    paced = Paced(clock)
+    for _request in range(400):
+        paced.buckets.draw(WRITES)
+
+    with pytest.raises(Refused):
+        paced.send(method="PATCH", if_late=refuse)
+    assert paced.azure.asked == []
 
 
 def test_what_is_not_counted_draws_nothing(clock: Clock) -> None:

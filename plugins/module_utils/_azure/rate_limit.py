@@ -36,6 +36,10 @@ class Bucket:
 
 
 _NOTIFIED_SECONDS = 5
+# The option of a request of the SDKs that is called if the request is sent so many seconds after it was asked for,
+# because of rate limits or of retries. It raises if the request must not be sent any more.
+IF_LATE = "if_late"
+_LATE_SECONDS = 10
 # The run's own rate limits fail no task that would wait so long at most.
 _OWN_WAIT_SECONDS = 60
 _READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
@@ -123,6 +127,9 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
             interrupts.raise_lost()
+            # The retry policy sends the same request again, with this context.
+            if_late = request.context.setdefault(IF_LATE, request.context.options.pop(IF_LATE, None))
+            asked_at = request.context.setdefault("asked at", time.monotonic())
             url = request.http_request.url
             method = request.http_request.method
             bucket = bucket_of(method, url) if counts(method) else None
@@ -130,6 +137,8 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
                 wait = buckets.draw(bucket)
                 patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
+            if if_late and time.monotonic() - asked_at > _LATE_SECONDS:
+                if_late()
             response = self._send(request)
             answer = response.http_response
             asked = _retry_after(retries, response)

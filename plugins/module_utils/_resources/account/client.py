@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..._azure import sdk
+from ..._azure import rate_limit, sdk
 from ..._azure.creation import outdated, require_missing, until_shown
 from ..._azure.evidence import EvidenceReader
 from ..._azure.identities import Identities
@@ -285,9 +285,12 @@ class Accounts(Polled):
         if refused is not None:
             raise refused
 
-    def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+    def update(
+        self, group: str, name: str, body: Mapping[str, Any], *, if_late: Callable[[], None] | None = None
+    ) -> None:
+        """`if_late` is called before a request that had to wait (rate_limit.IF_LATE)."""
         with self._changing(f"change the Batch account {name}", group, name):
-            self._client().batch_account.update(group, name, sdk.content(body))
+            self._client().batch_account.update(group, name, sdk.content(body), **{rate_limit.IF_LATE: if_late})
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
@@ -140,16 +140,17 @@ class Encryption(Polled):
             raise availability_unknown(name, unavailable_reason)
         raise account_unavailable(name, key_of(self._accounts.get(group, name)), unavailable_reason)
 
-    def _require_unmoved(self, group: str, name: str, previous: KeyIdentifier | None) -> None:
-        """Batch may refuse a key for minutes, and somebody else may move the account in them."""
+    def _require_unmoved(self, group: str, name: str, expected: Sequence[KeyIdentifier | None]) -> None:
+        """Batch may refuse a key for minutes, or a rate limit delay the request, and meanwhile somebody else may move
+        the account."""
         self._session.cache.forget("account")
         account = self._accounts.get(group, name)
         has = key_of(account)
-        if account is None or (has.same(previous) if has else previous is None):
+        if account is None or any(has.same(one) if has else one is None for one in expected):
             return
         raise PlanOutdated(
             f"The Batch account {name} was moved to {has or 'a Microsoft-managed key'} by somebody else while this "
-            "task waited for Batch to accept a key. It stays there. Run the task again."
+            "task waited to change its key. It stays there. Run the task again."
         )
 
     def wait_until_available(self, group: str, name: str) -> None:
@@ -176,7 +177,8 @@ class Encryption(Polled):
 
         Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). An
         account that is unavailable takes nothing, unless the setting to be undone made it so (`even_if_unavailable`).
-        If the account is no longer on `previous` after Batch refused the key, nothing more is written (PlanOutdated).
+        If Batch refused the key, or the request had to wait, and the account is no longer on `previous`, nothing more
+        is written (PlanOutdated).
         """
         deadline = time.monotonic() + self._session.wait_timeout
         account = (group.lower(), name.lower())
@@ -189,15 +191,16 @@ class Encryption(Polled):
                 self._evidence.require_usable(evidence)
 
         writes = itertools.count()
+        require_unmoved = partial(self._require_unmoved, group, name, (previous, key_of(cast(Account, body))))
 
         def write() -> None:
             if next(writes):
-                self._require_unmoved(group, name, previous)
+                require_unmoved()
             was_moved = account in self._moved
             self._moved.add(account)
             try:
-                self._accounts.update(group, name, body)
-            except (Denied, NotFound, Rejected):
+                self._accounts.update(group, name, body, if_late=require_unmoved)
+            except (Denied, NotFound, PlanOutdated, Rejected):
                 if not was_moved:
                     self._moved.discard(account)
                 raise
