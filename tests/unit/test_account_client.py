@@ -96,7 +96,7 @@ class Azure:
         )
 
     def _write(self, what: str) -> Callable[..., Any]:
-        def write(*_args: Any) -> Any:
+        def write(*_args: Any, **_options: Any) -> Any:
             self.written.append(what)
             refusal, self.refuses_first = self.refuses_first, None
             if refusal:

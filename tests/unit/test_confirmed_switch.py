@@ -64,7 +64,9 @@ class Sessions(Session):
         self._pools = pools
 
     def client(self, *_names: Any, **_more: Any) -> Any:
-        return SimpleNamespace(pool=self._pools, batch_account=SimpleNamespace(get=self._get, update=lambda *_: None))
+        return SimpleNamespace(
+            pool=self._pools, batch_account=SimpleNamespace(get=self._get, update=lambda *_, **_more: None)
+        )
 
     def _get(self, _group: str, _name: str, raw_response_hook: Any = None) -> Any:
         raise NOT_ALLOWED

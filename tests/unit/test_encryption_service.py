@@ -326,6 +326,24 @@ def test_a_rollback_goes_on_whatever_the_key_looks_like() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("failure", "may_be_moved"), [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False)]
+)
+def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_be_moved: bool) -> None:
+    """What a rollback goes by, whose read of the account may be older than the change."""
+
+    def update(*_body: Any, **_options: Any) -> None:
+        raise failure
+
+    accounts: Any = SimpleNamespace(retry_until_accepted=lambda write, *_more, **_look: write(), update=update)
+    session: Any = SimpleNamespace(wait_timeout=0)
+    service = Encryption(session, accounts, None, None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
+    with pytest.raises(type(failure)):
+        service.set_encryption("rg-batch", "mybatch", {}, previous=None, evidence=None, even_if_unavailable=False)
+
+    assert service._may_be_moved("rg-batch", "mybatch") is may_be_moved
+
+
 # A key before it is disabled
 
 
