@@ -294,6 +294,20 @@ def test_an_exception_is_one_until_its_day(ansible: Ansible, service: Service) -
     assert "fits no finding any more" in exception
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_warnings_are_shown_although_a_finding_fails_the_task(ansible: Ansible, service: Service, way: str) -> None:
+    service.on_key()
+    stale = {"finding": "not_seen", "accounts": ["other"], "reason": "So.", "expires_on": "2099-12-31"}
+    asked = {"rbac_only": True, "fail_on": "medium", "exceptions": [stale]}
+
+    run = ansible.play([fails(task("audit", "batch_encryption_audit", **asked))], way=way)
+
+    assert run["audit"].refused("audit_failed")
+    shown = "The exception of not_seen for other fits no finding any more."
+    assert run["audit"].warnings == [shown]
+    assert shown in " ".join(run.output.split())
+
+
 def test_check_mode_writes_nothing(ansible: Ansible, service: Service) -> None:
     service.on_key()
     run = audit(ansible, check=True)

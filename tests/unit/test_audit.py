@@ -339,6 +339,23 @@ def test_xml_says_what_it_can() -> None:
     assert "?<&>?" in (failure.text or "")
 
 
+def test_a_case_fails_only_if_something_has_to_be_done() -> None:
+    mine = on()["id"].lower()
+    safe = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": "https://other.vault.azure.net/keys/disks"}}
+    machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": safe}}
+    keyed = {"name": "keyed", "properties": {"deploymentConfiguration": machine}}
+
+    one = report(on(), pools={mine: [keyed]})
+    suite = xml.fromstring(as_junit(one).encode())[0]
+    assert (only(one)["state"], found(one)) == ("ok", ["pool_key_of_its_own"])
+    assert (suite.attrib["failures"], list(suite.iter("failure"))) == ("0", [])
+    assert str(suite.findtext(".//system-out")).startswith("info: pool_key_of_its_own: ")
+
+    worse = xml.fromstring(as_junit(report(on(), pools={mine: [keyed]}, vaults={"myvault": vault()})).encode())[0]
+    assert worse.attrib["failures"] == "1"
+    assert "pool_key_of_its_own" not in str(worse.findtext(".//failure"))
+
+
 def test_sarif_marks_what_is_accepted() -> None:
     results = json.loads(as_sarif(many(8)))["runs"][0]["results"]
 

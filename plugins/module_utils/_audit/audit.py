@@ -45,9 +45,10 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     told = describe(report, grave, written)
     if params["return_accounts"]:
         told["accounts"] = report["accounts"]
+    warnings = tuple(_warnings(report, rules, params, former))
     if grave and may_fail:
-        raise _failed(grave, params["fail_on"], told)
-    return Outcome(False, {}, {}, tuple(_warnings(report, rules, params, former)), told)
+        raise _failed(grave, params["fail_on"], {**told, **({"warnings": list(warnings)} if warnings else {})})
+    return Outcome(False, {}, {}, warnings, told)
 
 
 def summary(counts: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from .._resources.vault import document as vault_document
 from .assessment import DAY, Assessment
 from .policy import Policy
-from .rules import RULES, SEVERITIES
+from .rules import CRITICAL, INFO, RULES, SEVERITIES
 
 Record = Mapping[str, Any]
 # The rule's name, and what was seen.
@@ -24,7 +24,6 @@ Found = tuple[str, str]
 AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "breaks_rules", "unknown", "ok"
 # The gravest first.
 STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
-_GRAVEST = SEVERITIES[0]
 
 
 def judged(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]:
@@ -53,9 +52,9 @@ def _finding(rule: str, seen: str, remedy: str, record: Record, policy: Policy, 
 
 def _state(found: list[dict[str, Any]]) -> str:
     open_ones = [one for one in found if not one["accepted"]]
-    if any(one["severity"] == _GRAVEST for one in open_ones):
+    if any(one["severity"] == CRITICAL for one in open_ones):
         return AT_RISK
-    if any(one["id"] != "not_seen" and one["severity"] != SEVERITIES[-1] for one in open_ones):
+    if any(one["id"] != "not_seen" and one["severity"] != INFO for one in open_ones):
         return BREAKS_RULES
     return UNKNOWN if any(one["id"] == "not_seen" for one in found) else OK
 

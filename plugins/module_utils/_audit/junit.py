@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A report in JUnit's XML, as pipelines show it: a case for each account, which fails where it has open findings.
+"""A report in JUnit's XML, as pipelines show it: a case for each account. It fails if an open finding asks for
+something to be done, so not for one of severity info.
 
 This module util is private to the collection.
 """
@@ -15,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree as xml
 
 from .report import open_findings
+from .rules import INFO
 
 # What XML 1.0 has no way to say.
 _UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -22,7 +24,7 @@ _UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 def as_junit(report: Mapping[str, Any]) -> str:
     accounts = report["accounts"]
-    failures = sum(1 for account in accounts if open_findings(account))
+    failures = sum(1 for account in accounts if _failing(account))
     suites = xml.Element("testsuites", {"name": "azbatch.cmk audit", "tests": str(len(accounts))})
     counts = {"tests": len(accounts), "failures": failures, "errors": 0, "skipped": 0}
     suite = xml.SubElement(
@@ -42,15 +44,20 @@ def as_junit(report: Mapping[str, Any]) -> str:
 def _case(suite: xml.Element, account: Mapping[str, Any]) -> None:
     place = f"{account['subscription_id']}.{account['resource_group']}"
     case = xml.SubElement(suite, "testcase", {"classname": _text(place), "name": _text(account["name"]), "time": "0"})
-    opened = open_findings(account)
-    if opened:
-        kinds = ", ".join(one["id"] for one in opened)
-        failure = xml.SubElement(case, "failure", {"type": opened[0]["severity"], "message": _text(kinds)})
-        failure.text = _text("\n".join(_line(one) for one in opened))
+    failing = _failing(account)
+    if failing:
+        kinds = ", ".join(one["id"] for one in failing)
+        failure = xml.SubElement(case, "failure", {"type": failing[0]["severity"], "message": _text(kinds)})
+        failure.text = _text("\n".join(_line(one) for one in failing))
+    others = [_line(one) for one in open_findings(account) if one not in failing]
     accepted = [one for one in account["findings"] if one["accepted"]]
-    if accepted:
-        out = xml.SubElement(case, "system-out")
-        out.text = _text("\n".join(f"Accepted: {_line(one)} {one['exception']['reason']}" for one in accepted))
+    others += [f"Accepted: {_line(one)} {one['exception']['reason']}" for one in accepted]
+    if others:
+        xml.SubElement(case, "system-out").text = _text("\n".join(others))
+
+
+def _failing(account: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in open_findings(account) if one["severity"] != INFO]
 
 
 def _line(finding: Mapping[str, Any]) -> str:
