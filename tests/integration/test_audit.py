@@ -168,6 +168,18 @@ def test_a_version_that_has_expired(ansible: Ansible, service: Service) -> None:
     assert account["days_left"] < 0
 
 
+def test_a_previous_version_that_was_disabled_a_day_after_the_rotation(ansible: Ansible, service: Service) -> None:
+    _, old = service.on_key(follow=True)
+    service.keys().update_key_rotation_policy("key1", rotation())
+    service.make_key()
+    service.sandbox.control.advance(2 * DAY)
+    service.disable(version=old.rpartition("/")[2])
+
+    account = looked_at(ansible)["account1"]
+    assert service.is_available()
+    assert (account["state"], found(account)) == ("ok", [])
+
+
 def test_an_identity_that_was_deleted(ansible: Ansible, service: Service) -> None:
     identity = service.make_identity()
     service.make_vault()

@@ -263,6 +263,7 @@ def evidence(identifier: str = KEY, **others: Any) -> Evidence:
 def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:
     """What is read of an account that is on this key, in perfect order but for what is named."""
     beside = {
+        "available": False,
         "deleted_vault": None,
         "deleted_key": None,
         "versions": [listed(version) for version in versions or (key(),)],

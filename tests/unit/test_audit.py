@@ -111,6 +111,22 @@ def test_a_follower_of_a_key_that_nothing_rotates() -> None:
     assert found(report(on(None))) == ["follows_without_rotation"]
 
 
+@pytest.mark.parametrize(
+    ("age", "available", "state"),
+    [
+        pytest.param(DAY, None, "ok", id="after a day"),
+        pytest.param(DAY - 1, None, "at_risk", id="within a day"),
+        pytest.param(DAY - 1, True, "ok", id="within a day, and the account is available"),
+    ],
+)
+def test_a_follower_needs_its_previous_version_for_a_day(age: int, available: bool | None, state: str) -> None:
+    old, new = key(OLD, created=NOW - 100 * DAY, enabled=False), key(NEW, created=NOW - age, updated=NOW - age)
+    rotated = keys(newest=new, versions=[listed(old), listed(new)], policy=rotation_policy(timeAfterCreate="P90D"))
+    pools = {on()["id"].lower(): []} if available else {}
+
+    assert only(report(on(None), keys=rotated, pools=pools))["state"] == state
+
+
 @pytest.mark.parametrize(("enabled", "there"), [(True, True), (False, False)])
 def test_a_newer_version_counts_once_it_is_enabled(enabled: bool, there: bool) -> None:
     one = report(on(OLD), keys=keys(newest=key(NEW, enabled=enabled)))

@@ -13,6 +13,7 @@ from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, diagnos
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
 UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
 DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-09-01T00:00:00Z"}}
@@ -148,26 +149,33 @@ def test_what_the_caller_may_not_see_is_no_cause() -> None:
 # Those who follow
 
 
-def three(**disabled: bool) -> list[dict[str, Any]]:
-    ages = {"old": (OLD, 30), "middle": (MIDDLE, 20), "new": (NEW, 10)}
-    return [
-        key(version, created=NOW - age * DAY, enabled=not disabled.get(name, False))
-        for name, (version, age) in ages.items()
-    ]
+LAG = key_document.FOLLOWING_LAG
 
 
 @pytest.mark.parametrize(
-    ("disabled", "versions"),
+    ("disabled", "newest_is", "available", "versions"),
     [
-        pytest.param({"new": True}, [NEW], id="newest"),
-        pytest.param({"middle": True}, [MIDDLE], id="the one before, which Batch may be on"),
-        pytest.param({"middle": True, "new": True}, [NEW, MIDDLE], id="both"),
-        pytest.param({"old": True}, [], id="one that nobody is on"),
+        pytest.param((NEW,), LAG, False, [NEW], id="newest"),
+        pytest.param((MIDDLE,), LAG - 1, False, [MIDDLE], id="the one before, which Batch may be on"),
+        pytest.param((MIDDLE,), LAG - 1, None, [MIDDLE], id="the one before, and nobody has asked the account"),
+        pytest.param((MIDDLE,), LAG - 1, True, [], id="the one before, which an available account is not on"),
+        pytest.param((MIDDLE,), LAG, False, [], id="the one before, after the lag"),
+        pytest.param((MIDDLE, NEW), LAG, False, [NEW, MIDDLE], id="both"),
+        pytest.param((MIDDLE, NEW), LAG, True, [NEW], id="both, and the account is available"),
+        pytest.param((OLD, MIDDLE), LAG - 1, False, [MIDDLE], id="one that may be disabled for good"),
+        pytest.param((OLD,), LAG - 1, False, [OLD], id="an older one, if nothing else explains it"),
+        pytest.param((OLD,), LAG - 1, None, [], id="an older one, and nobody has asked the account"),
+        pytest.param((OLD,), LAG, False, [], id="one that nobody is on"),
     ],
 )
-def test_a_follower_needs_the_newest_and_the_one_before(disabled: dict[str, bool], versions: list[str]) -> None:
-    bundles = three(**disabled)
-    told = diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1]))
+def test_versions_that_a_follower_needs(
+    disabled: tuple[str, ...], newest_is: int, available: bool | None, versions: list[str]
+) -> None:
+    ages = {OLD: 30 * DAY, MIDDLE: 20 * DAY, NEW: newest_is}
+    bundles = [
+        key(name, created=NOW - age, updated=NOW - age, enabled=name not in disabled) for name, age in ages.items()
+    ]
+    told = diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1], available=available))
 
     # If none of them is unusable, the newest one has to be usable.
     assert told["key_identifiers"] == ([f"{KEY}/{version}" for version in versions] or [KEY])

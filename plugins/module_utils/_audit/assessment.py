@@ -64,6 +64,7 @@ def assessed(account: Account, seen: Seen) -> Assessment:
     kept = seen["keys"][key.versionless.folded]
     identities = _identities(account, seen)
     observed = {
+        "available": availability["available"],
         "deleted_vault": seen["deleted_vaults"].get(key.vault),
         "deleted_key": _or_none(kept["deleted"]),
         "versions": _or_none(kept["versions"]),

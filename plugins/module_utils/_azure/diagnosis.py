@@ -30,11 +30,13 @@ class Diagnosis:
         self._keys = keys
         self._identities = identities
 
-    def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
+    def read(self, account: Account, key: KeyIdentifier, available: bool | None) -> dict[str, Any]:
+        """`available` says whether the account is; None if that is not known."""
         evidence = self._evidence.of_account_now(account, key)
         there = isinstance(evidence.vault, Mapping)
         return {
             "evidence": evidence,
+            "available": available,
             # An error if there may be one where the caller may not look.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,

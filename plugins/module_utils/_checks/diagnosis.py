@@ -17,7 +17,7 @@ from typing import Any
 from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
-from .._resources.key.document import version_of
+from .._resources.key.document import followers_on, newest_first, version_of
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
 from .rights import Needed
@@ -59,7 +59,7 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "causes": [{"name": c.name, "evidence": c.evidence, "remedy": c.remedy, "repair": c.repair} for c in found],
         "recoverable": all(cause.repair for cause in found),
         "vault": _place(evidence, observed),
-        "key_identifiers": _needed(evidence, observed["versions"]),
+        "key_identifiers": _needed(evidence, observed),
         "preflight": preflight.describe(checks),
     }
 
@@ -119,7 +119,8 @@ def _rights_for(
 
 
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
-    """In the order in which they have to be repaired. `observed` is what was read beside the evidence."""
+    """In the order in which they have to be repaired. `observed` is what was read beside the evidence, with whether the
+    account is `available`; None if that is not known."""
     return tuple(_causes(evidence, checks, observed))
 
 
@@ -179,7 +180,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
         name = "version_missing" if observed["versions"] else "key_missing"
         remedy = f"Restore a backup of the key if there is one. Without: {_LOST}"
         yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", remedy)
-    unusable = _unusable(evidence, observed["versions"])
+    unusable = _unusable(evidence, observed)
     if unusable:
         remedy = "Enable it, or have it expire later (azbatch.cmk.keyvault_cmk_key, state: enabled)."
         yield Cause("version_unusable", " ".join(unusable.values()), remedy, "key")
@@ -199,20 +200,33 @@ def _said_by_batch(reason: CmkError | None) -> Iterator[Cause]:
             yield Cause(name, f"Batch says: {said}", "Run this as a caller who can read the key.", "key")
 
 
-def _unusable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> dict[str, str]:
-    """Of the versions that the account may be on, those that are of no use, each with the reason."""
-    reasons = {version_of(item): _reason(item, evidence.now) for item in _in_question(evidence, versions)}
+def _unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
+    """Of the versions that the account may need, those that are of no use, each with the reason."""
+    reasons = {version_of(item): _reason(item, evidence.now) for item in _in_question(evidence, observed)}
     return {version: reason for version, reason in reasons.items() if reason}
 
 
-def _in_question(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[KeyItem]:
-    """The version that the account is pinned to; of those who follow the newest and, in case Batch has not taken that
-    over, the one before."""
+def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
+    """The version that the account is pinned to. Of an account that follows the key, the newest, and the one before if
+    the account may be on that (`followers_on`).
+
+    An account that is available does not need the one before. One that is not available may be on an older version,
+    which is named only if the two can be used: it may have been disabled for good.
+    """
+    versions: Sequence[KeyItem] | None = observed["versions"]
+    newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
     if versions is None:
-        return [] if not isinstance(evidence.bundle, Mapping) else [_as_item(evidence.bundle)]
+        return [_as_item(newest)] if newest else []
     if evidence.key.version is not None:
         return [item for item in versions if version_of(item) == evidence.key.version]
-    return sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)[:2]
+    by_version = {version_of(item): item for item in versions}
+    used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
+    items = [by_version[version] for version in used if version in by_version]
+    if observed["available"]:
+        return items[:1]
+    if observed["available"] is False and not any(_reason(item, evidence.now) for item in items[:2]):
+        return items
+    return items[:2]
 
 
 def _as_item(bundle: KeyBundle) -> KeyItem:
@@ -230,13 +244,13 @@ def _reason(item: KeyItem, now: float) -> str:
     return ""
 
 
-def _needed(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
+def _needed(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
     """The identifiers of the versions that have to be usable: the one that the account is pinned to, or those of the
     key that it follows which are not usable. Without a version it is the newest one, if none could be seen."""
     key = evidence.key
     if key.version:
         return [str(key)]
-    return [str(replace(key, version=one)) for one in _unusable(evidence, versions)] or [str(key)]
+    return [str(replace(key, version=one)) for one in _unusable(evidence, observed)] or [str(key)]
 
 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:

@@ -113,7 +113,7 @@ class Encryption(Polled):
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
         reason = self._accounts.unavailable_reason(group, name) if account else None
-        found = self._diagnosis.read(account, key) if account and key else None
+        found = self._diagnosis.read(account, key, availability(reason)) if account and key else None
         return {
             "account": account,
             "unavailable_reason": reason,

@@ -88,20 +88,24 @@ def version_of(item: KeyItem | JsonWebKey) -> str:
     return str(item["kid"]).rsplit("/", 1)[-1].lower()
 
 
-def followers_on(observed: Mapping[str, Any]) -> list[str]:
-    """The versions that an account which follows the key may be on: the newest, and the previous ones as well unless
-    Batch could have used the newest for longer than the lag.
+def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float) -> list[str]:
+    """The versions that an account which follows the key may be on, the newest first: the previous ones are among them
+    unless Batch could have used the newest for longer than the lag. `versions` are all of the key, if they were listed.
 
     Batch does not follow to a version that it cannot use: one that is disabled, expired, not valid yet or of another
     type. An update of the newest version may have been what made the version usable.
     """
-    newest: KeyBundle = observed["key"]
-    now: float = observed["now"]
     attributes = newest["attributes"]
     usable_since = max(attributes["created"], attributes.get("updated") or 0, attributes.get("nbf") or 0)
     if is_usable(newest, now) and now - usable_since >= FOLLOWING_LAG:
         return [version_of(newest["key"])]
-    return [version_of(v) for v in observed["versions"] or (newest["key"],)]
+    return newest_first(versions or ()) or [version_of(newest["key"])]
+
+
+def newest_first(versions: Sequence[KeyItem]) -> list[str]:
+    """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
+    ordered = sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)
+    return [version_of(item) for item in ordered]
 
 
 def is_usable(key: KeyBundle, now: float) -> bool:

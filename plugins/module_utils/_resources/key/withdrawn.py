@@ -48,7 +48,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
         raise grace.refused(goal, until)
     target = goal.withdrawn or replace(identifier_of(observed["key"]), version=goal.version)
     visible = observed["visible"]
-    users = usage.on_key(visible, target, followers_on(observed))
+    users = usage.on_key(visible, target, _followers_on(observed))
     if users and goal.keeps_used and goal.withdrawn is None:
         return _left(goal, before, users=users)
     if goal.withdrawn is None and goal.version is None and target.same_key(goal.moved_to):
@@ -106,7 +106,11 @@ def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
     visible = observed["visible"]
     if not key or not versions or not _enabled(goal, versions):
         return False
-    return not usage.on_key(visible, replace(identifier_of(key), version=goal.version), followers_on(observed))
+    return not usage.on_key(visible, replace(identifier_of(key), version=goal.version), _followers_on(observed))
+
+
+def _followers_on(observed: Mapping[str, Any]) -> list[str]:
+    return followers_on(observed["key"], observed["versions"], observed["now"])
 
 
 def _enabled(goal: Goal, versions: Sequence[KeyItem]) -> list[str]:
