@@ -193,6 +193,23 @@ def test_an_identity_that_was_deleted(ansible: Ansible, service: Service) -> Non
     assert "identity_missing" in found(looked_at(ansible)["account1"])
 
 
+def test_one_of_two_identities_has_access(ansible: Ansible, service: Service) -> None:
+    one, two = service.make_identity("identity1"), service.make_identity("identity2")
+    service.make_vault()
+    service.grant(one["properties"]["principalId"])
+    service.make_account(identity={"type": "UserAssigned", "userAssignedIdentities": {one["id"]: {}, two["id"]: {}}})
+    service.point(service.make_key().id)
+
+    account = looked_at(ansible)["account1"]
+    assert (account["state"], found(account), account["access"]) == ("unknown", ["not_seen"], None)
+    assert two["properties"]["principalId"] in account["unknown"]["access"]
+    account = looked_at(ansible, pools=True)["account1"]
+    assert (account["state"], found(account), account["access"]) == ("ok", [], "granted")
+
+    service.revoke(one["properties"]["principalId"])
+    assert found(looked_at(ansible)["account1"]) == ["access_missing"]
+
+
 def test_what_is_about_to_break_and_what_breaks_the_rules(ansible: Ansible, service: Service) -> None:
     _, old = service.on_key()
     service.sandbox.control.advance(100 * DAY)

@@ -27,6 +27,7 @@ from documents import (
     NEW,
     NOW,
     OLD,
+    OTHER,
     PRINCIPAL,
     VAULT_ID,
     account,
@@ -170,6 +171,32 @@ def test_access_that_may_come_through_a_group_is_not_known() -> None:
 def test_access_by_policy() -> None:
     assert only(report(on(), vaults={"myvault": vault(policy())}, grants={}))["access"] == "granted"
     assert found(report(on(), vaults={"myvault": vault()}, grants={})) == ["access_missing"]
+
+
+@pytest.mark.parametrize(
+    ("pools", "access", "state", "ids"),
+    [
+        pytest.param(None, None, "unknown", ["not_seen"], id="not asked"),
+        pytest.param([], "granted", "ok", [], id="available"),
+        pytest.param(
+            Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"}),
+            *("missing", "at_risk", ["access_missing", "account_unavailable"]),
+            id="not available",
+        ),
+    ],
+)
+def test_one_of_two_identities_has_access(pools: Any, access: str | None, state: str, ids: list[str]) -> None:
+    identities = user_assigned(**{"id-one": PRINCIPAL, "id-two": OTHER})
+    both = account(key=f"{KEY}/{NEW}", identity=identities)
+    there = {identity_id().split("/")[2]: {one.lower() for one in identities["userAssignedIdentities"]}}
+    asked_for = {} if pools is None else {both["id"].lower(): pools}
+
+    one = report(both, identities=there, pools=asked_for)
+
+    assert (only(one)["access"], only(one)["state"], found(one)) == (access, state, ids)
+    if access is None:
+        assert OTHER in only(one)["unknown"]["access"]
+        assert "pools: true" in only(one)["unknown"]["access"]
 
 
 def test_what_was_not_seen_is_told_with_its_reason() -> None:

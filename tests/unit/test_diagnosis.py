@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, TENANT, VAULT_ID, diagnosed, key, policy, vault
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, OTHER, PRINCIPAL, TENANT, VAULT_ID, diagnosed, key, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Unavailable
@@ -79,6 +79,14 @@ def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
     told = diagnosis.describe(observed)
     assert told["recoverable"] is (None not in found.values())
     assert all(cause["evidence"] and cause["remedy"] for cause in told["causes"])
+
+
+@pytest.mark.parametrize(("available", "found"), [(True, {}), (None, {}), (False, {"access_missing": "access"})])
+def test_one_identity_with_access_is_enough_for_an_available_account(
+    available: bool | None, found: dict[str, str | None]
+) -> None:
+    assert causes(diagnosed(principals=(PRINCIPAL, OTHER), available=available)) == found
+    assert causes(diagnosed(principals=(OTHER, OTHER), available=available)) == {"access_missing": "access"}
 
 
 def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged() -> None:

@@ -71,15 +71,19 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         "missing_identities": _missing(identities),
     }
     checks = preflight.judged(evidence)
+    causes = diagnosis.causes(evidence, checks, observed)
+    unclear = diagnosis.unclear_access(evidence, checks, observed)
+    if unclear:
+        unknown["access"] = unclear
     record = {
         **placed,
         **_of_key(key, _or_none(evidence.bundle), kept, seen),
         **_of_vault(_or_none(evidence.vault)),
-        "access": _access_by(checks),
+        "access": None if unclear else _access_by(checks, causes),
         **availability,
         "unknown": {**_unknown(evidence, kept, identities), **unknown},
     }
-    return Assessment(record, diagnosis.causes(evidence, checks, observed))
+    return Assessment(record, causes)
 
 
 def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> preflight.Evidence:
@@ -153,10 +157,13 @@ def _of_vault(vault: Vault | None) -> dict[str, Any]:
     return {"vault": {name: described[name] for name in told} if vault else None}
 
 
-def _access_by(checks: Sequence[preflight.Check]) -> str | None:
-    """Whether the account's identity may use the key; null if that could not be seen."""
+def _access_by(checks: Sequence[preflight.Check], causes: Sequence[diagnosis.Cause]) -> str | None:
+    """Whether the account's identity may use the key; null if that could not be seen. One of several is enough if the
+    account is available."""
+    if any(cause.name == "access_missing" for cause in causes):
+        return "missing"
     status = next(check.status for check in checks if check.name == "access_granted")
-    return {preflight.OK: "granted", preflight.FAILED: "missing"}.get(status)
+    return None if status == preflight.UNKNOWN else "granted"
 
 
 def _identities(account: Account, seen: Seen) -> dict[str, Any]:

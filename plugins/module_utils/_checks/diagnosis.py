@@ -17,6 +17,7 @@ from typing import Any
 from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
+from .._resources.access.document import NEEDED
 from .._resources.key.document import followers_on, newest_first, version_of
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
@@ -129,9 +130,26 @@ def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
     yield from _of_identity(evidence, observed["missing_identities"])
     yield from _of_vault(evidence, failed, observed)
     yield from _of_key(evidence, failed, observed)
-    if "access_granted" in failed:
+    if "access_granted" in failed and (observed["available"] is False or not _has_access(evidence)):
         check = failed["access_granted"]
         yield Cause("access_missing", check.evidence, check.remedy, "access")
+
+
+def unclear_access(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> str | None:
+    """Why it is not known whether the account can use the key, if one of its identities has access and another not."""
+    lacking = next((check for check in checks if check.name == "access_granted" and check.status == FAILED), None)
+    if lacking is None or observed["available"] is not None or not _has_access(evidence):
+        return None
+    return (
+        f"{lacking.evidence} Another identity of the account may use the key, and Azure does not show which of them "
+        "Batch uses. Ask whether the account is available (pools: true, in the role cmk_audit_pools: true), or grant "
+        "access."
+    )
+
+
+def _has_access(evidence: Evidence) -> bool:
+    """Whether one of the identities may use the key. Batch may use any of them."""
+    return any(granted.issuperset(NEEDED) for granted in preflight.granted_to_each(evidence).values())
 
 
 def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
