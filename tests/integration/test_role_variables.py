@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cases import PROOF_OF_ALL
 from harness import Ansible, Run, fails, task
 from role_runs import VARS, run_role
 from service import Service
@@ -85,8 +86,10 @@ def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service
     assert ansible.playbook(name, extra_vars={"cmk_hosts": "acounts"}, arguments=limited).rc != 0
 
 
-@pytest.mark.parametrize(("required", "succeeds"), [(None, False), ("", False), (False, True), ("false", True)])
-@pytest.mark.parametrize("pattern", ["canaries[0]", "account2"])
+@pytest.mark.parametrize(
+    ("pattern", "required", "succeeds"),
+    [("canaries[0]", None, False), ("account2", "", False), ("canaries[0]", False, True), ("account2", "false", True)],
+)
 def test_whether_a_run_without_hosts_is_an_error(
     ansible: Ansible, service: Service, pattern: str, required: Any, succeeds: bool
 ) -> None:
@@ -127,7 +130,7 @@ def blanks(role: str) -> dict[str, str]:
     return dict.fromkeys([*optional, "cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process"], "")
 
 
-@pytest.mark.parametrize("in_process", ["", False])
+@pytest.mark.parametrize("in_process", ["", False] if PROOF_OF_ALL else [""])
 def test_blank_variables_are_those_that_are_not_given(ansible: Ansible, service: Service, in_process: Any) -> None:
     for role, uses_key in (
         ("provision", True),
@@ -170,10 +173,10 @@ def test_waves_may_be_text(ansible: Ansible, service: Service) -> None:
     def played(serial: str) -> Run:
         return ansible.playbook("azbatch.cmk.rotate", extra_vars={**wish, "cmk_serial": serial}, arguments=arguments)
 
-    for serial, waves in (("[1, 2, '30%']", 4), ("3", 3), ("50%", 3), ("", 2)):
+    for serial, waves in (("[1, 2, '30%']", 4), ("50%", 3), ("", 2)):
         run = played(serial)
         assert (run.rc, run.output.count("PLAY [")) == (0, waves), run.output
-    for wrong in ("1 then 10", "[1, ten]", "0"):
+    for wrong in ("[1, ten]", "0"):
         run = played(wrong)
         assert run.rc != 0
         assert f"cmk_serial is '{wrong}', which is not a list of numbers" in " ".join(run.output.split())
