@@ -199,8 +199,8 @@ def test_provision_leaves_an_account_on_an_older_version(runner: OneProcess, ser
     assert service.encryption() == identifier
 
 
-def test_provision_makes_nothing_for_an_empty_identity(runner: OneProcess, service: Service) -> None:
-    wishes = {"cmk_identity": "", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
+def test_provision_makes_nothing_for_the_name_of_an_identity(runner: OneProcess, service: Service) -> None:
+    wishes = {"cmk_identity": "identity1", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
     report = runner.role("provision", {**VARS, **wishes})
 
     assert report.get("code") == "invalid_identity_id", report
