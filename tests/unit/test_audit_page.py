@@ -109,7 +109,9 @@ def test_from_a_finding_to_its_accounts(view: browser.View, some: dict[str, Any]
     affected = [one["name"] for one in some["accounts"] if "version_too_old" in str(one["findings"])]
     assert sorted(names(page)) == sorted(affected)
     expect(page.locator("#rows").get_by_text("version_too_old (accepted)")).to_have_count(1)
-    assert "azbatch.cmk.rotate" in (section.locator("pre").text_content() or "")
+    inventory, playbook = section.locator("pre").all_text_contents()
+    assert "azbatch.cmk.batch_accounts" in inventory
+    assert "azbatch.cmk.rotate" in playbook
 
 
 def test_by_keyboard_alone(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:

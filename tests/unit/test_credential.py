@@ -271,6 +271,34 @@ def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:
     assert len(entra.asked) == 1
 
 
+def test_requests_side_by_side_fail_to_sign_in_once(tmp_path: Path) -> None:
+    """A wrong secret that is tried too often locks an application out."""
+    waiting, asked = threading.Semaphore(0), []
+
+    class Files(RunFiles):
+        def locked(self, *name: str) -> Any:
+            waiting.release()
+            return super().locked(*name)
+
+    def fail(*_scopes: str, **_options: Any) -> Any:
+        asked.append(_scopes)
+        if len(asked) == 1:
+            assert all(waiting.acquire(timeout=30) for _request in range(2))
+        raise CmkError("The secret is wrong.")
+
+    tokens = SharedTokens(lambda: SimpleNamespace(get_token=fail), "me", Files(str(tmp_path)))
+
+    with ThreadPoolExecutor(2) as requests:
+        both = [requests.submit(tokens.get_token, SCOPE) for _request in range(2)]
+        failures = [one.exception(30) for one in both]
+
+    assert [type(one) for one in failures] == [CmkError] * 2
+    assert len(asked) == 1
+    with pytest.raises(CmkError):
+        tokens.get_token(SCOPE)
+    assert len(asked) == 2
+
+
 def test_callers_do_not_share_a_token(tmp_path: Path) -> None:
     entra = Entra()
 

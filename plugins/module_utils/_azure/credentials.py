@@ -88,6 +88,8 @@ class SharedTokens:
         self._source = source
         # By the token, the name that it is kept under.
         self._given: dict[str, tuple[str, ...]] = {}
+        # By that name, when the last sign-in of this task failed, and why.
+        self._failed: dict[tuple[str, ...], tuple[float, Exception]] = {}
 
     def get_token(self, *scopes: str, **kwargs: Any) -> Any:
         info = self.get_token_info(*scopes, options=kwargs)
@@ -97,11 +99,20 @@ class SharedTokens:
         options = options or {}
         tokens = azure_sdk.load("azure-core").credentials
         name = ("token", self._caller, *scopes)
+        began = time.monotonic()
         with self._files.locked(*name):
+            failed_at, failure = self._failed.get(name, (0.0, None))
+            if failure is not None and failed_at >= began:
+                # A request beside this one has just tried it.
+                raise failure
             kept = self._files.load(*name)
             # A claims challenge says that the token we have is not good enough.
             if kept is None or kept["expires_on"] - time.time() <= _SPARE or options.get("claims"):
-                token = self._fetch(*scopes, **options)
+                try:
+                    token = self._fetch(*scopes, **options)
+                except Exception as error:
+                    self._failed[name] = time.monotonic(), error
+                    raise
                 kept = {"token": token.token, "expires_on": token.expires_on}
                 self._files.store(kept, *name)
         self._given[kept["token"]] = name
