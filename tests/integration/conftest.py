@@ -126,9 +126,9 @@ def _by_way() -> dict[str, dict[str, _Results]]:
     return {}
 
 
-# A task takes half a second longer in a process of its own. By default only these tests run both ways, which run each
-# module in each state, or depend on the process; with PROOF=all every test does.
-BOTH_WAYS = ("test_ladders_of_keys", "test_ladders_of_resources", "test_timeout", "test_waiting")
+# A task takes half a second longer in a process of its own. By default only these tests run both ways, which depend on
+# the process, and test_whole_job, which runs every module that changes something; with PROOF=all every test does.
+BOTH_WAYS = ("test_timeout", "test_waiting")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
