@@ -330,7 +330,7 @@ def test_a_rollback_goes_on_whatever_the_key_looks_like() -> None:
     ("failure", "may_be_moved"), [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False)]
 )
 def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_be_moved: bool) -> None:
-    """What a rollback goes by, whose read of the account may be older than the change."""
+    """What a rollback uses, because its read of the account may be older than the change."""
 
     def update(*_body: Any, **_options: Any) -> None:
         raise failure

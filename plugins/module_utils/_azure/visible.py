@@ -12,9 +12,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
-from types import MappingProxyType
 
 from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import Unlisted, Visible
@@ -75,13 +73,14 @@ class VisibleAccounts:
 
     def _all(self) -> Visible:
         unlisted, own = [], self._session.subscription_id
-        listing = {own: in_background(self._list, own)}
+        own_list = in_background(self._list, own)
         try:
-            subscriptions = self._resources.subscription_ids()
+            others = self._resources.subscription_ids()[1:]
         except CmkError as reason:
-            subscriptions = [own]
+            others = []
             unlisted.append(not_listed("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
-        listed = self._of(subscriptions, listing)
+        lists = map_concurrent(self._list, others)
+        listed = self._of({own: own_list.result(), **lists})
         return {**listed, "unlisted": unlisted + listed["unlisted"]}
 
     def listed(self, subscriptions: Sequence[str]) -> Visible:
@@ -89,26 +88,17 @@ class VisibleAccounts:
 
         If no subscription at all can be listed, and the caller may do so, the first reason is raised.
         """
-        return self._of(subscriptions or self._resources.listed_subscription_ids(), may_fail=True)
+        named = subscriptions or self._resources.listed_subscription_ids()
+        return self._of(map_concurrent(self._list, named), may_fail=True)
 
-    def _of(
-        self,
-        subscriptions: Sequence[str],
-        listing: Mapping[str, Future[list[Account] | CmkError]] = MappingProxyType({}),
-        *,
-        may_fail: bool = False,
-    ) -> Visible:
+    def _of(self, lists: Mapping[str, list[Account] | CmkError], *, may_fail: bool = False) -> Visible:
         """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
-        and `action`, which is the right that is missing, or None if no right is. `listing` are lists that have begun,
-        by subscription."""
-        lists = map_concurrent(lambda one: listing[one].result() if one in listing else self._list(one), subscriptions)
+        and `action`, which is the right that is missing, or None if no right is. `lists` are by subscription."""
         listed_at = time.monotonic()
         failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
         if may_fail and len(failures) == len(lists) and failures and not any(isinstance(f, Denied) for f in failures):
             raise failures[0]
-        gaps = map_concurrent(
-            lambda subscription: self._gap(subscription, lists[subscription], listed_at), subscriptions
-        )
+        gaps = map_concurrent(lambda subscription: self._gap(subscription, lists[subscription], listed_at), lists)
         partial_lists = {name: lists[name] for name, gap in gaps.items() if gap}
         more = map_concurrent(lambda name: self._more(name, partial_lists[name]), partial_lists)
         more["known"] = self._not_listed_again(lists)
