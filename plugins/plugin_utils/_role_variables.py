@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible import constants
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
@@ -54,6 +54,22 @@ PRESET_RESULT = Refused(
 )
 
 
+def _known_variables() -> frozenset[str]:
+    """The variables of all roles and playbooks, and those that the inventory plugin sets."""
+    specifications = [
+        yaml_load(file.read_text(encoding="utf-8"))["argument_specs"]
+        for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml")
+    ]
+    of_roles = {name for one in specifications for entry in one.values() for name in entry.get("options", {})}
+    playbooks = "".join(file.read_text(encoding="utf-8") for file in _COLLECTION.glob("playbooks/*.yml"))
+    of_inventory = Record.__required_keys__ | Record.__optional_keys__
+    return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *_OTHER_NAMES})
+
+
+# Read when the plugin is loaded, once in a run. In a worker, each task of each host would read the files again.
+KNOWN_VARIABLES = _known_variables()
+
+
 class RoleVariables(ActionBase):  # type: ignore[misc]
     """Names the role's variables in the failures and warnings of a task, and reports unknown variables.
     Variables that are blank count as not given, and a result that is set beforehand is refused."""
@@ -79,7 +95,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
     def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
         """Each is given once in a run."""
         names = {name for name in task_vars if name.startswith(_PREFIX)}
-        warnings = [unknown_variable(name) for name in sorted(names - known_variables())]
+        warnings = [unknown_variable(name) for name in sorted(names - KNOWN_VARIABLES)]
         if role == "azbatch.cmk.rotate" and not rotates(
             {name: self._templar.template(task_vars[name]) for name in names & RULES}
         ):
@@ -158,24 +174,11 @@ def _pattern(option: str) -> re.Pattern[str]:
 
 
 def unknown_variable(name: str) -> str:
-    near = get_close_matches(name[len(_PREFIX) :], [one[len(_PREFIX) :] for one in known_variables()], n=1)
+    near = get_close_matches(name[len(_PREFIX) :], [one[len(_PREFIX) :] for one in KNOWN_VARIABLES], n=1)
     advice = f"Did you mean {_PREFIX}{near[0]}?" if near else "The argument specifications of the roles list them all."
     return (
         f"The variable {name} has no effect: no role or playbook of azbatch.cmk has a variable of that name. {advice}"
     )
-
-
-@cache
-def known_variables() -> frozenset[str]:
-    """The variables of all roles and playbooks, and those that the inventory plugin sets."""
-    specifications = [
-        yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"]
-        for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml")
-    ]
-    of_roles = {name for one in specifications for entry in one.values() for name in entry.get("options", {})}
-    playbooks = "".join(file.read_text(encoding="utf-8") for file in _COLLECTION.glob("playbooks/*.yml"))
-    of_inventory = Record.__required_keys__ | Record.__optional_keys__
-    return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *_OTHER_NAMES})
 
 
 def _not_reported_yet(warnings: Sequence[str]) -> list[str]:

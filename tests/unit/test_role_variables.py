@@ -15,7 +15,7 @@ from ansible import constants
 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _role_variables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import (
-    known_variables,
+    KNOWN_VARIABLES,
     name_variables,
     passed_on,
     unknown_variable,
@@ -149,10 +149,10 @@ def test_known_variables() -> None:
     }
 
     assert len(options) > 30
-    assert options < known_variables()
-    assert {"cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process", "cmk_result"} < known_variables()
-    assert {"cmk_tags", "cmk_account_id", "cmk_follows_latest"} < known_variables()
-    assert all(name.startswith("cmk_") for name in known_variables())
+    assert options < KNOWN_VARIABLES
+    assert {"cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process", "cmk_result"} < KNOWN_VARIABLES
+    assert {"cmk_tags", "cmk_account_id", "cmk_follows_latest"} < KNOWN_VARIABLES
+    assert all(name.startswith("cmk_") for name in KNOWN_VARIABLES)
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_rotate_has_a_rule(variables: dict[str, Any], expected: bool) -> None:
 
 def test_advice_for_rotate_names_every_rule() -> None:
     assert [name for name in _role_variables.RULES if name not in _role_variables.NO_RULE] == []
-    assert known_variables() >= _role_variables.RULES
+    assert KNOWN_VARIABLES >= _role_variables.RULES
