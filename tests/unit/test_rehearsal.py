@@ -607,6 +607,8 @@ def test_clients_have_the_transport_of_the_rehearsal() -> None:
         **{"auth_source": "cli", "cloud_environment": "AzureCloud", "wait_timeout": 1},
     }
 
-    assert "transport" not in Session(connection).policies
-    adapters = Session(connection, rehearse=True).policies["transport"].session.adapters
-    assert adapters["https://"].__module__.endswith("_azure.rehearsal")
+    def adapter(session: Session) -> Any:
+        return session.policies["transport"].session.adapters["https://"]
+
+    assert isinstance(adapter(Session(connection)), requests.adapters.HTTPAdapter)
+    assert adapter(Session(connection, rehearse=True)).__module__.endswith("_azure.rehearsal")

@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from .._core.placeholders import KNOWN_AFTER_APPLY, guid, version
 from .._resources.vault.document import ACCESS_POLICY
-from . import sdk
+from . import connections
 from .picture import Picture
 from .rehearsed_access import RehearsedAccess
 from .rehearsed_accounts import RehearsedAccounts
@@ -56,16 +56,13 @@ class Rehearsal:
     def transport(self) -> Any:
         """For a client of the SDKs."""
         import requests
-        from urllib3.util import Retry
 
         rehearsal = self
 
         class Adapter(requests.adapters.BaseAdapter):
-            def __init__(self) -> None:
+            def __init__(self, to_azure: Any) -> None:
                 super().__init__()
-                # As in the transport of the SDKs, which retry by themselves.
-                retries = Retry(total=False, redirect=False, raise_on_status=False)
-                self._azure = requests.adapters.HTTPAdapter(max_retries=retries)
+                self._to_azure = to_azure
 
             def send(self, request: Any, *args: Any, **options: Any) -> Any:
                 def ask(url: str | None = None) -> Response:
@@ -78,17 +75,15 @@ class Rehearsal:
                     if url is not None:
                         read.url = url
                     _require_read(read.method, read.url)
-                    return rehearsal._noted(_received(self._azure.send(read, *args, **options)))
+                    return rehearsal._noted(_received(self._to_azure.send(read, *args, **options)))
 
                 call = _call(request, rehearsal._now(), ask)
                 return _delivered(rehearsal.response(call), request, rehearsal._now())
 
             def close(self) -> None:
-                self._azure.close()
+                self._to_azure.close()
 
-        session = requests.Session()
-        session.mount("https://", Adapter())
-        return sdk.load("azure-core").pipeline.transport.RequestsTransport(session=session, session_owner=False)
+        return connections.transport(Adapter)
 
     def response(self, call: Call) -> Response:
         """What Azure would answer."""

@@ -20,7 +20,7 @@ from typing import Any
 from .._core import interrupts
 from .._core.errors import CmkError, InvalidOption
 from .._core.waiting import WaitingLines
-from . import credentials, rate_limit, sdk
+from . import connections, credentials, rate_limit, sdk
 from .cache import Cache
 from .environments import Environment, environment_of
 from .rehearsal import Rehearsal
@@ -98,14 +98,17 @@ class Session:
         """For a client of the SDKs; each needs some of its own. Each try draws from the run's buckets."""
         buckets = rate_limit.Buckets(self._shared, self._fingerprint)
         renewal = [sdk.renewal(self.credential)]
-        if self.rehearsal is None:
-            return {"per_call_policies": renewal, "per_retry_policies": [rate_limit.policy(buckets, self._patience)]}
-        paced = rate_limit.policy(buckets, self._patience, counts=rate_limit.is_read)
+        # A rehearsed write is no request.
+        counts = {} if self.rehearsal is None else {"counts": rate_limit.is_read}
         return {
             "per_call_policies": renewal,
-            "per_retry_policies": [paced],
-            "transport": self.rehearsal.transport(),
+            "per_retry_policies": [rate_limit.policy(buckets, self._patience, **counts)],
+            "transport": self._transport,
         }
+
+    @cached_property
+    def _transport(self) -> Any:
+        return connections.transport() if self.rehearsal is None else self.rehearsal.transport()
 
     def bare_policies(self, scope: str) -> list[Any]:
         """What any client needs, with tokens for that scope (`https://vault.azure.net/.default`).

@@ -23,7 +23,8 @@ from . import sdk
 _ID = "00000000-0000-0000-0000-000000000000"
 # Of an account and of a list at once: what is read of one is looked for, the rest is left alone.
 _ANSWER = {
-    "value": [],
+    # SDKs that parse times compile the patterns for them at the first one.
+    "value": [{"id": f"/subscriptions/{_ID}", "properties": {"principalId": _ID, "createdOn": "2026-01-01T00:00:00Z"}}],
     "id": f"/subscriptions/{_ID}/resourceGroups/group/providers/Microsoft.Batch/batchAccounts/account",
     "name": "account",
     "location": "westeurope",
