@@ -46,7 +46,8 @@ def now(service: Service) -> datetime:
 
 def expire(service: Service) -> None:
     service.keys().update_key_properties("key1", expires_on=now(service) + timedelta(seconds=1))
-    service.sandbox.control.advance(2)
+    # By more than the clocks of Azure and of this machine may differ.
+    service.sandbox.control.advance(60)
 
 
 def postpone(service: Service) -> None:
@@ -205,6 +206,12 @@ def has_roles(case: Case) -> bool:
     return any(FAULTS[name].lacks for name in case) or len(" ".join(case)) % 2 == 0
 
 
+def is_shown_last(case: Case) -> bool:
+    """Whether a cause that only Batch shows to the caller is shown once the run has granted access."""
+    is_granted = "access revoked" in case or ("vault deleted" in case and has_roles(case))
+    return is_granted and {CLOSED_TO_CALLER, LAST_SAID} <= {*case}
+
+
 @pytest.mark.parametrize("case", combinations() if PROOF_OF_ALL else FAST, ids=", ".join)
 def test_one_run_recovers_the_account_or_says_why_not(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, case: Case
@@ -225,9 +232,11 @@ def test_one_run_recovers_the_account_or_says_why_not(
         assert run.failure is not None
         task, message = run.failure[0], run.report["msg"]
         assert all(reason in message for reason in refused_for), message
-        assert not task.startswith("Wait"), "nothing was done about what it waited for"
-        is_untouched = written(service, since) == []
-        assert ("the run has repaired: " in message) is not is_untouched, message
+        if task.startswith("Wait"):
+            assert is_shown_last(case), "nothing was done about what it waited for"
+        else:
+            is_untouched = written(service, since) == []
+            assert ("the run has repaired: " in message) is not is_untouched, message
     else:
         assert run.failure is None, run.report
         assert run.report["available"] is service.is_available() is True
