@@ -203,6 +203,57 @@ def test_somebody_else_moves_the_account_while_azure_lets_the_switch_wait(
     assert is_available(service)
 
 
+def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
+    world: World, wire: Wire, service: Service
+) -> None:
+    """Access to the new key is revoked just before the switch. Batch does not know that yet, and refuses every change
+    of the account's key as soon as it does."""
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    done(world.prepared(Run("provision", "account2", OTHER_KEY))())
+    principal, former = world.principal("account1"), service.encryption() or ""
+    service.grant(principal, RBAC_VAULT)
+    service.sandbox.control.advance(SETTLED)
+    service.sandbox.control.timing(**REALISTIC)
+    acts = [lambda: service.revoke(principal, RBAC_VAULT), lambda: service.disable(version=former.rpartition("/")[2])]
+
+    def before_a_switch(request: Any) -> bool:
+        if is_switch(request) and acts:
+            acts.pop(0)()
+        return False
+
+    with wire.meddled(before_a_switch, lambda: None):
+        report = world.prepared(Run("rotate", "account1", None, {"to": OTHER_KEY}))()
+    assert not acts
+    assert report["code"] == "preflight_failed"
+    assert report["current_state"]["key_source"] == "microsoft_batch", report
+    assert is_available(service)
+
+
+@pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
+def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
+    world: World, wire: Wire, service: Service, vault: str
+) -> None:
+    """Another controller takes the account back and revokes its access to both keys just before the switch, which Batch
+    still takes. Then Azure does not answer when the new key is read again."""
+    done(world.prepared(Run("provision", "account1", (vault, "key1")))())
+    done(world.prepared(Run("provision", "account2", (vault, "key2")))())
+    service.sandbox.control.advance(SETTLED)
+    # Longer than the SDK tries to read the vault again.
+    service.sandbox.control.timing(**{**REALISTIC, "policy_propagation": 60})
+    other = world.prepared(Run("revert", "account1", None, {"cmk_revert_access": "revoke"}), beside=True)
+
+    def taken_back() -> None:
+        done(other())
+        service.sandbox.control.fault(match={"method": "GET", "path": f"/vaults/{vault}[?]"}, **BUSY)
+
+    run = world.prepared(Run("rotate", "account1", None, {"to": (vault, "key2")}))
+    with wire.meddled(is_switch, taken_back):
+        report = run()
+    assert report["code"] == "service_unavailable", report
+    assert report["current_state"]["key_source"] == "microsoft_batch", report
+    assert is_available(service)
+
+
 @pytest.mark.parametrize("fault", [BUSY, UNREACHABLE])
 @pytest.mark.parametrize(
     "path",

@@ -267,7 +267,8 @@ def refused_once(
         if asked.count("update") == 1:
             raise Rejected("Azure says: no.")
 
-    def require_usable(_evidence: Any) -> None:
+    def require_usable(_evidence: Any, *, lasts: bool) -> None:
+        assert lasts is not even_if_unavailable
         asked.append("evidence")
         preflight.require(refreshed)
 
@@ -318,12 +319,14 @@ def test_a_key_that_is_usable_is_offered_again(seen: dict[str, Any]) -> None:
     assert refused_once(evidence(PINNED_NEW), **seen) == ["update", *looked, "update"]
 
 
-def test_a_rollback_goes_on_whatever_the_key_looks_like() -> None:
-    assert refused_once(evidence(PINNED_NEW, bundle=None), even_if_unavailable=True) == [
-        "update",
-        "forget account",
-        "update",
-    ]
+def test_a_rollback_goes_on_although_the_account_is_not_available() -> None:
+    asked = refused_once(evidence(PINNED_NEW), even_if_unavailable=True)
+    assert asked == ["update", "evidence", "forget account", "update"]
+
+
+def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> None:
+    with pytest.raises(Refused):
+        refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)), even_if_unavailable=True)
 
 
 @pytest.mark.parametrize(

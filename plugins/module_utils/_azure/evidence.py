@@ -95,10 +95,13 @@ class EvidenceReader:
         group = place_of(vault["id"])[1] if isinstance(vault, Mapping) else None
         return self._now(evidence.key, group, evidence.principals, evidence.tenant_id)
 
-    def require_usable(self, evidence: Evidence) -> None:
-        """A key that Batch refuses may have been disabled since another task of the run read it. It would be offered
-        until time is up."""
-        require(lasting(self.refreshed(evidence)))
+    def require_usable(self, evidence: Evidence, *, lasts: bool = True) -> None:
+        """A key that Batch refuses may have been disabled since it was read. It would be offered until time is up.
+
+        A rollback does not demand that the key `lasts`.
+        """
+        found = self.refreshed(evidence)
+        require(lasting(found) if lasts else found)
 
     def with_access_now(self, evidence: Evidence, since: float) -> Evidence:
         """The same, with the key, the vault and who may use the key as read from `since` (time.monotonic()) on.

@@ -147,21 +147,20 @@ def _not_shown(seen: Plan[Any]) -> CmkError:
 
 
 def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> None:
-    is_refused = isinstance(failure, Refused) or (
-        todo.rollback_goal is None and _is_needed(todo, service, planner, failure)
-    )
-    for way in (todo.rollback_goal, todo.if_refused if is_refused else None):
-        if way is not None and _put_back(way, todo.before, service, planner, failure):
-            return
+    way = todo.rollback_goal
+    if way is not None and _put_back(way, todo.before, service, planner, failure):
+        return
+    if todo.if_refused is not None and _is_refused(todo, service, planner, failure):
+        _put_back(todo.if_refused, todo.before, service, planner, failure)
 
 
-def _is_needed(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
-    """Whether what was taken away, in whole or in part, may be needed, although the change failed for another reason
-    before that could be checked."""
-    if todo.if_refused is None:
-        return False
+def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
+    """Whether the change, read again, is refused, although it may have failed for another reason before that could be
+    checked."""
+    if isinstance(failure, Refused):
+        return True
     try:
-        planner.plan(todo.goal, service.read(todo.goal))
+        planner.plan(todo.goal, _read_anew(service, todo.goal))
     except Exception as refusal:
         failure.add(as_failure(refusal).msg)
         return True

@@ -80,6 +80,9 @@ class Encryption(Polled):
             confirmed = self._accounts.confirmed(group, name)
             if goal.is_satisfied_by(account) and confirmed and confirmed.key.same(goal.target):
                 observed["evidence"] = confirmed
+            elif goal.key and not goal.undoes and goal.has_set(account) and self._may_be_moved(group, name):
+                # The change of the key ended before the key was read again.
+                observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
             return observed
         if goal.undoes is None:
             observed["unavailable_reason"] = self._accounts.unavailable_reason_before_change(group, name)
@@ -184,11 +187,10 @@ class Encryption(Polled):
         account = (group.lower(), name.lower())
 
         def look() -> None:
-            if even_if_unavailable:
-                return
-            self.require_available(group, name)
+            if not even_if_unavailable:
+                self.require_available(group, name)
             if evidence is not None:
-                self._evidence.require_usable(evidence)
+                self._evidence.require_usable(evidence, lasts=not even_if_unavailable)
 
         writes = itertools.count()
         require_unmoved = partial(self._require_unmoved, group, name, (previous, key_of(cast(Account, body))))
