@@ -26,6 +26,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts impor
 # As faults match them: a path ends with its query.
 VAULT = r"/vaults/vault-one\?"
 ACCOUNT = r"/batchAccounts/account1\?"
+BUSY = {"status": 429, "headers": {"Retry-After": "60"}, "body": {"error": {"code": "TooManyRequests", "message": "."}}}
 MISSING = {"status": 404, "body": {"error": {"code": "ResourceNotFound", "message": "Not found, says the test."}}}
 
 
@@ -128,6 +129,22 @@ def test_accounts_on_a_vault_that_is_replaced_get_their_access_again(
     if first == "access_policy":
         principal = service.account("account2")["identity"]["principalId"]
         assert policies(service)[principal] == ["get", "unwrapKey", "wrapKey"]
+
+
+def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    def meanwhile() -> None:
+        service.make_vault(tags={"owner": "others"})
+        service.sandbox.control.fault(match={"method": "PUT", "path": VAULT}, times=1, answer=BUSY)
+
+    wish = {"resource_group": GROUP, "name": "vault-one", "location": LOCATION, "wait_timeout": 300}
+    with wire.meddled(is_put_of_vault, meanwhile):
+        report = succeeded(runner.module("keyvault_cmk_vault", wish))
+
+    assert report["changed"] is False
+    assert service.vault()["tags"] == {"owner": "others"}
+    assert policies(service) == {service.operator: sorted(OFFICER)}
 
 
 def test_what_was_restored_is_told(runner: OneProcess, wire: Wire, service: Service) -> None:
@@ -255,6 +272,22 @@ def assert_theirs(service: Service) -> None:
     assert service.account()["tags"] == {"owner": "others"}
     assert service.encryption() == service.key().id
     assert service.is_available()
+
+
+def test_an_account_that_somebody_creates_while_azure_lets_the_creation_wait(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    ours = ours_with_key(service)
+
+    def meanwhile() -> None:
+        theirs_with_key(service)
+        service.sandbox.control.fault(match={"method": "PUT", "path": ACCOUNT}, times=1, answer=BUSY)
+
+    with wire.meddled(is_put_of_account, meanwhile):
+        report = succeeded(runner.module("batch_account_identity", ours))
+
+    assert report["changed"] is False
+    assert_theirs(service)
 
 
 def is_get_of_account(request: Any) -> bool:

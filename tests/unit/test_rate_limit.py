@@ -203,6 +203,18 @@ def test_a_request_that_is_sent_again_is_late_as_well(clock: Clock) -> None:
     assert asked == [2]
 
 
+def test_a_read_that_is_late_is_sent(clock: Clock) -> None:
+    """The SDKs give a write's options to the reads that wait for its end."""
+    paced, asked = Paced(clock), []
+    for _request in range(800):
+        paced.buckets.draw(READS)
+
+    paced.send(if_late=lambda: asked.append("late"))
+
+    assert asked == []
+    assert len(paced.azure.asked) == 1
+
+
 def test_a_request_that_must_not_be_sent_any_more_is_not_sent(clock: Clock) -> None:
     def refuse() -> None:
         raise Refused("Somebody else was here.")

@@ -36,7 +36,7 @@ class Bucket:
 
 
 _NOTIFIED_SECONDS = 5
-# The option of a request of the SDKs that is called if the request is sent so many seconds after it was asked for,
+# The option of a write by the SDKs that is called if the request is sent so many seconds after it was asked for,
 # because of rate limits or of retries. It raises if the request must not be sent any more.
 IF_LATE = "if_late"
 _LATE_SECONDS = 10
@@ -137,7 +137,8 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
                 wait = buckets.draw(bucket)
                 patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
-            if if_late and time.monotonic() - asked_at > _LATE_SECONDS:
+            # The SDKs give the options of a long-running operation to the reads that wait for its end as well.
+            if if_late and not is_read(method) and time.monotonic() - asked_at > _LATE_SECONDS:
                 if_late()
             response = self._send(request)
             answer = response.http_response

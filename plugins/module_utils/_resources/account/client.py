@@ -215,21 +215,24 @@ class Accounts(Polled):
         If the account exists by now, nothing is written (PlanOutdated): a PUT would replace what somebody else made.
         """
 
+        def require_still_missing() -> None:
+            require_missing(
+                self._session,
+                f"Batch account {name}",
+                name_taken(name),
+                is_free=lambda: self._is_name_free(body["location"], name),
+                is_shown=lambda: self.get(group, name) is not None,
+            )
+
         def write() -> None:
             try:
-                require_missing(
-                    self._session,
-                    f"Batch account {name}",
-                    name_taken(name),
-                    is_free=lambda: self._is_name_free(body["location"], name),
-                    is_shown=lambda: self.get(group, name) is not None,
-                )
+                require_still_missing()
             except PlanOutdated:
                 # A refused key may leave an account behind, which this task made.
                 if self._name(group, name)[0] in self._created:
                     return
                 raise
-            self._put(group, name, body)
+            self._put(group, name, body, require_still_missing)
 
         if evidence is not None:
             deadline = time.monotonic() + self._session.wait_timeout
@@ -243,15 +246,16 @@ class Accounts(Polled):
         else:
             write()
 
-    def _put(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+    def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None]) -> None:
         what, own, is_accepted = f"create the Batch account {name}", self._name(group, name)[0], False
         self._created[own] = body["location"]
         try:
             with self._changing(what, group, name, "account"):
-                poller = self._client().batch_account.begin_create(group, name, sdk.content(body))
+                options = {rate_limit.IF_LATE: if_late}
+                poller = self._client().batch_account.begin_create(group, name, sdk.content(body), **options)
                 is_accepted = True
                 sdk.finish(poller, self._session.wait_timeout, what)
-        except (Denied, NotFound, Rejected) as refused:
+        except (Denied, NotFound, PlanOutdated, Rejected) as refused:
             if is_accepted:
                 raise
             del self._created[own]

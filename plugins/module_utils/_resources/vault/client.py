@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..._azure import sdk
+from ..._azure import rate_limit, sdk
 from ..._azure.creation import require_missing, until_shown
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
@@ -234,15 +234,19 @@ class Vaults(Polled):
         if body["properties"].get("createMode") == "recover":
             self._put(group, name, body)
             return
-        require_missing(
-            self._session,
-            f"key vault {name}",
-            name_taken(name),
-            is_free=lambda: self._is_name_free(name),
-            is_shown=lambda: self.get(group, name) is not None,
-        )
+
+        def require_still_missing() -> None:
+            require_missing(
+                self._session,
+                f"key vault {name}",
+                name_taken(name),
+                is_free=lambda: self._is_name_free(name),
+                is_shown=lambda: self.get(group, name) is not None,
+            )
+
+        require_still_missing()
         try:
-            self._put(group, name, body)
+            self._put(group, name, body, if_late=require_still_missing)
         except BaseException:
             # Whatever ended it, the request may have reached Azure all the same.
             with suppress(CmkError):
@@ -252,11 +256,11 @@ class Vaults(Polled):
         in_background(self.get, group, name)
         self.restore_access(group, name)
 
-    def _put(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        what = f"create the key vault {name}"
+    def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
+        what, options = f"create the key vault {name}", {rate_limit.IF_LATE: if_late}
         # With a vault that comes back come its keys, and who may use them.
         with self._session.changing(what, "vault", "key", "access", "role"):
-            poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body))
+            poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body), **options)
             sdk.finish(poller, self._session.wait_timeout, what)
 
     def _is_name_free(self, name: str) -> bool:
