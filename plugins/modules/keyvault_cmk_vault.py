@@ -29,7 +29,8 @@ options:
     description:
       - V(present) has the vault, safe from being purged.
       - V(absent) deletes it; Azure keeps it for its retention time. Refused while the key of a Batch account that the
-        caller can see lies in it, unless O(force) is set.
+        caller can see lies in it, or such an account refers to it because its pools are in the user's subscription
+        (C(keyVaultReference)), unless O(force) is set.
     type: str
     default: present
     choices: [present, absent]
@@ -174,7 +175,7 @@ tags:
   type: dict
   sample: {}
 accounts:
-  description: The Batch accounts that would lose their key.
+  description: The Batch accounts that would lose their key or their vault.
   returned: failure with code V(in_use)
   type: list
   elements: str

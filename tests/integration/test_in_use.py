@@ -283,6 +283,15 @@ def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str)
     assert not service.is_available()
 
 
+def test_vault_of_an_account_whose_pools_are_in_the_users_subscription(runner: OneProcess, service: Service) -> None:
+    vault = service.make_vault()
+    reference = {"id": vault["id"].upper(), "url": vault["properties"]["vaultUri"]}
+    service.make_account(properties={"poolAllocationMode": "UserSubscription", "keyVaultReference": reference})
+    report = runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one", "state": "absent"})
+    assert (report["code"], report["accounts"]) == ("in_use", [service.account_id()]), report
+    assert service.vault()["name"] == "vault-one"
+
+
 def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:
     """Deleting is the one thing that an account allows once its key is lost."""
     _principal, identifier = service.on_key()

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 from .._core.documents import Account
 from .._core.errors import CmkError, Refused
-from .._core.ids import KeyIdentifier, key_of, principals_of
+from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
 from .._core.plan import Plan, Service, W
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 
@@ -63,9 +63,14 @@ def following(visible: Visible, key: KeyIdentifier) -> list[str]:
 
 
 def in_vault(visible: Visible, vault: str) -> list[str]:
-    """The ids of the accounts whose key lies in this vault."""
-    keys = {account["id"]: key_of(account) for account in visible["accounts"]}
-    return [account_id for account_id, key in keys.items() if key is not None and key.vault == vault.lower()]
+    """The ids of the accounts whose key lies in this vault, or that refer to the vault because their pools are in the
+    user's subscription (`keyVaultReference`)."""
+    return [account["id"] for account in visible["accounts"] if vault.lower() in _vaults_of(account)]
+
+
+def _vaults_of(account: Account) -> set[str]:
+    key, reference = key_of(account), account["properties"].get("keyVaultReference")
+    return {*([key.vault] if key else []), *([place_of(reference["id"])[2].lower()] if reference else [])}
 
 
 def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:

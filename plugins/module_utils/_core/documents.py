@@ -45,9 +45,16 @@ class Encryption(TypedDict, total=False):
     keyVaultProperties: KeyVaultProperties
 
 
+class KeyVaultReference(TypedDict):
+    """The vault of an account whose pools are in the user's subscription."""
+
+    id: str
+
+
 class AccountProperties(TypedDict, total=False):
     provisioningState: str
     encryption: Encryption
+    keyVaultReference: KeyVaultReference
 
 
 class _AccountAlways(TypedDict):
