@@ -317,9 +317,9 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if available is None:
         raise account_document.availability_unknown(name, unavailable)
     diagnosis, earlier = observed["diagnosis"], params["causes_so_far"]
+    causes = account_diagnosis.describe(diagnosis)["causes"] if diagnosis else []
     if available or not diagnosis:
-        return {"repairs": [], "causes_so_far": earlier}, ()
-    causes = account_diagnosis.describe(diagnosis)["causes"]
+        return {"repairs": [], "causes_so_far": earlier}, _about_to_be_lost(name, causes)
     names = [cause["name"] for cause in causes]
     repairs = list(dict.fromkeys(cause["repair"] for cause in causes if cause["repair"]))
     refusals = [*_not_repaired(params, causes, repairs), *_unread(diagnosis, repairs, is_first=not earlier)]
@@ -343,6 +343,17 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if cloud.is_rehearsal:
         warnings += tuple(_HIDES[cause] for cause in names if cause in _HIDES)
     return {"repairs": repairs, "causes_so_far": list(dict.fromkeys([*earlier, *names]))}, warnings
+
+
+def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A revocation, for example, takes effect later, and the account is available until then."""
+    if not causes:
+        return ()
+    told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
+    return (
+        f"The Batch account {name} is available, so nothing is repaired, but it may be about to lose its key. {told} "
+        "Otherwise, run recover again once the account is not available.",
+    )
 
 
 # What a check before the repair cannot know.

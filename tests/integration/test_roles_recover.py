@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from cases import CLOSED
 from harness import Ansible, Run
+from meddling import REALISTIC, SETTLED
 from one_process import RolesRunner
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import DAY, Service
@@ -98,6 +99,19 @@ def test_an_account_is_brought_back(roles: RolesRunner, service: Service, loss: 
     if loss not in ("expired", "firewall"):
         assert holdings(service) == before
     unchanged(recover(roles))
+
+
+def test_an_account_that_is_about_to_lose_its_key(roles: RolesRunner, service: Service) -> None:
+    """A revocation takes effect later. Until then the account is available, and is left alone."""
+    service.on_key(rbac=True)
+    service.sandbox.control.timing(**REALISTIC)
+    service.revoke(principal(service))
+    run = unchanged(recover(roles))
+    assert result(run)["available"] is True
+    [warning] = run[CHECK].warnings
+    assert "access_missing: " in warning
+    service.sandbox.control.advance(SETTLED)
+    assert not service.is_available()
 
 
 def test_what_was_closed_for_others_stays_closed(roles: RolesRunner, service: Service) -> None:
