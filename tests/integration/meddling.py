@@ -177,8 +177,10 @@ def pass_time(monkeypatch: pytest.MonkeyPatch, control: Control) -> None:
 
     def sleep(seconds: float) -> None:
         nonlocal passed
-        passed += seconds
-        control.advance(seconds)
+        # The rate limit lets most requests through at once.
+        if seconds:
+            passed += seconds
+            control.advance(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
