@@ -140,7 +140,7 @@ class Azure:
         self.service.get = lambda _group, _name: self.document  # type: ignore[method-assign]
         self.service._put = self.put  # type: ignore[method-assign]
 
-    def put(self, _group: str, _name: str, _body: Any) -> None:
+    def put(self, _group: str, _name: str, _body: Any, if_late: Any = None) -> None:
         self.writes.append("put")
         if self.fails:
             raise self.fails
