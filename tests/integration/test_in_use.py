@@ -10,8 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cases import DISABLE
 from harness import Ansible, Task, advance, checked, fails, task
 from one_process import OneProcess
+from role_runs import VARS
 from service import DAY, GROUP, Service
 
 
@@ -290,6 +292,18 @@ def test_vault_of_an_account_whose_pools_are_in_the_users_subscription(runner: O
     report = runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one", "state": "absent"})
     assert (report["code"], report["accounts"]) == ("in_use", [service.account_id()]), report
     assert service.vault()["name"] == "vault-one"
+
+
+@pytest.mark.xfail(strict=True, reason="only the keys of accounts count, not those of the disks of their pools")
+def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service: Service) -> None:
+    """The account itself is moved to a new version; the disks of the pool stay on theirs."""
+    _principal, first = service.on_key()
+    own = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": first}}
+    machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": own}}
+    service.make_pool("pool1", deploymentConfiguration=machine)
+    report = runner.role("rotate", {**VARS, **DISABLE, "cmk_key_force_new_version": True})
+    assert service.encryption() != first, report
+    assert service.key(version=first.rpartition("/")[2]).properties.enabled
 
 
 def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:
