@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cases import CLOSED
 from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Run, World
@@ -19,6 +20,7 @@ from service import Service
 
 OTHER_KEY = (RBAC_VAULT, "key1")
 BUSY = {"times": 5, "answer": {"status": 503}}
+THROTTLED = {"status": 429, "headers": {"Retry-After": "60"}, "body": {"error": {"code": "TooManyRequests"}}}
 UNREACHABLE = {"times": 5, "drop": "before"}
 EMPTY = {"times": 1, "answer": {"status": 200, "body": {"value": []}}}
 DELETED_KEY = {"method": "GET", "path": "/deletedkeys/"}
@@ -200,6 +202,44 @@ def test_somebody_else_moves_the_account_while_azure_lets_the_switch_wait(
         report = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))()
     assert (service.encryption() == newer) is is_seen, report
     assert report.get("code") == ("account_moved" if is_seen else None)
+    assert is_available(service)
+
+
+def test_somebody_else_adds_a_network_rule_while_azure_lets_the_repair_wait(
+    world: World, wire: Wire, service: Service
+) -> None:
+    """The request would replace all rules."""
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    service.change_vault(properties={"networkAcls": CLOSED})
+
+    def others() -> None:
+        rules = [*CLOSED["ipRules"], {"value": "10.1.2.3"}]
+        service.change_vault(properties={"networkAcls": {**CLOSED, "ipRules": rules}})
+        service.sandbox.control.fault(match={"method": "PATCH", "path": "/vaults/vault-one"}, times=1, answer=THROTTLED)
+
+    with wire.meddled(lambda request: request.method == "PATCH" and "/vaults/vault-one" in request.url, others):
+        done(world.prepared(Run("recover", "account1"))())
+    rules = service.vault()["properties"]["networkAcls"]
+    assert [rule["value"] for rule in rules["ipRules"]] == ["127.0.0.1/32", "10.1.2.3/32"]
+    assert is_available(service)
+
+
+def test_somebody_else_uses_a_key_while_azure_lets_the_change_of_the_identity_wait(
+    world: World, wire: Wire, service: Service
+) -> None:
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    identifier = service.encryption()
+    done(world.prepared(Run("revert", "account1"))())
+    run = world.prepared(Run("batch_account_identity", "account1", None, {"adopt_existing": True}))
+
+    def others() -> None:
+        service.point(identifier)
+        service.sandbox.control.fault(match={"method": "PATCH", "path": "/batchAccounts/"}, times=1, answer=THROTTLED)
+
+    with wire.meddled(is_switch, others):
+        report = run()
+    assert report["code"] == "identity_in_use", report
+    assert service.encryption() == identifier
     assert is_available(service)
 
 

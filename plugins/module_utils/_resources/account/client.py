@@ -26,7 +26,7 @@ from ..._core import interrupts
 from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, TimedOut, Unavailable
-from ..._core.ids import place_of
+from ..._core.ids import key_of, place_of
 from ..._core.rbac import allows
 from .document import POOLS_READ, availability, availability_unknown, name_taken
 
@@ -292,9 +292,20 @@ class Accounts(Polled):
     def update(
         self, group: str, name: str, body: Mapping[str, Any], *, if_late: Callable[[], None] | None = None
     ) -> None:
-        """`if_late` is called before a request that had to wait (rate_limit.IF_LATE)."""
+        """`if_late` is called before a request that had to wait (rate_limit.IF_LATE). By default, such a request is not
+        sent if it changes the identity of an account that somebody else has put on a key meanwhile (PlanOutdated)."""
+
+        def require_no_key() -> None:
+            self._session.cache.forget("account")
+            if "identity" in body and "properties" in body and key_of(self.get(group, name)):
+                raise PlanOutdated(
+                    f"The Batch account {name} was put on a key by somebody else while this task waited to change its "
+                    "identity. Nothing was changed. Run the task again."
+                )
+
         with self._changing(f"change the Batch account {name}", group, name):
-            self._client().batch_account.update(group, name, sdk.content(body), **{rate_limit.IF_LATE: if_late})
+            options = {rate_limit.IF_LATE: if_late or require_no_key}
+            self._client().batch_account.update(group, name, sdk.content(body), **options)
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"

@@ -24,7 +24,7 @@ from ..._checks.rights import READ_ACCOUNTS
 from ..._core import interrupts
 from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
-from ..._core.errors import CmkError, Denied, NotFound, Unavailable
+from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Unavailable
 from ..._core.ids import key_of, place_of, principals_of
 from ..._core.plan import Step
 from .document import name_taken
@@ -321,8 +321,23 @@ class Vaults(Polled):
                 raise Unavailable(usage.not_listed(unlisted))
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """Network rules in the body replace those of the vault. If somebody else has changed the rules since they were
+        read, nothing is written (PlanOutdated)."""
+        rules = body["properties"].get("networkAcls")
+
+        def require_same_rules() -> None:
+            self._session.cache.forget("vault")
+            vault = self.get(group, name) if rules else None
+            if vault and {**vault["properties"].get("networkAcls", {}), "bypass": rules["bypass"]} != rules:
+                raise PlanOutdated(
+                    f"The network rules of the key vault {name} were changed by somebody else just before this task "
+                    "would have changed them. Nothing was changed. Run the task again."
+                )
+
+        require_same_rules()
         with self._session.changing(f"change the key vault {name}"):
-            self._client().vaults.update(group, name, sdk.content(body))
+            options = {rate_limit.IF_LATE: require_same_rules}
+            self._client().vaults.update(group, name, sdk.content(body), **options)
 
     def delete(self, group: str, name: str) -> None:
         with self._session.changing(f"delete the key vault {name}"):
