@@ -16,10 +16,12 @@ from typing import Any
 import jsonschema
 import pytest
 from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
+from callers import give, sign_in
 from harness import WAYS, Ansible, Run, fails, task
 from junitparser import JUnitXml
+from one_process import OneProcess
 from role_runs import holdings
-from service import DAY, Service
+from service import DAY, NEEDED, Service
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
 TASK = "Look at the accounts, and write the reports"
@@ -121,7 +123,12 @@ def vault_deleted(service: Service, principal: str) -> None:
 
 
 def network_closed(service: Service, principal: str) -> None:
-    acls = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1/32"}]}
+    close(service)
+
+
+def close(service: Service, *addresses: str) -> None:
+    """To all but these."""
+    acls = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": one} for one in addresses]}
     service.change_vault(properties={"networkAcls": acls})
 
 
@@ -208,6 +215,142 @@ def test_one_of_two_identities_has_access(ansible: Ansible, service: Service) ->
 
     service.revoke(one["properties"]["principalId"])
     assert found(looked_at(ansible)["account1"]) == ["access_missing"]
+
+
+def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
+    """What the module reports of the only account."""
+    (account,) = runner.another().module("batch_encryption_audit", {"return_accounts": True, **options})["accounts"]
+    found: dict[str, Any] = account
+    return found
+
+
+@pytest.mark.parametrize(
+    ("address", "state", "finding"),
+    [("203.0.113.1/32", "ok", []), ("127.0.0.0/8", "at_risk", ["network_closed", "account_unavailable"])],
+    ids=["of Batch", "of others"],
+)
+def test_an_address_that_is_let_in(
+    runner: OneProcess, service: Service, address: str, state: str, finding: list[str]
+) -> None:
+    """Azure does not show which address Batch uses, so the account itself has to be asked."""
+    service.on_key()
+    close(service, address, "127.0.0.1/32")
+
+    account = audited(runner)
+    assert (account["state"], found(account)) == ("unknown", ["not_seen"])
+    assert "pools: true" in account["unknown"]["network"]
+    account = audited(runner, pools=True)
+    assert (account["state"], found(account), account["unknown"]) == (state, finding, {})
+
+
+CHECK_NAMES = "Microsoft.KeyVault/checkNameAvailability/read"
+LIST_DELETED = "Microsoft.KeyVault/deletedVaults/read"
+READS = {
+    *("Microsoft.Authorization/permissions/read", "Microsoft.Resources/subscriptions/read"),
+    *("Microsoft.Batch/batchAccounts/read", "Microsoft.Authorization/roleAssignments/read"),
+    *("Microsoft.Batch/batchAccounts/pools/read", "Microsoft.KeyVault/vaults/read", CHECK_NAMES, LIST_DELETED),
+}
+
+
+def lose_vault(service: Service, subscription: str, *, purge: bool = False) -> None:
+    """account1 uses a key of a vault in this subscription that is deleted."""
+    group = f"{subscription}/resourceGroups/rg-vaults"
+    assert service.sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
+    principal = service.make_account()["identity"]["principalId"]
+    properties = {
+        **{"tenantId": service.sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}},
+        "enablePurgeProtection": True,
+        "accessPolicies": [service.policy(service.operator, "create"), service.policy(principal, *NEEDED)],
+    }
+    path = f"{group}/providers/Microsoft.KeyVault/vaults/vault-two"
+    body = {"location": "westeurope", "properties": properties}
+    assert service.sandbox.arm("PUT", path, "2024-11-01", body).ok
+    service.point(service.make_key(vault="vault-two").id)
+    assert service.sandbox.arm("DELETE", path, "2024-11-01").ok
+    service.sandbox.control.advance(91 * DAY if purge else 0)
+    assert not service.is_available()
+
+
+def lose_own(service: Service) -> None:
+    lose_vault(service, service.sandbox.subscription)
+
+
+def lose_unseen(service: Service) -> None:
+    second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
+    lose_vault(service, f"/subscriptions/{second}")
+
+
+def purge_own(service: Service) -> None:
+    lose_vault(service, service.sandbox.subscription, purge=True)
+
+
+@pytest.mark.parametrize(
+    ("lose", "lacks", "finding", "told"),
+    [
+        pytest.param(lose_own, set(), "vault_deleted", "", id="deleted"),
+        pytest.param(lose_own, {LIST_DELETED}, None, f"action '{LIST_DELETED}'", id="deleted, not to be listed"),
+        pytest.param(
+            lose_own, {LIST_DELETED, CHECK_NAMES}, None, CHECK_NAMES, id="deleted, and the name not to be checked"
+        ),
+        pytest.param(lose_unseen, set(), None, "in no subscription that the caller sees", id="deleted, unseen"),
+        pytest.param(purge_own, set(), "vault_missing", "", id="purged"),
+        pytest.param(purge_own, {LIST_DELETED}, "vault_missing", "", id="purged, and deleted ones not to be listed"),
+        pytest.param(purge_own, {CHECK_NAMES}, None, CHECK_NAMES, id="purged, and the name not to be checked"),
+    ],
+)
+def test_a_vault_is_missing_only_if_its_name_is_available(
+    runner: OneProcess,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[Service], None],
+    lacks: set[str],
+    finding: str | None,
+    told: str,
+) -> None:
+    """One rule for the audit, the diagnosis and the role recover."""
+    lose(service)
+    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, READS - lacks)])
+    place = {"resource_group": "rg-sandbox", "account_name": "account1"}
+
+    account = audited(runner)
+    diagnosis = runner.another().module("batch_encryption_info", {**place, "diagnose": True})
+    recovery = runner.another().module("batch_encryption_info", {**place, "check_before": "recover"})
+
+    assert found(account) == [finding or "not_seen"]
+    assert [cause["name"] for cause in diagnosis["diagnosis"]["causes"]] == ([finding] if finding else [])
+    if finding is None:
+        assert (account["state"], recovery["code"]) == ("unknown", "permission_denied")
+        for message in (account["unknown"]["deleted_vault"], *diagnosis["warnings"], recovery["msg"]):
+            assert told in message, message
+            assert LIST_DELETED in message
+            assert "deletion" not in message
+    elif finding == "vault_missing":
+        assert recovery["code"] == "not_recoverable"
+
+
+def test_a_name_is_checked_in_a_subscription_where_the_caller_may(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purge_own(service)
+    second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
+    at_second = {"role": READER, "scope": f"/subscriptions/{second}"}
+    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, READS - {CHECK_NAMES}), at_second])
+
+    assert found(audited(runner)) == ["vault_missing"]
+
+
+def test_no_name_is_checked_of_a_vault_that_responds(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many vaults may be in a subscription that the caller does not see, and each check is a request of its own."""
+    service.on_key(rbac=True)
+    sign_in(
+        service, monkeypatch, [give(service, service.sandbox.subscription, READS - {"Microsoft.KeyVault/vaults/read"})]
+    )
+    since = service.sandbox.control.last
+
+    assert found(audited(runner)) == ["not_seen"]
+    assert not [one for one in service.sandbox.control.requests(since) if "/checkNameAvailability" in one["url"]]
 
 
 def test_what_is_about_to_break_and_what_breaks_the_rules(ansible: Ansible, service: Service) -> None:

@@ -111,7 +111,7 @@ def another_vault(service: Keys) -> str:
 CASES = {
     "account_unavailable": Case(revoked, {"pools": True}),
     "vault_deleted": Case(Keys.delete_vault),
-    "network_closed": Case(network_closed),
+    "network_closed": Case(network_closed, {"pools": True}),
     "key_deleted": Case(lambda service: service.keys().begin_delete_key("key1", _polling_interval=0).wait(30)),
     "version_unusable": Case(Keys.disable),
     "operations_missing": Case(lambda service: service.keys().update_key_properties("key1", key_operations=["sign"])),

@@ -294,14 +294,18 @@ def test_names_are_global(sandbox: Sandbox) -> None:
     elsewhere = vault_path(sandbox, "vault-ONE").replace(GROUP, "rg-two")
     response = sandbox.arm("PUT", elsewhere, NEW, vault_body(sandbox))
     assert error(response) == (409, "VaultAlreadyExists", "")
-    check = {"name": "vault-one", "type": "Microsoft.KeyVault/vaults"}
-    path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/checkNameAvailability"
-    taken = sandbox.arm("POST", path, NEW, check).json()
+    taken = check_name(sandbox, "vault-one")
     assert taken["nameAvailable"] is False
     assert taken["reason"] == "AlreadyExists"
     assert taken["message"].startswith("The vault name 'vault-one' is already in use. Vault names are globally unique")
-    assert sandbox.arm("POST", path, NEW, {**check, "name": "vault-two"}).json() == {"nameAvailable": True}
-    assert sandbox.arm("POST", path, NEW, {**check, "name": "2"}).json()["reason"] == "AccountNameInvalid"
+    assert check_name(sandbox, "vault-two") == {"nameAvailable": True}
+    assert check_name(sandbox, "2")["reason"] == "AccountNameInvalid"
+
+
+def check_name(sandbox: Sandbox, name: str) -> dict[str, Any]:
+    path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/checkNameAvailability"
+    checked: dict[str, Any] = sandbox.arm("POST", path, NEW, {"name": name, "type": "Microsoft.KeyVault/vaults"}).json()
+    return checked
 
 
 def test_there_are_no_managed_hsms(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
@@ -426,6 +430,9 @@ def test_the_name_of_a_deleted_vault_is_taken(sandbox: Sandbox) -> None:
     response = put_vault(sandbox)
     assert error(response) == (409, "ConflictError", "")
     assert message(response).startswith("A vault with the same name already exists in deleted state.")
+    assert check_name(sandbox, "VAULT-one")["reason"] == "AlreadyExists"
+    sandbox.control.advance(91 * DAY)
+    assert check_name(sandbox, "vault-one") == {"nameAvailable": True}
 
 
 def test_recovery_brings_everything_back_but_tags(sandbox: Sandbox) -> None:

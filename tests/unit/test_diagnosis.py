@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, OTHER, PRINCIPAL, TENANT, VAULT_ID, diagnosed, key, policy, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, preflight, rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
@@ -89,15 +89,43 @@ def test_one_identity_with_access_is_enough_for_an_available_account(
     assert causes(diagnosed(principals=(OTHER, OTHER), available=available)) == {"access_missing": "access"}
 
 
-def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged() -> None:
-    for reason, remedy in ((Denied("Not for you."), "deletedVaults/read"), (UNREACHABLE, "Try again.")):
-        told = diagnosis.describe(diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=reason))
+@pytest.mark.parametrize("seen", [None, Denied("No vaults for you.")])
+def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged(seen: Any) -> None:
+    gone: dict[str, Any] = {"vault": seen, "bundle": UNREACHABLE, "versions": None}
+    for reason in (Denied("Not for you."), Unavailable("Busy.")):
+        observed = diagnosed(**gone, deleted_vault=reason)
 
-        (cause,) = told["causes"]
-        assert (cause["name"], cause["repair"]) == ("vault_missing", None)
-        assert reason.msg in cause["evidence"]
-        assert remedy in cause["remedy"]
-        assert "deletion" not in cause["remedy"]
+        assert causes(observed) == {}
+        assert reason in diagnosis.unread(observed)
+    assert causes(diagnosed(**gone)) == {"vault_missing": None}
+
+
+LET_IN = vault(
+    policy(), networkAcls={"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "192.0.2.1/32"}]}
+)
+NOT_PUBLIC = vault(policy(), networkAcls=LET_IN["properties"]["networkAcls"], publicNetworkAccess="Disabled")
+CLOSED_NETWORK = {"network_closed": "network"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "available", "found", "unclear"),
+    [
+        pytest.param(LET_IN, True, {}, set(), id="an address that Batch may use, and the account is available"),
+        pytest.param(LET_IN, None, {}, {"network"}, id="an address that Batch may use, and nobody has asked"),
+        pytest.param(LET_IN, False, CLOSED_NETWORK, set(), id="an address that Batch may use, to no avail"),
+        pytest.param(CLOSED, None, CLOSED_NETWORK, set(), id="no address"),
+        pytest.param(CLOSED, True, CLOSED_NETWORK, set(), id="no address, and Batch has not noticed yet"),
+        pytest.param(NOT_PUBLIC, None, CLOSED_NETWORK, set(), id="not public, so the address is of no use"),
+    ],
+)
+def test_an_address_that_is_let_in_may_be_that_of_batch(
+    rules: Any, available: bool | None, found: dict[str, str], unclear: set[str]
+) -> None:
+    observed = diagnosed(vault=rules, available=available)
+    checks = preflight.judged(observed["evidence"])
+
+    assert causes(observed) == found
+    assert diagnosis.unclear(observed["evidence"], checks, observed).keys() == unclear
 
 
 WHERE = PLACE["resource_group"], PLACE["subscription_id"]

@@ -72,16 +72,14 @@ def assessed(account: Account, seen: Seen) -> Assessment:
     }
     checks = preflight.judged(evidence)
     causes = diagnosis.causes(evidence, checks, observed)
-    unclear = diagnosis.unclear_access(evidence, checks, observed)
-    if unclear:
-        unknown["access"] = unclear
+    unclear = diagnosis.unclear(evidence, checks, observed)
     record = {
         **placed,
         **_of_key(key, _or_none(evidence.bundle), kept, seen),
         **_of_vault(_or_none(evidence.vault)),
-        "access": None if unclear else _access_by(checks, causes),
+        "access": None if "access" in unclear else _access_by(checks, causes),
         **availability,
-        "unknown": {**_unknown(evidence, kept, identities), **unknown},
+        "unknown": {**_unknown(evidence, observed, kept, identities), **unclear, **unknown},
     }
     return Assessment(record, causes)
 
@@ -205,11 +203,12 @@ def _disk(pool: Pool) -> dict[str, Any]:
     return {"name": pool["name"], "encrypted_disks": encryption.get("targets") or [], "key": own.get("keyUrl")}
 
 
-def _unknown(evidence: preflight.Evidence, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
+def _unknown(evidence: preflight.Evidence, observed: Seen, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
     """What could not be seen, with the reason. That nobody answers for a vault which is not there is a cause."""
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {
         "vault": evidence.vault,
+        "deleted_vault": observed["deleted_vault"],
         "key": None if is_gone else evidence.bundle,
         "access": evidence.assignments,
         "versions": kept["versions"],

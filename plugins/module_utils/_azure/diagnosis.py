@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._checks.preflight import is_unreachable
 from .._core.documents import Account, Identity, KeyItem
 from .._core.errors import Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
@@ -33,12 +34,12 @@ class Diagnosis:
     def read(self, account: Account, key: KeyIdentifier, available: bool | None) -> dict[str, Any]:
         """`available` says whether the account is; None if that is not known."""
         evidence = self._evidence.of_account_now(account, key)
-        there = isinstance(evidence.vault, Mapping)
+        there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
         return {
             "evidence": evidence,
             "available": available,
             # An error if there may be one where the caller may not look.
-            "deleted_vault": None if there else self._vaults.find_deleted(key.vault),
+            "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
             "versions": None if evidence.vault is None else self._versions(key),
             "missing_identities": self._missing_identities(account.get("identity", {})),

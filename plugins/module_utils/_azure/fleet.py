@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from .._checks.preflight import is_unreachable
 from .._checks.usage import Visible
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyBundle, RoleAssignment
@@ -66,8 +67,10 @@ class Fleet:
         used = {key.folded: key for key in map(key_of, accounts) if key}
         keys = {key.versionless.folded: key.versionless for key in used.values()}
         vaults = self._vaults.named({key.vault for key in keys.values()}, _subscriptions_of(accounts))
-        deleted_vaults = self._vaults.deleted({name for name, vault in vaults.items() if vault is None})
         read = map_concurrent(lambda name: self._key(keys[name]), keys)
+        unseen = {name for name, vault in vaults.items() if not isinstance(vault, Mapping)}
+        unreachable = {key.vault for name, key in keys.items() if is_unreachable(read[name]["newest"])}
+        deleted_vaults = self._vaults.deleted(unseen, unseen & unreachable)
         grants, definitions = self._grants(keys, vaults, accounts)
         return {
             **listed,

@@ -19,6 +19,7 @@ from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._resources.access.document import NEEDED
 from .._resources.key.document import followers_on, newest_first, version_of
+from .._resources.vault.document import lets_addresses_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
 from .rights import Needed
@@ -26,11 +27,7 @@ from .rights import Needed
 _LOST = (
     "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
 )
-_SEE_DELETED = (
-    "Grant the caller a role that allows Microsoft.KeyVault/deletedVaults/read on the vault's subscription, such as "
-    "Key Vault Reader."
-)
-
+_ASK = "Ask whether the account is available (pools: true, in the role cmk_audit_pools: true)"
 
 # What Batch says of a key that the caller cannot read, and the cause that this is evidence of. Batch may repeat an
 # earlier refusal when it says that the key is accessible again.
@@ -66,10 +63,10 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
-    """Why the vault, the key, the access to it or the deleted vaults could not be read. If there are such errors, there
-    may be more causes than are found."""
+    """Why the vault, the key or the access to it could not be read, or why it is not known whether the vault can be
+    recovered. If there are such errors, there may be more causes than are found."""
     evidence: Evidence = observed["evidence"]
-    read = (evidence.vault, evidence.bundle, evidence.assignments, observed["deleted_vault"])
+    read = (evidence.vault, observed["deleted_vault"], evidence.bundle, evidence.assignments)
     errors = [one for one in read if isinstance(one, CmkError)]
     if evidence.vault is None and not isinstance(evidence.bundle, CmkError):
         remedy = f"Grant the caller a role that allows {rights.VAULTS}/read on the vault, such as Key Vault Reader."
@@ -135,21 +132,34 @@ def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
         yield Cause("access_missing", check.evidence, check.remedy, "access")
 
 
-def unclear_access(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> str | None:
-    """Why it is not known whether the account can use the key, if one of its identities has access and another not."""
-    lacking = next((check for check in checks if check.name == "access_granted" and check.status == FAILED), None)
-    if lacking is None or observed["available"] is not None or not _has_access(evidence):
-        return None
-    return (
-        f"{lacking.evidence} Another identity of the account may use the key, and Azure does not show which of them "
-        "Batch uses. Ask whether the account is available (pools: true, in the role cmk_audit_pools: true), or grant "
-        "access."
-    )
+def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> dict[str, str]:
+    """Of what keeps an account from its key only if Batch uses one of several identities or addresses: why it is not
+    known whether it does. Nothing is unclear if it is known whether the account is available."""
+    if observed["available"] is not None:
+        return {}
+    failed = {check.name: check.evidence for check in checks if check.status == FAILED}
+    found = {}
+    if "access_granted" in failed and _has_access(evidence):
+        found["access"] = (
+            f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
+            f"which of them Batch uses. {_ASK}, or grant access."
+        )
+    if "network_open_to_batch" in failed and _may_be_let_in(evidence):
+        found["network"] = (
+            f"{failed['network_open_to_batch']} Its IP rules let other addresses in, and Azure does not show which "
+            f"address Batch uses. {_ASK}, or allow trusted Microsoft services on the vault."
+        )
+    return found
 
 
 def _has_access(evidence: Evidence) -> bool:
     """Whether one of the identities may use the key. Batch may use any of them."""
     return any(granted.issuperset(NEEDED) for granted in preflight.granted_to_each(evidence).values())
+
+
+def _may_be_let_in(evidence: Evidence) -> bool:
+    """Whether the vault has IP rules. The address that Batch uses may be among them."""
+    return isinstance(evidence.vault, Mapping) and lets_addresses_in(evidence.vault)
 
 
 def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
@@ -167,17 +177,13 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
         purged = deleted["properties"].get("scheduledPurgeDate")
         seen = f"The vault {vault} was deleted; it can be recovered until {purged}."
         yield Cause("vault_deleted", seen, "Recover it (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault")
-    elif evidence.vault is None and "vault_reachable" in failed:
-        if deleted is None:
-            seen = f"There is no vault {vault}, nor a deleted one, in any subscription that the caller sees."
-            yield Cause("vault_missing", seen, f"If it was purged: {_LOST}")
-        else:
-            seen = f"There is no vault {vault}. Whether it was deleted and can be recovered is not known: {deleted.msg}"
-            yield Cause("vault_missing", seen, _SEE_DELETED if isinstance(deleted, Denied) else "Try again.")
+    elif deleted is None and "vault_reachable" in failed and not isinstance(evidence.vault, Mapping):
+        seen = f"There is no vault {vault}, nor a deleted one: its name is available, so the vault was purged."
+        yield Cause("vault_missing", seen, _LOST)
     if "same_tenant" in failed:
         check = failed["same_tenant"]
         yield Cause("vault_in_other_tenant", check.evidence, "Have the vault moved back to the account's tenant.")
-    if "network_open_to_batch" in failed:
+    if "network_open_to_batch" in failed and (observed["available"] is False or not _may_be_let_in(evidence)):
         check = failed["network_open_to_batch"]
         yield Cause("network_closed", check.evidence, check.remedy, "network")
 

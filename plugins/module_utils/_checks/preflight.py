@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from .._core.documents import KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.duration import instant
@@ -154,9 +155,14 @@ def _identity_present(evidence: Evidence) -> Judgement:
     return bool(evidence.principals), seen, "Give it one with azbatch.cmk.batch_account_identity."
 
 
+def is_unreachable(bundle: KeyBundle | CmkError | None) -> TypeGuard[CmkError]:
+    """Whether the host of the vault gave no response when its key was read."""
+    return isinstance(bundle, CmkError) and bundle.code == "vault_unreachable"
+
+
 def _vault_reachable(evidence: Evidence) -> Judgement:
     answer = evidence.bundle
-    if isinstance(answer, CmkError) and answer.code == "vault_unreachable":
+    if is_unreachable(answer):
         return False, answer.msg, "Correct the key identifier, or recover the vault if it was deleted."
     if isinstance(evidence.vault, CmkError) and isinstance(answer, CmkError):
         return None, answer.msg, ""

@@ -22,6 +22,7 @@ P = ParamSpec("P")
 READ_ACCOUNTS = "Microsoft.Batch/batchAccounts/read"
 READ_PERMISSIONS = "Microsoft.Authorization/permissions/read"
 VAULTS = "Microsoft.KeyVault/vaults"
+READ_DELETED_VAULTS = "Microsoft.KeyVault/deletedVaults/read"
 _ACCOUNTS = "Microsoft.Batch/batchAccounts"
 _ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
 _IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..._azure import rate_limit, sdk
@@ -20,7 +21,7 @@ from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts, not_listed
 from ..._checks import usage
-from ..._checks.rights import READ_ACCOUNTS
+from ..._checks.rights import READ_ACCOUNTS, READ_DELETED_VAULTS, VAULTS
 from ..._core import interrupts
 from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
@@ -31,6 +32,12 @@ from .document import name_taken
 
 if TYPE_CHECKING:
     from ..access.client import Access
+
+
+_SEE_VAULTS = (
+    f"Grant the caller a role that allows {VAULTS}/read and {READ_DELETED_VAULTS} on the vault's subscription, such as "
+    "Key Vault Reader."
+)
 
 
 class Vaults(Polled):
@@ -203,17 +210,23 @@ class Vaults(Polled):
                 vaults = sdk.documents(vaults_of.list_by_subscription)
         return {vault["name"].lower(): vault for vault in vaults}
 
-    def deleted(self, names: Set[str]) -> dict[str, DeletedVault | CmkError | None]:
+    def deleted(self, names: Set[str], unreachable: Set[str]) -> dict[str, DeletedVault | CmkError | None]:
         """By these names, in lower case, the vaults that were deleted and can be recovered, in all subscriptions seen.
-        None if there is none; an error if there may be one where the caller may not look."""
-        return self._deleted_among(names, self._resources.listed_subscription_ids()) if names else {}
 
-    def find_deleted(self, name: str) -> DeletedVault | CmkError | None:
+        `unreachable` are those of the names whose host gives no response. Such a vault is None only if its name is
+        available, and an error if the vault may exist, or may have been deleted, where the caller cannot look.
+        """
+        subscriptions = self._resources.listed_subscription_ids() if names else []
+        return self._deleted_among(names, unreachable, subscriptions)
+
+    def find_deleted(self, name: str, *, is_unreachable: bool) -> DeletedVault | CmkError | None:
         """The same for one name, and in the task's own subscription too."""
-        return self._deleted_among({name.lower()}, self._resources.subscription_ids())[name.lower()]
+        names = {name.lower()}
+        unreachable = names if is_unreachable else set()
+        return self._deleted_among(names, unreachable, self._resources.subscription_ids())[name.lower()]
 
     def _deleted_among(
-        self, names: Set[str], subscriptions: Sequence[str]
+        self, names: Set[str], unreachable: Set[str], subscriptions: Sequence[str]
     ) -> dict[str, DeletedVault | CmkError | None]:
         listed = map_concurrent(lambda one: value_or_error(lambda: self._all_deleted(one), CmkError), subscriptions)
         refused, found = None, {}
@@ -222,7 +235,30 @@ class Vaults(Polled):
                 refused = vaults
             else:
                 found.update({vault["name"].lower(): vault for vault in vaults})
-        return {name: found.get(name, refused) for name in names}
+        hidden = map_concurrent(lambda name: self._may_exist(name, refused, subscriptions), unreachable - found.keys())
+        return {name: found.get(name) or hidden.get(name) for name in names}
+
+    def _may_exist(self, name: str, refused: CmkError | None, subscriptions: Sequence[str]) -> CmkError | None:
+        """Why the vault, which no list shows, may exist or be recoverable; None if its name is available.
+
+        A deleted vault keeps its name until it is purged, and a vault of another subscription has it too. `refused` is
+        why one of the lists could not be read.
+        """
+        free: bool | CmkError = False
+        for subscription in subscriptions:
+            free = value_or_error(partial(self._is_name_free, name, subscription), CmkError)
+            if not isinstance(free, Denied):
+                break
+        if free is True:
+            return None
+        reasons = [one for one in (refused, free) if isinstance(one, CmkError)]
+        seen = f"The key vault {name} may exist or be recoverable where the caller does not see it."
+        if not reasons:
+            seen = f"The key vault {name} is in no subscription that the caller sees, and its name is taken."
+        told = " ".join([seen, *(one.msg for one in reasons)])
+        if all(isinstance(one, Denied) for one in reasons):
+            return Denied(f"{told} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)
+        return Unavailable(f"{told} Try again.", remedy="Try again.")
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, if the body says so.
@@ -263,10 +299,10 @@ class Vaults(Polled):
             poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body), **options)
             sdk.finish(poller, self._session.wait_timeout, what)
 
-    def _is_name_free(self, name: str) -> bool:
+    def _is_name_free(self, name: str, subscription: str | None = None) -> bool:
         body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
         with sdk.translated(f"check whether the name {name} is available"):
-            said = sdk.document(self._client().vaults.check_name_availability, sdk.content(body))
+            said = sdk.document(self._client(subscription).vaults.check_name_availability, sdk.content(body))
         return sdk.is_free(said)
 
     def _restore_access_once(self, group: str, name: str) -> None:

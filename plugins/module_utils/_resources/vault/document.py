@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..._core.documents import Vault
@@ -51,11 +52,23 @@ def authorization_of(vault: Vault) -> str:
 
 def lets_azure_services_in(vault: Vault) -> bool:
     """Batch comes as one of the trusted services of Azure, or from anywhere where anyone is let in."""
-    properties = vault["properties"]
-    rules = properties.get("networkAcls", {})
+    rules = _network_rules(vault)
     trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
-    public = properties.get("publicNetworkAccess", "Enabled") == "Enabled"
-    return trusted or (public and rules.get("defaultAction", "Allow") == "Allow")
+    return trusted or (_is_public(vault) and rules.get("defaultAction", "Allow") == "Allow")
+
+
+def lets_addresses_in(vault: Vault) -> bool:
+    """Whether IP rules let some addresses in."""
+    return _is_public(vault) and bool(_network_rules(vault).get("ipRules"))
+
+
+def _network_rules(vault: Vault) -> Mapping[str, Any]:
+    rules: Mapping[str, Any] = vault["properties"].get("networkAcls", {})
+    return rules
+
+
+def _is_public(vault: Vault) -> bool:
+    return bool(vault["properties"].get("publicNetworkAccess", "Enabled") == "Enabled")
 
 
 def url(vault: Vault) -> str:
