@@ -12,7 +12,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -364,6 +365,14 @@ class Ansible:
         told = "\n".join(f"{one.name}: {one.get('code')}: {one.get('msg')}" for one in run.failed)
         assert [one.name for one in run.failed] == expected, f"{told}\n{run.output}"
         return run
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for what happens within three minutes."""
+    deadline = time.monotonic() + 180
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def kill(process: int) -> None:

@@ -10,17 +10,22 @@ AWX gives each job a private data directory, an inventory that is a script, and 
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ansible_runner
 import pytest
-from harness import Ansible, writes
+from cases import BUSY
+from harness import Ansible, until, writes
 from role_runs import QUARTER, things
 from service import Service
 
@@ -59,21 +64,47 @@ class Awx:
 
     def job(self, name: str, inventory: Inventory, **variables: Any) -> Any:
         """A job that has ended; `inventory` is all that it knows."""
+        ended = ansible_runner.run(**self._template(name, inventory, variables))
+        assert (ended.status, ended.rc) == ("successful", 0), ended.stdout.read()
+        return ended
+
+    def ended_job(
+        self, name: str, inventory: Inventory, *, end: str, when: Callable[[], bool], **variables: Any
+    ) -> None:
+        """A job that is canceled, or reaches its timeout, once `when` is true."""
+        is_canceled = threading.Event()
+        template = {**self._template(name, inventory, variables), "settings": {"pexpect_timeout": 0.2}}
+        thread, job = ansible_runner.run_async(**template, cancel_callback=is_canceled.is_set)
+        try:
+            until(when)
+        finally:
+            if end == "timeout":
+                job.config.job_timeout = 1
+            else:
+                is_canceled.set()
+            thread.join()
+            # The runner ends the processes of ansible-playbook's group. With the job's container, AWX ends the others.
+            for file in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    if str(self.folder / name).encode() in file.read_bytes():
+                        os.kill(int(file.parent.name), signal.SIGKILL)
+        assert job.status == end, job.stdout.read()
+
+    def _template(self, name: str, inventory: Inventory, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job is run with."""
         directory = self._directory(name)
         script = directory / "inventory" / "hosts"
         script.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(inventory)}\nEND\n")
         script.chmod(0o700)
-        ended = ansible_runner.run(
-            private_data_dir=str(directory),
-            playbook="rotate.yml",
-            inventory=str(script),
-            extravars=variables,
-            envvars=dict(self.environment),
-            ident=name,
-            quiet=True,
-        )
-        assert (ended.status, ended.rc) == ("successful", 0), ended.stdout.read()
-        return ended
+        return {
+            "private_data_dir": str(directory),
+            "playbook": "rotate.yml",
+            "inventory": str(script),
+            "extravars": variables,
+            "envvars": dict(self.environment),
+            "ident": name,
+            "quiet": True,
+        }
 
     def sliced_job(self, inventory: Inventory, **variables: Any) -> list[Any]:
         """The slices of a job, side by side."""
@@ -117,14 +148,19 @@ def awx(ansible: Ansible, tmp_path: Path) -> Awx:
     return Awx(tmp_path / "awx", {**plain, **credential})
 
 
-def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Service) -> None:
+def on_an_old_version(service: Service) -> str:
+    """All accounts; the identifier of the version."""
     service.make_vault(rbac=True)
-    identifier = service.make_key().id
+    identifier: str = service.make_key().id
     for name in ACCOUNTS:
         service.grant(service.make_account(name)["identity"]["principalId"])
         service.point(identifier, name)
-    control = service.sandbox.control
-    control.advance(QUARTER)
+    service.sandbox.control.advance(QUARTER)
+    return identifier
+
+
+def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Service) -> None:
+    identifier, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
     assert sorted(inventory["_meta"]["hostvars"]) == ACCOUNTS
     wish = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
@@ -155,3 +191,37 @@ def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
     since = service.sandbox.control.last
     awx.job("job1", inventory, cmk_hosts="pinned", cmk_key_max_age="P90D")
     assert writes(service.sandbox.control.requests(since)) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "moved"),
+    [
+        pytest.param("canceled", 3, id="canceled in the second wave"),
+        pytest.param("timeout", 0, id="timeout before any account is moved"),
+    ],
+)
+def test_the_next_job_completes_one_that_was_ended(awx: Awx, service: Service, end: str, moved: int) -> None:
+    old, control = on_an_old_version(service), service.sandbox.control
+    inventory = awx.update_inventory()
+    wish = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
+    # The job waits so long before it sends this request again, and is ended meanwhile.
+    later = {"status": 429, "headers": {"Retry-After": "300"}, "body": BUSY}
+    control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=moved, times=None, answer=later)
+    since = control.last
+
+    def is_in_mid_change() -> bool:
+        return any(one["status"] == later["status"] for one in control.requests(since))
+
+    awx.ended_job("job1", inventory, end=end, when=is_in_mid_change, **wish)
+    control.call("DELETE", "/faults")
+    newest = service.key().id
+    assert Counter(service.encryption(name) for name in ACCOUNTS) == Counter({old: 7 - moved, newest: moved})
+    assert all(service.is_available(name) for name in ACCOUNTS)
+
+    awx.job("job2", inventory, **wish)
+    assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
+    assert all(service.is_available(name) for name in ACCOUNTS)
+    assert len(service.versions()) == 2
+    since = control.last
+    awx.job("job3", inventory, **wish)
+    assert writes(control.requests(since)) == []

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.release import __version__
-from harness import Ansible, fails, task
+from harness import Ansible, fails, task, until
 from packaging.version import Version
 from service import GROUP, Service
 
@@ -91,10 +91,3 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
     until(lambda: service.encryption() == former)
     assert service.is_available()
     assert len([one for one in control.requests(since, writes=True) if one["method"] == "PATCH"]) == 2
-
-
-def until(holds: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
