@@ -152,7 +152,7 @@ _ACCOUNT = {"state": "present", "key_identifier": None, "force": False}
 _KEY_OPTIONS = ("vault_name", "key_type", "key_size", "expires_in", "rotation_policy", "enable_key")
 _KEY: dict[str, Any] = {
     **dict.fromkeys(("key_identifier", "version", "account_name", "resource_group", "moved_to", "grace_period")),
-    **dict.fromkeys(("extend_expired_by", "max_version_age")),
+    **dict.fromkeys(("extend_expired_by", "max_version_age", "new_version_for")),
     **dict.fromkeys(("new_version", "remove_rotation_policy", "force", "recover"), False),
     "state": "present",
     "in_use": "fail",

@@ -81,6 +81,16 @@ options:
     description: Make a new version in any case.
     type: bool
     default: false
+  new_version_for:
+    description:
+      - What the new version is made for with O(new_version), such as the number of a change or of a workflow job. The
+        version gets the tag C(azbatch-cmk-new-version-for) with this text, at most 256 characters.
+      - If the key has an enabled version with the same text that is younger than seven days, no version is made. Thus
+        several runs, which know nothing of each other, share a version. Two runs that look at the same moment make one
+        each; both use the newest once they run again.
+      - The new version keeps all other tags of the version before. If these are 15, the most that Key Vault takes, the
+        new version does not get the tag, and a warning says so.
+    type: str
   remove_rotation_policy:
     description:
       - Have Key Vault make no new versions by itself any more. Refused while a Batch account that the caller can see
@@ -139,6 +149,14 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     max_version_age: P90D
+  register: key
+
+- name: Make a new version for a change, once, however often and from wherever this is run
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    new_version: true
+    new_version_for: CHG0012345
   register: key
 
 - name: Have Key Vault make a new version 30 days before the newest expires
@@ -325,6 +343,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "extend_expired_by": {"type": "str", "default": "P30D"},
     "max_version_age": {"type": "str"},
     "new_version": {"type": "bool", "default": False},
+    "new_version_for": {"type": "str"},
     "remove_rotation_policy": {"type": "bool", "default": False},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     "moved_to": {"type": "str"},

@@ -120,6 +120,13 @@ class Awx:
         return directory
 
 
+def artifacts(job: Any) -> dict[str, Any]:
+    """What AWX passes on to the next nodes of the workflow, as extra variables: what set_stats has set."""
+    (stats,) = (event["event_data"] for event in job.events if event["event"] == "playbook_on_stats")
+    found: dict[str, Any] = stats["artifact_data"]
+    return found
+
+
 def sliced(inventory: Inventory, number: int) -> Inventory:
     """Every third of the hosts in the order of their names, in the groups that they are in."""
     hosts = sorted(inventory["_meta"]["hostvars"])[number::SLICES]
@@ -159,18 +166,21 @@ def on_an_old_version(service: Service) -> str:
     return identifier
 
 
-def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Service) -> None:
+@pytest.mark.parametrize(
+    "rule", [{"cmk_key_max_age": "P90D"}, {"cmk_key_force_new_version": True}], ids=["due", "forced"]
+)
+def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Service, rule: dict[str, Any]) -> None:
+    """The slices are in a workflow job of their own, which is a node of the workflow that the canary is in."""
     identifier, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
     assert sorted(inventory["_meta"]["hostvars"]) == ACCOUNTS
-    wish = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
 
     since = control.last
-    awx.job("canary", inventory, **{**wish, "cmk_hosts": "pinned[0]"})
+    canary = awx.job("canary", inventory, **rule, cmk_hosts="pinned[0]", awx_workflow_job_id=1)
     newest = service.key().id
     assert [service.encryption(name) for name in ACCOUNTS] == [newest, *[identifier] * 6]
 
-    jobs = awx.sliced_job(inventory, **wish)
+    jobs = awx.sliced_job(inventory, **rule, cmk_hosts="pinned", **{"awx_workflow_job_id": 2, **artifacts(canary)})
     assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
     assert all(service.is_available(name) for name in ACCOUNTS)
     assert Counter(things(writes(control.requests(since)))) == {

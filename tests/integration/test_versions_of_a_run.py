@@ -149,6 +149,70 @@ def test_a_prediction_counts_as_nothing(runner: OneProcess, service: Service) ->
     assert len(service.versions()) == 2
 
 
+# Runs that know nothing of each other
+
+NAMES = ("account1", "account2", "account3")
+WORKFLOW = {**FORCE, "awx_workflow_job_id": 17}
+TAG = "azbatch-cmk-new-version-for"
+
+
+@pytest.mark.parametrize(
+    ("purpose", "tag"),
+    [({"awx_workflow_job_id": 17}, "awx-workflow-job-17"), ({"cmk_key_force_new_version_for": "CHG1"}, "CHG1")],
+    ids=["workflow", "change"],
+)
+def test_runs_for_one_purpose_force_one_version(
+    runner: OneProcess, service: Service, purpose: dict[str, Any], tag: str
+) -> None:
+    on_one_key(service, *NAMES)
+    service.keys().update_key_properties("key1", tags={"owner": "me"})
+    for name in (*NAMES, "account1"):
+        check = runner.another().role("rotate", {**VARS, "cmk_account_name": name, **FORCE, **purpose}, check=True)
+        report = rotate(runner.another(), name, **FORCE, **purpose)
+        assert check["changed_steps"] == report["changed_steps"], name
+        service.sandbox.control.advance(60)
+    assert [version.tags for version in service.versions()] == [{"owner": "me"}, {"owner": "me", TAG: tag}]
+    assert set(keys_of(service, *NAMES)) == {service.key().id}
+
+    rotate(runner.another(), **FORCE, awx_workflow_job_id=18)
+    assert (len(service.versions()), service.encryption()) == (3, service.key().id)
+    rotate(runner.another(), **FORCE)
+    assert [version.tags for version in service.versions()][-1] == {"owner": "me"}
+
+
+def test_two_runs_that_force_at_the_same_moment_end_on_one_version(runner: OneProcess, service: Service) -> None:
+    on_one_key(service, *NAMES)
+    rotate(runner.another(), "account1", **WORKFLOW)
+    # The other one did not see that version yet.
+    service.make_key(tags={TAG: "awx-workflow-job-17"})
+    service.point(service.key().id, "account2")
+
+    for name in NAMES:
+        rotate(runner.another(), name, **WORKFLOW)
+    assert len(service.versions()) == 3
+    assert set(keys_of(service, *NAMES)) == {service.key().id}
+    assert all(service.is_available(name) for name in NAMES)
+
+
+def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProcess, service: Service) -> None:
+    """A replica of the vault may not show the version yet that another run has forced. The list does."""
+    on_one_key(service, "account1", "account2")
+    shown: list[Any] = []
+    service.keys().get_key("key1", raw_response_hook=lambda response: shown.append(response.http_response.json()))
+    rotate(runner.another(), "account1", **WORKFLOW)
+    stale = {
+        "match": {"method": "GET", "path": "^/keys/key1/?$"},
+        "times": None,
+        "answer": {"status": 200, "body": shown[0]},
+    }
+    service.sandbox.control.fault(**stale)
+
+    rotate(runner.another(), "account2", **WORKFLOW)
+    service.sandbox.control.call("DELETE", "/faults")
+    assert len(service.versions()) == 2
+    assert keys_of(service, "account1", "account2") == [service.key().id] * 2
+
+
 # What was used before, and for how long it stays
 
 

@@ -188,6 +188,8 @@ def test_older_versions_show_less(sandbox: Sandbox, version: str, absent: set[st
         ({"kty": "RSA", "attributes": "x"}, ""),
         ({"kty": "RSA", "key_ops": [["sign"]]}, ""),
         ({"kty": "RSA", "tags": ["x"]}, ""),
+        ({"kty": "RSA", "tags": {str(number): "" for number in range(16)}}, ""),
+        ({"kty": "RSA", "tags": {"x": "y" * 257}}, ""),
         ({"kty": "EC", "crv": ["P-256"]}, ""),
     ],
 )

@@ -218,7 +218,8 @@ def deleted_key() -> dict[str, Any]:
 
 def listed(bundle: dict[str, Any]) -> dict[str, Any]:
     """A key version as the list of versions shows it."""
-    return {"kid": bundle["key"]["kid"], "attributes": bundle["attributes"]}
+    tags = {"tags": bundle["tags"]} if "tags" in bundle else {}
+    return {"kid": bundle["key"]["kid"], "attributes": bundle["attributes"], **tags}
 
 
 def rotation_policy(**trigger: str) -> dict[str, Any]:

@@ -286,8 +286,8 @@ def test_defaults_of_a_role_are_those_that_are_documented(role: str) -> None:
 def test_default_that_is_another_variable_is_told(role: str) -> None:
     for name, value in defaults(role).items():
         if is_template(value):
-            [other] = re.findall(r"\bcmk_\w+", value)
-            assert f"O({other})" in " ".join(specification(role)["options"][name]["description"])
+            [other] = set(re.findall(r"\b(?:cmk|awx)_\w+", value))
+            assert f"({other})" in " ".join(specification(role)["options"][name]["description"])
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -14,9 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from wishes import key_goal, rotation
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.agreed import TAG
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
 
@@ -215,6 +216,64 @@ def test_wish_for_a_new_version_is_met_by_the_first() -> None:
     first = key_plan.plan(key_goal(new_version=True), observed_key())
 
     assert not key_plan.plan(first.goal, observed_key(key(created=NOW))).changed
+
+
+# A version that is forced for a purpose
+
+FORCED: dict[str, Any] = {"new_version": True, "new_version_for": "CHG1"}
+MADE = {"owner": "me", TAG: "CHG1"}
+
+
+@pytest.mark.parametrize(
+    ("bundles", "tags"),
+    [
+        pytest.param([key(created=NOW - 60, tags={"owner": "me"})], MADE, id="not made yet"),
+        pytest.param([key(created=NOW - 60, tags={**MADE, TAG: "CHG0"})], MADE, id="for another purpose"),
+        pytest.param([key(created=NOW - 7 * DAY, tags=MADE)], MADE, id="a week ago"),
+        pytest.param(
+            [key(OLD, created=NOW - 60, tags=MADE, enabled=False), key(NEW, created=NOW - 9, tags={"owner": "me"})],
+            MADE,
+            id="disabled since",
+        ),
+        pytest.param([key(created=NOW - 7 * DAY + 1, tags=MADE)], None, id="made"),
+        pytest.param(
+            [key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9)], None, id="made, and a newer one"
+        ),
+    ],
+)
+def test_a_version_is_forced_once_for_a_purpose(bundles: list[dict[str, Any]], tags: dict[str, str] | None) -> None:
+    made = key_plan.plan(key_goal(**FORCED), observed_key(*bundles))
+
+    assert [step.arguments["body"]["tags"] for step in made.steps] == ([tags] if tags else [])
+    assert made.warnings == ()
+    # By the list of versions, or by the newest if they cannot be listed.
+    if len(bundles) == 1:
+        assert key_plan.plan(key_goal(**FORCED), observed_key(*bundles, versions=None)).changed is made.changed
+
+
+def test_a_version_that_is_due_is_made_although_one_was_forced_for_the_same_purpose() -> None:
+    """And it does not say that it was forced."""
+    expired = plan(key(created=NOW - DAY, exp=NOW, tags=MADE), **FORCED)
+
+    assert expired.steps[0].arguments["body"]["tags"] == {"owner": "me"}
+    assert "tags" not in plan(key(tags={TAG: "CHG1"}), new_version=True).steps[0].arguments["body"]
+
+
+@pytest.mark.parametrize(("count", "has_room"), [(14, True), (15, False)])
+def test_no_tag_of_others_is_lost(count: int, has_room: bool) -> None:
+    others = {f"tag{number}": "theirs" for number in range(count)}
+    made = plan(key(tags={**others, **({TAG: "CHG0"} if has_room else {})}), **FORCED)
+
+    assert made.steps[0].arguments["body"]["tags"] == {**others, **({TAG: "CHG1"} if has_room else {})}
+    assert ["15 tags" in warning for warning in made.warnings] == ([] if has_room else [True])
+
+
+def test_a_purpose_without_force_means_nothing() -> None:
+    assert not plan(key(), new_version_for="CHG1").changed
+    assert key_goal(new_version_for="").new_version_for is None
+    with pytest.raises(InvalidOption) as refused:
+        key_goal(new_version_for="x" * 257)
+    assert refused.value.facts["option"] == "new_version_for"
 
 
 # A version that is mended

@@ -18,7 +18,7 @@ from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._resources.access.document import NEEDED
-from .._resources.key.document import followers_on, newest_first, version_of
+from .._resources.key.document import followers_on, item_of, newest_first, version_of
 from .._resources.vault.document import lets_addresses_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
@@ -108,7 +108,7 @@ def _rights_for(
         yield rights.to_change_vault(place["resource_group"], place["name"], place["subscription_id"])
     if cause == "key_deleted" and deleted_key is not None:
         yield rights.to_use_key("recover", vault)
-        if _reason(_as_item(deleted_key), evidence.now):
+        if _reason(item_of(deleted_key), evidence.now):
             yield rights.to_use_key("update", vault)
     if cause in ("version_unusable", "operations_missing"):
         yield rights.to_use_key("update", vault)
@@ -240,7 +240,7 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     versions: Sequence[KeyItem] | None = observed["versions"]
     newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
     if versions is None:
-        return [_as_item(newest)] if newest else []
+        return [item_of(newest)] if newest else []
     if evidence.key.version is not None:
         return [item for item in versions if version_of(item) == evidence.key.version]
     by_version = {version_of(item): item for item in versions}
@@ -251,10 +251,6 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     if observed["available"] is False and not any(_reason(item, evidence.now) for item in items[:2]):
         return items
     return items[:2]
-
-
-def _as_item(bundle: KeyBundle) -> KeyItem:
-    return {"kid": bundle["key"]["kid"], "attributes": bundle["attributes"]}
 
 
 def _reason(item: KeyItem, now: float) -> str:

@@ -212,11 +212,15 @@ class KeyBundle(_KeyBundleAlways, total=False):
     tags: dict[str, str]
 
 
-class KeyItem(TypedDict):
-    """A version in a list of versions."""
-
+class _KeyItemAlways(TypedDict):
     kid: str
     attributes: KeyAttributes
+
+
+class KeyItem(_KeyItemAlways, total=False):
+    """A version in a list of versions."""
+
+    tags: dict[str, str]
 
 
 class LifetimeTrigger(TypedDict, total=False):

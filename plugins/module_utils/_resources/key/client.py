@@ -27,6 +27,7 @@ from ..._core.documents import KeyBundle, KeyItem, RotationPolicy
 from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault
 from . import grace, withdrawn
+from .agreed import version_for
 from .document import newest_known
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ class Keys(Polled):
         listed = in_background(self._versions, url, goal.name)
         key = self._read(url, goal.name, "")
         versions: list[KeyItem] | None = listed.result() if key else []
-        if key and goal.at_least:
-            key = newest_known(key, versions, goal.at_least, lambda one: self._read(url, goal.name, one))
+        agreed = version_for(goal.new_version_for, key, versions, self.now) if key else None
+        for known in (goal.at_least, agreed):
+            if key and known:
+                key = newest_known(key, versions, known, lambda one: self._read(url, goal.name, one))
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
         observed: dict[str, Any] = {
             "key": key,

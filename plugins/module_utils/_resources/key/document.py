@@ -88,6 +88,12 @@ def version_of(item: KeyItem | JsonWebKey) -> str:
     return str(item["kid"]).rsplit("/", 1)[-1].lower()
 
 
+def item_of(key: KeyBundle) -> KeyItem:
+    """The version as a list of versions shows it."""
+    tags: KeyItem = {"kid": key["key"]["kid"], "attributes": key["attributes"]}
+    return {**tags, "tags": key["tags"]} if "tags" in key else tags
+
+
 def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float) -> list[str]:
     """The versions that an account which follows the key may be on, the newest first: the previous ones are among them
     unless Batch could have used the newest for longer than the lag. `versions` are all of the key, if they were listed.

@@ -18,6 +18,7 @@ from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from . import rotation_policy as key_rotation_policy
+from .agreed import LONGEST
 from .document import SIZES, TYPES
 
 
@@ -37,6 +38,8 @@ class Goal:
     max_version_age: int | None
     new_version: bool
     force: bool
+    # What a new version is forced for: runs that force one for the same purpose share it.
+    new_version_for: str | None = None
     # A version or key that somebody disabled, as people do to revoke it, may be enabled.
     enable: bool = False
     # A deleted key is recovered.
@@ -135,6 +138,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         remove_rotation_policy=params["remove_rotation_policy"],
         max_version_age=seconds(params["max_version_age"], "max_version_age"),
         new_version=params["new_version"],
+        new_version_for=_purpose(params["new_version_for"]),
         force=params["force"],
         enable=params["enable_key"],
         keeps_used=params["in_use"] == "keep",
@@ -142,6 +146,14 @@ def desired(params: Mapping[str, Any]) -> Goal:
         grace_period=seconds(params["grace_period"], "grace_period", or_none=True) or 0,
         recover=params["recover"],
     )
+
+
+def _purpose(text: str | None) -> str | None:
+    if text and len(text) > LONGEST:
+        raise InvalidOption(
+            "new_version_for", text, f"it is longer than {LONGEST} characters.", "Use a shorter text, such as a number."
+        )
+    return text or None
 
 
 def _named(params: Mapping[str, Any]) -> KeyIdentifier:

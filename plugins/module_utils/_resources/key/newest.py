@@ -50,7 +50,7 @@ class Newest:
         """
         began = time.monotonic()
         if forced is not None:
-            made = self._forced_version(goal, *forced, make)
+            made = self._forced_version(replace(goal, at_least=used), *forced, make)
             if made is not None:
                 return made
             goal = replace(goal, new_version=False)
@@ -60,7 +60,8 @@ class Newest:
         return self._since(began, replace(goal, at_least=used), make)
 
     def _forced_version(self, goal: Goal, key: str, account: str, make: Make) -> Outcome | None:
-        """None if the run has made the version that this task wants for the account."""
+        """None if the run has made the version that this task wants for the account. It counts as made by the run, too,
+        if another run has made it for the same purpose."""
         with vault_lock(self._session.files, goal.vault):
             if self._forced.is_made(key, account):
                 return None

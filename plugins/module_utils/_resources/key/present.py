@@ -19,6 +19,7 @@ from ..._core.duration import instant
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
 from . import rotation_policy
+from .agreed import MOST_TAGS, TAG, tags_of_new_version, version_for
 from .document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, identifier_of, size_of
 from .goal import Goal, key_disabled, key_soft_deleted
 from .writes import KeyWrites
@@ -31,6 +32,8 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     if key is None and observed["deleted"]:
         return _recovery(goal, before)
     warnings: tuple[str, ...] = ()
+    if goal.new_version and key and version_for(goal.new_version_for, key, observed["versions"], observed["now"]):
+        goal = replace(goal, new_version=False)
     is_due = _is_due(goal, observed)
     _refuse_to_enable(goal, key, before, is_due=is_due)
     if key is None or is_due:
@@ -49,6 +52,8 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
         steps = (*steps, _set_policy(goal, policy))
         after = {**after, "rotation_policy": dict(goal.rotation_policy)}
     if goal.new_version:
+        if goal.new_version_for and TAG not in steps[0].arguments["body"].get("tags", {}):
+            warnings += (_no_room_for_tag(goal),)
         goal = replace(goal, new_version=False, other_than=before.get("version"))
     return Plan(goal, before, after, steps, warnings)
 
@@ -103,8 +108,11 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
         "key_ops": [*operations, *(o for o in OPERATIONS if o not in operations)],
         "attributes": attributes,
     }
-    if former and former.get("tags"):
-        body["tags"] = former["tags"]
+    tags = tags_of_new_version(
+        former.get("tags", {}) if former else {}, goal.new_version_for if goal.new_version else None
+    )
+    if tags:
+        body["tags"] = tags
     after = {
         **before,
         "exists": True,
@@ -121,6 +129,14 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
         "previous_version": before.get("version"),
     }
     return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
+
+
+def _no_room_for_tag(goal: Goal) -> str:
+    return (
+        f"The new version of the key {goal.name} has no tag {TAG}, because the version before has {MOST_TAGS} tags "
+        "already, and Key Vault takes no more. Other runs with the same new_version_for create versions of their own. "
+        "Remove a tag from the newest version."
+    )
 
 
 def repaired(

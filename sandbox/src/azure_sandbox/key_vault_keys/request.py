@@ -22,6 +22,7 @@ _TYPES = ("RSA", "RSA-HSM", "EC", "EC-HSM")
 # 9999-12-31T23:59:59Z
 _END_OF_TIME = 253402300799
 _SIZES = (2048, 3072, 4096)
+_MOST_TAGS, _LONGEST_TAG = 15, 256
 
 
 def check_name(name: str) -> None:
@@ -107,6 +108,8 @@ def tags(document: Any) -> dict[str, str] | None:
         return None
     if not isinstance(document, dict):
         raise errors.bad_parameter("Invalid tags value")
+    if len(document) > _MOST_TAGS or any(len(str(text)) > _LONGEST_TAG for tag in document.items() for text in tag):
+        raise errors.bad_parameter(f"At most {_MOST_TAGS} tags are allowed, of {_LONGEST_TAG} characters each")
     return {str(name): str(value) for name, value in document.items()} or None
 
 
