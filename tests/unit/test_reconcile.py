@@ -729,6 +729,19 @@ def test_the_fallback_is_for_a_refused_change_whose_previous_setting_cannot_be_r
     assert lamps.lit == lit
 
 
+def test_the_fallback_is_also_for_a_change_that_fails_again_when_it_is_read_again() -> None:
+    class Dark(Lamps):
+        def read(self, goal: Lamp) -> bool:
+            if goal.lit and self.lit.get("red") and goal.name == "red":
+                raise Denied("It is dark.")
+            return self.lit.get(goal.name, False)
+
+    lamps = Dark(Denied, stuck=("red",))
+    undone(lamps, rollback_goal=FORMER, if_refused=FALLBACK)
+
+    assert lamps.lit == {"red": True, "blue": True}
+
+
 @pytest.mark.parametrize("failure", [Denied, Refused])
 def test_without_a_way_back_nothing_is_undone(failure: type[CmkError]) -> None:
     lamps = Lamps(failure)
