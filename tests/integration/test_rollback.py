@@ -269,6 +269,33 @@ def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
     assert is_available(service)
 
 
+def test_the_previous_key_is_used_through_one_of_two_identities(world: World, wire: Wire, service: Service) -> None:
+    """Nobody has granted the other identity access to the previous key, and the account did not need it."""
+    names = ("identity1", "identity2")
+    one, other = (service.make_identity(name)["properties"]["principalId"] for name in names)
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(name): {} for name in names}}
+    service.make_account(identity=identity)
+    service.grant(one)
+    former = service.make_key().id
+    service.point(former)
+    new = service.make_key(vault=RBAC_VAULT).id
+    for principal in (one, other):
+        service.grant(principal, RBAC_VAULT)
+    service.sandbox.control.advance(SETTLED)
+    service.sandbox.control.timing(**REALISTIC)
+
+    def revoked() -> None:
+        for principal in (one, other):
+            service.revoke(principal, RBAC_VAULT)
+
+    with wire.meddled(is_switch, revoked):
+        report = world.prepared(Run("rotate", "account1", None, {"cmk_new_key_identifier": new}))()
+    assert report["failed_checks"] == ["access_granted"], report
+    assert report["restored"] is True
+    assert service.encryption() == former
+    assert is_available(service)
+
+
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
 def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
     world: World, wire: Wire, service: Service, vault: str

@@ -267,8 +267,8 @@ def refused_once(
         if asked.count("update") == 1:
             raise Rejected("Azure says: no.")
 
-    def require_usable(_evidence: Any, *, lasts: bool) -> None:
-        assert lasts is not even_if_unavailable
+    def require_usable(_evidence: Any, *, rollback: bool) -> None:
+        assert rollback is even_if_unavailable
         asked.append("evidence")
         preflight.require(refreshed)
 

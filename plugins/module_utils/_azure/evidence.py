@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .._checks.preflight import Evidence, failed_checks, granted_to_each, lasting, require
+from .._checks.preflight import Evidence, failed_checks, for_rollback, granted_to_each, lasting, require
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
@@ -95,13 +95,10 @@ class EvidenceReader:
         group = place_of(vault["id"])[1] if isinstance(vault, Mapping) else None
         return self._now(evidence.key, group, evidence.principals, evidence.tenant_id)
 
-    def require_usable(self, evidence: Evidence, *, lasts: bool = True) -> None:
-        """A key that Batch refuses may have been disabled since it was read. It would be offered until time is up.
-
-        A rollback does not demand that the key `lasts`.
-        """
+    def require_usable(self, evidence: Evidence, *, rollback: bool = False) -> None:
+        """A key that Batch refuses may have been disabled since it was read. It would be offered until time is up."""
         found = self.refreshed(evidence)
-        require(lasting(found) if lasts else found)
+        require(for_rollback(found) if rollback else lasting(found))
 
     def with_access_now(self, evidence: Evidence, since: float) -> Evidence:
         """The same, with the key, the vault and who may use the key as read from `since` (time.monotonic()) on.

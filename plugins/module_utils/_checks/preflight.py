@@ -42,6 +42,8 @@ class Evidence:
     now: float
     # Seconds for which the key has to stay valid from now on.
     lasting: float = 0
+    # Whether it is enough that one of the identities may use the key.
+    by_any: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ class Check:
 
 def lasting(evidence: Evidence) -> Evidence:
     """The evidence on a key that an account is about to be pointed at: the key must not expire at once. A rollback has
-    no such demand."""
+    no such demand (`for_rollback`)."""
     return replace(evidence, lasting=key_document.EXPIRES_SOON)
+
+
+def for_rollback(evidence: Evidence) -> Evidence:
+    """The evidence on a key that the account used before, through whichever of its identities may use it."""
+    return replace(evidence, by_any=True)
 
 
 def judged(evidence: Evidence) -> tuple[Check, ...]:
@@ -248,6 +255,8 @@ def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
         return None, _unseen("role assignments", evidence.assignments), ""
     missing = {principal: _missing(vault, principal, evidence) for principal in evidence.principals}
     lacking = [f"{principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
+    if evidence.by_any and len(lacking) < len(missing):
+        return True, "One of the identities may get, wrapKey and unwrapKey.", ""
     seen = f"On {vault['name']}: {'; '.join(lacking)}." if lacking else "The identity may get, wrapKey and unwrapKey."
     return not lacking, seen, "Grant it with azbatch.cmk.keyvault_cmk_access."
 

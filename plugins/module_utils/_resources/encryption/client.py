@@ -21,7 +21,7 @@ from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
-from ..._checks.preflight import Evidence
+from ..._checks.preflight import Evidence, for_rollback
 from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
@@ -87,7 +87,8 @@ class Encryption(Polled):
         if goal.undoes is None:
             observed["unavailable_reason"] = self._accounts.unavailable_reason_before_change(group, name)
         if goal.key is not None and observed["unavailable_reason"] is None:
-            observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
+            found = self._evidence.of_account(account, goal.target, goal.vault_group)
+            observed["evidence"] = for_rollback(found) if goal.undoes else found
         return observed
 
     def _expires_soon(self, account: Account, goal: Any) -> bool:
@@ -190,7 +191,7 @@ class Encryption(Polled):
             if not even_if_unavailable:
                 self.require_available(group, name)
             if evidence is not None:
-                self._evidence.require_usable(evidence, lasts=not even_if_unavailable)
+                self._evidence.require_usable(evidence, rollback=even_if_unavailable)
 
         writes = itertools.count()
         require_unmoved = partial(self._require_unmoved, group, name, (previous, key_of(cast(Account, body))))
