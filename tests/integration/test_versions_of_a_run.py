@@ -200,12 +200,8 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
     shown: list[Any] = []
     service.keys().get_key("key1", raw_response_hook=lambda response: shown.append(response.http_response.json()))
     rotate(runner.another(), "account1", **WORKFLOW)
-    stale = {
-        "match": {"method": "GET", "path": "^/keys/key1/?$"},
-        "times": None,
-        "answer": {"status": 200, "body": shown[0]},
-    }
-    service.sandbox.control.fault(**stale)
+    newest = {"method": "GET", "path": r"^/keys/key1/?(\?|$)"}
+    service.sandbox.control.fault(match=newest, times=None, answer={"status": 200, "body": shown[0]})
 
     rotate(runner.another(), "account2", **WORKFLOW)
     service.sandbox.control.call("DELETE", "/faults")
