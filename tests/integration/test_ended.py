@@ -72,6 +72,8 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # A shell without job control, such as one of CI, lets the processes in its background ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         until(lambda: service.encryption() == wanted)
