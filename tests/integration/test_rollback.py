@@ -269,6 +269,27 @@ def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
     assert is_available(service)
 
 
+def test_a_rollback_is_refused_and_the_new_key_can_be_used(world: World, wire: Wire, service: Service) -> None:
+    """Azure does not answer when the new key is read again, and somebody disables the previous version meanwhile."""
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    former = service.encryption() or ""
+
+    def others() -> None:
+        service.disable(version=former.rpartition("/")[2])
+        service.sandbox.control.fault(match={"method": "GET", "path": "/vaults/vault-one[?]"}, **BUSY)
+
+    def is_after_switch(request: Any) -> bool:
+        return request.method == "GET" and "/vaults/vault-one?" in request.url and service.encryption() != former
+
+    run = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))
+    with wire.meddled(is_after_switch, others):
+        report = run()
+    assert report["code"] == "service_unavailable", report
+    assert report["restored"] is False
+    assert report["current_state"]["key_identifier"] == service.encryption() != former
+    assert is_available(service)
+
+
 def test_the_previous_key_is_used_through_one_of_two_identities(world: World, wire: Wire, service: Service) -> None:
     """Nobody has granted the other identity access to the previous key, and the account did not need it."""
     names = ("identity1", "identity2")

@@ -156,14 +156,17 @@ def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) 
 
 def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
     """Whether the change, read again, is refused, although it may have failed for another reason before that could be
-    checked."""
+    checked. If not, the failure tells how things stand."""
     if isinstance(failure, Refused):
         return True
     try:
-        planner.plan(todo.goal, _read_anew(service, todo.goal))
+        current = planner.plan(todo.goal, _read_anew(service, todo.goal))
     except Exception as refusal:
         failure.add(as_failure(refusal).msg)
         return True
+    if todo.rollback_goal is not None:
+        failure.add(todo.rollback_goal.described(current.before))
+        failure.facts.update(current_state=dict(current.before))
     return False
 
 
