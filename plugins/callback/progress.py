@@ -15,6 +15,8 @@ description:
     failed, how many a second, and how long the rest will take.
   - At the end of a play, a line counts the hosts that the play has changed, left as they were and failed on, and the
     new versions of keys, as in C(60 rotated, 0 unchanged, 0 failed, 1 new version).
+  - If the play stops in a wave, a line for each host of that wave gives the key that its account uses, or says that the
+    host failed.
   - The estimate goes by the waves that are over. There is none before the first is.
   - Plays over a single host are left alone.
 version_added: 0.1.0
@@ -118,9 +120,14 @@ class CallbackModule(CallbackBase):
         progress = self._progress
         if progress is None:
             return
-        progress.end_wave()
+        progress.end_wave(len(self._tally.counted - self._tally.finished))
         if progress.left:
             self._tell(progress)
+        if progress.stopped:
+            for line in self._tally.overview():
+                self._display.display(f"PROGRESS: {line}")
+        else:
+            self._tally.end_wave()
         if progress.left == 0 or is_last:
             took = duration(time.monotonic() - progress.began)
             self._display.display(f"PROGRESS: {self._tally.told()}, in {took}")

@@ -34,12 +34,15 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
 _MISSING = warm_up()
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+# Set by the playbooks of the collection: the name of the variable for the next node of a workflow.
+_STATS = "__stats"
 
 
 @contextmanager
@@ -91,15 +94,28 @@ class InProcessAction(ActionBase):
                     raise
                 result.update({"failed": True, **failure.result()})
             self._end_rehearsal_after(result)
+            self._pass_on(result, task_vars)
             return result
         with _added(self._environment()), unlogged():
             result.update(self._run_module())
         self._end_rehearsal_after(result)
+        self._pass_on(result, task_vars)
         return result
 
     def _end_rehearsal_after(self, result: Mapping[str, Any]) -> None:
         if not self._task.check_mode and (result.get("changed") or result.get("failed")):
             RunFiles(constants.DEFAULT_LOCAL_TMP).end_rehearsal()  # type: ignore[attr-defined]
+
+    def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """What the task has changed, to the next node of a workflow: Ansible adds it to what the playbook has noted
+        with set_stats, but not if the task has failed."""
+        if self._task.check_mode or not result.get("changed") or _STATS not in task_vars:
+            return
+        wanted = self._templar.template(task_vars.get("cmk_set_stats", ""))
+        if wanted == "" or boolean(wanted, strict=False):
+            account = {task_vars["inventory_hostname"]: {"changed": True}}
+            data = {"accounts": account, "new_versions": dict(new_versions(result.get("diff")))}
+            result["ansible_stats"] = {"data": {task_vars[_STATS]: data}, "per_host": False, "aggregate": True}
 
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
         """The one place that decides it. Whether there is a become plugin is Ansible's own decision, by the task, the

@@ -36,9 +36,11 @@ class Progress:
     def next_wave(self, hosts: int) -> None:
         self.wave, self.wave_number = hosts, self.wave_number + 1
 
-    def end_wave(self) -> None:
-        """Unless the play has ended in it, for then nobody knows which of its hosts are done."""
-        if not self.stopped:
+    def end_wave(self, changed: int) -> None:
+        """If the play has stopped in the wave, only the hosts that it has changed are known to be done."""
+        if self.stopped:
+            self.over += changed
+        else:
             self.over, self.wave, self.task = self.over + self.wave, 0, ""
 
     def next_task(self, name: str) -> None:

@@ -61,7 +61,7 @@ def _known_variables() -> frozenset[str]:
         for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml")
     ]
     of_roles = {name for one in specifications for entry in one.values() for name in entry.get("options", {})}
-    playbooks = "".join(file.read_text(encoding="utf-8") for file in _COLLECTION.glob("playbooks/*.yml"))
+    playbooks = "".join(file.read_text(encoding="utf-8") for file in _COLLECTION.glob("playbooks/**/*.yml"))
     of_inventory = Record.__required_keys__ | Record.__optional_keys__
     return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *_OTHER_NAMES})
 

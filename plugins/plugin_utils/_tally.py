@@ -22,6 +22,8 @@ _DONE = {
 }
 # These are about the key that an account uses. Other changes, such as a version that is disabled, do not count as that.
 _MOVES = ("rotated", "reverted")
+# Modules whose summary tells which key an account uses.
+_SHOWN = ("azbatch.cmk.batch_encryption", "azbatch.cmk.batch_encryption_info")
 
 
 @dataclass
@@ -35,6 +37,10 @@ class Tally:
     # Hosts whose account was moved to another key, version or key source.
     moved: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    # Hosts of the waves that are over, unless the play has stopped in the wave.
+    finished: set[str] = field(default_factory=set)
+    # By host, the line that tells which key its account uses.
+    summaries: dict[str, str] = field(default_factory=dict)
     # Each by its key and name; a version that check mode predicts has no name.
     versions: set[tuple[str, str | None]] = field(default_factory=set)
 
@@ -44,6 +50,8 @@ class Tally:
         self.done = _DONE.get(role, self.done)
         if failed:
             self.failed.add(host)
+        elif action in _SHOWN and "summary" in result:
+            self.summaries[host] = result["summary"]
         for one in result.get("results") or [result]:
             if not isinstance(one, Mapping) or not one.get("changed"):
                 continue
@@ -51,24 +59,41 @@ class Tally:
             steps = one.get("changed_steps")
             if steps.get("encryption") if isinstance(steps, Mapping) else action == "azbatch.cmk.batch_encryption":
                 self.moved.add(host)
-            self.versions.update(_new_versions(one.get("diff")))
+            self.versions.update(new_versions(one.get("diff")))
+
+    def end_wave(self) -> None:
+        """The end of a wave in which the play has not stopped."""
+        self.finished |= self.reached
+
+    @property
+    def counted(self) -> set[str]:
+        """Hosts on which the role has done what it is for, also if the play has stopped in their wave."""
+        return (self.moved if self.done in _MOVES else self.changed) - self.failed
 
     def told(self) -> str:
-        counted = (self.moved if self.done in _MOVES else self.changed) - self.failed
-        others = self.changed - counted - self.failed
-        unchanged = self.reached - self.changed - self.failed
+        others = self.changed - self.counted - self.failed
+        unchanged = self.finished - self.changed - self.failed
+        unfinished = self.reached - self.finished - self.changed - self.failed
         missed = self.total - len(self.reached)
-        parts = [f"{len(counted)} {self.done}"]
+        parts = [f"{len(self.counted)} {self.done}"]
         parts += [f"{len(others)} changed otherwise"] if others else []
         parts += [f"{len(unchanged)} unchanged", f"{len(self.failed)} failed"]
+        parts += [f"{len(unfinished)} not finished"] if unfinished else []
         parts += [f"{missed} not started"] if missed else []
         if self.versions:
             parts.append(f"{len(self.versions)} new version{'s' if len(self.versions) > 1 else ''}")
         return ", ".join(parts)
 
+    def overview(self) -> list[str]:
+        """A line for each account of the wave in which the play has stopped: its key, or that it failed."""
+        return [
+            f"{host} failed." if host in self.failed else self.summaries.get(host, f"{host} was not read.")
+            for host in sorted(self.reached - self.finished)
+        ]
 
-def _new_versions(diff: Any) -> Iterator[tuple[str, str | None]]:
-    """The versions of keys that a task has made, by its diff, or by the diff of a part of the task."""
+
+def new_versions(diff: Any) -> Iterator[tuple[str, str | None]]:
+    """The keys and versions that a task has made, by its diff, or by the diff of a part of the task."""
     if not isinstance(diff, Mapping) or not isinstance(diff.get("after"), Mapping):
         return
     before, after = diff.get("before") or {}, diff["after"]
@@ -77,4 +102,4 @@ def _new_versions(diff: Any) -> Iterator[tuple[str, str | None]]:
         yield key, after["version"]
     for name, part in after.items():
         if isinstance(part, Mapping):
-            yield from _new_versions({"before": before.get(name), "after": part})
+            yield from new_versions({"before": before.get(name), "after": part})

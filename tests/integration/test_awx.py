@@ -235,3 +235,33 @@ def test_the_next_job_completes_one_that_was_ended(awx: Awx, service: Service, e
     since = control.last
     awx.job("job3", inventory, **wish)
     assert writes(control.requests(since)) == []
+
+
+def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Service) -> None:
+    """It gets them as extra variables, which hide nothing that it reads, and passes on its own."""
+    service.make_vault()
+    first = str(service.make_key().id)
+    for name in ACCOUNTS[:3]:
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(first, name)
+    service.sandbox.control.advance(QUARTER)
+    inventory = awx.update_inventory()
+    changed = {"changed": True, "finished": True}
+
+    canary = passed_on(awx.job("canary", inventory, cmk_hosts="pinned[0]", cmk_key_max_age="P90D"))
+    versions = {first.rpartition("/")[0]: service.key().properties.version}
+    result = {"accounts": {"account1": changed}, "not_started": [], "new_versions": versions}
+    assert canary == {"cmk_rotate_result": result}
+
+    # As in the extra variables of a node of a workflow: all accounts but those of the node before.
+    others = "{{ ['pinned'] | union(cmk_rotate_result.accounts | map('regex_replace', '^', '!')) | join(':') }}"
+    job = awx.job("others", inventory, cmk_hosts=others, cmk_key_max_age="P90D", **canary)
+    result = {"accounts": dict.fromkeys(ACCOUNTS[1:3], changed), "not_started": [], "new_versions": {}}
+    assert passed_on(job) == {"cmk_rotate_result": result}
+    assert "WARNING" not in job.stdout.read()
+
+
+def passed_on(job: Any) -> Mapping[str, Any]:
+    """What AWX keeps of the job for the nodes after it."""
+    (artifacts,) = (one["event_data"]["artifact_data"] for one in job.events if one["event"] == "playbook_on_stats")
+    return dict(artifacts)

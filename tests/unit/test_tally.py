@@ -42,8 +42,30 @@ def test_hosts_are_counted_once() -> None:
     tally.add("failed", ROTATE, ENCRYPTION, {"changed": True}, failed=False)
     tally.add("failed", ROTATE, KEYS, {"failed": True}, failed=True)
     tally.add("refused", ROTATE, KEYS, {"failed": True}, failed=True)
+    tally.end_wave()
 
     assert tally.told() == "1 rotated, 1 changed otherwise, 1 unchanged, 2 failed, 2 not started"
+
+
+def test_a_wave_in_which_the_play_stops() -> None:
+    """Those that were moved are done. Of the others, nobody knows whether they would have been changed."""
+    tally = Tally(6)
+    tally.add("canary", ROTATE, ENCRYPTION, {"changed": False}, failed=False)
+    tally.end_wave()
+    for host in ("moved", "failed", "read"):
+        tally.add(host, ROTATE, f"{ENCRYPTION}_info", {"summary": f"{host} uses version 1."}, failed=False)
+    tally.add("begun", ROTATE, KEYS, {"summary": "The key is there."}, failed=False)
+    tally.add("moved", ROTATE, ENCRYPTION, {"changed": True, "summary": "moved uses version 2."}, failed=False)
+    tally.add("failed", ROTATE, ENCRYPTION, {"summary": "failed uses version 2."}, failed=True)
+
+    assert tally.told() == "1 rotated, 1 unchanged, 1 failed, 2 not finished, 1 not started"
+    assert tally.counted == {"moved"}
+    assert tally.overview() == [
+        "begun was not read.",
+        "failed failed.",
+        "moved uses version 2.",
+        "read uses version 1.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +82,7 @@ def test_words_of_the_roles(role: str, told: str) -> None:
     tally = Tally(1)
     tally.add("host", role, KEYS, {"changed": True}, failed=False)
     tally.add("host", "", "ansible.builtin.debug", {"changed": False}, failed=False)
+    tally.end_wave()
 
     assert tally.told() == told
 

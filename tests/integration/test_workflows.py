@@ -1,0 +1,135 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The variables that a playbook passes on to the next node of a workflow."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from harness import Ansible, Run
+from role_runs import QUARTER
+from service import Service
+from test_playbooks import ACCOUNTS, on_one_key, play_all
+
+FORBIDDEN = {"status": 403, "body": {"error": {"code": "RequestDisallowedByPolicy", "message": "No, says the test."}}}
+SHOWN = {"ANSIBLE_SHOW_CUSTOM_STATS": "1"}
+CHANGED, UNCHANGED = {"changed": True, "finished": True}, {"changed": False, "finished": True}
+UNFINISHED = {"changed": False, "finished": False}
+
+
+def passed_on(run: Run) -> dict[str, Any]:
+    found = re.search(r"^\tRUN: (.*)$", run.output, re.M)
+    variables: dict[str, Any] = json.loads(found[1]) if found else {}
+    return variables
+
+
+def play(ansible: Ansible, playbook: str, **options: Any) -> Run:
+    return play_all(ansible, playbook, environment={**SHOWN, **options.pop("environment", {})}, **options)
+
+
+def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Service) -> None:
+    """Of a play that goes on although an account fails; a run after it changes what is left."""
+    first = on_one_key(service)
+    service.sandbox.control.advance(QUARTER)
+    wish = {"cmk_key_max_age": "P90D", "cmk_serial": [2, 1], "cmk_max_fail_percentage": 50}
+    run = play(ansible, "rotate", own={"account2": {"cmk_key_name": "key2"}}, **wish)
+    version = service.key().properties.version
+    result = {
+        "accounts": {"account1": CHANGED, "account2": UNFINISHED, "account3": CHANGED},
+        "not_started": [],
+        "new_versions": {first.rpartition("/")[0]: version},
+    }
+    assert passed_on(run) == {"cmk_rotate_result": result}, run.output
+
+    again = play(ansible, "rotate", **wish, **passed_on(run))
+    assert again.rc == 0
+    result = {
+        "accounts": {**dict.fromkeys(ACCOUNTS, UNCHANGED), "account2": CHANGED},
+        "not_started": [],
+        "new_versions": {},
+    }
+    assert passed_on(again) == {"cmk_rotate_result": result}
+    assert [one.warnings for one in again if one.warnings] == []
+
+
+def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
+    """An account of the wave was changed, although no task runs after the wave."""
+    on_one_key(service)
+    service.sandbox.control.fault(
+        match={"method": "PATCH", "path": "/batchAccounts/account2"}, times=None, answer=FORBIDDEN
+    )
+    told = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
+    wish = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
+    run = play(ansible, "rotate", environment=told, **wish)
+    assert run.rc != 0
+    (result,) = passed_on(run).values()
+    assert result["accounts"] == {"account1": {"changed": True, "finished": False}, "account2": UNFINISHED}
+    assert result["not_started"] == ["account3"]
+    assert list(result["new_versions"].values()) == [service.key().properties.version]
+
+    key = f"version {service.key().properties.version[:8]}… of key key1 in vault vault-one"
+    done, first, second, end = re.findall("^PROGRESS: (.*)$", run.output, re.M)[-4:]
+    assert done.startswith("1 of 3 hosts done, 1 failed; stopped in wave 1: 2 of 2 finished 'Move the account")
+    assert first.startswith(f"account1 uses {key} (before: ")
+    assert second == "account2 failed."
+    assert re.fullmatch(r"1 rotated, 0 unchanged, 1 failed, 1 not started, 1 new version, in \d+ s", end)
+
+
+@pytest.mark.parametrize("playbook", ["provision", "recover", "revert"])
+def test_each_playbook_has_a_variable_of_its_own(ansible: Ansible, service: Service, playbook: str) -> None:
+    on_one_key(service)
+    run = play(ansible, playbook)
+    assert run.rc == 0, run.output
+    accounts = dict.fromkeys(ACCOUNTS, CHANGED if playbook == "revert" else UNCHANGED)
+    result = {"accounts": accounts, "not_started": [], "new_versions": {}}
+    assert passed_on(run) == {f"cmk_{playbook}_result": result}
+
+
+@pytest.mark.parametrize(("check", "wish"), [(True, ""), (False, "false")])
+def test_nothing_is_passed_on(ansible: Ansible, service: Service, check: bool, wish: str) -> None:
+    """By a run in check mode, which has changed nothing, and on request."""
+    on_one_key(service)
+    run = play(ansible, "revert", check=check, cmk_set_stats=wish)
+    assert run.rc == 0, run.output
+    assert len(run.changed) == 3
+    assert passed_on(run) == {}
+
+    audit = ansible.playbook("azbatch.cmk.audit", check=check, extra_vars={"cmk_set_stats": wish}, environment=SHOWN)
+    assert audit.rc == 0
+    assert passed_on(audit) == {}
+
+
+def test_an_audit(ansible: Ansible, service: Service) -> None:
+    """It passes on its result also if a finding fails it, and no result that was passed on to it."""
+    service.on_key()
+
+    def audit(**variables: Any) -> Run:
+        given = {"cmk_audit_rbac_only": True, "cmk_audit_formats": ["json"], **variables}
+        return ansible.playbook("azbatch.cmk.audit", extra_vars=given, environment=SHOWN)
+
+    result = {
+        "summary": "1 Batch account, 1 on customer-managed keys: 0 at risk, 1 break rules, 0 unknown, 0 ok.",
+        "findings": ["account1: vault_uses_access_policies (medium): vault-one goes by access policies."],
+        "files": {"json": "cmk-audit/cmk-audit.json"},
+    }
+    failed = audit(cmk_audit_fail_on="medium")
+    assert failed.rc != 0
+    (passed,) = passed_on(failed).values()
+    assert passed.pop("counts")["accounts"] == 1
+    assert passed == result
+
+    done = audit(**passed_on(failed))
+    assert done.rc == 0, done.output
+    assert [one.warnings for one in done if one.warnings] == []
+    (passed,) = passed_on(done).values()
+    assert {**passed, "counts": {}} == {**result, "counts": {}, "findings": []}
+
+    refused = audit(cmk_result=passed)
+    assert refused.failed[-1].get("code") == "result_preset"
+    assert passed_on(refused) == {}
+    assert passed_on(audit(cmk_audit_fail_on="perhaps")) == {}
