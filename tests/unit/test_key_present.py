@@ -235,6 +235,11 @@ MADE = {"owner": "me", TAG: "CHG1"}
             MADE,
             id="disabled since",
         ),
+        pytest.param(
+            [key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9, enabled=False)],
+            {TAG: "CHG1"},
+            id="made, and a newer one that is disabled",
+        ),
         pytest.param([key(created=NOW - 7 * DAY + 1, tags=MADE)], None, id="made"),
         pytest.param(
             [key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9)], None, id="made, and a newer one"

@@ -24,11 +24,12 @@ _COUNTS_FOR_SECONDS = 7 * 24 * 3600
 
 
 def version_for(purpose: str | None, newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float) -> str | None:
-    """The newest version that was forced for the purpose lately. One that was disabled does not count.
+    """The newest version that was forced for the purpose lately. One that was disabled does not count, and none does if
+    the newest version of the key was disabled: no account can be moved to that.
 
     `newest` is the newest version as it was read, and `versions` are all of the key, if they were listed.
     """
-    if purpose is None:
+    if purpose is None or not newest["attributes"]["enabled"]:
         return None
     forced = [
         one

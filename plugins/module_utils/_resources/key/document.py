@@ -90,8 +90,8 @@ def version_of(item: KeyItem | JsonWebKey) -> str:
 
 def item_of(key: KeyBundle) -> KeyItem:
     """The version as a list of versions shows it."""
-    tags: KeyItem = {"kid": key["key"]["kid"], "attributes": key["attributes"]}
-    return {**tags, "tags": key["tags"]} if "tags" in key else tags
+    item: KeyItem = {"kid": key["key"]["kid"], "attributes": key["attributes"]}
+    return {**item, "tags": key["tags"]} if "tags" in key else item
 
 
 def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float) -> list[str]:
