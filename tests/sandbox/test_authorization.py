@@ -100,6 +100,29 @@ def test_the_bytes_of_a_creation(sandbox: Sandbox, control: Control) -> None:
     assert read["createdBy"] == read["updatedBy"] == made["updatedBy"]
 
 
+def test_a_changed_description_is_answered_like_a_creation(sandbox: Sandbox, control: Control) -> None:
+    made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
+    properties = {name: made["properties"][name] for name in ("roleDefinitionId", "principalId")}
+    wish = {"properties": {**properties, "description": "Some updated description."}}
+    changed = sandbox.arm("PUT", made["id"], ROLES, wish)
+    assert changed.status_code == 201
+    assert changed.json()["properties"]["createdBy"] is None
+    assert sandbox.arm("PUT", made["id"], ROLES, wish).status_code == 200
+    read = sandbox.arm("GET", made["id"], ROLES).json()["properties"]
+    assert read["description"] == "Some updated description."
+    assert read["createdBy"] == made["properties"]["updatedBy"]
+    assert read["createdOn"] == made["properties"]["updatedOn"] < read["updatedOn"]
+
+
+@pytest.mark.parametrize("version", ["2018-01-01-preview", "2018-09-01-preview"])
+def test_versions_before_2020_have_no_conditions(sandbox: Sandbox, control: Control, version: str) -> None:
+    made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
+    new = {"condition", "conditionVersion", "delegatedManagedIdentityResourceId", "description"}
+    shown = sandbox.arm("GET", made["id"], version).json()["properties"]
+    assert set(made["properties"]) - set(shown) == new
+    assert set(sandbox.arm("DELETE", made["id"], "2020-04-01-preview").json()["properties"]) == {*shown, *new}
+
+
 def test_the_same_again(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     assign(sandbox, sandbox.group, READER, who["object_id"])
@@ -162,7 +185,9 @@ def test_deleting(sandbox: Sandbox, control: Control) -> None:
     assert gone.json()["id"] == made["id"]
     again = withdraw(sandbox, sandbox.group)
     assert (again.status_code, again.content) == (204, b"")
-    assert sandbox.arm("GET", made["id"], ROLES).status_code == 404
+    missing = sandbox.arm("GET", made["id"], ROLES)
+    assert error(missing) == (404, "RoleAssignmentNotFound", "")
+    assert message(missing) == f"The role assignment '{GUID}' is not found."
 
 
 def test_lists_hold_what_is_inherited(sandbox: Sandbox, control: Control) -> None:

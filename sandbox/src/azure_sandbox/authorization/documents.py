@@ -14,23 +14,31 @@ from .rules import RoleAssignment
 _PROVIDER = "/providers/Microsoft.Authorization"
 
 
-def assignment(held: RoleAssignment, subscription: str) -> dict[str, Any]:
+# The first api-version whose assignments have a condition, a description and a delegated identity.
+_CONDITIONS_SINCE = "2020-04-01-preview"
+
+
+def assignment(held: RoleAssignment, subscription: str, api_version: str) -> dict[str, Any]:
     """`subscription` is the one that was asked, not the one that the assignment's scope lies in."""
+    properties = {
+        "roleDefinitionId": role_id(held.role, subscription),
+        "principalId": held.principal_id,
+        "principalType": held.principal_type,
+        "scope": held.scope,
+        "condition": held.condition,
+        "conditionVersion": held.condition_version,
+        "createdOn": held.created_on,
+        "updatedOn": held.updated_on,
+        "createdBy": held.created_by,
+        "updatedBy": held.updated_by,
+        "delegatedManagedIdentityResourceId": held.delegated_identity,
+        "description": held.description,
+    }
+    if api_version < _CONDITIONS_SINCE:
+        for name in ("condition", "conditionVersion", "delegatedManagedIdentityResourceId", "description"):
+            del properties[name]
     return {
-        "properties": {
-            "roleDefinitionId": role_id(held.role, subscription),
-            "principalId": held.principal_id,
-            "principalType": held.principal_type,
-            "scope": held.scope,
-            "condition": held.condition,
-            "conditionVersion": held.condition_version,
-            "createdOn": held.created_on,
-            "updatedOn": held.updated_on,
-            "createdBy": held.created_by,
-            "updatedBy": held.updated_by,
-            "delegatedManagedIdentityResourceId": held.delegated_identity,
-            "description": held.description,
-        },
+        "properties": properties,
         "id": held.id,
         "type": "Microsoft.Authorization/roleAssignments",
         "name": held.guid,

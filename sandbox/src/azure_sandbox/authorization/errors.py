@@ -45,8 +45,8 @@ def update_not_permitted() -> AzureError:
     )
 
 
-def assignment_not_found(assignment_id: str) -> AzureError:
-    return _error(404, "RoleAssignmentNotFound", f"The role assignment '{assignment_id}' is not found.")
+def assignment_not_found(guid: str) -> AzureError:
+    return _error(404, "RoleAssignmentNotFound", f"The role assignment '{guid}' is not found.")
 
 
 def invalid_assignment_id(name: str) -> AzureError:

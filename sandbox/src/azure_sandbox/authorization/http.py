@@ -14,9 +14,9 @@ from starlette.responses import Response
 from ..resource_manager.errors import resource_group_not_found
 from ..web import Call, answer
 from . import documents, errors, filters
-from .rules import subscription_in, tidy_scope
+from .rules import RoleAssignment, subscription_in, tidy_scope
 
-# In its answer to a creation, Azure has the assignment made this much earlier than last changed.
+# In its answer to a creation or a change, Azure has the assignment made this much earlier than last changed.
 _SEEMING_AGE = timedelta(seconds=0.8)
 
 
@@ -51,11 +51,15 @@ def _check_group(call: Call) -> None:
 # Assignments
 
 
+def _document(call: Call, held: RoleAssignment) -> dict[str, Any]:
+    return documents.assignment(held, _subscription(call), call.api_version)
+
+
 def put_assignment(call: Call) -> Response:
     _check_group(call)
-    held, is_new = call.world.authorization.put(_scope(call), call.path["name"], _properties(call), _by(call))
-    document = documents.assignment(held, _subscription(call))
-    if not is_new:
+    held, is_written = call.world.authorization.put(_scope(call), call.path["name"], _properties(call), _by(call))
+    document = _document(call, held)
+    if not is_written:
         return answer(document)
     seeming = call.world.clock.now() - _SEEMING_AGE
     document["properties"].update(createdOn=f"{seeming:%Y-%m-%dT%H:%M:%S.%f}0Z", createdBy=None)
@@ -64,12 +68,12 @@ def put_assignment(call: Call) -> Response:
 
 def get_assignment(call: Call) -> Response:
     held = call.world.authorization.assignment(_scope(call), call.path["name"])
-    return answer(documents.assignment(held, _subscription(call)))
+    return answer(_document(call, held))
 
 
 def delete_assignment(call: Call) -> Response:
     gone = call.world.authorization.delete(_scope(call), call.path["name"])
-    return answer(status=204) if gone is None else answer(documents.assignment(gone, _subscription(call)))
+    return answer(status=204) if gone is None else answer(_document(call, gone))
 
 
 def list_assignments(call: Call) -> Response:
@@ -79,7 +83,7 @@ def list_assignments(call: Call) -> Response:
     held = call.world.authorization.assignments(
         _scope(call), below=not wanted.at_scope, principal_id=wanted.principal_id
     )
-    return answer({"value": [documents.assignment(one, _subscription(call)) for one in held]})
+    return answer({"value": [_document(call, one) for one in held]})
 
 
 # Definitions

@@ -126,8 +126,7 @@ class Authorization:
     def assignment(self, scope: str, guid: str) -> RoleAssignment:
         held = self._assignments.get(guid.lower())
         if held is None or held.scope.lower() != tidy_scope(scope).lower():
-            prefix = tidy_scope(scope).rstrip("/")
-            raise errors.assignment_not_found(f"{prefix}/providers/Microsoft.Authorization/roleAssignments/{guid}")
+            raise errors.assignment_not_found(guid)
         return held
 
     def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
@@ -144,11 +143,11 @@ class Authorization:
         yield from (gone for gone in self._withdrawn if gone.felt_until > now)
 
     def put(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> tuple[RoleAssignment, bool]:
-        """The assignment, and whether it is new."""
+        """The assignment, and whether it is new or has been changed."""
         wanted = self._wanted(scope, guid, properties, by)
         former = self._assignments.get(wanted.guid)
         if former is not None:
-            return self._updated(former, wanted), False
+            return former, self._update(former, wanted)
         twin = next((held for held in self._assignments.values() if held.same_grant(wanted)), None)
         if twin is not None:
             raise errors.assignment_exists(twin.guid)
@@ -253,14 +252,17 @@ class Authorization:
         principal = self.world.directory.principal(principal_id)
         return not trusted if principal is None else principal.tenant_id != tenant_id
 
-    def _updated(self, former: RoleAssignment, wanted: RoleAssignment) -> RoleAssignment:
+    @staticmethod
+    def _update(former: RoleAssignment, wanted: RoleAssignment) -> bool:
+        """Whether there was anything to change."""
         if not former.same_grant(wanted):
             raise errors.update_not_permitted()
         extras = ("description", "condition", "condition_version")
-        if any(getattr(former, name) != getattr(wanted, name) for name in extras):
+        changes = any(getattr(former, name) != getattr(wanted, name) for name in extras)
+        if changes:
             for name in (*extras, "updated_on", "updated_by"):
                 setattr(former, name, getattr(wanted, name))
-        return former
+        return changes
 
 
 def _permissions(documents: Any) -> tuple[Permission, ...]:
