@@ -189,6 +189,31 @@ def test_network_rules_that_rule_nothing_are_not_shown(sandbox: Sandbox) -> None
     assert "networkAcls" not in vault["properties"]
 
 
+def test_the_ids_of_subnets_are_kept_in_lower_case(sandbox: Sandbox) -> None:
+    subnet = f"{sandbox.group}/providers/Microsoft.Network/virtualNetworks/Net/subnets/Sub"
+    rule = {"id": subnet, "ignoreMissingVnetServiceEndpoint": True}
+    vault = make_vault(sandbox, networkAcls={"defaultAction": "Deny", "virtualNetworkRules": [rule]})
+    assert vault["properties"]["networkAcls"]["virtualNetworkRules"] == [{**rule, "id": subnet.lower()}]
+
+
+def test_lists_of_vaults_end_with_an_empty_page(sandbox: Sandbox) -> None:
+    vault, session = make_vault(sandbox), sandbox.bearer()
+    for scope in (sandbox.group, sandbox.subscription):
+        page = sandbox.arm("GET", f"{scope}/providers/Microsoft.KeyVault/vaults", NEW).json()
+        assert page["value"] == [vault]
+        assert session.get(page["nextLink"], timeout=30).json() == {"value": []}
+    sandbox.arm("DELETE", vault_path(sandbox), NEW)
+    assert sandbox.arm("GET", f"{sandbox.group}/providers/Microsoft.KeyVault/vaults", NEW).json() == {"value": []}
+
+
+@pytest.mark.parametrize("region", ["centraluseuap", "eastus2euap"])
+def test_vaults_of_canary_regions(sandbox: Sandbox, region: str) -> None:
+    made = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": region})
+    assert made.json()["location"] == region
+    listed = sandbox.arm("GET", f"{sandbox.subscription}/locations", "2022-12-01").json()["value"]
+    assert region not in [location["name"] for location in listed]
+
+
 @pytest.mark.parametrize(
     ("version", "sent", "shown"), [(OLD, None, None), (OLD, True, True), (NEW, None, True), (NEW, False, False)]
 )
@@ -243,7 +268,6 @@ def test_other_clouds_have_other_names(sandbox: Sandbox, authority: str, host: s
     ("properties", "text"),
     [
         ({"enablePurgeProtection": False}, 'The property "enablePurgeProtection" cannot be set to false. Enabling the'),
-        ({"enableSoftDelete": False}, 'The property "enableSoftDelete" can be set to false only'),
         ({"tenantId": "nonsense"}, "An invalid value was provided for 'tenantId'."),
         ({"tenantId": None}, "The parameter tenantId is not specified."),
         ({"sku": None}, "The parameter sku is not specified."),
@@ -262,6 +286,17 @@ def test_properties_that_are_refused(sandbox: Sandbox, properties: dict[str, Any
     assert sandbox.arm("GET", vault_path(sandbox), NEW).status_code == 404
 
 
+def test_soft_delete_is_on_whatever_a_new_vault_says(sandbox: Sandbox) -> None:
+    before = make_vault(sandbox, enableSoftDelete=False)
+    assert before["properties"]["enableSoftDelete"] is True
+    for method in ("PUT", "PATCH"):
+        body = vault_body(sandbox, enableSoftDelete=False)
+        response = sandbox.arm(method, vault_path(sandbox), NEW, body)
+        assert error(response) == (400, "BadRequest", "")
+        assert message(response).startswith('The property "enableSoftDelete" can be set to false only')
+    assert read_vault(sandbox) == before
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -271,6 +306,7 @@ def test_properties_that_are_refused(sandbox: Sandbox, properties: dict[str, Any
         {"properties": {"networkAcls": []}},
         {"properties": {"networkAcls": {"ipRules": {"value": "1.2.3.4"}}}},
         {"properties": {"networkAcls": {"ipRules": ["1.2.3.4"]}}},
+        {"properties": {"networkAcls": {"virtualNetworkRules": [{"id": 1}]}}},
         {"properties": {"enabledForDeployment": "yes"}},
         {"properties": {"sku": "standard"}},
     ],
@@ -481,6 +517,7 @@ def test_purging_takes_its_time(sandbox: Sandbox, control: Control) -> None:
 def test_purging_what_must_not_be_purged(sandbox: Sandbox) -> None:
     missing = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)
     assert error(missing) == (404, "DeletedVaultNotFound", "")
+    assert message(missing).startswith("The specified deleted vault 'Vault-One' does not exist. Ensure that the vault")
     make_vault(sandbox, enablePurgeProtection=True)
     delete(sandbox)
     refused = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)

@@ -162,7 +162,14 @@ def test_the_bytes_of_an_elliptic_key(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("version", "absent"),
-    [("7.3", {"exportable", "hsmPlatform"}), ("7.4", {"hsmPlatform"}), ("7.5", set()), (DATA, set())],
+    [
+        ("7.2-preview", {"exportable", "hsmPlatform"}),
+        ("7.3", {"exportable", "hsmPlatform"}),
+        ("7.4", {"hsmPlatform"}),
+        ("7.5-preview.1", set()),
+        ("7.5", set()),
+        (DATA, set()),
+    ],
 )
 def test_older_versions_show_less(sandbox: Sandbox, version: str, absent: set[str]) -> None:
     make_key(sandbox)

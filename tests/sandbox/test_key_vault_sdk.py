@@ -156,10 +156,12 @@ def test_import(client: KeyClient) -> None:
 
 def test_backup_and_restore(client: KeyClient, sandbox: Sandbox, credential: DefaultAzureCredential) -> None:
     first = client.create_rsa_key("key1")
-    client.rotate_key("key1")
+    latest = client.rotate_key("key1")
     blob = client.backup_key("key1")
-    with pytest.raises(ResourceExistsError):
+    with pytest.raises(ResourceExistsError) as refusal:
         client.restore_key_backup(blob)
+    assert not refusal.value.error.innererror
+    assert f"There was a conflict restoring the key '{latest.id}'. This can happen if" in refusal.value.error.message
     make_vault(sandbox, "vault-two")
     other = KeyClient("https://vault-two.vault.azure.net", credential)
     other.restore_key_backup(blob)

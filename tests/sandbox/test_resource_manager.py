@@ -421,7 +421,8 @@ def test_lists_come_page_by_page(sandbox: Sandbox, path: str) -> None:
             break
         assert document["nextLink"].startswith(MANAGEMENT)
         document = sandbox.bearer().get(document["nextLink"], timeout=30).json()
-    assert found == [names[:2], names[2:4], names[4:]]
+    # A list of vaults ends with an empty page.
+    assert found == [names[:2], names[2:4], names[4:], *([[]] if "KeyVault" in path else [])]
 
 
 @pytest.mark.parametrize("query", ["$top=0", "$top=-1", "$top=many", "$skiptoken=*", "$skiptoken=abc"])

@@ -17,5 +17,8 @@ PUBLIC = (
 US_GOVERNMENT = "usdodcentral usdodeast usgovarizona usgovtexas usgovvirginia".split()
 CHINA = "chinaeast chinaeast2 chinaeast3 chinanorth chinanorth2 chinanorth3".split()
 
+# Regions for Microsoft's own tests: resources can be created in them, but no list names them.
+CANARY = ("centraluseuap", "eastus2euap")
+
 # The sandbox has one world for all clouds, so that every one of them takes every region.
 REGIONS = tuple(sorted([*PUBLIC, *US_GOVERNMENT, *CHINA]))

@@ -92,7 +92,13 @@ def other_location(name: str, location: str, group: str, wanted: str) -> AzureEr
 
 
 def deleted_vault_not_found(name: str) -> AzureError:
-    return _error(404, "DeletedVaultNotFound", f"The specified deleted vault '{name}' does not exist.")
+    return _error(
+        404,
+        "DeletedVaultNotFound",
+        f"The specified deleted vault '{name}' does not exist. Ensure that the vault was indeed deleted and that it is"
+        " in recoverable state. If soft delete was not enabled then the vault is permanently deleted. Follow this link"
+        " for more information: https://go.microsoft.com/fwlink/?linkid=2149745",
+    )
 
 
 def purge_not_allowed() -> AzureError:

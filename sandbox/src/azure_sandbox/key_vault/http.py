@@ -46,7 +46,7 @@ def _show_all(call: Call, vaults: Iterable[Vault]) -> Response:
     def document(vault: Vault) -> dict[str, Any]:
         return documents.vault(vault, registering=call.world.vaults.is_registering(vault))
 
-    return answer(page(call, list(vaults), document), headers=_HEADERS)
+    return answer(page(call, list(vaults), document, ends_empty=True), headers=_HEADERS)
 
 
 def put(call: Call) -> Response:

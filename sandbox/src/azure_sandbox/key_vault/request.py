@@ -40,7 +40,12 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
 def fields(properties: dict[str, Any], vault: Vault | None) -> dict[str, Any]:
     """What `properties` says, as fields of Vault. A null says nothing."""
     said = {name: value for name, value in properties.items() if value is not None}
-    _refuse_irreversible(said)
+    # Refused at creation as well, and on vaults that never had it.
+    if said.get("enablePurgeProtection") is False:
+        raise errors.purge_protection_is_for_good()
+    # A new vault has soft delete whatever it says.
+    if vault is not None and said.get("enableSoftDelete") is False:
+        raise errors.soft_delete_is_for_good()
     found: dict[str, Any] = {}
     if "tenantId" in said:
         found["tenant_id"] = _guid(said["tenantId"], "tenantId")
@@ -95,14 +100,6 @@ def _names(kind: str, names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _refuse_irreversible(said: dict[str, Any]) -> None:
-    # Refused at creation as well, and on vaults that never had it.
-    if said.get("enablePurgeProtection") is False:
-        raise errors.purge_protection_is_for_good()
-    if said.get("enableSoftDelete") is False:
-        raise errors.soft_delete_is_for_good()
-
-
 def _guid(value: Any, name: str) -> str:
     if not isinstance(value, str) or not _GUID.fullmatch(value):
         raise errors.invalid_value(name)
@@ -141,7 +138,7 @@ def _network_rules(document: Any) -> NetworkRules:
     if not isinstance(document, dict):
         raise errors.invalid_value("networkAcls")
     addresses = tuple(_address(rule.get("value")) for rule in _rules(document, "ipRules"))
-    subnets = tuple(_rules(document, "virtualNetworkRules"))
+    subnets = tuple(_subnet(rule) for rule in _rules(document, "virtualNetworkRules"))
     return NetworkRules(
         _choice(document.get("bypass") or "AzureServices", "networkAcls.bypass", ("AzureServices", "None")),
         _choice(document.get("defaultAction") or "Allow", "networkAcls.defaultAction", ("Allow", "Deny")),
@@ -155,6 +152,13 @@ def _rules(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
     if not isinstance(rules, list):
         raise errors.invalid_value(f"networkAcls.{name}")
     return [mapping(rule, f"networkAcls.{name}") for rule in rules]
+
+
+def _subnet(rule: dict[str, Any]) -> dict[str, Any]:
+    """The identifier is kept in lower case."""
+    if not isinstance(rule.get("id"), str):
+        raise errors.invalid_value("networkAcls.virtualNetworkRules")
+    return {**rule, "id": rule["id"].lower()}
 
 
 def _address(value: Any) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..regions import REGIONS
+from ..regions import CANARY, REGIONS
 from ..resource_manager import tags
 from ..resource_manager.errors import location_required, location_unavailable
 from . import errors, request
@@ -214,7 +214,7 @@ class Vaults:
         if order.name.lower() in self._deleted:
             mine = self._deleted[order.name.lower()].subscription.lower() == order.subscription.lower()
             raise errors.name_is_soft_deleted() if mine else errors.vault_exists(order.name)
-        if order.location not in REGIONS:
+        if order.location not in (*REGIONS, *CANARY):
             raise location_unavailable(order.location, "Microsoft.KeyVault/vaults", REGIONS)
         changes = request.fields(order.properties, None)
         vault = Vault(

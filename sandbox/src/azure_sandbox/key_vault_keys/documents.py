@@ -15,8 +15,8 @@ from .rotation import RotationPolicy
 # The newest; the dated ones follow 7.6.
 NEWEST = "2025-07-01"
 API_VERSIONS = frozenset(
-    {"2016-10-01", "7.0", "7.1", "7.2", "7.3", "7.4-preview.1", "7.4", "7.5", "7.6-preview.2", "7.6"}
-    | {"2025-06-01-preview", NEWEST}
+    {"2016-10-01", "7.0", "7.1", "7.2-preview", "7.2", "7.3", "7.4-preview.1", "7.4", "7.5-preview.1", "7.5"}
+    | {"7.6-preview.2", "7.6", "2025-06-01-preview", NEWEST}
 )
 _DAY = 86400
 

@@ -137,8 +137,16 @@ def name_is_being_recovered(name: str) -> AzureError:
     )
 
 
-def name_is_taken(name: str) -> AzureError:
-    return _error(409, "Conflict", f"Key {name} already exists.", "KeyAlreadyExists")
+def restore_conflict(kid: str) -> AzureError:
+    return _error(
+        409,
+        "Conflict",
+        f"There was a conflict restoring the key '{kid}'. This can happen if either: a second key with the same name"
+        " was created after the first key was deleted; thus trying to restore a key whose name is already in use. To"
+        " fix this, rename the second key to something else so that the restore works. The second probable cause of"
+        " this exception is when multiple operations are performed in parallel against the key. To avoid this error,"
+        " perform operations against a key in a sequential manner.",
+    )
 
 
 def key_is_being_deleted() -> AzureError:

@@ -215,7 +215,7 @@ class Keys:
             raise errors.bad_parameter("The backup is not one of this sandbox.")
         self._check_name_free(vault, key.name)
         if key.name.lower() in self._safe(vault).live:
-            raise errors.name_is_taken(key.name)
+            raise errors.restore_conflict(documents.kid(vault, key, key.latest))
         restored = key.copy()
         self._safe(vault).live[key.name.lower()] = restored
         return restored

@@ -26,15 +26,16 @@ class HasId(Protocol):
 T = TypeVar("T", bound=HasId)
 
 
-def page(call: Call, items: Sequence[T], document: Callable[[T], Any], size: int = PAGE) -> dict[str, Any]:
-    """The list's document. An item that has gone since does not hide those after it."""
+def page(call: Call, items: Sequence[T], document: Callable[[T], Any], *, ends_empty: bool = False) -> dict[str, Any]:
+    """The list's document. An item that has gone since does not hide those after it. With `ends_empty` each page that
+    holds anything has a link, also the last one."""
     ordered = sorted(items, key=lambda item: item.id.lower())
     after = _after(call.query("$skiptoken"))
     rest = [item for item in ordered if item.id.lower() > after]
-    size = min(size, _top(call.query("$top"), size))
-    found: dict[str, Any] = {"value": [document(item) for item in rest[:size]]}
-    if len(rest) > size:
-        found["nextLink"] = _link(call, rest[size - 1].id)
+    shown = rest[: min(PAGE, _top(call.query("$top"), PAGE))]
+    found: dict[str, Any] = {"value": [document(item) for item in shown]}
+    if len(rest) > len(shown) or (ends_empty and shown):
+        found["nextLink"] = _link(call, shown[-1].id)
     return found
 
 
