@@ -119,7 +119,8 @@ def test_sdk_reads_what_belongs_to_a_location(sandbox: Sandbox, client: BatchMan
 # Create
 
 
-def test_create_is_accepted_and_polled(sandbox: Sandbox) -> None:
+def test_create_is_accepted_and_polled(sandbox: Sandbox, control: Control) -> None:
+    control.timing(batch_create=8)
     accepted = batch(sandbox, "PUT", "account1", {"location": "westeurope", "name": "superfluous"})
     assert accepted.status_code == 202
     assert accepted.content == b""
@@ -139,10 +140,16 @@ def test_create_is_accepted_and_polled(sandbox: Sandbox) -> None:
     assert running.headers["location"] != location
     assert running.headers["location"].startswith(operation)
 
+    control.advance(8)
     done = session.get(location)
     assert done.status_code == 200
     assert session.get(running.headers["location"]).json() == done.json()
     assert done.json() == read(sandbox)
+
+
+def test_a_creation_that_is_done_says_so_at_the_first_poll(sandbox: Sandbox) -> None:
+    accepted = batch(sandbox, "PUT", "account1", {"location": "westeurope"})
+    assert sandbox.bearer().get(accepted.headers["location"]).status_code == 200
 
 
 def test_account_is_written_as_the_service_writes_it(sandbox: Sandbox) -> None:
@@ -279,6 +286,7 @@ def test_create_needs_a_location(sandbox: Sandbox) -> None:
 def test_create_needs_a_location_that_there_is(sandbox: Sandbox) -> None:
     response = batch(sandbox, "PUT", "account1", {"location": "atlantis"})
     message = stopped_at_the_gateway(response, 400, "LocationNotAvailableForResourceType")
+    assert create(sandbox, location="eastus2euap")["location"] == "eastus2euap"
     assert message.startswith("The provided location 'atlantis' is not available for resource type")
 
 
@@ -714,7 +722,21 @@ def test_pools_etag_is_weak_and_in_the_body(sandbox: Sandbox) -> None:
     assert list(pool) == ["id", "name", "type", "etag", "properties"]
     assert re.fullmatch(r'W/"0x[0-9A-F]{15}"', pool["etag"])
     assert response.headers["etag"] == pool["etag"]
+    assert parsedate_to_datetime(response.headers["last-modified"]) == datetime.fromisoformat(
+        pool["properties"]["lastModified"][:19] + "+00:00"
+    )
     assert batch(sandbox, "GET", "account1", below="/pools").json() == {"value": [pool]}
+
+
+def test_the_deletion_of_a_pool_is_named_after_it(sandbox: Sandbox) -> None:
+    create(sandbox)
+    assert batch(sandbox, "PUT", "account1", {"properties": {}}, "/pools/pool-1").ok
+    accepted = batch(sandbox, "DELETE", "account1", below="/pools/pool-1")
+    assert accepted.status_code == 202
+    operation = f"{MANAGEMENT}{account_path(sandbox, 'account1')}/poolOperationResults/delete-pool-1"
+    assert accepted.headers["location"].partition("?")[0] == operation
+    assert sandbox.bearer().get(accepted.headers["location"]).status_code == 200
+    refused(batch(sandbox, "GET", "account1", below="/poolOperationResults/delete-pool-2"), 404, "OperationNotFound")
 
 
 def test_missing_pool(sandbox: Sandbox) -> None:

@@ -131,5 +131,3 @@ class Operation:
     kind: str
     account: Key
     ready_at: float
-    # A create answers 202 to its first poll however quick it was.
-    polls_owed: int = 0

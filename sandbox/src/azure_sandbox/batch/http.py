@@ -21,7 +21,7 @@ from ..web import Call, answer
 from . import documents, errors, wishes
 from .account import Account, Operation
 from .errors import Refusal
-from .rules import ACCOUNT_QUOTA, DOMAINS, PUBLIC_DOMAIN
+from .rules import ACCOUNT_QUOTA, DOMAINS, PUBLIC_DOMAIN, pool_deletion
 from .wishes import Wish
 
 READ = "Microsoft.Batch/batchAccounts/read"
@@ -215,8 +215,7 @@ def delete_result(call: Call) -> Response:
 
 @by_the_service
 def delete_pool_result(call: Call) -> Response:
-    # delete-{pool}-{guid}: a pool's name may have hyphens.
-    call.world.batch.operation(call.path["operation"][-36:])
+    call.world.batch.operation(f"{_get(call).id}/poolOperationResults/{call.path['operation']}")
     return answer(status=200)
 
 
@@ -276,7 +275,7 @@ def quotas(call: Call) -> Response:
 @by_the_service
 def list_pools(call: Call) -> Response:
     account = _usable(call)
-    return answer({"value": [documents.pool_document(account, pool) for pool in account.pools.values()]})
+    return answer({"value": [documents.pool_document(account, pool) for _name, pool in sorted(account.pools.items())]})
 
 
 @by_the_service
@@ -294,7 +293,8 @@ def put_pool(call: Call) -> Response:
 
 def _pool(call: Call, account: Account, name: str) -> Response:
     pool = call.world.batch.pool(account, name)
-    return answer(documents.pool_document(account, pool), headers={"etag": documents.pool_etag(pool)})
+    headers = {"etag": documents.pool_etag(pool), "last-modified": documents.http_date(pool.modified)}
+    return answer(documents.pool_document(account, pool), headers=headers)
 
 
 @by_the_service
@@ -304,4 +304,4 @@ def delete_pool(call: Call) -> Response:
     operation = call.world.batch.delete_pool(account, name)
     if operation is None:
         return answer(status=204)
-    return _accepted(call, operation, f"{account.id}/poolOperationResults/delete-{name}-{operation.id}")
+    return _accepted(call, operation, pool_deletion(account, name))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..regions import REGIONS
+from ..regions import CANARY, REGIONS
 from ..resource_manager.errors import location_required, location_unavailable, resource_not_found
 from . import errors, identity
 from .account import Account, Identity, Key, Operation, Pool, Protection, new_key
@@ -34,6 +34,11 @@ PUBLIC_DOMAIN = "batch.azure.com"
 SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
 SEEDED_PER_GROUP = 50
 SEEDED_PER_SUBSCRIPTION = 1000
+
+
+def pool_deletion(account: Account, pool: str) -> str:
+    """The path of the operation, which has the pool's name and no id."""
+    return f"{account.id}/poolOperationResults/delete-{pool}"
 
 
 @dataclass
@@ -96,7 +101,7 @@ class BatchAccounts:
     def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Operation:
         if not wish.location:
             raise location_required()
-        if wish.location not in REGIONS:
+        if wish.location not in (*REGIONS, *CANARY):
             raise location_unavailable(wish.location, "Microsoft.Batch/batchAccounts", REGIONS)
         problem = self.name_problem(wish.location, name)
         if problem is not None:
@@ -107,7 +112,7 @@ class BatchAccounts:
         account = Account(subscription, group, name, wish.location, domain, now, ready, ready)
         self._apply(account, wish)
         self._register.add(account)
-        return self._begin("create", account, ready, polls_owed=1)
+        return self._begin("create", account, ready)
 
     def replace(self, account: Account, wish: Wish) -> None:
         """PUT on an account that is there: what it says is set, tags as a whole; the rest stays."""
@@ -138,17 +143,14 @@ class BatchAccounts:
         if account is not None:
             self._remove(account)
 
-    def operation(self, operation_id: str) -> Operation:
-        operation = self._operations.get(operation_id.lower())
+    def operation(self, name: str) -> Operation:
+        operation = self._operations.get(name.lower())
         if operation is None:
-            raise errors.operation_not_found(operation_id)
+            raise errors.operation_not_found(name)
         return operation
 
     def poll(self, operation: Operation) -> bool:
         """Whether it is done."""
-        if operation.polls_owed:
-            operation.polls_owed -= 1
-            return False
         return operation.ready_at <= self.world.clock.time()
 
     # Use
@@ -215,7 +217,7 @@ class BatchAccounts:
     def delete_pool(self, account: Account, name: str) -> Operation | None:
         if account.pools.pop(name.lower(), None) is None:
             return None
-        return self._begin("delete pool", account, self.world.clock.time())
+        return self._begin("delete pool", account, self.world.clock.time(), pool_deletion(account, name))
 
     # Beginning
 
@@ -237,9 +239,10 @@ class BatchAccounts:
 
     # Within
 
-    def _begin(self, kind: str, account: Account, ready_at: float, polls_owed: int = 0) -> Operation:
-        operation = Operation(str(uuid.uuid4()), kind, account.key, ready_at, polls_owed)
-        self._operations[operation.id] = operation
+    def _begin(self, kind: str, account: Account, ready_at: float, name: str = "") -> Operation:
+        """An operation is found by its id unless it has a name."""
+        operation = Operation(str(uuid.uuid4()), kind, account.key, ready_at)
+        self._operations[name.lower() or operation.id] = operation
         return operation
 
     def _bury(self) -> None:
