@@ -2,15 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fidelity table and the routes are one list, told twice."""
+"""The fidelity table and the routes are one list, told twice; rows that say `recorded` name cases of recordings."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from recorded import RECORDINGS
 
 from azure_sandbox.authorization import routes as authorization
 from azure_sandbox.batch import routes as batch
@@ -30,6 +33,10 @@ ROUTES = [
     for module in (authorization, batch, entra, key_vault, key_vault_keys, managed_identity, resource_manager)
     for route in module.ROUTES
 ]
+CASES = {f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]}
+# "recorded: one-recording #2, another #5": the recordings and the numbers of their requests.
+CITED = re.compile(r"recorded: ([\w-]+ #\d+(?:, [\w-]+ #\d+)*)")
+RECORDED = [row for row in ROWS if re.search(r"\brecorded\b", row) and not row.startswith("| recorded |")]
 SOURCES = ("recorded", "specification", "documentation", "reported", "inferred", "*invented*", "seen in")
 
 
@@ -59,3 +66,46 @@ def test_every_delay_is_explained(name: str) -> None:
 def test_every_switch_is_explained(name: str) -> None:
     rows = [row for row in ROWS if row.startswith(f"| `{name}` |")]
     assert any(all(f"`{position}`" in row for position in POSITIONS[name]) for row in rows)
+
+
+def cited(row: str) -> list[str]:
+    return [name for names in CITED.findall(row) for name in names.split(", ")]
+
+
+def operations(row: str) -> list[tuple[str, str]]:
+    """Methods and paths that the row names, the paths as patterns."""
+    # "`GET`, `PUT` `/path`" stands for both methods on the path.
+    row = re.sub(r"`(\w+)`(?=(?:, `\w+`)* `(/[^`]+)`)", r"`\1 \2`", row)
+    found = re.findall(r"`(GET|HEAD|PUT|PATCH|POST|DELETE) ([^`]+)`", row)
+    return [(method, _pattern(path)) for method, path in found]
+
+
+def _pattern(path: str) -> str:
+    return re.sub(r"\\\{(\w+(?::path)?)\\\}", lambda name: ".+" if ":" in name[1] else "[^/]+", re.escape(path))
+
+
+def is_of(case: dict[str, Any], method: str, pattern: str) -> bool:
+    path = urlsplit(case["path"]).path
+    return bool(case["method"] == method and re.fullmatch(pattern, path, re.IGNORECASE))
+
+
+@pytest.mark.parametrize("row", RECORDED, ids=lambda row: row.split("|")[1].strip()[:60])
+def test_what_is_recorded_is_compared(row: str) -> None:
+    without = CITED.sub("", row)
+    assert not re.search(r"\brecorded\b", without), "The row says recorded, but does not name a recording and a number."
+    for name in cited(row):
+        assert name in CASES, f"recorded.json has no case {name}."
+        if named := operations(row):
+            assert any(is_of(CASES[name], *operation) for operation in named), f"{name} is of another operation."
+
+
+def test_a_case_of_another_operation_is_noticed() -> None:
+    (operation,) = operations("| x | `GET /keys/{key}` | |")
+    assert is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
+    assert not is_of({"method": "PUT", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
+    assert not is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k/1?api-version=7.4"}, *operation)
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_every_recording_has_a_row_with_its_source(name: str) -> None:
+    assert any(row.startswith(f"| {name} | {RECORDINGS[name]['source']} |") for row in ROWS)
