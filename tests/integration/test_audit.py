@@ -199,6 +199,11 @@ def test_an_identity_that_was_deleted(ansible: Ansible, service: Service) -> Non
     service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
     assert "identity_missing" in found(looked_at(ansible)["account1"])
 
+    # Another principal with the same resource id. The account does not get it.
+    service.make_identity()
+    assert not service.is_available()
+    assert "identity_missing" in found(looked_at(ansible)["account1"])
+
 
 def test_one_of_two_identities_has_access(ansible: Ansible, service: Service) -> None:
     one, two = service.make_identity("identity1"), service.make_identity("identity2")

@@ -224,7 +224,8 @@ def test_a_purged_key(roles: RolesRunner, service: Service) -> None:
     refused(run, CHECK, "version_missing", "state: absent")
 
 
-def test_a_deleted_identity(roles: RolesRunner, service: Service) -> None:
+@pytest.mark.parametrize("recreated", [False, True])
+def test_a_deleted_identity(roles: RolesRunner, service: Service, recreated: bool) -> None:
     identity = service.make_identity()
     service.make_vault()
     service.grant(identity["properties"]["principalId"])
@@ -233,6 +234,9 @@ def test_a_deleted_identity(roles: RolesRunner, service: Service) -> None:
     service.make_account(identity=assigned)
     service.point(key.id)
     service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
+    if recreated:
+        # Another principal with the same resource id. The account does not get it.
+        service.make_identity()
     assert not service.is_available()
     refused(
         run_role(roles, "recover"),

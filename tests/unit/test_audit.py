@@ -188,7 +188,11 @@ def test_access_by_policy() -> None:
 def test_one_of_two_identities_has_access(pools: Any, access: str | None, state: str, ids: list[str]) -> None:
     identities = user_assigned(**{"id-one": PRINCIPAL, "id-two": OTHER})
     both = account(key=f"{KEY}/{NEW}", identity=identities)
-    there = {identity_id().split("/")[2]: {one.lower() for one in identities["userAssignedIdentities"]}}
+    there = {
+        identity_id().split("/")[2]: {
+            name.lower(): one["principalId"] for name, one in identities["userAssignedIdentities"].items()
+        }
+    }
     asked_for = {} if pools is None else {both["id"].lower(): pools}
 
     one = report(both, identities=there, pools=asked_for)
@@ -226,8 +230,9 @@ def test_identities() -> None:
     def standing(listed: Any) -> dict[str, Any]:
         return only(report(both, identities={subscription: listed}))
 
-    assert standing({identity_id("id-one").lower()})["state"] == "ok"
-    assert standing(set())["findings"][0]["id"] == "identity_missing"
+    assert standing({identity_id("id-one").lower(): PRINCIPAL})["state"] == "ok"
+    assert standing({})["findings"][0]["id"] == "identity_missing"
+    assert standing({identity_id("id-one").lower(): "of another"})["findings"][0]["id"] == "identity_missing"
     assert standing(Denied("Not for you."))["unknown"] == {f"identity {identity_id('id-one')}": "Not for you."}
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import diagnosis, preflight
-from .._core.documents import Account, KeyBundle, Pool, RoleAssignment, Vault
+from .._core.documents import Account, Identity, KeyBundle, Pool, RoleAssignment, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Unavailable
 from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
@@ -68,7 +68,7 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         "deleted_vault": seen["deleted_vaults"].get(key.vault),
         "deleted_key": _or_none(kept["deleted"]),
         "versions": _or_none(kept["versions"]),
-        "missing_identities": _missing(identities),
+        "missing_identities": _missing(account.get("identity", {}), identities),
     }
     checks = preflight.judged(evidence)
     causes = diagnosis.causes(evidence, checks, observed)
@@ -165,13 +165,17 @@ def _access_by(checks: Sequence[preflight.Check], causes: Sequence[diagnosis.Cau
 
 
 def _identities(account: Account, seen: Seen) -> dict[str, Any]:
-    """By the account's user-assigned identities, all of the subscription that each is in, or why they were not seen."""
+    """By the account's user-assigned identities, the object ids of all of the subscription that each is in
+    (Identities.listed), or why they were not seen."""
     assigned = account.get("identity", {}).get("userAssignedIdentities", {})
     return {one: seen["identities"].get(one.split("/")[2].lower()) for one in assigned}
 
 
-def _missing(identities: Mapping[str, Any]) -> list[str]:
-    return [one for one, there in identities.items() if _or_none(there) is not None and one.lower() not in there]
+def _missing(identity: Identity, listed: Mapping[str, Any]) -> list[str]:
+    """`listed` are `_identities`."""
+    assigned = identity.get("userAssignedIdentities", {})
+    seen = {one: there for one, there in listed.items() if _or_none(there) is not None}
+    return [one for one, there in seen.items() if account_document.is_gone(assigned[one], there.get(one.lower()))]
 
 
 def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._checks.preflight import is_unreachable
 from .._core.documents import Account, Identity, KeyItem
-from .._core.errors import Denied, NotFound, Unavailable
+from .._core.errors import CmkError, Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
+from .._resources.account.document import is_gone
 from .evidence import EvidenceReader
 from .identities import Identities
 
@@ -52,12 +53,13 @@ class Diagnosis:
             return None
 
     def _missing_identities(self, identity: Identity) -> list[str]:
-        missing = []
-        for name in identity.get("userAssignedIdentities", {}):
-            try:
-                self._identities.get(parse_user_assigned_id(name, "identity_id"))
-            except NotFound:
-                missing.append(name)
-            except Denied:
-                continue
-        return missing
+        assigned = identity.get("userAssignedIdentities", {})
+        return [name for name in assigned if is_gone(assigned[name], self._principal_id(name))]
+
+    def _principal_id(self, name: str) -> str | CmkError | None:
+        try:
+            return self._identities.get(parse_user_assigned_id(name, "identity_id"))["properties"]["principalId"]
+        except NotFound:
+            return None
+        except Denied as refused:
+            return refused

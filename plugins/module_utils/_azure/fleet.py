@@ -140,7 +140,8 @@ class Fleet:
         return seen, roles
 
     def _each_identity(self, accounts: Sequence[Account]) -> dict[str, Any]:
-        """By subscription, the ids of its user-assigned identities; of those where accounts on a key have theirs."""
+        """By subscription, its user-assigned identities (Identities.listed); of those where accounts on a key have
+        theirs."""
         assigned = (one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one))
         subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
         return map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)

@@ -20,12 +20,12 @@ class Identities:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def listed(self, subscription: str) -> set[str]:
-        """The ids of a subscription's, in lower case."""
+    def listed(self, subscription: str) -> dict[str, str]:
+        """The object ids of a subscription's identities, by their resource ids in lower case."""
         client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", subscription)
         with sdk.translated(f"list the user-assigned identities of the subscription {subscription}"):
             listed = sdk.documents(client.user_assigned_identities.list_by_subscription)
-        return {identity["id"].lower() for identity in listed}
+        return {identity["id"].lower(): identity["properties"]["principalId"] for identity in listed}
 
     def get(self, identity_id: UserAssignedId) -> ManagedIdentity:
         client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", identity_id.subscription)

@@ -167,7 +167,8 @@ def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
     if not evidence.principals:
         yield Cause("identity_missing", "The account has no identity any more.", _LOST)
     elif len(missing) >= len(evidence.principals):
-        yield Cause("identity_missing", f"These identities of the account were deleted: {', '.join(missing)}.", _LOST)
+        seen = f"These identities of the account were deleted: {', '.join(missing)}."
+        yield Cause("identity_missing", f"{seen} Identities of the same names that were created since differ.", _LOST)
 
 
 def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.documents import Account, Encryption, Identity
+from ..._core.documents import Account, AssignedIdentity, Encryption, Identity
 from ..._core.errors import CmkError, Denied, NotFound, Refused, Rejected
 from ..._core.ids import KeyIdentifier, key_of
 from ..._core.summary import key_text
@@ -108,6 +108,14 @@ def describe_identity(identity: Identity) -> dict[str, Any]:
             for name, value in assigned.items()
         },
     }
+
+
+def is_gone(assigned: AssignedIdentity, principal_id: str | CmkError | None) -> bool:
+    """Whether a user-assigned identity of an account was deleted. `principal_id` is the object id that the identity of
+    this name has now: an identity that was created since is another principal, and the account does not get it."""
+    if isinstance(principal_id, CmkError):
+        return False
+    return principal_id is None or principal_id.lower() != assigned.get("principalId", principal_id).lower()
 
 
 def encryption_body(key: KeyIdentifier | None) -> Encryption:
