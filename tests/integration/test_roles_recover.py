@@ -123,6 +123,16 @@ def test_what_was_closed_for_others_stays_closed(roles: RolesRunner, service: Se
     assert [rule["value"] for rule in rules["ipRules"]] == ["127.0.0.1/32"]
 
 
+def test_a_vault_that_is_not_public(roles: RolesRunner, service: Service) -> None:
+    """Batch says that public network access is disabled, which is not the key."""
+    service.on_key()
+    service.change_vault(properties={"publicNetworkAccess": "Disabled", "networkAcls": CLOSED})
+    assert not service.is_available()
+    assert steps(recover(roles)) == ["network"]
+    assert service.is_available()
+    assert service.vault()["properties"]["publicNetworkAccess"] == "Disabled"
+
+
 def test_an_expired_version_is_extended_as_asked(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     expire(service)

@@ -139,6 +139,8 @@ def test_a_firewall_is_opened_by_a_caller_whom_it_keeps_out() -> None:
     # The account may need ten minutes from then on.
     assert repairs(kept_out("(Forbidden) no."), causes_so_far=["network_closed"]) == []
     assert repairs(kept_out(f"The key is accessible again. It was: {SAYS_DISABLED}", vault=CLOSED)) == ["network"]
+    # Said of the vault.
+    assert repairs(kept_out("Public network access is disabled and request is not from", vault=CLOSED)) == ["network"]
 
 
 @pytest.mark.parametrize(

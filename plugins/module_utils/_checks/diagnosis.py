@@ -32,7 +32,8 @@ _ASK = "Ask whether the account is available (pools: true, in the role cmk_audit
 # What Batch says of a key that the caller cannot read, and the cause that this is evidence of. Batch may repeat an
 # earlier refusal when it says that the key is accessible again.
 _SAID_BY_BATCH = {
-    "version_unusable": re.compile(r"is disabled|has expired|is not valid yet"),
+    # Public network access is of the vault.
+    "version_unusable": re.compile(r"(?<!access )is disabled|has expired|is not valid yet"),
     "operations_missing": re.compile(r"is not permitted on this key"),
     "key_deleted": re.compile(r"\bkey '[^']+' was not found"),
 }
