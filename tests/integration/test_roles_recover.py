@@ -257,6 +257,26 @@ def test_a_deleted_identity(roles: RolesRunner, service: Service, recreated: boo
     )
 
 
+def test_a_vault_that_was_moved_to_another_tenant(roles: RolesRunner, service: Service) -> None:
+    service.on_key()
+    other = service.sandbox.control.call("POST", "/tenants", {"name": "Elsewhere"})
+    service.change_vault(properties={"tenantId": other["tenant_id"], "accessPolicies": []})
+    assert not service.is_available()
+    refused(run_role(roles, "recover"), CHECK, "vault_in_other_tenant", "moved back", "Nothing was changed")
+
+
+def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Service) -> None:
+    """Another key of the same name does not bring the account back, so nothing is waited for."""
+    service.on_key(follow=True)
+    service.delete_vault()
+    service.sandbox.control.advance(91 * DAY)
+    service.make_vault()
+    service.grant(principal(service))
+    service.make_key()
+    assert not service.is_available()
+    refused(run_role(roles, "recover"), CHECK, "version_missing", "was not found", "state: absent")
+
+
 def test_what_may_not_be_mended(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()

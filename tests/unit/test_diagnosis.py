@@ -12,7 +12,7 @@ import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, OTHER, PRINCIPAL, TENANT, VAULT_ID, diagnosed, key, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, preflight, rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
 UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
@@ -34,6 +34,10 @@ def test_nothing_ails_a_key_that_is_in_order() -> None:
     assert told["vault"] == PLACE
     assert told["key_identifiers"] == [f"{KEY}/{NEW}"]
     assert {check["status"] for check in told["preflight"]} == {"ok"}
+
+
+def says(said: str) -> Rejected:
+    return Rejected(f"Azure says: {said}", azure={"message": said})
 
 
 EXPIRED = key(exp=NOW - DAY)
@@ -58,6 +62,21 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
         pytest.param(diagnosed(bundle=None, versions=[], deleted_key=key()), {"key_deleted": "key"}, id="key deleted"),
         pytest.param(diagnosed(bundle=None, versions=[]), {"key_missing": None}, id="key purged"),
         pytest.param(diagnosed(f"{KEY}/{OLD}", bundle=None), {"version_missing": None}, id="key made anew"),
+        pytest.param(
+            diagnosed(KEY, unavailable_reason=says(f"The key '{KEY}/{OLD}' was not found.")),
+            {"version_missing": None},
+            id="key made anew, which the account follows",
+        ),
+        pytest.param(
+            diagnosed(KEY, unavailable_reason=says(f"The key '{KEY}/{NEW}' was not found.")),
+            {},
+            id="key recovered",
+        ),
+        pytest.param(
+            diagnosed(KEY, unavailable_reason=says(f"accessible again. It was: The key '{KEY}/{OLD}' was not found.")),
+            {},
+            id="key restored",
+        ),
         pytest.param(
             diagnosed(f"{KEY}/{NEW}", key(enabled=False), bundle=key(enabled=False)),
             {"version_unusable": "key"},

@@ -17,7 +17,13 @@ import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk as azure_sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import read_answers, warm_up
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, MissingSdk, NotFound, TimedOut
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    MissingSdk,
+    NotFound,
+    TimedOut,
+)
 
 sdk = pytest.importorskip("azure.core.exceptions")
 
@@ -137,6 +143,13 @@ def test_failed_sign_in_has_its_code(message: str, code: str, option: str) -> No
 
     assert (failure.code, failure.facts["option"]) == (code, option)
     assert message in failure.msg
+
+
+def test_a_vault_of_another_tenant() -> None:
+    failure = translated(sdk.ClientAuthenticationError(message="(Unauthorized) AKV10032: Invalid issuer. Expected one"))
+
+    assert isinstance(failure, Denied)
+    assert (failure.code, "another tenant" in failure.msg) == ("vault_in_other_tenant", True)
 
 
 @pytest.mark.parametrize("kind", [sdk.ServiceRequestError, sdk.ServiceResponseError])

@@ -224,6 +224,11 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
 
 
 def _authentication(what: str, error: Any) -> CmkError:
+    if "AKV10032" in error.message:
+        # The number of Key Vault's refusal of a token that another tenant has issued.
+        remedy = "Have the vault moved back to the caller's tenant, or sign in to the tenant of the vault."
+        told = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
+        return Denied(f"{told} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
     number = re.search(r"AADSTS(\d+)", error.message)
     # msal reads the tenant's metadata first, and keeps Entra's number to itself if there are none.
     unknown_tenant = "Unable to get authority configuration" in error.message

@@ -27,6 +27,7 @@ from .rights import Needed
 _LOST = (
     "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
 )
+_RESTORE = f"Restore a backup of the key if there is one. Without: {_LOST}"
 _ASK = "Ask whether the account is available (pools: true, in the role cmk_audit_pools: true)"
 
 # What Batch says of a key that the caller cannot read, and the cause that this is evidence of. Batch may repeat an
@@ -37,6 +38,7 @@ _SAID_BY_BATCH = {
     "operations_missing": re.compile(r"is not permitted on this key"),
     "key_deleted": re.compile(r"\bkey '[^']+' was not found"),
 }
+_VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _ACCESSIBLE_AGAIN = "accessible again"
 
 
@@ -193,7 +195,7 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
 def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
     key = evidence.key
     if isinstance(evidence.bundle, CmkError):
-        yield from _said_by_batch(observed.get("unavailable_reason"))
+        yield from _said_by_batch(_said(observed))
     if observed["deleted_key"] is not None:
         yield Cause(
             "key_deleted",
@@ -204,8 +206,11 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
     elif evidence.bundle is None:
         what = f"version {key.version} of the key {key.name}" if observed["versions"] else f"key {key.name}"
         name = "version_missing" if observed["versions"] else "key_missing"
-        remedy = f"Restore a backup of the key if there is one. Without: {_LOST}"
-        yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", remedy)
+        yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", _RESTORE)
+    elif _is_version_lost(observed):
+        # Of an account that follows the key. Another key has the same name now.
+        seen = f"The key {key.name} does not have the version that Batch looks for: it was purged."
+        yield Cause("version_missing", f"{seen} Batch says: {_said(observed)}", _RESTORE)
     unusable = _unusable(evidence, observed)
     if unusable:
         remedy = "Enable it, or have it expire later (azbatch.cmk.keyvault_cmk_key, state: enabled)."
@@ -218,11 +223,23 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
             yield Cause("key_unfit", failed[name].evidence, failed[name].remedy)
 
 
-def _said_by_batch(reason: CmkError | None) -> Iterator[Cause]:
-    """What Batch says of a key that the caller cannot read."""
+def _said(observed: Mapping[str, Any]) -> str:
+    """What Batch says of the key now."""
+    reason: CmkError | None = observed.get("unavailable_reason")
     said = reason.facts.get("azure", {}).get("message", "") if reason else ""
+    return "" if _ACCESSIBLE_AGAIN in said else said
+
+
+def _is_version_lost(observed: Mapping[str, Any]) -> bool:
+    found = _VERSION_NOT_FOUND.search(_said(observed))
+    versions = [version_of(item) for item in observed["versions"] or ()]
+    return found is not None and bool(versions) and found[1] not in versions
+
+
+def _said_by_batch(said: str) -> Iterator[Cause]:
+    """What Batch says of a key that the caller cannot read."""
     for name, pattern in _SAID_BY_BATCH.items():
-        if pattern.search(said) and _ACCESSIBLE_AGAIN not in said:
+        if pattern.search(said):
             yield Cause(name, f"Batch says: {said}", "Run this as a caller who can read the key.", "key")
 
 
