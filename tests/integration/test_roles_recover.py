@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -185,11 +186,16 @@ def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Serv
     control, since = service.sandbox.control, service.sandbox.control.last
 
     def recover_in_a_while() -> None:
-        """Some seconds after the wait has begun, which the first task's look precedes."""
-        while sum(one["url"].partition("?")[0].endswith("/pools") for one in control.requests(since)) < 2:
+        """Some seconds after the wait has begun, which follows the change of the key."""
+        while not is_waiting(control.requests(since)):
             time.sleep(0.2)
         time.sleep(6)
         control.advance(600)
+
+    def is_waiting(requests: list[dict[str, Any]]) -> bool:
+        """Whether the account was asked for its pools after the key was enabled."""
+        after_change = itertools.dropwhile(lambda one: not (one["write"] and "/keys/" in one["url"]), requests)
+        return any(one["url"].partition("?")[0].endswith("/pools") for one in after_change)
 
     clock = threading.Thread(target=recover_in_a_while, daemon=True)
     clock.start()
