@@ -107,6 +107,12 @@ def look(request: pytest.FixtureRequest) -> Callable[[VisibleAccounts], dict[str
 Look = Callable[[VisibleAccounts], dict[str, Any]]
 
 
+def test_the_own_subscription_is_asked_if_azure_lists_none() -> None:
+    """An audit of a caller for whom Azure lists no subscription must not find that all is well."""
+    found = visible(Resources(subscriptions=[], lists={OWN: Denied("403")})).listed(())
+    assert (names(found), gap(found)["scope"]) == ([], f"/subscriptions/{OWN}")
+
+
 def test_a_list_is_whole_if_the_caller_may_read_accounts_of_the_subscription(look: Look) -> None:
     found = look(visible(Resources()))
 

@@ -86,10 +86,16 @@ class VisibleAccounts:
     def listed(self, subscriptions: Sequence[str]) -> Visible:
         """Those of these subscriptions; if none is named, of all that the caller sees.
 
+        If Azure lists no subscription for the caller, the task's own is asked, if it is known.
+
         If no subscription at all can be listed, and the caller may do so, the first reason is raised.
         """
-        named = subscriptions or self._resources.listed_subscription_ids()
+        named = subscriptions or self._resources.listed_subscription_ids() or self._own()
         return self._of(map_concurrent(self._list, named), may_fail=True)
+
+    def _own(self) -> list[str]:
+        own = value_or_error(lambda: self._session.subscription_id, CmkError)
+        return [own] if isinstance(own, str) else []
 
     def _of(self, lists: Mapping[str, list[Account] | CmkError], *, may_fail: bool = False) -> Visible:
         """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
