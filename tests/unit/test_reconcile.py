@@ -23,6 +23,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     PlanOutdated,
     Refused,
     Rejected,
+    Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, step, together
@@ -729,17 +730,24 @@ def test_the_fallback_is_for_a_refused_change_whose_previous_setting_cannot_be_r
     assert lamps.lit == lit
 
 
-def test_the_fallback_is_also_for_a_change_that_fails_again_when_it_is_read_again() -> None:
+@pytest.mark.parametrize("former", [FORMER, None], ids=["with a rollback", "without a rollback"])
+@pytest.mark.parametrize("found", [Refused, Denied, Unavailable])
+def test_the_fallback_after_a_failed_rollback_is_for_a_change_that_is_refused_when_it_is_read_again(
+    found: type[CmkError], former: Any
+) -> None:
+    """A change that was neither confirmed nor rolled back stays, unless it is known to be of no use. What was taken
+    away without a rollback is given back in any case."""
+
     class Dark(Lamps):
         def read(self, goal: Lamp) -> bool:
             if goal.lit and self.lit.get("red") and goal.name == "red":
-                raise Denied("It is dark.")
+                raise found("It is dark.")
             return self.lit.get(goal.name, False)
 
     lamps = Dark(Denied, stuck=("red",))
-    undone(lamps, rollback_goal=FORMER, if_refused=FALLBACK)
+    undone(lamps, rollback_goal=former, if_refused=FALLBACK)
 
-    assert lamps.lit == {"red": True, "blue": True}
+    assert lamps.lit == ({"red": True, "blue": True} if former is None or found is Refused else {"red": True})
 
 
 @pytest.mark.parametrize("failure", [Denied, Refused])

@@ -161,9 +161,11 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
         return True
     try:
         current = planner.plan(todo.goal, _read_anew(service, todo.goal))
-    except Exception as refusal:
-        failure.add(as_failure(refusal).msg)
-        return True
+    except Exception as ended:
+        found = as_failure(ended)
+        failure.add(found.msg)
+        # A setting that could be neither confirmed nor rolled back stays, unless it is known to be of no use.
+        return todo.rollback_goal is None or isinstance(found, Refused)
     if todo.rollback_goal is not None:
         failure.add(todo.rollback_goal.described(current.before))
         failure.facts.update(current_state=dict(current.before))
