@@ -229,6 +229,16 @@ def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
     return found
 
 
+def test_an_account_that_is_being_created(runner: OneProcess, service: Service) -> None:
+    """It does not tell its pools, which is not because of its key."""
+    service.sandbox.control.timing(batch_create=600)
+    service.make_account()
+
+    account = audited(runner, pools=True)
+    assert (account["state"], found(account), account["available"]) == ("unknown", ["not_seen"], None)
+    assert "'Creating'" in account["unknown"]["pools"]
+
+
 @pytest.mark.parametrize(
     ("address", "state", "finding"),
     [("203.0.113.1/32", "ok", []), ("127.0.0.0/8", "at_risk", ["network_closed", "account_unavailable"])],

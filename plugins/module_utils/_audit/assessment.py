@@ -55,7 +55,7 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         **encryption_document.describe_key(key),
         "identity": account_document.describe_identity(account.get("identity", {})),
     }
-    availability = _availability(pools)
+    availability = _availability(account, pools)
     unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and availability["available"] is None else {}
     if key is None:
         nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
@@ -184,11 +184,13 @@ def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
     return found
 
 
-def _availability(pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
-    """An account that has lost its key does not tell its pools. Null: it was not asked, or the caller may not."""
+def _availability(account: Account, pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
+    """An account that has lost its key does not tell its pools. Null: it was not asked, the caller may not, or the
+    account is being created or deleted."""
     if not isinstance(pools, CmkError):
         return {"available": None if pools is None else True, "unavailable_reason": None, "pools": _disks(pools)}
-    refused = account_document.is_unavailable(pools)
+    is_passing = account["properties"].get("provisioningState") in ("Creating", "Deleting")
+    refused = account_document.is_unavailable(pools) and not is_passing
     return {
         "available": False if refused else None,
         "unavailable_reason": pools.msg if refused else None,
