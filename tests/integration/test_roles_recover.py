@@ -179,6 +179,22 @@ def test_one_version_of_several(roles: RolesRunner, service: Service) -> None:
     assert not service.key(version=second.properties.version).properties.enabled
 
 
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_follower_that_could_not_move_to_newer_versions(roles: RolesRunner, service: Service, usable: bool) -> None:
+    """Its version was disabled before the newer ones could be used, so Batch still needs it."""
+    _, first = service.on_key(follow=True)
+    if usable:
+        service.disable()
+    for _ in range(2):
+        service.make_key(enabled=usable)
+    service.sandbox.control.advance(2 * DAY)
+    service.disable(version=first.rpartition("/")[2])
+    assert not service.is_available()
+
+    assert steps(recover(roles)) == ["version"]
+    assert service.is_available()
+
+
 def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Service) -> None:
     service.on_key()
     service.sandbox.control.timing(batch_recovery=600)

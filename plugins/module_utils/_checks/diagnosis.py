@@ -254,7 +254,8 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     the account may be on that (`followers_on`).
 
     An account that is available does not need the one before. One that is not available may be on an older version,
-    which is named only if the two can be used: it may have been disabled for good.
+    which is named only if the two can be used: it may have been disabled for good. A version that Batch names is needed
+    whatever its age: without it, Batch cannot move the account to a newer one.
     """
     versions: Sequence[KeyItem] | None = observed["versions"]
     newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
@@ -267,9 +268,11 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     items = [by_version[version] for version in used if version in by_version]
     if observed["available"]:
         return items[:1]
-    if observed["available"] is False and not any(_reason(item, evidence.now) for item in items[:2]):
+    said = _said(observed)
+    named = [item for item in versions if version_of(item) in said and item not in items[:2]]
+    if observed["available"] is False and not any(_reason(item, evidence.now) for item in [*items[:2], *named]):
         return items
-    return items[:2]
+    return [*items[:2], *named]
 
 
 def _reason(item: KeyItem, now: float) -> str:
