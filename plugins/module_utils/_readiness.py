@@ -25,7 +25,7 @@ from ._checks import rights, usage
 from ._checks.rights import Needed
 from ._core.documents import Account
 from ._core.duration import seconds
-from ._core.errors import CmkError, Denied, InvalidOption, Refused
+from ._core.errors import CmkError, Denied, InvalidOption, Refused, Unavailable
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
 from ._core.plan import Step
 from ._core.reconcile import predicted
@@ -318,8 +318,12 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
         raise account_document.availability_unknown(name, unavailable)
     diagnosis, earlier = observed["diagnosis"], params["causes_so_far"]
     causes = account_diagnosis.describe(diagnosis)["causes"] if diagnosis else []
-    if available or not diagnosis:
+    if available:
         return {"repairs": [], "causes_so_far": earlier}, _about_to_be_lost(name, causes)
+    if not diagnosis:
+        reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key: none can be recovered."
+        remedy = "See what Azure says, and run the role again."
+        raise Unavailable(f"{reason} {unavailable.msg} {remedy}", code="account_unavailable", remedy=remedy)
     names = [cause["name"] for cause in causes]
     repairs = list(dict.fromkeys(cause["repair"] for cause in causes if cause["repair"]))
     refusals = [*_not_repaired(params, causes, repairs), *_unread(diagnosis, repairs, is_first=not earlier)]

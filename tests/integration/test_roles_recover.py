@@ -317,5 +317,12 @@ def test_an_account_that_answers_is_left_alone(roles: RolesRunner, service: Serv
     assert result(run)["causes"] == []
 
 
+def test_an_account_that_is_being_created(roles: RolesRunner, service: Service) -> None:
+    """It has no key that could be recovered, and is not available."""
+    service.sandbox.control.timing(batch_create=600)
+    service.make_account()
+    refused(run_role(roles, "recover"), CHECK, "is not available", "a Microsoft-managed key", "'Creating'")
+
+
 def test_no_account(roles: RolesRunner, service: Service) -> None:
     refused(run_role(roles, "recover"), CHECK, "account1")

@@ -176,7 +176,7 @@ def test_an_available_account_needs_no_repair() -> None:
 
 
 def test_an_account_on_a_microsoft_managed_key_needs_no_repair() -> None:
-    assert repairs(Azure(on(None), UNAVAILABLE)) == []
+    assert refused("recover", Azure(on(None), UNAVAILABLE)).code == "account_unavailable"
     assert repairs(Azure(on(None))) == []
 
 
