@@ -68,7 +68,9 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     run = play(ansible, "rotate", environment=told, **wish)
     assert run.rc != 0
     (result,) = passed_on(run).values()
-    assert result["accounts"] == {"account1": {"changed": True, "finished": False}, "account2": UNFINISHED}
+    # Either of the two made the new version.
+    is_changed = {name: one["changed"] for name, one in result["accounts"].items() if one["finished"] is False}
+    assert (list(is_changed), is_changed["account1"]) == (["account1", "account2"], True)
     assert result["not_started"] == ["account3"]
     assert list(result["new_versions"].values()) == [service.key().properties.version]
 
