@@ -22,7 +22,7 @@ _DONE = {
 }
 # These are about the key that an account uses. Other changes, such as a version that is disabled, do not count as that.
 _MOVES = ("rotated", "reverted")
-# Modules whose summary tells which key an account uses.
+# Modules whose summary reports the key that an account uses.
 _SHOWN = ("azbatch.cmk.batch_encryption", "azbatch.cmk.batch_encryption_info")
 
 
@@ -39,7 +39,7 @@ class Tally:
     failed: set[str] = field(default_factory=set)
     # Hosts of the waves that are over, unless the play has stopped in the wave.
     finished: set[str] = field(default_factory=set)
-    # By host, the line that tells which key its account uses.
+    # By host, the line that reports the key that its account uses.
     summaries: dict[str, str] = field(default_factory=dict)
     # Each by its key and name; a version that check mode predicts has no name.
     versions: set[tuple[str, str | None]] = field(default_factory=set)

@@ -156,7 +156,7 @@ def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) 
 
 def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
     """Whether the change, read again, is refused, although it may have failed for another reason before that could be
-    checked. If not, the failure tells how things stand."""
+    checked. If not, the failure reports the current state."""
     if isinstance(failure, Refused):
         return True
     try:
