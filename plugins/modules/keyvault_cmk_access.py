@@ -61,8 +61,8 @@ options:
     choices: [present, absent]
   in_use:
     description:
-      - What to do with O(state=absent) if a Batch account uses its key by these permissions. V(keep) leaves the
-        permissions, and RV(in_use_by) names the accounts.
+      - What to do with O(state=absent) if a Batch account, or the disks of a pool, use their key by these
+        permissions. V(keep) leaves the permissions, and RV(in_use_by) names the accounts and pools.
     type: str
     default: fail
     choices: [fail, keep]
@@ -143,7 +143,7 @@ granted:
   elements: str
   sample: [get, unwrapKey, wrapKey]
 in_use_by:
-  description: Ids of the Batch accounts for which the permissions were left, with O(in_use=keep).
+  description: Ids of the Batch accounts and pools for which the permissions were left, with O(in_use=keep).
   returned: success, with O(state=absent)
   type: list
   elements: str

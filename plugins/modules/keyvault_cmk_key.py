@@ -99,8 +99,10 @@ options:
     default: false
   in_use:
     description:
-      - What to do with O(state=disabled) and O(state=absent) if a Batch account uses the key or the version. V(keep)
-        leaves it as it is, and RV(in_use_by) names the accounts.
+      - What to do with O(state=disabled) and O(state=absent) if a Batch account uses the key or the version, or one of
+        its pools encrypts its disks with it. V(keep) leaves it as it is, and RV(in_use_by) names who uses it.
+      - An unavailable account does not list its pools. Until it is recovered or deleted, they may use any key. So may a
+        pool with a disk encryption set, whose key is not read.
       - With V(keep), what is not disabled because O(grace_period) is not over is no failure either, see
         RV(kept_until). Tasks of a run that disable the same key or version share one look at all accounts.
     type: str
@@ -233,7 +235,7 @@ previous_key_identifier:
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
 in_use_by:
   description:
-    - Ids of the Batch accounts for which the key or the version was left as it is, with O(in_use=keep).
+    - Ids of the Batch accounts and pools for which the key or the version was left as it is, with O(in_use=keep).
     - As another task of the run saw it, if that was when more accounts used it than tasks have come by since.
   returned: success, with O(state=disabled) or O(state=absent)
   type: list

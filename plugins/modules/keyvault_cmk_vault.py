@@ -29,8 +29,8 @@ options:
     description:
       - V(present) has the vault, safe from being purged.
       - V(absent) deletes it; Azure keeps it for its retention time. Refused while the key of a Batch account that the
-        caller can see lies in it, or such an account refers to it because its pools are in the user's subscription
-        (C(keyVaultReference)), unless O(force) is set.
+        caller can see lies in it, such an account refers to it because its pools are in the user's subscription
+        (C(keyVaultReference)), or one of its pools encrypts its disks with a key of the vault, unless O(force) is set.
     type: str
     default: present
     choices: [present, absent]

@@ -10,8 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from callers import give, sign_in
 from cases import DISABLE
 from harness import Ansible, Task, advance, checked, fails, task
+from meddling import Wire
 from one_process import OneProcess
 from role_runs import VARS
 from service import DAY, GROUP, Service
@@ -294,16 +296,113 @@ def test_vault_of_an_account_whose_pools_are_in_the_users_subscription(runner: O
     assert service.vault()["name"] == "vault-one"
 
 
-@pytest.mark.xfail(strict=True, reason="only the keys of accounts count, not those of the disks of their pools")
+def encrypts_its_disks(service: Service, key: str, account: str = "account1", **identity: Any) -> str:
+    """The id of a pool of the account, whose disks have this key."""
+    own = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": key}}
+    machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": own}}
+    service.make_pool("pool1", account, deploymentConfiguration=machine, **identity)
+    return f"{service.account_id(account)}/pools/pool1"
+
+
 def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service: Service) -> None:
     """The account itself is moved to a new version; the disks of the pool stay on theirs."""
     _principal, first = service.on_key()
-    own = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": first}}
-    machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": own}}
-    service.make_pool("pool1", deploymentConfiguration=machine)
-    report = runner.role("rotate", {**VARS, **DISABLE, "cmk_key_force_new_version": True})
+    results: dict[str, dict[str, Any]] = {}
+    pool = encrypts_its_disks(service, first)
+    report = runner.role("rotate", {**VARS, **DISABLE, "cmk_key_force_new_version": True}, record=results.__setitem__)
     assert service.encryption() != first, report
     assert service.key(version=first.rpartition("/")[2]).properties.enabled
+    items = [item for one in results.values() for item in one.get("results", ())]
+    assert [item["in_use_by"] for item in items if item.get("in_use_by")] == [[pool]]
+
+
+def test_what_a_pool_of_another_account_needs(runner: OneProcess, service: Service) -> None:
+    """Its key need not be that of any account."""
+    principal, _first = service.on_key()
+    service.point(None)
+    service.make_account("account2")
+    first = service.key().id
+    service.make_key()
+    pool = encrypts_its_disks(service, first, "account2")
+    ours = {"vault_name": "vault-one", "name": "key1"}
+    refusals = {
+        "version": runner.module("keyvault_cmk_key", {**ours, "state": "disabled", "version": first[-32:]}),
+        "key": runner.module("keyvault_cmk_key", {**ours, "state": "absent"}),
+        "access": runner.module(
+            "keyvault_cmk_access", {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
+        ),
+        "vault": runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one", "state": "absent"}),
+    }
+    for what, report in refusals.items():
+        assert (report["code"], report["accounts"], report["pools"]) == ("in_use", [], [pool]), what
+        assert "pools use it" in report["msg"]
+    assert runner.module("keyvault_cmk_key", {**ours, "state": "disabled", "version": service.key().id[-32:]})[
+        "changed"
+    ]
+
+
+def test_a_pool_that_comes_while_its_key_is_disabled(runner: OneProcess, service: Service, wire: Wire) -> None:
+    """The check after the change sees it, and the version is enabled again."""
+    service.on_key()
+    first = service.make_key().id
+    service.make_key()
+
+    def comes() -> None:
+        encrypts_its_disks(service, first)
+
+    key = {"vault_name": "vault-one", "name": "key1", "state": "disabled", "version": first[-32:]}
+    with wire.meddled(lambda request: request.method == "PATCH" and "/keys/" in request.url, comes):
+        report = runner.module("keyvault_cmk_key", key)
+
+    assert report["code"] == "in_use", report
+    assert service.key(version=first[-32:]).properties.enabled
+
+
+def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -> None:
+    """Nobody can tell which keys its pools have, so they may have any."""
+    service.on_key()
+    service.disable()
+    spare = service.make_key("spare").properties.version
+    service.make_key("spare")
+    key = {"vault_name": "vault-one", "name": "spare", "version": spare}
+
+    refused = runner.module("keyvault_cmk_key", {**key, "state": "disabled"})
+    kept = runner.module("keyvault_cmk_key", {**key, "state": "disabled", "in_use": "keep"})
+    forced = runner.module("keyvault_cmk_key", {**key, "state": "disabled", "force": True})
+
+    account = service.account_id()
+    assert (refused["code"], refused["accounts"]) == ("in_use", [account]), refused
+    assert "recover it, or delete it" in refused["msg"]
+    assert (kept["changed"], kept["in_use_by"]) == (False, [account])
+    assert any("may use any key" in warning for warning in kept["warnings"])
+    assert forced["changed"] is True
+
+
+def test_pools_that_the_caller_may_not_list(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right is missing in another group of the subscription; nothing is changed before that is told."""
+    _principal, first = service.on_key()
+    sandbox = service.sandbox
+    elsewhere = f"{sandbox.subscription}/resourceGroups/elsewhere"
+    assert sandbox.arm("PUT", elsewhere, "2021-04-01", {"location": "westeurope"}).ok
+    hidden = f"{elsewhere}/providers/Microsoft.Batch/batchAccounts/hidden"
+    assert sandbox.arm("PUT", hidden, "2024-07-01", {"location": "westeurope"}).ok
+    listing = ("Microsoft.Batch/batchAccounts/read", "Microsoft.Authorization/permissions/read")
+    sign_in(
+        service,
+        monkeypatch,
+        [
+            {"role": "Owner", "scope": sandbox.group},
+            {"role": "Key Vault Crypto Officer", "scope": sandbox.group},
+            give(service, sandbox.subscription, listing),
+        ],
+    )
+    report = runner.another().role("rotate", {**VARS, **DISABLE, "cmk_key_force_new_version": True})
+    assert report["code"] == "users_unknown", report
+    [unlisted] = report["unlisted"]
+    assert (unlisted["scope"], unlisted["action"]) == (sandbox.subscription, f"{listing[0][:-5]}/pools/read")
+    assert service.encryption() == first
 
 
 def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:

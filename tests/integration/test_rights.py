@@ -57,6 +57,7 @@ OWN_IDENTITY = (
     "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",
 )
 LISTS = ("Microsoft.Authorization/permissions/read", "Microsoft.Batch/batchAccounts/read")
+USERS = (*LISTS, "Microsoft.Batch/batchAccounts/pools/read")
 DELETED = "Microsoft.KeyVault/deletedVaults/read"
 POLICIES = "Microsoft.KeyVault/vaults/keyrotationpolicies"
 READ_KEY = f"{KEYS}/read"
@@ -194,10 +195,10 @@ PLAYBOOKS = {
     ),
     "rotate": Playbook("rotate", an_old_version_by_role, MOVES, (READ_KEY, f"{KEYS}/create/action")),
     "rotate, `cmk_previous_version: disable`": Playbook(
-        "rotate", old_and_disabled, MOVES, (READ_KEY, f"{KEYS}/create/action", f"{KEYS}/update/action"), LISTS
+        "rotate", old_and_disabled, MOVES, (READ_KEY, f"{KEYS}/create/action", f"{KEYS}/update/action"), USERS
     ),
     "rotate, a vault with access policies, `cmk_previous_version: disable`": Playbook(
-        "rotate", an_old_version, MOVES, (), LISTS, ("get", "list", "create", "update")
+        "rotate", an_old_version, MOVES, (), USERS, ("get", "list", "create", "update")
     ),
     "rotate, `cmk_new_key_identifier`": Playbook("rotate", another_key, (*MOVES, ASSIGNS), (READ_KEY,)),
     "revert": Playbook("revert", kept, MOVES),
@@ -206,13 +207,13 @@ PLAYBOOKS = {
         left,
         (*MOVES, "Microsoft.Authorization/roleAssignments/delete"),
         (READ_KEY, f"{KEYS}/update/action"),
-        LISTS,
+        USERS,
     ),
     "revert, a vault with access policies, `cmk_revert_key: disable`, `cmk_revert_access: revoke`": Playbook(
-        "revert", left_by_policy, (*MOVES, ALLOWS), (), LISTS, ("get", "list", "update")
+        "revert", left_by_policy, (*MOVES, ALLOWS), (), USERS, ("get", "list", "update")
     ),
     "revert, `cmk_revert_key: delete`": Playbook(
-        "revert", left_for_deletion, MOVES, (READ_KEY, f"{KEYS}/delete"), LISTS
+        "revert", left_for_deletion, MOVES, (READ_KEY, f"{KEYS}/delete"), USERS
     ),
     "recover": Playbook("recover", a_lost_version, (*SEES, ASSIGNS), (READ_KEY, f"{KEYS}/update/action")),
     "recover, a vault with access policies": Playbook(

@@ -79,9 +79,24 @@ def account(
     }
 
 
-def visible(*accounts: dict[str, Any], unlisted: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`unlisted` are scopes that the caller may not list."""
-    return {"accounts": list(accounts), "unlisted": [not_listed(scope) for scope in unlisted]}
+def visible(
+    *accounts: dict[str, Any], unlisted: tuple[str, ...] = (), disks: tuple[dict[str, Any], ...] = ()
+) -> dict[str, Any]:
+    """`unlisted` are scopes that the caller may not list, `disks` what `disk` makes."""
+    return {
+        "accounts": list(accounts),
+        "disks": list(disks),
+        "unlisted": [not_listed(scope) for scope in unlisted],
+    }
+
+
+def disk(
+    name: str, key: str | None, *, follows: bool = False, principals: tuple[str, ...] | None = (PRINCIPAL,)
+) -> dict[str, Any]:
+    """What a pool of an account on a Microsoft-managed key encrypts its disks with. Without a key: the account is
+    unavailable, and its pools are not known."""
+    pool = f"{account_id('pools')}/pools/{name}" if key else account_id(name)
+    return {"id": pool, "key": key, "follows_latest": follows, "principals": principals and list(principals)}
 
 
 def not_listed(scope: str, action: str | None = "Microsoft.Batch/batchAccounts/read") -> dict[str, Any]:

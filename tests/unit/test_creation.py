@@ -152,9 +152,10 @@ class Azure:
 
     # What it asks of others: what is visible, and who has access.
 
-    def read(self, goal: Any = None) -> dict[str, Any]:
-        if goal is None:
-            return visible(*self._accounts)
+    def everywhere(self) -> dict[str, Any]:
+        return visible(*self._accounts)
+
+    def read(self, goal: Any) -> dict[str, Any]:
         return {"vault": self.document, "principal_id": goal.principal_id, "assignments": [], "definitions": {}}
 
     def set_policy(self, vault_id: str, operation: str, entry: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from documents import (
     PRINCIPAL,
     account,
     account_id,
+    disk,
     not_listed,
     system_assigned,
     user_assigned,
@@ -114,6 +116,79 @@ def test_accounts_that_reach_a_vault_as_a_principal(
 
 
 SUBSCRIPTION = "/subscriptions/hidden"
+
+ON_OLD = disk("old", f"{KEY.upper()}/{OLD.upper()}")
+FOLLOWING = disk("following", KEY, principals=(OTHER,))
+# The version is that of the pool's beginning.
+FOLLOWING_FROM_OLD = disk("from-old", f"{KEY}/{OLD}", follows=True, principals=None)
+ON_OTHER = disk("other", OTHER_KEY)
+UNKNOWN = disk("dead", None, principals=None)
+DISKS = visible(disks=(ON_OLD, FOLLOWING, FOLLOWING_FROM_OLD, ON_OTHER))
+
+
+@pytest.mark.parametrize(
+    ("find", "pools"),
+    [
+        pytest.param(lambda seen: usage.on_key(seen, identifier(KEY)), "old following from-old", id="whole key"),
+        pytest.param(
+            lambda seen: usage.on_key(seen, identifier(f"{KEY}/{OLD}"), [NEW]), "old from-old", id="a previous version"
+        ),
+        pytest.param(
+            lambda seen: usage.on_key(seen, identifier(f"{KEY}/{NEW}"), [NEW]),
+            "following from-old",
+            id="the version that followers are on",
+        ),
+        pytest.param(lambda seen: usage.on_key(seen, identifier(OTHER_VAULT)), "", id="a key that no pool has"),
+        pytest.param(lambda seen: usage.following(seen, identifier(KEY)), "following from-old", id="followers"),
+        pytest.param(lambda seen: usage.in_vault(seen, "MyVault"), "old following from-old other", id="vault"),
+        pytest.param(lambda seen: usage.in_vault(seen, "vault2"), "", id="another vault"),
+        pytest.param(
+            lambda seen: usage.through_principal(seen, "myvault", PRINCIPAL.upper(), None),
+            "old from-old other",
+            id="as a principal",
+        ),
+        pytest.param(
+            lambda seen: usage.through_principal(seen, "myvault", OTHER, "batch"),
+            "following from-old",
+            id="as a principal, one key",
+        ),
+    ],
+)
+def test_pools_that_encrypt_their_disks_with_a_key(find: Callable[[Any], list[str]], pools: str) -> None:
+    assert [one.rpartition("/")[2] for one in find(DISKS)] == pools.split()
+    # The pools of an unavailable account may use any key, whatever the account itself is on.
+    assert find(visible(account("dead", key=OTHER_KEY), disks=(UNKNOWN,))) == [UNKNOWN["id"]]
+
+
+def test_accounts_alone_are_asked_when_they_were_moved() -> None:
+    assert usage.accounts_on_key({**EVERYONE, **DISKS, "accounts": [FOLLOWS]}, identifier(KEY)) == [FOLLOWS["id"]]
+
+
+def test_guard_tells_pools_from_accounts() -> None:
+    seen = visible(PINNED_OLD, disks=(ON_OLD, UNKNOWN))
+
+    with pytest.raises(Refused) as refused:
+        usage.guard(usage.on_key(seen, identifier(KEY)), seen, "the key is deleted", force=False)
+
+    assert refused.value.facts["accounts"] == [PINNED_OLD["id"], UNKNOWN["id"]]
+    assert refused.value.facts["pools"] == [ON_OLD["id"]]
+    assert "Batch accounts and pools use it" in refused.value.msg
+    assert f"these may use any key: {UNKNOWN['id']}." in refused.value.msg
+
+
+def test_rights_to_list_accounts_and_pools_are_told_apart() -> None:
+    pools = not_listed(SUBSCRIPTION, "Microsoft.Batch/batchAccounts/pools/read")
+    seen = {**visible(unlisted=("/subscriptions/other",)), "unlisted": [not_listed("/subscriptions/other"), pools]}
+
+    with pytest.raises(Refused) as refused:
+        usage.guard([], seen, "the key is deleted", force=False)
+
+    assert refused.value.facts["remedy"] == (
+        "Grant the caller Microsoft.Batch/batchAccounts/pools/read at /subscriptions/hidden and "
+        "Microsoft.Batch/batchAccounts/read and Microsoft.Authorization/permissions/read at /subscriptions/other, "
+        "or set force: true if such accounts may lose their key."
+    )
+    assert "Not all pools of /subscriptions/hidden" in refused.value.msg
 
 
 def test_guard_lets_through_what_nobody_uses() -> None:

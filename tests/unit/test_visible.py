@@ -15,6 +15,7 @@ import pytest
 from documents import account
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.disk_keys import DiskKeys
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts, VisibleAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -44,6 +45,10 @@ def told(answer: Answer) -> Any:
     return answer
 
 
+class Several(list[Any]):
+    """Answers to the same question, one after the other."""
+
+
 class Resources:
     """Answers, or the errors that it raises."""
 
@@ -53,6 +58,9 @@ class Resources:
         self.allowed: dict[str, Answer] = {OWN: READER, OTHER: READER}
         self.in_groups: dict[str, Answer] = {}
         self.single: dict[str, Answer] = {}
+        self.of_account: dict[str, Answer] = {}
+        # Ids of the accounts that were asked for their pools.
+        self.asked: list[str] = []
         vars(self).update(answers)
 
     def subscription_ids(self) -> list[str]:
@@ -74,6 +82,11 @@ class Resources:
         found: dict[str, Any] = told(self.single[account_id])
         return found
 
+    def pools(self, account_id: str) -> list[dict[str, Any]]:
+        self.asked.append(account_id)
+        answers = self.of_account.get(account_id, [])
+        return list(told(answers.pop(0) if isinstance(answers, Several) else answers))
+
 
 class Session:
     subscription_id = OWN
@@ -86,7 +99,8 @@ def visible(resources: Resources, *handled: str) -> VisibleAccounts:
     accounts = HandledAccounts(RunFiles(None))
     for one in handled:
         accounts.add(one)
-    return VisibleAccounts(Session(), resources, accounts)  # type: ignore[arg-type]
+    disk_keys = DiskKeys(Session(), resources)  # type: ignore[arg-type]
+    return VisibleAccounts(Session(), resources, accounts, disk_keys)  # type: ignore[arg-type]
 
 
 def names(found: dict[str, Any]) -> list[str]:
@@ -221,6 +235,111 @@ def test_accounts_of_the_run_are_kept_once() -> None:
     assert sorted(handled.ids()) == ["one", "two"]
 
 
+# The keys of pools' disks
+
+ONE, TWO = (of(subscription, name)["id"] for subscription, name in ((OWN, "one"), (OTHER, "two")))
+POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
+
+
+def pool(key: str | None = None, *, latest: bool | None = None, identity: Answer = None) -> dict[str, Any]:
+    own = {"keyUrl": key, "rotationToLatestKeyVersionEnabled": latest} if key else None
+    disks = {"targets": ["OsDisk"], "customerManagedKey": own}
+    machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": disks}}
+    body = {"id": f"{ONE}/pools/pool1", "name": "pool1", "properties": {"deploymentConfiguration": machine}}
+    return {**body, **({"identity": {"userAssignedIdentities": identity}} if identity else {})}
+
+
+@pytest.mark.parametrize(
+    ("pools", "told"),
+    [
+        pytest.param([], [], id="no pools"),
+        pytest.param([{"id": "1", "name": "1", "properties": {}}], [], id="a pool without a configuration"),
+        pytest.param([pool()], [], id="a key of the platform"),
+        pytest.param([pool("https://v/keys/k")], [("https://v/keys/k", False, None)], id="identity not told"),
+        pytest.param(
+            [{**pool(), "properties": {"osDisk": {"managedDisk": {"diskEncryptionSet": {"id": "d"}}}}}],
+            [(None, False, None)],
+            id="a disk encryption set",
+        ),
+        pytest.param(
+            [pool("https://v/keys/k/1", latest=True, identity={"a": {"principalId": "p"}})],
+            [("https://v/keys/k/1", True, ["p"])],
+            id="follows",
+        ),
+        pytest.param(
+            [pool("https://v/keys/k", identity={"a": {"principalId": "p"}, "b": {}})],
+            [("https://v/keys/k", False, None)],
+            id="one principal is not told",
+        ),
+    ],
+)
+def test_keys_of_pools(pools: Answer, told: Answer) -> None:
+    found = visible(Resources(of_account={ONE: pools})).read()
+
+    assert found["unlisted"] == []
+    assert [(one["key"], one["follows_latest"], one["principals"]) for one in found["disks"]] == told
+
+
+def test_an_account_without_its_key_may_have_pools_with_any_key() -> None:
+    found = visible(Resources(of_account={ONE: Denied("The key is disabled.", azure={"code": "Forbidden"})})).read()
+
+    assert [(one["id"], one["key"], one["principals"]) for one in found["disks"]] == [(ONE, None, None)]
+
+
+def test_pools_that_may_not_be_listed_are_told_once_for_a_subscription() -> None:
+    denied = Denied("No.", azure={"code": "AuthorizationFailed"})
+    more = of(OWN, "more")
+    everything = Resources(
+        lists={OWN: [of(OWN, "one"), more], OTHER: [of(OTHER, "two")]},
+        of_account={ONE: denied, more["id"]: denied, TWO: Unavailable("500")},
+    )
+    unlisted = visible(everything).read()["unlisted"]
+
+    assert unlisted == [
+        {"scope": f"/subscriptions/{OWN}", "reason": "2 of the accounts: No.", "action": POOLS_READ},
+        {"scope": TWO, "reason": "500", "action": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("account", "answers", "outcome"),
+    [
+        pytest.param(NotFound("404"), Several([NotFound("404")]), ([], []), id="was deleted"),
+        pytest.param(of(OWN, "one"), Several([NotFound("404"), [pool("k")]]), (["k"], []), id="was not found at once"),
+        pytest.param(of(OWN, "one"), Several([NotFound("404")] * 2), ([], [ONE]), id="exists without its pools"),
+    ],
+)
+def test_an_account_that_is_not_found(account: Answer, answers: Answer, outcome: Answer) -> None:
+    found = visible(Resources(of_account={ONE: answers}, single={ONE: account})).read()
+
+    assert ([one["key"] for one in found["disks"]], [one["scope"] for one in found["unlisted"]]) == outcome
+
+
+def test_an_account_that_is_being_created_is_not_asked() -> None:
+    new = of(OWN, "one")
+    new["properties"] = {**new["properties"], "provisioningState": "Creating"}
+    resources = Resources(lists={OWN: [new], OTHER: []})
+    visible(resources).read()
+
+    assert resources.asked == []
+
+
+@pytest.mark.parametrize(("accounts", "looks"), [(20, 2), (200, 1)])
+def test_many_accounts_are_asked_for_several_looks(accounts: int, looks: int) -> None:
+    """A newcomer is asked in any case."""
+    listed = [of(OWN, f"account{number}") for number in range(accounts)]
+    resources = Resources(lists={OWN: listed, OTHER: []})
+    seen = visible(resources)
+    seen.read()
+    seen.read()
+    assert len(resources.asked) == accounts * looks
+
+    listed.append(of(OWN, "newcomer"))
+    resources.asked.clear()
+    seen.read()
+    assert listed[-1]["id"] in resources.asked
+
+
 # Vaults and accounts without the subscription's list
 
 
@@ -290,7 +409,8 @@ def test_only_a_task_that_changes_nothing_lists_accounts_once(changes_nothing: b
     resources = Resources(lists={OWN: [of(OWN, "one")], OTHER: []})
     session: Any = Session()
     session.cache.changes_nothing = changes_nothing
-    accounts = VisibleAccounts(session, resources, HandledAccounts(RunFiles(None)))  # type: ignore[arg-type]
+    disk_keys = DiskKeys(session, resources)  # type: ignore[arg-type]
+    accounts = VisibleAccounts(session, resources, HandledAccounts(RunFiles(None)), disk_keys)  # type: ignore[arg-type]
     accounts.read()
     resources.lists[OWN] = [of(OWN, "one"), of(OWN, "two")]
 

@@ -203,8 +203,7 @@ def _disks(pools: Sequence[Pool] | None) -> list[dict[str, Any]] | None:
 
 
 def _disk(pool: Pool) -> dict[str, Any]:
-    machine = pool["properties"].get("deploymentConfiguration", {}).get("virtualMachineConfiguration", {})
-    encryption = machine.get("diskEncryptionConfiguration") or {}
+    encryption = account_document.disk_encryption(pool)
     own = encryption.get("customerManagedKey") or {}
     return {"name": pool["name"], "encrypted_disks": encryption.get("targets") or [], "key": own.get("keyUrl")}
 

@@ -29,6 +29,7 @@ from .._resources.key.forced_versions import ForcedVersions
 from .._resources.key.newest import Newest
 from .._resources.vault.client import Vaults
 from .diagnosis import Diagnosis
+from .disk_keys import DiskKeys
 from .evidence import EvidenceReader
 from .fleet import Fleet
 from .identities import Identities
@@ -142,7 +143,7 @@ class Cloud:
 
     @cached_property
     def visible(self) -> VisibleAccounts:
-        return VisibleAccounts(self._session, self._resources, self._handled)
+        return VisibleAccounts(self._session, self._resources, self._handled, DiskKeys(self._session, self._resources))
 
     @cached_property
     def listing(self) -> Listing:

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .._checks.preflight import is_unreachable
-from .._checks.usage import Visible
+from .._checks.usage import Listed
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyBundle, RoleAssignment
 from .._core.errors import CmkError
@@ -86,7 +86,7 @@ class Fleet:
             "now": self._keys.now,
         }
 
-    def _accounts(self, scope: Any) -> Visible:
+    def _accounts(self, scope: Any) -> Listed:
         if scope.group is None:
             return self._visible.listed(scope.subscriptions)
         listed = self._resources.accounts(self._session.subscription_id, scope.group)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether all Batch accounts that may use a key can be listed.
+"""Whether all Batch accounts and pools that may use a key can be listed.
 
 This module util is private to the collection.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._checks.usage import Visible
+from .._checks.usage import Listed
 from .session import Session
 from .visible import VisibleAccounts
 
@@ -27,7 +27,7 @@ class Listing:
         self._visible = visible
         self._vaults = vaults
 
-    def read(self, goal: Any) -> Visible:
+    def read(self, goal: Any) -> Listed:
         def unlisted() -> Any:
             return self._visible.read()["unlisted"]
 

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from .._checks.rights import READ_ACCOUNTS
-from .._checks.usage import Unlisted, Visible
+from .._checks.usage import Listed, Unlisted, Visible
 from .._core.concurrent import in_background, map_concurrent, value_or_error
 from .._core.documents import Account
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._core.rbac import allows
+from .disk_keys import DiskKeys
 from .resources import Resources
 from .run_store import RunFiles
 from .session import Session
@@ -55,23 +56,27 @@ class HandledAccounts:
 
 
 class VisibleAccounts:
-    def __init__(self, session: Session, resources: Resources, handled: HandledAccounts) -> None:
+    def __init__(self, session: Session, resources: Resources, handled: HandledAccounts, disk_keys: DiskKeys) -> None:
         self._session = session
         self._resources = resources
         self._handled = handled
+        self._disk_keys = disk_keys
         # All of them, as this task read them last.
         self._read: Visible | None = None
         # Ids of the accounts that this task has listed.
         self._known: set[str] = set()
 
     def read(self) -> Visible:
-        """Those of all subscriptions, the task's own first; for `usage.guard`. A task that changes nothing reads
-        them once."""
+        """All accounts with the keys of their pools' disks; for `usage.guard`. A task that changes nothing reads them
+        once."""
         if self._read is None or not self._session.cache.changes_nothing:
-            self._read = self._all()
+            found = self.everywhere()
+            disks, unlisted = self._disk_keys.read(found["accounts"])
+            self._read = {"accounts": found["accounts"], "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
         return self._read
 
-    def _all(self) -> Visible:
+    def everywhere(self) -> Listed:
+        """Those of all subscriptions, the task's own first."""
         unlisted, own = [], self._session.subscription_id
         own_list = in_background(self._list, own)
         try:
@@ -83,7 +88,7 @@ class VisibleAccounts:
         listed = self._of({own: own_list.result(), **lists})
         return {**listed, "unlisted": unlisted + listed["unlisted"]}
 
-    def listed(self, subscriptions: Sequence[str]) -> Visible:
+    def listed(self, subscriptions: Sequence[str]) -> Listed:
         """Those of these subscriptions; if none is named, of all that the caller sees.
 
         If Azure lists no subscription for the caller, the task's own is asked, if it is known.
@@ -97,7 +102,7 @@ class VisibleAccounts:
         own = value_or_error(lambda: self._session.subscription_id, CmkError)
         return [own] if isinstance(own, str) else []
 
-    def _of(self, lists: Mapping[str, list[Account] | CmkError], *, may_fail: bool = False) -> Visible:
+    def _of(self, lists: Mapping[str, list[Account] | CmkError], *, may_fail: bool = False) -> Listed:
         """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
         and `action`, which is the right that is missing, or None if no right is. `lists` are by subscription."""
         listed_at = time.monotonic()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which Batch accounts use a key (invariant I2).
+"""Which Batch accounts, and which of their pools, use a key (invariant I2).
 
 Azure cannot be told to withdraw a key only if nobody uses it, and between our look and the withdrawal an account may
 come. So we look once more after it, and give back what was withdrawn if one has.
@@ -12,21 +12,22 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from .._core.documents import Account
 from .._core.errors import CmkError, Refused
-from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
+from .._core.ids import KeyIdentifier, account_of, key_of, place_of, principals_of, read_key_identifier
 from .._core.plan import Plan, Service, W
+from .._resources.account.document import POOLS_READ
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 
 _FORCE = "set force: true if such accounts may lose their key"
 
 
 class Unlisted(TypedDict):
-    """A scope that may have more accounts than could be listed."""
+    """A scope that may have more Batch accounts, or more pools, than could be listed."""
 
     scope: str
     reason: str
@@ -34,19 +35,63 @@ class Unlisted(TypedDict):
     action: str | None
 
 
-class Visible(TypedDict):
+class Listed(TypedDict):
     """The Batch accounts that the caller can see, and where there may be more of them."""
 
     accounts: list[Account]
     unlisted: list[Unlisted]
 
 
-def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:
-    """The ids of the accounts on this key, or on this version of it where the identifier has one.
+class DiskKey(TypedDict):
+    """The key that a pool encrypts its disks with."""
 
-    `followers_on` are the versions that an account which follows the key may be on.
+    # Of the pool. Of the account, if the account is unavailable and so does not list its pools.
+    id: str
+    # None if it is not known, so it may be any: of an unavailable account, or of a disk encryption set.
+    key: str | None
+    follows_latest: bool
+    # Of the pool's identities. None if they are not known, so they may be any.
+    principals: list[str] | None
+
+
+class Visible(Listed):
+    """The same with the keys of their pools' disks: everything that may use a key."""
+
+    disks: list[DiskKey]
+
+
+def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:
+    """The ids of the accounts and pools on this key, or on this version of it where the identifier has one.
+
+    `followers_on` are the versions that an account or a pool which follows the key may be on.
     """
-    return [account["id"] for account in visible["accounts"] if _is_on(key_of(account), key, followers_on)]
+    return _users(visible, lambda used: _is_on(used, key, followers_on))
+
+
+def accounts_on_key(visible: Listed, key: KeyIdentifier) -> list[str]:
+    """The ids of the accounts on this key, or on this version of it where the identifier has one."""
+    return [account["id"] for account in visible["accounts"] if _is_on(key_of(account), key, None)]
+
+
+def _users(visible: Visible, uses: Callable[[KeyIdentifier | None], bool]) -> list[str]:
+    """The ids of the accounts and pools with such a key. An unavailable account with such a key is named once."""
+    accounts = [account["id"] for account in visible["accounts"] if uses(key_of(account))]
+    return list(dict.fromkeys([*accounts, *_pools(visible, uses)]))
+
+
+def _pools(visible: Visible, uses: Callable[[KeyIdentifier], bool], principal: str | None = None) -> list[str]:
+    """The ids of the pools with such a key, if one is named reached as this principal."""
+
+    def may_use(disk: DiskKey) -> bool:
+        if disk["key"] is None:
+            return True
+        key = read_key_identifier(disk["key"])
+        names = [key, key.versionless] if disk["follows_latest"] else [key]
+        holders = disk["principals"]
+        is_holder = principal is None or holders is None or principal.lower() in map(str.lower, holders)
+        return is_holder and any(map(uses, names))
+
+    return [disk["id"] for disk in visible["disks"] if may_use(disk)]
 
 
 def _is_on(used: KeyIdentifier | None, key: KeyIdentifier, followers_on: Iterable[str] | None) -> bool:
@@ -58,56 +103,79 @@ def _is_on(used: KeyIdentifier | None, key: KeyIdentifier, followers_on: Iterabl
 
 
 def following(visible: Visible, key: KeyIdentifier) -> list[str]:
-    """The ids of the accounts that follow this key, whichever its newest version is."""
-    return [account["id"] for account in visible["accounts"] if key.versionless.same(key_of(account))]
+    """The ids of the accounts and pools that follow this key, whichever its newest version is."""
+    return _users(visible, key.versionless.same)
 
 
 def in_vault(visible: Visible, vault: str) -> list[str]:
     """The ids of the accounts whose key lies in this vault, or that refer to the vault because their pools are in the
-    user's subscription (`keyVaultReference`)."""
-    return [account["id"] for account in visible["accounts"] if vault.lower() in _vaults_of(account)]
+    user's subscription (`keyVaultReference`); and of the pools whose key lies in it."""
+    referring = [account["id"] for account in visible["accounts"] if _refers_to(account, vault)]
+    users = _users(visible, lambda used: used is not None and used.vault == vault.lower())
+    return list(dict.fromkeys([*referring, *users]))
 
 
-def _vaults_of(account: Account) -> set[str]:
-    key, reference = key_of(account), account["properties"].get("keyVaultReference")
-    return {*([key.vault] if key else []), *([place_of(reference["id"])[2].lower()] if reference else [])}
+def _refers_to(account: Account, vault: str) -> bool:
+    reference = account["properties"].get("keyVaultReference")
+    return reference is not None and place_of(reference["id"])[2].lower() == vault.lower()
 
 
 def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:
-    """The ids of the accounts that reach a key of this vault as this principal."""
+    """The ids of the accounts and pools that reach a key of this vault as this principal."""
+
+    def is_reached(key: KeyIdentifier | None) -> bool:
+        if key is None or key.vault != vault.lower():
+            return False
+        return key_name is None or key.name.casefold() == key_name.casefold()
 
     def reaches(account: Account) -> bool:
-        key = key_of(account)
-        in_vault = key is not None and key.vault == vault.lower()
-        named = key is not None and (key_name is None or key.name.casefold() == key_name.casefold())
         own = {one.lower() for one in principals_of(account.get("identity", {}))}
-        return in_vault and named and principal.lower() in own
+        return is_reached(key_of(account)) and principal.lower() in own
 
-    return [account["id"] for account in visible["accounts"] if reaches(account)]
+    accounts = [account["id"] for account in visible["accounts"] if reaches(account)]
+    return list(dict.fromkeys([*accounts, *_pools(visible, is_reached, principal)]))
 
 
 def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
-    """Refuse what would cut off an account, or may cut off one that could not be listed. With `force`, return warnings
-    that name the accounts and the scopes."""
+    """Refuse what would cut off an account or a pool, or may cut off one that could not be listed. With `force`, return
+    warnings that name them and the scopes."""
     if users and not force:
         raise _in_use(what, users, visible)
     if not force:
         require_whole(visible, f"{what} while accounts that use it may exist there", _FORCE)
     names = ", ".join(users)
-    warnings = (f"{what} although these Batch accounts use it and may lose their key: {names}.",) if users else ()
-    return (*warnings, *map(not_listed, visible["unlisted"]))
+    warnings = (f"{what} although these {_kinds(users)} use it and may lose their key: {names}.",) if users else ()
+    return (*warnings, *pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
 
 
-def require_whole(visible: Visible, what: str, otherwise: str) -> None:
-    """Refuse `what` if accounts may exist that could not be listed. `otherwise` is what a person can do instead of
-    granting the right."""
+def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
+    """The warning of those users that count because their key is not known."""
+    unknown = {disk["id"] for disk in visible["disks"] if disk["key"] is None}
+    names = ", ".join(user for user in users if user in unknown)
+    if not names:
+        return ()
+    return (
+        f"The keys of pools are not known, so these may use any key: {names}. An unavailable account does not list its "
+        "pools: recover it, or delete it. The key of a disk encryption set is not read.",
+    )
+
+
+def _kinds(users: Sequence[str]) -> str:
+    return "Batch accounts and pools" if any(account_of(user) != user for user in users) else "Batch accounts"
+
+
+def require_whole(visible: Listed, what: str, otherwise: str) -> None:
+    """Refuse `what` if accounts or pools may exist that could not be listed. `otherwise` is what a person can do
+    instead of granting the right."""
     unlisted = visible["unlisted"]
     if not unlisted:
         return
-    missing = [one["scope"] for one in unlisted if one["action"]]
-    grant = f"grant the caller {READ_ACCOUNTS} and {READ_PERMISSIONS} at {', '.join(missing)}" if missing else ""
-    remedy = f"{grant or 'Run the task again once they can be listed'}, or {otherwise}."
-    remedy = remedy[0].upper() + remedy[1:]
+    rights = {one["scope"]: _rights_to_list(one["action"]) for one in unlisted if one["action"]}
+    missing = [
+        f"{right} at {', '.join(s for s in rights if rights[s] == right)}" for right in sorted(set(rights.values()))
+    ]
+    grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
+    remedy = f"{grant}, or {otherwise}."
     raise Refused(
         f"Refused: {what}. {' '.join(map(not_listed, unlisted))} {remedy}",
         code="users_unknown",
@@ -118,7 +186,13 @@ def require_whole(visible: Visible, what: str, otherwise: str) -> None:
 
 def not_listed(unlisted: Unlisted) -> str:
     """A sentence on one of the `unlisted`."""
-    return f"Not all Batch accounts of {unlisted['scope']} could be listed: {unlisted['reason']}"
+    is_of_pools = unlisted["action"] == POOLS_READ or "/batchaccounts/" in unlisted["scope"].lower()
+    what = "pools" if is_of_pools else "Batch accounts"
+    return f"Not all {what} of {unlisted['scope']} could be listed: {unlisted['reason']}"
+
+
+def _rights_to_list(action: str) -> str:
+    return action if action == POOLS_READ else f"{READ_ACCOUNTS} and {READ_PERMISSIONS}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +205,7 @@ class AllListed:
     vault: str | None
 
 
-def plan(goal: AllListed, visible: Visible) -> Plan[Service]:
+def plan(goal: AllListed, visible: Listed) -> Plan[Service]:
     """No steps; the refusal if something could not be listed."""
     require_whole(visible, goal.what, goal.otherwise)
     return Plan(goal, {}, {})
@@ -149,12 +223,13 @@ def withdrawal(plan: Plan[W], back: Any, withdrawn: Any = True) -> Plan[W]:
 
 def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
     names, unlisted = ", ".join(users), visible["unlisted"]
-    more = "".join(f" {not_listed(one)}" for one in unlisted)
+    more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
     return Refused(
-        f"Refused: {what} while Batch accounts use it: {names}. Switch them to another key first "
+        f"Refused: {what} while {_kinds(users)} use it: {names}. Switch them to another key first "
         f"(azbatch.cmk.batch_encryption), or set force: true if they may lose their key.{more}",
         code="in_use",
-        accounts=users,
+        accounts=[user for user in users if account_of(user) == user],
+        pools=[user for user in users if account_of(user) != user],
         unlisted=list(unlisted),
         remedy="Switch the accounts to another key, or set force: true.",
     )

@@ -73,6 +73,7 @@ class Account(_AccountAlways, total=False):
 
 class CustomerManagedKey(TypedDict, total=False):
     keyUrl: str
+    rotationToLatestKeyVersionEnabled: bool | None
 
 
 class DiskEncryption(TypedDict, total=False):
@@ -92,11 +93,16 @@ class PoolProperties(TypedDict, total=False):
     deploymentConfiguration: DeploymentConfiguration
 
 
-class Pool(TypedDict):
-    """A pool of a Batch account."""
-
+class _PoolAlways(TypedDict):
+    id: str
     name: str
     properties: PoolProperties
+
+
+class Pool(_PoolAlways, total=False):
+    """A pool of a Batch account."""
+
+    identity: Identity
 
 
 # Key vaults

@@ -198,6 +198,11 @@ def place_of(resource_id: str) -> tuple[str, str, str]:
     return parts[2], parts[4], parts[8]
 
 
+def account_of(resource_id: str) -> str:
+    """The id of the Batch account, of that of a pool of its or of its own."""
+    return "/".join(resource_id.split("/")[:9])
+
+
 def within(scope: str, resource_id: str) -> bool:
     """Whether an assignment at `scope` reaches the resource, of all those that Azure lists for it.
 

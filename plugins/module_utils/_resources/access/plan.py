@@ -53,7 +53,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     visible = observed["visible"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
     if users and goal.keeps_used and not goal.withdrawn:
-        return Plan(goal, before, before, report={"in_use_by": users})
+        kept = usage.pools_unknown(users, visible)
+        return Plan(goal, before, before, warnings=kept, report={"in_use_by": users})
     warnings = usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
     return usage.withdrawal(
         Plan(goal, before, after, steps, warnings, report={"in_use_by": users}), replace(goal, present=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.documents import Account, AssignedIdentity, Encryption, Identity
+from ..._core.documents import Account, AssignedIdentity, DiskEncryption, Encryption, Identity, Pool
 from ..._core.errors import CmkError, Denied, NotFound, Refused, Rejected
 from ..._core.ids import KeyIdentifier, key_of
 from ..._core.summary import key_text
@@ -80,6 +80,12 @@ def availability(refusal: CmkError | None) -> bool | None:
     if refusal is None:
         return True
     return False if is_unavailable(refusal) else None
+
+
+def disk_encryption(pool: Pool) -> DiskEncryption:
+    """How the disks of a pool's virtual machines are encrypted. Empty if nothing is set."""
+    machine = pool["properties"].get("deploymentConfiguration", {}).get("virtualMachineConfiguration", {})
+    return machine.get("diskEncryptionConfiguration") or {}
 
 
 def availability_unknown(name: str, reason: CmkError) -> Denied:

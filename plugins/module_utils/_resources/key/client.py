@@ -86,7 +86,7 @@ class Keys(Polled):
         visible = observed["visible"]
         if goal.moved_to is None or visible is None or not withdrawn.would_disable(goal, observed):
             return None
-        return map_concurrent(self._age, usage.on_key(visible, goal.moved_to.versionless))
+        return map_concurrent(self._age, usage.accounts_on_key(visible, goal.moved_to.versionless))
 
     def _age(self, account_id: str) -> float | None:
         try:

@@ -50,7 +50,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     visible = observed["visible"]
     users = usage.on_key(visible, target, _followers_on(observed))
     if users and goal.keeps_used and goal.withdrawn is None:
-        return _left(goal, before, users=users)
+        return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
     if goal.withdrawn is None and goal.version is None and target.same_key(goal.moved_to):
         # An account that followed the key used no version by name, and may have been moved on meanwhile.
         return _left(goal, before, warnings=(_moved_within(goal),))
@@ -143,7 +143,7 @@ def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, An
     visible = observed["visible"]
     users = usage.on_key(visible, target)
     if users and goal.keeps_used and goal.withdrawn is None:
-        return _left(goal, before, users=users)
+        return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
     warnings = usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
     after = {"exists": False, "soft_deleted": True}
     steps = (step(KeyWrites.delete, vault=goal.vault, name=goal.name),) if key else ()

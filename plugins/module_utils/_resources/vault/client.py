@@ -342,7 +342,7 @@ class Vaults(Polled):
 
     def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step[Any], ...]]]:
         """The accounts whose key lies in the vault and which may not use it, with what grants it."""
-        visible = self._visible.read()
+        visible = self._visible.everywhere()
         for account in visible["accounts"]:
             key = key_of(account)
             if key is None or key.vault != name.lower():
