@@ -103,7 +103,8 @@ class RunFiles:
         part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
         try:
             with open(part, "w", opener=_private) as written:
-                json.dump(value, written)
+                # `json.dump` does not use the encoder in C.
+                written.write(json.dumps(value))
             part.replace(file)
         except OSError:
             # The value may say that others are out of date. To remove them needs no space.
