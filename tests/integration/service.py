@@ -242,7 +242,8 @@ class Service:
     def _through(self) -> dict[str, Any]:
         """By arguments, since the tests' own process keeps its environment."""
         url, bundle = self.sandbox.url, self.sandbox.environment["REQUESTS_CA_BUNDLE"]
-        return {"proxies": {"http": url, "https": url}, "connection_verify": bundle, "retry_total": 0}
+        proxies = {"http": url, "https": url}
+        return {"proxies": proxies, "connection_verify": bundle, "retry_total": 0, "use_env_settings": False}
 
     @cached_property
     def _credential(self) -> ClientSecretCredential:
