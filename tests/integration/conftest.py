@@ -15,7 +15,7 @@ import pytest
 from ansible.release import __version__ as CORE
 from cases import PROOF_OF_ALL
 from harness import WAYS, Ansible, comparable, short
-from meddling import Wire, pass_time
+from meddling import Wire, keep_connections, pass_time
 from one_process import OneProcess, Roles
 from operators import DRAWN
 from packaging.version import Version
@@ -83,6 +83,7 @@ def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     pass_time(monkeypatch, sandbox.control)
+    keep_connections(monkeypatch)
     # A disk that can be filled, where this user may mount one.
     disk = tmp_path / "disk"
     disk.mkdir()

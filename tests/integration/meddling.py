@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from azure.core.pipeline.transport import RequestsTransport
 from sandbox_client import Control
+from urllib3 import ProxyManager
 
 from azure_sandbox import timing
 
@@ -168,6 +170,20 @@ class Interleaving:
 def _run_number() -> int | None:
     number: int | None = getattr(threading.current_thread(), "run_number", None)
     return number
+
+
+def keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All runs share connections, whose handshakes would take much of a run's time. Those to vaults are each run's own:
+    when a vault has been deleted, its name does not resolve any more."""
+    manager_for = functools.cache(lambda proxy: ProxyManager(proxy, maxsize=20))
+    connections = ProxyManager.connection_from_host
+
+    def shared(manager: ProxyManager, host: str, *args: Any, **options: Any) -> Any:
+        if ".vault." not in host:
+            manager = manager_for(manager.proxy.url)
+        return connections(manager, host, *args, **options)
+
+    monkeypatch.setattr(ProxyManager, "connection_from_host", shared)
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, control: Control) -> None:
