@@ -16,7 +16,7 @@ from ansible.release import __version__ as CORE
 from cases import PROOF_OF_ALL
 from harness import WAYS, Ansible, comparable, short
 from meddling import Wire, keep_connections, pass_time
-from one_process import OneProcess, Roles
+from one_process import OneProcess, Roles, compile_once
 from operators import DRAWN
 from packaging.version import Version
 from sandbox_client import Control, Sandbox, shared
@@ -84,6 +84,7 @@ def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     pass_time(monkeypatch, sandbox.control)
     keep_connections(monkeypatch)
+    compile_once(monkeypatch)
     # A disk that can be filled, where this user may mount one.
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -10,15 +10,17 @@ which knows just the keywords that the roles use and fails on any other. It need
 
 from __future__ import annotations
 
+import functools
 import importlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
@@ -106,9 +108,9 @@ class OneProcess:
         }
 
     def module(self, name: str, arguments: Mapping[str, Any], *, check: bool = False) -> Result:
-        module = importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{name}")
+        module = _module(name)
         given = {**self.connection, **arguments}
-        validation = ArgumentSpecValidator({**CONNECTION, **module.ARGUMENTS}).validate(given)
+        validation = _validator(name).validate(given)
         assert not validation.error_messages, validation.error_messages
         params = validation.validated_parameters
         try:
@@ -199,18 +201,53 @@ class Roles:
 RolesRunner = Ansible | Roles
 
 
+def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible compiles a template each time it is used, to code that depends on nothing but its text."""
+    # ansible-core before 2.19 has none.
+    from ansible._internal._templating._jinja_bits import AnsibleEnvironment, _TemplateCompileContext
+
+    compiled: dict[tuple[str, bool], Any] = {}
+    anew = AnsibleEnvironment.compile
+
+    def kept(environment: AnsibleEnvironment, source: Any, *args: Any, **options: Any) -> Any:
+        context = _TemplateCompileContext.current(optional=True)
+        # An expression comes parsed, and included templates come with names.
+        if not isinstance(source, str) or args or options or context is None:
+            return anew(environment, source, *args, **options)
+        key = str(source), context.escape_backslashes
+        if key not in compiled:
+            compiled[key] = anew(environment, source)
+        return compiled[key]
+
+    monkeypatch.setattr(AnsibleEnvironment, "compile", kept)
+
+
+@functools.cache
+def _validator(module: str) -> ArgumentSpecValidator:
+    return ArgumentSpecValidator({**CONNECTION, **_module(module).ARGUMENTS})
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{name}")
+
+
+# Ansible's loader copies what it has read each time.
+@functools.cache
 def _read(role: str, part: str) -> Any:
     file = ROLES / role / part / "main.yml"
     return _loader.load_from_file(str(file), trusted_as_template=True) if file.exists() else {}
 
 
-def _tasks(role: str) -> Iterator[Mapping[str, Any]]:
+@functools.cache
+def _tasks(role: str) -> list[Mapping[str, Any]]:
+    tasks: list[Mapping[str, Any]] = []
     for task in _read(role, "tasks"):
         if "ansible.builtin.import_tasks" in task:
             file = ROLES / role / "tasks" / task["ansible.builtin.import_tasks"]
-            yield from _loader.load_from_file(str(file), trusted_as_template=True)
+            tasks += _loader.load_from_file(str(file), trusted_as_template=True)
         else:
-            yield task
+            tasks.append(task)
+    return tasks
 
 
 def _holds(templar: Templar, conditions: Any) -> bool:
