@@ -201,7 +201,8 @@ def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     has = encryption_document.required_key(account, params["vault_name"], params["key_name"], new)
     disables = params["previous_key"] != "keep"
     if disables:
-        _require_all_listed(cloud, "the previous version would be disabled", "keep the previous version", has.vault)
+        what = "the previous version would be disabled"
+        _require_all_listed(params, cloud, what, "keep the previous version", has.vault)
     needed: list[Needed] = []
     if new:
         needed += _to_switch(params, cloud, account, new)
@@ -250,7 +251,7 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
         # Of a vault that the account does not use, nothing but its name is known yet, and that may be wrong.
         vault = has.vault if has and takes_key != "keep" else None
         what = "the key or the access to it would be taken away"
-        _require_all_listed(cloud, what, "keep the key and the access", vault)
+        _require_all_listed(params, cloud, what, "keep the key and the access", vault)
         if has is None and named is None:
             warnings = (_previous_unknown(account, "a Microsoft-managed key"),)
         else:
@@ -301,8 +302,10 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
     )
 
 
-def _require_all_listed(cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
+def _require_all_listed(params: Params, cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
+    # Who may not list the pools of the account itself could not confirm a change either, which is the graver reason.
+    cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
     predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
 

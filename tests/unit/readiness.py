@@ -131,7 +131,7 @@ class Azure:
         self.asked.append("availability")
         assert (group, name) == ("rg-batch", "mybatch")
         if self.unavailable_reason is HIDDEN:
-            raise HIDDEN
+            raise account_document.availability_unknown(name, self.unavailable_reason)
 
     @property
     def accounts(self) -> Any:

@@ -171,7 +171,7 @@ def test_an_option_of_a_later_task_is_named_as_this_one_names_it(azure: Azure, o
 def test_availability_that_is_not_known_is_refused_before_a_vault_is_planned() -> None:
     azure = Azure(on(None), HIDDEN, vault=None)
 
-    assert refused("provision", azure) is HIDDEN
+    assert refused("provision", azure).code == "availability_unknown"
     assert azure.asked == ["availability"]
 
 

@@ -80,7 +80,7 @@ def test_a_revert_that_takes_something_is_refused_if_not_all_are_listed(
     assert "keep the key and the access" in failure.facts["remedy"]
     # Of a vault that the account does not use, nothing but its name is known.
     is_known = used is not None and "previous_key" in options
-    assert azure.asked == ["listing", f"users of {'myvault' if is_known else None}"]
+    assert azure.asked == ["availability", "listing", f"users of {'myvault' if is_known else None}"]
 
 
 def test_who_takes_nothing_away_need_not_list() -> None:

@@ -90,7 +90,7 @@ def test_rights_to_disable_the_previous_version() -> None:
 
     assert rotate(azure, previous_key="disable") == [UPDATE_KEY]
     assert azure.needed == [rights.to_use_key(permission, "myvault") for permission in ("list", "update")]
-    assert azure.asked == ["listing", "users of myvault"]
+    assert azure.asked == ["availability", "listing", "users of myvault"]
     needed = needs("rotate", Azure(on(PINNED_OLD), vault=vault(rbac=True)), previous_key="disable")
     assert needed == [UPDATE_KEY]
     # By access policies, the permission list is one of its own.
@@ -107,7 +107,7 @@ def test_a_rotation_that_disables_something_is_refused_if_not_all_are_listed(opt
 
     assert failure.code == "users_unknown"
     assert "keep the previous version" in failure.facts["remedy"]
-    assert azure.asked == ["listing", "users of myvault"]
+    assert azure.asked == ["availability", "listing", "users of myvault"]
     # Who takes nothing away need not list.
     assert "listing" not in asked("rotate", Azure(on(PINNED_OLD), unlisted=("/subscriptions/hidden",)), **options)
 
