@@ -18,8 +18,7 @@ from typing import Any
 from ansible import constants
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
-from ansible.module_utils.errors import AnsibleValidationErrorMultiple, UnsupportedError
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.module_utils.errors import AnsibleValidationErrorMultiple, NoLogError, UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -33,6 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupt
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import flag
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
@@ -73,6 +73,10 @@ def _refused_async(action: str) -> Refused:
     )
 
 
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 class InProcessAction(ActionBase):
     module: ModuleType
 
@@ -84,7 +88,11 @@ class InProcessAction(ActionBase):
         task_vars = task_vars or {}
         self._task.args = without_empty(self._task.args)
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if not self._runs_in_process(task_vars):
+        try:
+            runs_in_process = self._runs_in_process(task_vars)
+        except CmkError as wrong:
+            return {**result, "failed": True, **wrong.result()}
+        if not runs_in_process:
             try:
                 result.update(self._run_as_module(task_vars))
             except BaseException as ended:
@@ -111,8 +119,7 @@ class InProcessAction(ActionBase):
         with set_stats, but not if the task has failed."""
         if self._task.check_mode or not result.get("changed") or _STATS not in task_vars:
             return
-        wanted = self._templar.template(task_vars.get("cmk_set_stats", ""))
-        if wanted == "" or boolean(wanted, strict=False):
+        if flag("cmk_set_stats", self._templar.template(task_vars.get("cmk_set_stats")), default=True):
             account = {task_vars["inventory_hostname"]: {"changed": True}}
             data = {"accounts": account, "new_versions": dict(new_versions(result.get("diff")))}
             result["ansible_stats"] = {"data": {task_vars[_STATS]: data}, "per_host": False, "aggregate": True}
@@ -120,10 +127,9 @@ class InProcessAction(ActionBase):
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
         """The one place that decides it. Whether there is a become plugin is Ansible's own decision, by the task, the
         play, the command line and the inventory."""
-        wanted = self._templar.template(task_vars.get("cmk_in_process", True))
+        wanted = flag("cmk_in_process", self._templar.template(task_vars.get("cmk_in_process")), default=True)
         is_local = self._connection.transport == "local" and self._connection.become is None
-        # A question of AWX's that was left blank is an empty string.
-        return (wanted == "" or boolean(wanted)) and is_local and not self._task.async_val and _MISSING is None
+        return wanted and is_local and not self._task.async_val and _MISSING is None
 
     def _run_as_module(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """In a process of its own, on any machine; so the locks that tasks of a run share are held here."""
@@ -163,7 +169,7 @@ class InProcessAction(ActionBase):
         validation = ArgumentSpecValidator(spec).validate(self._task.args)
         params = validation.validated_parameters
         if validation.errors.errors:
-            result: dict[str, Any] = {"failed": True, "msg": self._first_error(validation.errors)}
+            result: dict[str, Any] = {"failed": True, "msg": self._first_error(validation.errors, spec)}
         else:
             # Ansible sets its constants as it loads them, where mypy does not see it.
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
@@ -181,8 +187,13 @@ class InProcessAction(ActionBase):
         clean: dict[str, Any] = remove_values(result, validation._no_log_values)
         return clean
 
-    def _first_error(self, errors: AnsibleValidationErrorMultiple) -> str:
-        """In AnsibleModule's words."""
+    def _first_error(self, errors: AnsibleValidationErrorMultiple, spec: Mapping[str, Any]) -> str:
+        """In AnsibleModule's words. Those on a value that should be a dictionary do not name the option."""
+        if isinstance(errors[0], NoLogError):
+            for name, option in spec.items():
+                given = self._task.args.get(name)
+                if "options" in option and any(not isinstance(one, Mapping) for one in _items(given)):
+                    return f"argument '{name}' is {given!r}: a dictionary is wanted."
         if isinstance(errors[0], UnsupportedError):
             return f"Unsupported parameters for ({self._task.action}) module: {errors.msg}"
         return str(errors.msg)

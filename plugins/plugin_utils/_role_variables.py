@@ -24,6 +24,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES
 
 _COLLECTION = Path(__file__).resolve().parents[2]
 # A template that gives a variable's value as it is, or leaves the option out.
@@ -32,8 +33,6 @@ _PASSED_ON = re.compile(
 )
 _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
-# Not in an argument specification: the result of each role, and how tasks run.
-_OTHER_NAMES = ("cmk_result", "cmk_in_process")
 _WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_previous_version")
 # By any of them, the role rotate does more than move an account to the newest version.
 RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy", "cmk_new_key_identifier"})
@@ -55,7 +54,7 @@ PRESET_RESULT = Refused(
 
 
 def _known_variables() -> frozenset[str]:
-    """The variables of all roles and playbooks, and those that the inventory plugin sets."""
+    """The variables of all roles and playbooks, their result, and those that the inventory plugin sets."""
     specifications = [
         yaml_load(file.read_text(encoding="utf-8"))["argument_specs"]
         for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml")
@@ -63,7 +62,7 @@ def _known_variables() -> frozenset[str]:
     of_roles = {name for one in specifications for entry in one.values() for name in entry.get("options", {})}
     playbooks = "".join(file.read_text(encoding="utf-8") for file in _COLLECTION.glob("playbooks/**/*.yml"))
     of_inventory = Record.__required_keys__ | Record.__optional_keys__
-    return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *_OTHER_NAMES})
+    return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *VARIABLES, RESULT})
 
 
 # Read when the plugin is loaded, once in a run. In a worker, each task of each host would read the files again.
@@ -170,7 +169,8 @@ def _pattern(option: str) -> re.Pattern[str]:
     if "_" in option:
         return re.compile(rf"(?<![\w./]){option}(?:{value}|\b(?!: ))")
     advice = "|".join(rf"(?<={verb} )" for verb in ("Correct", "correct", "Set", "set"))
-    return re.compile(rf"(?<![\w./]){option}{value}|^{option}(?= is )|(?:{advice}){option}\b(?!: )")
+    of_ansible = rf"(?<=argument '){option}'|(?<=value of ){option}(?= must)"
+    return re.compile(rf"(?<![\w./]){option}{value}|^{option}(?= is )|(?:{advice}){option}\b(?!: )|{of_ansible}")
 
 
 def unknown_variable(name: str) -> str:

@@ -183,6 +183,25 @@ def test_waves_may_be_text(ansible: Ansible, service: Service) -> None:
         assert "Traceback" not in run.output
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("cmk_max_fail_percentage", "-1"),
+        ("cmk_hosts_required", "perhaps"),
+        ("cmk_set_stats", "perhaps"),
+        ("cmk_in_process", "perhaps"),
+        ("cmk_serial", "[1, 10"),
+    ],
+)
+def test_a_wrong_value_is_named_before_anything_is_asked(
+    ansible: Ansible, service: Service, variable: str, value: str
+) -> None:
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars={**VARS, "cmk_key_max_age": "P90D", variable: value})
+    assert run.rc != 0
+    assert f"{variable} is '{value}', which " in " ".join(run.output.split())
+    assert run.requests == []
+
+
 def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Service) -> None:
     def shown(role: str, **variables: Any) -> Any:
         run = run_role(ansible, role, **variables)

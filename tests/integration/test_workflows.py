@@ -72,6 +72,7 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     is_changed = {name: one["changed"] for name, one in result["accounts"].items() if one["finished"] is False}
     assert (list(is_changed), is_changed["account1"]) == (["account1", "account2"], True)
     assert result["not_started"] == ["account3"]
+    assert "cmk_key_force_new_version_for" not in passed_on(run)
     assert list(result["new_versions"].values()) == [service.key().properties.version]
 
     key = f"version {service.key().properties.version[:8]}… of key key1 in vault vault-one"
@@ -80,6 +81,31 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     assert first.startswith(f"account1 uses {key} (before: ")
     assert second == "account2 failed."
     assert re.fullmatch(r"1 rotated, 0 unchanged, 1 failed, 1 not started, 1 new version, in \d+ s", end)
+
+
+@pytest.mark.parametrize(
+    ("given", "purpose"),
+    [
+        ({"awx_workflow_job_id": 7}, "awx-workflow-job-7"),
+        ({"awx_workflow_job_id": 7, "cmk_key_force_new_version_for": ""}, "awx-workflow-job-7"),
+        ({"cmk_key_force_new_version_for": 12345}, "12345"),
+    ],
+)
+def test_the_purpose_of_a_forced_version(
+    ansible: Ansible, service: Service, given: dict[str, Any], purpose: str
+) -> None:
+    """It is passed on as it is by a job of two waves, and the next job forces no other version."""
+    on_one_key(service)
+    wish = {"cmk_key_force_new_version": True, **given}
+    assert passed_on(play(ansible, "rotate", check=True, **wish)) == {}
+    run = play(ansible, "rotate", **wish)
+    assert run.rc == 0, run.output
+    assert passed_on(run)["cmk_key_force_new_version_for"] == purpose
+    versions = len(service.versions())
+
+    again = play(ansible, "rotate", **{**wish, "awx_workflow_job_id": 8, **passed_on(run)})
+    assert again.rc == 0, again.output
+    assert (len(service.versions()), again.changed) == (versions, [])
 
 
 @pytest.mark.parametrize("playbook", ["provision", "recover", "revert"])

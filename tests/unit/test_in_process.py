@@ -351,6 +351,34 @@ def test_module_is_not_run_with_wrong_arguments() -> None:
     assert module.runs == []
 
 
+@pytest.mark.parametrize(("name", "value"), [("policy", "P90D"), ("rules", "all"), ("rules", ["all"])])
+def test_what_should_be_a_dictionary_is_named(name: str, value: Any) -> None:
+    part = {"age": {"type": "str"}}
+    module = Module(Outcome(True, {}, {}))
+    module.ARGUMENTS = {  # type: ignore[misc]
+        "policy": {"type": "dict", "options": part},
+        "rules": {"type": "list", "elements": "dict", "options": part},
+    }
+
+    result = run_module(module, **{name: value})
+
+    assert result["msg"] == f"argument '{name}' is {value!r}: a dictionary is wanted."
+    assert module.runs == []
+
+
+def test_a_wrong_flag_is_an_error() -> None:
+    module = Module(Outcome(True, {}, {}))
+
+    result = prepared(module, name="x").run(task_vars={"cmk_in_process": "perhaps"})
+
+    assert result["failed"]
+    assert (
+        result["msg"]
+        == "cmk_in_process is 'perhaps', which is neither true nor false. Set cmk_in_process to true or false."
+    )
+    assert module.runs == []
+
+
 @pytest.mark.parametrize(
     ("check_mode", "outcome", "ends"),
     [

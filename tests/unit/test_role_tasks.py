@@ -45,8 +45,9 @@ class Run:
     """A role's list of tasks as Ansible runs it; `returns` has the result of each task that registers one."""
 
     def __init__(self, role: str, returns: Results, **asked: Any) -> None:
-        defaults = {name: trusted(value) for name, value in load(role, "defaults").items()}
-        self.variables: dict[str, Any] = {"omit": OMITTED, **defaults, **ASKED, "cmk_key_name": "batch", **asked}
+        parts = [part for part in ("defaults", "vars") if (ROLES / role / part).is_dir()]
+        values = {name: trusted(value) for part in parts for name, value in load(role, part).items()}
+        self.variables: dict[str, Any] = {"omit": OMITTED, **values, **ASKED, "cmk_key_name": "batch", **asked}
         self.tasks: list[tuple[str, dict[str, Any]]] = []
         for task in load(role, "tasks"):
             self._run(task, returns)

@@ -101,6 +101,8 @@ VARIABLES = {
         ("Set location to one of: a, b.", "Set location (cmk_location) to one of: a, b."),
         ("vault_name and vault_name", "vault_name (cmk_vault_name) and vault_name"),
         ("missing required arguments: vault_name", "missing required arguments: vault_name (cmk_vault_name)"),
+        ("argument 'name' is of type list", "argument 'name' (cmk_key_name) is of type list"),
+        ("value of name must be one of: a", "value of name (cmk_key_name) must be one of: a"),
         # Not the option: a word, a part of another name, of a path or of an identifier, or a heading.
         ("The name of the vault in this location.", "The name of the vault in this location."),
         ("my_vault_name, vault_name_2", "my_vault_name, vault_name_2"),

@@ -263,6 +263,9 @@ def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
     if service["inner_code"] in ("ForbiddenByFirewall", "ForbiddenByConnection"):
         remedy = "Run from a network that the vault's firewall lets in, or allow this one there."
         return Denied(f"Could not {what}. {remedy} {said}", code="network_denied", remedy=remedy, azure=service)
+    if service["code"] == "RequestDisallowedByPolicy":
+        remedy = "An Azure Policy refuses this, whatever role the caller has. Comply with it, or have it exempt this."
+        return Denied(f"Could not {what}. {remedy} {said}", remedy=remedy, azure=service)
     found = _PERMISSION.search(service["message"])
     action = found[found.lastgroup] if found and found.lastgroup else "this"
     remedy = f"Grant the caller a role (or access policy) that allows {action}."

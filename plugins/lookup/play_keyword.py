@@ -1,0 +1,90 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: play_keyword
+short_description: What a keyword of a play is, by the variables of the playbooks
+description:
+  - Reads the variable behind a keyword of a play, as the playbooks of this collection do. A variable that is missing or
+    blank, as AWX gives it for a question that nobody answered, has the default.
+  - A value that Ansible would misread, or that would silently run the play on no host, is an error that names the
+    variable.
+version_added: 0.1.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  _terms:
+    description:
+      - Which keyword. V(hosts) is by C(cmk_hosts), C(cmk_hosts_required) and the limit, V(serial) by C(cmk_serial),
+        V(max_fail_percentage) by C(cmk_max_fail_percentage).
+      - V(set_stats) is by C(cmk_set_stats) whether a job passes on its result. A job in check mode does not.
+    type: list
+    elements: str
+    required: true
+    choices: [hosts, serial, max_fail_percentage, set_stats]
+  default:
+    description: The value of V(serial) or V(max_fail_percentage) where its variable is missing or blank.
+    type: raw
+"""
+
+EXAMPLES = r"""
+- name: Rotate in waves that a survey may set, in a playbook of your own
+  hosts: "{{ lookup('azbatch.cmk.play_keyword', 'hosts') }}"
+  gather_facts: false
+  strategy: linear
+  serial: "{{ query('azbatch.cmk.play_keyword', 'serial', default=[1, '25%']) }}"
+  max_fail_percentage: "{{ lookup('azbatch.cmk.play_keyword', 'max_fail_percentage', default=0) }}"
+  tasks:
+    - name: Rotate
+      ansible.builtin.import_role:
+        name: azbatch.cmk.rotate
+"""
+
+RETURN = r"""
+_raw:
+  description:
+    - The pattern of V(hosts), the percentage or the boolean, or one item for each size of a wave.
+  type: list
+  elements: raw
+"""
+
+from typing import Any
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.loader import lookup_loader
+from ansible.plugins.lookup import LookupBase
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
+
+
+class LookupModule(LookupBase):  # type: ignore[misc]
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+        self.set_options(direct=kwargs)
+        given = variables or {}
+
+        def value_of(name: str) -> Any:
+            return self._templar.template(given.get(name))  # type: ignore[union-attr] # Ansible sets it
+
+        def matching(pattern: str) -> list[str]:
+            lookup = lookup_loader.get("ansible.builtin.inventory_hostnames", self._loader, self._templar)
+            return list(lookup.run([pattern], variables=given))
+
+        try:
+            [keyword] = terms
+            if keyword == "hosts":
+                required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
+                limit = given.get("ansible_limit")
+                return [keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)]
+            if keyword == "serial":
+                return keywords.serial(value_of("cmk_serial"), self.get_option("default"))
+            if keyword == "max_fail_percentage":
+                given_or_not = value_of("cmk_max_fail_percentage")
+                return [keywords.max_fail_percentage(given_or_not, self.get_option("default"))]
+            wanted = keywords.flag("cmk_set_stats", value_of("cmk_set_stats"), default=True)
+            return [wanted and not given.get("ansible_check_mode")]
+        except CmkError as wrong:
+            raise AnsibleLookupError(wrong.msg) from wrong

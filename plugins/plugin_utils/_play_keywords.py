@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The variables by which a user sets the keywords of the playbooks, and those that say how tasks run.
+
+AWX gives a list as text, and a question of a survey that was left blank as an empty string, which counts as not given.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ansible.module_utils.common.yaml import yaml_load
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+
+VARIABLES = (
+    *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
+    *("cmk_set_stats", "cmk_in_process"),
+)
+_SIZE = re.compile(r"[1-9][0-9]*%?")
+_PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+
+class WrongVariable(CmkError):
+    code = "invalid_option"
+
+    def __init__(self, name: str, value: Any, problem: str, remedy: str) -> None:
+        super().__init__(f"{name} is '{value}', which {problem}. {remedy}", variable=name, value=value, remedy=remedy)
+
+
+def flag(name: str, value: Any, *, default: bool) -> bool:
+    if is_blank(value):
+        return default
+    try:
+        return bool(boolean(value.strip() if isinstance(value, str) else value))
+    except TypeError:
+        raise WrongVariable(name, value, "is neither true nor false", f"Set {name} to true or false.") from None
+
+
+def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], list[str]]) -> str:
+    """The pattern, which has to match a host within the limit: Ansible itself skips a play without hosts, and succeeds.
+    `matching` gives the hosts that a pattern matches."""
+    if is_blank(value):
+        value = "localhost"
+    pattern = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    # A limit may be a file of the hosts that failed before.
+    within = "all" if not limit or str(limit).startswith("@") else str(limit)
+    if required and not set(matching(pattern)) & set(matching(within) if limit else matching(pattern)):
+        raise WrongVariable(
+            "cmk_hosts",
+            pattern,
+            "matches no host of the inventory" + (f" within the limit '{limit}'" if limit else ""),
+            "Correct cmk_hosts, the limit or the inventory. If a run without hosts is a success, set "
+            "cmk_hosts_required: false.",
+        )
+    return pattern
+
+
+def serial(value: Any, default: list[int | str]) -> list[int | str]:
+    """The sizes of the waves."""
+    if is_blank(value):
+        return default
+    try:
+        given = yaml_load(str(value)) if isinstance(value, str) else value
+    except Exception:  # of a parser that is there in C and in Python
+        given = value
+    sizes = given if isinstance(given, list) else [given]
+    if not sizes or not all(_SIZE.fullmatch(str(size)) for size in sizes):
+        raise WrongVariable(
+            "cmk_serial",
+            value,
+            "is not a list of numbers and percentages",
+            "Write it as [1, 10, '25%'], or as one number or percentage.",
+        )
+    return sizes
+
+
+def max_fail_percentage(value: Any, default: float) -> float:
+    if is_blank(value):
+        return default
+    text = str(value).strip().removesuffix("%")
+    if not _PERCENTAGE.fullmatch(text) or float(text) > 100:
+        problem = "is not a number from 0 to 100"
+        raise WrongVariable("cmk_max_fail_percentage", value, problem, "Write how many percent of a wave may fail.")
+    return float(text)
+
+
+def is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
