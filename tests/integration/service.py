@@ -21,6 +21,8 @@ from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.msi import ManagedServiceIdentityClient
 from sandbox_client import Sandbox
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
+
 GROUP = "rg-sandbox"
 LOCATION = "westeurope"
 DAY = 86400
@@ -30,7 +32,7 @@ ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 _BATCH = "2024-07-01"
 # The first that knows a pool's own key.
 _POOLS = "2025-06-01"
-_VAULTS = "2024-11-01"
+_VAULTS = sdk.KEY_VAULT_API
 _ROLES = "2022-04-01"
 _IDENTITIES = "2023-01-31"
 
@@ -225,7 +227,8 @@ class Service:
 
     @cached_property
     def vaults(self) -> KeyVaultManagementClient:
-        return KeyVaultManagementClient(*self._who, **self._through)
+        stated = sdk.stated_version(_VAULTS)
+        return KeyVaultManagementClient(*self._who, per_call_policies=[stated], **self._through)
 
     @cached_property
     def authorization(self) -> AuthorizationManagementClient:

@@ -19,6 +19,8 @@ def running_sandbox() -> Sandbox:
 def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """As it is in the beginning, with the environment that points the SDKs at it."""
     running_sandbox.control.reset()
+    # Older versions of APIs are tested as well, whatever day it is.
+    running_sandbox.control.behavior(retired_versions="taken")
     point_at(running_sandbox, monkeypatch)
     return running_sandbox
 

@@ -18,6 +18,8 @@ from azure.identity import DefaultAzureCredential
 from azure.mgmt.batch import BatchManagementClient
 from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
 
+from azure_sandbox.behavior import POSITIONS
+
 VERSION = "2022-09-01"
 BATCH_VERSION = "2024-07-01"
 KEYS_VERSION = "7.4"
@@ -313,13 +315,15 @@ def test_timing(control: Control) -> None:
 
 
 def test_behavior(control: Control) -> None:
-    assert control.call("GET", "/behavior") == {"subscription_list": "filtered"}
+    control.reset()
+    hardest = {name: positions[0] for name, positions in POSITIONS.items()}
+    assert control.call("GET", "/behavior") == hardest
     control.behavior(subscription_list="denied")
-    assert control.call("GET", "/behavior") == {"subscription_list": "denied"}
+    assert control.call("GET", "/behavior") == {**hardest, "subscription_list": "denied"}
     for wrong in ({"nothing": "denied"}, {"subscription_list": "maybe"}, {"subscription_list": ["denied"]}):
         control.call("PATCH", "/behavior", wrong, status=400)
     control.reset()
-    assert control.call("GET", "/behavior") == {"subscription_list": "filtered"}
+    assert control.call("GET", "/behavior") == hardest
 
 
 def test_a_create_takes_as_long_as_timing_says(sandbox: Sandbox, control: Control) -> None:

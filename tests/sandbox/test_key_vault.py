@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -44,6 +45,25 @@ def client(sandbox: Sandbox) -> KeyVaultManagementClient:
 
 def delete(sandbox: Sandbox, name: str = "Vault-One") -> None:
     assert sandbox.arm("DELETE", vault_path(sandbox, name), NEW).status_code == 200
+
+
+# Versions of the API
+
+
+def test_older_versions_retire(sandbox: Sandbox, control: Control) -> None:
+    """On 27 February 2027, by the sandbox's clock."""
+    control.behavior(retired_versions="refused")
+    day = datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp()
+    left = day - control.call("GET", "/clock")["time"]
+    assert sandbox.arm("PUT", vault_path(sandbox), OLD, vault_body(sandbox, accessPolicies=[])).ok is (left > 0)
+    control.advance(max(0, left))
+    assert sandbox.arm("PUT", vault_path(sandbox), "2026-02-01", vault_body(sandbox, accessPolicies=[])).ok
+    for version in (OLD, "2025-05-01"):
+        answer = sandbox.arm("GET", vault_path(sandbox), version)
+        assert error(answer)[:2] == (400, "NoRegisteredProviderFound")
+        assert "'2026-02-01, 2026-05-15'" in message(answer)
+    control.behavior(retired_versions="taken")
+    assert sandbox.arm("GET", vault_path(sandbox), OLD).ok
 
 
 # By the SDK

@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -367,3 +368,20 @@ with unlogged():
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://a/vaults/v?api-version=2023-07-01", "https://a/vaults/v?api-version=2026-02-01"),
+        (
+            "https://a/vaults?$top=1&api-version=2023-07-01&x=%2F",
+            "https://a/vaults?$top=1&api-version=2026-02-01&x=%2F",
+        ),
+        ("https://a/vaults?x-api-version=1", "https://a/vaults?x-api-version=1"),
+    ],
+)
+def test_a_stated_version(url: str, sent: str) -> None:
+    request = SimpleNamespace(http_request=SimpleNamespace(url=url))
+    azure_sdk.stated_version("2026-02-01").on_request(request)
+    assert request.http_request.url == sent

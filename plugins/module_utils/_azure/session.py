@@ -155,17 +155,23 @@ class Session:
             with interrupts.deferred():
                 self.cache.changed(*kinds)
 
-    def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
-        """A management client of a subscription, by default the task's own."""
+    def client(
+        self, package: str, name: str, subscription_id: str | None = None, stated: str | None = None, **more: Any
+    ) -> Any:
+        """A management client of a subscription, by default the task's own. `stated` is the version of the API if the
+        SDK's own does not do."""
         subscription = subscription_id or self.subscription_id
         if (name, subscription) not in self._clients:
             module: ModuleType = sdk.load(package)
+            policies = self.policies
+            if stated:
+                policies["per_call_policies"].append(sdk.stated_version(stated))
             self._clients[name, subscription] = getattr(module, name)(
                 self.credential,
                 subscription,
                 base_url=self.environment.resource_manager,
                 credential_scopes=[self.environment.resource_manager_scope],
-                **self.policies,
+                **policies,
                 **more,
             )
         return self._clients[name, subscription]

@@ -403,4 +403,5 @@ class Vaults(Polled):
         return found
 
     def _client(self, subscription_id: str | None = None) -> Any:
-        return self._session.client("azure-mgmt-keyvault", "KeyVaultManagementClient", subscription_id)
+        package, stated = "azure-mgmt-keyvault", sdk.KEY_VAULT_API
+        return self._session.client(package, "KeyVaultManagementClient", subscription_id, stated)

@@ -26,8 +26,11 @@ from . import errors, headers, providers, routes, throttling
 from .providers import Provider
 
 _own = providers.add(routes.PROVIDER, routes.API_VERSIONS, routes.ROUTES)
-for _module in (batch, key_vault, managed_identity, authorization):
+for _module in (batch, managed_identity, authorization):
     providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
+# On 27 February 2027, UTC (https://learn.microsoft.com/azure/key-vault/general/access-control-default).
+_retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp(), "2026-02-01")
+providers.add(key_vault.PROVIDER, key_vault.API_VERSIONS, key_vault.ROUTES, _retirement)
 _public = Routes(routes.PUBLIC_ROUTES)
 
 
@@ -135,16 +138,17 @@ def _no_route(call: Call, provider: Provider, path: str, methods: set[str]) -> A
 
 def _check_version(call: Call, provider: Provider, path: str) -> None:
     version = call.api_version
-    if version in provider.api_versions:
+    taken = provider.versions(call.world.clock.time(), call.world.behavior)
+    if version in taken:
         return
     if not version:
         raise errors.missing_api_version()
     if provider is _own:
-        raise errors.invalid_api_version(version, provider.api_versions)
+        raise errors.invalid_api_version(version, taken)
     group = call.world.resources.group(call.path.get("subscription", ""), call.path.get("group", ""))
     location = call.path.get("location") or (group.location if group else "")
     kind = providers.resource_type(path, provider.namespace)
-    raise errors.no_registered_provider(location, version, kind, provider.api_versions)
+    raise errors.no_registered_provider(location, version, kind, taken)
 
 
 # Subscription, permission, group

@@ -11,7 +11,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..behavior import Behavior
 from ..web import Route, Routes
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """From `at` on (seconds since 1970-01-01 UTC), versions before `first_kept` are not taken."""
+
+    at: float
+    first_kept: str
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,14 @@ class Provider:
     namespace: str
     api_versions: frozenset[str]
     routes: Routes
+    retirement: Retirement | None = None
+
+    def versions(self, now: float, behavior: Behavior) -> frozenset[str]:
+        """The versions of its API that are taken at that time (seconds since 1970-01-01 UTC)."""
+        retirement = self.retirement
+        if retirement is None or now < retirement.at or behavior.retired_versions == "taken":
+            return self.api_versions
+        return frozenset(version for version in self.api_versions if version >= retirement.first_kept)
 
     @property
     def resource_types(self) -> list[str]:
@@ -47,6 +64,8 @@ def resource_type(path: str, namespace: str) -> str:
 PROVIDERS: dict[str, Provider] = {}
 
 
-def add(namespace: str, api_versions: Collection[str], routes: Collection[Route]) -> Provider:
-    provider = PROVIDERS[namespace.lower()] = Provider(namespace, frozenset(api_versions), Routes(routes))
+def add(
+    namespace: str, api_versions: Collection[str], routes: Collection[Route], retirement: Retirement | None = None
+) -> Provider:
+    provider = PROVIDERS[namespace.lower()] = Provider(namespace, frozenset(api_versions), Routes(routes), retirement)
     return provider

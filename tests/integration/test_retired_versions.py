@@ -1,0 +1,43 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Versions of Key Vault's management API before 2026-02-01 retire on 27 February 2027. With any SDK, requests state one
+that does not."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from one_process import OneProcess
+from role_runs import VARS
+from service import Service
+
+MARCH = datetime(2027, 3, 1, tzinfo=timezone.utc).timestamp()
+
+
+def test_an_account_lives_after_the_retirement(runner: OneProcess, service: Service) -> None:
+    control = service.sandbox.control
+    control.advance(max(0, MARCH - control.call("GET", "/clock")["time"]))
+    since = control.last
+
+    def run(role: str, **wish: Any) -> None:
+        report = runner.role(role, {**VARS, **wish})
+        assert not report.get("failed"), report
+
+    run("provision", cmk_vault_authorization="access_policy", cmk_key_follow_latest=True)
+    run("rotate", cmk_key_force_new_version=True)
+    service.delete_vault()
+    assert not service.is_available()
+    run("recover", cmk_wait_timeout=600)
+    assert service.is_available()
+    run("audit", cmk_audit_folder=str(runner.tokens))
+    run("revert", cmk_revert_key="delete", cmk_revert_access="revoke")
+    own = runner.module("keyvault_cmk_vault", {"resource_group": "rg-sandbox", "name": "vault-one", "state": "absent"})
+    assert own["changed"], own
+
+    asked = [urlsplit(one["url"]) for one in control.requests(since)]
+    stated = {parse_qs(one.query)["api-version"][0] for one in asked if "/Microsoft.KeyVault/" in one.path}
+    assert stated == {"2026-02-01"}
