@@ -40,6 +40,7 @@ def says(said: str) -> Rejected:
     return Rejected(f"Azure says: {said}", azure={"message": said})
 
 
+PERIMETER = vault(policy(), publicNetworkAccess="SecuredByPerimeter")
 EXPIRED = key(exp=NOW - DAY)
 CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"})
 
@@ -59,6 +60,12 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
         ),
         pytest.param(diagnosed(tenant_id=TENANT[::-1]), {"vault_in_other_tenant": None}, id="tenant"),
         pytest.param(diagnosed(vault=CLOSED), {"network_closed": "network"}, id="firewall"),
+        pytest.param(diagnosed(vault=PERIMETER), {"network_closed": None}, id="perimeter"),
+        pytest.param(
+            diagnosed(f"{KEY}/{NEW}", EXPIRED, vault=PERIMETER, bundle=EXPIRED),
+            {"version_unusable": "key"},
+            id="perimeter, expired",
+        ),
         pytest.param(diagnosed(bundle=None, versions=[], deleted_key=key()), {"key_deleted": "key"}, id="key deleted"),
         pytest.param(diagnosed(bundle=None, versions=[]), {"key_missing": None}, id="key purged"),
         pytest.param(diagnosed(f"{KEY}/{OLD}", bundle=None), {"version_missing": None}, id="key made anew"),

@@ -178,6 +178,7 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
             of_vault(publicNetworkAccess="Disabled", networkAcls={**CLOSED, "defaultAction": "Allow"}),
         ),
         ("network_open_to_batch", "unknown", {"vault": DENIED}),
+        ("network_open_to_batch", "unknown", of_vault(publicNetworkAccess="SecuredByPerimeter")),
     ],
 )
 def test_check(name: str, status: str, read: dict[str, Any]) -> None:
@@ -209,6 +210,7 @@ def test_check(name: str, status: str, read: dict[str, Any]) -> None:
         ("key_ops_wrap_unwrap", "nothing", of_key(key_ops=[])),
         ("network_open_to_batch", "lets Azure services in", {}),
         ("network_open_to_batch", "keeps Azure services out", of_vault(networkAcls=CLOSED)),
+        ("network_open_to_batch", "ignores trusted services", of_vault(publicNetworkAccess="SecuredByPerimeter")),
     ],
 )
 def test_evidence_says_what_was_seen(name: str, seen: str, read: dict[str, Any]) -> None:

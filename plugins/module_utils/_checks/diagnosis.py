@@ -19,7 +19,7 @@ from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._resources.access.document import NEEDED
 from .._resources.key.document import followers_on, item_of, newest_first, version_of
-from .._resources.vault.document import lets_addresses_in
+from .._resources.vault.document import is_in_perimeter, lets_addresses_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
 from .rights import Needed
@@ -122,7 +122,10 @@ def _rights_for(
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
     """In the order in which they have to be repaired. `observed` is what was read beside the evidence, with whether the
     account is `available`; None if that is not known."""
-    return tuple(_causes(evidence, checks, observed))
+    found = tuple(_causes(evidence, checks, observed))
+    if not found and observed["available"] is False and _is_in_perimeter(evidence):
+        return (Cause("network_closed", preflight.IN_PERIMETER, preflight.OPEN_PERIMETER),)
+    return found
 
 
 def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
@@ -147,6 +150,8 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
             f"which of them Batch uses. {_ASK}, or grant access."
         )
+    if _is_in_perimeter(evidence):
+        found["network"] = f"{preflight.IN_PERIMETER} {_ASK}."
     if "network_open_to_batch" in failed and _may_be_let_in(evidence):
         found["network"] = (
             f"{failed['network_open_to_batch']} Its IP rules let other addresses in, and Azure does not show which "
@@ -158,6 +163,10 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
 def _has_access(evidence: Evidence) -> bool:
     """Whether one of the identities may use the key. Batch may use any of them."""
     return any(granted.issuperset(NEEDED) for granted in preflight.granted_to_each(evidence).values())
+
+
+def _is_in_perimeter(evidence: Evidence) -> bool:
+    return isinstance(evidence.vault, Mapping) and is_in_perimeter(evidence.vault)
 
 
 def _may_be_let_in(evidence: Evidence) -> bool:

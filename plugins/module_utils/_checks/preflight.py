@@ -278,7 +278,19 @@ def granted_to_each(evidence: Evidence) -> dict[str, set[str]]:
     return {principal: _granted(vault, principal, evidence) for principal in evidence.principals}
 
 
+IN_PERIMETER = (
+    "The vault is secured by a network security perimeter, which ignores trusted services and the vault's own rules. "
+    "Whether an access rule of the perimeter lets Batch in is not seen here."
+)
+OPEN_PERIMETER = (
+    "Add an access rule for Batch to the perimeter, for which the account needs a user-assigned identity, or set "
+    "publicNetworkAccess of the vault to another value than SecuredByPerimeter and allow trusted Microsoft services."
+)
+
+
 def _network_open(vault: Vault, _evidence: Evidence) -> Judgement:
+    if vault_document.is_in_perimeter(vault):
+        return None, f"{IN_PERIMETER} {OPEN_PERIMETER}", ""
     is_open = vault_document.lets_azure_services_in(vault)
     seen = "The vault lets Azure services in." if is_open else "The vault's firewall keeps Azure services out."
     return is_open, seen, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."

@@ -25,6 +25,9 @@ class Behavior:
     # How a subscription's list of Batch accounts is answered if the caller may not read all of them: with those that
     # the caller may read, or with 403.
     subscription_list: str = _switch("filtered", "denied")
+    # Whether the network security perimeter of a vault (publicNetworkAccess: SecuredByPerimeter) lets Batch in: by an
+    # access rule, which is no part of the sandbox.
+    perimeter: str = _switch("closed", "open_to_batch")
     # Whether a version of an API is still taken after the day of its retirement.
     retired_versions: str = _switch("refused", "taken")
 

@@ -57,6 +57,11 @@ def lets_azure_services_in(vault: Vault) -> bool:
     return trusted or (_is_public(vault) and rules.get("defaultAction", "Allow") == "Allow")
 
 
+def is_in_perimeter(vault: Vault) -> bool:
+    """Whether a network security perimeter decides who comes in, and not trusted services and the vault's own rules."""
+    return bool(vault["properties"].get("publicNetworkAccess") == "SecuredByPerimeter")
+
+
 def lets_addresses_in(vault: Vault) -> bool:
     """Whether IP rules let some addresses in."""
     return _is_public(vault) and bool(_network_rules(vault).get("ipRules"))

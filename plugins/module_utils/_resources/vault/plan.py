@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import regions, usage
+from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
 from ..._core.summary import changed_names
-from .document import RBAC, authorization_of, describe, lets_azure_services_in, required
+from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_azure_services_in, required
 from .goal import Goal
 from .writes import VaultWrites
 
@@ -59,6 +60,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
         changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
         after["trusted_services"] = True
     warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
+    if goal.trusted_services and is_in_perimeter(vault):
+        warnings += (f"The key vault {goal.name} may keep Batch out. {IN_PERIMETER} {OPEN_PERIMETER}",)
     warnings += _restored(goal, observed)
     steps: tuple[Step[VaultWrites], ...] = ()
     if changes:

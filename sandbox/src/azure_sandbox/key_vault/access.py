@@ -55,6 +55,10 @@ class Door:
 
     def admit(self, vault: Vault, principal: Principal, *, trusted_service: bool = False) -> None:
         """The network's part."""
+        if vault.public_network_access == "SecuredByPerimeter":
+            if trusted_service and self.world.behavior.perimeter == "open_to_batch":
+                return
+            raise _by_connection(vault, principal)
         if trusted_service and vault.network.bypass == "AzureServices":
             return
         if vault.public_network_access != "Enabled":

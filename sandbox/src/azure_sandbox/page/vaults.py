@@ -79,6 +79,8 @@ def _vault(world: World, grants: Grants, wraps: Counter[tuple[str, str]], vault:
 
 
 def _network(vault: Vault) -> str:
+    if vault.public_network_access == "SecuredByPerimeter":
+        return "secured by a perimeter, which ignores trusted services"
     if vault.public_network_access != "Enabled":
         access = "closed"
     elif vault.network.default_action == "Allow":
