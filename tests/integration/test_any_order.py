@@ -186,7 +186,7 @@ class Operators(RuleBasedStateMachine):
         if realistic:
             self._control.timing(**REALISTIC)
         for account, key in zip(ACCOUNTS[:2], KEYS, strict=False):
-            self.undisturbed(Run("provision", account, key))
+            self._operate(Run("provision", account, key))
 
     @rule(run=runs(now_and_then))
     def undisturbed(self, run: Run) -> None:
