@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from callers import give, sign_in
-from cases import DISABLE
+from cases import DISABLE, previous
 from harness import Ansible, Task, advance, checked, fails, task
 from meddling import Wire
 from one_process import OneProcess
@@ -314,6 +314,18 @@ def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service
     assert service.key(version=first.rpartition("/")[2]).properties.enabled
     items = [item for one in results.values() for item in one.get("results", ())]
     assert [item["in_use_by"] for item in items if item.get("in_use_by")] == [[pool]]
+
+
+def test_a_pool_on_the_new_version_keeps_no_other(runner: OneProcess, service: Service) -> None:
+    """When it came to that version does not matter; when its account did, does."""
+    _principal, first = service.on_key()
+    moved = runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})
+    assert moved["changed"], moved
+    encrypts_its_disks(service, service.key().id)
+    service.sandbox.control.advance(2 * DAY)
+    report = runner.another().role("rotate", {**VARS, **previous(first), "cmk_previous_version": "disable"})
+    assert not report.get("failed"), report
+    assert not service.key(version=first[-32:]).properties.enabled
 
 
 def test_what_a_pool_of_another_account_needs(runner: OneProcess, service: Service) -> None:

@@ -11,14 +11,23 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from one_process import OneProcess
 from role_runs import VARS
 from service import Service
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import KEY_VAULT_API
+
 MARCH = datetime(2027, 3, 1, tzinfo=timezone.utc).timestamp()
 
 
-def test_an_account_lives_after_the_retirement(runner: OneProcess, service: Service) -> None:
+@pytest.mark.parametrize("version", [KEY_VAULT_API, "2026-05-15"])
+def test_an_account_lives_after_the_retirement(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """The later version shows that requests state what the collection says, and not the SDK."""
+    monkeypatch.setattr(sdk, "KEY_VAULT_API", version)
     control = service.sandbox.control
     control.advance(max(0, MARCH - control.call("GET", "/clock")["time"]))
     since = control.last
@@ -40,4 +49,5 @@ def test_an_account_lives_after_the_retirement(runner: OneProcess, service: Serv
 
     asked = [urlsplit(one["url"]) for one in control.requests(since)]
     stated = {parse_qs(one.query)["api-version"][0] for one in asked if "/Microsoft.KeyVault/" in one.path}
-    assert stated == {"2026-02-01"}
+    # `service` states the version of the collection too.
+    assert stated == {version, KEY_VAULT_API}

@@ -142,6 +142,9 @@ CLOSED_NETWORK = {"network_closed": "network"}
         pytest.param(CLOSED, None, CLOSED_NETWORK, set(), id="no address"),
         pytest.param(CLOSED, True, CLOSED_NETWORK, set(), id="no address, and Batch has not noticed yet"),
         pytest.param(NOT_PUBLIC, None, CLOSED_NETWORK, set(), id="not public, so the address is of no use"),
+        pytest.param(PERIMETER, True, {}, set(), id="a perimeter that lets Batch in"),
+        pytest.param(PERIMETER, None, {}, {"network"}, id="a perimeter, and nobody has asked"),
+        pytest.param(PERIMETER, False, {"network_closed": None}, set(), id="a perimeter that keeps Batch out"),
     ],
 )
 def test_an_address_that_is_let_in_may_be_that_of_batch(

@@ -160,6 +160,14 @@ def test_pools_that_encrypt_their_disks_with_a_key(find: Callable[[Any], list[st
     assert find(visible(account("dead", key=OTHER_KEY), disks=(UNKNOWN,))) == [UNKNOWN["id"]]
 
 
+def test_a_vault_that_an_account_refers_to_is_in_use() -> None:
+    refers = account("refers")
+    refers["properties"]["keyVaultReference"] = {"id": f"{account_id('x').rpartition('/')[0]}/MyVault"}
+
+    assert usage.in_vault(visible(refers), "myvault") == [refers["id"]]
+    assert usage.in_vault(visible(refers), "vault2") == []
+
+
 def test_accounts_alone_are_asked_when_they_were_moved() -> None:
     assert usage.accounts_on_key({**EVERYONE, **DISKS, "accounts": [FOLLOWS]}, identifier(KEY)) == [FOLLOWS["id"]]
 

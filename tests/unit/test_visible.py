@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from documents import account
+from documents import KEY, account
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.disk_keys import DiskKeys
@@ -255,20 +255,25 @@ def pool(key: str | None = None, *, latest: bool | None = None, identity: Answer
         pytest.param([], [], id="no pools"),
         pytest.param([{"id": "1", "name": "1", "properties": {}}], [], id="a pool without a configuration"),
         pytest.param([pool()], [], id="a key of the platform"),
-        pytest.param([pool("https://v/keys/k")], [("https://v/keys/k", False, None)], id="identity not told"),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k")],
+            [("https://v.vault.azure.net/keys/k", False, None)],
+            id="identity not told",
+        ),
+        pytest.param([pool("k")], [(None, False, None)], id="no identifier of a key"),
         pytest.param(
             [{**pool(), "properties": {"osDisk": {"managedDisk": {"diskEncryptionSet": {"id": "d"}}}}}],
             [(None, False, None)],
             id="a disk encryption set",
         ),
         pytest.param(
-            [pool("https://v/keys/k/1", latest=True, identity={"a": {"principalId": "p"}})],
-            [("https://v/keys/k/1", True, ["p"])],
+            [pool("https://v.vault.azure.net/keys/k/1", latest=True, identity={"a": {"principalId": "p"}})],
+            [("https://v.vault.azure.net/keys/k/1", True, ["p"])],
             id="follows",
         ),
         pytest.param(
-            [pool("https://v/keys/k", identity={"a": {"principalId": "p"}, "b": {}})],
-            [("https://v/keys/k", False, None)],
+            [pool("https://v.vault.azure.net/keys/k", identity={"a": {"principalId": "p"}, "b": {}})],
+            [("https://v.vault.azure.net/keys/k", False, None)],
             id="one principal is not told",
         ),
     ],
@@ -305,7 +310,7 @@ def test_pools_that_may_not_be_listed_are_told_once_for_a_subscription() -> None
     ("account", "answers", "outcome"),
     [
         pytest.param(NotFound("404"), Several([NotFound("404")]), ([], []), id="was deleted"),
-        pytest.param(of(OWN, "one"), Several([NotFound("404"), [pool("k")]]), (["k"], []), id="was not found at once"),
+        pytest.param(of(OWN, "one"), Several([NotFound("404"), [pool(KEY)]]), ([KEY], []), id="was not found at once"),
         pytest.param(of(OWN, "one"), Several([NotFound("404")] * 2), ([], [ONE]), id="exists without its pools"),
     ],
 )

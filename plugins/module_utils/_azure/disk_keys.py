@@ -21,7 +21,7 @@ from .._checks.usage import DiskKey, Unlisted
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, Pool
 from .._core.errors import CmkError, Denied, NotFound
-from .._core.ids import place_of
+from .._core.ids import is_key_identifier, place_of
 from .._resources.account.document import POOLS_READ, disk_encryption, is_unavailable
 from .resources import Resources
 from .session import Session
@@ -80,6 +80,8 @@ def _keys(pool: Pool) -> list[DiskKey]:
     own = disk_encryption(pool).get("customerManagedKey") or {}
     if not own.get("keyUrl"):
         return []
+    if not is_key_identifier(own["keyUrl"]):
+        return [_unknown(pool["id"])]
     assigned = pool.get("identity", {}).get("userAssignedIdentities", {}).values()
     principals = [value.get("principalId") for value in assigned]
     return [

@@ -105,6 +105,11 @@ def read_key_identifier(value: str) -> KeyIdentifier:
     return _key_identifier(found["vault"], found["suffix"].removesuffix(":443"), found["name"], found["version"])
 
 
+def is_key_identifier(value: str) -> bool:
+    """Whether `read_key_identifier` finds the parts of an identifier in it."""
+    return _ANY_KEY_IDENTIFIER.fullmatch(value) is not None
+
+
 def _key_identifier(vault: str, suffix: str, name: str, version: str | None) -> KeyIdentifier:
     return KeyIdentifier(vault.lower(), suffix.lower(), name, version.lower() if version else None)
 
