@@ -14,7 +14,9 @@ import stat
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from azure.core.exceptions import HttpResponseError
@@ -25,6 +27,8 @@ from sandbox_client import COMMAND, Sandbox, plain_environment, point_at, servin
 
 VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
+# Values that a shell would run something of, were they not quoted.
+HARMLESS_QUOTED = ("$(touch struck)", "'; touch struck; '")
 TELL = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
 
@@ -166,6 +170,76 @@ def test_env_without_a_sandbox(running_sandbox: Sandbox) -> None:
     assert done.returncode == 1
     assert "no sandbox answers" in done.stderr
     assert done.stdout == ""
+
+
+class Rogue(BaseHTTPRequestHandler):
+    """Answers every request with the environment of the server."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        content: bytes = self.server.content  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"X=1; touch struck; Y": "1"},
+        {"PROMPT_COMMAND": "touch struck"},
+        {"AZURE_TENANT": "$(touch struck)"},
+        {"AZURE_TENANT": "'; touch struck; '"},
+        {"AZURE_TENANT": "\n touch struck \n"},
+        {"AZURE_TENANT": "\udc80"},
+        {"AZURE_TENANT": ["touch struck"]},
+    ],
+)
+def test_env_runs_nothing_that_a_listener_answers(
+    running_sandbox: Sandbox, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Rogue) as server:
+        server.content = json.dumps({**running_sandbox.environment, **changes}).encode()  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = command("env", "--port", str(server.server_port))
+        server.shutdown()
+    assert "Traceback" not in done.stderr
+    subprocess.run(["sh", "-c", 'eval "$1"', "sh", done.stdout], cwd=tmp_path, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
+    assert (done.returncode == 0) is (changes in ({"AZURE_TENANT": text} for text in HARMLESS_QUOTED))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
+@pytest.mark.parametrize("address", ["127.0.0.1", "::"])
+def test_env_of_another_user_is_refused(running_sandbox: Sandbox, address: str) -> None:
+    if address == "::" and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    environment = json.dumps(running_sandbox.environment)
+    answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(environment)}\r\n\r\n{environment}"
+    program = (
+        "import os, socket, sys\n"
+        "address, answer = sys.argv[1:]\n"
+        "family = socket.AF_INET6 if ':' in address else socket.AF_INET\n"
+        "os.setuid(65534)\n"
+        "server = socket.create_server((address, 0), family=family, dualstack_ipv6=family == socket.AF_INET6)\n"
+        "print(server.getsockname()[1], flush=True)\n"
+        "connection, _ = server.accept()\n"
+        "connection.sendall(answer.encode())\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [*PYTHON, program, address, answer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        done = command("env", "--port", process.stdout.readline().strip())
+        process.communicate()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a process of the user with the id 65534 answers at port" in done.stderr
 
 
 def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import os
@@ -16,19 +17,24 @@ import shlex
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import peer
 from .behavior import DEFAULT, POSITIONS, Behavior, changed
-from .environment import IN_THE_WAY
+from .environment import IN_THE_WAY, NAMES
 from .running import InThread, Options, Running
 from .state import StateProblem
 
 DEFAULT_PORT = 9180
+# Bytes of the answer of `GET /environment` that are read: those of a sandbox are far fewer.
+ENVIRONMENT_LIMIT = 64 * 1024
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class ForeignListener(Exception):
+    """A process of another user listens at the port."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     try:
         status: int = options.action(options)
-    except (StateProblem, OSError) as error:
+    except (StateProblem, ForeignListener, OSError) as error:
         print(f"azure-sandbox: {error}", file=sys.stderr)
         return 1
     return status
@@ -152,22 +158,38 @@ async def _serve_until_stopped(options: Options) -> None:
 
 
 def _env(parsed: argparse.Namespace) -> int:
-    url = f"http://127.0.0.1:{parsed.port}/environment"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=5) as response:
-            environment = json.load(response)
-        if "AZURE_SANDBOX_URL" not in environment:
-            raise ValueError("no sandbox")
-    except (urllib.error.URLError, ValueError, OSError) as error:
+        variables = _variables(parsed.port)
+    except (http.client.HTTPException, ValueError, OSError) as error:
         print(f"azure-sandbox: no sandbox answers at port {parsed.port} ({error})", file=sys.stderr)
         return 1
-    for name, value in environment.items():
+    for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
     in_the_way = [name for name in IN_THE_WAY if name in os.environ]
     if in_the_way:
         print(f"unset {' '.join(in_the_way)}")
     return 0
+
+
+def _variables(port: int) -> dict[str, str]:
+    """The environment that the sandbox at the port describes. A shell evaluates it, and any user of this machine may
+    listen at the port. Raises ForeignListener, ValueError, HTTPException and OSError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.closing(connection):
+        connection.request("GET", "/environment")
+        response = connection.getresponse()
+        # Before the whole body is read, after which a connection may be closed.
+        owner = peer.user_id(connection.sock)
+        content = response.read(ENVIRONMENT_LIMIT)
+    if owner != os.getuid():
+        whose = "a process of an unknown user" if owner is None else f"a process of the user with the id {owner}"
+        raise ForeignListener(f"{whose} answers at port {port}; the environment is only taken from a process of yours")
+    variables = json.loads(content)
+    if not isinstance(variables, dict) or set(variables) != NAMES:
+        raise ValueError("its environment does not have the variables of a sandbox")
+    if not all(isinstance(value, str) and value.isprintable() for value in variables.values()):
+        raise ValueError("a value of its environment is not printable text")
+    return variables
 
 
 # run

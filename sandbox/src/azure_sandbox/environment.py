@@ -31,3 +31,7 @@ def environment(url: str, certificate: Path, operator: Operator) -> dict[str, st
         "AZURE_SUBSCRIPTION_ID": operator.subscription_id,
         "AZURE_SANDBOX_URL": url,
     }
+
+
+# The names of all variables.
+NAMES = frozenset(environment("", Path(), Operator()))
