@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -359,13 +361,72 @@ def test_the_state_is_its_owners_only(tmp_path: Path) -> None:
     assert {path.name for path in directory.iterdir()} == {"world.pickle", "ca-key.pem", "ca.pem", "lock"}
 
 
-def test_a_state_that_others_could_have_written_is_not_read(tmp_path: Path) -> None:
-    with serving("--state-dir", str(tmp_path)):
+def writable(path: Path) -> None:
+    path.chmod(path.stat().st_mode | stat.S_IWGRP)
+
+
+def foreign(path: Path) -> None:
+    os.chown(path, 65534, -1)
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+ONLY_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+CHANGES = [
+    (writable, "Others can write the"),
+    pytest.param(foreign, "belongs to the user with the id 65534", marks=ONLY_ROOT),
+]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory, with a link to it beside it."""
+    directory = tmp_path_factory.mktemp("kept") / "state"
+    with serving("--state-dir", str(directory)):
         pass
-    (tmp_path / "world.pickle").chmod(0o666)
-    done = command("serve", "--port", "0", "--state-dir", str(tmp_path))
+    (directory.parent / "link").symlink_to("state")
+    return directory
+
+
+@pytest.mark.parametrize("name", ["world.pickle", "ca.pem", "ca-key.pem", "lock"])
+@pytest.mark.parametrize(("change", "reason"), [*CHANGES, (linked, "is a symbolic link")])
+def test_a_file_that_others_could_have_written_is_refused(
+    kept: Path, tmp_path: Path, name: str, change: Callable[[Path], None], reason: str
+) -> None:
+    directory = tmp_path / "state"
+    shutil.copytree(kept, directory)
+    change(directory / name)
+    content = (directory / name).read_bytes()
+    done = command("serve", "--port", "0", "--state-dir", str(directory))
     assert done.returncode == 1
-    assert "not yours alone" in done.stderr
+    assert reason in done.stderr
+    assert f"file {directory / name}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (directory / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["state", "link"])
+@pytest.mark.parametrize(("change", "reason"), CHANGES)
+def test_a_directory_that_others_could_have_written_is_refused(
+    kept: Path, tmp_path: Path, name: str, change: Callable[[Path], None], reason: str
+) -> None:
+    shutil.copytree(kept.parent, tmp_path, symlinks=True, dirs_exist_ok=True)
+    change(tmp_path / "state")
+    done = command("serve", "--port", "0", "--state-dir", str(tmp_path / name))
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert f"directory {tmp_path / 'state'}" in done.stderr
+
+
+def test_a_state_can_be_used_twice_whatever_the_umask_is(tmp_path: Path) -> None:
+    start = 'umask 0; exec "$0" "$@"'
+    for _ in range(2):
+        run = [*COMMAND, "run", "--state-dir", str(tmp_path / "state"), "--", "true"]
+        done = subprocess.run(["sh", "-c", start, *run], env=plain_environment(), timeout=60, check=False)
+        assert done.returncode == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04N."])

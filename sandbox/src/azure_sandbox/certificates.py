@@ -50,6 +50,11 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+def private_opener(path: str, flags: int) -> int:
+    """For `open`: a new file is its owner's only, whatever the umask is."""
+    return os.open(path, flags, 0o600)
+
+
 class Authority:
     """Elliptic curves, since a handshake with an RSA key costs about a millisecond more."""
 
@@ -90,12 +95,12 @@ class Authority:
 
     def save_certificate(self, directory: Path) -> Path:
         path = directory / CERTIFICATE
-        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        with open(path, "wb", opener=private_opener) as file:
+            file.write(self.certificate.public_bytes(serialization.Encoding.PEM))
         return path
 
     def save_private_key(self, directory: Path) -> None:
-        descriptor = os.open(directory / PRIVATE_KEY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with open(directory / PRIVATE_KEY, "wb", opener=private_opener) as file:
             file.write(_private_pem(self._key))
 
     def context(self, host: str) -> ssl.SSLContext:

@@ -42,6 +42,7 @@ class Running:
         self._options = options
         self._stack = contextlib.ExitStack()
         self._proxy: Proxy | None = None
+        self._state_dir: Path | None = None
         self.sandbox: Sandbox
 
     async def start(self) -> None:
@@ -54,18 +55,18 @@ class Running:
     async def _start(self) -> None:
         options = self._options
         directory = self._directory()
+        self._state_dir = directory if options.state_dir is not None else None
         self.sandbox = self._sandbox()
         authority = Authority.load(directory) or Authority.make()
         certificate = authority.save_certificate(directory)
-        if options.state_dir is not None:
-            authority.save_private_key(directory)
+        if self._state_dir is not None:
+            authority.save_private_key(self._state_dir)
         self._proxy = Proxy(self.sandbox, authority.context, self.sandbox.refusal)
         self.sandbox.listens_at(await self._proxy.start(options.port), certificate)
 
     def _directory(self) -> Path:
         if self._options.state_dir is not None:
-            self._stack.enter_context(state.locked(self._options.state_dir))
-            return self._options.state_dir.resolve()
+            return self._stack.enter_context(state.locked(self._options.state_dir))
         directory = Path(tempfile.mkdtemp(prefix="azure-sandbox-"))
         self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
         return directory
@@ -73,7 +74,7 @@ class Running:
     def _sandbox(self) -> Sandbox:
         options = self._options
         timing = REALISTIC if options.realistic else QUICK
-        saved = state.load(options.state_dir) if options.state_dir is not None else None
+        saved = state.load(self._state_dir) if self._state_dir is not None else None
         if saved is None:
             world = seed.new_world(timing, options.accounts, on_key=options.on_key, behavior=options.behavior)
             return Sandbox(world, latency=options.latency)
@@ -85,8 +86,8 @@ class Running:
         with self._stack:
             if self._proxy is not None:
                 await self._proxy.stop()
-            if self._options.state_dir is not None:
-                state.save(self._options.state_dir, state.State(self.sandbox.world, self.sandbox.beginning))
+            if self._state_dir is not None:
+                state.save(self._state_dir, state.State(self.sandbox.world, self.sandbox.beginning))
 
 
 class InThread:

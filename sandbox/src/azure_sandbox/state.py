@@ -10,12 +10,14 @@ import contextlib
 import fcntl
 import os
 import pickle
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .certificates import CERTIFICATE, PRIVATE_KEY, private_opener
 from .world import World
 
 FILE = "world.pickle"
@@ -36,25 +38,41 @@ class State:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """One sandbox at a time works with a state directory."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (directory / LOCK).open("w") as file:
+def locked(path: Path) -> Iterator[Path]:
+    """One sandbox at a time works with a state directory. Yields it without symbolic links, which others could turn
+    to another directory meanwhile. Raises StateProblem."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = path.resolve()
+    # A pickle can hold code, and clients trust the CA, so nobody else may have been able to write them.
+    _require_own(directory, "directory")
+    for name in (FILE, CERTIFICATE, PRIVATE_KEY, LOCK):
+        _require_own(directory / name, "file")
+    with open(directory / LOCK, "w", opener=private_opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StateProblem(f"{directory} is in use by another sandbox") from error
-        yield
+        yield directory
+
+
+def _require_own(path: Path, kind: str) -> None:
+    """Nobody but this user can have written it. Raises StateProblem."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink():
+        raise StateProblem(f"The {kind} {path} is a symbolic link; replace it by the {kind} that it points to")
+    facts = path.stat()
+    if facts.st_uid != os.getuid():
+        raise StateProblem(f"The {kind} {path} belongs to the user with the id {facts.st_uid}; use one of your own")
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        remedy = f"if you trust what is in it, run: chmod go-w {shlex.quote(str(path))}"
+        raise StateProblem(f"Others can write the {kind} {path}; {remedy}")
 
 
 def load(directory: Path) -> State | None:
     path = directory / FILE
     if not path.exists():
         return None
-    # A pickle can hold code, so nobody else may have been able to write it.
-    facts = path.stat()
-    if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StateProblem(f"{path} is not yours alone; it is not read")
     try:
         saved = pickle.loads(path.read_bytes())
         if saved["format"] != FORMAT:
