@@ -25,7 +25,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.keys import KeyClient
 from azure.mgmt.batch import BatchManagementClient
-from sandbox_client import COMMAND, Sandbox, plain_environment, point_at, serving
+from sandbox_client import COMMAND, Sandbox, plain_environment, point_at, serving, started
 
 VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
@@ -128,7 +128,7 @@ def test_run_passes_signals_on(tmp_path: Path, number: signal.Signals) -> None:
 
 
 def test_serve_prints_one_line_and_ends_on_a_signal() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         process = subprocess.Popen(
             [*COMMAND, "serve", "--port", "0"],
             stdout=subprocess.PIPE,
@@ -349,6 +349,72 @@ def test_the_state_lasts(tmp_path: Path) -> None:
         second.control.reset()
         assert second.arm("GET", path, VERSION).status_code == 404
         assert len(second.arm("GET", f"{second.subscription}/resources", VERSION).json()["value"]) == 2
+
+
+def put_group(sandbox: Sandbox, name: str) -> None:
+    path = f"{sandbox.subscription}/resourceGroups/{name}"
+    assert sandbox.arm("PUT", path, VERSION, {"location": "westeurope"}).status_code == 201
+
+
+def has_group(sandbox: Sandbox, name: str) -> bool:
+    return sandbox.arm("GET", f"{sandbox.subscription}/resourceGroups/{name}", VERSION).ok
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 0), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_write_outlasts_the_end(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    first = started("--state-dir", str(tmp_path))
+    put_group(first, "kept")
+    if number == signal.SIGKILL:
+        # A second is what it may lose, and this machine may be busy.
+        time.sleep(3)
+        put_group(first, "lost")
+    first.process.send_signal(number)
+    assert first.process.wait(30) == status
+    with serving("--state-dir", str(tmp_path)) as second:
+        assert second.secret == first.secret
+        assert has_group(second, "kept")
+    assert {path.name for path in tmp_path.iterdir()} == {"world.pickle", "ca-key.pem", "ca.pem", "lock"}
+
+
+def test_changes_by_the_control_api_are_saved(tmp_path: Path) -> None:
+    first = started("--state-dir", str(tmp_path))
+    first.control.advance(86400)
+    time.sleep(3)
+    first.process.kill()
+    first.process.wait(30)
+    with serving("--state-dir", str(tmp_path)) as second:
+        assert second.control.call("GET", "/clock")["time"] - time.time() > 86000
+
+
+def test_nohup(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *COMMAND, "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=plain_environment(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def test_a_state_that_cannot_be_saved_does_not_end_the_sandbox(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    sandbox = started("--state-dir", str(directory))
+    time.sleep(2)
+    directory.rename(tmp_path / "moved")
+    sandbox.control.advance(60)
+    time.sleep(2)
+    (tmp_path / "moved").rename(directory)
+    put_group(sandbox, "second")
+    sandbox.process.terminate()
+    assert sandbox.process.wait(30) == 0
+    with serving("--state-dir", str(directory)) as second:
+        assert has_group(second, "second")
 
 
 def test_the_state_is_its_owners_only(tmp_path: Path) -> None:

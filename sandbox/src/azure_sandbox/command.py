@@ -144,7 +144,11 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 async def _serve_until_stopped(options: Options) -> None:
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # nohup lets it be ignored.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     running = Running(options)
     await running.start()

@@ -18,6 +18,7 @@ from . import seed, state
 from .behavior import DEFAULT, Behavior
 from .certificates import Authority
 from .proxy import Proxy
+from .saving import Saver
 from .server import Sandbox
 from .timing import QUICK, REALISTIC
 
@@ -43,6 +44,7 @@ class Running:
         self._stack = contextlib.ExitStack()
         self._proxy: Proxy | None = None
         self._state_dir: Path | None = None
+        self._saver: Saver | None = None
         self.sandbox: Sandbox
 
     async def start(self) -> None:
@@ -63,6 +65,12 @@ class Running:
             authority.save_private_key(self._state_dir)
         self._proxy = Proxy(self.sandbox, authority.context, self.sandbox.refusal)
         self.sandbox.listens_at(await self._proxy.start(options.port), certificate)
+        if self._state_dir is not None:
+            self._saver = Saver(self._state_dir, self._state)
+            self.sandbox.changed = self._saver.mark
+
+    def _state(self) -> state.State:
+        return state.State(self.sandbox.world, self.sandbox.beginning)
 
     def _directory(self) -> Path:
         if self._options.state_dir is not None:
@@ -86,8 +94,8 @@ class Running:
         with self._stack:
             if self._proxy is not None:
                 await self._proxy.stop()
-            if self._state_dir is not None:
-                state.save(self._state_dir, state.State(self.sandbox.world, self.sandbox.beginning))
+            if self._saver is not None:
+                await self._saver.stop()
 
 
 class InThread:

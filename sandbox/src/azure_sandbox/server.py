@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from . import clouds, control
+from .control.guard import SAFE_METHODS
 from .entra import frame as entra
 from .entra import metadata
 from .environment import environment
@@ -78,6 +79,8 @@ class Sandbox:
         self.faults = Faults()
         self.url = ""
         self.certificate = Path()
+        # Called after each request that may have changed the world.
+        self.changed: Callable[[], None] = lambda: None
         self._services: dict[str, Service | None] = {}
         self._control = control.service(self)
 
@@ -158,6 +161,8 @@ class Sandbox:
         fault: Fault | None = None
         if service is not None and service.name == "control":
             response: Response | None = _refused(service, call) or await self._handle(service, call)
+            if request.method not in SAFE_METHODS:
+                self.changed()
         else:
             fault = self._fault(request.method, call.host, _target(scope))
             response = await self._answer(service, call, fault, too_long=content is None)
@@ -206,6 +211,7 @@ class Sandbox:
         call.wrote = is_write(service.name, request.method, call.url_path, response.status_code, known)
         if call.wrote:
             self._reassess(service, call)
+            self.changed()
         return response
 
     async def _handle(self, service: Service, call: Call) -> Response:

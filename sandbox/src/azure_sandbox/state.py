@@ -22,6 +22,8 @@ from .world import World
 
 FILE = "world.pickle"
 LOCK = "lock"
+# How the name of a file begins that is still being written.
+NEW = f".{FILE}."
 # Of the shape of what is saved; a file of another one is refused.
 FORMAT = 3
 
@@ -52,6 +54,9 @@ def locked(path: Path) -> Iterator[Path]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StateProblem(f"{directory} is in use by another sandbox") from error
+        # A sandbox that was killed may have left some.
+        for left in directory.glob(f"{NEW}*"):
+            left.unlink()
         yield directory
 
 
@@ -82,17 +87,25 @@ def load(directory: Path) -> State | None:
         raise StateProblem(f"{path} can't be read ({error}); remove it to begin anew") from error
 
 
-def save(directory: Path, state: State) -> None:
-    """The file is the old one or the new one, never half of one."""
-    content = pickle.dumps({"format": FORMAT, "world": state.world, "beginning": state.beginning})
+@contextlib.contextmanager
+def replaced(directory: Path) -> Iterator[int]:
+    """Yields the descriptor of a new file for `write`. The state is the old file or the new one, never half of one."""
     # mkstemp makes it mode 0600.
-    descriptor, name = tempfile.mkstemp(prefix=f".{FILE}.", dir=directory)
+    descriptor, name = tempfile.mkstemp(prefix=NEW, dir=directory)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
         os.replace(name, directory / FILE)
     except BaseException:
         os.unlink(name)
         raise
+
+
+def write(descriptor: int, state: State) -> None:
+    content = pickle.dumps({"format": FORMAT, "world": state.world, "beginning": state.beginning})
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
