@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,6 +20,7 @@ from azure.mgmt.batch import BatchManagementClient
 from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
 
 from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.request_log import BODY_KEPT, KEPT_BYTES, Entry, RequestLog, kept_body
 
 VERSION = "2022-09-01"
 BATCH_VERSION = "2024-07-01"
@@ -120,11 +122,44 @@ def test_no_secret_is_in_the_log(sandbox: Sandbox, control: Control) -> None:
     session.put(f"{vault}/keys/k2?api-version={KEYS_VERSION}", json={"key": private}, timeout=30)
     session.post(f"{vault}/keys/restore?api-version={KEYS_VERSION}", json={"value": "private-backup"}, timeout=30)
     session.post(f"{vault}/keys/restore?api-version={KEYS_VERSION}", data=b"private {", timeout=30)
+    for path in ("x", "x%3F", "x%23"):
+        session.get(f"{MANAGEMENT}/{path}?a=b&client_secret={sandbox.secret}&Sig=private-signature", timeout=30)
     log = control._session.get(f"{control.url}/requests", timeout=30).text
     assert "client_secret=(hidden)" in log
+    assert log.count("?a=b&client_secret=(hidden)&Sig=(hidden)") == 3
     assert "public-part" in log
     for secret in (sandbox.secret, token, token.rpartition(".")[2], "private-", "private {"):
         assert secret not in log
+
+
+def test_large_bodies_are_not_kept(sandbox: Sandbox, control: Control) -> None:
+    def resident_bytes() -> int:
+        with open(f"/proc/{sandbox.process.pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    size = 15 * 1024 * 1024
+    kinds = ("application/json", "application/x-www-form-urlencoded")
+    before = resident_bytes()
+    for number in range(20):
+        headers = {"content-type": kinds[number % 2]}
+        sandbox.session().post(f"{MANAGEMENT}/x", data=b"x" * size, headers=headers, timeout=60)
+    assert resident_bytes() - before < 5 * size
+    assert [entry["body"] for entry in control.requests()[-20:]] == [f"({size} bytes)"] * 20
+
+
+def test_the_oldest_entries_are_dropped() -> None:
+    log = RequestLog()
+    body = kept_body(b'"' + b"x" * (BODY_KEPT - 2) + b'"', "application/json", "entra")
+    assert len(body) == BODY_KEPT
+    enough = KEPT_BYTES // BODY_KEPT + 1
+    for number in range(1, enough + 1):
+        log.add(Entry(number, 0, "POST", "https://x", "x", body, 200, None, "entra", "unknown", False, 0))
+    kept = [entry.number for entry in log.entries()]
+    assert kept == list(range(enough - len(kept) + 1, enough + 1))
+    assert len(kept) * BODY_KEPT <= KEPT_BYTES
+    log.clear()
+    log.add(Entry(enough + 1, 0, "POST", "https://x", "x", body, 200, None, "entra", "unknown", False, 0))
+    assert len(list(log.entries())) == 1
 
 
 def test_since_and_forget(sandbox: Sandbox, control: Control) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from .web import BadJson, read_json
 
-# The oldest ones are forgotten first.
-KEPT = 200_000
+# Of all entries; the oldest ones are forgotten first.
+KEPT_BYTES = 128 * 1024 * 1024
+# Of one entry without its URL and body, as measured.
+ENTRY_BYTES = 500
 BODY_KEPT = 64 * 1024
 
 HIDDEN = "(hidden)"
@@ -25,6 +28,8 @@ SECRET_FIELDS = frozenset({"client_secret", "client_assertion", "assertion", "pa
 SECRET_MEMBERS = frozenset(
     {"d", "p", "q", "dp", "dq", "qi", "k", "key_hsm", "primary", "secondary", "secret", "client_secret", "password"}
 )
+# No client of Azure puts a secret into a URL; one that is being written may.
+SECRET_PARAMETERS = SECRET_FIELDS | SECRET_MEMBERS | {"sig", "token", "access_token", "id_token"}
 # On a vault's host: backups, wrapped and plain data, secrets.
 VAULT_SECRET_MEMBERS = SECRET_MEMBERS | {"value", "iv", "tag", "aad"}
 
@@ -53,17 +58,16 @@ def is_write(service: str, method: str, path: str, status: int, known: bool) -> 
     return not (method == "POST" and path.rstrip("/").rpartition("/")[2].lower() in READING_POSTS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     number: int
     # By the sandbox's clock.
     time: float
     method: str
+    # Of `kept_url` and `kept_body`: no secret is in them.
     url: str
     host: str
-    # The body as it came; what is secret goes when it is shown.
-    content: bytes
-    content_type: str
+    body: bytes
     status: int | None
     principal: str | None
     service: str
@@ -71,6 +75,11 @@ class Entry:
     write: bool
     seconds: float
     fault: int | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return ENTRY_BYTES + len(self.url) + len(self.body)
 
     def document(self) -> dict[str, Any]:
         moment = datetime.fromtimestamp(self.time, timezone.utc)
@@ -80,7 +89,7 @@ class Entry:
             "method": self.method,
             "url": self.url,
             "host": self.host,
-            "body": shown_body(self.content, self.content_type, self.service),
+            "body": json.loads(self.body) if self.body else None,
             "status": self.status,
             "principal": self.principal,
             "service": self.service,
@@ -93,7 +102,8 @@ class Entry:
 
 class RequestLog:
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._entries: deque[Entry] = deque()
+        self._bytes = 0
         self._last = 0
 
     def next_number(self) -> int:
@@ -102,10 +112,14 @@ class RequestLog:
 
     def add(self, entry: Entry) -> None:
         self._entries.append(entry)
+        self._bytes += entry.size
+        while self._bytes > KEPT_BYTES:
+            self._bytes -= self._entries.popleft().size
 
     def clear(self) -> None:
         """The numbers go on, so that `since` keeps its meaning."""
         self._entries.clear()
+        self._bytes = 0
 
     @property
     def last(self) -> int:
@@ -118,21 +132,35 @@ class RequestLog:
         return (e for e in self._entries if e.number > since and (e.write or not writes))
 
 
-def shown_body(content: bytes, content_type: str, service: str) -> Any:
-    """The body as JSON or text, or none; never a secret in it."""
+def kept_url(address: str, query: str) -> str:
+    parts = parse_qsl(query)
+    if any(name.lower() in SECRET_PARAMETERS for name, _value in parts):
+        query = _without_secrets(parts, SECRET_PARAMETERS)
+    return f"{address}?{query}" if query else address
+
+
+def kept_body(content: bytes, content_type: str, service: str) -> bytes:
+    """The body as JSON, empty where there is none; never a secret in it, and never more than BODY_KEPT."""
     if not content:
-        return None
-    if "x-www-form-urlencoded" in content_type:
-        fields = parse_qsl(content.decode("utf-8", "replace"))
-        return urlencode([(name, HIDDEN if name in SECRET_FIELDS else value) for name, value in fields], safe="()/:")
+        return b""
     if len(content) > BODY_KEPT:
-        return f"({len(content)} bytes)"
+        return _json(f"({len(content)} bytes)")
+    if "x-www-form-urlencoded" in content_type:
+        return _json(_without_secrets(parse_qsl(content.decode("utf-8", "replace")), SECRET_FIELDS))
     try:
         document = read_json(content)
     except BadJson:
         # Nothing is known about it, so nothing of it is shown.
-        return f"({len(content)} bytes, not JSON)"
-    return hidden(document, VAULT_SECRET_MEMBERS if service == "key_vault_keys" else SECRET_MEMBERS)
+        return _json(f"({len(content)} bytes, not JSON)")
+    return _json(hidden(document, VAULT_SECRET_MEMBERS if service == "key_vault_keys" else SECRET_MEMBERS))
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _without_secrets(parts: list[tuple[str, str]], names: frozenset[str]) -> str:
+    return urlencode([(name, HIDDEN if name.lower() in names else value) for name, value in parts], safe="()/:")
 
 
 def hidden(document: Any, members: frozenset[str]) -> Any:

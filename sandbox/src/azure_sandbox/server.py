@@ -29,7 +29,7 @@ from .environment import environment
 from .faults import Fault, Faults
 from .key_vault_keys import frame as key_vault_keys
 from .proxy import Refusal
-from .request_log import Entry, RequestLog, is_write
+from .request_log import Entry, RequestLog, is_write, kept_body, kept_url
 from .resource_manager import frame as resource_manager
 from .web import AzureError, BadJson, Call, answer
 from .world import World
@@ -132,8 +132,7 @@ class Sandbox:
                 method="CONNECT",
                 url=f"{host}:{port}",
                 host=host,
-                content=b"",
-                content_type="",
+                body=b"",
                 status=502,
                 principal=None,
                 service=UNKNOWN if route == UNKNOWN else "key_vault_keys",
@@ -240,18 +239,18 @@ class Sandbox:
         self, service: Service | None, call: Call, response: Response | None, fault: Fault | None, started: float
     ) -> None:
         request = call.request
+        name = service.name if service else UNKNOWN
         self.log.add(
             Entry(
                 number=self.log.next_number(),
                 time=self.world.clock.time(),
                 method=request.method,
-                url=f"{request.scope['scheme']}://{call.host}{_target(request.scope)}",
+                url=kept_url(f"{request.scope['scheme']}://{call.host}{call.url_path}", _query(request.scope)),
                 host=call.host,
-                content=call.content,
-                content_type=request.headers.get("content-type", ""),
+                body=kept_body(call.content, request.headers.get("content-type", ""), name),
                 status=response.status_code if response else None,
                 principal=call.caller.object_id if call.caller else None,
-                service=service.name if service else UNKNOWN,
+                service=name,
                 route=_route(call, response),
                 write=call.wrote,
                 seconds=time.perf_counter() - started,
@@ -272,8 +271,12 @@ def _http_date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
+def _query(scope: Scope) -> str:
+    return str(scope["query_string"].decode("latin-1"))
+
+
 def _target(scope: Scope) -> str:
-    query = scope["query_string"].decode("latin-1")
+    query = _query(scope)
     return f"{scope['path']}?{query}" if query else str(scope["path"])
 
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ..faults import Fault, Faults
-from ..request_log import HIDDEN, SECRET_FIELDS, SECRET_MEMBERS, Entry, RequestLog
+from ..request_log import Entry, RequestLog
 from ..world import World
 from . import shown
 from .question import Question
 from .shown import Rows
 
-# No client of Azure puts a secret into a URL; one that is being written may.
-_SECRET_PARAMETERS = SECRET_FIELDS | SECRET_MEMBERS | {"sig", "token", "access_token", "id_token"}
 # What the routes' column says of requests that no operation took.
 _MARKS = {"unknown": "unknown to the sandbox", "unauthenticated": "no good token", "unresolved": "no such vault"}
 
@@ -66,7 +63,7 @@ def _row(entry: Entry, principal: str) -> dict[str, Any]:
         "number": entry.number,
         "time": shown.moment(entry.time),
         "method": entry.method,
-        "url": without_secrets(entry.url),
+        "url": entry.url,
         "status": "dropped" if entry.status is None else entry.status,
         "failed": entry.status is None or entry.status >= 400,
         "principal": principal,
@@ -76,14 +73,6 @@ def _row(entry: Entry, principal: str) -> dict[str, Any]:
         "unknown": _is_unknown(entry),
         "milliseconds": f"{entry.seconds * 1000:.1f}",
     }
-
-
-def without_secrets(url: str) -> str:
-    query = urlsplit(url).query if "?" in url else ""
-    if not any(name.lower() in _SECRET_PARAMETERS for name, _value in parse_qsl(query)):
-        return url
-    parts = [(name, HIDDEN if name.lower() in _SECRET_PARAMETERS else value) for name, value in parse_qsl(query)]
-    return f"{url.partition('?')[0]}?{urlencode(parts, safe='()/:')}"
 
 
 # Faults
