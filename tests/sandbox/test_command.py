@@ -417,6 +417,18 @@ def test_a_state_that_cannot_be_saved_does_not_end_the_sandbox(tmp_path: Path) -
         assert has_group(second, "second")
 
 
+def test_a_reset_keeps_the_options_of_this_start(tmp_path: Path) -> None:
+    options = ["--realistic", "--behavior", "subscription_list=denied"]
+    for number, started_with in enumerate(([], options, [])):
+        with serving("--state-dir", str(tmp_path), *started_with) as sandbox:
+            control = sandbox.control
+            before = [control.call("GET", path) for path in ("/timing", "/behavior")]
+            control.timing(retry_after=5)
+            control.reset()
+            assert [control.call("GET", path) for path in ("/timing", "/behavior")] == before
+            assert before[0]["throttling"] is (number == 1)
+
+
 def test_the_state_is_its_owners_only(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with serving("--state-dir", str(directory)):

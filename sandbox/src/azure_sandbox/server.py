@@ -74,6 +74,8 @@ class Sandbox:
         self.world = world
         # What a reset goes back to.
         self.beginning = beginning or pickle.dumps(world)
+        # Of this start: the beginning may be of an earlier one, with other options.
+        self._timing, self._behavior = world.timing, world.behavior
         self.latency = latency
         self.log = RequestLog()
         self.faults = Faults()
@@ -96,6 +98,7 @@ class Sandbox:
 
     def reset(self) -> None:
         self.world = pickle.loads(self.beginning)
+        self.world.timing, self.world.behavior = self._timing, self._behavior
         self.log.clear()
         self.faults.clear()
 
