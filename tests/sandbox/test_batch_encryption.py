@@ -515,6 +515,35 @@ def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versio
     assert works(vault.sandbox)
 
 
+@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
+@pytest.mark.parametrize("cause", LOSSES)
+def test_a_loss_is_noticed_though_nobody_uses_the_account(
+    vault: Vault, control: Control, cause: str, versioned: bool
+) -> None:
+    lose, restore, _told = LOSSES[cause]
+    key = protected(vault, versioned)
+    control.timing(batch_recovery=600)
+    lose(vault, key)
+    restore(vault, key)
+    assert "has not recovered yet" in reason(vault.sandbox)
+    control.advance(600)
+    assert works(vault.sandbox)
+
+
+def test_a_loss_is_that_of_the_accounts_that_have_the_identity(policy_vault: Vault, control: Control) -> None:
+    sandbox = policy_vault.sandbox
+    key = protected(policy_vault)
+    other = user_assigned_identity(sandbox, "other")
+    policy_vault.permit(other["properties"]["principalId"])
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {other["id"]: {}}}
+    create(sandbox, "other", identity=identity, **customer(str(key.id)))
+    control.timing(batch_recovery=600)
+    policy_vault.forbid(principal_id(sandbox))
+    policy_vault.permit(principal_id(sandbox))
+    refused(batch(sandbox, "POST", "account1", below="/listKeys"), 409, "KeyVaultKeyNotAccessible")
+    assert batch(sandbox, "POST", "other", below="/listKeys").ok
+
+
 def test_vault_deleted_and_back(policy_vault: Vault) -> None:
     protected(policy_vault)
     policy_vault.delete()

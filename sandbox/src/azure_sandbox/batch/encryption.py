@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..web import AzureError
@@ -55,7 +55,11 @@ class KeyIdentifier:
 
 @dataclass
 class KeyUse:
+    """For one look at one or more accounts, during which nothing else changes."""
+
     world: World
+    # What `_newest` found, by key identifier.
+    _newest_of: dict[str, str] = field(default_factory=dict, init=False)
 
     def protect(self, identity: Identity, key_identifier: str) -> Protection:
         """A fresh data-encryption key under the customer's key. Raises Refusal."""
@@ -72,16 +76,25 @@ class KeyUse:
     def follow(self, account: Account) -> None:
         """To the newest version of a key without a version, if that can be used; else it stays on the one it has."""
         protection = account.protection
-        key = KeyIdentifier.parse(protection.key_identifier) if protection else None
-        if protection is None or key is None or key.version:
+        assert protection is not None
+        if self._newest(protection.key_identifier) in ("", protection.version):
             return
         try:
-            if self._look(key)["key"]["kid"] == protection.version:
-                return
             fresh = self._protect(account.identity, protection.key_identifier, self._unprotect(account))
         except Refusal:
             return
         protection.version, protection.wrapped = fresh.version, fresh.wrapped
+
+    def _newest(self, key_identifier: str) -> str:
+        """The version that an identifier without a version stands for; empty for others, and if there is none."""
+        if key_identifier not in self._newest_of:
+            key = KeyIdentifier.parse(key_identifier)
+            try:
+                newest = "" if key is None or key.version else str(self._look(key)["key"]["kid"])
+            except Refusal:
+                newest = ""
+            self._newest_of[key_identifier] = newest
+        return self._newest_of[key_identifier]
 
     def _protect(self, identity: Identity, key_identifier: str, data_key: bytes) -> Protection:
         key = KeyIdentifier.parse(key_identifier)

@@ -35,6 +35,8 @@ class Health:
 class Outlook(KeyUse):
     grants: Grants
     _looks: dict[KeyIdentifier, dict[str, Any]] = field(default_factory=dict)
+    # What `unusable` found, by key version and principals.
+    _reasons: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def health(self, account: Account) -> Health:
         state = self.world.batch.state(account)
@@ -47,6 +49,15 @@ class Outlook(KeyUse):
         if reason:
             return Health(REFUSES, reason)
         return self._recovery(protection)
+
+    def unusable(self, account: Account) -> str:
+        """As KeyUse says, found once for all accounts that the same version wraps for the same principals."""
+        protection = account.protection
+        assert protection is not None
+        alike = (protection.version, *account.identity.principal_ids)
+        if alike not in self._reasons:
+            self._reasons[alike] = super().unusable(account)
+        return self._reasons[alike]
 
     def _recovery(self, protection: Protection) -> Health:
         """Batch waits from the moment at which it notices; that moment is yet to come where back_at is none."""

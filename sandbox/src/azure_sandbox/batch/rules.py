@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..key_vault.grants import Grants
 from ..regions import CANARY, REGIONS
 from ..resource_manager.errors import location_required, location_unavailable, resource_not_found
 from . import errors, identity
 from .account import Account, Identity, Key, Operation, Pool, Protection, new_key
 from .encryption import KeyIdentifier, KeyUse
+from .outlook import Outlook
 from .register import Register
 from .wishes import EncryptionWish, Wish
 
@@ -176,11 +178,21 @@ class BatchAccounts:
         return protection.lost
 
     def reassess(self, vault_name: str | None = None) -> None:
-        """Look again at the accounts whose key lies in that vault, or at all."""
+        """Look again at the accounts whose key lies in that vault, or at all.
+
+        Nothing is unwrapped: that takes seconds for thousands of accounts, and whether it can be is known by the key,
+        its vault and the identity. When an account is used, its own data-encryption key is unwrapped.
+        """
         wanted = vault_name.lower() if vault_name else None
-        for key, vault in list(self._protected.items()):
+        use, outlook = KeyUse(self.world), Outlook(self.world, Grants(self.world))
+        for key, vault in self._protected.items():
             if wanted is None or vault == wanted:
-                self._reassess(self._register[key])
+                account = self._register[key]
+                assert account.protection is not None
+                use.follow(account)
+                # Where recovery takes no time it is enough to look when the account is used.
+                if self.world.timing.batch_recovery or account.protection.lost:
+                    self._note(account.protection, outlook.unusable(account))
 
     def regenerate_key(self, account: Account, which: str) -> None:
         if which not in account.keys:
@@ -287,22 +299,14 @@ class BatchAccounts:
             return None
         return KeyUse(self.world).protect(wanted, wish.key_identifier)
 
-    def _reassess(self, account: Account) -> None:
-        """Where recovery takes no time it is enough to look when the account is used; a new version is not."""
-        protection = account.protection
-        if protection is not None and (self.world.timing.batch_recovery or protection.lost):
-            self._assess(account)
-        else:
-            KeyUse(self.world).follow(account)
-
     def _assess(self, account: Account) -> None:
+        if account.protection is not None:
+            use = KeyUse(self.world)
+            use.follow(account)
+            self._note(account.protection, use.unusable(account))
+
+    def _note(self, protection: Protection, reason: str) -> None:
         """Note whether Batch can use the key, and since when again."""
-        protection = account.protection
-        if protection is None:
-            return
-        use = KeyUse(self.world)
-        use.follow(account)
-        reason = use.unusable(account)
         now = self.world.clock.time()
         if reason:
             protection.lost, protection.back_at = reason, None
