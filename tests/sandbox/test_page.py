@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -401,6 +402,75 @@ def test_requests_and_faults(sandbox: Sandbox, control: Control, page: Page) -> 
         expect(cell(fault, label)).to_have_text(text)
     page.get_by_role("link", name="1 unknown").click()
     assert rows(page, "The last requests (unknown ones)").count() == 1
+
+
+def test_twenty_requests_and_more(sandbox: Sandbox, page: Page) -> None:
+    session = sandbox.bearer()
+    for _ in range(110):
+        sandbox.arm("GET", sandbox.group, "2022-09-01", session=session)
+    sandbox.arm("PATCH", sandbox.group, "2022-09-01", {"tags": {"a": "b"}})
+    page.goto(f"{sandbox.url}/?filter={sandbox.subscription_id}")
+    more = page.get_by_role("link", name="More requests")
+    for number in (20, 100):
+        assert rows(page, "The last requests").count() == number
+        more.click()
+    assert rows(page, "The last requests").count() == 111
+    expect(more).to_have_count(0)
+    page.goto(f"{sandbox.url}/?show=writes")
+    assert rows(page, "The last requests (writes)").count() == 1
+    expect(more).to_have_count(0)
+
+
+def test_the_challenge_of_key_vault_is_no_error(sandbox: Sandbox, control: Control, page: Page) -> None:
+    make_vault(sandbox)
+    url = "https://vault-one.vault.azure.net/keys?api-version=7.4"
+    for headers in ({}, {"authorization": "Bearer nonsense"}):
+        assert sandbox.session().get(url, headers=headers, timeout=30).status_code == 401
+    assert [entry["route"] for entry in control.requests()[-2:]] == ["challenge", "unauthenticated"]
+    page.goto(sandbox.url)
+    refused, challenge = rows(page, "The last requests").all()[:2]
+    for request, text, is_error in (
+        (refused, "no good token", True),
+        (challenge, "challenge: the client signs in and sends the request again", False),
+    ):
+        expect(cell(request, "URL")).to_have_text(f"{url} {text}")
+        expect(cell(request, "Status")).to_have_text("401")
+        assert request.locator(".bad, .refuses").count() == (2 if is_error else 0)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_number_wraps(sandbox: Sandbox, scene: dict[str, str], chromium: Browser, width: int) -> None:
+    session = sandbox.bearer()
+    for _ in range(20):
+        sandbox.arm("GET", sandbox.group, "2022-09-01", session=session)
+    lines = """element => {
+        const range = document.createRange()
+        range.selectNodeContents(element)
+        return new Set([...range.getClientRects()].map(box => box.top)).size
+    }"""
+    numbers = "#requests-table th[scope=row], [data-label=Status], [data-label=Wraps], [data-label=Type], .number"
+    with browser.viewing(chromium, width=width) as view:
+        view.page.goto(sandbox.url)
+        # As long as it is after a day of work.
+        view.page.evaluate(
+            "for (const th of document.querySelectorAll('#requests-table th[scope=row]')) th.append('0000')"
+        )
+        found = view.page.locator(numbers).all()
+        assert len(found) > 40
+        assert [one.inner_text() for one in found if one.evaluate(lines) != 1] == []
+        assert view.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_rows_are_cards_on_a_phone(sandbox: Sandbox, scene: dict[str, str], chromium: Browser) -> None:
+    with browser.viewing(chromium, width=390) as view:
+        view.page.goto(sandbox.url)
+        boxes = [card.bounding_box() for card in rows(view.page, "Accounts: 3").all()]
+        border = rows(view.page, "Accounts: 3").first.evaluate("row => getComputedStyle(row).borderLeftStyle")
+    assert border == "solid"
+    for above, below in pairwise(boxes):
+        assert above is not None
+        assert below is not None
+        assert below["y"] > above["y"] + above["height"]
 
 
 def test_clock_timing_and_principals(sandbox: Sandbox, control: Control, page: Page) -> None:

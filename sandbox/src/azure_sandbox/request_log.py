@@ -22,6 +22,9 @@ KEPT_BYTES = 128 * 1024 * 1024
 ENTRY_BYTES = 500
 BODY_KEPT = 64 * 1024
 
+# The route of a request to which Key Vault answers with the tenant to sign in to.
+CHALLENGE = "challenge"
+
 HIDDEN = "(hidden)"
 SECRET_FIELDS = frozenset({"client_secret", "client_assertion", "assertion", "password", "refresh_token", "code"})
 # Private parts of a JSON Web Key, and what else of that kind a body can hold.

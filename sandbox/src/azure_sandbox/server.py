@@ -29,7 +29,7 @@ from .environment import environment
 from .faults import Fault, Faults
 from .key_vault_keys import frame as key_vault_keys
 from .proxy import Refusal
-from .request_log import Entry, RequestLog, is_write, kept_body, kept_url
+from .request_log import CHALLENGE, Entry, RequestLog, is_write, kept_body, kept_url
 from .resource_manager import frame as resource_manager
 from .web import AzureError, BadJson, Call, answer
 from .world import World
@@ -254,7 +254,7 @@ class Sandbox:
                 status=response.status_code if response else None,
                 principal=call.caller.object_id if call.caller else None,
                 service=name,
-                route=_route(call, response),
+                route=_route(name, call, response),
                 write=call.wrote,
                 seconds=time.perf_counter() - started,
                 fault=fault.number if fault else None,
@@ -262,11 +262,15 @@ class Sandbox:
         )
 
 
-def _route(call: Call, response: Response | None) -> str:
+def _route(service: str, call: Call, response: Response | None) -> str:
     if call.route is not None:
         return call.route.path
     # Without a token nothing more is looked at, so that nothing is known to be unknown.
-    return "unauthenticated" if response is not None and response.status_code == 401 else UNKNOWN
+    if response is None or response.status_code != 401:
+        return UNKNOWN
+    # Clients of Key Vault send their first request without a token, because the answer names the tenant to sign in to.
+    is_challenge = service == KEY_VAULT_KEYS.name and "authorization" not in call.request.headers
+    return CHALLENGE if is_challenge else "unauthenticated"
 
 
 @lru_cache(maxsize=4)

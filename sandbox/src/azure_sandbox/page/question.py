@@ -32,7 +32,7 @@ class Question:
     # Rows of accounts on a page, which page, and rows of requests.
     accounts: int = 200
     page: int = 1
-    requests: int = 100
+    requests: int = 20
     show: str = ""
 
     @classmethod

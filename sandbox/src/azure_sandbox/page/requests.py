@@ -10,14 +10,22 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..faults import Fault, Faults
-from ..request_log import Entry, RequestLog
+from ..request_log import CHALLENGE, Entry, RequestLog
 from ..world import World
 from . import shown
-from .question import Question
+from .question import MOST_ROWS, Question
 from .shown import Rows
 
 # What the routes' column says of requests that no operation took.
-_MARKS = {"unknown": "unknown to the sandbox", "unauthenticated": "no good token", "unresolved": "no such vault"}
+_MARKS = {
+    "unknown": "unknown to the sandbox",
+    "unauthenticated": "no good token",
+    "unresolved": "no such vault",
+    CHALLENGE: "challenge: the client signs in and sends the request again",
+}
+
+# How many times as many requests the page shows when it is asked for more.
+MORE = 5
 
 
 def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
@@ -26,7 +34,12 @@ def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
     wanted = _WANTED[question.show]
     found = [entry for entry in entries if wanted(entry) and question.finds(*_texts(entry, names))]
     rows = [_row(entry, names[entry.principal]) for entry in found[: question.requests]]
-    return {"rows": Rows(rows, len(found), len(entries)), "unknown": sum(map(_is_unknown, entries))}
+    most = question.requests * MORE
+    return {
+        "rows": Rows(rows, len(found), len(entries)),
+        "unknown": sum(map(_is_unknown, entries)),
+        "more": question.link(requests=min(most, MOST_ROWS)) if len(rows) < min(len(found), MOST_ROWS) else "",
+    }
 
 
 class _Names(dict[str | None, str]):
@@ -65,7 +78,7 @@ def _row(entry: Entry, principal: str) -> dict[str, Any]:
         "method": entry.method,
         "url": entry.url,
         "status": "dropped" if entry.status is None else entry.status,
-        "failed": entry.status is None or entry.status >= 400,
+        "failed": entry.status is None or (entry.status >= 400 and entry.route != CHALLENGE),
         "principal": principal,
         "write": entry.write,
         "fault": entry.fault,
