@@ -60,6 +60,8 @@ class KeyUse:
     world: World
     # What `_newest` found, by key identifier.
     _newest_of: dict[str, str] = field(default_factory=dict, init=False)
+    # The key identifiers, versions and principals of accounts that could not follow: others that share them cannot.
+    _stuck: set[tuple[str, ...]] = field(default_factory=set, init=False)
 
     def protect(self, identity: Identity, key_identifier: str) -> Protection:
         """A fresh data-encryption key under the customer's key. Raises Refusal."""
@@ -79,9 +81,13 @@ class KeyUse:
         assert protection is not None
         if self._newest(protection.key_identifier) in ("", protection.version):
             return
+        alike = (protection.key_identifier, protection.version, *account.identity.principal_ids)
+        if alike in self._stuck:
+            return
         try:
             fresh = self._protect(account.identity, protection.key_identifier, self._unprotect(account))
         except Refusal:
+            self._stuck.add(alike)
             return
         protection.version, protection.wrapped = fresh.version, fresh.wrapped
 
