@@ -317,12 +317,18 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     """
     name, unavailable = observed["account"]["name"], observed["unavailable_reason"]
     available = account_document.availability(unavailable)
-    if available is None:
+    if isinstance(unavailable, Denied) and available is None:
         raise account_document.availability_unknown(name, unavailable)
     diagnosis, earlier = observed["diagnosis"], params["causes_so_far"]
+    if diagnosis and available is None:
+        # If Batch does not show it, what is wrong with the key, the access and the network counts.
+        diagnosis = {**diagnosis, "available": False}
     causes = account_diagnosis.describe(diagnosis)["causes"] if diagnosis else []
     if available:
         return {"repairs": [], "causes_so_far": earlier}, _about_to_be_lost(name, causes)
+    if available is None and not (causes or earlier or account_diagnosis.unread(diagnosis)):
+        # Nothing shows that the account has lost its key. The last task waits while Batch fails.
+        return {"repairs": [], "causes_so_far": earlier}, ()
     if not diagnosis:
         reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key: none can be recovered."
         remedy = "See what Azure says, and run the role again."
@@ -344,7 +350,8 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
         told = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
         # A copy, because the task may read the same error again from its cache.
         refusal = copy(refusals[0])
-        refusal.msg = f"The Batch account {name} is not available. {told}"
+        state = "is not available" if available is False else "may not be available"
+        refusal.msg = f"The Batch account {name} {state}. {told}"
         refusal.facts = {**refusal.facts, "causes": causes}
         raise refusal
     if cloud.is_rehearsal:

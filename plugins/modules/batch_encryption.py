@@ -75,6 +75,14 @@ options:
       - Without it, an account that is not available is refused.
     type: bool
     default: false
+  pools_show_availability:
+    description:
+      - RV(azbatch.cmk.batch_encryption_info#module:pools_show_availability) of a check before the key was repaired.
+      - If V(false), RV(available) of an account that this task does not change is null, because nothing shows when
+        Batch can use the key again.
+      - If V(true), an account whose pools Batch lists is available. Without it, RV(available) is null if the key, the
+        access to it or the vault cannot be read.
+    type: bool
   vault_resource_group:
     description:
       - Resource group of the key's vault. Without it, the vault is looked for in all subscriptions that the caller
@@ -167,7 +175,8 @@ follows_latest:
 available:
   description:
     - Whether the account does its work. One that lost its key still can be read, but does not.
-    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
+    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read), or if the key,
+      the access to it or the vault could not be read. See also O(pools_show_availability).
   returned: success
   type: bool
   sample: true
@@ -245,6 +254,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
     "vault_resource_group": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},
+    "pools_show_availability": {"type": "bool"},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "follow_latest": {"type": "bool"},
     "update_version": {"type": "bool", "default": True},

@@ -10,8 +10,8 @@ module: batch_encryption_info
 short_description: Report which key a Batch account uses
 description:
   - Reports the key that a Batch account uses, the identity by which it reaches the key, and whether it is available.
-  - Changes nothing. The permission to read the account and its pools is enough, but for O(diagnose) and
-    O(check_before). M(azbatch.cmk.batch_encryption_audit) reports on many accounts.
+  - Changes nothing. Needs the permission to read the account and its pools and, to know that the account is available,
+    the key, its vault and the access to the key. M(azbatch.cmk.batch_encryption_audit) reports on many accounts.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -241,7 +241,8 @@ previous_key_identifier:
 available:
   description:
     - Whether the account does its work. One that lost its key still can be read, but does not.
-    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read).
+    - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read), or if the key,
+      the access to it or the vault could not be read.
   returned: success, if the account exists
   type: bool
   sample: true
@@ -250,6 +251,13 @@ unavailable_reason:
   returned: success, if the account exists
   type: str
   sample: null
+pools_show_availability:
+  description: Whether Batch refuses to list the pools of the account if the account has lost its key. V(true) if Batch
+    refuses that now, V(false) if it lists them although the account has or may have lost its key, and null if the
+    account is available.
+  returned: success, if the account exists, without O(check_before) or with O(check_before=recover)
+  type: bool
+  sample: true
 diagnosis:
   description: Why the account cannot use its key. Null without O(diagnose) and O(check_before=recover), and for an
     account that uses a Microsoft-managed key.

@@ -51,6 +51,8 @@ from predictions import Played, assert_came_true, played, written
 from sandbox_client import Sandbox
 from service import Service
 
+from azure_sandbox.behavior import POSITIONS
+
 SEQUENCES = int(os.environ.get("SEQUENCES", "0"))
 SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 1))
 SHARDS = 8 if SEQUENCES else 2
@@ -108,6 +110,7 @@ keys = st.sampled_from(KEYS)
 own_or_any = st.none() | keys
 callers = st.sampled_from([OWNER] * 4 + [one for one in CALLERS if one != OWNER])
 ways = st.sampled_from([IN_PROCESS] * 3 + [AS_MODULE])
+behaviors = st.fixed_dictionaries({name: st.sampled_from(positions) for name, positions in POSITIONS.items()})
 never = st.just(False)
 now_and_then = st.sampled_from([False] * 6 + [True])
 
@@ -181,8 +184,10 @@ class Operators(RuleBasedStateMachine):
         self._world = World(Service(sandbox), runner)
         self._others = Others(self._world)
 
-    @initialize(realistic=st.booleans())
-    def begin(self, realistic: bool) -> None:
+    @initialize(realistic=st.booleans(), behavior=behaviors)
+    def begin(self, realistic: bool, behavior: dict[str, str]) -> None:
+        # Printed with the steps of a sequence that fails.
+        self._control.behavior(**behavior)
         if realistic:
             self._control.timing(**REALISTIC)
         for account, key in zip(ACCOUNTS[:2], KEYS, strict=False):
@@ -349,6 +354,6 @@ def test_in_this_order(
     sandbox: Sandbox, wire: Wire, runner: OneProcess, steps: list[tuple[str, dict[str, Any]]]
 ) -> None:
     operators = Operators(sandbox, wire, runner)
-    operators.begin(realistic=False)
+    operators.begin(realistic=False, behavior={})
     for step, arguments in steps:
         getattr(operators, step)(**arguments)

@@ -626,6 +626,7 @@ def test_account_without_its_key_can_be_seen_and_deleted_only(policy_vault: Vaul
     key = protected(policy_vault)
     pool = {"properties": {"vmSize": "STANDARD_D2S_V3"}}
     batch(sandbox, "PUT", "account1", pool, "/pools/pool-1")
+    sandbox.control.behavior(pools_without_key="409")
     before = read(sandbox)
     disable(policy_vault, key)
     assert read(sandbox) == before
@@ -656,7 +657,31 @@ def test_account_without_its_key_can_be_seen_and_deleted_only(policy_vault: Vaul
     assert batch(sandbox, "GET", "account1").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("200", None),
+        ("409", "KeyVaultKeyNotAccessible"),
+        ("403", "KeyVaultKeyNotAccessible"),
+        ("500", "InternalError"),
+    ],
+)
+def test_pools_without_key(policy_vault: Vault, status: str, code: str | None) -> None:
+    sandbox = policy_vault.sandbox
+    key = protected(policy_vault)
+    sandbox.control.behavior(pools_without_key=status)
+    assert batch(sandbox, "GET", "account1", below="/pools").status_code == 200
+    disable(policy_vault, key)
+
+    response = batch(sandbox, "GET", "account1", below="/pools")
+
+    assert response.status_code == int(status)
+    assert (response.json().get("error") or {}).get("code") == code
+    refused(batch(sandbox, "PATCH", "account1", MICROSOFT), 409, "KeyVaultKeyNotAccessible")
+
+
 def test_sdk_is_told_why(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(pools_without_key="409")
     disable(policy_vault, protected(policy_vault))
     client = BatchManagementClient(policy_vault.credential(), policy_vault.sandbox.subscription_id)
     with pytest.raises(HttpResponseError) as caught:

@@ -120,7 +120,7 @@ def test_unknown_availability_names_the_right() -> None:
     assert error.facts["action"] == "Microsoft.Batch/batchAccounts/pools/read"
     assert error.facts["action"] in error.facts["remedy"]
     assert error.facts["action"] in error.msg
-    assert error.facts["action"] in account_document.availability_warning("mybatch")
+    assert error.facts["action"] in account_document.availability_warning("mybatch", error)
 
 
 # An account that is not there

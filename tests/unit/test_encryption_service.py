@@ -63,8 +63,23 @@ class Services:
         self.group_may_be_missing = group_may_be_missing
         return self.document
 
+    def get(self, _group: str, _name: str) -> Any:
+        return self.document
+
     def unavailable_reason(self, _group: str, _name: str) -> None:
         self.asked.append("unavailable_reason")
+
+    def is_confirmed(self, _group: str, _name: str) -> bool:
+        return self.confirmed_evidence is not None
+
+    def of_key_in_use(self, account: Any, used: KeyIdentifier) -> dict[str, Any]:
+        self.asked.append(f"evidence of {used}")
+        return {
+            "evidence": evidence(str(used)),
+            "deleted_vault": None,
+            "versions": None,
+            "missing_identities": [],
+        }
 
     def unavailable_reason_before_change(self, _group: str, _name: str) -> None:
         self.asked.append("unavailable_reason before a change")
@@ -163,13 +178,13 @@ def test_what_is_checked_is_the_key_that_is_set(identifier: str, options: dict[s
 @pytest.mark.parametrize(
     ("used", "identifier", "options"), [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {}), (None, None, {})]
 )
-def test_of_an_account_that_is_on_its_key_only_its_availability_is_read(
+def test_of_an_account_that_is_on_its_key_its_availability_is_read(
     used: str | None, identifier: str | None, options: dict[str, Any]
 ) -> None:
     services = Services(used)
 
     assert "evidence" not in services.read(identifier, **options)
-    assert services.asked == ["unavailable_reason"]
+    assert services.asked == ["unavailable_reason", *([f"evidence of {used}"] if used else [])]
 
 
 @pytest.mark.parametrize(
@@ -273,17 +288,20 @@ def refused_once(
         preflight.require(refreshed)
 
     def get(*_place: Any) -> dict[str, Any] | None:
-        # What the task itself has read before may be older.
-        assert asked[-1] == "forget account"
+        # What the task itself has read before may be older, which does not matter for the availability.
+        assert asked[-1] in ("unavailable_reason", "forget account")
         return account(key=moved_to, identity=system_assigned()) if shown else None
 
     accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)
     accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
+    accounts.is_confirmed = lambda *_place: False
     accounts.confirm_key = lambda *_arguments: None
+    seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
+    diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key: seen)
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
     session: Any = SimpleNamespace(wait_timeout=0, cache=cache)
     service = Encryption(
-        session, accounts, SimpleNamespace(require_usable=require_usable), None, None, Moved(RunFiles(None))
+        session, accounts, SimpleNamespace(require_usable=require_usable), diagnosis, None, Moved(RunFiles(None))
     )  # type: ignore[arg-type]
     service.set_encryption(
         "rg-batch",

@@ -55,21 +55,23 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         **encryption_document.describe_key(key),
         "identity": account_document.describe_identity(account.get("identity", {})),
     }
-    availability = _availability(account, pools)
-    unknown = {"pools": pools.msg} if isinstance(pools, CmkError) and availability["available"] is None else {}
     if key is None:
+        availability = _availability(account, pools)
+        unknown = _unknown_pools(pools, availability)
         nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
         return Assessment({**placed, **nothing, **availability, "unknown": unknown})
     evidence = _evidence(account, key, seen)
     kept = seen["keys"][key.versionless.folded]
     identities = _identities(account, seen)
     observed = {
-        "available": availability["available"],
+        "evidence": evidence,
         "deleted_vault": seen["deleted_vaults"].get(key.vault),
         "deleted_key": _or_none(kept["deleted"]),
         "versions": _or_none(kept["versions"]),
         "missing_identities": _missing(account.get("identity", {}), identities),
     }
+    availability = _availability(account, pools, *diagnosis.lost_key(observed))
+    observed["available"] = availability["available"]
     checks = preflight.judged(evidence)
     causes = diagnosis.causes(evidence, checks, observed)
     unclear = diagnosis.unclear(evidence, checks, observed)
@@ -79,7 +81,7 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         **_of_vault(_or_none(evidence.vault)),
         "access": None if "access" in unclear else _access_by(checks, causes),
         **availability,
-        "unknown": {**_unknown(evidence, observed, kept, identities), **unclear, **unknown},
+        "unknown": {**_unknown(evidence, observed, kept, identities), **unclear, **_unknown_pools(pools, availability)},
     }
     return Assessment(record, causes)
 
@@ -184,18 +186,32 @@ def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
     return found
 
 
-def _availability(account: Account, pools: Sequence[Pool] | CmkError | None) -> dict[str, Any]:
-    """An account that has lost its key does not tell its pools. Null: it was not asked, the caller may not, or the
-    account is being created or deleted."""
-    if not isinstance(pools, CmkError):
-        return {"available": None if pools is None else True, "unavailable_reason": None, "pools": _disks(pools)}
-    is_passing = account["properties"].get("provisioningState") in ("Creating", "Deleting")
-    refused = account_document.is_unavailable(pools) and not is_passing
+def _availability(
+    account: Account, pools: Sequence[Pool] | CmkError | None, lost: Sequence[str] = (), unknown: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Batch may or may not list the pools of an account that has lost its key, so the evidence that the key is lost,
+    and what is not known of that, count as well. Null: it was not asked, the caller may not, the account is being
+    created or deleted, or it is not known."""
+    listed = None if isinstance(pools, CmkError) else _disks(pools)
+    reason = pools if isinstance(pools, CmkError) else None
+    if account["properties"].get("provisioningState") in ("Creating", "Deleting"):
+        available = True if listed is not None else None
+    elif lost and (listed is not None or isinstance(pools, Unavailable)):
+        reason = account_document.KeyUnusable(lost, pools_listed=listed is not None)
+        available = False
+    elif listed is not None:
+        available = None if unknown else True
+    else:
+        available = False if reason and account_document.is_unavailable(reason) else None
     return {
-        "available": False if refused else None,
-        "unavailable_reason": pools.msg if refused else None,
-        "pools": None,
+        "available": available,
+        "unavailable_reason": reason.msg if reason and available is False else None,
+        "pools": listed,
     }
+
+
+def _unknown_pools(pools: Sequence[Pool] | CmkError | None, availability: Mapping[str, Any]) -> dict[str, str]:
+    return {"pools": pools.msg} if isinstance(pools, CmkError) and availability["available"] is None else {}
 
 
 def _disks(pools: Sequence[Pool] | None) -> list[dict[str, Any]] | None:

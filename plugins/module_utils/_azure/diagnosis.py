@@ -32,17 +32,24 @@ class Diagnosis:
         self._keys = keys
         self._identities = identities
 
-    def read(self, account: Account, key: KeyIdentifier, available: bool | None) -> dict[str, Any]:
-        """`available` says whether the account is; None if that is not known."""
+    def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         evidence = self._evidence.of_account_now(account, key)
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
         return {
             "evidence": evidence,
-            "available": available,
             # An error if there may be one where the caller may not look.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
             "versions": None if evidence.vault is None else self._versions(key),
+            "missing_identities": self._missing_identities(account.get("identity", {})),
+        }
+
+    def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
+        """What shows whether Batch can use the key, as other tasks of the run may have read it a moment ago."""
+        return {
+            "evidence": self._evidence.of_account(account, key),
+            "deleted_vault": None,
+            "versions": None,
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
 

@@ -28,6 +28,8 @@ _LOST = (
     "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
 )
 _RESTORE = f"Restore a backup of the key if there is one. Without: {_LOST}"
+# Batch wraps only when the key is set.
+_NEEDED_IN_USE = ("get", "unwrapKey")
 _ASK = "Ask whether the account is available (pools: true, in the role cmk_audit_pools: true)"
 
 # What Batch says of a key that the caller cannot read, and the cause that this is evidence of. Batch may repeat an
@@ -158,6 +160,46 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
             f"address Batch uses. {_ASK}, or allow trusted Microsoft services on the vault."
         )
     return found
+
+
+def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Whether Batch can use the key of an account, without what Batch says: the evidence that it cannot, and of what is
+    not known. Both are empty if it can. The lists of `observed` that were not read are None."""
+    evidence: Evidence = observed["evidence"]
+    checks = {check.name: check for check in preflight.judged(evidence)}
+    deleted = isinstance(observed["deleted_vault"], Mapping)
+    lost = [cause.evidence for cause in _of_identity(evidence, observed["missing_identities"])]
+    lost += [checks[name].evidence for name in ("same_tenant", "key_exists") if checks[name].status == FAILED]
+    lost += [f"The vault {evidence.key.vault} was deleted."] if deleted else []
+    unknown: list[str] = []
+    if isinstance(evidence.bundle, Mapping):
+        unusable = _why_unusable(evidence.bundle, evidence.now)
+        if unusable and (evidence.key.version or _none_usable(evidence, observed["versions"])):
+            lost.append(unusable)
+        elif unusable:
+            unknown.append(f"{unusable} The account may be on an older version.")
+    elif isinstance(evidence.bundle, CmkError):
+        unknown.append(evidence.bundle.msg)
+    granted = preflight.granted_to_each(evidence)
+    access, network = checks["access_granted"], checks["network_open_to_batch"]
+    if access.status == FAILED and not any(has.issuperset(_NEEDED_IN_USE) for has in granted.values()):
+        lost.append(access.evidence)
+    if network.status == FAILED and not _may_be_let_in(evidence):
+        lost.append(network.evidence)
+    elif network.status == FAILED:
+        unknown.append(f"{network.evidence} Its IP rules let other addresses in.")
+    unknown += [check.evidence for check in (access, network) if check.status == preflight.UNKNOWN]
+    return lost, list(dict.fromkeys(unknown))
+
+
+def _why_unusable(version: KeyBundle, now: float) -> str:
+    reason = _reason(item_of(version), now)
+    return reason or ("" if "unwrapKey" in version["key"].get("key_ops", ()) else "The key does not allow unwrapKey.")
+
+
+def _none_usable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> bool:
+    """Of the versions that an account which follows the key may be on. False if they could not be listed."""
+    return versions is not None and all(_reason(item, evidence.now) for item in versions)
 
 
 def _has_access(evidence: Evidence) -> bool:

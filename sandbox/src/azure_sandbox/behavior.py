@@ -30,6 +30,9 @@ class Behavior:
     perimeter: str = _switch("closed", "open_to_batch")
     # Whether a version of an API is still taken after the day of its retirement.
     retired_versions: str = _switch("refused", "taken")
+    # The status with which Batch lists the pools of an account that has lost its key. Everything else that the account
+    # is asked for is refused with 409.
+    pools_without_key: str = _switch("200", "409", "403", "500")
 
 
 DEFAULT = Behavior()

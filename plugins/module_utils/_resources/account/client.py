@@ -332,20 +332,29 @@ class Accounts(Polled):
             # Without access it never will be, and soon Batch lets nobody move it from the key any more.
             return None if again and failed_checks(lasting(again.result())) else reason
 
-        unavailable = self._session.poll_until(not_available, deadline, f"the Batch account {name} to become available")
-        # If this read failed, the next step reads the account again.
-        account.exception()
+        try:
+            self.wait_until_available(name, deadline, not_available)
+        finally:
+            # If this read failed, the next step reads the account again.
+            account.exception()
+        self._confirmed[self._name(group, name)[0]] = again.result() if again else None
+
+    def wait_until_available(self, name: str, deadline: float, ask: Callable[[], CmkError | None]) -> None:
+        unavailable = self._session.poll_until(ask, deadline, f"the Batch account {name} to become available")
         if unavailable is not None:
             raise Unavailable(
                 f"The Batch account {name} uses its key and was not available for {self._session.wait_timeout} s: "
                 f"{unavailable.msg}",
                 code="account_unavailable",
             )
-        self._confirmed[self._name(group, name)[0]] = again.result() if again else None
 
     def confirmed(self, group: str, name: str) -> Evidence | None:
         """The evidence read by `confirm_key` since this task changed the account's key."""
         return self._confirmed.get(self._name(group, name)[0])
+
+    def is_confirmed(self, group: str, name: str) -> bool:
+        """Whether the account was available after this task changed its key."""
+        return self._name(group, name)[0] in self._confirmed
 
     def unavailable_reason(self, group: str, name: str) -> CmkError | None:
         """Why the account is not available, or why the caller may not ask that (`account_document.availability`).
@@ -353,7 +362,7 @@ class Accounts(Polled):
         Reading the account itself proves nothing, for that works without its key too. Listing its pools needs no
         more than the permission to read.
         """
-        if self._name(group, name)[0] in self._confirmed:
+        if self.is_confirmed(group, name):
             return None
         try:
             with sdk.translated(f"list the pools of the Batch account {name}"):

@@ -9,11 +9,11 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..._core.documents import Account, AssignedIdentity, DiskEncryption, Encryption, Identity, Pool
-from ..._core.errors import CmkError, Denied, NotFound, Refused, Rejected
+from ..._core.errors import CmkError, Denied, NotFound, Refused, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..._core.summary import key_text
 
@@ -75,11 +75,35 @@ def is_unavailable(refusal: CmkError) -> bool:
     return isinstance(refusal, Denied | Rejected) and not code.endswith("authorizationfailed")
 
 
-def availability(refusal: CmkError | None) -> bool | None:
-    """Whether an account is available, by the refusal to list its pools. Null if the caller may not list them."""
-    if refusal is None:
+class KeyUnusable(Unavailable):
+    """The reason why an account is not available, if Batch itself does not say so. `pools_listed`: it lists pools."""
+
+    def __init__(self, evidence: Sequence[str], *, pools_listed: bool) -> None:
+        super().__init__(f"Batch cannot use the key of the account: {' '.join(evidence)}")
+        self.pools_listed = pools_listed
+
+
+class NotShown(CmkError):
+    """The reason why it is not known whether an account is available although its pools can be listed."""
+
+    def __init__(self, unknown: Sequence[str]) -> None:
+        told = "Batch lists the pools of the account, and may do so although the account has lost its key."
+        super().__init__(f"{told} {' '.join(unknown)}")
+
+
+def pools_show_availability(reason: CmkError | None) -> bool | None:
+    """Whether Batch refuses to list the pools of an account that has lost its key. Null if that was not seen."""
+    if isinstance(reason, NotShown) or (isinstance(reason, KeyUnusable) and reason.pools_listed):
+        return False
+    return True if availability(reason) is False else None
+
+
+def availability(reason: CmkError | None) -> bool | None:
+    """Whether an account is available, by the reason why it is not or why that is not known. Null if it is not known,
+    for example because the caller may not list its pools."""
+    if reason is None:
         return True
-    return False if is_unavailable(refusal) else None
+    return False if isinstance(reason, KeyUnusable) or is_unavailable(reason) else None
 
 
 def disk_encryption(pool: Pool) -> DiskEncryption:
@@ -99,8 +123,19 @@ def availability_unknown(name: str, reason: CmkError) -> Denied:
     )
 
 
-def availability_warning(name: str) -> str:
-    return f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT}"
+def require_known(name: str, reason: CmkError) -> None:
+    """Raise the error that it is not known whether the account is available. If Batch lists its pools, and nothing
+    shows that the account has lost its key, nothing is raised: Batch refuses to change an account without its key."""
+    if isinstance(reason, Denied):
+        raise availability_unknown(name, reason)
+    if isinstance(reason, Unavailable):
+        raise reason
+
+
+def availability_warning(name: str, reason: CmkError) -> str:
+    if isinstance(reason, Denied):
+        return f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT}"
+    return f"Whether the Batch account {name} is available is not known. {reason.msg}"
 
 
 def describe_identity(identity: Identity) -> dict[str, Any]:

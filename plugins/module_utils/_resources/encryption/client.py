@@ -21,12 +21,13 @@ from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
+from ..._checks.diagnosis import lost_key
 from ..._checks.preflight import Evidence, for_rollback
 from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
-from ..account.document import availability, availability_unknown
+from ..account.document import KeyUnusable, NotShown, availability, require_known
 from ..key.document import EXPIRES_SOON
 from .document import account_unavailable
 from .survey import survey_warnings
@@ -76,7 +77,16 @@ class Encryption(Polled):
             not is_left and goal.was_moved(account) and self._uses_newer_version(account, goal.target)
         )
         if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
-            observed["unavailable_reason"] = self._accounts.unavailable_reason(group, name)
+            # The key that this task has set is judged by its evidence, and the previous one by that of the rollback.
+            is_judged = goal.undoes is None and not self._may_be_moved(group, name)
+            reason = (
+                self._unavailable_reason(group, name, pools_show=goal.pools_show)
+                if is_judged
+                else self._accounts.unavailable_reason(group, name)
+            )
+            if reason is None and is_judged and goal.pools_show is False:
+                reason = NotShown(["It had lost its key before the key was repaired."])
+            observed["unavailable_reason"] = reason
             confirmed = self._accounts.confirmed(group, name)
             if goal.is_satisfied_by(account) and confirmed and confirmed.key.same(goal.target):
                 observed["evidence"] = confirmed
@@ -116,8 +126,9 @@ class Encryption(Polled):
         """The account, why it is not available if it is not, and what is wrong with its key if that is asked for."""
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
-        reason = self._accounts.unavailable_reason(group, name) if account else None
-        found = self._diagnosis.read(account, key, availability(reason)) if account and key else None
+        found = self._diagnosis.read(account, key) if account and key else None
+        reason = self._unavailable_reason(group, name, found) if account else None
+        found = {**found, "available": availability(reason)} if found else None
         return {
             "account": account,
             "unavailable_reason": reason,
@@ -126,7 +137,36 @@ class Encryption(Polled):
 
     def require_available(self, group: str, name: str) -> None:
         """An account that is not available takes no other setting, and one of which that is not known gets none."""
-        self._require(group, name, self._accounts.unavailable_reason(group, name))
+        self._require(group, name, self._unavailable_reason(group, name))
+
+    def _unavailable_reason(
+        self, group: str, name: str, found: Mapping[str, Any] | None = None, *, pools_show: bool | None = None
+    ) -> CmkError | None:
+        """Why the account is not available, or why that is not known (`account_document.availability`).
+
+        Nobody outside of Microsoft knows whether Batch lists the pools of an account that has lost its key. Neither a
+        list nor an error of the service proves anything, so the key, the access and the network are judged as well;
+        `found` is what was read of them, if it was. After a change of the key by this task, Batch has used the key.
+        If Batch has refused to list the pools before (`pools_show`), a list is proof.
+        """
+        reason: CmkError | None
+        try:
+            reason = self._accounts.unavailable_reason(group, name)
+        except Unavailable as failing:
+            if failing.facts.get("azure", {}).get("status", 0) < 500:
+                raise
+            reason = failing
+        is_shown = reason is not None and not isinstance(reason, Unavailable)
+        if is_shown or (reason is None and pools_show) or self._accounts.is_confirmed(group, name):
+            return reason
+        account = self._accounts.get(group, name)
+        key = key_of(account)
+        if account is None or key is None:
+            return reason
+        lost, unknown = lost_key(found or self._diagnosis.of_key_in_use(account, key))
+        if lost:
+            return KeyUnusable(lost, pools_listed=reason is None)
+        return reason or (NotShown(unknown) if unknown else None)
 
     def require_known_availability(self, group: str, name: str) -> None:
         """Whether the account is available has to be known before anything is made for it. One that does not exist yet
@@ -141,7 +181,8 @@ class Encryption(Polled):
         if unavailable_reason is None:
             return
         if availability(unavailable_reason) is None:
-            raise availability_unknown(name, unavailable_reason)
+            require_known(name, unavailable_reason)
+            return
         raise account_unavailable(name, key_of(self._accounts.get(group, name)), unavailable_reason)
 
     def _require_unmoved(self, group: str, name: str, expected: Sequence[KeyIdentifier | None]) -> None:
@@ -159,8 +200,14 @@ class Encryption(Polled):
 
     def wait_until_available(self, group: str, name: str) -> None:
         """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
+
+        def not_available() -> CmkError | None:
+            reason = self._unavailable_reason(group, name)
+            # Batch may fail as long as it cannot use the key.
+            return reason if availability(reason) is False or isinstance(reason, Unavailable) else None
+
         try:
-            self._accounts.confirm_key(group, name, time.monotonic() + self._session.wait_timeout, None)
+            self._accounts.wait_until_available(name, time.monotonic() + self._session.wait_timeout, not_available)
         except Unavailable as failure:
             with suppress(CmkError):
                 for warning in survey_warnings(self.survey(group, name, diagnose=True)):

@@ -28,6 +28,8 @@ class Goal:
     vault_group: str | None
     # Wait for an account that uses the key and is not available.
     patient: bool = False
+    # Whether the list of the account's pools shows that it is available. None: not known.
+    pools_show: bool | None = None
     # An account that uses a different customer-managed key may be moved away from it.
     replaces: bool = False
     # Whether the account is to follow the key's newest version. None: as it does now, if it uses this key already;
@@ -103,6 +105,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key=identifier,
         vault_group=params["vault_resource_group"],
         patient=params["wait_until_available"],
+        pools_show=params["pools_show_availability"],
         replaces=params["replace_key"],
         follow=follow,
         updates_version=params["update_version"],

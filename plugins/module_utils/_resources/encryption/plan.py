@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import preflight
-from ..._core.errors import Refused
+from ..._core.errors import CmkError, Refused, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..._core.plan import Plan, step
 from ..account import document as account_document
@@ -33,21 +33,22 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     unavailable_reason = observed["unavailable_reason"]
     available = account_document.availability(unavailable_reason)
     before = {**describe(account), "available": available}
-    if available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)):
-        raise account_document.availability_unknown(goal.account, unavailable_reason)
-    if available is False and goal.patient and goal.is_satisfied_by(account):
+    is_failing = available is None and isinstance(unavailable_reason, Unavailable)
+    if (available is False or is_failing) and goal.patient and goal.is_satisfied_by(account):
         wait = step(EncryptionWrites.wait_until_available, group=goal.group, name=goal.account)
         return Plan(goal, before, {**before, "available": True}, (wait,))
+    if is_failing or (available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account))):
+        account_document.require_known(goal.account, unavailable_reason)
     if available is False and goal.undoes is None:
         raise account_unavailable(goal.account, key_of(account), unavailable_reason)
     if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_satisfied_by(account)):
         if observed.get("evidence"):
             read = observed["evidence"] if goal.undoes else preflight.lasting(observed["evidence"])
             preflight.require(read, "and could when the account was pointed at it")
-        return _unchanged(goal, before)
+        return _unchanged(goal, before, unavailable_reason)
     if goal.was_moved(account):
         if observed["is_newer"]:
-            return _unchanged(goal, before)
+            return _unchanged(goal, before, unavailable_reason)
         raise Refused(
             f"The Batch account {goal.account} was moved from {goal.expected} to "
             f"{key_of(account) or 'a Microsoft-managed key'} by somebody else while this task chose a key for it. "
@@ -88,8 +89,10 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     )
 
 
-def _unchanged(goal: Goal, before: Mapping[str, Any]) -> Plan[EncryptionWrites]:
-    warnings = (account_document.availability_warning(goal.account),) if before["available"] is None else ()
+def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -> Plan[EncryptionWrites]:
+    warnings: tuple[str, ...] = ()
+    if reason is not None and before["available"] is None:
+        warnings = (account_document.availability_warning(goal.account, reason),)
     return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
 
 

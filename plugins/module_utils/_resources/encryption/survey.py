@@ -46,6 +46,7 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
         **described(account),
         "available": available,
         "unavailable_reason": unavailable_reason.msg if available is False else None,
+        "pools_show_availability": account_document.pools_show_availability(unavailable_reason),
         "diagnosis": account_diagnosis.describe(diagnosis) if diagnosis else None,
     }
 
@@ -57,7 +58,7 @@ def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     available = account_document.availability(observed["unavailable_reason"])
     if available is None:
-        return (account_document.availability_warning(account["name"]),)
+        return (account_document.availability_warning(account["name"], observed["unavailable_reason"]),)
     if available or not observed["diagnosis"]:
         return ()
     hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]

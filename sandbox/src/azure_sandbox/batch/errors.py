@@ -41,6 +41,10 @@ class Refusal(Exception):
         return AzureError(self.status, {"error": error}, {"x-ms-request-id": request_id})
 
 
+class KeyNotAccessible(Refusal):
+    """The account has lost its key."""
+
+
 def invalid_body(reason: str) -> Refusal:
     summary = "The specified Request Body is not syntactically valid."
     return Refusal(400, "InvalidRequestBody", summary, {"Reason": reason})
@@ -82,9 +86,14 @@ def recovering(former: str) -> str:
     return f"The key is accessible again, but the account has not recovered yet. It was: {former}"
 
 
-def key_not_accessible(key_identifier: str, reason: str) -> Refusal:
+def key_not_accessible(key_identifier: str, reason: str) -> KeyNotAccessible:
     summary = "The key that the account is encrypted with is not accessible."
-    return Refusal(409, "KeyVaultKeyNotAccessible", summary, {"Reason": reason, "KeyIdentifier": key_identifier})
+    details = {"Reason": reason, "KeyIdentifier": key_identifier}
+    return KeyNotAccessible(409, "KeyVaultKeyNotAccessible", summary, details)
+
+
+def internal() -> Refusal:
+    return Refusal(500, "InternalError", "Server encountered an internal error.", {})
 
 
 def shared_key_disabled() -> Refusal:

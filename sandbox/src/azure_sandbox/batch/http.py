@@ -274,8 +274,21 @@ def quotas(call: Call) -> Response:
 
 @by_the_service
 def list_pools(call: Call) -> Response:
-    account = _usable(call)
+    account = _get(call)
+    _require_pools(call, account)
     return answer({"value": [documents.pool_document(account, pool) for _name, pool in sorted(account.pools.items())]})
+
+
+def _require_pools(call: Call, account: Account) -> None:
+    status = call.world.behavior.pools_without_key
+    try:
+        call.world.batch.use(account)
+    except errors.KeyNotAccessible as refusal:
+        if status == "500":
+            raise errors.internal() from refusal
+        if status != "200":
+            refusal.status = int(status)
+            raise
 
 
 @by_the_service

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""However Batch lists the pools of an account that has lost its key: no account loses its key, an account without its
+key is never reported as available, and recover repairs the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from callers import give, sign_in
+from meddling import REALISTIC
+from one_process import OneProcess
+from operators import Report
+from role_runs import VARS
+from service import GROUP, Service
+from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, FAULTS, KEYS
+
+from azure_sandbox.behavior import POSITIONS
+
+ON_ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
+
+
+@pytest.fixture(params=POSITIONS["pools_without_key"])
+def position(request: pytest.FixtureRequest, service: Service) -> str:
+    service.sandbox.control.behavior(pools_without_key=request.param)
+    return str(request.param)
+
+
+def done(report: Report) -> Report:
+    assert not report.get("failed"), report
+    return report
+
+
+LOST: dict[str, Callable[[Service], None]] = {
+    name: FAULTS[name].make
+    for name in (
+        *("disabled", "expired", "may not unwrap", "key deleted", "access revoked", "firewall closed"),
+        *("firewall closed to the caller", "vault deleted"),
+    )
+}
+
+
+def lose(service: Service, fault: str) -> None:
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    service.make_vault()
+    service.grant(service.make_identity()["properties"]["principalId"])
+    service.make_account(identity=identity)
+    service.point(service.make_key().id)
+    LOST[fault](service)
+    assert not service.is_available()
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_an_account_without_its_key(runner: OneProcess, service: Service, position: str, fault: str) -> None:
+    """Each run is refused, or says that it is not known whether the account is available, until recover repairs it."""
+    lose(service, fault)
+    used = service.encryption()
+
+    info = done(runner.module("batch_encryption_info", ON_ACCOUNT))
+    audit = done(runner.module("batch_encryption_audit", {"return_accounts": True, "pools": True}))
+    [audited] = audit["accounts"]
+    for told in (info["available"], audited["available"]):
+        assert told is False or (told is None and position in ("200", "500")), (info, audited)
+    for role, more in (("revert", {}), ("rotate", {"cmk_key_force_new_version": True, "cmk_wait_timeout": 1})):
+        report = runner.another().role(role, {**VARS, **more})
+        assert report.get("failed"), report
+        assert service.encryption() == used
+
+    report = done(runner.another().role("recover", VARS))
+    assert report["changed"] is True
+    # If Batch lists the pools without the key, nothing shows when the account is available again.
+    assert report["available"] is (None if position == "200" else True), report
+    assert service.is_available()
+    again = runner.another().role("recover", VARS)
+    # The caller cannot read the key.
+    assert bool(again.get("failed")) is (fault == "firewall closed to the caller"), again
+    assert again["changed"] is False
+
+
+def test_provision_of_an_account_without_its_key(runner: OneProcess, service: Service, position: str) -> None:
+    lose(service, "disabled")
+
+    report = runner.role("provision", {**VARS, "cmk_identity": service.identity_id()})
+
+    assert report.get("failed"), report
+
+
+@pytest.mark.parametrize("fault", ["disabled", "access revoked", "firewall closed"])
+def test_an_account_that_takes_its_time(runner: OneProcess, service: Service, position: str, fault: str) -> None:
+    """Recover waits if Batch shows when the account is available. It says nothing else that is not so."""
+    service.sandbox.control.timing(**REALISTIC)
+    lose_slowly(service, fault)
+
+    report = done(runner.role("recover", {**VARS, "cmk_wait_timeout": 900}))
+
+    assert report["available"] is (None if position == "200" else True), report
+    assert position == "200" or service.is_available()
+    if position == "200":
+        assert any("is available is not known" in warning for warning in report["warnings"])
+
+
+def lose_slowly(service: Service, fault: str) -> None:
+    control = service.sandbox.control
+    control.timing(policy_propagation=0, role_propagation=0, batch_create=0)
+    lose(service, fault)
+
+
+def test_a_caller_who_cannot_read_the_key(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, position: str
+) -> None:
+    """It is not known whether an account is available whose pools are listed."""
+    lose(service, "disabled")
+    at_group = give(service, service.sandbox.group, {*ACTIONS}, {*DATA_ACTIONS} - {f"{KEYS}/read"})
+    sign_in(service, monkeypatch, [at_group, give(service, service.sandbox.subscription, {DELETED}, set())])
+
+    info = done(runner.module("batch_encryption_info", ON_ACCOUNT))
+    assert info["available"] is (False if position in ("409", "403") else None), info
+    assert bool(info.get("warnings")) is (info["available"] is None)
+    report = runner.role("recover", VARS)
+    assert report.get("failed"), report
