@@ -59,6 +59,27 @@ def test_the_main_jobs(
         assert (again["available"], again["changed"]) == (True, False)
 
 
+@pytest.mark.parametrize("position", POSITIONS["identities_on_put"])
+@pytest.mark.parametrize("has_key", [False, True])
+def test_another_identity_leaves_the_ones_that_are_there(
+    service: Service, runner: OneProcess, position: str, has_key: bool
+) -> None:
+    service.sandbox.control.behavior(identities_on_put=position)
+    world = World(service, runner)
+    run = Run("provision", USER_ASSIGNED, FIRST_KEY)
+    done(world.prepared(run)())
+    if not has_key:
+        done(world.prepared(Run("revert", USER_ASSIGNED))())
+
+    wishes = {"adopt_existing": True, "force": has_key}
+    report = done(world.prepared(Run("batch_account_identity", USER_ASSIGNED, None, wishes))())
+
+    assert report["changed"] is True
+    names = service.account(USER_ASSIGNED)["identity"]["userAssignedIdentities"]
+    assert {one.rpartition("/")[2] for one in names} == {"identity1", "identity2"}
+    assert service.is_available(USER_ASSIGNED)
+
+
 @pytest.mark.parametrize("loss", ["disabled", "access revoked", "vault deleted"])
 def test_recover(world: World, service: Service, loss: str) -> None:
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())

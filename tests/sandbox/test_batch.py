@@ -513,7 +513,21 @@ def test_user_assigned_identities_keep_the_callers_letter_case(sandbox: Sandbox)
     assert account["identity"] == {"type": "UserAssigned", "userAssignedIdentities": {written: facts}}
 
 
-def test_user_assigned_identities_are_merged_and_taken_away_by_null(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize("position", ["replaced", "merged"])
+def test_user_assigned_identities_are_replaced_or_merged(sandbox: Sandbox, method: str, position: str) -> None:
+    sandbox.control.behavior(identities_on_put=position)
+    first, second = (user_assigned_identity(sandbox, name)["id"] for name in ("first", "second"))
+    create(sandbox, identity={"type": "UserAssigned", "userAssignedIdentities": {first: {}}})
+
+    body = {"location": "westeurope", "identity": {"type": "UserAssigned", "userAssignedIdentities": {second: {}}}}
+    written = batch(sandbox, method, "account1", body).json()["identity"]["userAssignedIdentities"]
+
+    assert list(written) == ([second] if position == "replaced" else [first, second])
+
+
+def test_user_assigned_identities_are_taken_away_by_null(sandbox: Sandbox) -> None:
+    sandbox.control.behavior(identities_on_put="merged")
     first, second = (user_assigned_identity(sandbox, name)["id"] for name in ("first", "second"))
     create(sandbox, identity={"type": "UserAssigned", "userAssignedIdentities": {first: {}}})
 

@@ -33,6 +33,8 @@ class Behavior:
     # The status with which Batch lists the pools of an account that has lost its key. Everything else that the account
     # is asked for is refused with 409.
     pools_without_key: str = _switch("200", "409", "403", "500")
+    # Whether the user-assigned identities of a PUT or a PATCH replace those of the account, or are added to them.
+    identities_on_put: str = _switch("replaced", "merged")
 
 
 DEFAULT = Behavior()

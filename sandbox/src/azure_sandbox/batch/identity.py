@@ -30,9 +30,12 @@ def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identit
 
 
 def _user_assigned(world: World, account: Account, wish: IdentityWish) -> dict[str, AssignedIdentity]:
-    """Those that are there, those that are named, without those that are named as null."""
+    """Those that are named, without those that are named as null; those that are there as well, unless the request
+    replaces them."""
     named = {resource_id.lower() for resource_id in wish.ids}
-    assigned = {rid: one for rid, one in account.identity.user_assigned.items() if rid.lower() not in named}
+    is_replaced = world.behavior.identities_on_put == "replaced"
+    kept = {} if is_replaced else account.identity.user_assigned
+    assigned = {rid: one for rid, one in kept.items() if rid.lower() not in named}
     for resource_id in [resource_id for resource_id, assign in wish.ids.items() if assign]:
         found = world.identities.get(resource_id)
         if found is None or found.tenant_id != world.resources.tenant_of(account.subscription):
