@@ -241,7 +241,10 @@ def test_an_account_that_is_being_created(runner: OneProcess, service: Service) 
 
 @pytest.mark.parametrize(
     ("address", "state", "finding"),
-    [("203.0.113.1/32", "unknown", ["not_seen"]), ("127.0.0.0/8", "at_risk", ["network_closed", "account_unavailable"])],
+    [
+        ("203.0.113.1/32", "unknown", ["not_seen"]),
+        ("127.0.0.0/8", "at_risk", ["network_closed", "account_unavailable"]),
+    ],
     ids=["of Batch", "of others"],
 )
 def test_an_address_that_is_let_in(

@@ -153,6 +153,23 @@ def test_a_guid_stands_for_one_grant(sandbox: Sandbox, control: Control) -> None
         assert error(changed) == (400, "RoleAssignmentUpdateNotPermitted", "")
 
 
+@pytest.mark.parametrize("position", ["unknown", "known"])
+def test_a_new_principal(sandbox: Sandbox, position: str) -> None:
+    """A role assignment for a managed identity that was just created, without its kind."""
+    sandbox.control.behavior(new_principal=position)
+    path = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/identity1"
+    made = sandbox.arm("PUT", path, "2023-01-31", {"location": "westeurope"}).json()
+    wish = {"roleDefinitionId": f"/x/{READER}", "principalId": made["properties"]["principalId"]}
+    assignment = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/{GUID}"
+
+    def put() -> int:
+        return sandbox.arm("PUT", assignment, "2022-04-01", {"properties": wish}).status_code
+
+    assert put() == (400 if position == "unknown" else 201)
+    sandbox.control.advance(61)
+    assert put() in (200, 201)
+
+
 def test_a_principal_that_the_directory_does_not_know(sandbox: Sandbox, client: AuthorizationManagementClient) -> None:
     unknown = str(uuid.uuid4())
     wish = {"role_definition_id": f"/x/{READER}", "principal_id": unknown}

@@ -107,6 +107,7 @@ class Vault:
         path = f"{self.path}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
         properties = {
             "roleDefinitionId": f"/providers/Microsoft.Authorization/roleDefinitions/{ENCRYPTION_USER}",
+            "principalType": "ServicePrincipal",
             "principalId": principal_id,
         }
         response = self.sandbox.arm("PUT", path, ROLES, {"properties": properties})

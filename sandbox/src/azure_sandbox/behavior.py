@@ -35,6 +35,8 @@ class Behavior:
     pools_without_key: str = _switch("200", "409", "403", "500")
     # Whether the user-assigned identities of a PUT or a PATCH replace those of the account, or are added to them.
     identities_on_put: str = _switch("replaced", "merged")
+    # Whether a managed identity of the last 60 s is known to role assignments that do not say its principalType.
+    new_principal: str = _switch("unknown", "known")
 
 
 DEFAULT = Behavior()

@@ -75,6 +75,9 @@ def covers(above: str, below: str) -> bool:
     return above in ("/", below) or below.startswith(above + "/")
 
 
+_REPLICATION_SECONDS = 60
+
+
 @dataclass
 class Authorization:
     world: World
@@ -227,7 +230,9 @@ class Authorization:
             raise errors.role_does_not_exist(role_id.rsplit("/", 1)[-1])
         kind = properties.get("principalType")
         tenant_id = self.world.resources.tenant_of(subscription_in(scope))
-        if self._is_stranger(principal_id, tenant_id, trusted=bool(kind)):
+        if self._is_stranger(principal_id, tenant_id, trusted=bool(kind)) or not (
+            kind or self._is_replicated(principal_id)
+        ):
             raise errors.principal_not_found(principal_id, tenant_id)
         now = self.world.clock.iso()
         return RoleAssignment(
@@ -251,6 +256,13 @@ class Authorization:
         """One that says what kind it is may be so new that the directory does not know it yet."""
         principal = self.world.directory.principal(principal_id)
         return not trusted if principal is None else principal.tenant_id != tenant_id
+
+    def _is_replicated(self, principal_id: str) -> bool:
+        """Whether the directory finds a managed identity without being told its kind."""
+        principal = self.world.directory.principal(principal_id)
+        if principal is None or principal.kind != "ManagedIdentity" or self.world.behavior.new_principal == "known":
+            return True
+        return principal.created + _REPLICATION_SECONDS <= self.world.clock.time()
 
     @staticmethod
     def _update(former: RoleAssignment, wanted: RoleAssignment) -> bool:

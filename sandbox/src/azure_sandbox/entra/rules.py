@@ -39,6 +39,8 @@ class Principal:
     kind: str = "ServicePrincipal"
     # A managed identity's resource.
     resource_id: str | None = None
+    # By the sandbox's clock
+    created: float = 0
 
 
 @dataclass
@@ -106,6 +108,7 @@ class Directory:
         self, tenant_id: str, display_name: str, kind: str = "ServicePrincipal", resource_id: str | None = None
     ) -> Principal:
         principal = Principal(str(uuid.uuid4()), str(uuid.uuid4()), tenant_id, display_name, kind, resource_id)
+        principal.created = self._world.clock.time()
         self._principals[principal.object_id] = principal
         return principal
 
