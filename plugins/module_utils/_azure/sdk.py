@@ -37,6 +37,8 @@ FLOORS = {
     "azure-mgmt-authorization": ("azure.mgmt.authorization", "4.0.0"),
     "azure-mgmt-msi": ("azure.mgmt.msi", "7.0.0"),
 }
+# Of a request that a lock of Azure Resource Manager forbids
+LOCKED = "ScopeLocked"
 # The API version of role assignments and definitions. azure-mgmt-authorization has several.
 AUTHORIZATION_API = "2022-04-01"
 # That of key vaults on the management plane. Older ones, the defaults of older SDKs, retire on 27 February 2027.
@@ -271,6 +273,14 @@ def _http(what: str, error: Any) -> CmkError:
         return NotFound(f"Could not {what}. {said}", azure=service)
     if error.status_code == 429 or error.status_code >= 500:
         return Unavailable(f"Could not {what}: Azure is busy or failing. Run the task again. {said}", azure=service)
+    if service["code"] == LOCKED:
+        remedy = "Remove the lock from the resource, its resource group or its subscription, and run the task again."
+        return Rejected(
+            f"Could not {what}: a lock of Azure Resource Manager forbids it. {remedy} {said}",
+            code="resource_locked",
+            remedy=remedy,
+            azure=service,
+        )
     return Rejected(f"Could not {what}. {said}", azure=service)
 
 

@@ -31,7 +31,10 @@ from ..._core.rbac import allows
 from .document import POOLS_READ, availability, availability_unknown, name_taken
 
 # A request that Azure will never take, however long one waits.
-_FOR_GOOD = ("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent")
+_FOR_GOOD = (
+    *("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent"),
+    sdk.LOCKED,
+)
 _UNDER_WAY = ("Creating", "Deleting")
 
 

@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A lock on an account or a vault, and an Azure Policy that denies a change: the run says so at once with what to do,
+and accounts stay available."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from one_process import OneProcess
+from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World
+from role_runs import QUARTER
+from service import Service
+
+LOCK = {
+    "status": 409,
+    "body": {
+        "error": {
+            "code": "ScopeLocked",
+            "message": "The scope '/subscriptions/x' cannot perform write operation because following scope(s) are "
+            "locked: '/subscriptions/x'. Please remove the lock and try again.",
+        }
+    },
+}
+POLICY = {
+    "status": 403,
+    "body": {
+        "error": {
+            "code": "RequestDisallowedByPolicy",
+            "message": "Resource 'x' was disallowed by policy. Policy identifiers: '[]'.",
+        }
+    },
+}
+REFUSALS = {
+    "lock": (LOCK, "resource_locked", "Remove the lock"),
+    "policy": (POLICY, "permission_denied", "have it exempt this"),
+}
+TARGETS = {"account": "/batchAccounts/[^/?]+[?]", "vault": "/Microsoft.KeyVault/vaults/"}
+KEY2 = (RBAC_VAULT, "key1")
+RUNS = {
+    "provision": Run("provision", "account2", KEY2),
+    "rotate": Run("rotate", "account1", None, {"cmk_key_max_age": "P90D"}),
+    "switch": Run("rotate", "account1", None, {"to": KEY2}),
+    "revert": Run("revert", "account1", None, {"cmk_revert_access": "revoke", "cmk_revert_key": "disable"}),
+}
+
+
+def done(report: Report) -> Report:
+    assert not report.get("failed"), report
+    return report
+
+
+def forbid(service: Service, target: str, answer: dict[str, Any]) -> None:
+    for method in ("PUT", "PATCH", "DELETE"):
+        match = {"method": method, "host": "management", "path": TARGETS[target]}
+        service.sandbox.control.fault(match=match, times=None, answer=answer)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_a_change_that_is_forbidden(runner: OneProcess, service: Service, run: Run, target: str, refusal: str) -> None:
+    world = World(service, runner)
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    done(world.prepared(Run("provision", "account3", KEY2))())
+    service.sandbox.control.advance(QUARTER)
+    before, began = service.encryption(), service.sandbox.control.call("GET", "/clock")["time"]
+    answer, code, remedy = REFUSALS[refusal]
+    forbid(service, target, answer)
+
+    report = world.prepared(run)()
+
+    service.sandbox.control.call("DELETE", "/faults")
+    took = service.sandbox.control.call("GET", "/clock")["time"] - began
+    if report.get("failed"):
+        assert (report["code"], report["changed"]) == (code, False), report
+        assert remedy in report["remedy"]
+        assert remedy in report["msg"]
+        assert took < 60, "nothing changes while one waits"
+    else:
+        # It had nothing to write there.
+        assert target == "vault", report
+    if target == "account":
+        assert service.encryption() == before
+    assert all(service.is_available(name) for name in service.accounts())
+    done(world.prepared(run)())
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_repair_that_is_forbidden(runner: OneProcess, service: Service, refusal: str) -> None:
+    world = World(service, runner)
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    service.revoke(world.principal("account1"))
+    answer, code, remedy = REFUSALS[refusal]
+    forbid(service, "vault", answer)
+
+    report = world.prepared(Run("recover", "account1"))()
+
+    assert (report["code"], remedy in report["msg"]) == (code, True), report
+    service.sandbox.control.call("DELETE", "/faults")
+    done(world.prepared(Run("recover", "account1"))())
+    assert service.is_available()
