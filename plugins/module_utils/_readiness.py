@@ -250,7 +250,7 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
             raise _on_another_key(params, account, has)
         # Of a vault that the account does not use, nothing but its name is known yet, and that may be wrong.
         vault = has.vault if has and takes_key != "keep" else None
-        what = "the key or the access to it would be taken away"
+        what = "the key would be disabled or deleted, or the access to it revoked"
         _require_all_listed(params, cloud, what, "keep the key and the access", vault)
         if has is None and named is None:
             warnings = (_previous_unknown(account, "a Microsoft-managed key"),)
@@ -286,7 +286,7 @@ def _on_another_key(params: Params, account: Account, has: KeyIdentifier) -> Ref
     remedy = "Correct vault_name and key_name, or keep the key and the access."
     return Refused(
         f"The Batch account {account['name']} uses {has}, not the key {params['key_name']} in {params['vault_name']}. "
-        f"Neither that key nor the access to that vault is taken away. {remedy}",
+        f"That key and the access to that vault are not changed. {remedy}",
         code="account_on_another_key",
         option="key_name",
         value=params["key_name"],
@@ -297,7 +297,7 @@ def _on_another_key(params: Params, account: Account, has: KeyIdentifier) -> Ref
 def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
     return (
         f"The Batch account {account['name']} uses {key} already, so Azure does not show which key it used before. "
-        "That key and the access to it are left as they are. Name that key with previous_key_identifier (in the roles: "
+        "That key and the access to it are not changed. Name that key with previous_key_identifier (in the roles: "
         "cmk_previous_key_identifier)."
     )
 
@@ -324,8 +324,8 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if available:
         return {"repairs": [], "causes_so_far": earlier}, _about_to_be_lost(name, causes)
     if not diagnosis:
-        reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key: none can be recovered."
-        remedy = "See what Azure says, and run the role again."
+        reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key."
+        remedy = "Fix the problem that Azure reports, and run the role again."
         raise Unavailable(f"{reason} {unavailable.msg} {remedy}", code="account_unavailable", remedy=remedy)
     names = [cause["name"] for cause in causes]
     repairs = list(dict.fromkeys(cause["repair"] for cause in causes if cause["repair"]))
@@ -379,7 +379,7 @@ def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: 
         yield Refused(f"The account cannot be recovered: {told}", code="not_recoverable", remedy=lost[0]["remedy"])
     excluded = [repair for repair in repairs if repair not in params["allowed_repairs"]]
     if excluded:
-        remedy = "Add what is missing, or repair it otherwise."
+        remedy = "Add the missing repairs, or make them in another way."
         yield Refused(
             f"These repairs that the account needs are not in allowed_repairs: {', '.join(excluded)}. {remedy}",
             code="repair_not_allowed",

@@ -193,7 +193,7 @@ class InProcessAction(ActionBase):
             for name, option in spec.items():
                 given = self._task.args.get(name)
                 if "options" in option and any(not isinstance(one, Mapping) for one in _items(given)):
-                    return f"argument '{name}' is {given!r}: a dictionary is wanted."
+                    return f"argument '{name}' is {given!r}: a dictionary is required."
         if isinstance(errors[0], UnsupportedError):
             return f"Unsupported parameters for ({self._task.action}) module: {errors.msg}"
         return str(errors.msg)

@@ -23,7 +23,7 @@ from role_runs import holdings, play_role, refused, result, run_role, steps, unc
 from service import DAY, Service
 
 ACCOUNT = {"cmk_resource_group": "rg-sandbox", "cmk_account_name": "account1"}
-CHECK = "Find out why the account is not available, and check the caller's rights"
+CHECK = "Diagnose the account and check the caller's rights"
 WAIT = "Wait until the account is available"
 
 

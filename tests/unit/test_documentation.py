@@ -372,11 +372,7 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
     manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
-    rows = [
-        row.split("|")[1:3]
-        for row in manual.partition("## What it reports")[2].splitlines()
-        if "`" in row and "|" in row
-    ]
+    rows = [row.split("|")[1:3] for row in manual.partition("## Result")[2].splitlines() if "`" in row and "|" in row]
     told = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
     # The accounts are returned on request, and the role does not ask.

@@ -117,7 +117,7 @@ def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: See
         if groups and not may_use(principal, given) and may_use(principal, [*given, *groups]):
             through = ", ".join(sorted({one["properties"]["principalId"] for one in groups}))
             return Unavailable(
-                f"{principal} may be in a group that has access ({through}), which was not looked at."
+                f"{principal} may be a member of a group that has access ({through}); members of groups are not read."
             ), {}
     return assignments, definitions
 

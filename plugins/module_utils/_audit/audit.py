@@ -34,7 +34,9 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     asked = {name: params[name] for name in (*SCOPE, *POLICY)}
     rules, where, name = policy(params), scope(params), params["name"]
     if not _NAME.fullmatch(name):
-        raise InvalidOption("name", name, "this is no file's name.", "Use letters, digits, dots, hyphens, underscores.")
+        raise InvalidOption(
+            "name", name, "this is not a file name.", "Use letters, digits, dots, hyphens, underscores."
+        )
     former = files.read(params["compare_with"], "compare_with", FORMAT) if params["compare_with"] else None
     folder = files.prepared(params["folder"]) if params["folder"] and writes else None
     report = whole(cloud.fleet.read(where), rules, asked)
@@ -84,12 +86,12 @@ def _counted(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _failed(grave: Sequence[str], severity: str, told: Mapping[str, Any]) -> Refused:
     first = " ".join(grave[:3])
     rest = f" And {len(grave) - 3} more." if len(grave) > 3 else ""
-    kind = severity if severity == CRITICAL else f"{severity} or graver"
+    kind = severity if severity == CRITICAL else f"{severity} or higher"
     where = f" See {', '.join(told['files'].values())}." if told["files"] else ""
     return Refused(
-        f"{len(grave)} open findings are {kind}: {first}{rest}{where}",
+        f"{len(grave)} open findings of severity {kind}: {first}{rest}{where}",
         code="audit_failed",
-        remedy="Repair what is found, as the report says, or except it until a day.",
+        remedy="Fix the findings as the report describes, or accept them until a date with exceptions.",
         **told,
     )
 
@@ -100,16 +102,16 @@ def _warnings(
     accounts = report["accounts"]
     yield from map(not_listed, report["unlisted"])
     if not accounts:
-        yield "The caller sees no Batch account there."
+        yield "The caller can read no Batch account in this scope."
     if params["compare_with"] and former is None:
-        yield f"There is no earlier report {params['compare_with']}, so nothing was compared."
+        yield f"The earlier report {params['compare_with']} does not exist, so no changes are reported."
     others = [name for name in SCOPE if former and former["asked"].get(name) != report["asked"][name]]
     if others:
-        yield f"The earlier report had other {', '.join(others)}, so not all that differs has changed."
+        yield f"The earlier report used other values of {', '.join(others)}, so some differences may not be changes."
     # Misspelt, it would have all accounts go unexamined in that respect, and nobody would know.
     for selector, given in zip(rules.required, params["required"], strict=True):
         if accounts and not any(selector.fits(account) for account in accounts):
             said = {name: value for name, value in given.items() if value}
-            yield f"No account is meant by {json.dumps(said)}, which is one of required."
+            yield f"No account matches {json.dumps(said)}, an item of required."
     for one in report["unused_exceptions"]:
-        yield f"The exception of {one['finding']} for {', '.join(one['accounts'])} fits no finding any more."
+        yield f"The exception of {one['finding']} for {', '.join(one['accounts'])} matches no finding."

@@ -81,8 +81,8 @@ def _header(report: Report) -> str:
     elif asked["subscriptions"]:
         where = f"{len(asked['subscriptions'])} named subscriptions"
     else:
-        where = "all subscriptions that the caller sees"
-    asked_each = "" if asked["pools"] else " Accounts were not asked whether they answer, nor for their pools."
+        where = "all subscriptions that the caller can read"
+    asked_each = "" if asked["pools"] else " Availability and pools of the accounts were not read."
     hidden = "".join(f"<p>{escape(not_listed(one))}</p>" for one in report["unlisted"])
     return (
         f'<header><h1>Batch accounts and their keys</h1><p class="soft">As of {report["generated_on"]}, '
@@ -110,19 +110,17 @@ def _charts(report: Report) -> str:
         bars("Accounts by state", [Bar(_STATES[one], summary["states"][one], one) for one in STATES]),
         bars("Open findings by severity", [Bar(one, summary["severities"][one], one) for one in SEVERITIES]),
         bars(
-            "Whose key",
+            "Key source",
             [
-                Bar("ours, pinned", managed - summary["following"], "ok"),
-                Bar("ours, following", summary["following"], "ok"),
-                Bar("Microsoft's", summary["accounts"] - managed, "info"),
+                Bar("customer-managed, pinned", managed - summary["following"], "ok"),
+                Bar("customer-managed, following", summary["following"], "ok"),
+                Bar("Microsoft-managed", summary["accounts"] - managed, "info"),
             ],
         ),
         bars("When the version in use expires", expiries(accounts)),
         bars("Age of the version in use", ages(accounts)),
     )
-    course = timeline(
-        "Versions in use, by the month in which they were made or will expire", accounts, report["generated_on"]
-    )
+    course = timeline("Versions in use, by the month of their creation or expiry", accounts, report["generated_on"])
     return f'<section><h2>At a glance</h2><div class="charts">{"".join(drawn)}</div>{course}</section>'
 
 
@@ -133,8 +131,8 @@ def _at_risk(report: Report) -> str:
     rows = "".join(_risk(account) for account in lost[:_MOST])
     return (
         f'<section><h2>Accounts at risk</h2><div class="wide" tabindex="0" role="region" aria-label="Accounts at risk">'
-        '<table><thead><tr><th scope="col">Account</th><th scope="col">What is wrong</th>'
-        f'<th scope="col">What repairs it</th></tr></thead><tbody>{rows}</tbody></table></div>{_rest(lost)}</section>'
+        '<table><thead><tr><th scope="col">Account</th><th scope="col">Cause</th>'
+        f'<th scope="col">Remedy</th></tr></thead><tbody>{rows}</tbody></table></div>{_rest(lost)}</section>'
     )
 
 
@@ -285,7 +283,7 @@ def _row(account: Record, words: dict[str | None, int], rules: Mapping[str, int]
     def word(text: str | None) -> int:
         return words.setdefault(text, len(words))
 
-    key = f"{account['vault_name']}/{account['key_name']}" if account["key_name"] else "Microsoft's"
+    key = f"{account['vault_name']}/{account['key_name']}" if account["key_name"] else "Microsoft-managed"
     version = "follows the newest" if account["follows_latest"] else account["key_version"]
     return [
         account["name"],

@@ -176,7 +176,11 @@ def _from_file(profile: str) -> dict[str, Any]:
         raise _malformed(error) from None
     if not parser.has_section(profile):
         raise InvalidOption(
-            "profile", profile, f"{_FILE} has no such section.", "Add it, or name another.", code="profile_not_found"
+            "profile",
+            profile,
+            f"{_FILE} has no such section.",
+            "Add the section, or set another profile.",
+            code="profile_not_found",
         )
     found = dict(parser.items(profile))
     if not any(found.get(name) for name in _APPLICATION):

@@ -136,9 +136,9 @@ class EvidenceReader:
         )
         if vault is None:
             raise NotFound(
-                f"The vault {vault_id} was deleted while an account was put on a key of it.",
+                f"The vault {vault_id} was deleted while an account was moved to one of its keys.",
                 code="vault_not_found",
-                remedy="Recover the vault, or use a key of another one.",
+                remedy="Recover the vault, or use a key of another vault.",
             )
         return vault
 

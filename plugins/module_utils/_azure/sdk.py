@@ -51,7 +51,7 @@ def load(package: str) -> ModuleType:
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
-        raise _missing(package, f"is not there ({error})") from error
+        raise _missing(package, f"cannot be imported ({error})") from error
     found = metadata.version(package)
     if _numbers(found) < _numbers(floor):
         raise _missing(package, f"has version {found} at {loaded.__path__[0]}", found=found)
@@ -184,7 +184,7 @@ def finish(poller: Any, timeout: float, what: str) -> None:
     poller.wait(timeout)
     if not poller.done():
         raise TimedOut(
-            f"{what} is still under way after {timeout} s (state: {poller.status()}). Run the task again, with a "
+            f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
             "longer wait_timeout if Azure is slow.",
             option="wait_timeout",
             value=timeout,
@@ -202,7 +202,7 @@ _ENTRA = {
     "7000215": ("secret_wrong", "secret", "Set it to the value (not the id) of a current secret of the application."),
     "7000222": ("secret_expired", "secret", "Make a new secret for the application and set it."),
     "700016": ("client_unknown", "client_id", "Correct client_id or tenant: the tenant has no such application."),
-    "90002": ("tenant_unknown", "tenant", "Correct tenant: Entra knows none of that name."),
+    "90002": ("tenant_unknown", "tenant", "Correct tenant: Microsoft Entra ID has no tenant of this name."),
     "900023": ("tenant_unknown", "tenant", "Correct tenant: it is a GUID or a domain name."),
     "700027": ("certificate_wrong", "x509_certificate_path", "Register the certificate with the application."),
 }
@@ -232,7 +232,8 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
         raise no_response(what, error.message, unreachable) from error
     except (json.JSONDecodeError, sdk.DecodeError) as error:
         raise Unavailable(
-            f"Could not {what}: the answer is no JSON, so hardly Azure's. Check the proxy and run the task again.",
+            f"Could not {what}: the response is not JSON, so it is probably not from Azure. Check the proxy and run "
+            "the task again.",
         ) from error
     except sdk.HttpResponseError as error:
         raise _http(what, error) from error
@@ -241,7 +242,7 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
 def _authentication(what: str, error: Any) -> CmkError:
     if "AKV10032" in error.message:
         # The number of Key Vault's refusal of a token that another tenant has issued.
-        remedy = "Have the vault moved back to the caller's tenant, or sign in to the tenant of the vault."
+        remedy = "Move the vault back to the caller's tenant, or sign in to the tenant of the vault."
         told = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
         return Denied(f"{told} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
     number = re.search(r"AADSTS(\d+)", error.message)
@@ -276,10 +277,13 @@ def _http(what: str, error: Any) -> CmkError:
 
 def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
     if service["inner_code"] in ("ForbiddenByFirewall", "ForbiddenByConnection"):
-        remedy = "Run from a network that the vault's firewall lets in, or allow this one there."
+        remedy = "Run the task from a network that the vault's firewall allows, or add this network to the firewall."
         return Denied(f"Could not {what}. {remedy} {said}", code="network_denied", remedy=remedy, azure=service)
     if service["code"] == "RequestDisallowedByPolicy":
-        remedy = "An Azure Policy refuses this, whatever role the caller has. Comply with it, or have it exempt this."
+        remedy = (
+            "Azure Policy denies this request, regardless of the roles of the caller. Comply with the policy, or "
+            "create an exemption."
+        )
         return Denied(f"Could not {what}. {remedy} {said}", remedy=remedy, azure=service)
     found = _PERMISSION.search(service["message"])
     action = found[found.lastgroup] if found and found.lastgroup else "this"

@@ -137,7 +137,7 @@ class VisibleAccounts:
         if isinstance(permissions, CmkError):
             return not_listed(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
         if not allows(permissions, READ_ACCOUNTS):
-            lacks = f"The list holds only the accounts that the caller may read, who lacks {READ_ACCOUNTS} there."
+            lacks = f"The list may be incomplete, because the caller lacks {READ_ACCOUNTS} at this scope."
             return not_listed(scope, lacks, READ_ACCOUNTS)
         return None
 

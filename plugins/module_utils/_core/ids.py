@@ -126,7 +126,7 @@ def check_key_name(value: str, option: str) -> str:
 
 
 def check_guid(value: str, option: str) -> str:
-    return _checked(_GUID, value, option, "a GUID such as 11111111-2222-3333-4444-555555555555 is wanted.")
+    return _checked(_GUID, value, option, "this is not a GUID such as 11111111-2222-3333-4444-555555555555.")
 
 
 def _checked(pattern: re.Pattern[str], value: str, option: str, problem: str) -> str:

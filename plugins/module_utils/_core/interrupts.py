@@ -137,7 +137,7 @@ def _failure(ended: BaseException) -> CmkError:
         )
     if isinstance(ended, Exception):
         return CmkError(
-            f"Unexpected error: {name}: {ended}. This is a bug of azbatch.cmk: report it, with the output of -vvv.",
+            f"Unexpected error: {name}: {ended}. This is a bug in azbatch.cmk: report it, with the output of -vvv.",
             code="internal_error",
             remedy="Report it, and run the task again.",
         )

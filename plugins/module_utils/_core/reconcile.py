@@ -140,8 +140,8 @@ def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[
 
 def _not_shown(seen: Plan[Any]) -> CmkError:
     return NotConverged(
-        "Azure accepted the change, but read again it does not show it. "
-        "Run the task again; if it fails in the same way, the difference is under `missing`.",
+        "Azure accepted the change, but a later read does not show it. Run the task again. If the task fails in the "
+        "same way, see `missing` for the difference.",
         missing={"before": dict(seen.before), "after": dict(seen.after)},
     )
 
@@ -209,7 +209,7 @@ def _put_back(former: Any, before: Mapping[str, Any], service: W, planner: Plann
         current, _missing = _look_until_shown(former, service, planner)
     except Exception as ended:
         obstacle = as_failure(ended)
-        failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
+        failure.add(f"Restoring the previous setting also failed: {obstacle.msg}")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return False
     failure.add(former.described(current.before))

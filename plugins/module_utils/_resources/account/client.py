@@ -299,8 +299,8 @@ class Accounts(Polled):
             self._session.cache.forget("account")
             if "identity" in body and "properties" in body and key_of(self.get(group, name)):
                 raise PlanOutdated(
-                    f"The Batch account {name} was put on a key by somebody else while this task waited to change its "
-                    "identity. Nothing was changed. Run the task again."
+                    f"The Batch account {name} was moved to a key by somebody else while this task waited to change "
+                    "its identity. Nothing was changed. Run the task again."
                 )
 
         with self._changing(f"change the Batch account {name}", group, name):

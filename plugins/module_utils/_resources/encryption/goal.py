@@ -81,7 +81,7 @@ class Goal:
 def desired(params: Mapping[str, Any]) -> Goal:
     source, key = params["key_source"], params["key_identifier"]
     if source == KEY_VAULT and not key:
-        raise InvalidOption("key_identifier", key, f"key_source: {source} needs it.", "Set it to the key to use.")
+        raise InvalidOption("key_identifier", key, f"key_source: {source} requires it.", "Set it to the key to use.")
     if source == BATCH and key:
         raise InvalidOption(
             "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."

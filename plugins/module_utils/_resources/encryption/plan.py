@@ -43,7 +43,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_satisfied_by(account)):
         if observed.get("evidence"):
             read = observed["evidence"] if goal.undoes else preflight.lasting(observed["evidence"])
-            preflight.require(read, "and could when the account was pointed at it")
+            preflight.require(read, "and could when the account was moved to it")
         return _unchanged(goal, before)
     if goal.was_moved(account):
         if observed["is_newer"]:
@@ -98,7 +98,7 @@ def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier
     if has is None or has.versionless.same(wanted.versionless):
         return
     raise Refused(
-        f"The Batch account {name} is on {has}, a different key than {wanted.versionless}. Correct the names of the "
+        f"The Batch account {name} uses {has}, a different key than {wanted.versionless}. Correct the names of the "
         "vault and the key, or set replace_key: true to move the account.",
         code="account_on_another_key",
         option="replace_key",

@@ -61,4 +61,4 @@ def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
     if available or not observed["diagnosis"]:
         return ()
     hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]
-    return tuple(f"Not all that may ail the account could be seen. {one.msg}" for one in hidden)
+    return tuple(f"Not all possible causes could be checked. {one.msg}" for one in hidden)

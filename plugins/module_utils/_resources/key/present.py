@@ -133,9 +133,9 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
 
 def _no_room_for_tag(goal: Goal) -> str:
     return (
-        f"The new version of the key {goal.name} has no tag {TAG}, because the version before has {MOST_TAGS} tags "
-        "already, and Key Vault takes no more. Other runs with the same new_version_for create versions of their own. "
-        "Remove a tag from the newest version."
+        f"The new version of the key {goal.name} has no tag {TAG}, because the previous version already has "
+        f"{MOST_TAGS} tags, and Key Vault allows no more. Other runs with the same new_version_for create their own "
+        "versions. Remove a tag from the newest version."
     )
 
 
@@ -173,11 +173,11 @@ def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
         return
     raise Refused(
         f"The key {goal.name} exists with the type {has}, not {goal.key_type or 'RSA or RSA-HSM, as Batch needs'}. "
-        "Use another name, or set key_type to the type it has if Batch takes that.",
+        "Use another name, or set key_type to the existing type if Batch supports it.",
         code="key_type_differs",
         option="key_type",
         value=goal.key_type,
-        remedy="Use another name, or set key_type to the type it has.",
+        remedy="Use another name, or set key_type to the existing type.",
     )
 
 

@@ -49,9 +49,9 @@ def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | N
         return InvalidOption(f"rotation_policy.{name}", policy[name], problem, remedy)
 
     if life is not None and life < _SHORTEST_LIFE:
-        raise invalid("expiry_time", "Key Vault wants versions to live for 28 days or more.", "Use P28D or more.")
+        raise invalid("expiry_time", "Key Vault requires an expiry time of 28 days or more.", "Use P28D or more.")
     if span < _MARGIN:
-        raise invalid(name, "Key Vault wants 7 days or more here.", "Use P7D or more.")
+        raise invalid(name, "Key Vault requires 7 days or more.", "Use P7D or more.")
     if life is None and name == "time_before_expiry":
         raise invalid(name, "versions that do not expire have no time before their expiry.", "Set expiry_time.")
     if life is not None and life - span < _MARGIN:

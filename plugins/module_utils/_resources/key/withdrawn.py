@@ -30,8 +30,8 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     versions: list[KeyItem] | None = observed["versions"]
     if versions is None:
         raise Denied(
-            f"The versions of the key {goal.name} could not be listed, for want of the permission to list keys. "
-            "Grant it (Key Vault Crypto Officer, or `list` in the access policy).",
+            f"The versions of the key {goal.name} could not be listed, because the caller lacks the permission to "
+            "list keys. Grant the permission (Key Vault Crypto Officer, or `list` in the access policy).",
         )
     if goal.version and goal.version not in map(version_of, versions):
         raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")

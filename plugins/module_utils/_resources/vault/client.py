@@ -155,7 +155,10 @@ class Vaults(Polled):
         if found is not None:
             return []
         scope = f"the subscription of the key vault {name}"
-        reason = f"The caller does not see the subscription of the key vault {name}. The role Reader there is enough."
+        reason = (
+            f"The caller cannot read the subscription of the key vault {name}. The role Reader at the subscription is "
+            "sufficient."
+        )
         return [not_listed(scope, reason, READ_ACCOUNTS)]
 
     def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Vault | CmkError | None]:
@@ -191,7 +194,7 @@ class Vaults(Polled):
             return {}, listed
         if isinstance(listed, Denied) and not groups:
             listed.add(
-                "The caller sees no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
+                "The caller can read no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
             )
         in_groups = map_concurrent(lambda group: value_or_error(lambda: self._listed(subscription, group)), groups)
         found: dict[str, Vault] = {}
@@ -252,9 +255,9 @@ class Vaults(Polled):
         if free is True:
             return None
         reasons = [one for one in (refused, free) if isinstance(one, CmkError)]
-        seen = f"The key vault {name} may exist or be recoverable where the caller does not see it."
+        seen = f"The key vault {name} may exist or be recoverable in a subscription that the caller cannot read."
         if not reasons:
-            seen = f"The key vault {name} is in no subscription that the caller sees, and its name is taken."
+            seen = f"The key vault {name} is in no subscription that the caller can read, and its name is taken."
         told = " ".join([seen, *(one.msg for one in reasons)])
         if all(isinstance(one, Denied) for one in reasons):
             return Denied(f"{told} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)

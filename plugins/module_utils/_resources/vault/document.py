@@ -85,7 +85,7 @@ def required(vault: Vault | None, name: str) -> Vault:
     """The vault's document, or the error that there is none."""
     if vault is None:
         raise NotFound(
-            f"There is no key vault {name} where it was looked for. Create it with azbatch.cmk.keyvault_cmk_vault, or "
+            f"The key vault {name} was not found. Create it with azbatch.cmk.keyvault_cmk_vault, or "
             "correct vault_name, resource_group or subscription_id.",
             code="vault_not_found",
             option="vault_name",

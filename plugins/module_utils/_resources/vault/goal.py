@@ -38,17 +38,15 @@ class Goal:
     def described(self, _current: Mapping[str, Any]) -> str:
         """The state after what was taken away was restored, in words."""
         return (
-            "So it was recovered. The Batch accounts whose key is in the vault were granted access again. Other roles "
-            "that had been assigned at the vault are gone: assign them again."
+            "Therefore the vault was recovered. The Batch accounts whose key is in the vault were granted access "
+            "again. Other role assignments at the vault were deleted: assign these roles again."
         )
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
     retention = params["retention_days"]
     if not 7 <= retention <= 90:
-        raise InvalidOption(
-            "retention_days", retention, "Key Vault keeps what was deleted for 7 to 90 days.", "Use 7 to 90."
-        )
+        raise InvalidOption("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
     return Goal(
         group=params["resource_group"],
         name=check_vault_name(params["name"], "name"),

@@ -61,7 +61,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
         after["trusted_services"] = True
     warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
     if goal.trusted_services and is_in_perimeter(vault):
-        warnings += (f"The key vault {goal.name} may keep Batch out. {IN_PERIMETER} {OPEN_PERIMETER}",)
+        warnings += (f"The key vault {goal.name} may block Batch. {IN_PERIMETER} {OPEN_PERIMETER}",)
     warnings += _restored(goal, observed)
     steps: tuple[Step[VaultWrites], ...] = ()
     if changes:
@@ -187,12 +187,12 @@ def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
     if goal.authorization in (None, has):
         return
     raise Refused(
-        f"The vault {goal.name} authorizes by {has}, not by {goal.authorization}. Changing that would take away the "
-        f"access of everyone who has it now. Set authorization: {has}, or leave it out, or use another vault.",
+        f"The vault {goal.name} uses the permission model {has}, not {goal.authorization}. A change would revoke the "
+        f"access of all principals. Set authorization: {has}, or leave authorization out, or use another vault.",
         code="vault_authorization_differs",
         option="authorization",
         value=goal.authorization,
-        remedy=f"Set authorization: {has}, or leave it out, or use another vault.",
+        remedy=f"Set authorization: {has}, or leave authorization out, or use another vault.",
     )
 
 
