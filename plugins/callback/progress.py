@@ -57,12 +57,12 @@ class CallbackModule(CallbackBase):
         self._progress: Progress | None = None
         self._tally = Tally(0)
         self._play: str | None = None
-        self._told_at = time.monotonic()
+        self._shown_at = time.monotonic()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Ansible starts a play again for each wave of it."""
         variables = play.get_variable_manager().get_vars(play=play)
-        # By its place, because ansible-runner gives each wave a uuid of its own.
+        # By its place, because ansible-runner gives each wave its own uuid.
         is_other = play.get_path() != self._play
         self._end(is_last=is_other)
         if self._progress is None or self._progress.left == 0 or is_other:
@@ -112,7 +112,7 @@ class CallbackModule(CallbackBase):
             progress.failed.add(host)
         role = task._role.get_name() if task._role else ""
         self._tally.add(host, role, str(task.action), values, failed=failed)
-        if time.monotonic() - self._told_at >= self.get_option("interval"):
+        if time.monotonic() - self._shown_at >= self.get_option("interval"):
             self._tell(progress)
 
     def _end(self, *, is_last: bool) -> None:
@@ -130,8 +130,8 @@ class CallbackModule(CallbackBase):
             self._tally.end_wave()
         if progress.left == 0 or is_last:
             took = duration(time.monotonic() - progress.began)
-            self._display.display(f"PROGRESS: {self._tally.told()}, in {took}")
+            self._display.display(f"PROGRESS: {self._tally.line()}, in {took}")
 
     def _tell(self, progress: Progress) -> None:
-        self._told_at = time.monotonic()
-        self._display.display(f"PROGRESS: {progress.told(self._told_at)}")
+        self._shown_at = time.monotonic()
+        self._display.display(f"PROGRESS: {progress.line(self._shown_at)}")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the tasks of a role can succeed, told before the first of them changes anything.
+"""Whether the tasks of a role can succeed, checked before the first of them changes anything.
 
 What a later task would refuse is refused here, with the caller's missing rights. What only an earlier task can bring
 about, such as a vault that does not exist yet, is left to the later task.
@@ -217,7 +217,7 @@ def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
 
 
 def _to_switch(params: Params, cloud: Cloud, account: Account, new: KeyIdentifier) -> Iterator[Needed]:
-    """To a different key. All that may be amiss with it is access, which is granted next."""
+    """To a different key. Only access to it may be missing, because access is granted next."""
     goal = encryption_goal_module.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
     try:
         yield from encryption_writes.NEEDED.by(predicted(goal, cloud.encryption, encryption_plan).steps)
@@ -304,7 +304,7 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
 
 def _require_all_listed(params: Params, cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
-    # Who may not list the pools of the account itself could not confirm a change either, which is the graver reason.
+    # Who may not list the pools of the account itself could not confirm a change either, a more severe reason.
     cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
     predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
@@ -341,10 +341,10 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
         has = "would have" if cloud.is_rehearsal else "has"
         so_far = f"Before that, the run {has} repaired: {', '.join(done)}." if done else "Nothing was changed."
         seen = [cause["evidence"] for cause in causes if cause["repair"]]
-        told = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
+        message = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
         # A copy, because the task may read the same error again from its cache.
         refusal = copy(refusals[0])
-        refusal.msg = f"The Batch account {name} is not available. {told}"
+        refusal.msg = f"The Batch account {name} is not available. {message}"
         refusal.facts = {**refusal.facts, "causes": causes}
         raise refusal
     if cloud.is_rehearsal:
@@ -356,10 +356,10 @@ def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[s
     """A revocation, for example, takes effect later, and the account is available until then."""
     if not causes:
         return ()
-    told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
+    message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
     return (
-        f"The Batch account {name} is available, so nothing is repaired, but it may be about to lose its key. {told} "
-        "Otherwise, run recover again once the account is not available.",
+        f"The Batch account {name} is available, so nothing is repaired, but it may be about to lose its key. "
+        f"{message} Otherwise, run recover again once the account is not available.",
     )
 
 
@@ -375,8 +375,8 @@ _HIDES = {
 def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: Sequence[str]) -> Iterator[CmkError]:
     lost = [cause for cause in causes if cause["repair"] is None]
     if lost:
-        told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
-        yield Refused(f"The account cannot be recovered: {told}", code="not_recoverable", remedy=lost[0]["remedy"])
+        message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
+        yield Refused(f"The account cannot be recovered: {message}", code="not_recoverable", remedy=lost[0]["remedy"])
     excluded = [repair for repair in repairs if repair not in params["allowed_repairs"]]
     if excluded:
         remedy = "Add the missing repairs, or make them in another way."

@@ -47,7 +47,7 @@ _STATS = "__stats"
 
 @contextmanager
 def _added(environment: Mapping[str, str]) -> Iterator[None]:
-    """A worker process runs all items of a loop, and each has an environment of its own."""
+    """A worker process runs all items of a loop, and each item has its own environment."""
     before = dict(os.environ)
     os.environ.update(environment)
     try:
@@ -132,7 +132,7 @@ class InProcessAction(ActionBase):
         return wanted and is_local and not self._task.async_val and _MISSING is None
 
     def _run_as_module(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """In a process of its own, on any machine; so the locks that tasks of a run share are held here."""
+        """In a separate process, on any machine; so the locks that tasks of a run share are held here."""
 
         def execute(**options: Any) -> dict[str, Any]:
             arguments = {**self._task.args, **options}

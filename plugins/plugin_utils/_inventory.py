@@ -99,7 +99,7 @@ def _identity(identity: Identity) -> str | None:
 
 
 def in_turns(records: Iterable[Record]) -> list[Record]:
-    """One of each subscription in turn: Azure counts requests by subscription, so a run meets no limit early."""
+    """Accounts interleaved across subscriptions, because Azure limits the rate of requests by subscription."""
     each: dict[str, list[Record]] = {}
     for known in records:
         each.setdefault(known["cmk_subscription_id"], []).append(known)
@@ -108,7 +108,7 @@ def in_turns(records: Iterable[Record]) -> list[Record]:
 
 def groups(known: Record) -> Iterator[str]:
     """Names of the groups that the host is in, before Ansible's rules for such names."""
-    # This first: Ansible takes the hosts of `all` group by group, and in one of these the subscriptions are in turns.
+    # This first: Ansible takes the hosts of `all` group by group, and these groups interleave the subscriptions.
     yield f"key_source_{known['cmk_key_source']}"
     yield f"subscription_{known['cmk_subscription_id']}"
     yield f"region_{known['cmk_location']}"
@@ -156,5 +156,5 @@ def _wrong_filter(one: Any, problem: str) -> InvalidOption:
 
 
 def is_included(filters: Sequence[Rule], holds: Callable[[str | bool], bool]) -> bool:
-    """The first rule whose condition holds decides. `holds` tells whether a condition does."""
+    """The first rule whose condition holds decides. `holds` evaluates a condition."""
     return next((rule.includes for rule in filters if holds(rule.condition)), True)

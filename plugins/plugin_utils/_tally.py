@@ -70,7 +70,7 @@ class Tally:
         """Hosts on which the role has done what it is for, also if the play has stopped in their wave."""
         return (self.moved if self.done in _MOVES else self.changed) - self.failed
 
-    def told(self) -> str:
+    def line(self) -> str:
         others = self.changed - self.counted - self.failed
         unchanged = self.finished - self.changed - self.failed
         unfinished = self.reached - self.finished - self.changed - self.failed

@@ -409,8 +409,7 @@ def test_pools(ansible: Ansible, service: Service) -> None:
     findings = {one["id"]: one["evidence"] for one in account["findings"]}
     assert findings == {
         "pool_disks_not_encrypted": "These pools have no disk encryption: bare.",
-        "pool_key_of_its_own": "These pools use their own keys: keyed "
-        "(https://vault-two.vault.azure.net/keys/disks).",
+        "pool_key_of_its_own": "These pools use their own keys: keyed (https://vault-two.vault.azure.net/keys/disks).",
     }
     assert {pool["name"]: pool["encrypted_disks"] for pool in account["pools"]} == {
         "bare": [],
@@ -557,7 +556,9 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
 
     service.grant(principal)
     other = audit(ansible, compare_with=path, pools=True)
-    assert other[TASK].warnings == ["The earlier report used other values of pools, so some differences may not be changes."]
+    assert other[TASK].warnings == [
+        "The earlier report used other values of pools, so some differences may not be changes."
+    ]
     assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
 
 

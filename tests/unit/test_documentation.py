@@ -29,8 +29,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled as key_disabled
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import withdrawn as key_withdrawn
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,7 +158,7 @@ TOLD = {
     },
     "keyvault_cmk_key": {
         **key_document.describe(observed_key(key())),
-        **key_withdrawn.report([]),
+        **key_disabled.report([]),
     },
     "keyvault_cmk_vault": vault_document.describe(vault()),
 }

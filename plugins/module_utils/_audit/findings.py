@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 Found = tuple[str, str]
 
 AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "breaks_rules", "unknown", "ok"
-# The gravest first.
+# The most severe first.
 STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
 
 
@@ -104,7 +104,7 @@ def _of_key(record: Record, policy: Policy) -> Iterator[Found]:
 
 def _of_version(record: Record, policy: Policy) -> Iterator[Found]:
     version, age, left = record["version"], record["version_age_days"], record["days_left"]
-    # One that has expired is told as what cuts the account off.
+    # An expired version is reported as a cause why the account cannot use its key.
     if left is not None and 0 <= left < policy.min_days_to_expiry:
         yield "key_expires_soon", f"Version {version} expires on {record['expires_on']}, in {left} days."
     if version and record["expires_on"] is None and policy.expiry_required:

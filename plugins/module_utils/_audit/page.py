@@ -99,7 +99,7 @@ def _summary(report: Report) -> str:
         ("following", "follow the newest version"),
         ("accepted", "findings accepted"),
     )
-    more = "".join(f"<li><b>{summary[name]}</b>{told}</li>" for name, told in others)
+    more = "".join(f"<li><b>{summary[name]}</b>{label}</li>" for name, label in others)
     return f'<section aria-label="Summary"><ul class="cards">{cards}{more}</ul></section>'
 
 
@@ -159,10 +159,10 @@ def _comparison(comparison: Report | None) -> str:
         _listed("Accounts that are gone", comparison["vanished"], lambda one: escape(one["name"])),
         _listed("Accounts that have changed", comparison["changed"], _one_change),
     )
-    told = "".join(parts) or "<p>Nothing has changed.</p>"
+    content = "".join(parts) or "<p>Nothing has changed.</p>"
     hidden = comparison["not_compared"]
     note = f"<p>Not compared: the subscriptions {escape(', '.join(hidden))}.</p>" if hidden else ""
-    return f"<section><h2>What has changed since {comparison['since']}</h2>{told}{note}</section>"
+    return f"<section><h2>What has changed since {comparison['since']}</h2>{content}{note}</section>"
 
 
 def _listed(title: str, items: Sequence[Record], line: Callable[[Record], str]) -> str:
@@ -196,7 +196,7 @@ def _table(report: Report) -> str:
         f'<div><label for="state">State</label><select id="state"><option value="">all</option>{states}</select></div>'
         f'<div><label for="finding">Finding</label><select id="finding"><option value="">all</option>{rules}</select>'
         '</div><button type="button" id="back">Previous</button><button type="button" id="on">Next</button>'
-        '<span id="told" role="status"></span></div>'
+        '<span id="shown" role="status"></span></div>'
         '<div class="wide" tabindex="0" role="region" aria-label="All accounts"><table id="accounts"><thead><tr>'
         f'{heads}</tr></thead><tbody id="rows"></tbody></table></div></section>'
     )
@@ -208,8 +208,8 @@ def _head(name: str) -> str:
 
 
 def _findings(report: Report, affected: Mapping[str, Sequence[Record]]) -> str:
-    told = "".join(_finding(number, name, report, affected[name]) for number, name in enumerate(report["rules"]))
-    return f"<section><h2>Findings</h2>{told or '<p>None.</p>'}</section>"
+    content = "".join(_finding(number, name, report, affected[name]) for number, name in enumerate(report["rules"]))
+    return f"<section><h2>Findings</h2>{content or '<p>None.</p>'}</section>"
 
 
 def _affected(report: Report, rule: str) -> list[Record]:

@@ -144,7 +144,7 @@ SCRIPT = """
       cell(row, marks);
     }
     const last = Math.min(first + page, shown.length);
-    find("told").textContent = shown.length
+    find("shown").textContent = shown.length
       ? `${first + 1} to ${last} of ${shown.length} accounts` : "No account fits.";
     find("back").disabled = first === 0;
     find("on").disabled = last >= shown.length;

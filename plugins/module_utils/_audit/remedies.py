@@ -70,7 +70,7 @@ def _inventory(group: str, accounts: Sequence[Record]) -> str:
     ]
     if len(accounts) > _MOST:
         lines.append(f"# And {len(accounts) - _MOST} more accounts. Repair these, then run the audit again.")
-    # A list of accounts does not tell where their vaults are.
+    # A list of accounts does not show the locations of their vaults.
     vaults = {account["vault_name"]: place_of(account["vault"]["id"]) for account in named if account["vault"]}
     if vaults:
         lines += [

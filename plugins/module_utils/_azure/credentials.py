@@ -69,10 +69,10 @@ def credential(options: Mapping[str, Any], environment: Environment, transport: 
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:
-    """Tells callers apart, by their secrets as well: a wrong one must not go unnoticed for another's token."""
+    """Distinguishes callers, also by their secrets: a wrong secret must not use the token of another caller."""
     names = ("auth_source", "tenant", "client_id", "secret", "x509_certificate_path", "profile", "cloud_environment")
-    told = [[options[name] for name in names], sorted(one for one in os.environ.items() if _OUTSIDE.match(one[0]))]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    identity = [[options[name] for name in names], sorted(one for one in os.environ.items() if _OUTSIDE.match(one[0]))]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 class SharedTokens:
@@ -81,7 +81,7 @@ class SharedTokens:
     def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env") -> None:
         """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint."""
         self._make = make
-        # Made when there is no token of its own among the files: most tasks of a run need none.
+        # Created if the files have no token for it: most tasks of a run need none.
         self._inner: Any = None
         self._caller = caller
         self._files = files
@@ -139,7 +139,7 @@ class SharedTokens:
     def forget(self, token: str) -> bool:
         """A service has refused it. Whether another one can be had, for each request that was sent with it."""
         name = self._given.get(token)
-        # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
+        # azure-identity also caches tokens in memory, and uses the expiry that they state.
         self._inner = None
         if name is None:
             return False

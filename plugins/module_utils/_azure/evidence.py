@@ -4,7 +4,7 @@
 
 """What preflight wants to know of a key and of those who are to use it.
 
-What the caller may not read, or what does not answer, stands in the evidence as the error that says why.
+Data that the caller may not read, or of a service that does not respond, is the error with the reason.
 
 This module util is private to the collection.
 """
@@ -143,7 +143,7 @@ class EvidenceReader:
         return vault
 
     def _roles_now(self, evidence: Evidence, vault: Vault, since: float) -> dict[str, Any]:
-        """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not tell the
+        """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not show the
         roles that a principal has as a member of a group, so a principal without the role there is looked up by itself.
         """
         scope = scope_of(vault, evidence.key.name)

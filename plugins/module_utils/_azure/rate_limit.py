@@ -63,7 +63,7 @@ class Buckets:
         self._caller = caller
 
     def draw(self, bucket: Bucket) -> float:
-        """Take one, and tell how many seconds to wait for it. Who comes later waits longer, so nobody collides."""
+        """Take a token, and return the seconds to wait for it. Later callers wait longer."""
         with self._files.locked(self._caller, *bucket.name):
             left = self._left(bucket) - 1
             self._keep(bucket, left)
@@ -87,7 +87,7 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a task waits when Azure asks it to, in seconds, and whom it tells."""
+    """How long a task waits if Azure asks it to, in seconds, and the function that shows it."""
 
     wait_timeout: float
     notify: Callable[[str], None]

@@ -24,7 +24,7 @@ _SUBSCRIPTIONS = "2022-12-01"
 _GROUPS = "2021-04-01"
 # That of the oldest SDK that is supported.
 _ACCOUNTS = "2024-02-01"
-# The first that tells of a pool's own key.
+# The first version of the API that shows a pool's own key.
 _POOLS = "2025-06-01"
 
 

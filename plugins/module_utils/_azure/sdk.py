@@ -102,10 +102,10 @@ def content(body: Mapping[str, Any]) -> bytes:
 def renewal(credential: Any) -> Any:
     """A policy for the SDKs' pipelines: a request whose token is refused is sent once more with a new one.
 
-    It has to stand above the policy that puts the token into the request. One for each call does so in all SDKs; one
-    for each retry stands below it in azure-mgmt-batch 17.3.
+    It has to precede the policy that puts the token into the request. A policy for each call does so in all SDKs; a
+    policy for each retry follows it in azure-mgmt-batch 17.3.
 
-    The SDKs go by the time that a token is good for, by this machine's clock, and by claims challenges; a token that is
+    The SDKs use the expiry of a token, by this machine's clock, and claims challenges; a token that is
     refused before its time would end the run.
     """
     base: Any = load("azure-core").pipeline.policies.HTTPPolicy
@@ -243,8 +243,8 @@ def _authentication(what: str, error: Any) -> CmkError:
     if "AKV10032" in error.message:
         # The number of Key Vault's refusal of a token that another tenant has issued.
         remedy = "Move the vault back to the caller's tenant, or sign in to the tenant of the vault."
-        told = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
-        return Denied(f"{told} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
+        message = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
+        return Denied(f"{message} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
     number = re.search(r"AADSTS(\d+)", error.message)
     # msal reads the tenant's metadata first, and keeps Entra's number to itself if there are none.
     unknown_tenant = "Unable to get authority configuration" in error.message
@@ -298,7 +298,7 @@ def _service_error(error: Any) -> dict[str, Any]:
     except (AttributeError, KeyError, TypeError, ValueError):
         body = {}
     details = "; ".join(f"{d.get('code')}: {d.get('message')}" for d in body.get("details") or ())
-    # Batch signs its messages with the request's id and the time, each on a line of its own.
+    # Batch signs its messages with the request's id and the time, each on a separate line.
     message = str(body.get("message") or error.message).partition("\nRequestId:")[0]
     return {
         "status": error.status_code,

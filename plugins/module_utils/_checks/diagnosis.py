@@ -79,11 +79,11 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
 def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -> list[Needed]:
     """The rights to write what brings the account back, as far as that is seen. There are none if it cannot be brought
     back. `with_access` says whether access is granted too."""
-    told = describe(observed)
-    if not told["recoverable"]:
+    described = describe(observed)
+    if not described["recoverable"]:
         return []
-    evidence, place = observed["evidence"], told["vault"] or {}
-    names = [cause["name"] for cause in told["causes"]]
+    evidence, place = observed["evidence"], described["vault"] or {}
+    names = [cause["name"] for cause in described["causes"]]
     return [
         right
         for name in names

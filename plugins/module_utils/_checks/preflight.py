@@ -4,7 +4,7 @@
 
 """What must hold before Batch is pointed at a key (invariant I1): pure, over what was read.
 
-What could not be read stands in the evidence as the error that says why, and its checks are `unknown`.
+Data that could not be read is the error with the reason, and its checks are `unknown`.
 
 This module util is private to the collection.
 """
@@ -76,14 +76,14 @@ def failed_checks(evidence: Evidence, among: Iterable[str] | None = None) -> lis
 
 
 def require(evidence: Evidence, so: str = "so the account was not moved to it") -> tuple[Check, ...]:
-    """All checks; if one fails, an error that tells of all that fail, and what comes of it (`so`)."""
+    """All checks. If a check fails, an error that names all failed checks and the consequence (`so`)."""
     checks = judged(evidence)
     failed = [check for check in checks if check.status == FAILED]
     if not failed:
         return checks
-    told = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
+    message = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
     raise Refused(
-        f"Batch could not use the key {evidence.key}, {so}. {told}",
+        f"Batch could not use the key {evidence.key}, {so}. {message}",
         code="preflight_failed",
         failed_checks=[check.name for check in failed],
         preflight=describe(checks),

@@ -27,7 +27,7 @@ class AssignedIdentity(TypedDict, total=False):
 
 
 class Identity(TypedDict, total=False):
-    """The identities of an account. It has a principal and a tenant of its own only if one is system-assigned."""
+    """The identities of an account. It has a principal and a tenant only if one identity is system-assigned."""
 
     type: str
     principalId: str

@@ -21,7 +21,7 @@ _DURATION = re.compile(
     r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?",
     re.ASCII,
 )
-# A date beyond the year 9999 cannot be told to Key Vault. Nobody means so long a time as this, in years.
+# Key Vault has no dates beyond the year 9999. In years; nobody means so long a time.
 _LONGEST_YEARS = 100
 
 

@@ -35,7 +35,7 @@ class CmkError(Exception):
 
 
 class InvalidOption(CmkError):
-    """An option's value that no run could work with; told before anything is read or written."""
+    """An option's value that is never valid; refused before anything is read or written."""
 
     code = "invalid_option"
 
@@ -66,7 +66,7 @@ class Rejected(CmkError):
 
 
 class Unavailable(CmkError):
-    """The service could not be reached or did not answer properly."""
+    """The service could not be reached or did not respond properly."""
 
     code = "service_unavailable"
 

@@ -41,7 +41,7 @@ _USER_ASSIGNED = re.compile(
 
 @dataclass(frozen=True)
 class KeyIdentifier:
-    """A key of a vault; without a version it stands for the newest one, whichever that is."""
+    """A key of a vault; without a version, it means the newest version."""
 
     vault: str
     suffix: str
@@ -199,14 +199,14 @@ def place_of(resource_id: str) -> tuple[str, str, str]:
 
 
 def account_of(resource_id: str) -> str:
-    """The id of the Batch account, of that of a pool of its or of its own."""
+    """The id of the Batch account, from the id of the account or of one of its pools."""
     return "/".join(resource_id.split("/")[:9])
 
 
 def within(scope: str, resource_id: str) -> bool:
     """Whether an assignment at `scope` reaches the resource, of all those that Azure lists for it.
 
-    A management group stands above subscriptions without being a part of their ids.
+    A management group is above subscriptions without being a part of their ids.
     """
     if scope.casefold().startswith(_MANAGEMENT_GROUP):
         return True

@@ -110,8 +110,8 @@ class Outcome:
         }
         if planned and self.changed and "summary" in result:
             result["summary"] = f"Predicted: {result['summary']}"
-        told: dict[str, Any] = placeholders.shown(result) if planned else result
-        return told
+        returned: dict[str, Any] = placeholders.shown(result) if planned else result
+        return returned
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:

@@ -71,7 +71,7 @@ class Access(Polled):
 
     def assignments_of_role(self, scope: str) -> dict[str, list[RoleAssignment]]:
         """By principal in lower case, and just of those who have the one role that Batch needs: others may have it
-        through a group, which such a list does not tell.
+        through a group, which such a list does not show.
         """
         found: dict[str, list[RoleAssignment]] = {}
         for assignment in self.all_assignments(scope):

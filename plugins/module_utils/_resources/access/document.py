@@ -54,7 +54,7 @@ def granted(
     scope = scope_of(vault, key_name)
     reaching = [a["properties"] for a in assignments if within(a["properties"]["scope"], scope)]
     known = {**definitions, **KNOWN_ROLES}
-    # A role whose definition is not known grants nothing as far as anybody can tell.
+    # A role whose definition is not known grants nothing that is known.
     roles = [known.get(role_guid(properties["roleDefinitionId"]), {}) for properties in reaching]
     permissions = [permission for role in roles for permission in role.get("permissions", [])]
     return {name for name, action in NEEDED.items() if rbac.allows(permissions, action, data=True)}

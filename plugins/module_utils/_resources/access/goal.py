@@ -38,8 +38,8 @@ class Goal:
     force: bool
     # Leave the access as it is if Batch accounts use it.
     keeps_used: bool = False
-    # Access has been withdrawn, and no account may have come to need it meanwhile (see usage.py).
-    withdrawn: bool = False
+    # Access was revoked: the second check requires that no account needs it (see usage.py).
+    taken_away: bool = False
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """The state after what was taken away was restored, in words."""

@@ -48,15 +48,15 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     after = {**before, "granted": granted_after}
     if goal.present:
         return Plan(goal, before, after, steps)
-    if not (steps or goal.withdrawn):
+    if not (steps or goal.taken_away):
         return Plan(goal, before, after, report={"in_use_by": []})
     visible = observed["visible"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
-    if users and goal.keeps_used and not goal.withdrawn:
+    if users and goal.keeps_used and not goal.taken_away:
         kept = usage.pools_unknown(users, visible)
         return Plan(goal, before, before, warnings=kept, report={"in_use_by": users})
     warnings = usage.guard(users, visible, f"access of {principal} to {goal.vault} is revoked", force=goal.force)
-    return usage.withdrawal(
+    return usage.removal(
         Plan(goal, before, after, steps, warnings, report={"in_use_by": users}), replace(goal, present=True)
     )
 

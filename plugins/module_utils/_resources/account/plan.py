@@ -36,7 +36,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     if goal.leaves_key:
         return _without_key(goal, account, before, observed["created_in"])
     if account is None:
-        return _birth(goal, observed, before)
+        return _creation(goal, observed, before)
     if observed.get("confirmed"):
         preflight.require(preflight.lasting(observed["confirmed"]), "and could when the account was created with it")
     if _has_identity(goal, account):
@@ -58,7 +58,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     )
 
 
-def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[AccountWrites]:
+def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[AccountWrites]:
     location = goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
     # A key source is always named: if somebody else creates the account at this very moment and puts it on a key, the

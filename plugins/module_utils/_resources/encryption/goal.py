@@ -35,7 +35,7 @@ class Goal:
     follow: bool | None = None
     # An account that is pinned to another version of the key is moved to this one.
     updates_version: bool = True
-    # The way back from a switch that failed: what that was to reach. It is tried although the account is not available,
+    # The rollback of a failed switch: the goal of that switch. It is tried although the account is not available,
     # and leaves the account where somebody else has put it meanwhile.
     undoes: Goal | None = None
     # The key that the account used when this one was chosen for it.
@@ -59,7 +59,7 @@ class Goal:
         return not self.follow and (self.key.same(has) or not self.updates_version)
 
     def leaves_alone(self, account: Account) -> bool:
-        """It uses the key; or on the way back, somebody else has put it where it is."""
+        """The account uses the key; or in a rollback, somebody else has moved the account."""
         return self.is_satisfied_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
 
     def has_set(self, account: Account) -> bool:

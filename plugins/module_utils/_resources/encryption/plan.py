@@ -74,16 +74,16 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         even_if_unavailable=goal.undoes is not None,
     )
     follow = has.version is None if has else None
-    former = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
+    previous = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
     return Plan(
         goal,
         before,
         {**before, **describe_key(goal.target), "available": True},
         (switch,),
         warnings=preflight.warnings(checks),
-        rollback_goal=former,
+        rollback_goal=previous,
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
-        if_refused=replace(former, key=None) if former.key else None,
+        if_refused=replace(previous, key=None) if previous.key else None,
         report={"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
     )
 

@@ -51,7 +51,7 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the module that only looks could not tell."""
+    """Warnings of the module that only reads, about values that it could not read."""
     account: Account | None = observed["account"]
     if account is None:
         return ()

@@ -20,7 +20,7 @@ from ..._core.summary import changed_names, version_text
 from . import rotation_policy
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
-# a new version at least once a day. Until then the former version may be the one that an account is on.
+# a new version at least once a day. Until then an account may use the previous version.
 FOLLOWING_LAG = 24 * 3600
 
 # What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
@@ -109,7 +109,7 @@ def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: flo
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:
-    """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
+    """The list comes sorted by the versions' ids, which are random: only `created` has their order."""
     ordered = sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)
     return [version_of(item) for item in ordered]
 
@@ -146,7 +146,7 @@ def newest_known(
 
 
 def previous_version(versions: Sequence[KeyItem] | None, current: str | None) -> str | None:
-    """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
+    """The list comes sorted by the versions' ids, which are random: only `created` has their order."""
     newest = max((v["attributes"]["created"] for v in versions or () if version_of(v) == current), default=None)
     older = [
         v

@@ -46,8 +46,8 @@ class Goal:
     recover: bool = False
     # Once a new version has been wished for: the one it must differ from.
     other_than: str | None = None
-    # Once something has been withdrawn: the key, or the version of it, that nobody may have come to use meanwhile.
-    withdrawn: KeyIdentifier | None = None
+    # The key or the version that was taken away: the second check requires that nobody uses it (see usage.py).
+    taken_away: KeyIdentifier | None = None
     # The versions that are to be enabled once more.
     again: tuple[str, ...] = ()
     # The version that an account uses: one that was created earlier does not count as the newest.

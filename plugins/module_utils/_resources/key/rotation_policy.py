@@ -85,7 +85,7 @@ def without_rotation(policy: RotationPolicy) -> RotationPolicy:
     return {"lifetimeActions": kept, "attributes": policy.get("attributes", {}).copy()}
 
 
-def body(policy: Mapping[str, Any], former: RotationPolicy | None) -> RotationPolicy:
+def body(policy: Mapping[str, Any], previous: RotationPolicy | None) -> RotationPolicy:
     """The whole policy, for a PUT replaces it: other actions than rotation stay as they are."""
     trigger: LifetimeTrigger = {}
     if policy["time_after_create"]:
@@ -93,7 +93,7 @@ def body(policy: Mapping[str, Any], former: RotationPolicy | None) -> RotationPo
     if policy["time_before_expiry"]:
         trigger["timeBeforeExpiry"] = policy["time_before_expiry"]
     rotate: LifetimeAction = {"trigger": trigger, "action": {"type": "Rotate"}}
-    others = [a for a in (former or {}).get("lifetimeActions", []) if not _rotates(a)]
+    others = [a for a in (previous or {}).get("lifetimeActions", []) if not _rotates(a)]
     attributes: RotationPolicyAttributes = {"expiryTime": policy["expiry_time"]} if policy["expiry_time"] else {}
     return {"lifetimeActions": [rotate, *others], "attributes": attributes}
 

@@ -62,7 +62,7 @@ class Vaults(Polled):
         vault = self.get(goal.group, goal.name)
         observed: dict[str, Any] = {"vault": vault, "deleted": None}
         if not goal.present:
-            return {**observed, "visible": self._visible.read()} if vault or goal.withdrawn else observed
+            return {**observed, "visible": self._visible.read()} if vault or goal.taken_away else observed
         if vault is not None:
             return {**observed, **self._after_creation(goal)} if goal.created else observed
         # None of these needs another, and each is an answer to wait for.
@@ -258,10 +258,10 @@ class Vaults(Polled):
         seen = f"The key vault {name} may exist or be recoverable in a subscription that the caller cannot read."
         if not reasons:
             seen = f"The key vault {name} is in no subscription that the caller can read, and its name is taken."
-        told = " ".join([seen, *(one.msg for one in reasons)])
+        message = " ".join([seen, *(one.msg for one in reasons)])
         if all(isinstance(one, Denied) for one in reasons):
-            return Denied(f"{told} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)
-        return Unavailable(f"{told} Try again.", remedy="Try again.")
+            return Denied(f"{message} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)
+        return Unavailable(f"{message} Try again.", remedy="Try again.")
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, if the body says so.
@@ -297,7 +297,7 @@ class Vaults(Polled):
 
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
         what, options = f"create the key vault {name}", {rate_limit.IF_LATE: if_late}
-        # With a vault that comes back come its keys, and who may use them.
+        # A recovered vault has its keys and their access again.
         with self._session.changing(what, "vault", "key", "access", "role"):
             poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body), **options)
             sdk.finish(poller, self._session.wait_timeout, what)
@@ -317,7 +317,7 @@ class Vaults(Polled):
             restored.append(account_id)
 
     def restore_access(self, group: str, name: str) -> None:
-        """The same, repeated while Azure does not answer: the next run finds a vault and does not restore access."""
+        """The same, repeated while Azure does not respond: the next run finds a vault and does not restore access."""
 
         def obstacle() -> CmkError | None:
             try:

@@ -29,9 +29,9 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
-    # The vault has been deleted, and no account may have come to need it meanwhile (see usage.py); or it is recovered
-    # because one has.
-    withdrawn: bool = False
+    # The vault was deleted: the second check requires that no account needs it (see usage.py). Or it is recovered
+    # because an account needs it.
+    taken_away: bool = False
     # The vault has been created, and Batch accounts on a vault that somebody else created meanwhile may lack access.
     created: bool = False
 
