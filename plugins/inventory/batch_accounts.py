@@ -165,7 +165,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self.set_options(direct=without_empty({**config, **evaluated}), var_options=self._vars)
 
     def _found(self, path: str, cache: bool) -> dict[str, Any]:
-        """What Azure says, or said when it was kept: plain data either way."""
+        """The accounts from Azure or from the cache: plain data either way."""
         wanted = _inventory.checked_subscriptions(self.get_option("subscriptions"))
         connection = {
             name: self.get_option(name) if self.has_option(name) else option.get("default")
@@ -186,7 +186,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         begin_run(folder)
         with unlogged():
             seen = Cloud(connection, folder).visible.listed(wanted)
-        return {**seen, "accounts": _inventory.in_turns(map(_inventory.record, seen["accounts"]))}
+        return {**seen, "accounts": _inventory.interleaved(map(_inventory.record, seen["accounts"]))}
 
     def _warn(self, found: Mapping[str, Any]) -> None:
         for unlisted in found["unlisted"]:
@@ -250,7 +250,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
 
 def _distrusted(value: Any) -> Any:
-    """What Azure says, with a mark on what could be taken for a template."""
+    """Data from Azure, with text marked as unsafe that could be taken for a template."""
     if _KNOWS_TRUST:
         return value
     if isinstance(value, dict):

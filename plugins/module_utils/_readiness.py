@@ -304,7 +304,7 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
 
 def _require_all_listed(params: Params, cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
-    # Who may not list the pools of the account itself could not confirm a change either, a more severe reason.
+    # A caller who may not list the pools of the account could not confirm a change either, a more severe reason.
     cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
     predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
@@ -363,7 +363,7 @@ def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[s
     )
 
 
-# What a check before the repair cannot know.
+# Causes after which a check before the repair is incomplete.
 _HIDES = {
     "vault_deleted": "Azure does not show the network rules and the keys of a deleted vault, or who may use them. Once "
     "the vault is recovered, a run may find more to repair, or refuse the rest.",
@@ -390,7 +390,7 @@ def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: 
 
 
 def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_first: bool) -> list[CmkError]:
-    """What could not be read, if a repair needs it, or if there may be a cause there of which nothing is known."""
+    """The data that could not be read, if a repair needs it, or if it may hide a cause."""
     if "vault" in repairs:
         # A deleted vault shows nothing before it is recovered.
         return []

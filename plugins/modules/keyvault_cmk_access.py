@@ -211,7 +211,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
     with cloud.locked(goal.vault):
         if len(goals) > 1:
-            # What is refused for one of them is refused before anything changes.
+            # A refusal of one of them comes before any change.
             for one in goals:
                 predicted(one, cloud.access, access_plan)
         outcomes = [make(goal) for goal in goals]

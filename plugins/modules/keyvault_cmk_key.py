@@ -401,7 +401,7 @@ def exclusive(params: Mapping[str, Any]) -> str:
 
 
 def forced_version(params: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a run counts a version by that the task forces for an account."""
+    """The name under which a run counts a version that the task forces for an account."""
     if not (params["new_version"] and params["account_name"]):
         return None
     return counted_as(key_goal.desired(params).key, params)

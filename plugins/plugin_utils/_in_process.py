@@ -115,7 +115,7 @@ class InProcessAction(ActionBase):
             RunFiles(constants.DEFAULT_LOCAL_TMP).end_rehearsal()  # type: ignore[attr-defined]
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """What the task has changed, to the next node of a workflow: Ansible adds it to what the playbook has noted
+        """Pass the changes of the task to the next node of a workflow: Ansible adds it to what the playbook has noted
         with set_stats, but not if the task has failed."""
         if self._task.check_mode or not result.get("changed") or _STATS not in task_vars:
             return

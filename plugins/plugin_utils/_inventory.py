@@ -45,7 +45,7 @@ class _Always(TypedDict):
 
 
 class Record(_Always, total=False):
-    """What is known of an account, as the variables of its host."""
+    """The data of an account, as the variables of its host."""
 
     cmk_identity: str
     # Of an account that is on a customer-managed key.
@@ -98,7 +98,7 @@ def _identity(identity: Identity) -> str | None:
     return assigned[0] if described["type"] == USER_ASSIGNED and len(assigned) == 1 else None
 
 
-def in_turns(records: Iterable[Record]) -> list[Record]:
+def interleaved(records: Iterable[Record]) -> list[Record]:
     """Accounts interleaved across subscriptions, because Azure limits the rate of requests by subscription."""
     each: dict[str, list[Record]] = {}
     for known in records:

@@ -209,7 +209,7 @@ def _disk(pool: Pool) -> dict[str, Any]:
 
 
 def _unknown(evidence: preflight.Evidence, observed: Seen, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
-    """What could not be read, with the reason. An unreachable host of a missing vault is a cause instead."""
+    """The data that could not be read, with the reasons. An unreachable host of a missing vault is a cause instead."""
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {
         "vault": evidence.vault,

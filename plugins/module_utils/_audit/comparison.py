@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What has changed between two reports: pure.
+"""The changes between two reports: pure.
 
 This module util is private to the collection.
 """
@@ -24,7 +24,7 @@ _FIELDS = (
 
 
 def compared(previous: Report, report: Report) -> dict[str, Any]:
-    """What is different in `report`. Accounts of subscriptions that one of the two did not see are not compared."""
+    """The differences of `report`. Accounts of subscriptions that one of the two could not read are not compared."""
     before, after = _by_id(previous), _by_id(report)
     hidden = {*previous["unseen_subscriptions"], *report["unseen_subscriptions"]}
     both = [name for name in after if name in before]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is wrong with one account, by the rules and by the organisation's policy: pure.
+"""The findings of one account, by the rules and by the organisation's policy: pure.
 
 This module util is private to the collection.
 """

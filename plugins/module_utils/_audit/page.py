@@ -265,7 +265,7 @@ def _accepted(report: Report) -> Iterator[str]:
 
 
 def _data(report: Report) -> str:
-    """What the table shows, in few bytes: words that many accounts have in common are said once."""
+    """The data of the table, in few bytes: text that many accounts share is stored once."""
     words: dict[str | None, int] = {}
     rules = {name: number for number, name in enumerate(report["rules"])}
     rows = [_row(account, words, rules) for account in report["accounts"]]

@@ -86,7 +86,7 @@ class Cloud:
         return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []
 
     def run_once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
-        """What one task of the run does for all of them: to take something away that no account uses.
+        """One task of the run does this for all tasks: it takes something away that no account uses.
 
         It is always safe to skip it. If accounts use it, all accounts are listed again only after as many tasks as
         there were accounts. If a grace period is not over, they are not listed again in this run.

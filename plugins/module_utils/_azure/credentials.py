@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who the caller is: credentials from the options' sources, and tokens shared by all tasks of a run.
+"""The identity of the caller: credentials from the options' sources, and tokens shared by all tasks of a run.
 
 This module util is private to the collection.
 """
@@ -152,7 +152,7 @@ class SharedTokens:
 
 
 def claims(token: str) -> dict[str, Any]:
-    """What a token says of its bearer. Not verified: the services do that."""
+    """The claims of a token. Not verified: the services do that."""
     payload = token.split(".")[1]
     read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return read

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What preflight wants to know of a key and of those who are to use it.
+"""The data that preflight needs of a key and of its future users.
 
 Data that the caller may not read, or of a service that does not respond, is the error with the reason.
 
@@ -55,14 +55,14 @@ class EvidenceReader:
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
-        """What fails the checks is read again: another task of the run may have read it, and it may be repaired."""
+        """Data that fails the checks is read again: another task may have read it, and it may be repaired."""
         found = self._gathered(key, vault_group, principals, tenant_id)
         return self._now(key, vault_group, principals, tenant_id) if failed_checks(lasting(found)) else found
 
     def _now(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
-        """What no other task of the run has read."""
+        """Data that no other task of the run has read."""
         self._session.cache.forget("vault", "key", "access", "role")
         return self._gathered(key, vault_group, principals, tenant_id)
 

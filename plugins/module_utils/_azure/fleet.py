@@ -152,7 +152,7 @@ class Fleet:
 
 
 def _or_error(read: Callable[[], Any]) -> Any:
-    """What is read, or why it was not: one key that nobody can read must not keep us from all others."""
+    """The value, or the error: one key that cannot be read must not prevent the reads of all others."""
     return value_or_error(read, CmkError)
 
 

@@ -39,7 +39,7 @@ FLOORS = {
 }
 # The API version of role assignments and definitions. azure-mgmt-authorization has several.
 AUTHORIZATION_API = "2022-04-01"
-# That of key vaults on the management plane. Older ones, the defaults of older SDKs, retire on 27 February 2027.
+# The version of Key Vault's management API. Older versions, the defaults of older SDKs, retire on 27 February 2027.
 KEY_VAULT_API = "2026-02-01"
 _LOGGERS = ("azure", "msal", "urllib3", "requests")
 
@@ -175,7 +175,7 @@ def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 
 
 def is_free(said: Mapping[str, Any]) -> bool:
-    """What a check of a name's availability says; a name that is not valid is left to the creation to refuse."""
+    """Whether a name is available; a name that is not valid is left to the creation to refuse."""
     return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
 
 

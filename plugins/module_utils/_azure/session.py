@@ -111,7 +111,7 @@ class Session:
         return connections.transport() if self.rehearsal is None else self.rehearsal.transport()
 
     def bare_policies(self, scope: str) -> list[Any]:
-        """What any client needs, with tokens for that scope (`https://vault.azure.net/.default`).
+        """The policies that any client needs, with tokens for that scope (`https://vault.azure.net/.default`).
 
         The policies of Key Vault's SDK first send each client's request without a token, so that the vault names scope
         and tenant. Both are known: those of the cloud and of the caller, because a key has the tenant of its account.
@@ -202,7 +202,7 @@ class Polled:
     _session: Session
 
     def forget(self) -> None:
-        """What is read from now on is read from Azure, not from the task's cache."""
+        """All later reads are from Azure, not from the task's cache."""
         self._session.cache.forget()
 
     def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:

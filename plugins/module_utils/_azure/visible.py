@@ -142,7 +142,7 @@ class VisibleAccounts:
         return None
 
     def _more(self, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
-        """What else is known of a subscription without a whole list: its groups' lists, if the subscription's list is
+        """Further accounts of a subscription without a whole list: its groups' lists, if the subscription's list is
         refused, and the accounts of this run."""
         handled = [one for one in self._handled.ids() if one.split("/")[2] == subscription.lower()]
         known = {one["id"].lower() for one in listed} if not isinstance(listed, CmkError) else set()

@@ -28,7 +28,7 @@ _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.ba
 _RESTORE = f"Restore a backup of the key if there is one. Without a backup: {_LOST}"
 _ASK = "Read whether the account is available (pools: true, in the role cmk_audit_pools: true)"
 
-# What Batch says of a key that the caller cannot read, and the cause that this is evidence of. Batch may repeat an
+# Messages of Batch about a key that the caller cannot read, and the cause that each shows. Batch may repeat an
 # earlier refusal when it says that the key is accessible again.
 _SAID_BY_BATCH = {
     # Public network access is of the vault.
@@ -237,7 +237,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
 
 
 def _said(observed: Mapping[str, Any]) -> str:
-    """What Batch says of the key now."""
+    """The current message of Batch about the key."""
     reason: CmkError | None = observed.get("unavailable_reason")
     said = reason.facts.get("azure", {}).get("message", "") if reason else ""
     return "" if _ACCESSIBLE_AGAIN in said else said
@@ -250,7 +250,7 @@ def _is_version_lost(observed: Mapping[str, Any]) -> bool:
 
 
 def _said_by_batch(said: str) -> Iterator[Cause]:
-    """What Batch says of a key that the caller cannot read."""
+    """The message of Batch about a key that the caller cannot read."""
     for name, pattern in _SAID_BY_BATCH.items():
         if pattern.search(said):
             yield Cause(name, f"Batch says: {said}", "Run this as a caller who can read the key.", "key")

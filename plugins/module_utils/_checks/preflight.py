@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must hold before Batch is pointed at a key (invariant I1): pure, over what was read.
+"""The checks before an account is moved to a key (invariant I1): pure, over the data that was read.
 
 Data that could not be read is the error with the reason, and its checks are `unknown`.
 
@@ -28,7 +28,7 @@ OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is to know of a key and of the identity that is to use it."""
+    """The data of a key and of the identity that is to use it."""
 
     key: KeyIdentifier
     # Object ids of the account's identities; Batch may use any of them.

@@ -258,7 +258,7 @@ class RotationPolicy(TypedDict, total=False):
 
 
 class Permission(TypedDict, total=False):
-    """What a role definition allows, or what the caller may do at a scope."""
+    """The permissions of a role definition, or of the caller at a scope."""
 
     actions: list[str] | None
     notActions: list[str] | None

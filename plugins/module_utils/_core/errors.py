@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What can go wrong, in words that a playbook can branch on.
+"""The errors, with codes that a playbook can branch on.
 
 This module util is private to the collection.
 """
@@ -27,7 +27,7 @@ class CmkError(Exception):
         self.facts = facts
 
     def add(self, sentence: str) -> None:
-        """What became of it."""
+        """Add a sentence to the message, such as the outcome of a rollback."""
         self.msg = f"{self.msg} {sentence}"
 
     def result(self) -> dict[str, Any]:

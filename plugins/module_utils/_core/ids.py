@@ -63,7 +63,7 @@ class KeyIdentifier:
 
     @property
     def folded(self) -> str:
-        """What it is known by: Azure keeps the letter case it was given and ignores it when it compares."""
+        """The id for comparisons: Azure keeps the letter case of an id and ignores it when it compares."""
         return str(self).casefold()
 
     def same(self, other: KeyIdentifier | None) -> bool:
@@ -79,7 +79,7 @@ class KeyIdentifier:
 
 
 def key_in_vault(vault: str, name: str) -> str:
-    """What the tasks of a run count by: the key of that name in that vault, in any letter case."""
+    """The name under which the tasks of a run count: the key of that name in that vault, in any letter case."""
     return f"{vault}/{name}".casefold()
 
 

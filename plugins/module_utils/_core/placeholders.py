@@ -19,7 +19,7 @@ from typing import Any
 
 KNOWN_AFTER_APPLY = "(known after apply)"
 _PLACEHOLDER = re.compile(r"\bc3c3c3c3-0000-4000-8000-[0-9a-f]{12}\b|\bc3c3c3c300000000[0-9a-f]{16}\b", re.IGNORECASE)
-# What Key Vault sets together with a version.
+# The values that Key Vault sets together with a version.
 _WITH_VERSION = ("created_on",)
 
 

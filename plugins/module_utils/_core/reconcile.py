@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every module does: read, plan, apply, read and plan again.
+"""The steps of every module: read, plan, apply, read and plan again.
 
 This module util is private to the collection.
 """
@@ -24,7 +24,7 @@ class Planner(Protocol[W]):
 
 
 Check = Callable[[], None]
-# What a rollback does not wait for: it has waited already, Azure asks for a longer wait than there is time for, or
+# Errors that end a rollback at once: it has waited already, Azure asks for a longer wait than there is time for, or
 # somebody else deleted the resource.
 _NOT_RETRIED = (
     "account_unavailable",
@@ -86,7 +86,7 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
 
 
 def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
-    """What `converge` would change; nothing is changed. Raises what `converge` would refuse."""
+    """The plan that `converge` would apply; nothing is changed. Raises the refusals of `converge`."""
     return planner.plan(goal, service.read(goal))
 
 

@@ -25,7 +25,7 @@ NEEDED = {
     "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
 }
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
-# What it allows is the same everywhere and always, so that nobody has to look it up: it is one of Azure's own.
+# A built-in role of Azure: its permissions are the same everywhere, so they are not read.
 KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may use a vault's keys for customer-managed encryption: get, wrapKey and unwrapKey, by policy or by role.
+"""Access to a vault's keys for customer-managed encryption: get, wrapKey and unwrapKey, by policy or by role.
 
 This module util is private to the collection.
 """
@@ -25,7 +25,7 @@ from .writes import AccessWrites
 
 Steps = tuple[Step[AccessWrites], ...]
 
-# What `all` stands for; purge is not among it and has to be granted by name.
+# The permissions in `all`; purge is not one of them and has to be granted by name.
 _ALL = (
     *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "encrypt"),
     *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),

@@ -45,7 +45,7 @@ class Goal:
 
     @property
     def target(self) -> KeyIdentifier | None:
-        """What an account is set to that does not meet the goal."""
+        """The setting of an account that does not meet the goal."""
         return self.key.versionless if self.key and self.follow else self.key
 
     def is_satisfied_by(self, account: Account | None) -> bool:

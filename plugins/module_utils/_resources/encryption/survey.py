@@ -21,7 +21,7 @@ from .document import describe
 
 
 def described(account: Account | None) -> dict[str, Any]:
-    """What the account's own document says of its key and identity."""
+    """The key and the identity in the account's document."""
     if account is None:
         return {"exists": False}
     key = key_of(account)

@@ -77,7 +77,7 @@ def _left(
 
 
 def report(users: Sequence[str], until: float | None = None) -> dict[str, Any]:
-    """What is returned beside the key: who uses it, and when the grace period is over."""
+    """The values that are returned beside the key: its users, and the end of the grace period."""
     return {"in_use_by": list(users), "kept_until": instant(until)}
 
 

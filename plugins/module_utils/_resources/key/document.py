@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Key Vault's documents say of a key.
+"""The data of a key in Key Vault's documents.
 
 This module util is private to the collection.
 """
@@ -23,7 +23,7 @@ from . import rotation_policy
 # a new version at least once a day. Until then an account may use the previous version.
 FOLLOWING_LAG = 24 * 3600
 
-# What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
+# The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
 SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a task wants of a key.
+"""The goal of a task for a key.
 
 This module util is private to the collection.
 """
@@ -38,7 +38,7 @@ class Goal:
     max_version_age: int | None
     new_version: bool
     force: bool
-    # What a new version is forced for: runs that force one for the same purpose share it.
+    # The purpose of a forced version: runs that force one for the same purpose share it.
     new_version_for: str | None = None
     # A version or key that somebody disabled, as people do to revoke it, may be enabled.
     enable: bool = False

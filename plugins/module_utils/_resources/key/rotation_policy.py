@@ -40,7 +40,7 @@ def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | None]) -> None:
-    """What Key Vault would refuse, once the key is made."""
+    """Refuse in advance the values that Key Vault would refuse after the key is created."""
     life = length["expiry_time"]
     name = "time_after_create" if policy["time_after_create"] else "time_before_expiry"
     span = length[name] or 0

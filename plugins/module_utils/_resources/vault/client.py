@@ -56,7 +56,7 @@ class Vaults(Polled):
     def read(self, goal: Any) -> dict[str, Any]:
         subscription = self._session.subscription_id
         if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
-            # What is asked of a vault that is still missing.
+            # Only for a vault that does not exist.
             in_background(self._is_listed, goal.group, goal.name)
             in_background(self._deleted, goal.name, subscription)
         vault = self.get(goal.group, goal.name)
