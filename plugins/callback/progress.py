@@ -2,32 +2,32 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tells how far a run over many hosts is."""
+"""Shows the progress of a run over many hosts."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: progress
 type: aggregate
-short_description: Tell how far a run over many hosts is
+short_description: Show the progress of a run over many hosts
 description:
-  - Shows a line now and then, and one at the end of each wave (C(serial)), that gives how many hosts are done and have
-    failed, how many a second, and how long the rest will take.
-  - At the end of a play, a line counts the hosts that the play has changed, left as they were and failed on, and the
-    new versions of keys, as in C(60 rotated, 0 unchanged, 0 failed, 1 new version).
-  - If the play stops in a wave, a line for each host of that wave gives the key that its account uses, or says that the
-    host failed.
-  - The estimate goes by the waves that are over. There is none before the first is.
-  - Plays over a single host are left alone.
+  - Shows a progress line at most every O(interval) seconds, and at the end of each wave (C(serial)). The line has the
+    number of hosts that are done and that failed, the number of hosts per second, and the remaining time.
+  - At the end of a play, a line counts the changed, unchanged and failed hosts and the new versions of keys, as in
+    C(60 rotated, 0 unchanged, 0 failed, 1 new version).
+  - If the play stops in a wave, a line for each host of that wave shows the key that its account uses, or shows that
+    the host failed.
+  - The remaining time is estimated from the finished waves. Before the first wave is finished, no estimate is shown.
+  - For a play with a single host, nothing is shown.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
 requirements:
-  - Enable it, with C(callbacks_enabled = azbatch.cmk.progress) in the section C(defaults) of C(ansible.cfg), or with
-    the environment variable E(ANSIBLE_CALLBACKS_ENABLED).
+  - Enable the plugin with C(callbacks_enabled = azbatch.cmk.progress) in the section C(defaults) of C(ansible.cfg), or
+    with the environment variable E(ANSIBLE_CALLBACKS_ENABLED).
 options:
   interval:
-    description: How many seconds pass between two lines, at least.
+    description: Minimum number of seconds between two lines.
     type: float
     default: 10
     env:
@@ -57,12 +57,12 @@ class CallbackModule(CallbackBase):
         self._progress: Progress | None = None
         self._tally = Tally(0)
         self._play: str | None = None
-        self._told_at = time.monotonic()
+        self._shown_at = time.monotonic()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Ansible starts a play again for each wave of it."""
         variables = play.get_variable_manager().get_vars(play=play)
-        # By its place, because ansible-runner gives each wave a uuid of its own.
+        # By its place, because ansible-runner gives each wave its own uuid.
         is_other = play.get_path() != self._play
         self._end(is_last=is_other)
         if self._progress is None or self._progress.left == 0 or is_other:
@@ -112,7 +112,7 @@ class CallbackModule(CallbackBase):
             progress.failed.add(host)
         role = task._role.get_name() if task._role else ""
         self._tally.add(host, role, str(task.action), values, failed=failed)
-        if time.monotonic() - self._told_at >= self.get_option("interval"):
+        if time.monotonic() - self._shown_at >= self.get_option("interval"):
             self._tell(progress)
 
     def _end(self, *, is_last: bool) -> None:
@@ -130,8 +130,8 @@ class CallbackModule(CallbackBase):
             self._tally.end_wave()
         if progress.left == 0 or is_last:
             took = duration(time.monotonic() - progress.began)
-            self._display.display(f"PROGRESS: {self._tally.told()}, in {took}")
+            self._display.display(f"PROGRESS: {self._tally.line()}, in {took}")
 
     def _tell(self, progress: Progress) -> None:
-        self._told_at = time.monotonic()
-        self._display.display(f"PROGRESS: {progress.told(self._told_at)}")
+        self._shown_at = time.monotonic()
+        self._display.display(f"PROGRESS: {progress.line(self._shown_at)}")

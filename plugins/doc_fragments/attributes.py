@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every module promises of check mode, diff mode and repetition."""
+"""The support of every module for check mode, diff mode and idempotency."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ options: {}
 attributes:
   check_mode:
     description:
-      - Can run in C(check_mode) and tell what would change without changing it.
-      - Later tasks of the run in check mode see what this task would change, if both run in the process of Ansible.
-      - Values that only Azure can give are shown as C((known after apply\)), and can be passed on.
+      - Can run in C(check_mode) and return changed status prediction without modifying Azure.
+      - In check mode, later tasks of the run read the predicted changes of this task, if both run in the process of
+        Ansible.
+      - Values that only Azure can assign are shown as C((known after apply\)), and can be passed on.
     support: full
   diff_mode:
-    description: Tells what has changed, or in check mode would change, when in diff mode.
+    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
   idempotent:
     description: When run twice in a row outside check mode with the same options, the second run changes nothing.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options that the modules which look at many accounts share."""
+"""Options of the modules that audit many accounts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ class ModuleDocFragment:
 options:
   subscriptions:
     description:
-      - Ids of the subscriptions whose accounts are looked at. Without any, and without O(resource_group), all that the
-        caller sees.
+      - Ids of the subscriptions to audit. Without O(subscriptions) and O(resource_group), the module audits all
+        subscriptions that the caller can read.
     type: list
     elements: str
     default: []
   pools:
     description:
-      - Ask each account for its pools. This tells whose disks are not encrypted, and whether the account answers.
-      - It is one request for each account; everything else takes a few for each subscription, vault and key.
+      - List the pools of each account. The pools show whether their disks are encrypted, and whether the account is
+        available.
+      - This needs one request for each account. All other reads need a few requests for each subscription, vault and
+        key.
     type: bool
     default: false
   required:
     description:
-      - Accounts that have to be on a customer-managed key. An account is meant by an item if it fits all that the item
-        says; an item that says nothing, V({}), means all accounts.
+      - Accounts that must use a customer-managed key. An item matches an account if all conditions of the item match.
+        The empty item V({}) matches all accounts.
     type: list
     elements: dict
     default: []
@@ -57,15 +59,15 @@ options:
         type: dict
         default: {}
   allowed_vaults:
-    description: Names of the vaults that keys may lie in. Without any, all.
+    description: Names of the vaults that may hold keys. By default, all vaults are allowed.
     type: list
     elements: str
     default: []
   max_version_age:
-    description: Age from which a version is too old, as an ISO 8601 duration such as V(P90D). Without it, none is.
+    description: Maximum age of a version, as an ISO 8601 duration such as V(P90D). By default, the age is not limited.
     type: str
   min_days_to_expiry:
-    description: A version with fewer days left is reported.
+    description: Report a version that expires in fewer days.
     type: int
     default: 30
   expiry_required:
@@ -73,23 +75,23 @@ options:
     type: bool
     default: false
   rbac_only:
-    description: Report vaults that go by access policies.
+    description: Report vaults that use access policies.
     type: bool
     default: false
   key_types:
-    description: Types that keys may be of. Without any, all that Batch takes.
+    description: Allowed types of keys. By default, all types that Batch supports.
     type: list
     elements: str
     choices: [RSA, RSA-HSM]
     default: []
   min_key_size:
-    description: Least number of bits of a key. Without it, all that Batch takes.
+    description: Minimum size of a key in bits. By default, all sizes that Batch supports.
     type: int
     choices: [2048, 3072, 4096]
   exceptions:
     description:
-      - Findings that are accepted until a day. They stay in the result, marked as RV(ignore:accepted), and count as
-        open from the next day on.
+      - Findings that are accepted until a date. These findings stay in the result, marked as RV(ignore:accepted), and
+        count as open from the next day on.
     type: list
     elements: dict
     default: []
@@ -133,11 +135,11 @@ options:
         elements: str
         required: true
       reason:
-        description: Why it is accepted.
+        description: Why the finding is accepted.
         type: str
         required: true
       expires_on:
-        description: The last day on which it is, such as V(2027-03-31) (UTC).
+        description: The last day on which the finding is accepted, such as V(2027-03-31) (UTC).
         type: str
         required: true
 """

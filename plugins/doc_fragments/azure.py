@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fragments of documentation that modules and the inventory plugin share."""
+"""Documentation fragments of the modules and the inventory plugin."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ options:
     type: str
   wait_timeout:
     description:
-      - How long to wait for a change to be finished and confirmed, in seconds.
-      - Azure may take ten minutes until an account answers on a key to which access was just granted.
+      - Maximum time in seconds to wait until a change is finished and confirmed.
+      - After access to a key is granted, Azure may need ten minutes until an account that uses the key is available.
     type: int
     default: 600
 notes:
-  - Where the connection is C(local), the task runs inside Ansible's own process, which spares it the start of a Python
-    interpreter. Set the variable C(cmk_in_process) to V(false) to have it run as an ordinary module.
-  - A failure has a stable RV(ignore:code) beside its message; C(docs/errors.md) lists them.
+  - If the connection is C(local), the task runs in Ansible's own process, which avoids the start of a Python
+    interpreter. Set the variable C(cmk_in_process) to V(false) to run the task as an ordinary module.
+  - A failure returns a stable RV(ignore:code) and a message; C(docs/errors.md) lists all codes.
 """
 
-    # Who the caller is, and where: for whatever talks to Azure.
+    # Credentials, tenant and cloud of the caller, for all plugins that send requests to Azure.
     SIGN_IN = r"""
 options:
   tenant:
@@ -48,19 +48,19 @@ options:
     type: str
   x509_certificate_path:
     description:
-      - Path of a PEM file with the application's certificate and private key, used in place of O(secret).
+      - Path of a PEM file with the application's certificate and private key, instead of O(secret).
       - Environment variable E(AZURE_CERTIFICATE_PATH).
     type: path
   auth_source:
     description:
-      - Where the credentials come from.
-      - V(auto) takes a credential file if O(profile) is set, else O(client_id) with O(secret) or
-        O(x509_certificate_path), else the section C(default) of the credential file if there is such a file, else the
-        session of the Azure CLI.
-      - V(env) are the options above and their environment variables.
-      - V(credential_file) is C(~/.azure/credentials), an INI file with a section for each profile.
-      - V(msi) is the managed identity of the machine.
-      - V(workload_identity) is a federated token, as E(AZURE_FEDERATED_TOKEN_FILE) names it.
+      - Source of the credentials.
+      - V(auto) uses the first available of these sources. The credential file, if O(profile) is set. O(client_id) with
+        O(secret) or O(x509_certificate_path). The section C(default) of the credential file. The session of the Azure
+        CLI.
+      - V(env) uses the options above and their environment variables.
+      - V(credential_file) uses C(~/.azure/credentials), an INI file with a section for each profile.
+      - V(msi) uses the managed identity of the machine.
+      - V(workload_identity) uses the federated token in the file that E(AZURE_FEDERATED_TOKEN_FILE) names.
       - Environment variable E(ANSIBLE_AZURE_AUTH_SOURCE).
     type: str
     default: auto
@@ -88,7 +88,7 @@ requirements:
   - azure-mgmt-msi >= 7.0.0
 """
 
-    # For plugins other than modules: they leave it to Ansible to read the variables.
+    # For plugins other than modules: Ansible reads their environment variables.
     ENVIRONMENT = r"""
 options:
   tenant:

@@ -6,39 +6,42 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """What a key and its new versions are like; `NEW_KEY` of module_utils/_arguments.py has the same options."""
+    """Options of a key and its new versions; `NEW_KEY` of module_utils/_arguments.py has the same options."""
 
     DOCUMENTATION = r"""
 options:
   key_type:
     description:
-      - V(RSA), or V(RSA-HSM) in a premium vault. A new key is V(RSA) by default.
-      - An existing key of another type is refused.
+      - Type of the key, V(RSA), or V(RSA-HSM) in a premium vault. The default of a new key is V(RSA).
+      - The module fails if an existing key has another type.
     type: str
   key_size:
     description:
-      - Bits of the key, 2048, 3072 or 4096. A new key has 2048 by default.
-      - A version that exists and differs is refused, unless a new version is due.
+      - Size of the key in bits, 2048, 3072 or 4096. The default of a new key is 2048.
+      - The module fails if an existing version has another size, unless rotation is due.
     type: int
   expires_in:
     description:
-      - When the version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or V(P90D).
-        A month counts as 30 days, a year as 365.
-      - Without it a new version does not expire. Versions that exist already are left as they are.
+      - Period after which a new version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or
+        V(P90D). A month counts as 30 days, a year as 365.
+      - By default, a new version does not expire. Existing versions are not changed.
     type: str
   rotation_policy:
     description:
-      - When Key Vault is to make new versions by itself. An account that follows the key takes them over.
-      - Notifications that the policy holds stay as they are.
+      - When Key Vault automatically creates new versions. An account that follows the key uses the new versions.
+      - Notifications in an existing policy are not changed.
     type: dict
     suboptions:
       expiry_time:
-        description: When versions made by the policy expire, as an ISO 8601 duration of 28 days or more.
+        description: Period after which versions that the policy creates expire, as an ISO 8601 duration of 28 days or
+          more.
         type: str
       time_after_create:
-        description: How long after its creation a version is followed by a new one, as an ISO 8601 duration.
+        description: Period after the creation of a version when Key Vault creates the next version, as an ISO 8601
+          duration.
         type: str
       time_before_expiry:
-        description: How long before it expires a version is followed by a new one, as an ISO 8601 duration.
+        description: Period before the expiry of a version when Key Vault creates the next version, as an ISO 8601
+          duration.
         type: str
 """

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: batch_accounts
-short_description: Every Batch account is a host
+short_description: Batch accounts inventory source
 description:
-  - Lists the Batch accounts of subscriptions and makes each a host with the variables that the roles of this collection
-    read, so that the roles run on all of them, or on a group of them, as they are.
-  - The source is a YAML file named C(batch_accounts.yml), or with any name that ends in C(.batch_accounts.yml);
-    C(.yaml) will do as well.
-  - A host has the name of its account. Where several accounts have the same name, which they may in different regions,
-    each has the name and the region, as in C(mybatch.westeurope).
-  - The permission to read the accounts is enough. A warning names the subscriptions where the caller may not list them.
+  - Lists the Batch accounts of subscriptions. Each account becomes a host with the variables of the roles of this
+    collection, so the roles can run on all accounts or on a group of accounts without further variables.
+  - Uses a YAML configuration file whose name is C(batch_accounts.yml) or ends in C(.batch_accounts.yml). The extension
+    C(.yaml) is also accepted.
+  - A host has the name of its account. If several accounts in different regions have the same name, the host is named
+    by account and region, as in C(mybatch.westeurope).
+  - The permission to read the accounts is sufficient. A warning names the subscriptions in which the caller may not
+    list accounts.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -26,15 +27,17 @@ options:
     choices: [azbatch.cmk.batch_accounts]
   subscriptions:
     description:
-      - Ids of the subscriptions whose accounts are wanted. Without any, it is all that the caller sees.
+      - Ids of the subscriptions whose accounts are listed. By default, all subscriptions that the caller can read.
     type: list
     elements: str
     default: []
   filters:
     description:
-      - Which accounts become hosts. Each item is V(include) or V(exclude) with a condition over the host's variables.
-      - The first condition that holds decides. An account for which none holds is included.
-      - A condition that cannot be evaluated is an error, whatever O(strict) says, lest a host is there that should not.
+      - Filters that select the accounts which become hosts. Each item is V(include) or V(exclude) with a condition over
+        the host's variables.
+      - The first condition that is true decides. An account for which no condition is true is included.
+      - A condition that cannot be evaluated is an error regardless of O(strict), because the host could be included by
+        mistake.
     type: list
     elements: dict
     default: []
@@ -44,17 +47,17 @@ extends_documentation_fragment:
   - constructed
   - inventory_cache
 notes:
-  - The sign-in options and O(subscriptions) may be templates, which see extra variables and can look things up.
+  - The sign-in options and O(subscriptions) may be templates. These templates can use extra variables and lookups.
   - An option that this plugin does not have is an error.
   - Extra variables override what O(compose) sets for a host.
 """
 
 EXAMPLES = r"""
-# Every account that the caller sees
+# All accounts that the caller can read
 plugin: azbatch.cmk.batch_accounts
 
 ---
-# Accounts of two subscriptions, by a service principal whose secret is elsewhere
+# Accounts of two subscriptions, read by a service principal whose secret is in an environment variable
 plugin: azbatch.cmk.batch_accounts
 subscriptions:
   - 11111111-2222-3333-4444-555555555555
@@ -64,7 +67,7 @@ client_id: aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee
 secret: "{{ lookup('ansible.builtin.env', 'BATCH_SECRET') }}"
 
 ---
-# Accounts in production that are on a customer-managed key, but for one vault, grouped by their tag `team` as well
+# Accounts in production that use a customer-managed key, except for one vault, also grouped by their tag `team`
 plugin: azbatch.cmk.batch_accounts
 filters:
   - exclude: cmk_key_source == 'microsoft_batch'
@@ -78,7 +81,7 @@ compose:
   cmk_key_max_age: "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"
 
 ---
-# Listed once an hour
+# Cached for one hour
 plugin: azbatch.cmk.batch_accounts
 cache: true
 cache_plugin: ansible.builtin.jsonfile
@@ -162,7 +165,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self.set_options(direct=without_empty({**config, **evaluated}), var_options=self._vars)
 
     def _found(self, path: str, cache: bool) -> dict[str, Any]:
-        """What Azure says, or said when it was kept: plain data either way."""
+        """The accounts from Azure or from the cache: plain data either way."""
         wanted = _inventory.checked_subscriptions(self.get_option("subscriptions"))
         connection = {
             name: self.get_option(name) if self.has_option(name) else option.get("default")
@@ -183,13 +186,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         begin_run(folder)
         with unlogged():
             seen = Cloud(connection, folder).visible.listed(wanted)
-        return {**seen, "accounts": _inventory.in_turns(map(_inventory.record, seen["accounts"]))}
+        return {**seen, "accounts": _inventory.interleaved(map(_inventory.record, seen["accounts"]))}
 
     def _warn(self, found: Mapping[str, Any]) -> None:
         for unlisted in found["unlisted"]:
             self.display.warning(not_listed(unlisted))
         if not found["accounts"]:
-            self.display.warning("The caller sees no Batch account.")
+            self.display.warning("The caller can read no Batch account.")
         if shared := _inventory.shared_names(found["accounts"]):
             names = ", ".join(sorted(shared))
             self.display.warning(f"Several accounts have the same name, so their hosts are named NAME.REGION: {names}.")
@@ -241,13 +244,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return bool(boolean(self.templar.template(f"{{% if {condition} %}}yes{{% else %}}no{{% endif %}}")))
         except Exception as error:
             raise AnsibleParserError(
-                f"filters: the condition {condition!r} cannot be evaluated for the host {host}: {error}. Variables "
-                "that not every host has need `| default('')`."
+                f"filters: the condition {condition!r} cannot be evaluated for the host {host}: {error}. Use "
+                "`| default('')` for variables that not every host has."
             ) from None
 
 
 def _distrusted(value: Any) -> Any:
-    """What Azure says, with a mark on what could be taken for a template."""
+    """Data from Azure, with text marked as unsafe that could be taken for a template."""
     if _KNOWS_TRUST:
         return value
     if isinstance(value, dict):

@@ -6,32 +6,33 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: play_keyword
-short_description: What a keyword of a play is, by the variables of the playbooks
+short_description: Value of a play keyword from the variables of the playbooks
 description:
-  - Reads the variable behind a keyword of a play, as the playbooks of this collection do. A variable that is missing or
-    blank, as AWX gives it for a question that nobody answered, has the default.
-  - A value that Ansible would misread, or that would silently run the play on no host, is an error that names the
-    variable.
+  - Returns the value of a play keyword from its variable, as the playbooks of this collection do. If the variable is
+    missing or blank, the default is returned. AWX passes a blank value for a survey question that was left blank.
+  - If Ansible would misinterpret the value, or would run the play on no host without an error, the lookup fails and
+    names the variable.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
   _terms:
     description:
-      - Which keyword. V(hosts) is by C(cmk_hosts), C(cmk_hosts_required) and the limit, V(serial) by C(cmk_serial),
-        V(max_fail_percentage) by C(cmk_max_fail_percentage).
-      - V(set_stats) is by C(cmk_set_stats) whether a job passes on its result. A job in check mode does not.
+      - Name of the keyword. V(hosts) uses C(cmk_hosts), C(cmk_hosts_required) and the limit. V(serial) uses
+        C(cmk_serial). V(max_fail_percentage) uses C(cmk_max_fail_percentage).
+      - V(set_stats) uses C(cmk_set_stats) and returns whether a job passes on its result. A job in check mode does not
+        pass on its result.
     type: list
     elements: str
     required: true
     choices: [hosts, serial, max_fail_percentage, set_stats]
   default:
-    description: The value of V(serial) or V(max_fail_percentage) where its variable is missing or blank.
+    description: The value of V(serial) or V(max_fail_percentage) if its variable is missing or blank.
     type: raw
 """
 
 EXAMPLES = r"""
-- name: Rotate in waves that a survey may set, in a playbook of your own
+- name: Rotate in waves that a survey can set, in a custom playbook
   hosts: "{{ lookup('azbatch.cmk.play_keyword', 'hosts') }}"
   gather_facts: false
   strategy: linear

@@ -33,7 +33,7 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
             cloud = Cloud(module.params, rehearse=module.check_mode)
             result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
     except BaseException as ended:
-        # The result of an interrupted module is told too; the process ends with it.
+        # The result of an interrupted module is returned too; the process ends with it.
         module.fail_json(**placeholders.shown(as_failure(ended).result()))
     for warning in result.pop("warnings", []):
         module.warn(warning)

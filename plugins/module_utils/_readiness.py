@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the tasks of a role can succeed, told before the first of them changes anything.
+"""Whether the tasks of a role can succeed, checked before the first of them changes anything.
 
 What a later task would refuse is refused here, with the caller's missing rights. What only an earlier task can bring
 about, such as a vault that does not exist yet, is left to the later task.
@@ -217,7 +217,7 @@ def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
 
 
 def _to_switch(params: Params, cloud: Cloud, account: Account, new: KeyIdentifier) -> Iterator[Needed]:
-    """To a different key. All that may be amiss with it is access, which is granted next."""
+    """To a different key. Only access to it may be missing, because access is granted next."""
     goal = encryption_goal_module.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
     try:
         yield from encryption_writes.NEEDED.by(predicted(goal, cloud.encryption, encryption_plan).steps)
@@ -250,7 +250,7 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
             raise _on_another_key(params, account, has)
         # Of a vault that the account does not use, nothing but its name is known yet, and that may be wrong.
         vault = has.vault if has and takes_key != "keep" else None
-        what = "the key or the access to it would be taken away"
+        what = "the key would be disabled or deleted, or the access to it revoked"
         _require_all_listed(params, cloud, what, "keep the key and the access", vault)
         if has is None and named is None:
             warnings = (_previous_unknown(account, "a Microsoft-managed key"),)
@@ -286,7 +286,7 @@ def _on_another_key(params: Params, account: Account, has: KeyIdentifier) -> Ref
     remedy = "Correct vault_name and key_name, or keep the key and the access."
     return Refused(
         f"The Batch account {account['name']} uses {has}, not the key {params['key_name']} in {params['vault_name']}. "
-        f"Neither that key nor the access to that vault is taken away. {remedy}",
+        f"That key and the access to that vault are not changed. {remedy}",
         code="account_on_another_key",
         option="key_name",
         value=params["key_name"],
@@ -297,14 +297,14 @@ def _on_another_key(params: Params, account: Account, has: KeyIdentifier) -> Ref
 def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
     return (
         f"The Batch account {account['name']} uses {key} already, so Azure does not show which key it used before. "
-        "That key and the access to it are left as they are. Name that key with previous_key_identifier (in the roles: "
+        "That key and the access to it are not changed. Name that key with previous_key_identifier (in the roles: "
         "cmk_previous_key_identifier)."
     )
 
 
 def _require_all_listed(params: Params, cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
     """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
-    # Who may not list the pools of the account itself could not confirm a change either, which is the graver reason.
+    # A caller who may not list the pools of the account could not confirm a change either, a more severe reason.
     cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
     predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
@@ -330,8 +330,8 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
         # Nothing shows that the account has lost its key. The last task waits while Batch fails.
         return {"repairs": [], "causes_so_far": earlier}, ()
     if not diagnosis:
-        reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key: none can be recovered."
-        remedy = "See what Azure says, and run the role again."
+        reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key."
+        remedy = "Fix the problem that Azure reports, and run the role again."
         raise Unavailable(f"{reason} {unavailable.msg} {remedy}", code="account_unavailable", remedy=remedy)
     names = [cause["name"] for cause in causes]
     repairs = list(dict.fromkeys(cause["repair"] for cause in causes if cause["repair"]))
@@ -347,11 +347,11 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
         has = "would have" if cloud.is_rehearsal else "has"
         so_far = f"Before that, the run {has} repaired: {', '.join(done)}." if done else "Nothing was changed."
         seen = [cause["evidence"] for cause in causes if cause["repair"]]
-        told = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
+        message = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
         # A copy, because the task may read the same error again from its cache.
         refusal = copy(refusals[0])
         state = "is not available" if available is False else "may not be available"
-        refusal.msg = f"The Batch account {name} {state}. {told}"
+        refusal.msg = f"The Batch account {name} {state}. {message}"
         refusal.facts = {**refusal.facts, "causes": causes}
         raise refusal
     if cloud.is_rehearsal:
@@ -363,14 +363,14 @@ def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[s
     """A revocation, for example, takes effect later, and the account is available until then."""
     if not causes:
         return ()
-    told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
+    message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
     return (
-        f"The Batch account {name} is available, so nothing is repaired, but it may be about to lose its key. {told} "
-        "Otherwise, run recover again once the account is not available.",
+        f"The Batch account {name} is available, so nothing is repaired, but it may be about to lose its key. "
+        f"{message} Otherwise, run recover again once the account is not available.",
     )
 
 
-# What a check before the repair cannot know.
+# Causes after which a check before the repair is incomplete.
 _HIDES = {
     "vault_deleted": "Azure does not show the network rules and the keys of a deleted vault, or who may use them. Once "
     "the vault is recovered, a run may find more to repair, or refuse the rest.",
@@ -382,11 +382,11 @@ _HIDES = {
 def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: Sequence[str]) -> Iterator[CmkError]:
     lost = [cause for cause in causes if cause["repair"] is None]
     if lost:
-        told = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
-        yield Refused(f"The account cannot be recovered: {told}", code="not_recoverable", remedy=lost[0]["remedy"])
+        message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
+        yield Refused(f"The account cannot be recovered: {message}", code="not_recoverable", remedy=lost[0]["remedy"])
     excluded = [repair for repair in repairs if repair not in params["allowed_repairs"]]
     if excluded:
-        remedy = "Add what is missing, or repair it otherwise."
+        remedy = "Add the missing repairs, or make them in another way."
         yield Refused(
             f"These repairs that the account needs are not in allowed_repairs: {', '.join(excluded)}. {remedy}",
             code="repair_not_allowed",
@@ -397,7 +397,7 @@ def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: 
 
 
 def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_first: bool) -> list[CmkError]:
-    """What could not be read, if a repair needs it, or if there may be a cause there of which nothing is known."""
+    """The data that could not be read, if a repair needs it, or if it may hide a cause."""
     if "vault" in repairs:
         # A deleted vault shows nothing before it is recovered.
         return []

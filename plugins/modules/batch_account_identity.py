@@ -7,10 +7,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: batch_account_identity
-short_description: Have a Batch account with the identity that customer-managed keys need
+short_description: Manage a Batch account and the managed identity that customer-managed keys need
 description:
-  - Makes sure that a Batch account exists with a system-assigned or a user-assigned managed identity, or that it does
-    not exist.
+  - Ensures that a Batch account exists with a system-assigned or a user-assigned managed identity, or that the account
+    does not exist.
   - Azure's guide says that customer-managed keys are for accounts that were created with an identity. An existing
     account without one is refused, unless O(adopt_existing) is set.
 version_added: 0.1.0
@@ -27,43 +27,45 @@ options:
     required: true
   state:
     description:
-      - V(present) has the account exist with the identity.
-      - V(absent) deletes it with all that is in it. That is the one thing an account allows once its key is lost.
+      - V(present) ensures that the account exists with the identity.
+      - V(absent) deletes the account and its contents. Deletion is the only operation that Batch accepts for an account
+        that has lost its key.
     type: str
     default: present
     choices: [present, absent]
   location:
     description:
       - Region of a new account. The default is that of its resource group.
-      - An existing account stays where it is.
+      - The region of an existing account is not changed.
     type: str
   identity_id:
     description:
-      - Resource id of the user-assigned identity that the account is to have.
+      - Resource id of the user-assigned identity to give to the account.
       - Without it, the account has a system-assigned identity.
     type: str
   key_identifier:
     description:
-      - The key that a new account begins its life on, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION), or without
-        the version to follow the newest.
-      - Needs O(identity_id), and that identity must have been granted access to the key. It has no effect on an
-        existing account; M(azbatch.cmk.batch_encryption) changes that one's key.
+      - The key that a new account is created with, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION), or without
+        the version to follow the newest version.
+      - Requires O(identity_id). That identity must have access to the key.
+      - This option has no effect on an existing account. Use M(azbatch.cmk.batch_encryption) to change its key.
     type: str
   follow_latest:
-    description: Have a new account follow the newest version of the key, whichever version O(key_identifier) names.
+    description: Make a new account follow the newest version of the key, even if O(key_identifier) names a version.
     type: bool
     default: false
   vault_resource_group:
     description:
-      - Resource group of the vault that O(key_identifier) names. Without it, the vault is looked for in all
-        subscriptions that the caller sees.
+      - Resource group of the vault that O(key_identifier) names. By default, the module searches all subscriptions that
+        the caller can read.
     type: str
   adopt_existing:
-    description: Give an existing account the identity if it has none, or another one.
+    description: Give an existing account the identity if the account has no identity or a different identity.
     type: bool
     default: false
   force:
-    description: Change the identity of an account that reaches its key with it, although it may lose the key.
+    description: Change the identity of an account that uses the identity to access its key, although the account may
+      lose the key.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -76,18 +78,18 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have an account with a system-assigned identity
+- name: Create an account with a system-assigned identity
   azbatch.cmk.batch_account_identity:
     resource_group: rg-batch
     name: mybatch
     location: westeurope
   register: account
 
-- name: Show what has to be granted access to the key
+- name: Show the principal that needs access to the key
   ansible.builtin.debug:
     var: account.identity.principal_id
 
-- name: Have an account that is born on a customer-managed key
+- name: Create an account with a customer-managed key
   azbatch.cmk.batch_account_identity:
     resource_group: rg-batch
     name: mybatch
@@ -103,12 +105,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: One line for a person, on the state of the resource and on what was changed.
+  description: One human-readable line about the state of the resource and the changes.
   returned: success
   type: str
   sample: Created the Batch account mybatch in westeurope with a system-assigned identity.
 exists:
-  description: Whether the account exists. The values below are there only if it does.
+  description: Whether the account exists. The values below are returned only if the account exists.
   returned: success
   type: bool
   sample: true
@@ -137,7 +139,7 @@ identity:
       type: str
       sample: system_assigned
     principal_id:
-      description: Object id of a system-assigned identity, which is what gets access to the key.
+      description: Object id of a system-assigned identity. This principal needs access to the key.
       type: str
       sample: 66666666-7777-8888-9999-000000000000
     tenant_id:
@@ -145,7 +147,7 @@ identity:
       type: str
       sample: aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee
     user_assigned_identities:
-      description: For each user-assigned identity, by its resource id, its C(principal_id) and C(client_id).
+      description: The C(principal_id) and C(client_id) of each user-assigned identity, by resource id.
       type: dict
       sample: {}
 key_source:
@@ -154,22 +156,23 @@ key_source:
   type: str
   sample: microsoft_batch
 key_identifier:
-  description: The key that the account is on, if that is a customer-managed one.
+  description: The customer-managed key that the account uses; null for a Microsoft-managed key.
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 tags:
-  description: The account's tags, which this module leaves as they are.
+  description: The account's tags. This module does not change them.
   returned: success, if it exists
   type: dict
   sample: {}
 preflight:
-  description: What was checked before a new account was created on a key, as in M(azbatch.cmk.batch_encryption).
+  description: The checks that were made before a new account was created with a key, as in
+    M(azbatch.cmk.batch_encryption).
   returned: when an account is created with O(key_identifier)
   type: list
   elements: dict
 code:
-  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
   type: str
   sample: account_without_identity

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: batch_encryption
-short_description: Put a Batch account on a customer-managed key, on another one, or back on a Microsoft-managed key
+short_description: Move a Batch account to a customer-managed key or to a Microsoft-managed key
 description:
-  - Makes sure that a Batch account is on the key asked for.
-  - Before an account is pointed at a key, everything that Batch needs is checked, and all that is wrong is told at
-    once. The result's RV(preflight) lists the checks.
-  - After the change the account is read again, and it must answer. If Azure refuses the key, or takes it and the
-    account is not available within O(wait_timeout), the previous setting is restored.
+  - Ensures that a Batch account uses the requested key.
+  - Before the account is moved to a key, the module checks all requirements of Batch and reports all failed checks
+    together. RV(preflight) lists the checks.
+  - After the change, the module reads the account again and confirms that the account is available. If Azure refuses
+    the key, or the account is not available within O(wait_timeout), the module restores the previous setting.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -23,56 +23,57 @@ options:
     type: str
     required: true
   account_name:
-    description: Name of the account. It must have an identity, see M(azbatch.cmk.batch_account_identity).
+    description: Name of the account. The account must have a managed identity, see
+      M(azbatch.cmk.batch_account_identity).
     type: str
     required: true
   key_source:
     description:
       - V(microsoft_keyvault) is the customer-managed key O(key_identifier).
-      - V(microsoft_batch) is a key that Microsoft manages.
+      - V(microsoft_batch) is a Microsoft-managed key.
     type: str
     required: true
     choices: [microsoft_keyvault, microsoft_batch]
   key_identifier:
     description:
-      - The key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION). The account is pinned to that version, unless
-        O(follow_latest) says otherwise.
-      - Without the version, the account follows the key's newest version, that is, Batch uses new versions by itself.
+      - Identifier of the key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION). The account is pinned to that
+        version, unless O(follow_latest) is V(true).
+      - Without the version, the account follows the key's newest version. Batch then uses new versions automatically.
     type: str
   follow_latest:
     description:
-      - Whether the account follows the newest version of the key. V(false) needs a version in O(key_identifier).
-      - By default an account that follows this key already keeps following it, and any other account uses
-        O(key_identifier) as it is.
+      - Whether the account follows the newest version of the key. V(false) requires a version in O(key_identifier).
+      - By default, an account that already follows this key keeps following the key. Any other account uses
+        O(key_identifier) unchanged.
     type: bool
   update_version:
     description:
       - Move an account that is pinned to another version of the key to the version in O(key_identifier).
-      - With V(false) such an account stays on its version, unless that version expires within one hour.
+      - With V(false), such an account keeps its version, unless that version expires within one hour.
     type: bool
     default: true
   expected_key_identifier:
     description:
-      - The key that the account used when O(key_identifier) was chosen for it, as an earlier task returned it.
-      - If the account uses another key by now, somebody else has moved it, and it is refused. An account that was moved
-        to a newer version of the key in O(key_identifier) stays there.
+      - The key that the account used when O(key_identifier) was chosen, as an earlier task returned it.
+      - If somebody else has moved the account to another key since then, the module refuses the change. An account that
+        was moved to a newer version of the key in O(key_identifier) keeps the newer version.
     type: str
   missing:
-    description: Whether it is a failure if there is no such account. With V(skip) it is a warning.
+    description: Whether a missing account is a failure. With V(skip), a missing account is a warning.
     type: str
     default: fail
     choices: [fail, skip]
   replace_key:
     description:
-      - Move an account that is on a different customer-managed key, of another vault or another name.
-      - By default such an account is refused. A different version of the same key is not a different key.
+      - Move an account that uses a different customer-managed key, that is, a key of another vault or of another name.
+      - By default, the module refuses such an account. A different version of the same key is not a different key.
     type: bool
     default: false
   wait_until_available:
     description:
-      - Wait for an account that is on O(key_identifier) already and is not available, up to O(wait_timeout) seconds.
-        Once its key can be used again, Batch may need ten minutes until the account is available.
-      - Without it, an account that is not available is refused.
+      - If the account already uses O(key_identifier) and is not available, wait up to O(wait_timeout) seconds.
+        After the key can be used again, Batch may need ten minutes until the account is available.
+      - By default, the module refuses an account that is not available.
     type: bool
     default: false
   pools_show_availability:
@@ -85,8 +86,7 @@ options:
     type: bool
   vault_resource_group:
     description:
-      - Resource group of the key's vault. Without it, the vault is looked for in all subscriptions that the caller
-        sees.
+      - Resource group of the key's vault. By default, the module searches all subscriptions that the caller can read.
     type: str
 extends_documentation_fragment:
   - azbatch.cmk.azure
@@ -95,22 +95,22 @@ extends_documentation_fragment:
 notes:
   - The checks are C(identity_present), C(vault_reachable), C(vault_soft_delete), C(vault_purge_protection),
     C(same_tenant), C(key_exists), C(key_enabled), C(key_not_expired), C(key_type_rsa), C(key_size_supported),
-    C(key_ops_wrap_unwrap), C(access_granted) and C(network_open_to_batch). A check that the caller's own permissions
-    do not allow is V(unknown) and gives a warning.
+    C(key_ops_wrap_unwrap), C(access_granted) and C(network_open_to_batch). If the caller's own
+    permissions do not allow a check, the check is V(unknown) and the module returns a warning.
 seealso:
   - module: azbatch.cmk.batch_account_identity
   - module: azbatch.cmk.keyvault_cmk_key
 """
 
 EXAMPLES = r"""
-- name: Put an account on a version of a key
+- name: Move an account to a version of a key
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
 
-- name: Have an account follow a key
+- name: Make an account follow a key
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
@@ -126,19 +126,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 exists:
-  description: Whether the account exists. The values below are there only if it does.
+  description: Whether the account exists. The values below are returned only if the account exists.
   returned: success
   type: bool
   sample: true
 previous_key_identifier:
   description:
-    - The customer-managed key that the task moved the account from; null if it did not change anything, or if that was
-      a Microsoft-managed key.
+    - The customer-managed key that the task moved the account from.
+    - Null if the task changed nothing, or if the account used a Microsoft-managed key.
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
 summary:
-  description: One line for a person, on the state of the resource and on what was changed.
+  description: One human-readable line about the state of the resource and the changes.
   returned: success
   type: str
   sample: "mybatch uses version 01234567… of key batch in vault myvault (before: version fedcba98…)."
@@ -158,12 +158,12 @@ key_source:
   type: str
   sample: microsoft_keyvault
 key_identifier:
-  description: The key that the account is on; null for a Microsoft-managed one.
+  description: The key that the account uses; null for a Microsoft-managed key.
   returned: success
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 key_version:
-  description: The version that the account is pinned to; null if it follows the key.
+  description: The version that the account is pinned to; null if the account follows the key.
   returned: success
   type: str
   sample: 0123456789abcdef0123456789abcdef
@@ -174,14 +174,14 @@ follows_latest:
   sample: false
 available:
   description:
-    - Whether the account does its work. One that lost its key still can be read, but does not.
+    - Whether the account is available. An account that has lost its key can still be read, but is not available.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read), or if the key,
       the access to it or the vault could not be read. See also O(pools_show_availability).
   returned: success
   type: bool
   sample: true
 preflight:
-  description: What was checked before the account was pointed at a key; empty when that was not necessary.
+  description: The checks that were made before the account was moved to a key; empty if no check was necessary.
   returned: when the setting changes, and with a failure of code V(preflight_failed)
   type: list
   elements: dict
@@ -195,34 +195,34 @@ preflight:
       type: str
       sample: ok
     evidence:
-      description: What was seen.
+      description: The evidence that the check found in Azure.
       type: str
       sample: The identity may get, wrapKey and unwrapKey.
     remedy:
-      description: What to do about a failed check.
+      description: How to fix a failed check.
       type: str
       sample: ""
 applied:
   description: The writes that were made before the failure.
-  returned: failure on the way
+  returned: failure after the first write
   type: list
   elements: str
   sample: []
 restored:
-  description: Whether the account has its previous setting again, read after the failure.
-  returned: failure on the way
+  description: Whether the account has its previous setting again, as read after the failure.
+  returned: failure after the first write
   type: bool
   sample: true
 current_state:
-  description: The state of the account after the failure, with the values of a success.
-  returned: failure on the way, if it could be read
+  description: The state of the account after the failure, with the values that are returned on success.
+  returned: failure after the first write, if the account could be read
   type: dict
 restore_failure:
   description: Why the previous setting could not be restored, with its own C(code) and C(msg).
-  returned: failure on the way back
+  returned: failure of the rollback
   type: dict
 code:
-  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
   type: str
   sample: preflight_failed

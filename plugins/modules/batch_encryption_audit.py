@@ -7,51 +7,56 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: batch_encryption_audit
-short_description: Report where Batch accounts stand with their keys
+short_description: Audit the keys of Batch accounts
 description:
-  - Looks at all Batch accounts of subscriptions, of a resource group, or at one, with the vaults and keys that they
-    depend on, judges them by a policy, and writes reports.
-  - Nothing in Azure is changed, and the permission to read is enough. What could not be seen is reported as not seen.
-  - The number of requests grows with that of the subscriptions, vaults and keys, and not with that of the accounts,
-    lists of more than a page and O(pools) aside.
+  - Reads the Batch accounts of subscriptions or of a resource group, or a single account, with their vaults and keys.
+    Checks them against a policy, and writes reports.
+  - Changes nothing in Azure. The permission to read is sufficient. Items that cannot be read are reported as unknown,
+    never as compliant.
+  - The number of requests depends on the number of subscriptions, vaults and keys. The number of accounts matters only
+    for lists of more than one page and for O(pools).
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
   resource_group:
-    description: Look at the accounts of this resource group only, in the subscription O(subscription_id).
+    description: Audit only the accounts of this resource group, in the subscription O(subscription_id).
     type: str
   account_name:
-    description: Look at this account of O(resource_group) only.
+    description: Audit only this account of O(resource_group).
     type: str
   folder:
     description:
-      - Folder that the reports are written to, where the task runs. It is made if it is not there. Without it, nothing
-        is written; nor is it in check mode.
+      - Folder for the reports, on the host that runs the task. The folder is created if it does not exist.
+      - Without this option, and in check mode, no report is written.
     type: path
   name:
-    description: What the reports' files are called, before V(.json), V(.csv), V(.junit.xml), V(.sarif) and V(.html).
+    description: File name of the reports, without the extensions V(.json), V(.csv), V(.junit.xml), V(.sarif) and
+      V(.html).
     type: str
     default: cmk-audit
   formats:
     description:
-      - Formats of the reports. V(json) has everything (its schema is C(docs/audit.schema.json)), V(csv) a row for each
-        account, V(junit) is for pipelines, V(sarif) for code scanning, V(html) a page for people that needs no network.
+      - Formats of the reports.
+      - V(json) contains all data, in the schema C(docs/audit.schema.json). V(csv) has a row for each account.
+      - V(junit) is for pipelines, and V(sarif) for code scanning. V(html) is a human-readable page that needs no
+        network.
     type: list
     elements: str
     choices: [json, csv, junit, sarif, html]
     default: [json, csv, junit, sarif, html]
   compare_with:
     description:
-      - An earlier report in JSON. What has changed since is told. It may be the one that is about to be replaced. If
-        there is no such file, this is said as a warning.
+      - An earlier report in JSON. The module reports the changes since that report. The earlier report may be the file
+        that this task replaces.
+      - If the file does not exist, the module returns a warning.
     type: path
   return_accounts:
-    description: Return RV(accounts), which is long for many accounts.
+    description: Return RV(accounts). The value is large if there are many accounts.
     type: bool
     default: false
   fail_on:
-    description: Fail if there is an open finding of this severity or a graver one, after the reports are written.
+    description: Fail if there is an open finding of this severity or a higher severity, after the reports are written.
     type: str
     choices: [critical, high, medium, low, info, never]
     default: never
@@ -76,7 +81,7 @@ EXAMPLES = r"""
     fail_on: high
   register: audit
 
-- name: Accept what is known, until a day
+- name: Accept known findings until a date
   azbatch.cmk.batch_encryption_audit:
     subscriptions:
       - 11111111-2222-3333-4444-555555555555
@@ -94,19 +99,19 @@ EXAMPLES = r"""
     return_accounts: true
   register: fleet
 
-- name: Name the accounts that have lost their key, or are about to
+- name: Show the accounts that have lost their key, or will lose it soon
   ansible.builtin.debug:
     msg: "{{ fleet.accounts | selectattr('state', 'equalto', 'at_risk') | map(attribute='name') }}"
 """
 
 RETURN = r"""
 summary:
-  description: One line for a person, on how many accounts there are and in which state.
+  description: One human-readable line with the number of accounts in each state.
   returned: success, and failure because of O(fail_on)
   type: str
   sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
 counts:
-  description: How many accounts there are, on which keys and in which state, and how many open findings of which kind.
+  description: The number of accounts by key and by state, and the number of open findings by kind.
   returned: success, and failure because of O(fail_on)
   type: dict
   sample:
@@ -117,7 +122,7 @@ accounts:
   description:
     - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md)
       all findings.
-    - What could not be seen is null, and is named in C(unknown) with the reason.
+    - Values that could not be read are null. C(unknown) names each of them with the reason.
   returned: success, and failure because of O(fail_on), with O(return_accounts=true)
   type: list
   elements: dict
@@ -130,7 +135,7 @@ accounts:
       findings:
         - id: version_too_old
           severity: medium
-          evidence: Version 0123456789abcdef0123456789abcdef was made 120 days ago; 90 are allowed.
+          evidence: Version 0123456789abcdef0123456789abcdef was created 120 days ago; 90 days are allowed.
           remedy: "Rotate: make a new version and move the account to it."
           accepted: false
 files:
@@ -142,17 +147,17 @@ files:
     html: reports/cmk-audit.html
 findings:
   description:
-    - The open findings that are as grave as O(fail_on) or graver, as lines to read, the gravest accounts first; without
-      O(fail_on) those that are critical.
-    - At most 100 of them; the reports have all.
+    - The open findings of the severity O(fail_on) or higher, as human-readable lines, the most severe first. Without
+      O(fail_on), the critical findings.
+    - At most 100 findings. The reports contain all findings.
   returned: success, and failure because of O(fail_on)
   type: list
   elements: str
   sample:
-    - "mybatch: vault_uses_access_policies (medium): kv-legacy goes by access policies."
+    - "mybatch: vault_uses_access_policies (medium): kv-legacy uses access policies."
 comparison:
-  description: How many accounts have appeared, vanished and changed, and how many findings were opened and closed,
-    since O(compare_with); null without.
+  description: The number of accounts that have appeared, vanished and changed, and of findings that were opened and
+    closed, since O(compare_with); null without O(compare_with).
   returned: success, and failure because of O(fail_on)
   type: dict
   sample:
@@ -179,14 +184,14 @@ unlisted:
       description: Why its accounts could not be listed, or why the list may be incomplete.
       type: str
     action:
-      description: The action that the caller lacks there; null if no right is missing.
+      description: The action that the caller lacks at this scope; null if no right is missing.
       type: str
   returned: success, and failure because of O(fail_on)
   type: list
   elements: dict
   sample: []
 code:
-  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
   type: str
   sample: audit_failed

@@ -9,9 +9,11 @@ DOCUMENTATION = r"""
 module: batch_encryption_info
 short_description: Report which key a Batch account uses
 description:
-  - Reports the key that a Batch account uses, the identity by which it reaches the key, and whether it is available.
-  - Changes nothing. Needs the permission to read the account and its pools and, to know that the account is available,
-    the key, its vault and the access to the key. M(azbatch.cmk.batch_encryption_audit) reports on many accounts.
+  - Reports the key that a Batch account uses, the identity with which the account accesses the key, and whether the
+    account is available.
+  - Changes nothing. Needs the permission to read the account and its pools. To report that the account is available, it
+    also needs to read the key, its vault and the access to the key.
+  - Use M(azbatch.cmk.batch_encryption_audit) to report on many accounts.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -26,23 +28,25 @@ options:
     required: true
   diagnose:
     description:
-      - Find out what ails the account's key, its vault and the access to it, and what would repair it. This also reads
-        the key and its vault, the identities, and the lists of what was deleted.
+      - Find problems of the account's key, of its vault and of the access to the key, and the repair of each problem.
+      - The module then also reads the key and its vault, the identities, and the lists of deleted vaults and keys.
     type: bool
     default: false
   check_before:
     description:
-      - Name of the role of this collection whose tasks come next. All that they would refuse is refused now, before the
-        first of them changes anything, and so is a caller who is seen to lack a right that they need.
-      - The options below say what the tasks are asked for. All but V(recover) need O(vault_name) and O(key_name).
-      - With V(recover), this reads what O(diagnose) does. It is refused if the account cannot be recovered, or if the
-        caller may not read what may be the cause. The error names every reason.
-      - Without V(recover), the account may be as another task of the run read it a moment ago, and RV(available) is not
-        returned.
+      - Name of the role of this collection whose tasks run next. The module refuses now, before the first change, every
+        request that these tasks would refuse. The module also fails if the caller lacks a right that these tasks need.
+      - The options below are the values that the tasks will use. All choices except V(recover) require O(vault_name)
+        and O(key_name).
+      - With V(recover), the module reads the same data as with O(diagnose). The module fails if the account cannot be
+        recovered, or if the caller may not read a possible cause. The error names every reason.
+      - Without V(recover), the module may use a read of the account that another task of the run made a moment ago, and
+        RV(available) is not returned.
     type: str
     choices: [provision, rotate, revert, recover]
   missing:
-    description: Whether it is a failure if there is no such account, with O(check_before).
+    description: Whether a missing account is a failure, with O(check_before). With V(skip), a missing account is a
+      warning.
     type: str
     default: fail
     choices: [fail, skip]
@@ -50,7 +54,7 @@ options:
     description: Region of a new account and vault.
     type: str
   identity_id:
-    description: Resource id of the user-assigned identity of the account. Without it, the identity is system-assigned.
+    description: Resource id of the user-assigned identity of the account. By default, the identity is system-assigned.
     type: str
   adopt_existing:
     description: Whether an existing account is given the identity.
@@ -60,10 +64,10 @@ options:
     description: Name of the vault of the key.
     type: str
   vault_resource_group:
-    description: Name of the resource group of the vault. Without it, O(resource_group).
+    description: Name of the resource group of the vault. The default is O(resource_group).
     type: str
   authorization:
-    description: How the vault authorizes access to its keys.
+    description: Permission model of the vault, V(rbac) for Azure RBAC or V(access_policy) for access policies.
     type: str
     choices: [rbac, access_policy]
   recover_vault:
@@ -92,12 +96,12 @@ options:
     description: Identifier of a different key that the account is to be moved to.
     type: str
   previous_key:
-    description: What becomes of the key or the version that the account uses now.
+    description: What to do with the key or the version that the account uses now.
     type: str
     default: keep
     choices: [keep, disable, delete]
   previous_key_identifier:
-    description: Identifier of the key that the account used before, if the account does not show it any more.
+    description: Identifier of the key that the account used before, if the account no longer shows this key.
     type: str
   grace_period:
     description:
@@ -110,24 +114,24 @@ options:
     default: false
   allowed_repairs:
     description:
-      - What may be repaired, with O(check_before=recover). V(vault) recovers a deleted vault. V(network) lets trusted
-        Microsoft services through the vault's firewall. V(key) recovers a deleted key, and enables or extends the
-        version that the account uses. V(access) grants the account's identities access to the key.
+      - Repairs that are allowed, with O(check_before=recover). V(vault) recovers a deleted vault. V(network) lets
+        trusted Microsoft services through the vault's firewall. V(key) recovers a deleted key, and enables or extends
+        the version that the account uses. V(access) grants the account's identities access to the key.
     type: list
     elements: str
     choices: [vault, network, key, access]
     default: [vault, network, key, access]
   causes_so_far:
     description:
-      - RV(causes_so_far) of the check before, with O(check_before=recover), if this is a check after a repair. A repair
-        may reveal another cause, as a recovered vault shows the state of its key.
+      - RV(causes_so_far) of the previous check, with O(check_before=recover), if this check follows a repair. A repair
+        may reveal another cause, because only a recovered vault shows the state of its key.
       - The error message names the causes that have been repaired since.
     type: list
     elements: str
     default: []
   extend_expired_by:
     description:
-      - By how much a version that has expired is extended, as an ISO 8601 duration. Only the format is checked, with
+      - Period by which an expired version is extended, as an ISO 8601 duration. Only the format is checked, with
         O(check_before=recover).
     type: str
 extends_documentation_fragment:
@@ -140,7 +144,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See which key an account is on
+- name: Read the key that an account uses
   azbatch.cmk.batch_encryption_info:
     resource_group: rg-batch
     account_name: mybatch
@@ -153,19 +157,19 @@ EXAMPLES = r"""
     diagnose: true
   register: account
 
-- name: Show it
+- name: Show the key
   ansible.builtin.debug:
     msg: "{{ account.key_identifier | default('a Microsoft-managed key', true) }}"
 """
 
 RETURN = r"""
 summary:
-  description: One line for a person, on the account.
+  description: One human-readable line about the account.
   returned: success
   type: str
   sample: mybatch uses version 01234567… of key batch in vault myvault and is available.
 exists:
-  description: Whether the account exists. The values below are there only if it does.
+  description: Whether the account exists. The values below are returned only if the account exists.
   returned: success
   type: bool
   sample: true
@@ -185,22 +189,22 @@ key_source:
   type: str
   sample: microsoft_keyvault
 key_identifier:
-  description: The key that the account is on; null for a Microsoft-managed one.
+  description: The key that the account uses; null for a Microsoft-managed key.
   returned: success, if the account exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 vault_name:
-  description: The vault of the key that the account is on, in lower case; null for a Microsoft-managed one.
+  description: The vault of the key that the account uses, in lower case; null for a Microsoft-managed key.
   returned: success, if the account exists
   type: str
   sample: myvault
 key_name:
-  description: The name of the key that the account is on; null for a Microsoft-managed one.
+  description: The name of the key that the account uses; null for a Microsoft-managed key.
   returned: success, if the account exists
   type: str
   sample: batch
 key_version:
-  description: The version that the account is pinned to; null if it follows the key.
+  description: The version that the account is pinned to; null if the account follows the key.
   returned: success, if the account exists
   type: str
   sample: 0123456789abcdef0123456789abcdef
@@ -221,8 +225,8 @@ principal_ids:
   sample: [66666666-7777-8888-9999-000000000000]
 repairs:
   description:
-    - What has to be repaired, see O(allowed_repairs). Empty for an account that is available.
-    - A deleted vault and a deleted key hide other causes. Check again with O(causes_so_far) once they are recovered.
+    - The repairs that the account needs, see O(allowed_repairs). Empty for an account that is available.
+    - A deleted vault and a deleted key hide other causes. After their recovery, check again with O(causes_so_far).
   returned: success, with O(check_before=recover), if the account exists
   type: list
   elements: str
@@ -234,13 +238,13 @@ causes_so_far:
   elements: str
   sample: [vault_deleted]
 previous_key_identifier:
-  description: The key that the account uses, or used before by O(previous_key_identifier); null if that is not known.
+  description: The key that the account uses, or the key that O(previous_key_identifier) names; null if no key is known.
   returned: success, with O(check_before=revert)
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 available:
   description:
-    - Whether the account does its work. One that lost its key still can be read, but does not.
+    - Whether the account is available. An account that has lost its key can still be read, but is not available.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read), or if the key,
       the access to it or the vault could not be read.
   returned: success, if the account exists
@@ -265,7 +269,7 @@ diagnosis:
   type: dict
   contains:
     causes:
-      description: What keeps the account from its key, in the order in which it has to be repaired.
+      description: The causes why the account cannot use its key, in the order in which they have to be repaired.
       type: list
       elements: dict
       contains:
@@ -276,32 +280,32 @@ diagnosis:
               V(key_unfit) or V(access_missing).
           type: str
         evidence:
-          description: What was seen, or what Batch says of a key that the caller cannot read.
+          description: The evidence in Azure, or the error that Batch reports about a key that the caller cannot read.
           type: str
         remedy:
-          description: What to do about it.
+          description: How to fix the cause.
           type: str
         repair:
-          description: The repair in O(allowed_repairs) that it needs; null if this collection has none for it.
+          description: The repair in O(allowed_repairs) that fixes the cause; null if this collection cannot repair it.
           type: str
     recoverable:
-      description: Whether there is a repair for each of them.
+      description: Whether this collection can repair every cause.
       type: bool
     vault:
-      description: Where the vault is, or was until it was deleted; null if that is not known.
+      description: Location of the vault, also of a deleted vault; null if the location is not known.
       type: dict
       contains:
         subscription_id:
-          description: Id of its subscription.
+          description: Id of the vault's subscription.
           type: str
         resource_group:
-          description: Name of its resource group.
+          description: Name of the vault's resource group.
           type: str
         name:
-          description: Its name.
+          description: Name of the vault.
           type: str
     key_identifiers:
-      description: Identifiers of the versions of the key that have to be usable for the account to be available.
+      description: Identifiers of the key versions that must be usable before the account can be available.
       type: list
       elements: str
     preflight:
@@ -309,7 +313,7 @@ diagnosis:
       type: list
       elements: dict
 code:
-  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
   type: str
   sample: permission_denied
@@ -391,7 +395,7 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     """The account as a look before any change shows it, if the tasks of the role can succeed."""
     for option in ("vault_name", "key_name"):
         if params[option] is None:
-            raise InvalidOption(option, None, f"check_before: {params['check_before']} needs it.", f"Set {option}.")
+            raise InvalidOption(option, None, f"check_before: {params['check_before']} requires it.", f"Set {option}.")
     role, group, name = params["check_before"], params["resource_group"], params["account_name"]
 
     def read_account() -> Account | None:

@@ -7,67 +7,67 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: keyvault_cmk_access
-short_description: Let an identity use a vault's keys for encryption, and no more than that
+short_description: Grant or revoke the access of an identity to the keys of a vault
 description:
-  - Makes sure that a principal may C(get), C(wrapKey) and C(unwrapKey), the three permissions that Batch needs.
-  - In a vault that goes by access policies, they are merged into the principal's own policy. Its other permissions and
-    the policies of others stay as they are.
-  - In a vault that goes by roles, the principal is assigned C(Key Vault Crypto Service Encryption User), at the key or
-    at the vault. Nothing is assigned if it has the permissions already, by whichever role, there or above.
+  - Ensures that a principal has C(get), C(wrapKey) and C(unwrapKey), the three permissions that Batch needs.
+  - If the vault uses access policies, the permissions are merged into the principal's policy. Other permissions of the
+    principal and the policies of other principals are not changed.
+  - If the vault uses Azure RBAC, the principal is assigned C(Key Vault Crypto Service Encryption User) at the key or at
+    the vault. If another role already grants the permissions at this scope or above, no role is assigned.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
   resource_group:
     description:
-      - Name of the vault's resource group. Without it, the vault is looked for in all subscriptions that the caller
-        sees.
+      - Name of the vault's resource group. By default, the module searches all subscriptions that the caller can read.
     type: str
   vault_name:
-    description: Name of the vault. One of O(vault_name) and O(key_identifier) is needed.
+    description: Name of the vault. One of O(vault_name) and O(key_identifier) is required.
     type: str
   key_identifier:
-    description: Identifier of a key of the vault, in place of O(vault_name). Access is to all keys of the vault.
+    description: Identifier of a key of the vault, instead of O(vault_name). Access is granted to all keys of the vault.
     type: str
   principal_id:
     description:
       - Object id of the principal, such as RV(azbatch.cmk.batch_account_identity#module:identity.principal_id).
-      - One of O(principal_id), O(identity_id) and O(account_name) is needed.
+      - One of O(principal_id), O(identity_id) and O(account_name) is required.
     type: str
   account_name:
     description:
-      - Name of a Batch account, in place of O(principal_id). The access is that of all its identities, because no field
-        of an account says which of several identities Batch uses for the key.
+      - Name of a Batch account, instead of O(principal_id). The module manages the access of all identities of the
+        account, because no field of an account shows which of several identities Batch uses for the key.
     type: str
   account_resource_group:
     description: Name of the resource group of O(account_name).
     type: str
   identity_id:
-    description: Resource id of a user-assigned identity, in place of O(principal_id).
+    description: Resource id of a user-assigned identity, instead of O(principal_id).
     type: str
   key_name:
     description:
-      - Name of the one key to which access is given in a vault that goes by roles. Without it, access is given to all
-        keys of the vault.
-      - A vault that goes by access policies knows no access to a single key; there it has no effect.
+      - Name of the key to grant access to, if the vault uses Azure RBAC. By default, access is granted to all keys of
+        the vault.
+      - This option has no effect if the vault uses access policies, because an access policy applies to all keys.
     type: str
   state:
     description:
       - V(present) grants the permissions.
-      - V(absent) takes them away. In a vault that goes by roles that is this module's own role assignment at that
-        scope; what the principal may do by other assignments, it still may.
+      - V(absent) revokes the permissions. If the vault uses Azure RBAC, the module deletes only its own role assignment
+        at this scope. Permissions that other role assignments grant are not revoked.
     type: str
     default: present
     choices: [present, absent]
   in_use:
     description:
-      - What to do with O(state=absent) if a Batch account, or the disks of a pool, use their key by these
-        permissions. V(keep) leaves the permissions, and RV(in_use_by) names the accounts and pools.
+      - What to do with O(state=absent) if a Batch account or the disks of a pool need these permissions to use their
+        key.
+      - V(fail) fails the task. V(keep) keeps the permissions, and RV(in_use_by) names the accounts and pools.
     type: str
     default: fail
     choices: [fail, keep]
   force:
-    description: Take away the permissions although a Batch account uses its key by them, or may do so because the
+    description: Revoke the permissions although a Batch account needs them to use its key, or may need them because the
       accounts of a subscription could not all be listed.
     type: bool
     default: false
@@ -81,26 +81,26 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Let a Batch account's own identity use the keys of a vault
+- name: Grant a Batch account's system-assigned identity access to the keys of a vault
   azbatch.cmk.keyvault_cmk_access:
     resource_group: rg-keys
     vault_name: myvault
     principal_id: "{{ account.identity.principal_id }}"
 
-- name: Let a user-assigned identity use one key
+- name: Grant a user-assigned identity access to one key
   azbatch.cmk.keyvault_cmk_access:
     resource_group: rg-keys
     vault_name: myvault
     key_name: batch
     identity_id: "{{ batch_identity_id }}"
 
-- name: Let all identities of a Batch account use the keys of the vault of a key
+- name: Grant all identities of a Batch account access to the keys in the vault of a key
   azbatch.cmk.keyvault_cmk_access:
     key_identifier: https://myvault.vault.azure.net/keys/batch
     account_name: mybatch
     account_resource_group: rg-batch
 
-- name: Take the access away once no account uses it
+- name: Revoke the access if no account uses it
   azbatch.cmk.keyvault_cmk_access:
     resource_group: rg-keys
     vault_name: myvault
@@ -110,7 +110,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: One line for a person, on the state of the resource and on what was changed.
+  description: One human-readable line about the state of the resource and the changes.
   returned: success
   type: str
   sample: >-
@@ -122,7 +122,7 @@ vault_id:
   type: str
   sample: /subscriptions/GUID/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/myvault
 authorization:
-  description: By what the vault decides, V(rbac) or V(access_policy).
+  description: Permission model of the vault, V(rbac) for Azure RBAC or V(access_policy) for access policies.
   returned: success
   type: str
   sample: rbac
@@ -132,7 +132,7 @@ principal_id:
   type: str
   sample: 66666666-7777-8888-9999-000000000000
 scope:
-  description: Resource id of what the access is to, the vault or a key of it.
+  description: Resource id of the vault or the key to which access is granted.
   returned: success
   type: str
   sample: /subscriptions/GUID/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/myvault
@@ -143,13 +143,13 @@ granted:
   elements: str
   sample: [get, unwrapKey, wrapKey]
 in_use_by:
-  description: Ids of the Batch accounts and pools for which the permissions were left, with O(in_use=keep).
+  description: Ids of the Batch accounts and pools for which the permissions were kept, with O(in_use=keep).
   returned: success, with O(state=absent)
   type: list
   elements: str
   sample: []
 principals:
-  description: The values above for each identity of an account that has several.
+  description: The values above for each identity, if the account has several identities.
   returned: success, with O(account_name) of an account with several identities
   type: list
   elements: dict
@@ -160,7 +160,7 @@ accounts:
   type: list
   elements: str
 code:
-  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
   type: str
   sample: in_use
@@ -211,7 +211,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
     with cloud.locked(goal.vault):
         if len(goals) > 1:
-            # What is refused for one of them is refused before anything changes.
+            # A refusal of one of them comes before any change.
             for one in goals:
                 predicted(one, cloud.access, access_plan)
         outcomes = [make(goal) for goal in goals]

@@ -7,119 +7,123 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: keyvault_cmk_key
-short_description: Have a key that Batch can use, and new versions of it when they are due
+short_description: Manage a key for Batch accounts and rotate it when rotation is due
 description:
-  - Makes sure that an RSA key exists in a vault, enabled, not expired, and allowed to wrap and unwrap; or that it is
-    disabled, deleted or recovered.
-  - A key or a version that a Batch account uses, as far as the caller can see, is not disabled or deleted unless
-    O(force) is set. Keys are never purged.
+  - Ensures that an RSA key exists in a vault, is enabled, has not expired, and allows C(wrapKey) and C(unwrapKey); or
+    that the key is disabled, deleted or recovered.
+  - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account uses, as far
+    as the caller can read the accounts. Keys are never purged.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
   vault_name:
-    description: Name of the vault. It is needed, with O(name), unless O(key_identifier) names the key.
+    description: Name of the vault. O(vault_name) and O(name) are required unless O(key_identifier) is set.
     type: str
   name:
     description: Name of the key.
     type: str
   key_identifier:
     description:
-      - Identifier of the key, in place of O(vault_name) and O(name); with its version also in place of O(version).
+      - Identifier of the key, instead of O(vault_name) and O(name). If it has a version, it also replaces O(version).
     type: str
   account_name:
     description:
       - Name of the Batch account for which the key is changed. Nothing is changed if the account is not available.
-      - With O(state=present), it is refused if the account does not use the key. Tasks of a run that ask for a new
-        version for several accounts, with O(new_version) or O(max_version_age), share one.
+      - With O(state=present), the module fails if the account does not use the key. If tasks of a run request a new
+        version for several accounts with O(new_version) or O(max_version_age), the tasks share one new version.
     type: str
   resource_group:
     description: Name of the resource group of O(account_name).
     type: str
   state:
     description:
-      - V(present) has the key's newest version usable. A disabled version is enabled only with O(enable_key). A new
-        version is made if there is none, if the newest has
-        expired, or if O(max_version_age) or O(new_version) say so.
-      - V(enabled) has one O(version), by default the newest, usable again, and makes none. It is enabled, extended if
-        it has expired, and allowed to wrap and unwrap. The values that are returned are those of this version.
-      - V(disabled) disables one O(version), or all of them.
-      - V(absent) deletes the key; the vault keeps it for its retention time.
-      - V(recovered) brings back a deleted key, and leaves one that is there as it is.
+      - V(present) ensures that the newest version of the key can be used. A disabled version is enabled only with
+        O(enable_key). A new version is created if the key has no version, if the newest version has expired, or if
+        O(max_version_age) or O(new_version) requires one.
+      - V(enabled) ensures that O(version), by default the newest version, can be used again. The version is enabled,
+        extended if it has expired, and allowed to wrap and unwrap. No version is created. The returned values are those
+        of this version.
+      - V(disabled) disables O(version), or all versions if O(version) is not set.
+      - V(absent) deletes the key. The vault keeps the deleted key for its retention period.
+      - V(recovered) recovers a deleted key. A key that exists is not changed.
     type: str
     default: present
     choices: [present, enabled, disabled, absent, recovered]
   version:
-    description: The version that is disabled or enabled. Only with O(state=disabled) and O(state=enabled).
+    description: The version to disable or to enable. Only valid with O(state=disabled) and O(state=enabled).
     type: str
   extend_expired_by:
     description:
-      - With O(state=enabled), a version that has expired expires anew so long from now, as an ISO 8601 duration. Time
-        to make a new version and have the accounts move to it.
+      - With O(state=enabled), the new expiry of an expired version, counted from now, as an ISO 8601 duration. Rotate
+        within this time.
     type: str
     default: P30D
   enable_key:
     description:
-      - With O(state=present), enable the newest version if somebody disabled it.
-      - By default a disabled version is refused, because disabling is how a key is revoked. If a new version is due and
-        another version is enabled, the new version is made in any case.
-      - With O(state=enabled) the version is enabled without this option.
+      - With O(state=present), enable the newest version if the version is disabled.
+      - By default, a disabled version is refused, because a key is revoked by disabling it. If rotation is due and
+        another version is enabled, the new version is created in any case.
+      - With O(state=enabled), the version is enabled without this option.
     type: bool
     default: false
   recover:
     description:
-      - With O(state=present), recover the key if somebody deleted it, and then have it usable.
-      - By default a deleted key is refused, because its name is kept for it.
+      - With O(state=present), recover the key if the key was deleted, and then ensure that the key can be used.
+      - By default, a deleted key is refused, because the vault reserves the name of a deleted key.
     type: bool
     default: false
   max_version_age:
     description:
-      - Make a new version if the newest is older than this ISO 8601 duration, such as V(P90D). A nightly run thus
-        changes something only when it is due.
+      - Create a new version if the newest version is older than this ISO 8601 duration, such as V(P90D). A nightly run
+        therefore changes something only if rotation is due.
     type: str
   new_version:
-    description: Make a new version in any case.
+    description: Create a new version in any case.
     type: bool
     default: false
   new_version_for:
     description:
-      - What the new version is made for with O(new_version), such as the number of a change or of a workflow job. The
-        version gets the tag C(azbatch-cmk-new-version-for) with this text, at most 256 characters.
-      - If the key has an enabled version with the same text that is younger than seven days, no version is made. Thus
-        several runs, which know nothing of each other, share a version. Two runs that look at the same moment make one
-        each; both use the newest once they run again.
-      - The new version keeps all other tags of the version before. If these are 15, the most that Key Vault takes, the
-        new version does not get the tag, and a warning says so.
+      - Purpose of the new version with O(new_version), such as the number of a change or of a workflow job. The version
+        gets the tag C(azbatch-cmk-new-version-for) with this text, at most 256 characters.
+      - If the key has an enabled version for the same purpose that is younger than seven days, no version is created.
+        Independent runs therefore share a version. Two runs that read the key at the same moment create one version
+        each; both use the newest version in their next run.
+      - The new version keeps all other tags of the previous version. If the previous version already has 15 tags, the
+        most that Key Vault allows, the new version does not get the tag, and the module returns a warning.
     type: str
   remove_rotation_policy:
     description:
-      - Have Key Vault make no new versions by itself any more. Refused while a Batch account that the caller can see
-        follows the key, unless O(force) is set.
+      - Remove the rotation policy, so that Key Vault no longer creates new versions automatically. Unless O(force) is
+        set, the module fails while a Batch account that the caller can read follows the key.
     type: bool
     default: false
   in_use:
     description:
-      - What to do with O(state=disabled) and O(state=absent) if a Batch account uses the key or the version, or one of
-        its pools encrypts its disks with it. V(keep) leaves it as it is, and RV(in_use_by) names who uses it.
-      - An unavailable account does not list its pools. Until it is recovered or deleted, they may use any key. So may a
-        pool with a disk encryption set, whose key is not read.
-      - With V(keep), what is not disabled because O(grace_period) is not over is no failure either, see
-        RV(kept_until). Tasks of a run that disable the same key or version share one look at all accounts.
+      - What to do with O(state=disabled) and O(state=absent) if a Batch account uses the key or the version, or if a
+        pool encrypts its disks with the key or the version.
+      - V(fail) fails the task. V(keep) keeps the key or the version unchanged, and RV(in_use_by) names the accounts and
+        pools.
+      - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as
+        users of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the
+        set is not read.
+      - With V(keep), it is also no failure if O(grace_period) is not over, see RV(kept_until). Tasks of a run that
+        disable the same key or version share one list of all accounts.
     type: str
     default: fail
     choices: [fail, keep]
   moved_to:
     description:
-      - Identifier of the key that accounts were moved to, only for O(state=disabled). What they used before is disabled
-        only after O(grace_period), and only if it is older than the version that they use now. If that is a different
-        key, all versions are disabled.
+      - Identifier of the key that accounts were moved to, only for O(state=disabled). The previous version is disabled
+        only after O(grace_period), and only if it is older than the version that the accounts use now.
+      - If accounts were moved to a different key, all versions of the previous key are disabled.
     type: str
   grace_period:
     description:
       - How long the previous key or version stays enabled after accounts were moved to the key O(moved_to), as an ISO
         8601 duration. V(P0D) disables it at once.
       - If no account uses the key O(moved_to) and it is a different key, Azure does not show when accounts were moved.
-        The previous key is kept as if that was now.
+        The grace period then begins now.
     type: str
     default: P1D
   force:
@@ -139,21 +143,21 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have a key
+- name: Create a key
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
     key_size: 3072
   register: key
 
-- name: Make a new version when the newest is older than 90 days
+- name: Create a new version if the newest version is older than 90 days
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
     max_version_age: P90D
   register: key
 
-- name: Make a new version for a change, once, however often and from wherever this is run
+- name: Create a single new version for a change, even if several runs request it
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
@@ -161,7 +165,7 @@ EXAMPLES = r"""
     new_version_for: CHG0012345
   register: key
 
-- name: Have Key Vault make a new version 30 days before the newest expires
+- name: Make Key Vault create a new version 30 days before the newest version expires
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
@@ -169,14 +173,14 @@ EXAMPLES = r"""
       expiry_time: P1Y
       time_before_expiry: P30D
 
-- name: Bring back a version that was disabled or has expired
+- name: Restore a version that was disabled or has expired
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
     version: 0123456789abcdef0123456789abcdef
     state: enabled
 
-- name: Disable the version before, once no account uses it
+- name: Disable the previous version if no account uses it
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
@@ -194,12 +198,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: One line for a person, on the state of the resource and on what was changed.
+  description: One human-readable line about the state of the resource and the changes.
   returned: success
   type: str
   sample: "Created version 01234567… of key batch in vault myvault (before: version fedcba98…)."
 exists:
-  description: Whether the key exists. The values below are there only if it does.
+  description: Whether the key exists. The values below are returned only if the key exists.
   returned: success
   type: bool
   sample: true
@@ -214,7 +218,7 @@ key_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 versionless_identifier:
-  description: Identifier that stands for whichever version is the newest.
+  description: Identifier of the key without a version, which means the newest version.
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch
@@ -235,14 +239,15 @@ previous_key_identifier:
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
 in_use_by:
   description:
-    - Ids of the Batch accounts and pools for which the key or the version was left as it is, with O(in_use=keep).
-    - As another task of the run saw it, if that was when more accounts used it than tasks have come by since.
+    - Ids of the Batch accounts and pools for which the key or the version was kept unchanged, with O(in_use=keep).
+    - The list may be that of an earlier task of the run, as long as fewer tasks have followed than the list has
+      accounts.
   returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str
   sample: []
 kept_until:
-  description: When O(grace_period) is over, in UTC; null if nothing is kept for it.
+  description: When O(grace_period) is over, in UTC; null if no key or version is kept because of O(grace_period).
   returned: success, with O(state=disabled) or O(state=absent)
   type: str
   sample: "2026-02-01T12:00:00Z"
@@ -257,7 +262,7 @@ key_size:
   type: int
   sample: 2048
 key_ops:
-  description: What the newest version may be used for.
+  description: Operations that the newest version allows.
   returned: success, if it exists
   type: list
   elements: str
@@ -273,7 +278,7 @@ created_on:
   type: str
   sample: "2026-01-31T12:00:00Z"
 expires_on:
-  description: When the newest version expires, in UTC; null if it does not.
+  description: When the newest version expires, in UTC; null if the version does not expire.
   returned: success, if it exists
   type: str
   sample: "2027-01-31T12:00:00Z"
@@ -286,8 +291,8 @@ enabled_versions:
   sample: [0123456789abcdef0123456789abcdef]
 rotation_policy:
   description:
-    - The key's rotation policy, with the names of O(rotation_policy); null where neither that option nor
-      O(remove_rotation_policy) is given.
+    - The key's rotation policy, with the names of O(rotation_policy).
+    - Null if neither O(rotation_policy) nor O(remove_rotation_policy) is set.
   returned: success, if it exists
   type: dict
   sample: {expiry_time: P1Y, time_after_create: null, time_before_expiry: P30D}
@@ -297,7 +302,7 @@ accounts:
   type: list
   elements: str
 code:
-  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
   type: str
   sample: in_use
@@ -396,7 +401,7 @@ def exclusive(params: Mapping[str, Any]) -> str:
 
 
 def forced_version(params: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a run counts a version by that the task forces for an account."""
+    """The name under which a run counts a version that the task forces for an account."""
     if not (params["new_version"] and params["account_name"]):
         return None
     return counted_as(key_goal.desired(params).key, params)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: keyvault_cmk_vault
-short_description: Have a key vault fit to hold a Batch account's key
+short_description: Manage a key vault for the keys of Batch accounts
 description:
-  - Makes sure that a key vault exists with soft delete and purge protection, which Batch demands of the vault of a
+  - Ensures that a key vault exists with soft delete and purge protection. Batch requires both for the vault of a
     customer-managed key.
-  - B(Purge protection cannot be taken back.) An existing vault without it gets it, and keeps it for good.
-  - Nothing else of an existing vault is changed; its access policies, tags and network rules stay as they are.
+  - B(Purge protection cannot be disabled.) The module enables purge protection on an existing vault permanently.
+  - Access policies, tags and network rules of an existing vault are not changed.
 version_added: 0.1.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -22,55 +22,58 @@ options:
     type: str
     required: true
   name:
-    description: Name of the vault. Vaults' names are unique in all of Azure.
+    description: Name of the vault. The names of vaults are unique in all of Azure.
     type: str
     required: true
   state:
     description:
-      - V(present) has the vault, safe from being purged.
-      - V(absent) deletes it; Azure keeps it for its retention time. Refused while the key of a Batch account that the
-        caller can see lies in it, such an account refers to it because its pools are in the user's subscription
-        (C(keyVaultReference)), or one of its pools encrypts its disks with a key of the vault, unless O(force) is set.
+      - V(present) ensures that the vault exists with purge protection.
+      - V(absent) deletes the vault. Azure keeps the deleted vault for its retention period.
+      - Unless O(force) is set, V(absent) fails while the vault holds the key of a Batch account that the caller can
+        read, while such an account refers to the vault because its pools are in the user's subscription
+        (C(keyVaultReference)), or while a pool of such an account encrypts its disks with a key of the vault.
     type: str
     default: present
     choices: [present, absent]
   location:
     description:
       - Region of a new vault. The default is that of its resource group.
-      - An existing vault stays where it is.
+      - The region of an existing vault is not changed.
     type: str
   authorization:
     description:
-      - By what the vault decides who may use its keys.
-      - A new vault is created with V(rbac) where this is left out. An existing vault that differs is refused, because
-        a change would take away everybody's access.
+      - Permission model of the vault, V(rbac) for Azure RBAC or V(access_policy) for access policies.
+      - The default of a new vault is V(rbac). If an existing vault has another permission model, the module fails,
+        because a change would revoke the access of all principals.
       - In a new vault with V(access_policy), the caller gets the key permissions that the modules of this collection
-        need, since nobody else could give them. With V(rbac), the caller needs the role C(Key Vault Crypto Officer)
-        on the vault or above it to manage keys.
+        need, because no other principal could grant them.
+      - With V(rbac), the caller needs the role C(Key Vault Crypto Officer) at the vault or above to manage keys.
     type: str
     choices: [rbac, access_policy]
   sku:
-    description: The kind of a new vault. Keys of type C(RSA-HSM) need V(premium).
+    description: SKU of a new vault. Keys of type C(RSA-HSM) require V(premium).
     type: str
     default: standard
     choices: [standard, premium]
   retention_days:
-    description: For how many days a new vault keeps what was deleted, 7 to 90. It cannot be changed later.
+    description: Retention period of a new vault for deleted objects, 7 to 90 days. It cannot be changed later.
     type: int
     default: 90
   trusted_services:
     description:
-      - Let trusted Microsoft services in, which Batch is one of, where the vault's firewall keeps them out. Its other
-        network rules stay as they are. A new vault lets them in.
+      - If the firewall of an existing vault blocks trusted Microsoft services, allow them. Batch is one of these
+        services. Other network rules are not changed.
+      - A new vault always allows trusted Microsoft services.
     type: bool
     default: false
   force:
-    description: Delete the vault although the key of a Batch account lies in it, or may lie in it because the accounts
-      of a subscription could not all be listed.
+    description: Delete the vault although it holds the key of a Batch account, or may hold one because the accounts of
+      a subscription could not all be listed.
     type: bool
     default: false
   recover:
-    description: Bring back a deleted vault of that name, with the keys in it. Without it, such a vault is refused.
+    description: Recover a deleted vault of this name with its keys. By default, a deleted vault of this name is
+      refused.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -83,20 +86,20 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have a vault that goes by roles
+- name: Create a vault that uses Azure RBAC
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault
     authorization: rbac
 
-- name: Have a vault that goes by access policies and keeps what was deleted for 30 days
+- name: Create a vault that uses access policies and keeps deleted objects for 30 days
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault
     authorization: access_policy
     retention_days: 30
 
-- name: Bring a deleted vault back, should there be one
+- name: Ensure that a vault exists, and recover a deleted vault of the same name
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault
@@ -105,12 +108,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: One line for a person, on the state of the resource and on what was changed.
+  description: One human-readable line about the state of the resource and the changes.
   returned: success
   type: str
   sample: Created the key vault myvault in westeurope with soft delete and purge protection.
 exists:
-  description: Whether the vault exists. The values below are there only if it does.
+  description: Whether the vault exists. The values below are returned only if the vault exists.
   returned: success
   type: bool
   sample: true
@@ -155,22 +158,22 @@ soft_delete:
   type: bool
   sample: true
 purge_protection:
-  description: Whether deleted keys are safe from being purged.
+  description: Whether deleted keys cannot be purged.
   returned: success
   type: bool
   sample: true
 retention_days:
-  description: For how many days the vault keeps what was deleted.
+  description: Retention period of deleted objects in days.
   returned: success
   type: int
   sample: 90
 trusted_services:
-  description: Whether the vault's firewall lets Azure's services in, Batch among them.
+  description: Whether the vault's firewall allows trusted Microsoft services, such as Batch.
   returned: success
   type: bool
   sample: true
 tags:
-  description: The vault's tags, which this module leaves as they are.
+  description: The vault's tags. This module does not change them.
   returned: success
   type: dict
   sample: {}
@@ -180,7 +183,7 @@ accounts:
   type: list
   elements: str
 code:
-  description: What went wrong, as a stable word; C(docs/errors.md) lists them.
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
   type: str
   sample: vault_soft_deleted

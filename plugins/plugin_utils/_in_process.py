@@ -47,7 +47,7 @@ _STATS = "__stats"
 
 @contextmanager
 def _added(environment: Mapping[str, str]) -> Iterator[None]:
-    """A worker process runs all items of a loop, and each has an environment of its own."""
+    """A worker process runs all items of a loop, and each item has its own environment."""
     before = dict(os.environ)
     os.environ.update(environment)
     try:
@@ -115,7 +115,7 @@ class InProcessAction(ActionBase):
             RunFiles(constants.DEFAULT_LOCAL_TMP).end_rehearsal()  # type: ignore[attr-defined]
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """What the task has changed, to the next node of a workflow: Ansible adds it to what the playbook has noted
+        """Pass the changes of the task to the next node of a workflow: Ansible adds it to what the playbook has noted
         with set_stats, but not if the task has failed."""
         if self._task.check_mode or not result.get("changed") or _STATS not in task_vars:
             return
@@ -132,7 +132,7 @@ class InProcessAction(ActionBase):
         return wanted and is_local and not self._task.async_val and _MISSING is None
 
     def _run_as_module(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """In a process of its own, on any machine; so the locks that tasks of a run share are held here."""
+        """In a separate process, on any machine; so the locks that tasks of a run share are held here."""
 
         def execute(**options: Any) -> dict[str, Any]:
             arguments = {**self._task.args, **options}
@@ -193,7 +193,7 @@ class InProcessAction(ActionBase):
             for name, option in spec.items():
                 given = self._task.args.get(name)
                 if "options" in option and any(not isinstance(one, Mapping) for one in _items(given)):
-                    return f"argument '{name}' is {given!r}: a dictionary is wanted."
+                    return f"argument '{name}' is {given!r}: a dictionary is required."
         if isinstance(errors[0], UnsupportedError):
             return f"Unsupported parameters for ({self._task.action}) module: {errors.msg}"
         return str(errors.msg)

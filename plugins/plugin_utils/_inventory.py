@@ -45,7 +45,7 @@ class _Always(TypedDict):
 
 
 class Record(_Always, total=False):
-    """What is known of an account, as the variables of its host."""
+    """The data of an account, as the variables of its host."""
 
     cmk_identity: str
     # Of an account that is on a customer-managed key.
@@ -98,8 +98,8 @@ def _identity(identity: Identity) -> str | None:
     return assigned[0] if described["type"] == USER_ASSIGNED and len(assigned) == 1 else None
 
 
-def in_turns(records: Iterable[Record]) -> list[Record]:
-    """One of each subscription in turn: Azure counts requests by subscription, so a run meets no limit early."""
+def interleaved(records: Iterable[Record]) -> list[Record]:
+    """Accounts interleaved across subscriptions, because Azure limits the rate of requests by subscription."""
     each: dict[str, list[Record]] = {}
     for known in records:
         each.setdefault(known["cmk_subscription_id"], []).append(known)
@@ -108,7 +108,7 @@ def in_turns(records: Iterable[Record]) -> list[Record]:
 
 def groups(known: Record) -> Iterator[str]:
     """Names of the groups that the host is in, before Ansible's rules for such names."""
-    # This first: Ansible takes the hosts of `all` group by group, and in one of these the subscriptions are in turns.
+    # This first: Ansible takes the hosts of `all` group by group, and these groups interleave the subscriptions.
     yield f"key_source_{known['cmk_key_source']}"
     yield f"subscription_{known['cmk_subscription_id']}"
     yield f"region_{known['cmk_location']}"
@@ -156,5 +156,5 @@ def _wrong_filter(one: Any, problem: str) -> InvalidOption:
 
 
 def is_included(filters: Sequence[Rule], holds: Callable[[str | bool], bool]) -> bool:
-    """The first rule whose condition holds decides. `holds` tells whether a condition does."""
+    """The first rule whose condition holds decides. `holds` evaluates a condition."""
     return next((rule.includes for rule in filters if holds(rule.condition)), True)

@@ -46,7 +46,7 @@ class Progress:
     def next_task(self, name: str) -> None:
         self.task, self.through = name, set()
 
-    def told(self, now: float) -> str:
+    def line(self, now: float) -> str:
         failed = f", {len(self.failed)} failed" if self.failed else ""
         parts = [f"{self.over} of {self.total} hosts done{failed}"]
         if self.task:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a play over many hosts has changed, in one line. Pure: it knows neither Azure nor Ansible.
+"""The changes of a play over many hosts, in one line. Pure: it knows neither Azure nor Ansible.
 
 This plugin util is private to the collection.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# What has become of a host that a role has changed.
+# The word for a host that a role has changed.
 _DONE = {
     "azbatch.cmk.provision": "provisioned",
     "azbatch.cmk.recover": "recovered",
@@ -70,7 +70,7 @@ class Tally:
         """Hosts on which the role has done what it is for, also if the play has stopped in their wave."""
         return (self.moved if self.done in _MOVES else self.changed) - self.failed
 
-    def told(self) -> str:
+    def line(self) -> str:
         others = self.changed - self.counted - self.failed
         unchanged = self.finished - self.changed - self.failed
         unfinished = self.reached - self.finished - self.changed - self.failed

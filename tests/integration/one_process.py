@@ -100,7 +100,7 @@ class OneProcess:
                 return {**result, "task": task["name"], "told": results.get(MOVES[role], {})}
             results[task["name"]] = {} if result.get("skipped") else result
         if role not in STEPS:
-            return results["Look at the accounts, and write the reports"]
+            return results["Audit the accounts and write the reports"]
         return {
             "account": variables["cmk_account_name"],
             **reported(role, results),

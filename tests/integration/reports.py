@@ -26,13 +26,13 @@ STEPS = {
         "Disable the versions or the key that the account used before": "former_disabled",
     },
     "revert": {
-        "Use a Microsoft-managed key": "encryption",
+        "Move the account to a Microsoft-managed key": "encryption",
         "Disable or delete the key": "key",
         "Revoke the account's access to the key": "access",
     },
     "recover": {
         "Recover the vault": "vault",
-        "Let Batch through the vault's firewall": "network",
+        "Allow trusted Microsoft services in the vault's firewall": "network",
         "Recover the key": "key",
         "Enable the versions of the key that the account needs": "version",
         "Grant the account access to the key": "access",
@@ -43,13 +43,13 @@ CHECKS = {
     "provision": "Check the account, the vault, the key and the caller's rights",
     "rotate": "Check the account, its key and the caller's rights",
     "revert": "Check the account, its key and the caller's rights",
-    "recover": "Find out why the account is not available, and check the caller's rights",
+    "recover": "Diagnose the account and check the caller's rights",
 }
 # The task of each role whose result is how the account stands.
 MOVES = {
     "provision": "Move the account to the key",
     "rotate": "Move the account to the key",
-    "revert": "Use a Microsoft-managed key",
+    "revert": "Move the account to a Microsoft-managed key",
     "recover": "Wait until the account is available",
 }
 STATE = ("key_source", "key_identifier", "key_version", "follows_latest", "available")

@@ -24,7 +24,7 @@ from role_runs import holdings
 from service import DAY, NEEDED, Service
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
-TASK = "Look at the accounts, and write the reports"
+TASK = "Audit the accounts and write the reports"
 READER = "Reader"
 
 
@@ -312,7 +312,7 @@ def purge_own(service: Service) -> None:
         pytest.param(
             lose_own, {LIST_DELETED, CHECK_NAMES}, None, CHECK_NAMES, id="deleted, and the name not to be checked"
         ),
-        pytest.param(lose_unseen, set(), None, "in no subscription that the caller sees", id="deleted, unseen"),
+        pytest.param(lose_unseen, set(), None, "in no subscription that the caller can read", id="deleted, unseen"),
         pytest.param(purge_own, set(), "vault_missing", "", id="purged"),
         pytest.param(purge_own, {LIST_DELETED}, "vault_missing", "", id="purged, and deleted ones not to be listed"),
         pytest.param(purge_own, {CHECK_NAMES}, None, CHECK_NAMES, id="purged, and the name not to be checked"),
@@ -414,8 +414,7 @@ def test_pools(ansible: Ansible, service: Service) -> None:
     findings = {one["id"]: one["evidence"] for one in account["findings"]}
     assert findings == {
         "pool_disks_not_encrypted": "These pools have no disk encryption: bare.",
-        "pool_key_of_its_own": "These pools have a key of their own: keyed "
-        "(https://vault-two.vault.azure.net/keys/disks).",
+        "pool_key_of_its_own": "These pools use their own keys: keyed (https://vault-two.vault.azure.net/keys/disks).",
     }
     assert {pool["name"]: pool["encrypted_disks"] for pool in account["pools"]} == {
         "bare": [],
@@ -482,8 +481,8 @@ def test_an_exception_is_one_until_its_day(ansible: Ansible, service: Service) -
     misspelt = [{**known, "accounts": ["other"], "expires_on": "2099-12-31"}]
     unused = audit(ansible, exceptions=misspelt, required=[{}, {"locations": ["nowhere"]}])
     required, exception = unused[TASK].warnings
-    assert 'No account is meant by {"locations": ["nowhere"]}' in required
-    assert "fits no finding any more" in exception
+    assert 'No account matches {"locations": ["nowhere"]}' in required
+    assert "matches no finding" in exception
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -495,7 +494,7 @@ def test_warnings_are_shown_although_a_finding_fails_the_task(ansible: Ansible, 
     run = ansible.play([fails(task("audit", "batch_encryption_audit", **asked))], way=way)
 
     assert run["audit"].refused("audit_failed")
-    shown = "The exception of not_seen for other fits no finding any more."
+    shown = "The exception of not_seen for other matches no finding."
     assert run["audit"].warnings == [shown]
     assert shown in " ".join(run.output.split())
 
@@ -543,7 +542,7 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
     path = str(ansible.folder / "cmk-audit" / "cmk-audit.json")
     begin = audit(ansible, compare_with=path)
     assert begin[TASK]["comparison"] is None
-    assert "nothing was compared" in begin[TASK].warnings[0]
+    assert "no changes are reported" in begin[TASK].warnings[0]
 
     service.revoke(principal)
     service.batch.batch_account.begin_delete("rg-sandbox", "account2").wait(30)
@@ -562,7 +561,9 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
 
     service.grant(principal)
     other = audit(ansible, compare_with=path, pools=True)
-    assert other[TASK].warnings == ["The earlier report had other pools, so not all that differs has changed."]
+    assert other[TASK].warnings == [
+        "The earlier report used other values of pools, so some differences may not be changes."
+    ]
     assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
 
 

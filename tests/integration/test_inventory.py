@@ -293,7 +293,7 @@ def test_nothing_to_see(ansible: Ansible, service: Service) -> None:
 
     listing = source(ansible, **who).inventory()
     assert listing.hosts == {}
-    assert "The caller sees no Batch account." in listing.warned
+    assert "The caller can read no Batch account." in listing.warned
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) ->
 _LISTS = {"host": "management", "path": "Microsoft.Batch/batchAccounts[?]"}
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "refused": ({"times": 9, "answer": {"status": 401, "body": BUSY}}, "signing in failed"),
-    "no JSON": ({"times": 9, "answer": {"status": 200, "body": "<html>"}}, "the answer is no JSON"),
+    "no JSON": ({"times": 9, "answer": {"status": 200, "body": "<html>"}}, "the response is not JSON"),
     "rejected": ({"times": 9, "answer": {"status": 409, "body": BUSY}}, "Azure says: (Busy) Try again"),
 }
 

@@ -102,8 +102,8 @@ FAULTS = {
     "may not unwrap": Fault("The key allows sign", forbid),
     "key deleted": Fault("was deleted", delete_key),
     "access revoked": Fault("lacks get, unwrapKey, wrapKey", revoke),
-    "firewall closed": Fault("keeps Azure services out", close, "firewall"),
-    "firewall closed to the caller": Fault("keeps Azure services out", close_to_caller, "firewall"),
+    "firewall closed": Fault("blocks trusted Microsoft services", close, "firewall"),
+    "firewall closed to the caller": Fault("blocks trusted Microsoft services", close_to_caller, "firewall"),
     "identity deleted": Fault("identities of the account were deleted", delete_identity),
     "vault deleted": Fault("it can be recovered until", Service.delete_vault, "vault"),
     "vault purged": Fault("There is no vault", purge_vault, "vault"),
@@ -186,7 +186,7 @@ def blockers(case: Case) -> set[str]:
     needed = {"Microsoft.KeyVault/vaults/read"}
     if CLOSED_TO_CALLER in faults:
         if faults & {*ON_KEY, "key deleted"} - {LAST_SAID}:
-            return {"Run from a network"}
+            return {"Run the task from a network"}
     else:
         needed.add(f"{KEYS}/read")
     if faults & ON_KEY and CLOSED_TO_CALLER not in faults:
@@ -198,7 +198,7 @@ def blockers(case: Case) -> set[str]:
     if rbac and faults & {"vault deleted", "access revoked"}:
         needed.add("Microsoft.Authorization/roleAssignments/write")
     lacking = needed & {FAULTS[name].lacks for name in faults}
-    return lacking or ({"Run from a network"} if {CLOSED_TO_CALLER, LAST_SAID} <= faults else set())
+    return lacking or ({"Run the task from a network"} if {CLOSED_TO_CALLER, LAST_SAID} <= faults else set())
 
 
 def has_roles(case: Case) -> bool:
@@ -247,4 +247,4 @@ def test_one_run_recovers_the_account_or_says_why_not(
         assert_came_true(check, run)
     if HIDING & {*case} and check.failure is None:
         warnings = " ".join(check.report["warnings"])
-        assert "Azure does not show" in warnings or "Not all that may ail the account could be seen" in warnings
+        assert "Azure does not show" in warnings or "Not all possible causes could be checked" in warnings

@@ -23,7 +23,7 @@ from role_runs import holdings, play_role, refused, result, run_role, steps, unc
 from service import DAY, Service
 
 ACCOUNT = {"cmk_resource_group": "rg-sandbox", "cmk_account_name": "account1"}
-CHECK = "Find out why the account is not available, and check the caller's rights"
+CHECK = "Diagnose the account and check the caller's rights"
 WAIT = "Wait until the account is available"
 
 
@@ -283,7 +283,7 @@ def test_a_vault_that_was_moved_to_another_tenant(roles: RolesRunner, service: S
     other = service.sandbox.control.call("POST", "/tenants", {"name": "Elsewhere"})
     service.change_vault(properties={"tenantId": other["tenant_id"], "accessPolicies": []})
     assert not service.is_available()
-    refused(run_role(roles, "recover"), CHECK, "vault_in_other_tenant", "moved back", "Nothing was changed")
+    refused(run_role(roles, "recover"), CHECK, "vault_in_other_tenant", "Move the vault back", "Nothing was changed")
 
 
 def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Service) -> None:

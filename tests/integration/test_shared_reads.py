@@ -126,7 +126,7 @@ def test_access_of_an_identity_that_was_replaced_is_revoked(runner: OneProcess, 
     service.point(service.make_key().id)
 
     def record(task: str, _result: object) -> None:
-        if task == "Use a Microsoft-managed key":
+        if task == "Move the account to a Microsoft-managed key":
             service.make_account(identity=two)
 
     report = runner.role("revert", {**VARS, "cmk_revert_access": "revoke"}, record=record)

@@ -142,7 +142,7 @@ def test_an_audit(ansible: Ansible, service: Service) -> None:
 
     result = {
         "summary": "1 Batch account, 1 on customer-managed keys: 0 at risk, 1 break rules, 0 unknown, 0 ok.",
-        "findings": ["account1: vault_uses_access_policies (medium): vault-one goes by access policies."],
+        "findings": ["account1: vault_uses_access_policies (medium): vault-one uses access policies."],
         "files": {"json": "cmk-audit/cmk-audit.json"},
     }
     failed = audit(cmk_audit_fail_on="medium")

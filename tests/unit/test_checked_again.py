@@ -93,7 +93,7 @@ class Keys:
         newest = self.world.versions[NEW]
         read = observed_key(*self.world.versions.values()) if self.world.key_exists else observed_key(deleted=newest)
         # The accounts are listed only for what may take the key away.
-        listed = goal.withdrawn or (self.world.key_exists and goal.may_cut_off(None))
+        listed = goal.taken_away or (self.world.key_exists and goal.may_cut_off(None))
         return copy.deepcopy({**read, "visible": visible(*self.world.accounts) if listed else None})
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ class Vaults:
 
     def read(self, goal: Any) -> dict[str, Any]:
         observed = {"vault": self.world.vault, "deleted": self.world.deleted_vault, "caller": CALLER}
-        listed = not goal.present and (self.world.vault or goal.withdrawn)
+        listed = not goal.present and (self.world.vault or goal.taken_away)
         return copy.deepcopy({**observed, "visible": visible(*self.world.accounts) if listed else None})
 
     def delete(self, group: str, name: str) -> None:

@@ -29,8 +29,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled as key_disabled
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import withdrawn as key_withdrawn
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,7 +158,7 @@ TOLD = {
     },
     "keyvault_cmk_key": {
         **key_document.describe(observed_key(key())),
-        **key_withdrawn.report([]),
+        **key_disabled.report([]),
     },
     "keyvault_cmk_vault": vault_document.describe(vault()),
 }
@@ -372,11 +372,7 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
     manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
-    rows = [
-        row.split("|")[1:3]
-        for row in manual.partition("## What it reports")[2].splitlines()
-        if "`" in row and "|" in row
-    ]
+    rows = [row.split("|")[1:3] for row in manual.partition("## Result")[2].splitlines() if "`" in row and "|" in row]
     told = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
     # The accounts are returned on request, and the role does not ask.

@@ -15,11 +15,11 @@ from wishes import key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled as key_disabled
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import grace as key_grace
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import withdrawn as key_withdrawn
 
 OTHER = f"{KEY}2"
 
@@ -121,7 +121,7 @@ def test_what_is_disabled_already_has_no_grace_time() -> None:
 def test_the_second_look_does_not_count_its_own_time() -> None:
     plan = key_plan.plan(goal(), observed())
 
-    assert key_plan.plan(plan.goal, {**observed(), "moved_in_run": True, "ages": {"one": 0}}).goal.withdrawn
+    assert key_plan.plan(plan.goal, {**observed(), "moved_in_run": True, "ages": {"one": 0}}).goal.taken_away
 
 
 @pytest.mark.parametrize(
@@ -194,4 +194,4 @@ def test_the_second_look_is_at_the_users_alone(version: str) -> None:
     ],
 )
 def test_whether_a_look_at_each_account_is_worth_it(seen: dict[str, Any], version: str | None, would: bool) -> None:
-    assert key_withdrawn.would_disable(goal(version=version), seen) is would
+    assert key_disabled.would_disable(goal(version=version), seen) is would

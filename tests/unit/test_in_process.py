@@ -362,7 +362,7 @@ def test_what_should_be_a_dictionary_is_named(name: str, value: Any) -> None:
 
     result = run_module(module, **{name: value})
 
-    assert result["msg"] == f"argument '{name}' is {value!r}: a dictionary is wanted."
+    assert result["msg"] == f"argument '{name}' is {value!r}: a dictionary is required."
     assert module.runs == []
 
 

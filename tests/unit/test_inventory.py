@@ -137,7 +137,7 @@ def test_subscriptions_come_in_turns() -> None:
     places = ["a", "a", "b", "a", "b", "c"]
     records = [{**known(str(number)), "cmk_subscription_id": one} for number, one in enumerate(places)]
 
-    assert [one["cmk_account_name"] for one in _inventory.in_turns(records)] == ["0", "2", "5", "1", "4", "3"]
+    assert [one["cmk_account_name"] for one in _inventory.interleaved(records)] == ["0", "2", "5", "1", "4", "3"]
 
 
 def test_hosts_have_the_names_of_their_accounts() -> None:

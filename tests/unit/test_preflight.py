@@ -208,8 +208,8 @@ def test_check(name: str, status: str, read: dict[str, Any]) -> None:
         ("key_size_supported", "3072", of_key(size=3072)),
         ("key_ops_wrap_unwrap", "sign, wrapKey", of_key(key_ops=["sign", "wrapKey"])),
         ("key_ops_wrap_unwrap", "nothing", of_key(key_ops=[])),
-        ("network_open_to_batch", "lets Azure services in", {}),
-        ("network_open_to_batch", "keeps Azure services out", of_vault(networkAcls=CLOSED)),
+        ("network_open_to_batch", "allows trusted Microsoft services", {}),
+        ("network_open_to_batch", "blocks trusted Microsoft services", of_vault(networkAcls=CLOSED)),
         ("network_open_to_batch", "ignores trusted services", of_vault(publicNetworkAccess="SecuredByPerimeter")),
     ],
 )

@@ -14,21 +14,21 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progr
 def test_waves_are_counted_when_they_are_over() -> None:
     progress = Progress(total=100, began=50.0)
     progress.next_wave(1)
-    assert progress.told(60.0) == "0 of 100 hosts done"
+    assert progress.line(60.0) == "0 of 100 hosts done"
     progress.next_task("Rotate")
     progress.through.add("canary")
-    assert progress.told(60.0) == "0 of 100 hosts done; wave 1: 1 of 1 finished 'Rotate'"
+    assert progress.line(60.0) == "0 of 100 hosts done; wave 1: 1 of 1 finished 'Rotate'"
 
     progress.end_wave(0)
     progress.next_wave(19)
-    assert progress.told(60.0) == "1 of 100 hosts done; 0.1 hosts/s; about 16 min left"
+    assert progress.line(60.0) == "1 of 100 hosts done; 0.1 hosts/s; about 16 min left"
     progress.next_task("azbatch.cmk.rotate : Rotate")
     progress.through.update(["host1", "host2"])
     progress.failed.add("host2")
-    assert progress.told(60.0).startswith("1 of 100 hosts done, 1 failed; wave 2: 2 of 19 finished 'Rot")
+    assert progress.line(60.0).startswith("1 of 100 hosts done, 1 failed; wave 2: 2 of 19 finished 'Rot")
 
     progress.end_wave(0)
-    assert progress.told(70.0) == "20 of 100 hosts done, 1 failed; 1 hosts/s; about 80 s left"
+    assert progress.line(70.0) == "20 of 100 hosts done, 1 failed; 1 hosts/s; about 80 s left"
 
 
 def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
@@ -42,7 +42,7 @@ def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
     progress.stopped = True
     progress.end_wave(0)
     told = "1 of 4 hosts done, 1 failed; stopped in wave 2: 1 of 2 finished 'Rotate'; 0.5 hosts/s"
-    assert progress.told(2.0) == told
+    assert progress.line(2.0) == told
 
 
 def test_hosts_that_were_changed_are_done_although_the_play_has_stopped() -> None:
@@ -50,7 +50,7 @@ def test_hosts_that_were_changed_are_done_although_the_play_has_stopped() -> Non
     progress.next_wave(3)
     progress.next_task("Rotate")
     progress.end_wave(2)
-    assert progress.told(2.0).startswith("2 of 4 hosts done; stopped in wave 1: 0 of 3 finished")
+    assert progress.line(2.0).startswith("2 of 4 hosts done; stopped in wave 1: 0 of 3 finished")
 
 
 @pytest.mark.parametrize(

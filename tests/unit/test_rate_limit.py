@@ -80,7 +80,7 @@ def test_a_full_bucket_is_emptied_at_once_and_then_drawn_from_evenly(
     files = RunFiles(str(tmp_path) if shared else None)
 
     def draw() -> float:
-        return Buckets(RunFiles(str(tmp_path)) if shared else files, "me").draw(BUCKET)
+        return Buckets(RunFiles(str(tmp_path)) if shared else files, "me").acquire(BUCKET)
 
     assert [draw() for _task in range(6)] == [0, 0, 0, 0.5, 1.0, 1.5]
     clock.now += 2
@@ -93,30 +93,30 @@ def test_what_the_service_says_counts_if_it_is_less(tmp_path: Path, clock: Clock
     buckets = Buckets(RunFiles(str(tmp_path)), "me")
 
     buckets.learn(BUCKET, 11999)
-    assert buckets.draw(BUCKET) == 0
+    assert buckets.acquire(BUCKET) == 0
     buckets.learn(BUCKET, 0)
-    assert buckets.draw(BUCKET) == 0.5
+    assert buckets.acquire(BUCKET) == 0.5
     # After a 429 with Retry-After: 3.
     buckets.learn(BUCKET, -6)
-    assert buckets.draw(BUCKET) == 3.5
-    assert buckets.draw(BUCKET) == 4.0
+    assert buckets.acquire(BUCKET) == 3.5
+    assert buckets.acquire(BUCKET) == 4.0
 
 
 def test_callers_have_buckets_of_their_own(tmp_path: Path, clock: Clock) -> None:
     ours, theirs = (Buckets(RunFiles(str(tmp_path)), who) for who in ("me", "you"))
     ours.learn(BUCKET, 0)
 
-    assert theirs.draw(BUCKET) == 0
+    assert theirs.acquire(BUCKET) == 0
 
 
 def test_the_clock_may_be_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by NTP in mid-run: a bucket that was emptied an hour from now would be empty for that hour."""
     buckets = Buckets(RunFiles(str(tmp_path)), "me")
-    buckets.draw(BUCKET)
+    buckets.acquire(BUCKET)
     an_hour_ago = time.time() - 3600
     monkeypatch.setattr(time, "time", lambda: an_hour_ago)
 
-    assert [buckets.draw(BUCKET) for _task in range(2)] == [0, 0]
+    assert [buckets.acquire(BUCKET) for _task in range(2)] == [0, 0]
 
 
 # The policy
@@ -186,7 +186,7 @@ def test_a_request_that_is_late_is_looked_at_once_more(clock: Clock, before: int
     """The bucket holds 200 writes and gains 10 a second, so the 300th waits for ten seconds."""
     paced, asked = Paced(clock), []
     for _request in range(before):
-        paced.buckets.draw(WRITES)
+        paced.buckets.acquire(WRITES)
 
     paced.send(method="PATCH", if_late=lambda: asked.append(len(paced.azure.asked)))
 
@@ -207,7 +207,7 @@ def test_a_read_that_is_late_is_sent(clock: Clock) -> None:
     """The SDKs give a write's options to the reads that wait for its end."""
     paced, asked = Paced(clock), []
     for _request in range(800):
-        paced.buckets.draw(READS)
+        paced.buckets.acquire(READS)
 
     paced.send(if_late=lambda: asked.append("late"))
 
@@ -221,7 +221,7 @@ def test_a_request_that_must_not_be_sent_any_more_is_not_sent(clock: Clock) -> N
 
     paced = Paced(clock)
     for _request in range(400):
-        paced.buckets.draw(WRITES)
+        paced.buckets.acquire(WRITES)
 
     with pytest.raises(Refused):
         paced.send(method="PATCH", if_late=refuse)
@@ -234,7 +234,7 @@ def test_what_is_not_counted_draws_nothing(clock: Clock) -> None:
         paced.send("https://kv.vault.azure.net/keys/k")
 
     assert paced.azure.asked == [0] * 300
-    assert paced.buckets.draw(READS) == 0
+    assert paced.buckets.acquire(READS) == 0
 
 
 @pytest.mark.parametrize(

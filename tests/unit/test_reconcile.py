@@ -629,7 +629,7 @@ def test_failing_to_put_back_is_told_beside_the_first_failure() -> None:
         "azure": {"code": "Stuck"},
     }
     assert "current_state" not in failed.value.facts
-    assert failed.value.msg.endswith("Putting the former setting back failed as well: former cannot be removed.")
+    assert failed.value.msg.endswith("Restoring the previous setting also failed: former cannot be removed.")
 
 
 def test_putting_back_is_confirmed_too() -> None:

@@ -30,7 +30,7 @@ def test_a_rotation_of_many_hosts() -> None:
         tally.add(host, ROTATE, KEYS, made("2") if number == 0 else {"changed": False}, failed=False)
         tally.add(host, ROTATE, ENCRYPTION, {"changed": True}, failed=False)
 
-    assert tally.told() == "60 rotated, 0 unchanged, 0 failed, 1 new version"
+    assert tally.line() == "60 rotated, 0 unchanged, 0 failed, 1 new version"
 
 
 def test_hosts_are_counted_once() -> None:
@@ -44,7 +44,7 @@ def test_hosts_are_counted_once() -> None:
     tally.add("refused", ROTATE, KEYS, {"failed": True}, failed=True)
     tally.end_wave()
 
-    assert tally.told() == "1 rotated, 1 changed otherwise, 1 unchanged, 2 failed, 2 not started"
+    assert tally.line() == "1 rotated, 1 changed otherwise, 1 unchanged, 2 failed, 2 not started"
 
 
 def test_a_wave_in_which_the_play_stops() -> None:
@@ -58,7 +58,7 @@ def test_a_wave_in_which_the_play_stops() -> None:
     tally.add("moved", ROTATE, ENCRYPTION, {"changed": True, "summary": "moved uses version 2."}, failed=False)
     tally.add("failed", ROTATE, ENCRYPTION, {"summary": "failed uses version 2."}, failed=True)
 
-    assert tally.told() == "1 rotated, 1 unchanged, 1 failed, 2 not finished, 1 not started"
+    assert tally.line() == "1 rotated, 1 unchanged, 1 failed, 2 not finished, 1 not started"
     assert tally.counted == {"moved"}
     assert tally.overview() == [
         "begun was not read.",
@@ -84,7 +84,7 @@ def test_words_of_the_roles(role: str, told: str) -> None:
     tally.add("host", "", "ansible.builtin.debug", {"changed": False}, failed=False)
     tally.end_wave()
 
-    assert tally.told() == told
+    assert tally.line() == told
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_new_versions(results: list[dict[str, Any]], versions: int) -> None:
         tally.add(str(number), "", KEYS, result, failed=False)
 
     assert len(tally.versions) == versions
-    assert ("new version" in tally.told()) is (versions > 0)
-    assert tally.told().endswith("versions") is (versions > 1)
+    assert ("new version" in tally.line()) is (versions > 0)
+    assert tally.line().endswith("versions") is (versions > 1)
 
 
 @pytest.mark.parametrize(("steps", "moved"), [({"encryption": True}, 1), ({"key": True, "encryption": False}, 0)])
@@ -126,4 +126,4 @@ def test_a_task_of_several_steps(steps: dict[str, bool], moved: int) -> None:
     tally = Tally(1)
     tally.add("host", ROTATE, "azbatch.cmk.any", {"changed": True, "changed_steps": steps}, failed=False)
 
-    assert tally.told().startswith(f"{moved} rotated, ")
+    assert tally.line().startswith(f"{moved} rotated, ")

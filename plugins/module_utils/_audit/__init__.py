@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where Batch accounts stand: what was seen of them, judged by rules and told in several formats.
+"""The audit of Batch accounts: their data, checked by rules and reported in several formats.
 
 This module util is private to the collection.
 """

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How one account stands, by what was read of it and of the vault and key that it shares with others: pure.
+"""The assessment of one account, by the data of the account and of the vault and key that it shares with others: pure.
 
-What was read is what fleet.py says; what could not be read stands there as the error that says why.
+fleet.py describes the data. Data that could not be read is the error with the reason.
 
 This module util is private to the collection.
 """
@@ -33,9 +33,9 @@ Seen = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Assessment:
-    # What is told of the account.
+    # The values that are reported for the account.
     record: Mapping[str, Any]
-    # What cuts it off from its key.
+    # The causes why the account cannot use its key.
     causes: tuple[diagnosis.Cause, ...] = ()
 
 
@@ -105,7 +105,7 @@ def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> preflight.Evi
 
 
 def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: Seen) -> tuple[Any, Mapping[str, Any]]:
-    """Role assignments by principal, or why it cannot be told; of a vault with access policies there are none."""
+    """Role assignments by principal, or the error; a vault with access policies has none."""
     granted = seen["grants"].get(key.versionless.folded, {})
     if isinstance(granted, CmkError):
         return granted, {}
@@ -119,7 +119,7 @@ def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: See
         if groups and not may_use(principal, given) and may_use(principal, [*given, *groups]):
             through = ", ".join(sorted({one["properties"]["principalId"] for one in groups}))
             return Unavailable(
-                f"{principal} may be in a group that has access ({through}), which was not looked at."
+                f"{principal} may be a member of a group that has access ({through}); members of groups are not read."
             ), {}
     return assignments, definitions
 
@@ -153,8 +153,8 @@ def _days(length: float) -> int:
 
 def _of_vault(vault: Vault | None) -> dict[str, Any]:
     described = vault_document.describe(vault)
-    told = ("id", "authorization", "soft_delete", "purge_protection", "trusted_services")
-    return {"vault": {name: described[name] for name in told} if vault else None}
+    returned = ("id", "authorization", "soft_delete", "purge_protection", "trusted_services")
+    return {"vault": {name: described[name] for name in returned} if vault else None}
 
 
 def _access_by(checks: Sequence[preflight.Check], causes: Sequence[diagnosis.Cause]) -> str | None:
@@ -225,7 +225,7 @@ def _disk(pool: Pool) -> dict[str, Any]:
 
 
 def _unknown(evidence: preflight.Evidence, observed: Seen, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
-    """What could not be seen, with the reason. That nobody answers for a vault which is not there is a cause."""
+    """The data that could not be read, with the reasons. An unreachable host of a missing vault is a cause instead."""
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {
         "vault": evidence.vault,

@@ -25,30 +25,32 @@ from .report import FORMAT, at_least, whole
 from .rules import CRITICAL
 
 _NAME = re.compile(r"[\w.-]+")
-# So many lines are told beside the reports.
-_TOLD = 100
+# The number of lines that are returned beside the reports.
+_MOST_LINES = 100
 
 
 def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
-    """What is wrong with the options, or with where the reports go, is told before anything is read."""
+    """Wrong options and folders are refused before anything is read."""
     asked = {name: params[name] for name in (*SCOPE, *POLICY)}
     rules, where, name = policy(params), scope(params), params["name"]
     if not _NAME.fullmatch(name):
-        raise InvalidOption("name", name, "this is no file's name.", "Use letters, digits, dots, hyphens, underscores.")
-    former = files.read(params["compare_with"], "compare_with", FORMAT) if params["compare_with"] else None
+        raise InvalidOption(
+            "name", name, "this is not a file name.", "Use letters, digits, dots, hyphens, underscores."
+        )
+    previous = files.read(params["compare_with"], "compare_with", FORMAT) if params["compare_with"] else None
     folder = files.prepared(params["folder"]) if params["folder"] and writes else None
     report = whole(cloud.fleet.read(where), rules, asked)
-    report["comparison"] = compared(former, report) if former else None
+    report["comparison"] = compared(previous, report) if previous else None
     written = files.write(report, folder, name, params["formats"]) if folder else {}
     may_fail = params["fail_on"] != "never"
     grave = at_least(report, params["fail_on"] if may_fail else CRITICAL)
-    told = describe(report, grave, written)
+    returned = describe(report, grave, written)
     if params["return_accounts"]:
-        told["accounts"] = report["accounts"]
-    warnings = tuple(_warnings(report, rules, params, former))
+        returned["accounts"] = report["accounts"]
+    warnings = tuple(_warnings(report, rules, params, previous))
     if grave and may_fail:
-        raise _failed(grave, params["fail_on"], {**told, **({"warnings": list(warnings)} if warnings else {})})
-    return Outcome(False, {}, {}, warnings, told)
+        raise _failed(grave, params["fail_on"], {**returned, **({"warnings": list(warnings)} if warnings else {})})
+    return Outcome(False, {}, {}, warnings, returned)
 
 
 def summary(counts: Mapping[str, Any]) -> str:
@@ -63,14 +65,14 @@ def summary(counts: Mapping[str, Any]) -> str:
 
 
 def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[str, str]) -> dict[str, Any]:
-    """What is told beside the reports. `grave` are lines of the gravest findings."""
+    """The values that are returned beside the reports. `grave` are lines of the most severe findings."""
     return {
         "summary": summary(report["summary"]),
         "counts": report["summary"],
         "unseen_subscriptions": report["unseen_subscriptions"],
         "unlisted": report["unlisted"],
         "files": dict(written),
-        "findings": list(grave[:_TOLD]),
+        "findings": list(grave[:_MOST_LINES]),
         "comparison": _counted(report["comparison"]),
     }
 
@@ -81,35 +83,35 @@ def _counted(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {name: value if isinstance(value, str) else len(value) for name, value in comparison.items()}
 
 
-def _failed(grave: Sequence[str], severity: str, told: Mapping[str, Any]) -> Refused:
+def _failed(grave: Sequence[str], severity: str, returned: Mapping[str, Any]) -> Refused:
     first = " ".join(grave[:3])
     rest = f" And {len(grave) - 3} more." if len(grave) > 3 else ""
-    kind = severity if severity == CRITICAL else f"{severity} or graver"
-    where = f" See {', '.join(told['files'].values())}." if told["files"] else ""
+    kind = severity if severity == CRITICAL else f"{severity} or higher"
+    where = f" See {', '.join(returned['files'].values())}." if returned["files"] else ""
     return Refused(
-        f"{len(grave)} open findings are {kind}: {first}{rest}{where}",
+        f"{len(grave)} open findings of severity {kind}: {first}{rest}{where}",
         code="audit_failed",
-        remedy="Repair what is found, as the report says, or except it until a day.",
-        **told,
+        remedy="Fix the findings as the report describes, or accept them until a date with exceptions.",
+        **returned,
     )
 
 
 def _warnings(
-    report: Mapping[str, Any], rules: Policy, params: Mapping[str, Any], former: Mapping[str, Any] | None
+    report: Mapping[str, Any], rules: Policy, params: Mapping[str, Any], previous: Mapping[str, Any] | None
 ) -> Iterator[str]:
     accounts = report["accounts"]
     yield from map(not_listed, report["unlisted"])
     if not accounts:
-        yield "The caller sees no Batch account there."
-    if params["compare_with"] and former is None:
-        yield f"There is no earlier report {params['compare_with']}, so nothing was compared."
-    others = [name for name in SCOPE if former and former["asked"].get(name) != report["asked"][name]]
+        yield "The caller can read no Batch account in this scope."
+    if params["compare_with"] and previous is None:
+        yield f"The earlier report {params['compare_with']} does not exist, so no changes are reported."
+    others = [name for name in SCOPE if previous and previous["asked"].get(name) != report["asked"][name]]
     if others:
-        yield f"The earlier report had other {', '.join(others)}, so not all that differs has changed."
+        yield f"The earlier report used other values of {', '.join(others)}, so some differences may not be changes."
     # Misspelt, it would have all accounts go unexamined in that respect, and nobody would know.
     for selector, given in zip(rules.required, params["required"], strict=True):
         if accounts and not any(selector.fits(account) for account in accounts):
             said = {name: value for name, value in given.items() if value}
-            yield f"No account is meant by {json.dumps(said)}, which is one of required."
+            yield f"No account matches {json.dumps(said)}, an item of required."
     for one in report["unused_exceptions"]:
-        yield f"The exception of {one['finding']} for {', '.join(one['accounts'])} fits no finding any more."
+        yield f"The exception of {one['finding']} for {', '.join(one['accounts'])} matches no finding."

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What has changed between two reports: pure.
+"""The changes between two reports: pure.
 
 This module util is private to the collection.
 """
@@ -16,20 +16,20 @@ from .report import open_findings
 
 Report = Mapping[str, Any]
 Account = Mapping[str, Any]
-# What is told of an account when it has become another. Days go by for every account; findings are told apart.
+# The fields whose changes are reported. Days change for every account; findings are compared separately.
 _FIELDS = (
     *("state", "key_source", "key_identifier", "version", "newest_version", "expires_on", "available", "access"),
     *("rotation_policy", "vault", "identity", "location", "tags", "pools"),
 )
 
 
-def compared(former: Report, report: Report) -> dict[str, Any]:
-    """What is different in `report`. Accounts of subscriptions that one of the two did not see are not compared."""
-    before, after = _by_id(former), _by_id(report)
-    hidden = {*former["unseen_subscriptions"], *report["unseen_subscriptions"]}
+def compared(previous: Report, report: Report) -> dict[str, Any]:
+    """The differences of `report`. Accounts of subscriptions that one of the two could not read are not compared."""
+    before, after = _by_id(previous), _by_id(report)
+    hidden = {*previous["unseen_subscriptions"], *report["unseen_subscriptions"]}
     both = [name for name in after if name in before]
     return {
-        "since": former["generated_on"],
+        "since": previous["generated_on"],
         "appeared": [_place(after[name]) for name in after if name not in before and _is_seen(after[name], hidden)],
         "vanished": [_place(before[name]) for name in before if name not in after and _is_seen(before[name], hidden)],
         "changed": [change for name in both for change in _changes(before[name], after[name])],
@@ -70,5 +70,5 @@ def _more(account: Account, other: Account | None, hidden: set[str]) -> Iterator
     known = {one["id"] for one in open_findings(other)} if other else set()
     for one in open_findings(account):
         if one["id"] not in known:
-            told = {name: one[name] for name in ("severity", "evidence")}
-            yield {"id": account["id"], "name": account["name"], "finding": one["id"], **told}
+            details = {name: one[name] for name in ("severity", "evidence")}
+            yield {"id": account["id"], "name": account["name"], "finding": one["id"], **details}

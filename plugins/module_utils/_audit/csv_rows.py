@@ -22,7 +22,7 @@ _PLAIN = (
     *("expires_on", "days_left", "key_type", "key_size", "rotates_itself", "access", "available"),
 )
 COLUMNS = (*_PLAIN, "worst", "open_findings", "accepted_findings", "unknown", "id")
-# What a spreadsheet would take for a formula.
+# First characters that a spreadsheet takes for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

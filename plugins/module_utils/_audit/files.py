@@ -94,17 +94,17 @@ def read(path: str, option: str, form: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise InvalidOption(option, path, f"it cannot be read ({error}).", "Name a report in JSON.") from error
+        raise InvalidOption(option, path, f"it cannot be read ({error}).", "Set it to a report in JSON.") from error
     if not isinstance(report, dict) or report.get("format") != form:
-        raise InvalidOption(option, path, f"it is no report of the form {form}.", "Name a report in JSON.")
+        raise InvalidOption(option, path, f"it is not a report of the form {form}.", "Set it to a report in JSON.")
     return report
 
 
 def _not_written(path: Path, why: object) -> CmkError:
     return CmkError(
-        f"The report cannot be written to {path}: {why}. Set folder to one that can be written to.",
+        f"The report cannot be written to {path}: {why}. Set folder to a folder that can be written to.",
         code="report_not_written",
         option="folder",
         value=str(path),
-        remedy="Set folder to one that can be written to.",
+        remedy="Set folder to a folder that can be written to.",
     )

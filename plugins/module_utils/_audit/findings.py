@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is wrong with one account, by the rules and by the organisation's policy: pure.
+"""The findings of one account, by the rules and by the organisation's policy: pure.
 
 This module util is private to the collection.
 """
@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 Found = tuple[str, str]
 
 AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "breaks_rules", "unknown", "ok"
-# The gravest first.
+# The most severe first.
 STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
 
 
@@ -72,7 +72,7 @@ def _of_record(record: Record, policy: Policy) -> Iterator[Found]:
         yield from _of_key(record, policy)
         yield from _of_version(record, policy)
     elif policy.requires_key_of(record):
-        yield "not_on_customer_managed_key", "The account is on a Microsoft-managed key; the policy asks for another."
+        yield "not_on_customer_managed_key", "The account uses a Microsoft-managed key."
     yield from _of_pools(record)
     if record["unknown"]:
         yield "not_seen", " ".join(f"{what}: {why}" for what, why in record["unknown"].items())
@@ -81,7 +81,7 @@ def _of_record(record: Record, policy: Policy) -> Iterator[Found]:
 def _of_vault(record: Record, policy: Policy) -> Iterator[Found]:
     name, vault = record["vault_name"], record["vault"]
     if policy.allowed_vaults and name not in policy.allowed_vaults:
-        yield "vault_not_allowed", f"The vault {name} is none of {', '.join(sorted(policy.allowed_vaults))}."
+        yield "vault_not_allowed", f"The vault {name} is not one of {', '.join(sorted(policy.allowed_vaults))}."
     if vault is None:
         return
     if not vault["soft_delete"]:
@@ -89,31 +89,31 @@ def _of_vault(record: Record, policy: Policy) -> Iterator[Found]:
     if not vault["purge_protection"]:
         yield "vault_without_purge_protection", f"Purge protection is off on {name}."
     if policy.rbac_only and vault["authorization"] != vault_document.RBAC:
-        yield "vault_uses_access_policies", f"{name} goes by access policies."
+        yield "vault_uses_access_policies", f"{name} uses access policies."
 
 
 def _of_key(record: Record, policy: Policy) -> Iterator[Found]:
     kind, size = record["key_type"], record["key_size"]
     if kind and policy.key_types and kind not in policy.key_types:
-        yield "key_type_not_allowed", f"The key's type is {kind}, which is none of {', '.join(policy.key_types)}."
+        yield "key_type_not_allowed", f"The key's type is {kind}, which is not one of {', '.join(policy.key_types)}."
     if size and policy.min_key_size and size < policy.min_key_size:
         yield "key_too_small", f"The key has {size} bits, fewer than {policy.min_key_size}."
     if record["follows_latest"] and record["rotates_itself"] is False:
-        yield "follows_without_rotation", f"No rotation policy makes new versions of the key {record['key_name']}."
+        yield "follows_without_rotation", f"No rotation policy creates new versions of the key {record['key_name']}."
 
 
 def _of_version(record: Record, policy: Policy) -> Iterator[Found]:
     version, age, left = record["version"], record["version_age_days"], record["days_left"]
-    # One that has expired is told as what cuts the account off.
+    # An expired version is reported as a cause why the account cannot use its key.
     if left is not None and 0 <= left < policy.min_days_to_expiry:
         yield "key_expires_soon", f"Version {version} expires on {record['expires_on']}, in {left} days."
     if version and record["expires_on"] is None and policy.expiry_required:
         yield "key_without_expiry", f"Version {version} does not expire."
     if age is not None and policy.max_version_age is not None and age * DAY >= policy.max_version_age:
         allowed = policy.max_version_age // DAY
-        yield "version_too_old", f"Version {version} was made {age} days ago; {allowed} are allowed."
+        yield "version_too_old", f"Version {version} was created {age} days ago; {allowed} days are allowed."
     if record["newer_version_there"]:
-        yield "newer_version_unused", f"The account is on version {version}, the newest is {record['newest_version']}."
+        yield "newer_version_unused", f"The account uses version {version}; the newest is {record['newest_version']}."
 
 
 def _of_pools(record: Record) -> Iterator[Found]:
@@ -123,4 +123,4 @@ def _of_pools(record: Record) -> Iterator[Found]:
     if bare:
         yield "pool_disks_not_encrypted", f"These pools have no disk encryption: {', '.join(bare)}."
     if keyed:
-        yield "pool_key_of_its_own", f"These pools have a key of their own: {', '.join(keyed)}."
+        yield "pool_key_of_its_own", f"These pools use their own keys: {', '.join(keyed)}."

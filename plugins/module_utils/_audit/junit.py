@@ -18,7 +18,7 @@ from xml.etree import ElementTree as xml
 from .report import open_findings
 from .rules import INFO
 
-# What XML 1.0 has no way to say.
+# Characters that XML 1.0 cannot contain.
 _UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -81,8 +81,8 @@ def _header(report: Report) -> str:
     elif asked["subscriptions"]:
         where = f"{len(asked['subscriptions'])} named subscriptions"
     else:
-        where = "all subscriptions that the caller sees"
-    asked_each = "" if asked["pools"] else " Accounts were not asked whether they answer, nor for their pools."
+        where = "all subscriptions that the caller can read"
+    asked_each = "" if asked["pools"] else " Availability and pools of the accounts were not read."
     hidden = "".join(f"<p>{escape(not_listed(one))}</p>" for one in report["unlisted"])
     return (
         f'<header><h1>Batch accounts and their keys</h1><p class="soft">As of {report["generated_on"]}, '
@@ -99,7 +99,7 @@ def _summary(report: Report) -> str:
         ("following", "follow the newest version"),
         ("accepted", "findings accepted"),
     )
-    more = "".join(f"<li><b>{summary[name]}</b>{told}</li>" for name, told in others)
+    more = "".join(f"<li><b>{summary[name]}</b>{label}</li>" for name, label in others)
     return f'<section aria-label="Summary"><ul class="cards">{cards}{more}</ul></section>'
 
 
@@ -110,19 +110,17 @@ def _charts(report: Report) -> str:
         bars("Accounts by state", [Bar(_STATES[one], summary["states"][one], one) for one in STATES]),
         bars("Open findings by severity", [Bar(one, summary["severities"][one], one) for one in SEVERITIES]),
         bars(
-            "Whose key",
+            "Key source",
             [
-                Bar("ours, pinned", managed - summary["following"], "ok"),
-                Bar("ours, following", summary["following"], "ok"),
-                Bar("Microsoft's", summary["accounts"] - managed, "info"),
+                Bar("customer-managed, pinned", managed - summary["following"], "ok"),
+                Bar("customer-managed, following", summary["following"], "ok"),
+                Bar("Microsoft-managed", summary["accounts"] - managed, "info"),
             ],
         ),
         bars("When the version in use expires", expiries(accounts)),
         bars("Age of the version in use", ages(accounts)),
     )
-    course = timeline(
-        "Versions in use, by the month in which they were made or will expire", accounts, report["generated_on"]
-    )
+    course = timeline("Versions in use, by the month of their creation or expiry", accounts, report["generated_on"])
     return f'<section><h2>At a glance</h2><div class="charts">{"".join(drawn)}</div>{course}</section>'
 
 
@@ -133,8 +131,8 @@ def _at_risk(report: Report) -> str:
     rows = "".join(_risk(account) for account in lost[:_MOST])
     return (
         f'<section><h2>Accounts at risk</h2><div class="wide" tabindex="0" role="region" aria-label="Accounts at risk">'
-        '<table><thead><tr><th scope="col">Account</th><th scope="col">What is wrong</th>'
-        f'<th scope="col">What repairs it</th></tr></thead><tbody>{rows}</tbody></table></div>{_rest(lost)}</section>'
+        '<table><thead><tr><th scope="col">Account</th><th scope="col">Cause</th>'
+        f'<th scope="col">Remedy</th></tr></thead><tbody>{rows}</tbody></table></div>{_rest(lost)}</section>'
     )
 
 
@@ -161,10 +159,10 @@ def _comparison(comparison: Report | None) -> str:
         _listed("Accounts that are gone", comparison["vanished"], lambda one: escape(one["name"])),
         _listed("Accounts that have changed", comparison["changed"], _one_change),
     )
-    told = "".join(parts) or "<p>Nothing has changed.</p>"
+    content = "".join(parts) or "<p>Nothing has changed.</p>"
     hidden = comparison["not_compared"]
     note = f"<p>Not compared: the subscriptions {escape(', '.join(hidden))}.</p>" if hidden else ""
-    return f"<section><h2>What has changed since {comparison['since']}</h2>{told}{note}</section>"
+    return f"<section><h2>What has changed since {comparison['since']}</h2>{content}{note}</section>"
 
 
 def _listed(title: str, items: Sequence[Record], line: Callable[[Record], str]) -> str:
@@ -198,7 +196,7 @@ def _table(report: Report) -> str:
         f'<div><label for="state">State</label><select id="state"><option value="">all</option>{states}</select></div>'
         f'<div><label for="finding">Finding</label><select id="finding"><option value="">all</option>{rules}</select>'
         '</div><button type="button" id="back">Previous</button><button type="button" id="on">Next</button>'
-        '<span id="told" role="status"></span></div>'
+        '<span id="shown" role="status"></span></div>'
         '<div class="wide" tabindex="0" role="region" aria-label="All accounts"><table id="accounts"><thead><tr>'
         f'{heads}</tr></thead><tbody id="rows"></tbody></table></div></section>'
     )
@@ -210,8 +208,8 @@ def _head(name: str) -> str:
 
 
 def _findings(report: Report, affected: Mapping[str, Sequence[Record]]) -> str:
-    told = "".join(_finding(number, name, report, affected[name]) for number, name in enumerate(report["rules"]))
-    return f"<section><h2>Findings</h2>{told or '<p>None.</p>'}</section>"
+    content = "".join(_finding(number, name, report, affected[name]) for number, name in enumerate(report["rules"]))
+    return f"<section><h2>Findings</h2>{content or '<p>None.</p>'}</section>"
 
 
 def _affected(report: Report, rule: str) -> list[Record]:
@@ -267,7 +265,7 @@ def _accepted(report: Report) -> Iterator[str]:
 
 
 def _data(report: Report) -> str:
-    """What the table shows, in few bytes: words that many accounts have in common are said once."""
+    """The data of the table, in few bytes: text that many accounts share is stored once."""
     words: dict[str | None, int] = {}
     rules = {name: number for number, name in enumerate(report["rules"])}
     rows = [_row(account, words, rules) for account in report["accounts"]]
@@ -285,7 +283,7 @@ def _row(account: Record, words: dict[str | None, int], rules: Mapping[str, int]
     def word(text: str | None) -> int:
         return words.setdefault(text, len(words))
 
-    key = f"{account['vault_name']}/{account['key_name']}" if account["key_name"] else "Microsoft's"
+    key = f"{account['vault_name']}/{account['key_name']}" if account["key_name"] else "Microsoft-managed"
     version = "follows the newest" if account["follows_latest"] else account["key_version"]
     return [
         account["name"],

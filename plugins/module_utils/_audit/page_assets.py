@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the report's page needs beside its text. In Python, for a module that runs elsewhere is sent with nothing else.
+"""The style sheet and the script of the report's page. In Python, because a module on another host is
+sent with nothing else.
 
 This module util is private to the collection.
 """
@@ -144,7 +145,7 @@ SCRIPT = """
       cell(row, marks);
     }
     const last = Math.min(first + page, shown.length);
-    find("told").textContent = shown.length
+    find("shown").textContent = shown.length
       ? `${first + 1} to ${last} of ${shown.length} accounts` : "No account fits.";
     find("back").disabled = first === 0;
     find("on").disabled = last >= shown.length;

@@ -15,7 +15,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 _WIDTH, _LABEL, _ROW = 360, 120, 24
-# Of the timeline: months on either side, and in units of the drawing a column's width and where columns stand.
+# Of the timeline: months on either side, and in units of the drawing the width and the position of columns.
 _MONTHS, _COLUMN, _FLOOR = 12, 44, 120
 
 
@@ -30,10 +30,10 @@ def bars(title: str, of: Sequence[Bar]) -> str:
     """A bar for each, one below the other, and the numbers in words for those who do not see them."""
     most = max((one.amount for one in of), default=0) or 1
     drawn = "".join(_bar(one, number, most) for number, one in enumerate(of))
-    told = ", ".join(f"{one.label}: {one.amount}" for one in of)
+    labels = ", ".join(f"{one.label}: {one.amount}" for one in of)
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(of)}" role="img" aria-label="{escape(told)}">{drawn}</svg></figure>'
+        f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(of)}" role="img" aria-label="{escape(labels)}">{drawn}</svg></figure>'
     )
 
 
@@ -89,10 +89,10 @@ def timeline(title: str, accounts: Sequence[Mapping[str, Any]], today: str) -> s
             f'<text x="{_left(month) + 2}" y="{_FLOOR + 14}">{_name(this + month)[2:]}</text>',
         )
     ]
-    told = [f"{made[month]} made in {_name(this + month)}" for month in sorted(made) if abs(month) <= _MONTHS]
-    told += [f"{ends[month]} expire in {_name(this + month)}" for month in sorted(ends) if abs(month) <= _MONTHS]
+    labels = [f"{made[month]} made in {_name(this + month)}" for month in sorted(made) if abs(month) <= _MONTHS]
+    labels += [f"{ends[month]} expire in {_name(this + month)}" for month in sorted(ends) if abs(month) <= _MONTHS]
     now = _left(0) - 3
-    size, text = f"0 0 {_left(_MONTHS + 1)} {_FLOOR + 20}", escape(", ".join(told) or "none")
+    size, text = f"0 0 {_left(_MONTHS + 1)} {_FLOOR + 20}", escape(", ".join(labels) or "none")
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an organisation asks of its Batch accounts, and what it has excepted.
+"""The policy of an organisation for its Batch accounts, and the exceptions.
 
 This module util is private to the collection.
 """
@@ -102,7 +102,9 @@ def _selector(wanted: Mapping[str, Any]) -> Selector:
 
 def _exemption(wanted: Mapping[str, Any]) -> Exemption:
     if not wanted["reason"].strip():
-        raise InvalidOption("exceptions.reason", wanted["reason"], "it says nothing.", "Say why it is excepted.")
+        raise InvalidOption(
+            "exceptions.reason", wanted["reason"], "it is empty.", "Set it to the reason of the exception."
+        )
     return Exemption(wanted["finding"], _lower(wanted["accounts"]), wanted["reason"], _end_of(wanted["expires_on"]))
 
 
@@ -110,7 +112,9 @@ def _end_of(day: str) -> float:
     try:
         begins = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=timezone.utc)
     except ValueError:
-        raise InvalidOption("exceptions.expires_on", day, "this is no date.", "Use for example 2027-03-31.") from None
+        raise InvalidOption(
+            "exceptions.expires_on", day, "this is not a date.", "Use for example 2027-03-31."
+        ) from None
     return begins.timestamp() + 86400
 
 

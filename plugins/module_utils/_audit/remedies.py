@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What repairs a finding: an inventory with the accounts that have the finding, and a playbook for the accounts.
+"""The repair of a finding: an inventory with the accounts that have the finding, and a playbook for the accounts.
 
 This module util is private to the collection.
 """
@@ -19,7 +19,7 @@ from .rules import RULES, Repair
 Record = Mapping[str, Any]
 # More make a playbook that nobody reads.
 _MOST = 50
-# What the modules need to know of an account: variables of the inventory.
+# The data of an account that the modules need: variables of the inventory.
 _NAMES = {
     "account": {
         "subscription_id": "{{ cmk_subscription_id }}",
@@ -70,7 +70,7 @@ def _inventory(group: str, accounts: Sequence[Record]) -> str:
     ]
     if len(accounts) > _MOST:
         lines.append(f"# And {len(accounts) - _MOST} more accounts. Repair these, then run the audit again.")
-    # A list of accounts does not tell where their vaults are.
+    # A list of accounts does not show the locations of their vaults.
     vaults = {account["vault_name"]: place_of(account["vault"]["id"]) for account in named if account["vault"]}
     if vaults:
         lines += [

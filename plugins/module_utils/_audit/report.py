@@ -47,7 +47,7 @@ def open_findings(account: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def at_least(report: Mapping[str, Any], severity: str) -> list[str]:
-    """The open findings that are so grave or graver, as lines to read."""
+    """The open findings of this severity or higher, as human-readable lines."""
     return [
         f"{account['name']}: {one['id']} ({one['severity']}): {one['evidence']}"
         for account in report["accounts"]
@@ -79,7 +79,7 @@ def _summary(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _rules(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Those that have found something, the gravest first."""
+    """The rules that have findings, the most severe first."""
     found = {one["id"] for account in accounts for one in account["findings"]}
     ordered = sorted(found, key=lambda name: (SEVERITIES.index(RULES[name].severity), name))
     return {
@@ -94,7 +94,7 @@ def _rules(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _unused(accounts: Sequence[Mapping[str, Any]], policy: Policy) -> list[dict[str, Any]]:
-    """Exceptions that fit no finding: what they were for is mended, or they are misspelt."""
+    """Exceptions that match no finding: the finding was repaired, or the exception is misspelt."""
     return [
         {"finding": one.finding, "accounts": list(one.accounts), **one.describe()}
         for one in policy.exceptions

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What was read of Azure a moment ago, by this task or by another one of the run.
+"""Data that was read from Azure a moment ago, by this task or by another task of the run.
 
 A value's name begins with its kind (`vault`, `key`, `account`). It is as old as the beginning of its read, by the
 monotonic clock, which all processes of a machine share. What this task waits for it reads itself; what the run has read
@@ -45,7 +45,7 @@ class Cache:
         self.changes_nothing = False
 
     def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
-        """What this task has read a moment ago and not forgotten since, or what `read` gives."""
+        """The value that this task has read a moment ago and not forgotten since, or the value of `read`."""
         with self._lock:
             alone = self._reading.setdefault((kind, *name), Lock())
         with alone:
@@ -72,24 +72,24 @@ class Cache:
         return at > max(time.monotonic() - _RUN_TTL_SECONDS, self._since(kind))
 
     def recent(self, read: Callable[[], Any], kind: str, *name: str) -> Any:
-        """What a task of the run has read, after the run's own last write to things of the kind, or what `read` gives.
+        """The value that a task of the run has read after the run's last write to this kind, or the value of `read`.
 
         For looking before a change alone. A missing resource is read again: somebody may be creating it.
         """
         now = time.monotonic()
         written = (self._files.load(self._caller(), "written", one) or 0 for one in (kind, _ANY))
         since = max(now - _RUN_TTL_SECONDS, self._since(kind), *written)
-        # What `read` asks this cache for must not be older either.
+        # Values that `read` gets from this cache must not be older either.
         self._forgotten[kind] = since
         return self._shared(read, lambda at: at > since, kind, *name)
 
     def since(self, read: Callable[[], Any], since: float, kind: str, *name: str) -> Any:
-        """What a task of the run began to read not before that time, or what `read` gives. Tasks that wait for a read
-        share the next one."""
+        """A value whose read a task of the run began not before that time, or the value of `read`. Tasks that wait
+        for a read share the next one."""
         return self._shared(read, lambda at: at >= since, kind, *name)
 
     def one_of_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:
-        """What `read_all` gave of one, once many were asked for. None if it gave nothing, or the run has changed it."""
+        """One value of `read_all`, once many were asked for. None if it gave nothing, or the run has changed it."""
         with self._files.locked(self._caller(), *name, "asked"):
             asked: int = (self._files.load(self._caller(), *name, "asked") or 0) + 1
             self._files.store(asked, self._caller(), *name, "asked")

@@ -41,7 +41,7 @@ from .rights import Rights
 from .session import Session, silent
 from .visible import HandledAccounts, VisibleAccounts
 
-# How long what one task has taken away, or left, serves for the others of the run: somebody may give it back.
+# How long the result of a task that takes something away serves for the other tasks: it may be restored meanwhile.
 _ONCE_SECONDS = 60
 
 
@@ -76,7 +76,7 @@ class Cloud:
         self._session.sign_in_to_key_vault()
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The task's options; in a rehearsal, `(known after apply)` stands for a placeholder of the picture."""
+        """The task's options; in a rehearsal, `(known after apply)` is replaced by a placeholder of the picture."""
         rehearsal = self._session.rehearsal
         return params if rehearsal is None else rehearsal.resolved(params)
 
@@ -86,10 +86,10 @@ class Cloud:
         return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []
 
     def run_once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
-        """What one task of the run does for all of them: to take something away that no account uses.
+        """One task of the run does this for all tasks: it takes something away that no account uses.
 
-        To leave it out is never wrong. If accounts use it, the next look is worth its list of all accounts only once as
-        many tasks have come by as there were accounts; if a grace period is not over, not in this run.
+        It is always safe to skip it. If accounts use it, all accounts are listed again only after as many tasks as
+        there were accounts. If a grace period is not over, they are not listed again in this run.
         """
         files = self._session.files
         with files.locked("once", *name):

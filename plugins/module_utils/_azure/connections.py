@@ -4,7 +4,7 @@
 
 """The HTTP connections of a task, which all clients of the SDKs share.
 
-A client of the SDKs with a transport of its own has connections of its own, and reads the proxies and certificates of
+A client of the SDKs with its own transport has its own connections, and reads the proxies and certificates of
 the environment for each request. In a fleet, that is a tenth of a task's processor time.
 
 This module util is private to the collection.

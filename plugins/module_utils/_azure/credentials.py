@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who the caller is: credentials from the options' sources, and tokens shared by all tasks of a run.
+"""The identity of the caller: credentials from the options' sources, and tokens shared by all tasks of a run.
 
 This module util is private to the collection.
 """
@@ -69,10 +69,10 @@ def credential(options: Mapping[str, Any], environment: Environment, transport: 
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:
-    """Tells callers apart, by their secrets as well: a wrong one must not go unnoticed for another's token."""
+    """Distinguishes callers, also by their secrets: a wrong secret must not use the token of another caller."""
     names = ("auth_source", "tenant", "client_id", "secret", "x509_certificate_path", "profile", "cloud_environment")
-    told = [[options[name] for name in names], sorted(one for one in os.environ.items() if _OUTSIDE.match(one[0]))]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    identity = [[options[name] for name in names], sorted(one for one in os.environ.items() if _OUTSIDE.match(one[0]))]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 class SharedTokens:
@@ -81,7 +81,7 @@ class SharedTokens:
     def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env") -> None:
         """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint."""
         self._make = make
-        # Made when there is no token of its own among the files: most tasks of a run need none.
+        # Created if the files have no token for it: most tasks of a run need none.
         self._inner: Any = None
         self._caller = caller
         self._files = files
@@ -139,7 +139,7 @@ class SharedTokens:
     def forget(self, token: str) -> bool:
         """A service has refused it. Whether another one can be had, for each request that was sent with it."""
         name = self._given.get(token)
-        # azure-identity keeps tokens in memory too, and goes by what they say of themselves.
+        # azure-identity also caches tokens in memory, and uses the expiry that they state.
         self._inner = None
         if name is None:
             return False
@@ -152,7 +152,7 @@ class SharedTokens:
 
 
 def claims(token: str) -> dict[str, Any]:
-    """What a token says of its bearer. Not verified: the services do that."""
+    """The claims of a token. Not verified: the services do that."""
     payload = token.split(".")[1]
     read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return read
@@ -176,7 +176,11 @@ def _from_file(profile: str) -> dict[str, Any]:
         raise _malformed(error) from None
     if not parser.has_section(profile):
         raise InvalidOption(
-            "profile", profile, f"{_FILE} has no such section.", "Add it, or name another.", code="profile_not_found"
+            "profile",
+            profile,
+            f"{_FILE} has no such section.",
+            "Add the section, or set another profile.",
+            code="profile_not_found",
         )
     found = dict(parser.items(profile))
     if not any(found.get(name) for name in _APPLICATION):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a diagnosis wants to know of an account, beside what preflight does: what was deleted.
+"""The data that a diagnosis needs beside the data of preflight: deleted vaults and keys.
 
 This module util is private to the collection.
 """

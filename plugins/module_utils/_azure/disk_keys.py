@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The keys that the pools of Batch accounts encrypt their disks with: none may be withdrawn (invariant I2).
+"""The keys that the pools of Batch accounts encrypt their disks with: none may be taken away (invariant I2).
 
 A pool may use any key, that of another account among them, and no list shows the pools of several accounts. So each
 account is asked for its own.
@@ -39,7 +39,7 @@ class DiskKeys:
 
     def read(self, accounts: Iterable[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
         """Those of all pools of the accounts, and the accounts whose pools could not be listed."""
-        # An account that is being created has no pools, and does not answer yet.
+        # An account that is being created has no pools, and is not available yet.
         made = [one["id"] for one in accounts if one["properties"].get("provisioningState") != "Creating"]
         allowed_age = max(0, len(made) - _ASKED_EACH_TIME) * _SECONDS_FOR_EACH_MORE
         asked: dict[str, Any] = self._session.cache.since(
@@ -74,7 +74,7 @@ class DiskKeys:
 
 
 def _keys(pool: Pool) -> list[DiskKey]:
-    # A disk encryption set is a resource of Azure Compute, with a key of its own that does not stand here.
+    # A disk encryption set is a resource of Azure Compute, with its own key, which a pool does not show.
     if '"diskEncryptionSet"' in json.dumps(pool["properties"]):
         return [_unknown(pool["id"])]
     own = disk_encryption(pool).get("customerManagedKey") or {}
@@ -99,13 +99,13 @@ def _unknown(resource_id: str) -> DiskKey:
 
 
 def _by_subscription(failures: Sequence[Unlisted]) -> list[Unlisted]:
-    """A right that is missing for many accounts is told once for a subscription, with the first reason."""
+    """A right that is missing for many accounts is reported once for a subscription, with the first reason."""
     denied: dict[str, list[Unlisted]] = {}
     for one in failures:
         if one["action"]:
             denied.setdefault(f"/subscriptions/{place_of(one['scope'])[0]}", []).append(one)
-    told: list[Unlisted] = [
+    merged: list[Unlisted] = [
         {"scope": scope, "reason": f"{len(of_scope)} of the accounts: {of_scope[0]['reason']}", "action": POOLS_READ}
         for scope, of_scope in denied.items()
     ]
-    return [*told, *(one for one in failures if not one["action"])]
+    return [*merged, *(one for one in failures if not one["action"])]

@@ -45,7 +45,7 @@ def environment_of(name: str) -> Environment:
     if name.lower() not in by_name:
         names = ", ".join(environment.name for environment in _ENVIRONMENTS)
         raise InvalidOption(
-            "cloud_environment", name, "there is no such cloud.", f"Use one of {names}.", code="unknown_cloud"
+            "cloud_environment", name, "this cloud is not known.", f"Use one of {names}.", code="unknown_cloud"
         )
     return by_name[name.lower()]
 

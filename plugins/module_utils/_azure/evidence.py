@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What preflight wants to know of a key and of those who are to use it.
+"""The data that preflight needs of a key and of its future users.
 
-What the caller may not read, or what does not answer, stands in the evidence as the error that says why.
+Data that the caller may not read, or of a service that does not respond, is the error with the reason.
 
 This module util is private to the collection.
 """
@@ -55,14 +55,14 @@ class EvidenceReader:
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
-        """What fails the checks is read again: another task of the run may have read it, and it may be repaired."""
+        """Data that fails the checks is read again: another task may have read it, and it may be repaired."""
         found = self._gathered(key, vault_group, principals, tenant_id)
         return self._now(key, vault_group, principals, tenant_id) if failed_checks(lasting(found)) else found
 
     def _now(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
-        """What no other task of the run has read."""
+        """Data that no other task of the run has read."""
         self._session.cache.forget("vault", "key", "access", "role")
         return self._gathered(key, vault_group, principals, tenant_id)
 
@@ -136,14 +136,14 @@ class EvidenceReader:
         )
         if vault is None:
             raise NotFound(
-                f"The vault {vault_id} was deleted while an account was put on a key of it.",
+                f"The vault {vault_id} was deleted while an account was moved to one of its keys.",
                 code="vault_not_found",
-                remedy="Recover the vault, or use a key of another one.",
+                remedy="Recover the vault, or use a key of another vault.",
             )
         return vault
 
     def _roles_now(self, evidence: Evidence, vault: Vault, since: float) -> dict[str, Any]:
-        """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not tell the
+        """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not show the
         roles that a principal has as a member of a group, so a principal without the role there is looked up by itself.
         """
         scope = scope_of(vault, evidence.key.name)

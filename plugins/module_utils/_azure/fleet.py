@@ -118,7 +118,7 @@ class Fleet:
     def _grants(
         self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Sequence[Account]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of keys in vaults that go by roles, the assignments that reach the key; and the roles that are assigned."""
+        """Of keys in vaults that use Azure RBAC, the assignments that reach the key, and the assigned roles."""
         principals = {one.lower() for account in accounts for one in principals_of(account.get("identity", {}))}
         scopes = {
             name: scope_of(vaults[key.vault], key.name)
@@ -152,7 +152,7 @@ class Fleet:
 
 
 def _or_error(read: Callable[[], Any]) -> Any:
-    """What is read, or why it was not: one key that nobody can read must not keep us from all others."""
+    """The value, or the error: one key that cannot be read must not prevent the reads of all others."""
     return value_or_error(read, CmkError)
 
 

@@ -62,8 +62,8 @@ class Buckets:
         self._files = files
         self._caller = caller
 
-    def draw(self, bucket: Bucket) -> float:
-        """Take one, and tell how many seconds to wait for it. Who comes later waits longer, so nobody collides."""
+    def acquire(self, bucket: Bucket) -> float:
+        """Take a token, and return the seconds to wait for it. Later callers wait longer."""
         with self._files.locked(self._caller, *bucket.name):
             left = self._left(bucket) - 1
             self._keep(bucket, left)
@@ -87,7 +87,7 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a task waits when Azure asks it to, in seconds, and whom it tells."""
+    """How long a task waits if Azure asks it to, in seconds, and the function that shows it."""
 
     wait_timeout: float
     notify: Callable[[str], None]
@@ -134,7 +134,7 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
             method = request.http_request.method
             bucket = bucket_of(method, url) if counts(method) else None
             if bucket is not None:
-                wait = buckets.draw(bucket)
+                wait = buckets.acquire(bucket)
                 patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
             # The SDKs give the options of a long-running operation to the reads that wait for its end as well.

@@ -86,7 +86,7 @@ class Rehearsal:
         return connections.transport(Adapter)
 
     def response(self, call: Call) -> Response:
-        """What Azure would answer."""
+        """The response that Azure would give."""
         for service in self._services:
             response = service.response(call)
             if response is not None:

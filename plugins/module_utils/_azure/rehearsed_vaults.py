@@ -249,18 +249,18 @@ def _new(vault_id: str, call: Call) -> Document:
     }
 
 
-def _policy_after(operation: str, former: Document | None, entry: Document) -> Document | None:
+def _policy_after(operation: str, previous: Document | None, entry: Document) -> Document | None:
     if operation == "replace":
         return entry
-    permissions: Mapping[str, Any] = (former or {}).get("permissions", {})
+    permissions: Mapping[str, Any] = (previous or {}).get("permissions", {})
     named: Mapping[str, Any] = entry.get("permissions", {})
     if operation == "add":
         merged = {kind: _joined(permissions.get(kind), named.get(kind)) for kind in {**permissions, **named}}
-        return {**(former or entry), "permissions": merged}
-    if former is None:
+        return {**(previous or entry), "permissions": merged}
+    if previous is None:
         return None
     left = {kind: _without(names, named.get(kind)) for kind, names in permissions.items()}
-    return {**former, "permissions": left} if any(left.values()) else None
+    return {**previous, "permissions": left} if any(left.values()) else None
 
 
 def _joined(one: list[str] | None, other: list[str] | None) -> list[str]:

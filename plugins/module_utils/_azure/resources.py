@@ -22,9 +22,9 @@ from .session import Session
 # Seen in recorded traffic; both have been stable for years.
 _SUBSCRIPTIONS = "2022-12-01"
 _GROUPS = "2021-04-01"
-# That of the oldest SDK that is supported.
+# The version of the oldest SDK that is supported.
 _ACCOUNTS = "2024-02-01"
-# The first that tells of a pool's own key.
+# The first version of the API that shows a pool's own key.
 _POOLS = "2025-06-01"
 
 
@@ -74,7 +74,7 @@ class Resources:
             return [item["name"] for item in self._all(f"/subscriptions/{subscription}/resourceGroups", _GROUPS)]
 
     def permissions(self, scope: str) -> list[Permission]:
-        """What the caller's roles allow at the scope, as a task of the run read it a moment ago."""
+        """The permissions of the caller at the scope, as a task of the run read it a moment ago."""
         found: list[Permission] = self._session.cache.recent(
             lambda: self._permissions(scope), "permissions", scope.lower()
         )

@@ -64,7 +64,7 @@ class Rights:
             hidden = [f" {vault.msg}" for vault in vaults.values() if isinstance(vault, Denied)]
             remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
             raise Denied(
-                f"The change was not begun. {' '.join(lacking(*one) for one in missing)}{''.join(hidden)} {remedy}",
+                f"The change was not started. {' '.join(lacking(*one) for one in missing)}{''.join(hidden)} {remedy}",
                 action=action,
                 missing_rights=[{"action": action, "scope": scope} for action, scope in missing],
                 remedy=remedy,

@@ -4,7 +4,7 @@
 
 """Values that the tasks of a run share: tokens, recent reads, and rate limits.
 
-Ansible runs each task of each host in a process of its own, so the values are in files. A value that cannot be written
+Ansible runs each task of each host in a separate process, so the values are in files. A value that cannot be written
 or read (the disk is full, the folder is read-only or was removed) is no failure: the task asks Azure itself. Locks
 exclude other tasks even then.
 
@@ -39,7 +39,7 @@ _REHEARSAL = ("rehearsal",)
 class RunFiles:
     """JSON values by name, in the run's own temporary directory (mode 0700, removed when the run ends).
 
-    Without such a directory they are kept in this process. A value has a file of its own, mode 0600, named by a hash.
+    Without such a directory they are kept in this process. Each value has its own file, mode 0600, named by a hash.
     """
 
     def __init__(self, folder: str | None, *prefix: str) -> None:

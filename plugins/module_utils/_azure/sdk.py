@@ -41,7 +41,7 @@ FLOORS = {
 LOCKED = "ScopeLocked"
 # The API version of role assignments and definitions. azure-mgmt-authorization has several.
 AUTHORIZATION_API = "2022-04-01"
-# That of key vaults on the management plane. Older ones, the defaults of older SDKs, retire on 27 February 2027.
+# The version of Key Vault's management API. Older versions, the defaults of older SDKs, retire on 27 February 2027.
 KEY_VAULT_API = "2026-02-01"
 _LOGGERS = ("azure", "msal", "urllib3", "requests")
 
@@ -53,7 +53,7 @@ def load(package: str) -> ModuleType:
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
-        raise _missing(package, f"is not there ({error})") from error
+        raise _missing(package, f"cannot be imported ({error})") from error
     found = metadata.version(package)
     if _numbers(found) < _numbers(floor):
         raise _missing(package, f"has version {found} at {loaded.__path__[0]}", found=found)
@@ -104,10 +104,10 @@ def content(body: Mapping[str, Any]) -> bytes:
 def renewal(credential: Any) -> Any:
     """A policy for the SDKs' pipelines: a request whose token is refused is sent once more with a new one.
 
-    It has to stand above the policy that puts the token into the request. One for each call does so in all SDKs; one
-    for each retry stands below it in azure-mgmt-batch 17.3.
+    It has to precede the policy that puts the token into the request. A policy for each call does so in all SDKs; a
+    policy for each retry follows it in azure-mgmt-batch 17.3.
 
-    The SDKs go by the time that a token is good for, by this machine's clock, and by claims challenges; a token that is
+    The SDKs use the expiry of a token, by this machine's clock, and claims challenges; a token that is
     refused before its time would end the run.
     """
     base: Any = load("azure-core").pipeline.policies.HTTPPolicy
@@ -177,7 +177,7 @@ def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 
 
 def is_free(said: Mapping[str, Any]) -> bool:
-    """What a check of a name's availability says; a name that is not valid is left to the creation to refuse."""
+    """Whether a name is available; a name that is not valid is left to the creation to refuse."""
     return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
 
 
@@ -186,7 +186,7 @@ def finish(poller: Any, timeout: float, what: str) -> None:
     poller.wait(timeout)
     if not poller.done():
         raise TimedOut(
-            f"{what} is still under way after {timeout} s (state: {poller.status()}). Run the task again, with a "
+            f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
             "longer wait_timeout if Azure is slow.",
             option="wait_timeout",
             value=timeout,
@@ -204,7 +204,7 @@ _ENTRA = {
     "7000215": ("secret_wrong", "secret", "Set it to the value (not the id) of a current secret of the application."),
     "7000222": ("secret_expired", "secret", "Make a new secret for the application and set it."),
     "700016": ("client_unknown", "client_id", "Correct client_id or tenant: the tenant has no such application."),
-    "90002": ("tenant_unknown", "tenant", "Correct tenant: Entra knows none of that name."),
+    "90002": ("tenant_unknown", "tenant", "Correct tenant: Microsoft Entra ID has no tenant of this name."),
     "900023": ("tenant_unknown", "tenant", "Correct tenant: it is a GUID or a domain name."),
     "700027": ("certificate_wrong", "x509_certificate_path", "Register the certificate with the application."),
 }
@@ -234,7 +234,8 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
         raise no_response(what, error.message, unreachable) from error
     except (json.JSONDecodeError, sdk.DecodeError) as error:
         raise Unavailable(
-            f"Could not {what}: the answer is no JSON, so hardly Azure's. Check the proxy and run the task again.",
+            f"Could not {what}: the response is not JSON, so it is probably not from Azure. Check the proxy and run "
+            "the task again.",
         ) from error
     except sdk.HttpResponseError as error:
         raise _http(what, error) from error
@@ -243,9 +244,9 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
 def _authentication(what: str, error: Any) -> CmkError:
     if "AKV10032" in error.message:
         # The number of Key Vault's refusal of a token that another tenant has issued.
-        remedy = "Have the vault moved back to the caller's tenant, or sign in to the tenant of the vault."
-        told = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
-        return Denied(f"{told} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
+        remedy = "Move the vault back to the caller's tenant, or sign in to the tenant of the vault."
+        message = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
+        return Denied(f"{message} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
     number = re.search(r"AADSTS(\d+)", error.message)
     # msal reads the tenant's metadata first, and keeps Entra's number to itself if there are none.
     unknown_tenant = "Unable to get authority configuration" in error.message
@@ -286,10 +287,13 @@ def _http(what: str, error: Any) -> CmkError:
 
 def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
     if service["inner_code"] in ("ForbiddenByFirewall", "ForbiddenByConnection"):
-        remedy = "Run from a network that the vault's firewall lets in, or allow this one there."
+        remedy = "Run the task from a network that the vault's firewall allows, or add this network to the firewall."
         return Denied(f"Could not {what}. {remedy} {said}", code="network_denied", remedy=remedy, azure=service)
     if service["code"] == "RequestDisallowedByPolicy":
-        remedy = "An Azure Policy refuses this, whatever role the caller has. Comply with it, or have it exempt this."
+        remedy = (
+            "Azure Policy denies this request, regardless of the roles of the caller. Comply with the policy, or "
+            "create an exemption."
+        )
         return Denied(f"Could not {what}. {remedy} {said}", remedy=remedy, azure=service)
     found = _PERMISSION.search(service["message"])
     action = found[found.lastgroup] if found and found.lastgroup else "this"
@@ -304,7 +308,7 @@ def _service_error(error: Any) -> dict[str, Any]:
     except (AttributeError, KeyError, TypeError, ValueError):
         body = {}
     details = "; ".join(f"{d.get('code')}: {d.get('message')}" for d in body.get("details") or ())
-    # Batch signs its messages with the request's id and the time, each on a line of its own.
+    # Batch signs its messages with the request's id and the time, each on a separate line.
     message = str(body.get("message") or error.message).partition("\nRequestId:")[0]
     return {
         "status": error.status_code,

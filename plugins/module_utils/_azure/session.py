@@ -36,8 +36,8 @@ def silent(message: str) -> None:
 class Session:
     """`connection` are the options of the doc fragment azbatch.cmk.azure.
 
-    `folder` is a private directory in which the tasks of a run share what they know. `notify` takes lines that tell a
-    waiting person what is being waited for. With `rehearse`, as in check mode, writes change the run's picture of
+    `folder` is a private directory in which the tasks of a run share what they know. `notify` takes lines that show
+    what the task is waiting for. With `rehearse`, as in check mode, writes change the run's picture of
     Azure, and no write leaves the machine.
     """
 
@@ -95,7 +95,7 @@ class Session:
 
     @property
     def policies(self) -> dict[str, Any]:
-        """For a client of the SDKs; each needs some of its own. Each try draws from the run's buckets."""
+        """For a client of the SDKs; each client needs its own. Each try acquires a token of the run's buckets."""
         buckets = rate_limit.Buckets(self._shared, self._fingerprint)
         renewal = [sdk.renewal(self.credential)]
         # A rehearsed write is no request.
@@ -111,10 +111,10 @@ class Session:
         return connections.transport() if self.rehearsal is None else self.rehearsal.transport()
 
     def bare_policies(self, scope: str) -> list[Any]:
-        """What any client needs, with tokens for that scope (`https://vault.azure.net/.default`).
+        """The policies that any client needs, with tokens for that scope (`https://vault.azure.net/.default`).
 
         The policies of Key Vault's SDK first send each client's request without a token, so that the vault names scope
-        and tenant. Both are known: those of the cloud and of the caller, since Batch takes keys of its own tenant only.
+        and tenant. Both are known: those of the cloud and of the caller, because a key has the tenant of its account.
         """
         policies = sdk.load("azure-core").pipeline.policies
         challenge = sdk.load("azure-mgmt-core").policies.ARMChallengeAuthenticationPolicy
@@ -202,7 +202,7 @@ class Polled:
     _session: Session
 
     def forget(self) -> None:
-        """What is read from now on is read from Azure, not from the task's cache."""
+        """All later reads are from Azure, not from the task's cache."""
         self._session.cache.forget()
 
     def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:

@@ -137,12 +137,12 @@ class VisibleAccounts:
         if isinstance(permissions, CmkError):
             return not_listed(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
         if not allows(permissions, READ_ACCOUNTS):
-            lacks = f"The list holds only the accounts that the caller may read, who lacks {READ_ACCOUNTS} there."
+            lacks = f"The list may be incomplete, because the caller lacks {READ_ACCOUNTS} at this scope."
             return not_listed(scope, lacks, READ_ACCOUNTS)
         return None
 
     def _more(self, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
-        """What else is known of a subscription without a whole list: its groups' lists, if the subscription's list is
+        """Further accounts of a subscription without a whole list: its groups' lists, if the subscription's list is
         refused, and the accounts of this run."""
         handled = [one for one in self._handled.ids() if one.split("/")[2] == subscription.lower()]
         known = {one["id"].lower() for one in listed} if not isinstance(listed, CmkError) else set()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the SDKs work out at their first request, done before Ansible forks its workers: each would do it anew.
+"""The preparation of the SDKs for their first request, done before Ansible forks its workers: each would do it again.
 
 They import what sends requests, and make up how each field of an answer is read. Nothing is asked of any service.
 
@@ -37,7 +37,7 @@ _ANSWER = {
 
 
 def warm_up() -> MissingSdk | None:
-    """Import the SDKs, and have them read an answer; the reason if they cannot be imported."""
+    """Import the SDKs, and have them read a response; the reason if they cannot be imported."""
     try:
         for package in sdk.FLOORS:
             sdk.load(package)

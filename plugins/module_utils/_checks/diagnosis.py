@@ -24,15 +24,13 @@ from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
 from .rights import Needed
 
-_LOST = (
-    "Nothing brings the account back; what remains is its deletion (azbatch.cmk.batch_account_identity, state: absent)."
-)
-_RESTORE = f"Restore a backup of the key if there is one. Without: {_LOST}"
+_LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
+_RESTORE = f"Restore a backup of the key if there is one. Without a backup: {_LOST}"
 # Batch wraps only when the key is set.
 _NEEDED_IN_USE = ("get", "unwrapKey")
-_ASK = "Ask whether the account is available (pools: true, in the role cmk_audit_pools: true)"
+_ASK = "Read whether the account is available (pools: true, in the role cmk_audit_pools: true)"
 
-# What Batch says of a key that the caller cannot read, and the cause that this is evidence of. Batch may repeat an
+# Messages of Batch about a key that the caller cannot read, and the cause that each shows. Batch may repeat an
 # earlier refusal when it says that the key is accessible again.
 _SAID_BY_BATCH = {
     # Public network access is of the vault.
@@ -75,7 +73,7 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
     errors = [one for one in read if isinstance(one, CmkError)]
     if evidence.vault is None and not isinstance(evidence.bundle, CmkError):
         remedy = f"Grant the caller a role that allows {rights.VAULTS}/read on the vault, such as Key Vault Reader."
-        seen = f"The key vault {evidence.key.vault} is in no subscription that the caller sees. {remedy}"
+        seen = f"The key vault {evidence.key.vault} is in no subscription that the caller can read. {remedy}"
         errors.insert(0, Denied(seen, action=f"{rights.VAULTS}/read", remedy=remedy))
     return errors
 
@@ -83,11 +81,11 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
 def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -> list[Needed]:
     """The rights to write what brings the account back, as far as that is seen. There are none if it cannot be brought
     back. `with_access` says whether access is granted too."""
-    told = describe(observed)
-    if not told["recoverable"]:
+    described = describe(observed)
+    if not described["recoverable"]:
         return []
-    evidence, place = observed["evidence"], told["vault"] or {}
-    names = [cause["name"] for cause in told["causes"]]
+    evidence, place = observed["evidence"], described["vault"] or {}
+    names = [cause["name"] for cause in described["causes"]]
     return [
         right
         for name in names
@@ -219,10 +217,14 @@ def _may_be_let_in(evidence: Evidence) -> bool:
 def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
     # Batch may use any of them, so those that are left may do.
     if not evidence.principals:
-        yield Cause("identity_missing", "The account has no identity any more.", _LOST)
+        yield Cause("identity_missing", "The account no longer has an identity.", _LOST)
     elif len(missing) >= len(evidence.principals):
         seen = f"These identities of the account were deleted: {', '.join(missing)}."
-        yield Cause("identity_missing", f"{seen} Identities of the same names that were created since differ.", _LOST)
+        yield Cause(
+            "identity_missing",
+            f"{seen} Identities of the same names that were created since are other identities.",
+            _LOST,
+        )
 
 
 def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
@@ -231,13 +233,15 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
     if isinstance(deleted, Mapping):
         purged = deleted["properties"].get("scheduledPurgeDate")
         seen = f"The vault {vault} was deleted; it can be recovered until {purged}."
-        yield Cause("vault_deleted", seen, "Recover it (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault")
+        yield Cause(
+            "vault_deleted", seen, "Recover the vault (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault"
+        )
     elif deleted is None and "vault_reachable" in failed and not isinstance(evidence.vault, Mapping):
         seen = f"There is no vault {vault}, nor a deleted one: its name is available, so the vault was purged."
         yield Cause("vault_missing", seen, _LOST)
     if "same_tenant" in failed:
         check = failed["same_tenant"]
-        yield Cause("vault_in_other_tenant", check.evidence, "Have the vault moved back to the account's tenant.")
+        yield Cause("vault_in_other_tenant", check.evidence, "Move the vault back to the account's tenant.")
     if "network_open_to_batch" in failed and (observed["available"] is False or not _may_be_let_in(evidence)):
         check = failed["network_open_to_batch"]
         yield Cause("network_closed", check.evidence, check.remedy, "network")
@@ -251,7 +255,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
         yield Cause(
             "key_deleted",
             f"The key {key.name} was deleted and can be recovered.",
-            "Recover it (azbatch.cmk.keyvault_cmk_key, state: recovered).",
+            "Recover the key (azbatch.cmk.keyvault_cmk_key, state: recovered).",
             "key",
         )
     elif evidence.bundle is None:
@@ -260,11 +264,11 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
         yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", _RESTORE)
     elif _is_version_lost(observed):
         # Of an account that follows the key. Another key has the same name now.
-        seen = f"The key {key.name} does not have the version that Batch looks for: it was purged."
+        seen = f"The key {key.name} does not have the version that Batch needs: the version was purged."
         yield Cause("version_missing", f"{seen} Batch says: {_said(observed)}", _RESTORE)
     unusable = _unusable(evidence, observed)
     if unusable:
-        remedy = "Enable it, or have it expire later (azbatch.cmk.keyvault_cmk_key, state: enabled)."
+        remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key, state: enabled)."
         yield Cause("version_unusable", " ".join(unusable.values()), remedy, "key")
     if "key_ops_wrap_unwrap" in failed:
         check = failed["key_ops_wrap_unwrap"]
@@ -275,7 +279,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
 
 
 def _said(observed: Mapping[str, Any]) -> str:
-    """What Batch says of the key now."""
+    """The current message of Batch about the key."""
     reason: CmkError | None = observed.get("unavailable_reason")
     said = reason.facts.get("azure", {}).get("message", "") if reason else ""
     return "" if _ACCESSIBLE_AGAIN in said else said
@@ -288,7 +292,7 @@ def _is_version_lost(observed: Mapping[str, Any]) -> bool:
 
 
 def _said_by_batch(said: str) -> Iterator[Cause]:
-    """What Batch says of a key that the caller cannot read."""
+    """The message of Batch about a key that the caller cannot read."""
     for name, pattern in _SAID_BY_BATCH.items():
         if pattern.search(said):
             yield Cause(name, f"Batch says: {said}", "Run this as a caller who can read the key.", "key")

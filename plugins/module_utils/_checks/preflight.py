@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must hold before Batch is pointed at a key (invariant I1): pure, over what was read.
+"""The checks before an account is moved to a key (invariant I1): pure, over the data that was read.
 
-What could not be read stands in the evidence as the error that says why, and its checks are `unknown`.
+Data that could not be read is the error with the reason, and its checks are `unknown`.
 
 This module util is private to the collection.
 """
@@ -28,7 +28,7 @@ OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is to know of a key and of the identity that is to use it."""
+    """The data of a key and of the identity that is to use it."""
 
     key: KeyIdentifier
     # Object ids of the account's identities; Batch may use any of them.
@@ -75,15 +75,15 @@ def failed_checks(evidence: Evidence, among: Iterable[str] | None = None) -> lis
     return names if among is None else [name for name in names if name in among]
 
 
-def require(evidence: Evidence, so: str = "so the account was not pointed at it") -> tuple[Check, ...]:
-    """All checks; if one fails, an error that tells of all that fail, and what comes of it (`so`)."""
+def require(evidence: Evidence, so: str = "so the account was not moved to it") -> tuple[Check, ...]:
+    """All checks. If a check fails, an error that names all failed checks and the consequence (`so`)."""
     checks = judged(evidence)
     failed = [check for check in checks if check.status == FAILED]
     if not failed:
         return checks
-    told = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
+    message = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
     raise Refused(
-        f"Batch could not use the key {evidence.key}, {so}. {told}",
+        f"Batch could not use the key {evidence.key}, {so}. {message}",
         code="preflight_failed",
         failed_checks=[check.name for check in failed],
         preflight=describe(checks),
@@ -106,7 +106,7 @@ def require_for_change(evidence: Evidence) -> tuple[Check, ...]:
         "Microsoft.Authorization/roleAssignments/read and roleDefinitions/read on the vault."
     )
     raise Refused(
-        f"The account was not put on the key {evidence.key}: whether its identity may use the key could not be "
+        f"The account was not moved to the key {evidence.key}: whether its identity may use the key could not be "
         f"read, so the change could not be confirmed. {access.evidence} {remedy}",
         code="access_unknown",
         preflight=describe(checks),
@@ -158,8 +158,10 @@ def _unseen(what: str, error: CmkError | None) -> str:
 
 
 def _identity_present(evidence: Evidence) -> Judgement:
-    seen = f"The account is {', '.join(evidence.principals)}." if evidence.principals else "It has no identity."
-    return bool(evidence.principals), seen, "Give it one with azbatch.cmk.batch_account_identity."
+    seen = (
+        f"The account is {', '.join(evidence.principals)}." if evidence.principals else "The account has no identity."
+    )
+    return bool(evidence.principals), seen, "Give the account an identity with azbatch.cmk.batch_account_identity."
 
 
 def is_unreachable(bundle: KeyBundle | CmkError | None) -> TypeGuard[CmkError]:
@@ -173,7 +175,7 @@ def _vault_reachable(evidence: Evidence) -> Judgement:
         return False, answer.msg, "Correct the key identifier, or recover the vault if it was deleted."
     if isinstance(evidence.vault, CmkError) and isinstance(answer, CmkError):
         return None, answer.msg, ""
-    return True, f"{evidence.key.vault_url} answered.", ""
+    return True, f"{evidence.key.vault_url} is reachable.", ""
 
 
 def _soft_delete(vault: Vault, _evidence: Evidence) -> Judgement:
@@ -202,7 +204,7 @@ def _same_tenant(vault: Vault, evidence: Evidence) -> Judgement:
     if evidence.tenant_id is None:
         return None, "the account's tenant is not known.", ""
     same = has.lower() == evidence.tenant_id.lower()
-    seen = f"The vault is of tenant {has}, the account of {evidence.tenant_id}."
+    seen = f"The vault belongs to tenant {has}, the account to tenant {evidence.tenant_id}."
     return same, seen, "Use a vault of the account's tenant."
 
 
@@ -210,14 +212,14 @@ def _key_exists(evidence: Evidence) -> Judgement:
     if isinstance(evidence.bundle, CmkError):
         return None, _unseen("the key", evidence.bundle), ""
     if evidence.bundle is None:
-        remedy = "Create it with azbatch.cmk.keyvault_cmk_key, or recover it if it was deleted."
+        remedy = "Create the key with azbatch.cmk.keyvault_cmk_key, or recover it if it was deleted."
         return False, f"There is no key {evidence.key}.", remedy
-    return True, f"{evidence.bundle['key']['kid']} is there.", ""
+    return True, f"{evidence.bundle['key']['kid']} exists.", ""
 
 
 def _enabled(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     on = bundle["attributes"]["enabled"]
-    return on, f"The key version is {'enabled' if on else 'disabled'}.", "Enable it, or use another version."
+    return on, f"The key version is {'enabled' if on else 'disabled'}.", "Enable the version, or use another version."
 
 
 def _not_expired(bundle: KeyBundle, evidence: Evidence) -> Judgement:
@@ -225,9 +227,9 @@ def _not_expired(bundle: KeyBundle, evidence: Evidence) -> Judgement:
     since = f"It is valid from {instant(begins)}" if begins else "It is valid"
     seen = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
     if evidence.lasting and ends and ends > evidence.now:
-        seen += f" A key has to stay valid for {evidence.lasting / 60:.0f} minutes when an account is pointed at it."
+        seen += f" The key must stay valid for {evidence.lasting / 60:.0f} minutes after an account is moved to it."
     valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now + evidence.lasting < ends)
-    return valid, seen, "Make a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
+    return valid, seen, "Create a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
 
 
 def _type_rsa(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
@@ -237,7 +239,7 @@ def _type_rsa(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
 
 def _size_supported(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     has = key_document.size_of(bundle)
-    seen = f"The key has {has} bits." if has else "The key is no RSA key, and has no such size."
+    seen = f"The key has {has} bits." if has else "The key is not an RSA key."
     return has in key_document.SIZES, seen, "Use a key of 2048, 3072 or 4096 bits."
 
 
@@ -250,7 +252,7 @@ def _ops_wrap_unwrap(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
 
 def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
     if not evidence.principals:
-        return None, "the account has no identity to look for.", ""
+        return None, "the account has no identity.", ""
     if isinstance(evidence.assignments, CmkError):
         return None, _unseen("role assignments", evidence.assignments), ""
     missing = {principal: _missing(vault, principal, evidence) for principal in evidence.principals}
@@ -258,7 +260,7 @@ def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
     if evidence.by_any and len(lacking) < len(missing):
         return True, "One of the identities may get, wrapKey and unwrapKey.", ""
     seen = f"On {vault['name']}: {'; '.join(lacking)}." if lacking else "The identity may get, wrapKey and unwrapKey."
-    return not lacking, seen, "Grant it with azbatch.cmk.keyvault_cmk_access."
+    return not lacking, seen, "Grant the access with azbatch.cmk.keyvault_cmk_access."
 
 
 def _missing(vault: Vault, principal: str, evidence: Evidence) -> list[str]:
@@ -280,7 +282,7 @@ def granted_to_each(evidence: Evidence) -> dict[str, set[str]]:
 
 IN_PERIMETER = (
     "The vault is secured by a network security perimeter, which ignores trusted services and the vault's own rules. "
-    "Whether an access rule of the perimeter lets Batch in is not seen here."
+    "The access rules of the perimeter, which may allow Batch, are not read."
 )
 OPEN_PERIMETER = (
     "Add an access rule for Batch to the perimeter, for which the account needs a user-assigned identity, or set "
@@ -292,7 +294,11 @@ def _network_open(vault: Vault, _evidence: Evidence) -> Judgement:
     if vault_document.is_in_perimeter(vault):
         return None, f"{IN_PERIMETER} {OPEN_PERIMETER}", ""
     is_open = vault_document.lets_azure_services_in(vault)
-    seen = "The vault lets Azure services in." if is_open else "The vault's firewall keeps Azure services out."
+    seen = (
+        "The vault allows trusted Microsoft services."
+        if is_open
+        else "The vault's firewall blocks trusted Microsoft services."
+    )
     return is_open, seen, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
 
 

@@ -130,7 +130,7 @@ def to_set_encryption(group: str, name: str) -> Iterator[Needed]:
 
 
 def to_see_access(vault: str, vault_group: str | None) -> VaultRight:
-    """Who may use a key: a change to it is confirmed by that."""
+    """The right to read the access to a key, which confirms a change to the key."""
     return VaultRight(
         f"{_ASSIGNMENTS}/read", vault, policy_action=f"{VAULTS}/read", looked_for_in=vault_group, seen=True
     )

@@ -4,8 +4,8 @@
 
 """Which Batch accounts, and which of their pools, use a key (invariant I2).
 
-Azure cannot be told to withdraw a key only if nobody uses it, and between our look and the withdrawal an account may
-come. So we look once more after it, and give back what was withdrawn if one has.
+Azure has no request that takes a key away only if nobody uses it, and an account may begin to use the key between the
+check and the change. So the accounts are checked again after the change, and the change is undone if one uses the key.
 
 This module util is private to the collection.
 """
@@ -211,14 +211,14 @@ def plan(goal: AllListed, visible: Listed) -> Plan[Service]:
     return Plan(goal, {}, {})
 
 
-def withdrawal(plan: Plan[W], back: Any, withdrawn: Any = True) -> Plan[W]:
-    """A plan that takes something away, with a second look, unless what the look is for was allowed by force.
+def removal(plan: Plan[W], back: Any, taken_away: Any = True) -> Plan[W]:
+    """A plan that takes something away, with a second check, unless `force` allows the loss that the check looks for.
 
-    `back` is the goal that gives it back. `withdrawn` marks the goal of the second look: what nobody may use by then.
+    `back` is the goal that restores it. `taken_away` marks the goal of the second check: what nobody may use by then.
     """
     if plan.goal.force:
         return plan
-    return replace(plan, goal=replace(plan.goal, withdrawn=withdrawn), if_refused=back)
+    return replace(plan, goal=replace(plan.goal, taken_away=taken_away), if_refused=back)
 
 
 def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:

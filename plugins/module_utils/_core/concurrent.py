@@ -55,7 +55,7 @@ def map_concurrent(call: Callable[[T], R], items: Iterable[T]) -> dict[T, R]:
 
 
 def value_or_error(read: Callable[[], Any], *more: type[CmkError]) -> Any:
-    """What `read` returns, or the error that says why nothing could be read: the caller's permissions, a missing
+    """The value of `read`, or the error with the reason: the caller's permissions, a missing
     resource, a service that is unavailable, or one of the kinds in `more`."""
     reasons: tuple[type[CmkError], ...] = (Denied, NotFound, Unavailable, *more)
     try:

@@ -27,7 +27,7 @@ class AssignedIdentity(TypedDict, total=False):
 
 
 class Identity(TypedDict, total=False):
-    """The identities of an account. It has a principal and a tenant of its own only if one is system-assigned."""
+    """The identities of an account. It has a principal and a tenant only if one identity is system-assigned."""
 
     type: str
     principalId: str
@@ -258,7 +258,7 @@ class RotationPolicy(TypedDict, total=False):
 
 
 class Permission(TypedDict, total=False):
-    """What a role definition allows, or what the caller may do at a scope."""
+    """The permissions of a role definition, or of the caller at a scope."""
 
     actions: list[str] | None
     notActions: list[str] | None

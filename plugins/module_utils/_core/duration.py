@@ -21,7 +21,7 @@ _DURATION = re.compile(
     r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?",
     re.ASCII,
 )
-# A date beyond the year 9999 cannot be told to Key Vault. Nobody means so long a time as this, in years.
+# Key Vault has no dates beyond the year 9999. In years; nobody means so long a time.
 _LONGEST_YEARS = 100
 
 
@@ -42,7 +42,7 @@ def seconds(duration: str | None, option: str, *, or_none: bool = False) -> int 
     days = sum(length * parts[unit] for unit, length in _DAYS.items())
     length = days * 86400 + parts["hours"] * 3600 + parts["minutes"] * 60 + parts["seconds"]
     if not length and not or_none:
-        raise InvalidOption(option, duration, "this lasts no time at all.", "Use for example P90D.")
+        raise InvalidOption(option, duration, "this duration is zero.", "Use for example P90D.")
     if length > _LONGEST_YEARS * 365 * 86400:
         raise _too_long(duration, option)
     return length

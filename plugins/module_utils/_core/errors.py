@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What can go wrong, in words that a playbook can branch on.
+"""The errors, with codes that a playbook can branch on.
 
 This module util is private to the collection.
 """
@@ -27,7 +27,7 @@ class CmkError(Exception):
         self.facts = facts
 
     def add(self, sentence: str) -> None:
-        """What became of it."""
+        """Add a sentence to the message, such as the outcome of a rollback."""
         self.msg = f"{self.msg} {sentence}"
 
     def result(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class CmkError(Exception):
 
 
 class InvalidOption(CmkError):
-    """An option's value that no run could work with; told before anything is read or written."""
+    """An option's value that is never valid; refused before anything is read or written."""
 
     code = "invalid_option"
 
@@ -66,7 +66,7 @@ class Rejected(CmkError):
 
 
 class Unavailable(CmkError):
-    """The service could not be reached or did not answer properly."""
+    """The service could not be reached or did not respond properly."""
 
     code = "service_unavailable"
 

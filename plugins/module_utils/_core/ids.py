@@ -41,7 +41,7 @@ _USER_ASSIGNED = re.compile(
 
 @dataclass(frozen=True)
 class KeyIdentifier:
-    """A key of a vault; without a version it stands for the newest one, whichever that is."""
+    """A key of a vault; without a version, it means the newest version."""
 
     vault: str
     suffix: str
@@ -63,7 +63,7 @@ class KeyIdentifier:
 
     @property
     def folded(self) -> str:
-        """What it is known by: Azure keeps the letter case it was given and ignores it when it compares."""
+        """The id for comparisons: Azure keeps the letter case of an id and ignores it when it compares."""
         return str(self).casefold()
 
     def same(self, other: KeyIdentifier | None) -> bool:
@@ -79,7 +79,7 @@ class KeyIdentifier:
 
 
 def key_in_vault(vault: str, name: str) -> str:
-    """What the tasks of a run count by: the key of that name in that vault, in any letter case."""
+    """The name under which the tasks of a run count: the key of that name in that vault, in any letter case."""
     return f"{vault}/{name}".casefold()
 
 
@@ -131,7 +131,7 @@ def check_key_name(value: str, option: str) -> str:
 
 
 def check_guid(value: str, option: str) -> str:
-    return _checked(_GUID, value, option, "a GUID such as 11111111-2222-3333-4444-555555555555 is wanted.")
+    return _checked(_GUID, value, option, "this is not a GUID such as 11111111-2222-3333-4444-555555555555.")
 
 
 def _checked(pattern: re.Pattern[str], value: str, option: str, problem: str) -> str:
@@ -204,14 +204,14 @@ def place_of(resource_id: str) -> tuple[str, str, str]:
 
 
 def account_of(resource_id: str) -> str:
-    """The id of the Batch account, of that of a pool of its or of its own."""
+    """The id of the Batch account, from the id of the account or of one of its pools."""
     return "/".join(resource_id.split("/")[:9])
 
 
 def within(scope: str, resource_id: str) -> bool:
     """Whether an assignment at `scope` reaches the resource, of all those that Azure lists for it.
 
-    A management group stands above subscriptions without being a part of their ids.
+    A management group is above subscriptions without being a part of their ids.
     """
     if scope.casefold().startswith(_MANAGEMENT_GROUP):
         return True

@@ -23,7 +23,7 @@ from typing import Any
 from .errors import CmkError, TimedOut
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# How long an interrupt waits for the answer to a request that has been sent.
+# How long an interrupt waits for the response to a request that has been sent.
 REQUEST_SECONDS = 10.0
 # The signals of each `raised` block that is entered, the innermost last, and how many `deferred` blocks are.
 _raising: list[list[int]] = []
@@ -137,7 +137,7 @@ def _failure(ended: BaseException) -> CmkError:
         )
     if isinstance(ended, Exception):
         return CmkError(
-            f"Unexpected error: {name}: {ended}. This is a bug of azbatch.cmk: report it, with the output of -vvv.",
+            f"Unexpected error: {name}: {ended}. This is a bug in azbatch.cmk: report it, with the output of -vvv.",
             code="internal_error",
             remedy="Report it, and run the task again.",
         )
@@ -149,11 +149,11 @@ def _failure(ended: BaseException) -> CmkError:
 
 
 def _install(handler: Callable[[int, Any], None], *signums: int) -> Callable[[], None]:
-    """Handle these signals, unless they are ignored. What is returned gives them back their former handlers."""
+    """Handle these signals, unless they are ignored. Returns a function that restores their previous handlers."""
     if not _is_main_thread():
         return lambda: None
-    former = {one: signal.getsignal(one) for one in signums}
-    taken = {one: by for one, by in former.items() if by not in (None, signal.SIG_IGN)}
+    previous = {one: signal.getsignal(one) for one in signums}
+    taken = {one: by for one, by in previous.items() if by not in (None, signal.SIG_IGN)}
     for one in taken:
         signal.signal(one, handler)
 

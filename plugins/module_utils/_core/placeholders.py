@@ -19,7 +19,7 @@ from typing import Any
 
 KNOWN_AFTER_APPLY = "(known after apply)"
 _PLACEHOLDER = re.compile(r"\bc3c3c3c3-0000-4000-8000-[0-9a-f]{12}\b|\bc3c3c3c300000000[0-9a-f]{16}\b", re.IGNORECASE)
-# What Key Vault sets together with a version.
+# The values that Key Vault sets together with a version.
 _WITH_VERSION = ("created_on",)
 
 
@@ -45,7 +45,7 @@ def shown(value: Any) -> Any:
         new = is_placeholder(str(value.get("version")))
         return {name: KNOWN_AFTER_APPLY if new and name in _WITH_VERSION else shown(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        # The place of a placeholder in a sorted list is an accident, so it comes last.
+        # The place of a placeholder in a sorted list is random, so it is sorted last.
         return sorted(map(shown, value), key=lambda one: bool(one == KNOWN_AFTER_APPLY))
     return value
 

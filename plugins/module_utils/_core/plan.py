@@ -59,7 +59,7 @@ def step(write: Callable[Concatenate[W, P], None], *_keywords_only: P.args, **ar
 
 @dataclass(frozen=True)
 class Plan(Generic[W]):
-    """What separates the observed from the goal.
+    """The difference between the observed state and the goal.
 
     `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
     wishes turned into state, so that a plan made once the steps have run is empty. `rollback_goal` leads back to
@@ -87,7 +87,7 @@ class Plan(Generic[W]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task reports."""
+    """The result of a task."""
 
     changed: bool
     before: Mapping[str, Any]
@@ -110,8 +110,8 @@ class Outcome:
         }
         if planned and self.changed and "summary" in result:
             result["summary"] = f"Predicted: {result['summary']}"
-        told: dict[str, Any] = placeholders.shown(result) if planned else result
-        return told
+        returned: dict[str, Any] = placeholders.shown(result) if planned else result
+        return returned
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:

@@ -35,7 +35,7 @@ def _matches(patterns: Iterable[str] | None, action: str) -> bool:
 
 @cache
 def _pattern(wildcard: str) -> re.Pattern[str]:
-    """A `*` stands for any text. `vaults/*/read` includes `vaults/read`: Key Vault Reader, which has only the former,
+    """A `*` stands for any text. `vaults/*/read` includes `vaults/read`: Key Vault Reader, which has only the first,
     may read vaults."""
     text = ".*".join(re.escape(part) for part in wildcard.split("*"))
     return re.compile(text.replace("/.*/", "/(?:.*/)?"), re.IGNORECASE)

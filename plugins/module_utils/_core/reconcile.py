@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every module does: read, plan, apply, read and plan again.
+"""The steps of every module: read, plan, apply, read and plan again.
 
 This module util is private to the collection.
 """
@@ -24,7 +24,7 @@ class Planner(Protocol[W]):
 
 
 Check = Callable[[], None]
-# What a rollback does not wait for: it has waited already, Azure asks for a longer wait than there is time for, or
+# Errors that end a rollback at once: it has waited already, Azure asks for a longer wait than there is time for, or
 # somebody else deleted the resource.
 _NOT_RETRIED = (
     "account_unavailable",
@@ -45,7 +45,7 @@ def converge(
     before_change: Check = lambda: None,
     rights: Rights[W] = lambda _steps: (),
 ) -> Outcome:
-    """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the noun has one.
+    """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the resource has one.
 
     `before_change` is called if there is something to change, and fails if that must not begin. If somebody else has
     created the resource or moved the account since it was read, the change is planned a second time.
@@ -86,13 +86,13 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
 
 
 def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
-    """What `converge` would change; nothing is changed. Raises what `converge` would refuse."""
+    """The plan that `converge` would apply; nothing is changed. Raises the refusals of `converge`."""
     return planner.plan(goal, service.read(goal))
 
 
 def unless_used(make: Callable[[], Outcome]) -> Outcome:
-    """`make` takes something away and reports if accounts use it. Made again if accounts came to use it while it was
-    taken away, and it was given back."""
+    """`make` takes something away and reports if accounts use it. It is called again if accounts began to use it
+    meanwhile, and it was restored."""
     try:
         return make()
     except CmkError as failure:
@@ -140,8 +140,8 @@ def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[
 
 def _not_shown(seen: Plan[Any]) -> CmkError:
     return NotConverged(
-        "Azure accepted the change, but read again it does not show it. "
-        "Run the task again; if it fails in the same way, the difference is under `missing`.",
+        "Azure accepted the change, but a later read does not show it. Run the task again. If the task fails in the "
+        "same way, see `missing` for the difference.",
         missing={"before": dict(seen.before), "after": dict(seen.after)},
     )
 
@@ -160,7 +160,7 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
     if isinstance(failure, Refused):
         return True
     try:
-        current = planner.plan(todo.goal, _read_anew(service, todo.goal))
+        current = planner.plan(todo.goal, _read_again(service, todo.goal))
     except Exception as ended:
         found = as_failure(ended)
         failure.add(found.msg)
@@ -172,13 +172,13 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
     return False
 
 
-def _write_back(former: Any, service: W, planner: Planner[W]) -> None:
-    """Write the previous setting. Repeat that while Azure does not answer, or does not show what is to be restored: a
+def _write_back(previous: Any, service: W, planner: Planner[W]) -> None:
+    """Write the previous setting. Repeat that while Azure does not respond, or does not show what is to be restored: a
     key that is being deleted can be recovered only once its deletion is complete."""
 
     def attempt() -> CmkError | None:
         try:
-            _apply(planner.plan(former, _read_anew(service, former)), service, [])
+            _apply(planner.plan(previous, _read_again(service, previous)), service, [])
         except (NotFound, PlanOutdated, Unavailable) as obstacle:
             if obstacle.code in _NOT_RETRIED:
                 raise
@@ -191,7 +191,7 @@ def _write_back(former: Any, service: W, planner: Planner[W]) -> None:
         raise obstacle
 
 
-def _read_anew(service: Service, goal: Any) -> Any:
+def _read_again(service: Service, goal: Any) -> Any:
     """Somebody else may have changed the resource since this task read it last, and that is not undone."""
     forget = getattr(service, "forget", None)
     if forget:
@@ -199,19 +199,19 @@ def _read_anew(service: Service, goal: Any) -> Any:
     return service.read(goal)
 
 
-def _put_back(former: Any, before: Mapping[str, Any], service: W, planner: Planner[W], failure: CmkError) -> bool:
-    """Lead back to the former state; a plan like any other, so it is preflighted too and empty where nothing moved.
+def _put_back(previous: Any, before: Mapping[str, Any], service: W, planner: Planner[W], failure: CmkError) -> bool:
+    """Restore the previous state with a plan, so it is checked in advance too, and empty if nothing has changed.
 
-    The failure tells how things stand after that; what is returned, whether it was possible.
+    The failure reports the state after that. Returns whether the state could be restored.
     """
     try:
-        _write_back(former, service, planner)
-        current, _missing = _look_until_shown(former, service, planner)
+        _write_back(previous, service, planner)
+        current, _missing = _look_until_shown(previous, service, planner)
     except Exception as ended:
         obstacle = as_failure(ended)
-        failure.add(f"Putting the former setting back failed as well: {obstacle.msg}")
+        failure.add(f"Restoring the previous setting also failed: {obstacle.msg}")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return False
-    failure.add(former.described(current.before))
+    failure.add(previous.described(current.before))
     failure.facts.update(restored=current.before == before, current_state=dict(current.before))
     return True

@@ -14,7 +14,7 @@ from typing import Any
 
 from .ids import read_key_identifier
 
-# As many characters of a version as people need to tell versions apart.
+# The number of characters of a version that distinguishes versions for people.
 _SHORT = 8
 
 

@@ -26,8 +26,8 @@ class WaitingLines:
     def line(self, elapsed: float, complaint: CmkError) -> str:
         reason, previous = _reason(complaint), self._reason
         self._reason = reason
-        told = f"Waiting for {self._waiting_for} ({elapsed:.0f} of {self._seconds:.0f} s)"
-        return f"{told}. {reason}" if reason and reason != previous else told
+        line = f"Waiting for {self._waiting_for} ({elapsed:.0f} of {self._seconds:.0f} s)"
+        return f"{line}. {reason}" if reason and reason != previous else line
 
 
 def _reason(complaint: CmkError) -> str:

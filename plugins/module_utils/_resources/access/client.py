@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may use a vault's keys: access policies and role assignments.
+"""Access to a vault's keys: access policies and role assignments.
 
 This module util is private to the collection.
 """
@@ -71,7 +71,7 @@ class Access(Polled):
 
     def assignments_of_role(self, scope: str) -> dict[str, list[RoleAssignment]]:
         """By principal in lower case, and just of those who have the one role that Batch needs: others may have it
-        through a group, which such a list does not tell.
+        through a group, which such a list does not show.
         """
         found: dict[str, list[RoleAssignment]] = {}
         for assignment in self.all_assignments(scope):

@@ -25,7 +25,7 @@ NEEDED = {
     "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
 }
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
-# What it allows is the same everywhere and always, so that nobody has to look it up: it is one of Azure's own.
+# A built-in role of Azure: its permissions are the same everywhere, so they are not read.
 KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
 
 
@@ -54,7 +54,7 @@ def granted(
     scope = scope_of(vault, key_name)
     reaching = [a["properties"] for a in assignments if within(a["properties"]["scope"], scope)]
     known = {**definitions, **KNOWN_ROLES}
-    # A role whose definition is not known grants nothing as far as anybody can tell.
+    # A role whose definition is not known grants nothing that is known.
     roles = [known.get(role_guid(properties["roleDefinitionId"]), {}) for properties in reaching]
     permissions = [permission for role in roles for permission in role.get("permissions", [])]
     return {name for name, action in NEEDED.items() if rbac.allows(permissions, action, data=True)}

@@ -38,12 +38,12 @@ class Goal:
     force: bool
     # Leave the access as it is if Batch accounts use it.
     keeps_used: bool = False
-    # Access has been withdrawn, and no account may have come to need it meanwhile (see usage.py).
-    withdrawn: bool = False
+    # Access was revoked: the second check requires that no account needs it (see usage.py).
+    taken_away: bool = False
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """The state after what was taken away was restored, in words."""
-        return "So it was granted again."
+        return "Therefore the access was granted again."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -56,7 +56,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         check_account_name(account, "account_name")
     if account and not params["account_resource_group"]:
         raise InvalidOption(
-            "account_resource_group", None, "account_name needs it.", "Set it to the resource group of the account."
+            "account_resource_group", None, "account_name requires it.", "Set it to the resource group of the account."
         )
     return Goal(
         group=params["resource_group"],
@@ -75,8 +75,8 @@ def of_account(goal: Goal, account: Account) -> list[Goal]:
     principals = principals_of(account.get("identity", {}))
     if not principals and goal.present:
         raise Refused(
-            f"The Batch account {account['name']} has no identity to grant access to. Give it one with "
-            "azbatch.cmk.batch_account_identity.",
+            f"The Batch account {account['name']} has no identity to grant access to. Give the account an identity "
+            "with azbatch.cmk.batch_account_identity.",
             code="account_without_identity",
             option="account_name",
             value=account["name"],
@@ -90,4 +90,4 @@ def _require_one(params: Mapping[str, Any], *options: str) -> None:
     if len(given) != 1:
         option = given[-1] if given else options[0]
         listed = f"{', '.join(options[:-1])} and {options[-1]}"
-        raise InvalidOption(option, params[option], f"exactly one of {listed} is needed.", "Set one of them.")
+        raise InvalidOption(option, params[option], f"exactly one of {listed} is required.", "Set one of them.")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may use a vault's keys for customer-managed encryption: get, wrapKey and unwrapKey, by policy or by role.
+"""Access to a vault's keys for customer-managed encryption: get, wrapKey and unwrapKey, by policy or by role.
 
 This module util is private to the collection.
 """
@@ -25,7 +25,7 @@ from .writes import AccessWrites
 
 Steps = tuple[Step[AccessWrites], ...]
 
-# What `all` stands for; purge is not among it and has to be granted by name.
+# The permissions in `all`; purge is not one of them and has to be granted by name.
 _ALL = (
     *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "encrypt"),
     *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),
@@ -48,15 +48,15 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     after = {**before, "granted": granted_after}
     if goal.present:
         return Plan(goal, before, after, steps)
-    if not (steps or goal.withdrawn):
+    if not (steps or goal.taken_away):
         return Plan(goal, before, after, report={"in_use_by": []})
     visible = observed["visible"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
-    if users and goal.keeps_used and not goal.withdrawn:
+    if users and goal.keeps_used and not goal.taken_away:
         kept = usage.pools_unknown(users, visible)
         return Plan(goal, before, before, warnings=kept, report={"in_use_by": users})
-    warnings = usage.guard(users, visible, f"access of {principal} to {goal.vault} is withdrawn", force=goal.force)
-    return usage.withdrawal(
+    warnings = usage.guard(users, visible, f"access of {principal} to {goal.vault} is revoked", force=goal.force)
+    return usage.removal(
         Plan(goal, before, after, steps, warnings, report={"in_use_by": users}), replace(goal, present=True)
     )
 

@@ -62,7 +62,7 @@ class Accounts(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
-            # That is asked of an account that is still missing.
+            # Only for an account that does not exist.
             in_background(self._is_listed, goal.group, goal.name)
         # A rollback does not wait for a creation that may have used up the time.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
@@ -142,7 +142,7 @@ class Accounts(Polled):
         return "account", self._session.subscription_id, group.lower(), name.lower()
 
     def _name(self, group: str, name: str) -> tuple[str, str, str]:
-        """What the run knows the account by, and its subscription's accounts."""
+        """The cache names of the account and of its subscription's accounts."""
         return f"{group}/{name}".lower(), "accounts", self._session.subscription_id.lower()
 
     @contextmanager
@@ -302,8 +302,8 @@ class Accounts(Polled):
             self._session.cache.forget("account")
             if "identity" in body and "properties" in body and key_of(self.get(group, name)):
                 raise PlanOutdated(
-                    f"The Batch account {name} was put on a key by somebody else while this task waited to change its "
-                    "identity. Nothing was changed. Run the task again."
+                    f"The Batch account {name} was moved to a key by somebody else while this task waited to change "
+                    "its identity. Nothing was changed. Run the task again."
                 )
 
         with self._changing(f"change the Batch account {name}", group, name):

@@ -36,7 +36,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     if goal.leaves_key:
         return _without_key(goal, account, before, observed["created_in"])
     if account is None:
-        return _birth(goal, observed, before)
+        return _creation(goal, observed, before)
     if observed.get("confirmed"):
         preflight.require(preflight.lasting(observed["confirmed"]), "and could when the account was created with it")
     if _has_identity(goal, account):
@@ -58,7 +58,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     )
 
 
-def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[AccountWrites]:
+def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[AccountWrites]:
     location = goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
     # A key source is always named: if somebody else creates the account at this very moment and puts it on a key, the
@@ -128,21 +128,21 @@ def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
         )
     if key_of(account) and not goal.force:
         raise Refused(
-            f"The Batch account {goal.name} reaches its key {key_of(account)} with its {identity['type']} identity; "
-            "with another identity it may lose that key. Take the account back to Microsoft-managed keys first, or "
-            "set force: true.",
+            f"The Batch account {goal.name} accesses its key {key_of(account)} with its {identity['type']} identity. "
+            "With another identity, the account may lose that key. Move the account to a Microsoft-managed key first, "
+            "or set force: true.",
             code="identity_in_use",
             accounts=[account["id"]],
             option="force",
-            remedy="Take the account back to Microsoft-managed keys first, or set force: true.",
+            remedy="Move the account to a Microsoft-managed key first, or set force: true.",
         )
     if identity["type"] != "none" and not goal.adopt_existing:
         raise Refused(
-            f"The Batch account {goal.name} exists with a {identity['type']} identity, not the one asked for. "
-            "Set identity_id to the one it has, or set adopt_existing: true to change it.",
+            f"The Batch account {goal.name} exists with a {identity['type']} identity, not the requested identity. "
+            "Set identity_id to the identity of the account, or set adopt_existing: true to change it.",
             code="identity_differs",
             option="identity_id",
-            remedy="Set identity_id to the one the account has, or set adopt_existing: true.",
+            remedy="Set identity_id to the identity of the account, or set adopt_existing: true.",
         )
 
 
@@ -150,7 +150,7 @@ def _risked_key(account: Account) -> tuple[str, ...]:
     key = key_of(account)
     if key is None:
         return ()
-    return (f"The identity of {account['id']} is changed although it is on {key}, which it may lose.",)
+    return (f"The identity of {account['id']} is changed although the account uses {key} and may lose it.",)
 
 
 def _elsewhere(goal: Goal, account: Account) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Goal:
     follow: bool | None = None
     # An account that is pinned to another version of the key is moved to this one.
     updates_version: bool = True
-    # The way back from a switch that failed: what that was to reach. It is tried although the account is not available,
+    # The rollback of a failed switch: the goal of that switch. It is tried although the account is not available,
     # and leaves the account where somebody else has put it meanwhile.
     undoes: Goal | None = None
     # The key that the account used when this one was chosen for it.
@@ -47,7 +47,7 @@ class Goal:
 
     @property
     def target(self) -> KeyIdentifier | None:
-        """What an account is set to that does not meet the goal."""
+        """The setting of an account that does not meet the goal."""
         return self.key.versionless if self.key and self.follow else self.key
 
     def is_satisfied_by(self, account: Account | None) -> bool:
@@ -61,7 +61,7 @@ class Goal:
         return not self.follow and (self.key.same(has) or not self.updates_version)
 
     def leaves_alone(self, account: Account) -> bool:
-        """It uses the key; or on the way back, somebody else has put it where it is."""
+        """The account uses the key; or in a rollback, somebody else has moved the account."""
         return self.is_satisfied_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
 
     def has_set(self, account: Account) -> bool:
@@ -83,7 +83,7 @@ class Goal:
 def desired(params: Mapping[str, Any]) -> Goal:
     source, key = params["key_source"], params["key_identifier"]
     if source == KEY_VAULT and not key:
-        raise InvalidOption("key_identifier", key, f"key_source: {source} needs it.", "Set it to the key to use.")
+        raise InvalidOption("key_identifier", key, f"key_source: {source} requires it.", "Set it to the key to use.")
     if source == BATCH and key:
         raise InvalidOption(
             "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."

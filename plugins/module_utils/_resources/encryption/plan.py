@@ -44,7 +44,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_satisfied_by(account)):
         if observed.get("evidence"):
             read = observed["evidence"] if goal.undoes else preflight.lasting(observed["evidence"])
-            preflight.require(read, "and could when the account was pointed at it")
+            preflight.require(read, "and could when the account was moved to it")
         return _unchanged(goal, before, unavailable_reason)
     if goal.was_moved(account):
         if observed["is_newer"]:
@@ -75,16 +75,16 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         even_if_unavailable=goal.undoes is not None,
     )
     follow = has.version is None if has else None
-    former = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
+    previous = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
     return Plan(
         goal,
         before,
         {**before, **describe_key(goal.target), "available": True},
         (switch,),
         warnings=preflight.warnings(checks),
-        rollback_goal=former,
+        rollback_goal=previous,
         # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
-        if_refused=replace(former, key=None) if former.key else None,
+        if_refused=replace(previous, key=None) if previous.key else None,
         report={"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
     )
 
@@ -101,7 +101,7 @@ def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier
     if has is None or has.versionless.same(wanted.versionless):
         return
     raise Refused(
-        f"The Batch account {name} is on {has}, a different key than {wanted.versionless}. Correct the names of the "
+        f"The Batch account {name} uses {has}, a different key than {wanted.versionless}. Correct the names of the "
         "vault and the key, or set replace_key: true to move the account.",
         code="account_on_another_key",
         option="replace_key",

@@ -21,7 +21,7 @@ from .document import describe
 
 
 def described(account: Account | None) -> dict[str, Any]:
-    """What the account's own document says of its key and identity."""
+    """The key and the identity in the account's document."""
     if account is None:
         return {"exists": False}
     key = key_of(account)
@@ -52,7 +52,7 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the module that only looks could not tell."""
+    """Warnings of the module that only reads, about values that it could not read."""
     account: Account | None = observed["account"]
     if account is None:
         return ()
@@ -62,4 +62,4 @@ def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
     if available or not observed["diagnosis"]:
         return ()
     hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]
-    return tuple(f"Not all that may ail the account could be seen. {one.msg}" for one in hidden)
+    return tuple(f"Not all possible causes could be checked. {one.msg}" for one in hidden)

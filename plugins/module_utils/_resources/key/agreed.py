@@ -41,10 +41,10 @@ def version_for(purpose: str | None, newest: KeyBundle, versions: Sequence[KeyIt
     return version_of(max(forced, key=lambda one: one["attributes"]["created"])) if forced else None
 
 
-def tags_of_new_version(former: Mapping[str, str], purpose: str | None) -> dict[str, str]:
+def tags_of_new_version(previous: Mapping[str, str], purpose: str | None) -> dict[str, str]:
     """The tags of the version before, and the purpose for which the new one is forced, if there is room for its tag.
 
     The version before may have been forced for another purpose.
     """
-    tags = {name: value for name, value in former.items() if name != TAG}
+    tags = {name: value for name, value in previous.items() if name != TAG}
     return {**tags, TAG: purpose} if purpose and len(tags) < MOST_TAGS else tags

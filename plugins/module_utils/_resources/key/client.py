@@ -26,7 +26,7 @@ from ..._core.concurrent import in_background, map_concurrent
 from ..._core.documents import KeyBundle, KeyItem, RotationPolicy
 from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault
-from . import grace, withdrawn
+from . import disabled, grace
 from .agreed import version_for
 from .document import newest_known
 
@@ -68,11 +68,11 @@ class Keys(Polled):
             "moved_in_run": goal.moved_to is not None and self._moved.to(goal.moved_to),
             "now": self.now,
         }
-        if goal.withdrawn or (key and goal.may_cut_off(policy)):
+        if goal.taken_away or (key and goal.may_cut_off(policy)):
             # A look at all accounts that would not change the end of it is spared.
-            if goal.withdrawn or grace.kept_until(goal, observed) is None:
+            if goal.taken_away or grace.kept_until(goal, observed) is None:
                 observed["visible"] = self._users(goal.vault)
-            if goal.grace_period and not goal.withdrawn:
+            if goal.grace_period and not goal.taken_away:
                 observed["ages"] = self._ages(goal, observed)
         return observed
 
@@ -84,7 +84,7 @@ class Keys(Polled):
     def _ages(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, float | None] | None:
         """Of the accounts that may have been moved off what is to be disabled; None if nothing would be anyway."""
         visible = observed["visible"]
-        if goal.moved_to is None or visible is None or not withdrawn.would_disable(goal, observed):
+        if goal.moved_to is None or visible is None or not disabled.would_disable(goal, observed):
             return None
         return map_concurrent(self._age, usage.accounts_on_key(visible, goal.moved_to.versionless))
 

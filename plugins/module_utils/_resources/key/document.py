@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Key Vault's documents say of a key.
+"""The data of a key in Key Vault's documents.
 
 This module util is private to the collection.
 """
@@ -20,10 +20,10 @@ from ..._core.summary import changed_names, version_text
 from . import rotation_policy
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
-# a new version at least once a day. Until then the former version may be the one that an account is on.
+# a new version at least once a day. Until then an account may use the previous version.
 FOLLOWING_LAG = 24 * 3600
 
-# What Batch takes (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
+# The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
 SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")
@@ -109,7 +109,7 @@ def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: flo
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:
-    """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
+    """The list comes sorted by the versions' ids, which are random: only `created` has their order."""
     ordered = sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)
     return [version_of(item) for item in ordered]
 
@@ -146,7 +146,7 @@ def newest_known(
 
 
 def previous_version(versions: Sequence[KeyItem] | None, current: str | None) -> str | None:
-    """The list comes sorted by the versions' ids, which are random: only `created` tells their order."""
+    """The list comes sorted by the versions' ids, which are random: only `created` has their order."""
     newest = max((v["attributes"]["created"] for v in versions or () if version_of(v) == current), default=None)
     older = [
         v

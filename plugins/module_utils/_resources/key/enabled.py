@@ -27,8 +27,8 @@ def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) ->
     version: KeyBundle | None = observed["named"] if goal.version else observed["key"]
     if version is None:
         raise NotFound(
-            f"The key {goal.name} has no version {goal.version}. A version that is gone does not come back, unless a "
-            "backup of the key can be restored. Correct version.",
+            f"The key {goal.name} has no version {goal.version}. Only a backup of the key can restore a purged "
+            "version. Correct version.",
             code="version_not_found",
             option="version",
             value=goal.version,

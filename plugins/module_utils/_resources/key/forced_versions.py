@@ -22,8 +22,8 @@ from .writes import KeyWrites
 
 
 def counted_as(key: KeyIdentifier, params: Mapping[str, Any]) -> tuple[str, str]:
-    """What a run counts forced versions by: the key, and the account in the options of a task. Subscriptions may have
-    accounts of the same name and group."""
+    """The name under which a run counts forced versions: the key, and the account in the options of a task.
+    Subscriptions may have accounts of the same name and group."""
     account = f"{params['subscription_id'] or ''}/{params['resource_group']}/{params['account_name']}"
     return key_in_vault(key.vault, key.name), account.casefold()
 

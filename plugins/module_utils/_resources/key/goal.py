@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a task wants of a key.
+"""The goal of a task for a key.
 
 This module util is private to the collection.
 """
@@ -38,7 +38,7 @@ class Goal:
     max_version_age: int | None
     new_version: bool
     force: bool
-    # What a new version is forced for: runs that force one for the same purpose share it.
+    # The purpose of a forced version: runs that force one for the same purpose share it.
     new_version_for: str | None = None
     # A version or key that somebody disabled, as people do to revoke it, may be enabled.
     enable: bool = False
@@ -46,8 +46,8 @@ class Goal:
     recover: bool = False
     # Once a new version has been wished for: the one it must differ from.
     other_than: str | None = None
-    # Once something has been withdrawn: the key, or the version of it, that nobody may have come to use meanwhile.
-    withdrawn: KeyIdentifier | None = None
+    # The key or the version that was taken away: the second check requires that nobody uses it (see usage.py).
+    taken_away: KeyIdentifier | None = None
     # The versions that are to be enabled once more.
     again: tuple[str, ...] = ()
     # The version that an account uses: one that was created earlier does not count as the newest.
@@ -61,7 +61,7 @@ class Goal:
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """The state after what was taken away was restored, in words."""
-        return "So it was enabled again." if self.again else "So it was recovered."
+        return "Therefore the key was enabled again." if self.again else "Therefore the key was recovered."
 
     @property
     def key(self) -> KeyIdentifier:
@@ -92,13 +92,13 @@ def desired(params: Mapping[str, Any]) -> Goal:
     key_type, key_size = params["key_type"], params["key_size"]
     if key_type is not None and key_type not in TYPES:
         raise InvalidOption(
-            "key_type", key_type, "Batch takes RSA keys only.", "Use RSA or RSA-HSM.", code="key_type_not_supported"
+            "key_type", key_type, "Batch supports only RSA keys.", "Use RSA or RSA-HSM.", code="key_type_not_supported"
         )
     if key_size is not None and key_size not in SIZES:
         raise InvalidOption(
             "key_size",
             key_size,
-            "Batch takes RSA keys of other sizes.",
+            "Batch does not support this size.",
             "Use 2048, 3072 or 4096.",
             code="key_size_not_supported",
         )
@@ -111,7 +111,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     if params["account_name"] and not params["resource_group"]:
         raise InvalidOption(
-            "resource_group", None, "account_name needs it.", "Set it to the resource group of the Batch account."
+            "resource_group", None, "account_name requires it.", "Set it to the resource group of the Batch account."
         )
     if params["account_name"] is not None:
         check_account_name(params["account_name"], "account_name")
@@ -122,7 +122,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         raise InvalidOption(
-            "remove_rotation_policy", True, "rotation_policy says the opposite.", "Leave out one of the two."
+            "remove_rotation_policy", True, "it contradicts rotation_policy.", "Leave out one of the two."
         )
     return Goal(
         vault=key.vault,
@@ -163,13 +163,15 @@ def _named(params: Mapping[str, Any]) -> KeyIdentifier:
         for option in by_name:
             if params[option] is None:
                 raise InvalidOption(
-                    option, None, "vault_name and name, or key_identifier, are needed.", f"Set {option}."
+                    option, None, "vault_name and name, or key_identifier, are required.", f"Set {option}."
                 )
         vault, name = check_vault_name(params["vault_name"], "vault_name"), check_key_name(params["name"], "name")
         return KeyIdentifier(vault, "", name, params["version"].lower() if params["version"] else None)
     for option in (*by_name, "version"):
         if params[option] is not None:
-            raise InvalidOption(option, params[option], "key_identifier names the key.", "Leave out one of the two.")
+            raise InvalidOption(
+                option, params[option], "key_identifier already names the key.", "Leave out one of the two."
+            )
     return parse_key_identifier(identifier, "key_identifier")
 
 

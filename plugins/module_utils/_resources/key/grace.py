@@ -27,7 +27,7 @@ Ages = Mapping[str, "float | None"]
 def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None) -> float | None:
     """When the grace period is over, in seconds since 1970; None if it is, or if there is none.
 
-    `ages` are those of the accounts that may have been moved. Without them, only what can be told without them is.
+    `ages` are those of the accounts that may have been moved. Without them, the result is what is known without them.
     """
     if goal.moved_to is None:
         return None

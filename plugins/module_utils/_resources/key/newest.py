@@ -75,7 +75,7 @@ class Newest:
             return outcome
 
     def _known(self, goal: Goal, make: Make) -> Outcome:
-        """What a task of the run read a moment ago, after the run's own last write to a key."""
+        """The value that a task of the run read a moment ago, after the run's own last write to a key."""
         # For another principal too, nothing from before the run's last forced version.
         forced = self._forced.count(key_in_vault(goal.vault, goal.name))
         name = ("newest", repr(goal), str(forced))
@@ -90,7 +90,7 @@ class Newest:
         return self._shared(shared, goal, make)
 
     def _shared(self, shared: Callable[[Read], Any], goal: Goal, make: Make) -> Outcome:
-        """What `shared` has, or what this task reads for others as well."""
+        """The value that `shared` has, or that this task reads for all tasks."""
         own: list[Outcome] = []
 
         def read() -> dict[str, Any]:

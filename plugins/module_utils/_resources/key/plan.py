@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._core.plan import Plan, step
-from . import enabled, present, withdrawn
+from . import disabled, enabled, present
 from .document import describe
 from .goal import Goal, key_not_found
 from .writes import KeyWrites
@@ -23,9 +23,9 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[KeyWrites]:
     by_state = {
         "present": present.plan,
         "enabled": enabled.plan,
-        "enabled_again": withdrawn.plan_enabled_again,
-        "disabled": withdrawn.plan_disabled,
-        "absent": withdrawn.plan_absent,
+        "enabled_again": disabled.plan_enabled_again,
+        "disabled": disabled.plan_disabled,
+        "absent": disabled.plan_absent,
         "recovered": _recovered,
     }
     return by_state[goal.state](goal, observed, describe(observed))

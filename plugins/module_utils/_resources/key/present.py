@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys that are to be usable: their newest version is mended, or followed by a new one when that is due.
+"""Keys that are to be usable: their newest version is repaired, or a new version is created if rotation is due.
 
 This module util is private to the collection.
 """
@@ -95,21 +95,21 @@ def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, An
 
 def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Steps, Any]:
     """A key, or one more version of it; what the task does not name is as in the version before."""
-    former: KeyBundle | None = observed["key"]
-    if former is not None:
-        _refuse_other_family(goal, former)
-    operations = list(former["key"].get("key_ops", [])) if former else []
+    previous: KeyBundle | None = observed["key"]
+    if previous is not None:
+        _refuse_other_family(goal, previous)
+    operations = list(previous["key"].get("key_ops", [])) if previous else []
     attributes: dict[str, Any] = {"enabled": True}
     if goal.expires_in is not None:
         attributes["exp"] = int(observed["now"] + goal.expires_in)
     body: dict[str, Any] = {
-        "kty": goal.key_type or (former["key"]["kty"] if former else "RSA"),
-        "key_size": goal.key_size or (size_of(former) if former else SIZES[0]),
+        "kty": goal.key_type or (previous["key"]["kty"] if previous else "RSA"),
+        "key_size": goal.key_size or (size_of(previous) if previous else SIZES[0]),
         "key_ops": [*operations, *(o for o in OPERATIONS if o not in operations)],
         "attributes": attributes,
     }
     tags = tags_of_new_version(
-        former.get("tags", {}) if former else {}, goal.new_version_for if goal.new_version else None
+        previous.get("tags", {}) if previous else {}, goal.new_version_for if goal.new_version else None
     )
     if tags:
         body["tags"] = tags
@@ -133,9 +133,9 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
 
 def _no_room_for_tag(goal: Goal) -> str:
     return (
-        f"The new version of the key {goal.name} has no tag {TAG}, because the version before has {MOST_TAGS} tags "
-        "already, and Key Vault takes no more. Other runs with the same new_version_for create versions of their own. "
-        "Remove a tag from the newest version."
+        f"The new version of the key {goal.name} has no tag {TAG}, because the previous version already has "
+        f"{MOST_TAGS} tags, and Key Vault allows no more. Other runs with the same new_version_for create their own "
+        "versions. Remove a tag from the newest version."
     )
 
 
@@ -173,11 +173,11 @@ def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
         return
     raise Refused(
         f"The key {goal.name} exists with the type {has}, not {goal.key_type or 'RSA or RSA-HSM, as Batch needs'}. "
-        "Use another name, or set key_type to the type it has if Batch takes that.",
+        "Use another name, or set key_type to the existing type if Batch supports it.",
         code="key_type_differs",
         option="key_type",
         value=goal.key_type,
-        remedy="Use another name, or set key_type to the type it has.",
+        remedy="Use another name, or set key_type to the existing type.",
     )
 
 

@@ -40,7 +40,7 @@ def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | None]) -> None:
-    """What Key Vault would refuse, once the key is made."""
+    """Refuse in advance the values that Key Vault would refuse after the key is created."""
     life = length["expiry_time"]
     name = "time_after_create" if policy["time_after_create"] else "time_before_expiry"
     span = length[name] or 0
@@ -49,9 +49,9 @@ def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | N
         return InvalidOption(f"rotation_policy.{name}", policy[name], problem, remedy)
 
     if life is not None and life < _SHORTEST_LIFE:
-        raise invalid("expiry_time", "Key Vault wants versions to live for 28 days or more.", "Use P28D or more.")
+        raise invalid("expiry_time", "Key Vault requires an expiry time of 28 days or more.", "Use P28D or more.")
     if span < _MARGIN:
-        raise invalid(name, "Key Vault wants 7 days or more here.", "Use P7D or more.")
+        raise invalid(name, "Key Vault requires 7 days or more.", "Use P7D or more.")
     if life is None and name == "time_before_expiry":
         raise invalid(name, "versions that do not expire have no time before their expiry.", "Set expiry_time.")
     if life is not None and life - span < _MARGIN:
@@ -85,7 +85,7 @@ def without_rotation(policy: RotationPolicy) -> RotationPolicy:
     return {"lifetimeActions": kept, "attributes": policy.get("attributes", {}).copy()}
 
 
-def body(policy: Mapping[str, Any], former: RotationPolicy | None) -> RotationPolicy:
+def body(policy: Mapping[str, Any], previous: RotationPolicy | None) -> RotationPolicy:
     """The whole policy, for a PUT replaces it: other actions than rotation stay as they are."""
     trigger: LifetimeTrigger = {}
     if policy["time_after_create"]:
@@ -93,7 +93,7 @@ def body(policy: Mapping[str, Any], former: RotationPolicy | None) -> RotationPo
     if policy["time_before_expiry"]:
         trigger["timeBeforeExpiry"] = policy["time_before_expiry"]
     rotate: LifetimeAction = {"trigger": trigger, "action": {"type": "Rotate"}}
-    others = [a for a in (former or {}).get("lifetimeActions", []) if not _rotates(a)]
+    others = [a for a in (previous or {}).get("lifetimeActions", []) if not _rotates(a)]
     attributes: RotationPolicyAttributes = {"expiryTime": policy["expiry_time"]} if policy["expiry_time"] else {}
     return {"lifetimeActions": [rotate, *others], "attributes": attributes}
 

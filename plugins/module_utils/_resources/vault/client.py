@@ -56,13 +56,13 @@ class Vaults(Polled):
     def read(self, goal: Any) -> dict[str, Any]:
         subscription = self._session.subscription_id
         if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
-            # What is asked of a vault that is still missing.
+            # Only for a vault that does not exist.
             in_background(self._is_listed, goal.group, goal.name)
             in_background(self._deleted, goal.name, subscription)
         vault = self.get(goal.group, goal.name)
         observed: dict[str, Any] = {"vault": vault, "deleted": None}
         if not goal.present:
-            return {**observed, "visible": self._visible.read()} if vault or goal.withdrawn else observed
+            return {**observed, "visible": self._visible.read()} if vault or goal.taken_away else observed
         if vault is not None:
             return {**observed, **self._after_creation(goal)} if goal.created else observed
         # None of these needs another, and each is an answer to wait for.
@@ -155,7 +155,10 @@ class Vaults(Polled):
         if found is not None:
             return []
         scope = f"the subscription of the key vault {name}"
-        reason = f"The caller does not see the subscription of the key vault {name}. The role Reader there is enough."
+        reason = (
+            f"The caller cannot read the subscription of the key vault {name}. The role Reader at the subscription is "
+            "sufficient."
+        )
         return [not_listed(scope, reason, READ_ACCOUNTS)]
 
     def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Vault | CmkError | None]:
@@ -191,7 +194,7 @@ class Vaults(Polled):
             return {}, listed
         if isinstance(listed, Denied) and not groups:
             listed.add(
-                "The caller sees no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
+                "The caller can read no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
             )
         in_groups = map_concurrent(lambda group: value_or_error(lambda: self._listed(subscription, group)), groups)
         found: dict[str, Vault] = {}
@@ -252,13 +255,13 @@ class Vaults(Polled):
         if free is True:
             return None
         reasons = [one for one in (refused, free) if isinstance(one, CmkError)]
-        seen = f"The key vault {name} may exist or be recoverable where the caller does not see it."
+        seen = f"The key vault {name} may exist or be recoverable in a subscription that the caller cannot read."
         if not reasons:
-            seen = f"The key vault {name} is in no subscription that the caller sees, and its name is taken."
-        told = " ".join([seen, *(one.msg for one in reasons)])
+            seen = f"The key vault {name} is in no subscription that the caller can read, and its name is taken."
+        message = " ".join([seen, *(one.msg for one in reasons)])
         if all(isinstance(one, Denied) for one in reasons):
-            return Denied(f"{told} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)
-        return Unavailable(f"{told} Try again.", remedy="Try again.")
+            return Denied(f"{message} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)
+        return Unavailable(f"{message} Try again.", remedy="Try again.")
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Also brings back a deleted vault, if the body says so.
@@ -294,7 +297,7 @@ class Vaults(Polled):
 
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
         what, options = f"create the key vault {name}", {rate_limit.IF_LATE: if_late}
-        # With a vault that comes back come its keys, and who may use them.
+        # A recovered vault has its keys and their access again.
         with self._session.changing(what, "vault", "key", "access", "role"):
             poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body), **options)
             sdk.finish(poller, self._session.wait_timeout, what)
@@ -314,7 +317,7 @@ class Vaults(Polled):
             restored.append(account_id)
 
     def restore_access(self, group: str, name: str) -> None:
-        """The same, repeated while Azure does not answer: the next run finds a vault and does not restore access."""
+        """The same, repeated while Azure does not respond: the next run finds a vault and does not restore access."""
 
         def obstacle() -> CmkError | None:
             try:

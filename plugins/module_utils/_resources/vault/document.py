@@ -51,14 +51,14 @@ def authorization_of(vault: Vault) -> str:
 
 
 def lets_azure_services_in(vault: Vault) -> bool:
-    """Batch comes as one of the trusted services of Azure, or from anywhere where anyone is let in."""
+    """Batch connects as a trusted service of Azure, or from any address if the vault allows all addresses."""
     rules = _network_rules(vault)
     trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
     return trusted or (_is_public(vault) and rules.get("defaultAction", "Allow") == "Allow")
 
 
 def is_in_perimeter(vault: Vault) -> bool:
-    """Whether a network security perimeter decides who comes in, and not trusted services and the vault's own rules."""
+    """Whether a network security perimeter controls access, instead of trusted services and the vault's own rules."""
     return bool(vault["properties"].get("publicNetworkAccess") == "SecuredByPerimeter")
 
 
@@ -85,7 +85,7 @@ def required(vault: Vault | None, name: str) -> Vault:
     """The vault's document, or the error that there is none."""
     if vault is None:
         raise NotFound(
-            f"There is no key vault {name} where it was looked for. Create it with azbatch.cmk.keyvault_cmk_vault, or "
+            f"The key vault {name} was not found. Create it with azbatch.cmk.keyvault_cmk_vault, or "
             "correct vault_name, resource_group or subscription_id.",
             code="vault_not_found",
             option="vault_name",

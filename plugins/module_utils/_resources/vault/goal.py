@@ -29,26 +29,24 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
-    # The vault has been deleted, and no account may have come to need it meanwhile (see usage.py); or it is recovered
-    # because one has.
-    withdrawn: bool = False
+    # The vault was deleted: the second check requires that no account needs it (see usage.py). Or it is recovered
+    # because an account needs it.
+    taken_away: bool = False
     # The vault has been created, and Batch accounts on a vault that somebody else created meanwhile may lack access.
     created: bool = False
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """The state after what was taken away was restored, in words."""
         return (
-            "So it was recovered. The Batch accounts whose key is in the vault were granted access again. Other roles "
-            "that had been assigned at the vault are gone: assign them again."
+            "Therefore the vault was recovered. The Batch accounts whose key is in the vault were granted access "
+            "again. Other role assignments at the vault were deleted: assign these roles again."
         )
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
     retention = params["retention_days"]
     if not 7 <= retention <= 90:
-        raise InvalidOption(
-            "retention_days", retention, "Key Vault keeps what was deleted for 7 to 90 days.", "Use 7 to 90."
-        )
+        raise InvalidOption("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
     return Goal(
         group=params["resource_group"],
         name=check_vault_name(params["name"], "name"),

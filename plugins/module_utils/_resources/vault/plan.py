@@ -41,14 +41,14 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
     vault: Vault | None = observed["vault"]
     before = describe(vault)
     if not goal.present:
-        return _end(goal, observed, before)
+        return _deletion(goal, observed, before)
     if vault is None and observed["deleted"]:
         return _recovery(goal, observed, before)
     if vault is None:
-        if goal.withdrawn:
+        if goal.taken_away:
             # It is to be recovered, and Azure does not show it yet. A new vault would have none of its keys.
             required(vault, goal.name)
-        return _birth(goal, observed, before)
+        return _creation(goal, observed, before)
     _refuse_other_authorization(goal, vault)
     properties = vault["properties"]
     changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
@@ -61,7 +61,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
         after["trusted_services"] = True
     warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
     if goal.trusted_services and is_in_perimeter(vault):
-        warnings += (f"The key vault {goal.name} may keep Batch out. {IN_PERIMETER} {OPEN_PERIMETER}",)
+        warnings += (f"The key vault {goal.name} may block Batch. {IN_PERIMETER} {OPEN_PERIMETER}",)
     warnings += _restored(goal, observed)
     steps: tuple[Step[VaultWrites], ...] = ()
     if changes:
@@ -87,15 +87,15 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
 
-def _end(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
-    if observed["vault"] is None and not goal.withdrawn:
+def _deletion(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
+    if observed["vault"] is None and not goal.taken_away:
         return Plan(goal, before, before)
     visible = observed["visible"]
     users = usage.in_vault(visible, goal.name)
     warnings = usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
     steps = (step(VaultWrites.delete, group=goal.group, name=goal.name),) if observed["vault"] else ()
-    back = replace(goal, present=True, recover=True, withdrawn=True)
-    return usage.withdrawal(Plan(goal, before, describe(None), steps, warnings), back)
+    back = replace(goal, present=True, recover=True, taken_away=True)
+    return usage.removal(Plan(goal, before, describe(None), steps, warnings), back)
 
 
 def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
@@ -125,13 +125,13 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     steps = [_create(goal, body)]
     if not deleted.get("purgeProtectionEnabled"):
         steps.append(_update(goal, {"enablePurgeProtection": True}))
-    if goal.withdrawn:
+    if goal.taken_away:
         # Roles that were assigned at the vault went with it.
         steps.append(_restore_access(goal))
     return Plan(goal, before, after, tuple(steps))
 
 
-def _birth(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
+def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
     location = goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The key vault {goal.name}")
     caller = observed["caller"]
@@ -187,12 +187,12 @@ def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
     if goal.authorization in (None, has):
         return
     raise Refused(
-        f"The vault {goal.name} authorizes by {has}, not by {goal.authorization}. Changing that would take away the "
-        f"access of everyone who has it now. Set authorization: {has}, or leave it out, or use another vault.",
+        f"The vault {goal.name} uses the permission model {has}, not {goal.authorization}. A change would revoke the "
+        f"access of all principals. Set authorization: {has}, or leave authorization out, or use another vault.",
         code="vault_authorization_differs",
         option="authorization",
         value=goal.authorization,
-        remedy=f"Set authorization: {has}, or leave it out, or use another vault.",
+        remedy=f"Set authorization: {has}, or leave authorization out, or use another vault.",
     )
 
 

@@ -30,28 +30,28 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     versions: list[KeyItem] | None = observed["versions"]
     if versions is None:
         raise Denied(
-            f"The versions of the key {goal.name} could not be listed, for want of the permission to list keys. "
-            "Grant it (Key Vault Crypto Officer, or `list` in the access policy).",
+            f"The versions of the key {goal.name} could not be listed, because the caller lacks the permission to "
+            "list keys. Grant the permission (Key Vault Crypto Officer, or `list` in the access policy).",
         )
     if goal.version and goal.version not in map(version_of, versions):
         raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
     enabled = _enabled(goal, versions)
-    if not enabled and goal.withdrawn is None:
+    if not enabled and goal.taken_away is None:
         return _left(goal, before)
     newer = _newer_than_used(goal, observed)
     if newer is not None:
         return _left(goal, before, warnings=(newer,))
-    until = grace.kept_until(goal, observed, observed["ages"]) if goal.withdrawn is None else None
+    until = grace.kept_until(goal, observed, observed["ages"]) if goal.taken_away is None else None
     if until is not None:
         if goal.keeps_used:
             return _left(goal, before, until=until)
         raise grace.refused(goal, until)
-    target = goal.withdrawn or replace(identifier_of(observed["key"]), version=goal.version)
+    target = goal.taken_away or replace(identifier_of(observed["key"]), version=goal.version)
     visible = observed["visible"]
     users = usage.on_key(visible, target, _followers_on(observed))
-    if users and goal.keeps_used and goal.withdrawn is None:
+    if users and goal.keeps_used and goal.taken_away is None:
         return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
-    if goal.withdrawn is None and goal.version is None and target.same_key(goal.moved_to):
+    if goal.taken_away is None and goal.version is None and target.same_key(goal.moved_to):
         # An account that followed the key used no version by name, and may have been moved on meanwhile.
         return _left(goal, before, warnings=(_moved_within(goal),))
     what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
@@ -61,7 +61,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     back = replace(goal, state="enabled_again", again=tuple(enabled))
     plan = Plan(goal, before, after, steps, warnings, report=report(users))
-    return usage.withdrawal(plan, back, target)
+    return usage.removal(plan, back, target)
 
 
 def _left(
@@ -72,19 +72,19 @@ def _left(
     until: float | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Plan[KeyWrites]:
-    """The key stays as it is: it is what was asked for, accounts use it, or the grace period is not over."""
+    """The key stays as it is: it is the requested state, accounts use it, or the grace period is not over."""
     return Plan(goal, before, before, warnings=warnings, report=report(users, until))
 
 
 def report(users: Sequence[str], until: float | None = None) -> dict[str, Any]:
-    """What is returned beside the key: who uses it, and when the grace period is over."""
+    """The values that are returned beside the key: its users, and the end of the grace period."""
     return {"in_use_by": list(users), "kept_until": instant(until)}
 
 
 def _newer_than_used(goal: Goal, observed: Mapping[str, Any]) -> str | None:
     """The warning that the version is not older than the one that accounts were moved to."""
     newest = identifier_of(observed["key"])
-    if goal.version is None or goal.moved_to is None or goal.withdrawn or not newest.same_key(goal.moved_to):
+    if goal.version is None or goal.moved_to is None or goal.taken_away or not newest.same_key(goal.moved_to):
         return None
     used = goal.moved_to.version or newest.version or ""
     if not _is_newer(observed["versions"], goal.version, used):
@@ -135,17 +135,17 @@ def _set_enabled(goal: Goal, version: str, *, to: bool) -> Step[KeyWrites]:
 
 def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     key: KeyBundle | None = observed["key"]
-    target = goal.withdrawn
+    target = goal.taken_away
     if target is None:
         if key is None:
             return _left(goal, before)
         target = identifier_of(key).versionless
     visible = observed["visible"]
     users = usage.on_key(visible, target)
-    if users and goal.keeps_used and goal.withdrawn is None:
+    if users and goal.keeps_used and goal.taken_away is None:
         return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
     warnings = usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
     after = {"exists": False, "soft_deleted": True}
     steps = (step(KeyWrites.delete, vault=goal.vault, name=goal.name),) if key else ()
     plan = Plan(goal, before, after, steps, warnings, report=report(users))
-    return usage.withdrawal(plan, replace(goal, state="recovered"), target)
+    return usage.removal(plan, replace(goal, state="recovered"), target)

@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The text of the collection uses the terms of Ansible and Azure, and not words that only this project uses."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A pattern, and what to use instead. Only words that are wrong in any context.
+WORDS = {
+    r"mend(s|ed|ing|able)?": "repair",
+    r"anew": "again",
+    r"alive|dead": "available, unavailable",
+    r"amiss|ails?": "missing, or the name of the cause",
+    r"born": "created with",
+    r"by heart": "cached",
+    r"(does|do|did|must) (not )?answer|whether (it|they|\w+ accounts?) answers?": "available; of a service: respond",
+    r"disturbed runs?": "run with an injected fault",
+    r"for want of": "because ... lacks",
+    r"foresees?|foreseen|foretells?|foretold": "predict; planned change",
+    r"former(ly)?": "previous",
+    r"(give|gives|gave|given|giving) (it |them |that )?back": "restore",
+    r"(go|goes|going) by (access )?(roles?|polic(y|ies))": "uses Azure RBAC, uses access policies",
+    r"(go|goes|going) by": "uses",
+    r"gravest|graver": "most severe, higher severity",
+    r"had better": "should",
+    r"how (it|they|things|(an|the|one) account) stands?|where (\w+ )?accounts stand": "current state",
+    r"in turns?|takes? turns": "one at a time; interleaved",
+    r"in vain|to no avail": "without effect",
+    r"looked at twice": "checked again after the change",
+    r"nobody can tell": "is not known",
+    r"of (its|their|his|one's) own": "its own X, a separate X",
+    r"silent(ly)?|silence": "unavailable, `unavailable_reason`; without an error",
+    r"stands? on": "uses",
+    r"stand-ins?": "local emulator",
+    r"tells?|told|telling": "reports, shows, returns",
+    r"way back": "rollback",
+    r"whoever": "the principal or the user who",
+    r"withdraws?|withdrawn|withdrawing|withdrawals?": "revoke access, disable a key, delete",
+}
+_WORD = re.compile("|".join(rf"\b({pattern})\b" for pattern in WORDS), re.IGNORECASE)
+
+# Files that still have such words. The list is to become shorter, never longer.
+NOT_YET = (
+    # Titles, reasons and remedies are repeated in docs/audit.md, sentence by sentence.
+    "plugins/module_utils/_audit/rules.py",
+    "README.md",
+    "docs/audit.md",
+    "docs/awx.md",
+    "docs/benchmarks.md",
+    "docs/credentials.md",
+    "docs/decisions.md",
+    "docs/errors.md",
+    "docs/fleets.md",
+    "docs/guide.md",
+    "docs/inventory.md",
+    "docs/reliability.md",
+    "docs/sandbox-fidelity.md",
+)
+
+FILES = sorted(
+    file.relative_to(ROOT).as_posix()
+    for pattern in (
+        *("plugins/**/*.py", "roles/**/*.yml", "roles/*/README.md", "playbooks/**/*.yml", "extensions/**/*.yml"),
+        *("changelogs/fragments/*.yml", "README.md", "docs/*.md"),
+    )
+    for file in ROOT.glob(pattern)
+)
+
+
+def texts(file: Path) -> Iterator[tuple[int, str]]:
+    """The text in a file with the number of its first line: of Python, string literals, docstrings and comments."""
+    source = file.read_text(encoding="utf-8")
+    if file.suffix != ".py":
+        yield 1, source
+        return
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def wrong_words(first_line: int, text: str) -> Iterator[tuple[int, str, str]]:
+    """The line, the word and what to use instead. Code in backticks is left out, such as a name that was replaced."""
+    shown = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", lambda code: re.sub(r"[^\n]", " ", code[0]), text)
+    for found in _WORD.finditer(shown):
+        instead = next(one for pattern, one in WORDS.items() if re.fullmatch(pattern, found[0], re.IGNORECASE))
+        yield first_line + shown[: found.start()].count("\n"), found[0], instead
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in NOT_YET])
+def test_words_are_those_of_ansible_and_azure(name: str) -> None:
+    wrong = {one for line, text in texts(ROOT / name) for one in wrong_words(line, text)}
+
+    assert not wrong, "".join(f"\n{name}:{line}: {word!r}: use {instead}" for line, word, instead in sorted(wrong))
+
+
+def test_files_that_are_left_out_exist() -> None:
+    assert set(NOT_YET) <= set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A vault that\ngoes by roles.", [(6, "goes by roles", "uses Azure RBAC, uses access policies")]),
+        ("Told again.", [(5, "Told", "reports, shows, returns")]),
+        ("The option `silence` is replaced by ``told``; a deadline, a formerly_named key.", []),
+    ],
+)
+def test_a_wrong_word_is_named_with_its_line_and_the_right_one(text: str, expected: list[tuple[int, str, str]]) -> None:
+    assert list(wrong_words(5, text)) == expected
