@@ -59,7 +59,7 @@ class Service:
     def is_available(self, name: str = "account1") -> bool:
         """Whether the account does more than let itself be read. Its pools may be listed without its key."""
         try:
-            return bool(self.batch.batch_account.get_keys(GROUP, name))
+            return bool(list(self.batch.batch_account.list_outbound_network_dependencies_endpoints(GROUP, name)))
         except ResourceExistsError:
             return False
 
