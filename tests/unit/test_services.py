@@ -32,7 +32,7 @@ class Session:
     def changing(self, what: str, *kinds: str) -> Any:
         return nullcontext()
 
-    def client(self, package: str, name: str, subscription_id: str | None = None, **more: Any) -> Any:
+    def client(self, package: str, name: str, subscription_id: str | None = None, *more: Any, **others: Any) -> Any:
         return Client(subscription_id or SUBSCRIPTION, self.calls)
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rules: what may be found, how grave it is, why it matters, and what repairs it.
+"""The rules: the findings, their severity, reason and remedy.
 
 This module util is private to the collection.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CRITICAL, HIGH, MEDIUM, LOW, INFO = "critical", "high", "medium", "low", "info"
-# The gravest first.
+# The most severe first.
 SEVERITIES = (CRITICAL, HIGH, MEDIUM, LOW, INFO)
 
 
@@ -23,7 +23,7 @@ class Repair:
     """A role or module of this collection, with what it is given beside the names of the account or vault."""
 
     name: str
-    # What a module is run for: account or vault.
+    # Whether a module runs for each account or for each vault.
     each: str = "account"
     options: Mapping[str, Any] = field(default_factory=dict)
     # Options that are to be what the policy asks for, by the policy's own name for it.
@@ -39,7 +39,7 @@ class Rule:
     repair: Repair | None = None
 
 
-_CUT_OFF = "Batch cannot use the key, so the account accepts nothing but its deletion, or soon will."
+_CUT_OFF = "Batch cannot use the key, so the account accepts only its deletion, or soon will."
 _RECOVER = Repair("role recover")
 _OTHER_KEY = Repair(
     "role rotate",
@@ -49,10 +49,10 @@ _OTHER_KEY = Repair(
         "cmk_key_follow_latest": "{{ cmk_follows_latest }}",
     },
 )
-_LOST = "Nothing brings the account back; delete it and make it anew."
+_LOST = "The account cannot be recovered; delete the account and create it again."
 
 RULES: dict[str, Rule] = {
-    # What cuts an account off from its key: the causes of batch_encryption_info's diagnosis, by the same names.
+    # Causes why an account cannot use its key: those of batch_encryption_info's diagnosis, by the same names.
     "account_unavailable": Rule(
         CRITICAL,
         "The account is not available",
@@ -60,21 +60,21 @@ RULES: dict[str, Rule] = {
         "Run the role recover, which finds and repairs the cause.",
         _RECOVER,
     ),
-    "identity_missing": Rule(CRITICAL, "The account's identity is gone", _CUT_OFF, _LOST),
+    "identity_missing": Rule(CRITICAL, "The account's identity was deleted", _CUT_OFF, _LOST),
     "vault_deleted": Rule(
         CRITICAL,
         "The key's vault was deleted",
-        "Once the vault is purged the key is gone for good, and the account with it.",
+        "If the vault is purged, the key and the account are lost permanently.",
         "Recover the vault while it can be recovered.",
         _RECOVER,
     ),
-    "vault_missing": Rule(CRITICAL, "The key's vault is gone", _CUT_OFF, _LOST),
+    "vault_missing": Rule(CRITICAL, "The key's vault was purged", _CUT_OFF, _LOST),
     "vault_in_other_tenant": Rule(
-        CRITICAL, "The vault belongs to another tenant", _CUT_OFF, "Have the vault moved back to the account's tenant."
+        CRITICAL, "The vault belongs to another tenant", _CUT_OFF, "Move the vault back to the account's tenant."
     ),
     "network_closed": Rule(
         CRITICAL,
-        "The vault's firewall keeps Batch out",
+        "The vault's firewall blocks Batch",
         _CUT_OFF,
         "Allow trusted Microsoft services on the vault.",
         _RECOVER,
@@ -82,19 +82,19 @@ RULES: dict[str, Rule] = {
     "key_deleted": Rule(
         CRITICAL,
         "The key was deleted",
-        "Once the key is purged it is gone for good, and the account with it.",
+        "If the key is purged, the key and the account are lost permanently.",
         "Recover the key while it can be recovered.",
         _RECOVER,
     ),
-    "key_missing": Rule(CRITICAL, "The key is gone", _CUT_OFF, "Restore a backup of the key, if there is one."),
+    "key_missing": Rule(CRITICAL, "The key was purged", _CUT_OFF, "Restore a backup of the key, if there is one."),
     "version_missing": Rule(
-        CRITICAL, "The version that the account is pinned to is gone", _CUT_OFF, "Restore a backup, if there is one."
+        CRITICAL, "The version that the account is pinned to was purged", _CUT_OFF, "Restore a backup, if there is one."
     ),
     "version_unusable": Rule(
         CRITICAL,
         "The account's version is disabled, has expired or is not valid yet",
         _CUT_OFF,
-        "Enable the version, or have it expire later; then rotate.",
+        "Enable the version, or extend its validity; then rotate.",
         _RECOVER,
     ),
     "operations_missing": Rule(
@@ -106,7 +106,7 @@ RULES: dict[str, Rule] = {
     ),
     "key_unfit": Rule(
         CRITICAL,
-        "Batch takes no key of this type or size",
+        "Batch does not support this type or size of key",
         _CUT_OFF,
         "Switch to an RSA key of 2048, 3072 or 4096 bits.",
     ),
@@ -118,34 +118,34 @@ RULES: dict[str, Rule] = {
         # The role leaves alone an account that is available with one of its identities.
         Repair("module keyvault_cmk_access"),
     ),
-    # What is about to break, or breaks what the organisation has asked for.
+    # Future causes, and violations of the organisation's policy.
     "key_expires_soon": Rule(
         HIGH,
         "The account's version expires soon",
-        "Once the version has expired Batch cannot use it, and the account accepts nothing but its deletion.",
-        "Rotate: make a new version and move the account to it.",
+        "After the version has expired, Batch cannot use it, and the account accepts only its deletion.",
+        "Rotate: create a new version and move the account to it.",
         Repair("role rotate", options={"cmk_key_force_new_version": True}),
     ),
     "vault_without_purge_protection": Rule(
         HIGH,
         "The vault can be purged",
-        "Whoever may purge can destroy its keys, and every account on them, at once and for good. Batch asks for purge "
-        "protection.",
+        "A principal that may purge can destroy the keys and every account that uses them, at once and permanently. "
+        "Batch requires purge protection.",
         "Turn on purge protection.",
         Repair("module keyvault_cmk_vault", each="vault"),
     ),
     "vault_without_soft_delete": Rule(
         HIGH,
-        "What is deleted in the vault cannot be recovered",
-        "A deleted key is gone at once, and every account on it. Batch asks for soft delete.",
+        "Keys that are deleted in the vault cannot be recovered",
+        "A deleted key is lost at once, with every account that uses it. Batch requires soft delete.",
         "Turn on soft delete.",
         Repair("module keyvault_cmk_vault", each="vault"),
     ),
     "not_on_customer_managed_key": Rule(
         HIGH,
-        "The account is not on a customer-managed key",
-        "The policy asks for a key of one's own, which one can rotate, withdraw and keep a record of.",
-        "Put the account on a key of yours.",
+        "The account does not use a customer-managed key",
+        "The policy requires a customer-managed key, which its owner can rotate, revoke and audit.",
+        "Move the account to a customer-managed key.",
         Repair(
             "role provision",
             options={
@@ -157,36 +157,37 @@ RULES: dict[str, Rule] = {
     ),
     "vault_not_allowed": Rule(
         HIGH,
-        "The key lies in a vault that the policy does not allow",
-        "Who governs the vault governs the account; a vault that nobody looks after may be deleted by anybody.",
+        "The key is in a vault that the policy does not allow",
+        "The owners of the vault control the account; a vault without an owner may be deleted by mistake.",
         "Switch the account to a key in an allowed vault.",
         _OTHER_KEY,
     ),
     "version_too_old": Rule(
         MEDIUM,
-        "The version that the account is on is too old",
-        "The longer a version serves, the more is lost with it. The policy sets a limit.",
-        "Rotate: make a new version and move the account to it.",
+        "The version that the account uses is too old",
+        "The longer a version is used, the more data depends on it. The policy sets a limit.",
+        "Rotate: create a new version and move the account to it.",
         Repair("role rotate", asked={"cmk_key_max_age": "max_version_age"}),
     ),
     "vault_uses_access_policies": Rule(
         MEDIUM,
         "The vault uses access policies",
-        "Whoever may write the vault can give themselves access to its keys; roles can be granted for one key alone. "
-        "The policy asks for roles.",
+        "A principal that may write the vault can grant itself access to its keys; a role can be assigned at a single "
+        "key. The policy requires Azure RBAC.",
         "Grant the accounts' identities the role Key Vault Crypto Service Encryption User first, then switch the vault "
-        "to Azure role-based access control. This collection does not switch it, for all others lose their access too.",
+        "to Azure role-based access control. This collection does not switch it, because other principals would lose "
+        "access.",
     ),
     "key_type_not_allowed": Rule(
         MEDIUM,
         "The key is of a type that the policy does not allow",
         "The policy names the types of keys, for example those that live in hardware (RSA-HSM).",
-        "Make a key of an allowed type and switch the account to it.",
+        "Create a key of an allowed type and move the account to it.",
         _OTHER_KEY,
     ),
     "key_too_small": Rule(
         MEDIUM,
-        "The key has fewer bits than the policy asks for",
+        "The key has fewer bits than the policy requires",
         "The shorter a key, the sooner it can be broken.",
         "Rotate to a version with more bits.",
         Repair("role rotate", options={"cmk_key_force_new_version": True}, asked={"cmk_key_size": "min_key_size"}),
@@ -194,42 +195,42 @@ RULES: dict[str, Rule] = {
     "key_without_expiry": Rule(
         MEDIUM,
         "The account's version never expires",
-        "The policy asks for an expiry, so that a forgotten key does not serve for ever. Rotate well before it.",
-        "Rotate to a version that expires, and watch its days left.",
+        "The policy requires an expiry, so that a forgotten key does not stay in use. Rotate well before the expiry.",
+        "Rotate to a version that expires, and monitor the days until its expiry.",
         Repair("role rotate", options={"cmk_key_force_new_version": True, "cmk_key_expires_in": "P1Y"}),
     ),
     "pool_disks_not_encrypted": Rule(
         MEDIUM,
         "Pools are without disk encryption",
-        "The account's key does not reach the disks of its pools' virtual machines. Without "
-        "diskEncryptionConfiguration their temporary disks are not encrypted, the others with a key of Microsoft's.",
-        "Make the pool anew with diskEncryptionConfiguration: it cannot be set later.",
+        "The account's key does not encrypt the disks of its pools' virtual machines. Without "
+        "diskEncryptionConfiguration, temporary disks are not encrypted, and other disks use a Microsoft-managed key.",
+        "Create the pool again with diskEncryptionConfiguration, which cannot be set later.",
     ),
     "follows_without_rotation": Rule(
         LOW,
         "The account follows a key that Key Vault does not rotate",
-        "Who follows the newest version waits for one; without a rotation policy nothing makes it.",
+        "The account uses new versions automatically; without a rotation policy, Key Vault creates none.",
         "Set a rotation policy on the key.",
         Repair("role rotate", options={"cmk_key_rotation_policy": {"time_after_create": "P90D", "expiry_time": "P1Y"}}),
     ),
     "newer_version_unused": Rule(
         LOW,
-        "A newer version of the key is there and the account is not on it",
-        "An account that is pinned stays on its version until it is moved: a rotation may have been left half done.",
+        "A newer version of the key exists and the account does not use it",
+        "A pinned account keeps its version until it is moved: a rotation may be incomplete.",
         "Rotate: move the account to the newest version.",
         Repair("role rotate"),
     ),
     "not_seen": Rule(
         LOW,
-        "Something could not be seen",
-        "What could not be seen is not known to be well.",
-        "Grant the caller the permissions that the evidence names, and look again.",
+        "Some data could not be read",
+        "Data that could not be read is reported as unknown, never as compliant.",
+        "Grant the caller the permissions that the evidence names, and run the audit again.",
     ),
     "pool_key_of_its_own": Rule(
         INFO,
-        "Pools encrypt their disks with a key of their own",
-        "That key is rotated, and lost, apart from the account's. This collection does not look after it.",
-        "Nothing has to be done. Keep that key in mind when its vault is changed.",
+        "Pools encrypt their disks with their own key",
+        "That key is rotated, and may be lost, separately from the account's key. This collection does not manage it.",
+        "No action is required. Consider that key if its vault is changed.",
     ),
 }
 
