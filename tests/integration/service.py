@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 from azure.core.exceptions import ResourceExistsError
+from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.identity import ClientSecretCredential
 from azure.keyvault.keys import KeyClient, KeyVaultKey
 from azure.mgmt.authorization import AuthorizationManagementClient
@@ -20,8 +22,6 @@ from azure.mgmt.batch import BatchManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.msi import ManagedServiceIdentityClient
 from sandbox_client import Sandbox
-
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 
 GROUP = "rg-sandbox"
 LOCATION = "westeurope"
@@ -32,7 +32,8 @@ ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 _BATCH = "2024-07-01"
 # The first that knows a pool's own key.
 _POOLS = "2025-06-01"
-_VAULTS = sdk.KEY_VAULT_API
+# Older ones retire on 27 February 2027, and tests go beyond.
+_VAULTS = "2026-02-01"
 _ROLES = "2022-04-01"
 _IDENTITIES = "2023-01-31"
 
@@ -40,6 +41,14 @@ _IDENTITIES = "2023-01-31"
 def _wire(response: Any, _deserialized: Any, _headers: Any) -> Any:
     """What came over the wire: the SDKs' generations differ in their models."""
     return json.loads(response.http_response.text())
+
+
+class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
+    """Older SDKs state a version of their own, and cannot state this one."""
+
+    def on_request(self, request: Any) -> None:
+        sent = request.http_request
+        sent.url = re.sub(r"(?<=[?&]api-version=)[^&]*", _VAULTS, sent.url)
 
 
 class Service:
@@ -227,8 +236,7 @@ class Service:
 
     @cached_property
     def vaults(self) -> KeyVaultManagementClient:
-        stated = sdk.stated_version(_VAULTS)
-        return KeyVaultManagementClient(*self._who, per_call_policies=[stated], **self._through)
+        return KeyVaultManagementClient(*self._who, per_call_policies=[_StatedVersion()], **self._through)
 
     @cached_property
     def authorization(self) -> AuthorizationManagementClient:

@@ -36,7 +36,7 @@ POLICY = {
 }
 REFUSALS = {
     "lock": (LOCK, "resource_locked", "Remove the lock"),
-    "policy": (POLICY, "permission_denied", "have it exempt this"),
+    "policy": (POLICY, "permission_denied", "create an exemption"),
 }
 TARGETS = {"account": "/batchAccounts/[^/?]+[?]", "vault": "/Microsoft.KeyVault/vaults/"}
 KEY2 = (RBAC_VAULT, "key1")

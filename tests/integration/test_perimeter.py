@@ -72,14 +72,15 @@ def test_an_account_whose_vault_comes_into_a_perimeter(runner: OneProcess, servi
     recovery = runner.role("recover", {**VARS, "cmk_wait_timeout": 10})
 
     causes = [cause["name"] for cause in info["diagnosis"]["causes"]]
-    assert (info["available"], causes) == (is_open, [] if is_open else ["network_closed"]), info
+    # The caller is outside and does not see the key, so a list of pools alone proves nothing.
+    assert (info["available"], causes) == ((None, []) if is_open else (False, ["network_closed"])), info
     [found] = audit["accounts"]
     findings = [one["id"] for one in found["findings"]]
     assert ("network_closed" in findings) is not is_open, found
     [unknown] = unasked["accounts"]
     assert "network security perimeter" in unknown["unknown"]["network"]
     assert "network_closed" not in [one["id"] for one in unknown["findings"]]
-    assert bool(recovery.get("failed")) is not is_open
+    assert recovery["failed"]
     if not is_open:
         assert "Add an access rule for Batch to the perimeter" in recovery["msg"]
 

@@ -265,7 +265,8 @@ def test_a_look_at_each_account_is_only_for_a_run_that_would_disable(runner: One
         since = service.sandbox.control.last
         assert rotate(runner.another(), **DISABLE)["changed_steps"]["former_disabled"] is disables
         reads = [one for one in service.sandbox.control.requests(since) if "/batchAccounts/account1?" in one["url"]]
-        assert len(reads) == 2 + disables, reads
+        # When it was changed, and whether it is available.
+        assert len(reads) == 2 + 2 * disables, reads
 
 
 def test_the_whole_key_before_is_disabled_a_day_later_once_it_is_named(runner: OneProcess, service: Service) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,7 +178,11 @@ def _stop(sandbox: Sandbox) -> None:
 
 def started(*options: str) -> Sandbox:
     process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", *options], stdout=subprocess.PIPE, text=True, env=plain_environment()
+        [*COMMAND, "serve", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=plain_environment(),
+        preexec_fn=heed_signals,
     )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -195,6 +200,12 @@ def serving(*options: str) -> Iterator[Sandbox]:
     finally:
         sandbox.process.terminate()
         assert sandbox.process.wait(30) == 0
+
+
+def heed_signals() -> None:
+    """In a process that is started, whatever started the tests: nohup ignores SIGHUP, and CI may ignore SIGINT."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def plain_environment() -> dict[str, str]:

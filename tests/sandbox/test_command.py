@@ -25,7 +25,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.keys import KeyClient
 from azure.mgmt.batch import BatchManagementClient
-from sandbox_client import COMMAND, Sandbox, plain_environment, point_at, serving, started
+from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, point_at, serving, started
 
 VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
@@ -135,6 +135,7 @@ def test_serve_prints_one_line_and_ends_on_a_signal() -> None:
             stderr=subprocess.PIPE,
             text=True,
             env=plain_environment(),
+            preexec_fn=heed_signals,
         )
         assert process.stdout is not None
         line = process.stdout.readline()
