@@ -95,7 +95,7 @@ def wrong_words(first_line: int, text: str) -> Iterator[tuple[int, str, str]]:
     """The line, the word and what to use instead. Code in backticks is left out, such as a name that was replaced."""
     shown = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", lambda code: re.sub(r"[^\n]", " ", code[0]), text)
     for found in _WORD.finditer(shown):
-        [instead, *_] = [one for pattern, one in WORDS.items() if re.fullmatch(pattern, found[0], re.IGNORECASE)]
+        [instead, *_others] = [one for pattern, one in WORDS.items() if re.fullmatch(pattern, found[0], re.IGNORECASE)]
         yield first_line + shown[: found.start()].count("\n"), found[0], instead
 
 
