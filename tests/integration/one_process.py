@@ -207,16 +207,16 @@ def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible._internal._templating._jinja_bits import AnsibleEnvironment, _TemplateCompileContext
 
     compiled: dict[tuple[str, bool], Any] = {}
-    anew = AnsibleEnvironment.compile
+    original = AnsibleEnvironment.compile
 
     def kept(environment: AnsibleEnvironment, source: Any, *args: Any, **options: Any) -> Any:
         context = _TemplateCompileContext.current(optional=True)
         # An expression comes parsed, and included templates come with names.
         if not isinstance(source, str) or args or options or context is None:
-            return anew(environment, source, *args, **options)
+            return original(environment, source, *args, **options)
         key = str(source), context.escape_backslashes
         if key not in compiled:
-            compiled[key] = anew(environment, source)
+            compiled[key] = original(environment, source)
         return compiled[key]
 
     monkeypatch.setattr(AnsibleEnvironment, "compile", kept)

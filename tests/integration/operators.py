@@ -44,6 +44,12 @@ IN_PROCESS, AS_MODULE = "in process", "as a module"
 Report = dict[str, Any]
 
 
+def done(report: Report) -> Report:
+    """What a run or a module that has to succeed reports."""
+    assert not report.get("failed"), report
+    return report
+
+
 @dataclass(frozen=True)
 class Run:
     """A role with wishes for its variables, or a module with options; `key` none is the account's own."""

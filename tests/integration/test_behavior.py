@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 from one_process import OneProcess
-from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Report, Run, World
+from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Run, World, done
 from role_runs import QUARTER
 from service import Service
 
@@ -23,11 +23,6 @@ def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) 
     name, position = request.param
     service.sandbox.control.behavior(**{name: position})
     return World(service, runner)
-
-
-def done(report: Report) -> Report:
-    assert not report.get("failed"), report
-    return report
 
 
 @pytest.mark.parametrize(

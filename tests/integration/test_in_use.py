@@ -371,7 +371,7 @@ def test_a_pool_that_comes_while_its_key_is_disabled(runner: OneProcess, service
 
 
 def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -> None:
-    """Nobody can tell which keys its pools have, so they may have any."""
+    """Its pools cannot be listed, so they may use any key."""
     service.on_key()
     service.disable()
     spare = service.make_key("spare").properties.version
@@ -393,7 +393,7 @@ def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -
 def test_pools_that_the_caller_may_not_list(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The right is missing in another group of the subscription; nothing is changed before that is told."""
+    """The right is missing in another group of the subscription. The run reports that before it changes anything."""
     _principal, first = service.on_key()
     sandbox = service.sandbox
     elsewhere = f"{sandbox.subscription}/resourceGroups/elsewhere"

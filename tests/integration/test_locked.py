@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from one_process import OneProcess
-from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World
+from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
 from role_runs import QUARTER
 from service import Service
 
@@ -46,11 +46,6 @@ RUNS = {
     "switch": Run("rotate", "account1", None, {"to": KEY2}),
     "revert": Run("revert", "account1", None, {"cmk_revert_access": "revoke", "cmk_revert_key": "disable"}),
 }
-
-
-def done(report: Report) -> Report:
-    assert not report.get("failed"), report
-    return report
 
 
 def forbid(service: Service, target: str, answer: dict[str, Any]) -> None:

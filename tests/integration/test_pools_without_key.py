@@ -13,7 +13,7 @@ import pytest
 from callers import give, sign_in
 from meddling import REALISTIC
 from one_process import OneProcess
-from operators import Report
+from operators import done
 from role_runs import VARS
 from service import GROUP, Service
 from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, FAULTS, KEYS
@@ -27,11 +27,6 @@ ON_ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
 def position(request: pytest.FixtureRequest, service: Service) -> str:
     service.sandbox.control.behavior(pools_without_key=request.param)
     return str(request.param)
-
-
-def done(report: Report) -> Report:
-    assert not report.get("failed"), report
-    return report
 
 
 LOST: dict[str, Callable[[Service], None]] = {

@@ -15,7 +15,7 @@ import pytest
 from cases import CLOSED
 from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
-from operators import FIRST_KEY, RBAC_VAULT, Run, World
+from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
 from service import Service
 
 OTHER_KEY = (RBAC_VAULT, "key1")
@@ -72,11 +72,6 @@ def is_new_vault(request: Any) -> bool:
 @pytest.fixture
 def world(runner: OneProcess, service: Service) -> World:
     return World(service, runner)
-
-
-def done(report: dict[str, Any]) -> dict[str, Any]:
-    assert not report.get("failed"), report
-    return report
 
 
 def is_available(service: Service, name: str = "account1") -> bool:

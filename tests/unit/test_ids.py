@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import ids
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, UserAssignedId
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, UserAssignedId, is_pool
 
 PUBLIC = "vault.azure.net"
 VERSION = "0123456789abcdef0123456789ABCDEF"
@@ -304,3 +304,11 @@ def test_place_of_a_resource() -> None:
 def test_reach_of_a_scope(scope: str, reaches: bool) -> None:
     assert ids.within(scope, VAULT_ID) is reaches
     assert ids.within(scope, f"{VAULT_ID.upper()}/") is reaches
+
+
+@pytest.mark.parametrize("group", ["group1", "pools"])
+def test_a_pool_differs_from_its_account(group: str) -> None:
+    account = f"/subscriptions/s/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts/account1"
+
+    assert not is_pool(account)
+    assert is_pool(f"{account}/pools/pool1")

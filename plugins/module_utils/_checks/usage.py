@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 from .._core.documents import Account
 from .._core.errors import CmkError, Refused
-from .._core.ids import KeyIdentifier, account_of, key_of, place_of, principals_of, read_key_identifier
+from .._core.ids import KeyIdentifier, is_pool, key_of, place_of, principals_of, read_key_identifier
 from .._core.plan import Plan, Service, W
 from .._resources.account.document import POOLS_READ
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
@@ -161,7 +161,7 @@ def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
 
 
 def _kinds(users: Sequence[str]) -> str:
-    return "Batch accounts and pools" if any(account_of(user) != user for user in users) else "Batch accounts"
+    return "Batch accounts and pools" if any(map(is_pool, users)) else "Batch accounts"
 
 
 def require_whole(visible: Listed, what: str, otherwise: str) -> None:
@@ -228,8 +228,8 @@ def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
         f"Refused: {what} while {_kinds(users)} use it: {names}. Switch them to another key first "
         f"(azbatch.cmk.batch_encryption), or set force: true if they may lose their key.{more}",
         code="in_use",
-        accounts=[user for user in users if account_of(user) == user],
-        pools=[user for user in users if account_of(user) != user],
+        accounts=[user for user in users if not is_pool(user)],
+        pools=[user for user in users if is_pool(user)],
         unlisted=list(unlisted),
         remedy="Switch the accounts to another key, or set force: true.",
     )

@@ -203,9 +203,10 @@ def place_of(resource_id: str) -> tuple[str, str, str]:
     return parts[2], parts[4], parts[8]
 
 
-def account_of(resource_id: str) -> str:
-    """The id of the Batch account, from the id of the account or of one of its pools."""
-    return "/".join(resource_id.split("/")[:9])
+def is_pool(resource_id: str) -> bool:
+    """Whether an ARM id is that of a pool of a Batch account, and not that of an account."""
+    # A resource group may be called `pools`, so the names do not show it: an account is the ninth part of the path.
+    return len(resource_id.split("/")) > 9
 
 
 def within(scope: str, resource_id: str) -> bool:

@@ -69,14 +69,14 @@ class Saver:
 
 def _fork() -> int:
     """A child in which no signal is handled: the parent handles those that are sent to both."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = -1
     try:
         child = os.fork()
         return child
     finally:
         if child != 0:
-            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _write_and_exit(descriptor: int, current: state.State) -> None:
