@@ -377,18 +377,18 @@ def until(holds: Callable[[], object]) -> None:
 
 def kill(process: int) -> None:
     """With all that it has begun."""
-    for one in _family(process):
+    for one in family(process):
         with suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)
 
 
-def _family(process: int) -> list[int]:
+def family(process: int) -> list[int]:
     """A process after those that it has begun. A worker of Ansible's is in a session of its own since 2.19, and goes on
     with its task when the others are gone."""
     born = [
         int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()
     ]
-    return [*(one for child in born for one in _family(child)), process]
+    return [*(one for child in born for one in family(child)), process]
 
 
 def recorded(file: Path) -> list[Task]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.release import __version__
-from harness import Ansible, fails, task, until
+from harness import Ansible, fails, family, kill, task, until
 from packaging.version import Version
 from service import GROUP, Service
 
@@ -57,7 +57,7 @@ def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service,
 @pytest.mark.parametrize("way", ["in_process", "module"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, signum: int, way: str) -> None:
-    """ansible-playbook tells its workers, which roll back what they have begun."""
+    """What has begun is rolled back: by the worker that ansible-playbook tells, or by a module in its own process."""
     _principal, former = service.on_key()
     wanted = service.make_key().id
     control = service.sandbox.control
@@ -77,15 +77,19 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
     )
     try:
         until(lambda: service.encryption() == wanted)
-        os.kill(process.pid, signum)
+        if way == "module":
+            # ansible-playbook sometimes dies before it has told a module: 2 times of 360 with a plain `sleep`.
+            os.killpg(os.getpgid(family(process.pid)[0]), signum)
+        else:
+            os.kill(process.pid, signum)
         output = process.communicate(timeout=60)[0].decode()
     finally:
         if process.poll() is None:
-            process.kill()
+            kill(process.pid)
             process.communicate()
     assert process.returncode != 0, output
     assert service.is_available()
-    if not IS_TOLD:
+    if way == "in_process" and not IS_TOLD:
         # A worker that is not told finishes the switch.
         assert service.encryption() in (former, wanted)
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -453,6 +454,21 @@ def test_reset(sandbox: Sandbox, control: Control) -> None:
     assert sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION).json()["value"] == []
     assert control.call("GET", "/environment") == environment
     assert get_group(sandbox).ok, "tokens from before stay good"
+
+
+def test_a_reset_drops_delayed_requests(sandbox: Sandbox, control: Control) -> None:
+    """A client that is gone leaves nothing in the log of the next test."""
+    group = f"{sandbox.subscription}/resourceGroups/delayed"
+    control.fault(match={"method": "PUT", "path": "delayed"}, delay=2)
+    with ThreadPoolExecutor() as pool:
+        delayed = pool.submit(sandbox.arm, "PUT", group, VERSION, {"location": "westeurope"})
+        while not control.call("GET", "/faults")["faults"][0]["struck"]:
+            time.sleep(0.05)
+        control.reset()
+        with pytest.raises(requests.ConnectionError):
+            delayed.result()
+    assert control.requests() == []
+    assert sandbox.arm("GET", group, VERSION).status_code == 404
 
 
 def test_the_environment(sandbox: Sandbox, control: Control) -> None:

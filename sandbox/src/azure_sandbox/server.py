@@ -168,7 +168,11 @@ class Sandbox:
         else:
             fault = self._fault(request.method, call.host, _target(scope))
             response = await self._answer(service, call, fault, too_long=content is None)
-            self._log(service, call, response, fault, started)
+            if call.world is self.world:
+                self._log(service, call, response, fault, started)
+            else:
+                # A reset during a delay: the request belongs to the world before it.
+                response = None
         if response is None:
             await _drop(scope, receive)
         else:
