@@ -20,6 +20,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import AnsibleValidationErrorMultiple, NoLogError, UnsupportedError
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader, test_loader
 from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, without_empty
@@ -39,6 +40,9 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_vers
 # Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
 # it may still be there for the interpreter that a module would run with.
 _MISSING = warm_up()
+# So are Ansible's own filters and tests: the first that is looked up by name loads all of them.
+filter_loader.get("combine")
+test_loader.get("skipped")
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 # Set by the playbooks of the collection: the name of the variable for the next node of a workflow.
