@@ -189,20 +189,16 @@ def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
 def _availability(
     account: Account, pools: Sequence[Pool] | CmkError | None, lost: Sequence[str] = (), unknown: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Batch may or may not list the pools of an account that has lost its key, so the evidence that the key is lost,
-    and what is not known of that, count as well. Null: it was not asked, the caller may not, the account is being
-    created or deleted, or it is not known."""
+    """Null: Batch was not asked, the caller may not, the account is being created or deleted, or it is not known."""
     listed = None if isinstance(pools, CmkError) else _disks(pools)
     reason = pools if isinstance(pools, CmkError) else None
     if account["properties"].get("provisioningState") in ("Creating", "Deleting"):
         available = True if listed is not None else None
-    elif lost and (listed is not None or isinstance(pools, Unavailable)):
-        reason = account_document.KeyUnusable(lost, pools_listed=listed is not None)
-        available = False
-    elif listed is not None:
-        available = None if unknown else True
+    elif pools is None:
+        available = None
     else:
-        available = False if reason and account_document.is_unavailable(reason) else None
+        reason = account_document.judged(reason, lost, unknown)
+        available = account_document.availability(reason)
     return {
         "available": available,
         "unavailable_reason": reason.msg if reason and available is False else None,

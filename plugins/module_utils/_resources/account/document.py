@@ -91,6 +91,20 @@ class NotShown(CmkError):
         super().__init__(f"{told} {' '.join(unknown)}")
 
 
+def judged(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) -> CmkError | None:
+    """Why the account is not available, or why that is not known, by the response to a list of its pools (an error, or
+    None) and by the key: why Batch cannot use it (`lost`), and what of that could not be read (`unknown`).
+
+    Nobody outside of Microsoft knows whether Batch lists the pools of an account that has lost its key. So neither a
+    list nor an error of the service proves anything, but a refusal does.
+    """
+    if pools is not None and not isinstance(pools, Unavailable):
+        return pools
+    if lost:
+        return KeyUnusable(lost, pools_listed=pools is None)
+    return pools or (NotShown(unknown) if unknown else None)
+
+
 def pools_show_availability(reason: CmkError | None) -> bool | None:
     """Whether Batch refuses to list the pools of an account that has lost its key. Null if that was not seen."""
     if isinstance(reason, NotShown) or (isinstance(reason, KeyUnusable) and reason.pools_listed):

@@ -27,7 +27,7 @@ from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
-from ..account.document import KeyUnusable, NotShown, availability, require_known
+from ..account.document import NotShown, availability, judged, require_known
 from ..key.document import EXPIRES_SOON
 from .document import account_unavailable
 from .survey import survey_warnings
@@ -144,10 +144,9 @@ class Encryption(Polled):
     ) -> CmkError | None:
         """Why the account is not available, or why that is not known (`account_document.availability`).
 
-        Nobody outside of Microsoft knows whether Batch lists the pools of an account that has lost its key. Neither a
-        list nor an error of the service proves anything, so the key, the access and the network are judged as well;
-        `found` is what was read of them, if it was. After a change of the key by this task, Batch has used the key.
-        If Batch has refused to list the pools before (`pools_show`), a list is proof.
+        The key, the access and the network are judged as well (`judged`); `found` is what was read of them, if it was.
+        After a change of the key by this task, Batch has used the key. If Batch has refused to list the pools before
+        (`pools_show`), a list is proof.
         """
         reason: CmkError | None
         try:
@@ -163,10 +162,7 @@ class Encryption(Polled):
         key = key_of(account)
         if account is None or key is None:
             return reason
-        lost, unknown = lost_key(found or self._diagnosis.of_key_in_use(account, key))
-        if lost:
-            return KeyUnusable(lost, pools_listed=reason is None)
-        return reason or (NotShown(unknown) if unknown else None)
+        return judged(reason, *lost_key(found or self._diagnosis.of_key_in_use(account, key)))
 
     def require_known_availability(self, group: str, name: str) -> None:
         """Whether the account is available has to be known before anything is made for it. One that does not exist yet
