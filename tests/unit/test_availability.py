@@ -1,0 +1,55 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether an account is available, by the response to a list of its pools and by what is read of its key."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
+    availability,
+    judged,
+    pools_show_availability,
+)
+
+LISTED = None
+FAILING = Unavailable("Batch fails.", azure={"status": 500, "code": "InternalServerError"})
+REFUSED = Rejected("Batch refuses.", azure={"status": 409, "code": "AccountKeyInaccessible"})
+NOT_ALLOWED = Denied("The caller may not.", azure={"status": 403, "code": "AuthorizationFailed"})
+LOST, UNKNOWN = ["The key is disabled."], ["The key could not be read."]
+
+
+@pytest.mark.parametrize(
+    ("pools", "lost", "unknown", "available", "shows"),
+    [
+        (LISTED, [], [], True, None),
+        (LISTED, LOST, [], False, False),
+        (LISTED, LOST, UNKNOWN, False, False),
+        (LISTED, [], UNKNOWN, None, False),
+        (FAILING, [], [], None, None),
+        (FAILING, LOST, [], False, True),
+        (FAILING, [], UNKNOWN, None, None),
+        (REFUSED, [], [], False, True),
+        (REFUSED, [], UNKNOWN, False, True),
+        (NOT_ALLOWED, [], [], None, None),
+        (NOT_ALLOWED, LOST, [], None, None),
+    ],
+)
+def test_available(
+    pools: CmkError | None, lost: list[str], unknown: list[str], available: bool | None, shows: bool | None
+) -> None:
+    reason = judged(pools, lost, unknown)
+    assert availability(reason) is available
+    assert pools_show_availability(reason) is shows
+
+
+@pytest.mark.parametrize("pools", [REFUSED, NOT_ALLOWED])
+def test_a_refusal_stays_the_reason(pools: CmkError) -> None:
+    assert judged(pools, LOST, UNKNOWN) is pools
+
+
+def test_an_error_of_the_service_stays_the_reason_if_the_key_says_nothing() -> None:
+    assert judged(FAILING, [], UNKNOWN) is FAILING
