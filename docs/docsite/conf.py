@@ -31,6 +31,8 @@ nitpicky = True
 html_theme = "furo"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 # The address of the site itself.
 html_extra_path = ["index.html"]
 
@@ -57,6 +59,12 @@ def menu(app: Any, name: str, text: list[str]) -> None:
     text[0] += "\n" + "\n".join(found)
 
 
+def without_contents(app: Any, name: str, text: list[str]) -> None:
+    """Drop the table of contents of antsibull-docs: the theme shows one beside the page."""
+    if name.startswith("docs/reference/"):
+        text[0] = re.sub(r"^\.\. contents::.*\n(?: +\S.*\n)*", "", text[0], flags=re.MULTILINE)
+
+
 def of_ansible(app: Any, env: Any, node: Any, text: Any) -> Any:
     """Link what antsibull-docs names of Ansible's own documentation, without its index, which is on the internet."""
     target = node["reftarget"]
@@ -71,4 +79,5 @@ def of_ansible(app: Any, env: Any, node: Any, text: Any) -> Any:
 
 def setup(app: Any) -> None:
     app.connect("source-read", menu)
+    app.connect("source-read", without_contents)
     app.connect("missing-reference", of_ansible)
