@@ -63,6 +63,10 @@ sanity: $(SETUP)  ## ansible-test sanity
 galaxy: $(SETUP)  ## build the collection and let Galaxy's importer look at it
 	scripts/galaxy
 
+.PHONY: release
+release: $(SETUP)  ## the tarball of a release, imported, installed into a clean environment and tried there
+	scripts/release
+
 .PHONY: docs
 docs: $(SETUP)  ## the docs site in site/; a warning or a broken link is an error
 	scripts/docs "$(CURDIR)/site"
