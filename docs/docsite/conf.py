@@ -59,6 +59,14 @@ def menu(app: Any, name: str, text: list[str]) -> None:
     text[0] += "\n" + "\n".join(found)
 
 
+def examples(app: Any, name: str, text: list[str]) -> None:
+    """Show the files that the page of examples links to."""
+    if name == "examples/README":
+        for file in re.findall(r"^\| \[(.+\.yml)\]", text[0], re.MULTILINE):
+            # Without the copyright.
+            text[0] += f"\n## {file}\n\n```{{literalinclude}} {file}\n:language: yaml\n:lines: 6-\n```\n"
+
+
 def without_contents(app: Any, name: str, text: list[str]) -> None:
     """Drop the table of contents of antsibull-docs: the theme shows one beside the page."""
     if name.startswith("docs/reference/"):
@@ -79,5 +87,6 @@ def of_ansible(app: Any, env: Any, node: Any, text: Any) -> Any:
 
 def setup(app: Any) -> None:
     app.connect("source-read", menu)
+    app.connect("source-read", examples)
     app.connect("source-read", without_contents)
     app.connect("missing-reference", of_ansible)

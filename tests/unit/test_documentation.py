@@ -580,6 +580,31 @@ def test_codes_that_the_modules_give_as_samples_are_documented() -> None:
     assert samples <= set(DOCUMENTED_CODES)
 
 
+# Manuals
+
+
+MANUALS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.yml")]
+
+
+@pytest.mark.parametrize("file", MANUALS, ids=lambda file: file.name)
+def test_manuals_name_variables_that_exist(file: Path) -> None:
+    sources = [path for part in ("plugins", "roles", "playbooks") for path in (ROOT / part).rglob("*.[py][ym]*")]
+    known = {name for path in sources for name in re.findall(r"\bcmk_\w+", path.read_text(encoding="utf-8"))}
+
+    named = set(re.findall(r"(?<![\w.])cmk_[a-z_]+\b(?!\.)", file.read_text(encoding="utf-8")))
+
+    assert named - known == set()
+
+
+def test_symptoms_are_codes_and_checks_that_exist() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    symptoms = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+    named = {name for symptom in symptoms for name in re.findall(r"`([a-z]+_[a-z_]+|throttled)`", symptom)}
+
+    assert len(named) > 20
+    assert named <= {*DOCUMENTED_CODES, *preflight.NAMES}
+
+
 # The version
 
 
