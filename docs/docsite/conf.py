@@ -24,8 +24,6 @@ include_patterns = [
 
 extensions = ["myst_parser", "sphinx_antsibull_ext"]
 myst_heading_anchors = 3
-# Sphinx knows the words of no console session with its output, nor of a template inside YAML.
-suppress_warnings = ["misc.highlighting_failure"]
 nitpicky = True
 
 html_theme = "furo"
