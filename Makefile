@@ -63,6 +63,14 @@ sanity: $(SETUP)  ## ansible-test sanity
 galaxy: $(SETUP)  ## build the collection and let Galaxy's importer look at it
 	scripts/galaxy
 
+.PHONY: release
+release: $(SETUP)  ## the tarball of a release, imported, installed into a clean environment and tried there
+	scripts/release
+
+.PHONY: docs
+docs: $(SETUP)  ## the docs site in site/; a warning or a broken link is an error
+	scripts/docs "$(CURDIR)/site"
+
 .PHONY: unit sandbox-test integration molecule
 unit: tests = tests/unit
 unit: $(SETUP) $(BROWSER)  ## unit tests
@@ -77,7 +85,7 @@ unit sandbox-test integration molecule:
 
 .PHONY: test
 test: $(SETUP)  ## everything above, cheap first: what a change has to pass
-	$(MAKE) --no-print-directory --jobs --output-sync lint sanity galaxy $(BROWSER)
+	$(MAKE) --no-print-directory --jobs --output-sync lint sanity galaxy docs $(BROWSER)
 	pytest $(PYTEST_FLAGS)
 
 .PHONY: foreign
@@ -122,4 +130,4 @@ test-all: test fuzz foreign ways proof  ## test, then the slow ones, then again 
 
 .PHONY: clean
 clean:  ## remove what the other targets made
-	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache site

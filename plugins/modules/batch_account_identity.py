@@ -101,6 +101,21 @@ EXAMPLES = r"""
     resource_group: rg-batch
     name: mybatch
     state: absent
+
+- name: Create an account that follows the newest version of a key in another resource group
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    identity_id: "{{ batch_identity_id }}"
+    key_identifier: "{{ key.key_identifier }}"
+    follow_latest: true
+    vault_resource_group: rg-keys
+
+- name: Give an existing account without an identity a system-assigned identity
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    adopt_existing: true
 """
 
 RETURN = r"""

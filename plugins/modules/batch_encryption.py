@@ -122,6 +122,50 @@ EXAMPLES = r"""
     resource_group: rg-batch
     account_name: mybatch
     key_source: microsoft_batch
+
+- name: Make an account that is pinned to a version follow the newest version
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+    follow_latest: true
+
+- name: Switch an account to a different key in a vault of another resource group
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: https://othervault.vault.azure.net/keys/batch
+    replace_key: true
+    vault_resource_group: rg-keys
+
+- name: Configure a key, but leave an account that is pinned to another version of the key on its version
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+    update_version: false
+
+- name: Move an account unless somebody else has moved it since an earlier task; skip an account that was deleted
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+    expected_key_identifier: "{{ account.key_identifier }}"
+    missing: skip
+
+- name: After a repair of the key, wait up to 15 minutes until the account is available
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ account.key_identifier }}"
+    wait_until_available: true
+    pools_show_availability: "{{ account.pools_show_availability }}"
+    wait_timeout: 900
 """
 
 RETURN = r"""

@@ -102,6 +102,24 @@ EXAMPLES = r"""
 - name: Show the accounts that have lost their key, or will lose it soon
   ansible.builtin.debug:
     msg: "{{ fleet.accounts | selectattr('state', 'equalto', 'at_risk') | map(attribute='name') }}"
+
+- name: Check keys and vaults against all rules, and write two formats
+  azbatch.cmk.batch_encryption_audit:
+    allowed_vaults: [kv-batch-west, kv-batch-north]
+    key_types: [RSA-HSM]
+    min_key_size: 3072
+    expiry_required: true
+    min_days_to_expiry: 45
+    folder: reports
+    name: weekly
+    formats: [json, sarif]
+
+- name: Report on one account, with the disk encryption of its pools
+  azbatch.cmk.batch_encryption_audit:
+    resource_group: rg-batch
+    account_name: mybatch
+    pools: true
+    return_accounts: true
 """
 
 RETURN = r"""

@@ -160,6 +160,69 @@ EXAMPLES = r"""
 - name: Show the key
   ansible.builtin.debug:
     msg: "{{ account.key_identifier | default('a Microsoft-managed key', true) }}"
+
+- name: Check all requirements and rights before an account is put on a new key
+  azbatch.cmk.batch_encryption_info:
+    check_before: provision
+    resource_group: rg-batch
+    account_name: mybatch
+    location: westeurope
+    identity_id: "{{ batch_identity_id }}"
+    adopt_existing: true
+    vault_name: myvault
+    vault_resource_group: rg-keys
+    authorization: rbac
+    recover_vault: true
+    key_name: batch
+    key_type: RSA
+    key_size: 3072
+    expires_in: P1Y
+    rotation_policy:
+      expiry_time: P1Y
+      time_before_expiry: P30D
+    recover_key: true
+    enable_key: true
+    replace_key: true
+    follow_latest: true
+
+- name: Check all requirements and rights before an account is switched to a different key
+  azbatch.cmk.batch_encryption_info:
+    check_before: rotate
+    resource_group: rg-batch
+    account_name: mybatch
+    missing: skip
+    vault_name: myvault
+    key_name: batch
+    new_key_identifier: https://othervault.vault.azure.net/keys/batch
+    previous_key: disable
+    grace_period: P2D
+
+- name: Check all requirements and rights before an account is reverted and its key is deleted
+  azbatch.cmk.batch_encryption_info:
+    check_before: revert
+    resource_group: rg-batch
+    account_name: mybatch
+    vault_name: myvault
+    key_name: batch
+    previous_key: delete
+    previous_key_identifier: https://myvault.vault.azure.net/keys/batch
+    revokes_access: true
+
+- name: Find all causes, and fail if they cannot be repaired by the allowed repairs
+  azbatch.cmk.batch_encryption_info:
+    check_before: recover
+    resource_group: rg-batch
+    account_name: mybatch
+    allowed_repairs: [vault, network]
+    extend_expired_by: P14D
+  register: before
+
+- name: Check the account again after the vault was recovered
+  azbatch.cmk.batch_encryption_info:
+    check_before: recover
+    resource_group: rg-batch
+    account_name: mybatch
+    causes_so_far: "{{ before.causes_so_far }}"
 """
 
 RETURN = r"""

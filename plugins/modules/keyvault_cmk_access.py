@@ -106,6 +106,14 @@ EXAMPLES = r"""
     vault_name: myvault
     principal_id: "{{ account.identity.principal_id }}"
     state: absent
+
+- name: Revoke the access of an account, or keep it if another account needs it
+  azbatch.cmk.keyvault_cmk_access:
+    vault_name: myvault
+    account_name: mybatch
+    account_resource_group: rg-batch
+    state: absent
+    in_use: keep
 """
 
 RETURN = r"""

@@ -194,6 +194,59 @@ EXAMPLES = r"""
     moved_to: "{{ moved.key_identifier }}"
     in_use: keep
   when: moved.previous_key_identifier
+
+- name: Create a key in an HSM whose versions expire, or recover a deleted key of this name
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: mypremiumvault
+    name: batch
+    key_type: RSA-HSM
+    expires_in: P1Y
+    recover: true
+
+- name: Ensure that the key can be used, even if its newest version was disabled
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    enable_key: true
+
+- name: Create a version for an account when rotation is due; fail if the account does not use the key
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    account_name: mybatch
+    resource_group: rg-batch
+    max_version_age: P90D
+
+- name: Make an expired version usable for two more weeks
+  azbatch.cmk.keyvault_cmk_key:
+    key_identifier: "{{ account.key_identifier }}"
+    state: enabled
+    extend_expired_by: P14D
+
+- name: Disable all versions of the previous key, two days after the accounts were moved to another key
+  azbatch.cmk.keyvault_cmk_key:
+    key_identifier: https://myvault.vault.azure.net/keys/batch
+    state: disabled
+    moved_to: https://othervault.vault.azure.net/keys/batch
+    grace_period: P2D
+
+- name: Stop the automatic creation of versions
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    remove_rotation_policy: true
+
+- name: Delete a key if no account uses it
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    state: absent
+
+- name: Recover a deleted key
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    state: recovered
 """
 
 RETURN = r"""

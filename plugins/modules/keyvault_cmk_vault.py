@@ -104,6 +104,25 @@ EXAMPLES = r"""
     resource_group: rg-keys
     name: myvault
     recover: true
+
+- name: Create a premium vault for keys in an HSM, in another region than its resource group
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: mypremiumvault
+    location: northeurope
+    sku: premium
+
+- name: Let trusted Microsoft services, such as Batch, through the firewall of a vault
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    trusted_services: true
+
+- name: Delete a vault if no account uses its keys
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    state: absent
 """
 
 RETURN = r"""

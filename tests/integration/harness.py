@@ -78,6 +78,29 @@ def stairs(one: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
 
 
+def as_user(home: Path, *command: str) -> str:
+    """The output of a command that a user runs, in that folder; it has to succeed. It starts its own sandbox."""
+    environment = {
+        **{name: value for name, value in plain_environment().items() if not name.startswith("ANSIBLE_")},
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
+    }
+    done = subprocess.run(
+        command,
+        cwd=home,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 @dataclass
 class Task:
     """A finished task, or an item of its loop."""

@@ -6,14 +6,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from sandbox_client import plain_environment
+from harness import as_user
 
 ROOT = Path(__file__).resolve().parents[2]
 TITLE = re.compile(r"^step +key source +key version +changed$", re.MULTILINE)
@@ -21,26 +19,7 @@ TITLE = re.compile(r"^step +key source +key version +changed$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    home = tmp_path_factory.mktemp("demo")
-    environment = {
-        **{name: value for name, value in plain_environment().items() if not name.startswith("ANSIBLE_")},
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(home),
-        "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
-    }
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "demo" / "run.py")],
-        cwd=home,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return as_user(tmp_path_factory.mktemp("demo"), sys.executable, str(ROOT / "demo" / "run.py"))
 
 
 def rows(text: str) -> list[list[str]]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from documents import PRINCIPAL, account, key, observed_key, system_assigned, vault
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from documents import PRINCIPAL, account, identity_id, key, observed_key, system_assigned, vault
 from fleets import report
 from wishes import access_goal
 
@@ -187,21 +188,46 @@ def test_identity_is_documented_as_it_is_told(name: str) -> None:
         assert set(returned["identity"]["contains"]) == set(account_document.describe_identity({}))
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_has_examples_that_use_documented_options(name: str) -> None:
-    full = f"azbatch.cmk.{name}"
-    options = documentation(name)["options"]
+def examples(name: str) -> list[dict[str, Any]]:
+    """The options of each task of that module in its examples. Templates have a value of the right form."""
+    values = {
+        r"batch_identity_id": identity_id(),
+        r"\w+\.identity\.principal_id": PRINCIPAL,
+        r"\w+\.(previous_)?key_identifier": f"https://myvault.vault.azure.net/keys/batch/{'0123456789abcdef' * 2}",
+        r"\w+\.previous_version": "0123456789abcdef" * 2,
+        r"\w+\.pools_show_availability": False,
+        r"\w+\.causes_so_far": ["vault_deleted"],
+    }
+
+    def value(given: Any) -> Any:
+        template = re.fullmatch(r"\{\{ (.*) \}\}", given) if isinstance(given, str) else None
+        return next(one for form, one in values.items() if re.fullmatch(form, template[1])) if template else given
 
     tasks = yaml.safe_load(module(name).EXAMPLES)
-
-    own = [task[full] for task in tasks if full in task]
-    assert own
     assert all(task["name"] for task in tasks)
-    for given in own:
-        assert set(given) <= set(options)
-        assert {option for option, said in options.items() if said.get("required")} <= set(given)
-        for option, value in given.items():
-            assert value in options[option].get("choices", [value])
+    own = [task[f"azbatch.cmk.{name}"] for task in tasks if f"azbatch.cmk.{name}" in task]
+    return [{option: value(given) for option, given in options.items()} for options in own]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_show_every_option_and_every_state(name: str) -> None:
+    arguments, shown = module(name).ARGUMENTS, examples(name)
+
+    # Nobody should copy an example with force.
+    assert set(arguments) - {option for one in shown for option in one} <= {"force"}
+    for option in {"state", "key_source", "check_before"} & set(arguments):
+        given = {one.get(option, arguments[option].get("default")) for one in shown}
+        assert set(arguments[option]["choices"]) <= given, option
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_accepts_its_examples(name: str) -> None:
+    goals = [one for attribute, one in vars(module(name)).items() if attribute.endswith("_goal")]
+    for example in examples(name):
+        validated = ArgumentSpecValidator({**CONNECTION, **module(name).ARGUMENTS}).validate(example)
+        assert validated.error_messages == [], example
+        for goal in goals:
+            goal.desired(validated.validated_parameters)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -552,6 +578,31 @@ def test_codes_that_the_modules_give_as_samples_are_documented() -> None:
     samples = {yaml.safe_load(module(name).RETURN)["code"]["sample"] for name in MODULES}
 
     assert samples <= set(DOCUMENTED_CODES)
+
+
+# Manuals
+
+
+MANUALS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.yml")]
+
+
+@pytest.mark.parametrize("file", MANUALS, ids=lambda file: file.name)
+def test_manuals_name_variables_that_exist(file: Path) -> None:
+    sources = [path for part in ("plugins", "roles", "playbooks") for path in (ROOT / part).rglob("*.[py][ym]*")]
+    known = {name for path in sources for name in re.findall(r"\bcmk_\w+", path.read_text(encoding="utf-8"))}
+
+    named = set(re.findall(r"(?<![\w.])cmk_[a-z_]+\b(?!\.)", file.read_text(encoding="utf-8")))
+
+    assert named - known == set()
+
+
+def test_symptoms_are_codes_and_checks_that_exist() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    symptoms = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+    named = {name for symptom in symptoms for name in re.findall(r"`([a-z]+_[a-z_]+|throttled)`", symptom)}
+
+    assert len(named) > 20
+    assert named <= {*DOCUMENTED_CODES, *preflight.NAMES}
 
 
 # The version

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The layers of module_utils, and which of them a file may import. CONTRIBUTING.md describes them."""
+"""The layers of module_utils, and which of them a file may import. docs/architecture.md describes them."""
 
 from __future__ import annotations
 

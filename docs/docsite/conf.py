@@ -1,0 +1,90 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Settings of Sphinx for `scripts/docs`: the Markdown pages of the collection and the reference by antsibull-docs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+
+project = "azbatch.cmk"
+copyright = "2026, the azbatch.cmk authors"
+html_title = project
+
+# The pages keep their places in the collection, so that a relative link works in the site, on GitHub and on a disk.
+root_doc = "docs/README"
+include_patterns = [
+    *("docs/*.md", "docs/reference/**.rst", "examples/README.md", "roles/*/README.md"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+]
+
+extensions = ["myst_parser", "sphinx_antsibull_ext"]
+myst_heading_anchors = 3
+nitpicky = True
+
+html_theme = "furo"
+html_show_sphinx = False
+html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+# The address of the site itself.
+html_extra_path = ["index.html"]
+
+ANSIBLE_PAGES = {
+    "action_plugins": "plugins/action.html",
+    "ansible_configuration_settings": "reference_appendices/config.html",
+    "callback_plugins": "plugins/callback.html",
+    "common_return_values": "reference_appendices/common_return_values.html",
+}
+
+
+def menu(app: Any, name: str, text: list[str]) -> None:
+    """Make the lists of links of the first page the menu of the site: a section of the menu for each heading."""
+    if name != root_doc:
+        return
+    found = []
+    for section in re.split(r"^## ", text[0], flags=re.MULTILINE)[1:]:
+        caption, _newline, body = section.partition("\n")
+        pages = re.findall(r"^- \[(.+?)\]\((.+?)\.md\)", body, re.MULTILINE)
+        # Made for the site alone, so that no link of the page may lead there.
+        generated = [("Modules and plugins", "reference/index")] if caption == "Reference" else []
+        entries = "\n".join(f"{title} <{page}>" for title, page in [*generated, *pages])
+        found.append(f"```{{toctree}}\n:caption: {caption}\n:hidden:\n:titlesonly:\n\n{entries}\n```\n")
+    text[0] += "\n" + "\n".join(found)
+
+
+def examples(app: Any, name: str, text: list[str]) -> None:
+    """Show the files that the page of examples links to."""
+    if name == "examples/README":
+        for file in re.findall(r"^\| \[(.+\.yml)\]", text[0], re.MULTILINE):
+            # Without the copyright.
+            text[0] += f"\n## {file}\n\n```{{literalinclude}} {file}\n:language: yaml\n:lines: 6-\n```\n"
+
+
+def without_contents(app: Any, name: str, text: list[str]) -> None:
+    """Drop the table of contents of antsibull-docs: the theme shows one beside the page."""
+    if name.startswith("docs/reference/"):
+        text[0] = re.sub(r"^\.\. contents::.*\n(?: +\S.*\n)*", "", text[0], flags=re.MULTILINE)
+
+
+def of_ansible(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """Link what antsibull-docs names of Ansible's own documentation, without its index, which is on the internet."""
+    target = node["reftarget"]
+    if node["reftype"] == "envvar":
+        page = f"reference_appendices/config.html#envvar-{target}"
+    elif target in ANSIBLE_PAGES:
+        page = ANSIBLE_PAGES[target]
+    else:
+        return None
+    return nodes.reference("", "", text, internal=False, refuri=f"https://docs.ansible.com/ansible/latest/{page}")
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", menu)
+    app.connect("source-read", examples)
+    app.connect("source-read", without_contents)
+    app.connect("missing-reference", of_ansible)

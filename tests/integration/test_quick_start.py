@@ -1,0 +1,27 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The commands of docs/quickstart.md do what the page says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from harness import as_user
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_quick_start_from_its_first_playbook_to_its_last(tmp_path: Path) -> None:
+    output = as_user(tmp_path, sys.executable, str(ROOT / "scripts" / "quick_start.py"))
+
+    ran = re.findall(r"^\+ ansible-playbook azbatch\.cmk\.(\w+)", output, re.MULTILINE)
+    changed = [int(number) for number in re.findall(r"^localhost .*\bchanged=(\d+)", output, re.MULTILINE)]
+    assert ran == ["provision", "provision", "rotate", "rotate", "recover", "audit", "revert"]
+    # Check mode predicts the run; no rotation is due; an audit changes nothing.
+    assert changed == [5, 5, 0, 2, 1, 0, 2]
+    assert re.search("quickstart uses a Microsoft-managed key", output)
+    assert {"cmk-audit.html", "cmk-audit.json"} <= {file.name for file in (tmp_path / "cmk-audit").iterdir()}

@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Each link of a page leads somewhere from the installed collection, or to a file of the repository."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Links to files that do not ship are addresses in the repository.
+REPOSITORY = re.compile(
+    r"https://(?:github\.com/azbatch/azbatch\.cmk/(?:blob|tree|raw)|raw\.githubusercontent\.com/azbatch/azbatch\.cmk)"
+    r"/main/(.*)"
+)
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^()\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The contents of the tarball that is released."""
+    work = tmp_path_factory.mktemp("built")
+    copied = subprocess.run(
+        [str(ROOT / "scripts" / "copy-tree"), str(work)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    galaxy = str(Path(sys.executable).parent / "ansible-galaxy")
+    command = [galaxy, "collection", "build", "--output-path", str(work), copied.stdout.strip()]
+    subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    [tarball] = work.glob("azbatch-cmk-*.tar.gz")
+    folder = work / "installed"
+    with tarfile.open(tarball) as archive:
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    return folder
+
+
+def anchors(page: str) -> set[str]:
+    """The names by which a link can name the headings of a page, as GitHub and the site make them."""
+    titles = _HEADING.findall(_FENCE.sub("", page))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def broken(target: str, page: Path) -> str | None:
+    """Why a link of a page leads nowhere."""
+    if found := REPOSITORY.fullmatch(target):
+        target, page = found[1], ROOT / "README.md"
+    elif re.match(r"\w+:", target):
+        return None
+    path, _hash, anchor = target.partition("#")
+    file = page.parent / path if path else page
+    if not file.is_file():
+        return f"{target}: there is no such file"
+    if anchor and anchor not in anchors(file.read_text(encoding="utf-8")):
+        return f"{target}: there is no such heading"
+    return None
+
+
+def links(page: Path) -> Iterator[str]:
+    # A link may be broken over two lines, between its words only.
+    yield from _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
+
+
+def test_every_link_of_the_installed_collection_leads_somewhere(installed: Path) -> None:
+    pages = sorted(installed.rglob("*.md"))
+    names = {page.relative_to(installed).as_posix() for page in pages}
+    assert {"README.md", "SECURITY.md", "docs/README.md", "examples/README.md", "roles/rotate/README.md"} <= names
+    found = [(page, link) for page in pages for link in links(page)]
+    assert len(found) > 150
+
+    wrong = {f"{page.relative_to(installed)}: {why}" for page, link in found if (why := broken(link, page)) is not None}
+
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_every_link_of_other_pages_leads_somewhere() -> None:
+    pages = [ROOT / "sandbox" / "README.md", *(ROOT / ".github").rglob("*.md")]
+    assert [why for page in pages for link in links(page) if (why := broken(link, page))] == []
+
+
+def test_every_page_is_in_the_list_of_pages(installed: Path) -> None:
+    listed = set(links(installed / "docs" / "README.md"))
+
+    assert {page.name for page in (installed / "docs").glob("*.md")} - listed - {"README.md"} == set()
+    assert {f"../roles/{folder.name}/README.md" for folder in (ROOT / "roles").iterdir()} <= listed
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("docs/guide.md#6-a-new-version", None),
+        ("https://example.org/page", None),
+        ("#nowhere", "#nowhere: there is no such heading"),
+        ("docs/nowhere.md", "docs/nowhere.md: there is no such file"),
+        ("docs/guide.md#nowhere", "docs/guide.md#nowhere: there is no such heading"),
+        ("https://github.com/azbatch/azbatch.cmk/blob/main/sandbox/README.md", None),
+        ("https://github.com/azbatch/azbatch.cmk/blob/main/nowhere.md", "nowhere.md: there is no such file"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_found(target: str, why: str | None) -> None:
+    assert broken(target, ROOT / "README.md") == why
