@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from .page_text import MONTHS
+
 _WIDTH, _LABEL, _ROW = 360, 120, 24
 # Of the timeline: months on either side, and in units of the drawing the width and the position of columns.
 _MONTHS, _COLUMN, _FLOOR = 12, 44, 120
@@ -86,13 +88,14 @@ def timeline(title: str, accounts: Sequence[Mapping[str, Any]], today: str) -> s
         for drawn in (
             _column(this + month, month, made[month], most, "low", 0),
             _column(this + month, month, ends[month], most, "high" if month > 0 else "critical", 1),
-            f'<text x="{_left(month) + 2}" y="{_FLOOR + 14}">{_name(this + month)[2:]}</text>',
+            f'<text x="{_left(month) + 2}" y="{_FLOOR + 14}">{_name(this + month)[:3]}</text>',
+            _year(this + month, month),
         )
     ]
-    labels = [f"{made[month]} made in {_name(this + month)}" for month in sorted(made) if abs(month) <= _MONTHS]
+    labels = [f"{made[month]} created in {_name(this + month)}" for month in sorted(made) if abs(month) <= _MONTHS]
     labels += [f"{ends[month]} expire in {_name(this + month)}" for month in sorted(ends) if abs(month) <= _MONTHS]
     now = _left(0) - 3
-    size, text = f"0 0 {_left(_MONTHS + 1)} {_FLOOR + 20}", escape(", ".join(labels) or "none")
+    size, text = f"0 0 {_left(_MONTHS + 1)} {_FLOOR + 34}", escape(", ".join(labels) or "none")
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'
@@ -123,7 +126,14 @@ def _month(instant: str) -> int:
 
 
 def _name(month: int) -> str:
-    return f"{month // 12:04d}-{month % 12 + 1:02d}"
+    return f"{MONTHS[month % 12]} {month // 12}"
+
+
+def _year(number: int, month: int) -> str:
+    """Below the first month that is shown, and below each January."""
+    if number % 12 and month > -_MONTHS:
+        return ""
+    return f'<text x="{_left(month) + 2}" y="{_FLOOR + 28}">{number // 12}</text>'
 
 
 def _between(days: Iterable[int | None], least: int | None, below: int | None) -> int:
