@@ -21,8 +21,8 @@ from .rules import SEVERITIES
 
 Record = Mapping[str, Any]
 LABELS = {AT_RISK: "at risk", BREAKS_RULES: "breaks rules", UNKNOWN: "unknown", OK: "ok"}
-_COLUMNS = ("Account", "Subscription", "Region", "State", "Key", "Age in days", "Expires", "Findings")
-_NUMBERS = ("Age in days",)
+_COLUMNS = ("Account", "Subscription", "Region", "State", "Key", "Age", "Expires", "Findings")
+_NUMBERS = ("Age",)
 _NOTHING = "&ndash;"
 
 
@@ -80,7 +80,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 def _head(name: str) -> str:
     kind = ' class="number"' if name in _NUMBERS else ""
-    return f'<th scope="col"{kind}><button type="button" disabled>{name}</button></th>'
+    return f'<th scope="col"{kind}><span>{name}</span></th>'
 
 
 def _row(account: Record, numbers: Mapping[str, int]) -> str:
@@ -92,7 +92,7 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
         escape(account["location"]),
         f'<span class="mark {state}">{LABELS[state]}</span>',
         _key(account),
-        _NOTHING if age is None else f"{age:,}",
+        _NOTHING if age is None else count(age, "day"),
         _expiry(account),
         "\n".join(_found(one) for one in account["findings"]) or _NOTHING,
     )

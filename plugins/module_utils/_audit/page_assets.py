@@ -97,21 +97,21 @@ th b { overflow-wrap: anywhere }
 tbody th { font-weight: 400; min-width: 9rem }
 tbody th small { max-width: 14rem; overflow-wrap: break-word }
 tbody td:nth-child(2) { min-width: 8rem; overflow-wrap: anywhere }
-tbody td:nth-child(5) { min-width: 12rem; overflow-wrap: anywhere }
+tbody td:nth-child(5) { min-width: 14.5rem; overflow-wrap: anywhere }
 td:nth-child(7) time { white-space: nowrap }
 i { font-style: normal }
 th i { margin-right: .75em; display: inline-block }
 .number { text-align: right; font-variant-numeric: tabular-nums }
-#rows td:nth-child(6) { font-variant-numeric: tabular-nums }
+#rows td:nth-child(6) { font-variant-numeric: tabular-nums; white-space: nowrap }
 @media (min-width: 48.01rem), print { #rows td:nth-child(6) { text-align: right } }
 thead th { background: var(--band); white-space: nowrap }
 th button { font-weight: 600; background: none; border: 0; padding: 0 }
-th button:disabled { opacity: 1 }
-th button:enabled::after { content: " \\2195"; content: " \\2195" / ""; color: var(--soft) }
-th[aria-sort=ascending] button:enabled::after { content: " \\2191"; content: " \\2191" / ""; color: var(--ink) }
-th[aria-sort=descending] button:enabled::after { content: " \\2193"; content: " \\2193" / ""; color: var(--ink) }
+th button::after { content: " \\2195"; content: " \\2195" / ""; color: var(--soft) }
+th[aria-sort=ascending] button::after { content: " \\2191"; content: " \\2191" / ""; color: var(--ink) }
+th[aria-sort=descending] button::after { content: " \\2193"; content: " \\2193" / ""; color: var(--ink) }
 /* Thousands of rows are laid out once the script has reduced them to a page of the table. */
 @media (scripting: enabled) { #rows:not(.read) { display: none } }
+@media screen { th:has(button) span { display: none } }
 .wide { overflow-x: auto }
 .pager { display: flex; flex-wrap: wrap; gap: .5rem .75rem; align-items: center; margin: .75rem 0 }
 pre { background: var(--band); border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; overflow: auto;
@@ -144,7 +144,7 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   #accounts td:nth-child(3)::before { content: "Region" }
   #accounts td:nth-child(4)::before { content: "State" }
   #accounts td:nth-child(5)::before { content: "Key" }
-  #accounts td:nth-child(6)::before { content: "Age in days" }
+  #accounts td:nth-child(6)::before { content: "Age" }
   #accounts td:nth-child(7)::before { content: "Expires" }
   #accounts td:nth-child(8)::before { content: "Findings" }
   #accounts .mark { justify-self: start }
@@ -155,7 +155,8 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   html { font-size: 11px }
   body { max-width: none; padding: 0 }
   .tiles b { font-size: 1.3rem }
-  .skip, #filters, .pager, .repair, #chips [href="#all"], #chips a::after, th button:enabled::after { display: none }
+  /* Chromium repeats the head of a table on each page only if there is no button in it. */
+  .skip, #filters, .pager, .repair, #chips [href="#all"], #chips a::after, th button { display: none }
   .paper { display: block }
   details::details-content { content-visibility: visible; display: block; height: auto }
   .finding > summary::before, .finding details > summary { display: none }
@@ -199,7 +200,7 @@ SCRIPT = """
   const states = all(".tiles a").map((tile) => new URLSearchParams(tile.hash.slice(1)).get("state") ?? "");
   for (const row of rows) {
     row.values[3] = states.indexOf(row.state);
-    const age = Number(row.values[5].replaceAll(",", ""));
+    const age = parseInt(row.values[5].replaceAll(",", ""));
     row.values[5] = Number.isNaN(age) ? null : age;
   }
 
@@ -357,14 +358,19 @@ SCRIPT = """
     clearTimeout(waiting);
     waiting = setTimeout(() => set("text", form.text.value.trim(), true), 120);
   });
-  all("#accounts thead button").forEach((button) => { button.disabled = false; });
-  all("#accounts thead th").forEach((head, index, heads) => head.firstChild.addEventListener("click", () => {
-    down = column === index ? !down : false;
-    column = index;
-    heads.forEach((one) => one.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    sort();
-  }));
+  all("#accounts thead th").forEach((head, index, heads) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    button.addEventListener("click", () => {
+      down = column === index ? !down : false;
+      column = index;
+      heads.forEach((one) => one.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      sort();
+    });
+    head.append(button);
+  });
   const turn = (by) => {
     first += by * page;
     fill();
