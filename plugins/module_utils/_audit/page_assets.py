@@ -97,7 +97,8 @@ th b { overflow-wrap: anywhere }
 tbody th { font-weight: 400; min-width: 9rem }
 tbody th small { max-width: 14rem; overflow-wrap: break-word }
 tbody td:nth-child(2) { min-width: 8rem; overflow-wrap: anywhere }
-tbody td:nth-child(5) { min-width: 14.5rem; overflow-wrap: anywhere }
+tbody td:nth-child(5) { min-width: 16.75rem; overflow-wrap: anywhere }
+td small { font-size: .75rem }
 td:nth-child(7) time { white-space: nowrap }
 i { font-style: normal }
 th i { margin-right: .75em; display: inline-block }
@@ -135,7 +136,7 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   #accounts, #accounts tbody, #accounts tbody tr { display: block }
   #accounts thead { position: absolute; left: -999rem }
   #accounts tbody tr { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .75rem; margin: .5rem 0 }
-  #accounts tbody :is(th, td) { display: grid; grid-template-columns: 7.5rem 1fr; border: 0; padding: .15rem 0;
+  #accounts tbody :is(th, td) { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .5rem; border: 0; padding: .15rem 0;
     text-align: left; min-width: 0 }
   #accounts tbody th { display: block; font-size: 1rem }
   #accounts tbody td > * { grid-column: 2; min-width: 0; overflow-wrap: anywhere }
