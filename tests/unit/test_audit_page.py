@@ -209,6 +209,7 @@ def test_tiles_filter(view: browser.View, places: dict[str, Any], tmp_path: Path
     assert (fragment(page), names(page)) == ("state=breaks_rules", ["away", "here"])
     expect(tiles.get_by_role("link", name="breaks rules")).to_have_attribute("aria-current", "true")
     # A tile shows how many accounts a click on it would show.
+    assert counts(page) == ["4", "1", "2", "0", "1"]
     page.get_by_label("Region").select_option("eastus2")
     assert counts(page) == ["4", "0", "1", "0", "0"]
     tiles.get_by_role("link", name="breaks rules").click()

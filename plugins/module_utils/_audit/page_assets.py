@@ -136,8 +136,8 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   #accounts, #accounts tbody, #accounts tbody tr { display: block }
   #accounts thead { position: absolute; left: -999rem }
   #accounts tbody tr { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .75rem; margin: .5rem 0 }
-  #accounts tbody :is(th, td) { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .5rem; border: 0; padding: .15rem 0;
-    text-align: left; min-width: 0 }
+  #accounts tbody :is(th, td) { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .5rem; border: 0;
+    padding: .15rem 0; text-align: left; min-width: 0 }
   #accounts tbody th { display: block; font-size: 1rem }
   #accounts tbody td > * { grid-column: 2; min-width: 0; overflow-wrap: anywhere }
   #accounts td::before { color: var(--soft); grid-row: 1 / span 9 }
@@ -349,7 +349,6 @@ SCRIPT = """
     } else reveal(find(hash));
   });
   addEventListener("hashchange", apply);
-  addEventListener("popstate", apply);
   let waiting = 0;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", (event) => {
