@@ -183,6 +183,19 @@ def test_filters_are_in_the_address(
     )
 
 
+def test_a_subscription_is_shown_with_its_name_and_id(
+    view: browser.View, places: dict[str, Any], tmp_path: Path
+) -> None:
+    page = shown(view, places, tmp_path, f"#subscription={SUBSCRIPTION}")
+
+    expect(page.locator("#rows td:first-of-type").first).to_have_text(f"Research{SUBSCRIPTION}")
+    expect(page.get_by_role("list", name="Filters in use")).to_contain_text(f"Research ({SUBSCRIPTION})")
+    # The caller cannot read the name of the other one.
+    expect(page.get_by_label("Subscription").get_by_role("option")).to_have_text(
+        ["all", SECOND, f"Research ({SUBSCRIPTION})"]
+    )
+
+
 def test_a_filter_changes_the_address(view: browser.View, places: dict[str, Any], tmp_path: Path) -> None:
     page = shown(view, places, tmp_path)
 
@@ -278,7 +291,16 @@ def test_changes_since_an_earlier_report(view: browser.View, tmp_path: Path) -> 
 @pytest.mark.parametrize("text", [MARKUP, QUOTED], ids=["markup", "quoted"])
 def test_text_of_azure_is_not_run(view: browser.View, tmp_path: Path, text: str) -> None:
     report = fleets.report(account("plain"), fleets.on(fleets.OLD), by={"max_version_age": "P1D"})
-    fields = ("name", "resource_group", "subscription_id", "location", "vault_name", "key_name", "key_version")
+    fields = (
+        "name",
+        "resource_group",
+        "subscription_id",
+        "subscription_name",
+        "location",
+        "vault_name",
+        "key_name",
+        "key_version",
+    )
     for one in report["accounts"]:
         one.update(dict.fromkeys(fields, text), tags={text: text})
         for finding in one["findings"]:

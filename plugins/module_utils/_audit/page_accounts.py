@@ -39,7 +39,7 @@ def tiles(report: Mapping[str, Any]) -> str:
 
 
 def filters(accounts: Iterable[Record]) -> str:
-    subscriptions = {one["subscription_id"]: one["subscription_id"] for one in accounts}
+    subscriptions = {one["subscription_id"]: _named(one) for one in accounts}
     vaults = {one["vault_name"] for one in accounts if one["vault_name"]}
     tags = {f"{name}={value}" for one in accounts for name, value in one["tags"].items()}
     choices = "".join(f'<option value="{escape(tag)}">' for tag in sorted(tags, key=str.casefold))
@@ -53,6 +53,11 @@ def filters(accounts: Iterable[Record]) -> str:
         f'<datalist id="tags">{choices}</datalist></form></details>'
         '<p id="shown" role="status" hidden></p><ul id="chips" aria-label="Filters in use" hidden></ul>'
     )
+
+
+def _named(account: Record) -> str:
+    name, guid = account["subscription_name"], account["subscription_id"]
+    return f"{name} ({guid})" if name else guid
 
 
 def _same(values: Iterable[str]) -> dict[str, str]:
@@ -88,7 +93,7 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
     state, age = account["state"], account["version_age_days"]
     tags = " ".join(f"<i>{escape(f'{name}={value}')}</i>" for name, value in account["tags"].items())
     cells = (
-        escape(account["subscription_id"]),
+        f"{escape(account['subscription_name'] or '')}<small>{escape(account['subscription_id'])}</small>",
         escape(account["location"]),
         f'<span class="mark {state}">{LABELS[state]}</span>',
         _key(account),

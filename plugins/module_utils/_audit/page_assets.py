@@ -188,7 +188,7 @@ SCRIPT = """
     return {
       row, name: cells[0].firstChild.textContent, state: row.dataset.state,
       text: cells.map((cell) => cell.textContent).join("\\n").toLowerCase(),
-      subscription: cells[1].textContent,
+      subscription: cells[1].querySelector("small").textContent,
       region: cells[2].textContent, vault: cells[4].querySelector("i")?.textContent,
       tags: all("i", cells[0]).map((tag) => tag.textContent),
       causes: row.dataset.causes.split(" ").filter(Boolean).map((index) => causes[index]),
