@@ -525,6 +525,7 @@ def test_each_format_tells_the_same(ansible: Ansible, service: Service) -> None:
         rows = list(csv.DictReader(file))
     assert [(row["name"], row["state"]) for row in rows] == [(one["name"], one["state"]) for one in whole["accounts"]]
     assert rows[0]["open_findings"] == "access_missing"
+    assert rows[0]["subscription_name"] == whole["accounts"][0]["subscription_name"] == "Sandbox (not Azure)"
     cases = JUnitXml.fromfile(str(folder / "cmk-audit.junit.xml"))
     assert (cases.tests, cases.failures) == (2, 1)
     assert [case.is_passed for suite in cases for case in suite] == [False, True]

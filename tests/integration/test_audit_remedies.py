@@ -141,12 +141,12 @@ def test_every_playbook_is_run() -> None:
 
 
 def audited(roles: RolesRunner, folder: Path, policy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The policy, and the accounts by their names."""
+    """The report, and its accounts by their names."""
     options = {"folder": str(folder), "formats": ["json"], **policy}
     run = roles.playbook("azbatch.cmk.audit", extra_vars={f"cmk_audit_{name}": one for name, one in options.items()})
     assert run.rc == 0, run.output
     report = json.loads((folder / "cmk-audit.json").read_text())
-    return report["asked"], {account["name"]: account for account in report["accounts"]}
+    return report, {account["name"]: account for account in report["accounts"]}
 
 
 # Each runs ansible-playbook. One of a role that follows, one of a rotation and one of a module stand for all, but with
@@ -162,11 +162,11 @@ def test_a_ready_playbook_repairs(
     caused = case.cause(fleet)
     # Whatever is done for this account fails, and does not keep the others from their repair.
     fleet.identities.user_assigned_identities.delete(GROUP, f"{BROKEN}0")
-    asked, before = audited(roles, tmp_path, case.policy)
+    report, before = audited(roles, tmp_path, case.policy)
     affected = [one for one in before.values() if finding in [each["id"] for each in one["findings"]]]
     assert {one["name"] for one in affected} - {BROKEN} == set(case.accounts)
 
-    offered = ready(finding, affected, asked)
+    offered = ready(finding, report)
     assert offered is not None
     inventory, playbook = offered
     for text, value in {**YOURS, "https://VAULT.vault.azure.net/keys/KEY/VERSION": str(caused)}.items():
@@ -196,10 +196,11 @@ def test_a_ready_playbook_protects_a_vault(
     assert sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
     service.make_vault("vault-two", properties={"enablePurgeProtection": None})
     service.on_key()
-    asked, before = audited(roles, ansible.folder, {})
-    of_vault = {"id": service.vault_id("vault-two")}
+    report, before = audited(roles, ansible.folder, {})
+    found = {"id": finding, "accepted": False}
+    unprotected = {**before["account1"], "vault": {"id": service.vault_id("vault-two")}, "findings": [found]}
 
-    offered = ready(finding, [{**before["account1"], "vault": of_vault}], asked)
+    offered = ready(finding, {**report, "accounts": [unprotected]})
     assert offered is not None
     source = ansible.write("repair.batch_accounts.yml", offered.inventory)
     run = ansible.playbook(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as xml
 
+import jinja2
 import pytest
 import yaml
 from documents import (
@@ -428,29 +430,165 @@ def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 # Remedies
 
 
+def with_finding(rule: str, *accounts: dict[str, Any], **policy: Any) -> dict[str, Any]:
+    """A report in which these accounts of another report have this finding."""
+    found = {"id": rule, "accepted": False}
+    return {"asked": asked(**policy), "accounts": [{**one, "findings": [found]} for one in accounts]}
+
+
 @pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.repair])
 def test_a_remedy_is_an_inventory_and_a_playbook(rule: str) -> None:
     accounts = report(on(), account("plain"))["accounts"]
-    made = ready(rule, accounts, asked())
+    made = ready(rule, with_finding(rule, *accounts))
     assert made is not None
     inventory, (play,) = map(yaml.safe_load, made)
 
     (group,) = inventory["groups"]
     assert group == f"finding_{rule}" == play.get("hosts", play.get("vars", {}).get("cmk_hosts"))
-    assert [one["id"].lower() in inventory["groups"][group] for one in accounts] == [True, True]
+    assert selected(inventory["groups"][group], accounts) == [one["name"] for one in accounts]
 
 
-def test_a_remedy_stays_short() -> None:
-    accounts = [only(report(on(name=f"batch{number}"))) for number in range(60)]
-    made = ready("version_too_old", accounts, asked(max_version_age="P40D"))
+def selected(condition: str, accounts: list[dict[str, Any]]) -> list[str]:
+    """The names of the accounts for which the condition is true, with the variables of the inventory plugin."""
+    evaluate = jinja2.Environment().compile_expression(condition)
+    return [
+        one["name"]
+        for one in accounts
+        if evaluate(
+            cmk_account_id=one["id"],
+            cmk_key_identifier=one["key_identifier"],
+            cmk_resource_group=one["resource_group"],
+        )
+    ]
+
+
+def test_a_remedy_selects_accounts_by_their_key() -> None:
+    """It stays short with thousands of accounts, and leaves out accounts with the same key but without the finding."""
+    exceptions = [
+        {"finding": "version_too_old", "accounts": ["old7"], "reason": "Moves soon", "expires_on": "2099-12-31"}
+    ]
+    accounts = [on(OLD, name=f"old{number}") for number in range(60)]
+    one = report(*accounts, on(name="new"), account("plain"), by={"max_version_age": "P40D", "exceptions": exceptions})
+
+    made = ready("version_too_old", one)
+
     assert made is not None
+    condition = yaml.safe_load(made.inventory)["groups"]["finding_version_too_old"]
+    assert selected(condition, one["accounts"]) == [
+        f"old{number}" for number in sorted(range(60), key=str) if number != 7
+    ]
+    assert made.inventory.count("/batchaccounts/") == 1
+    assert f"{KEY}/{OLD}" in condition
 
-    assert made.inventory.count("/batchaccounts/") == 50
-    assert "And 10 more" in made.inventory
+
+@pytest.mark.parametrize("by_id", ["account_name", "rule"])
+def test_a_remedy_names_accounts_that_their_key_does_not_determine(by_id: str) -> None:
+    """An account that was created after the audit may have the same key, but not be in the scope or in the policy."""
+    accounts = [account(f"plain{number}") for number in range(60)]
+    rule = "not_on_customer_managed_key" if by_id == "rule" else "version_too_old"
+    policy = {"account_name": "plain0"} if by_id == "account_name" else {}
+
+    made = ready(rule, with_finding(rule, *report(*accounts)["accounts"], **policy))
+
+    assert made is not None
+    assert made.inventory.count("/batchaccounts/") == 60
+
+
+def test_a_remedy_stays_in_the_resource_group_of_the_audit() -> None:
+    accounts = report(*(on(name=f"batch{number}") for number in range(9)))["accounts"]
+    made = ready("version_too_old", with_finding("version_too_old", *accounts, resource_group="RG-Batch"))
+    assert made is not None
+    condition = yaml.safe_load(made.inventory)["groups"]["finding_version_too_old"]
+
+    assert len(selected(condition, accounts)) == 9
+    assert selected(condition, [{**accounts[0], "resource_group": "another"}]) == []
 
 
 def test_nothing_is_offered_without_accounts() -> None:
-    assert ready("version_too_old", [], asked(max_version_age="P40D")) is None
+    assert ready("version_too_old", report(on(), by={"max_version_age": "P40D"})) is None
+
+
+# Causes
+
+
+def causes(one: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(cause["id"], cause["accounts"]) for cause in one["causes"]]
+
+
+def test_a_thousand_accounts_on_a_disabled_version_have_one_cause() -> None:
+    disabled = key(OLD, created=NOW - 100 * DAY, enabled=False)
+    versions = [listed(disabled), listed(key(NEW))]
+    accounts = [on(OLD, name=f"batch{number}") for number in range(1000)]
+
+    one = report(*accounts, named={f"{KEY}/{OLD}": disabled}, keys=keys(versions=versions))
+
+    first = one["causes"][0]
+    assert (first["id"], first["accounts"]) == (f"version_unusable:myvault/batch/{OLD}", 1000)
+    assert first["resource"] == {"type": "key_version", "name": f"myvault/batch/{OLD}"}
+    assert first["evidence"] == f"Version {OLD} is disabled."
+    assert {found["cause"] for each in one["accounts"] for found in each["findings"]} == {
+        name for name, _ in causes(one)
+    }
+
+
+def test_an_unavailable_account_has_the_cause_of_its_other_finding() -> None:
+    mine = on()["id"].lower()
+    lost = Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
+
+    both = report(on(), pools={mine: lost}, grants={KEY: {"by_principal": {}, "of_groups": []}})
+    assert found(both) == ["access_missing", "account_unavailable"]
+    assert causes(both) == [("access_missing:myvault/batch", 1)]
+    assert causes(report(on(), pools={mine: lost})) == [("account_unavailable:myvault/batch", 1)]
+
+
+def test_an_unavailable_account_does_not_have_an_accepted_cause() -> None:
+    mine = on()["id"].lower()
+    lost = Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
+    known = {"finding": "access_missing", "accounts": ["*"], "reason": "So.", "expires_on": "2099-12-31"}
+
+    one = report(
+        on(), pools={mine: lost}, grants={KEY: {"by_principal": {}, "of_groups": []}}, by={"exceptions": [known]}
+    )
+
+    assert causes(one) == [("account_unavailable:myvault/batch", 1)]
+
+
+def test_an_account_that_follows_may_need_a_version_that_it_does_not_use() -> None:
+    old, new = key(OLD, created=NOW - 100 * DAY, enabled=False), key(NEW, created=NOW - 60, updated=NOW - 60)
+    rotated = keys(newest=new, versions=[listed(old), listed(new)], policy=rotation_policy(timeAfterCreate="P90D"))
+
+    one = report(on(None), keys=rotated)
+
+    assert causes(one) == [("version_unusable:myvault/batch", 1)]
+    assert one["causes"][0]["resource"] == {"type": "key", "name": "myvault/batch"}
+
+
+def test_a_deleted_identity_is_the_cause_for_its_accounts() -> None:
+    identity = user_assigned(**{"id-one": PRINCIPAL})
+    two = [account(name, key=f"{KEY}/{NEW}", identity=identity) for name in ("one", "two")]
+
+    one = report(*two, identities={identity_id().split("/")[2]: {}})
+
+    (cause,) = one["causes"]
+    assert (cause["finding"], cause["accounts"]) == ("identity_missing", 2)
+    assert cause["resource"] == {"type": "identities", "name": identity_id("id-one")}
+
+
+def test_causes_are_in_the_order_of_their_severity() -> None:
+    one = many(40)
+
+    order = [SEVERITIES.index(RULES[cause["finding"]].severity) for cause in one["causes"]]
+    assert order == sorted(order)
+    rules = [cause["finding"] for cause in one["causes"]]
+    assert [rule for rule, _ in itertools.groupby(rules)] == list(dict.fromkeys(rules))
+    plain = {cause["finding"]: cause for cause in one["causes"]}["not_on_customer_managed_key"]
+    assert (plain["id"], plain["resource"]) == ("not_on_customer_managed_key", None)
+
+
+def test_an_accepted_finding_counts_for_no_cause() -> None:
+    known = {"finding": "follows_without_rotation", "accounts": ["one"], "reason": "So.", "expires_on": "2099-12-31"}
+    one = report(on(None, "one"), on(None, "two"), by={"exceptions": [known]})
+    assert causes(one) == [("follows_without_rotation:myvault/batch", 1)]
 
 
 def test_a_report_does_not_follow_links(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         "id": account["id"],
         "name": name,
         "subscription_id": subscription,
+        "subscription_name": seen["subscription_names"].get(subscription.lower()),
         "resource_group": group,
         "location": account["location"],
         "tags": account.get("tags") or {},

@@ -17,7 +17,17 @@ from typing import Any
 from .report import open_findings
 
 _PLAIN = (
-    *("name", "subscription_id", "resource_group", "location", "state", "key_source", "vault_name", "key_name"),
+    *(
+        "name",
+        "subscription_id",
+        "subscription_name",
+        "resource_group",
+        "location",
+        "state",
+        "key_source",
+        "vault_name",
+        "key_name",
+    ),
     *("version", "follows_latest", "newest_version", "newer_version_there", "version_created_on", "version_age_days"),
     *("expires_on", "days_left", "key_type", "key_size", "rotates_itself", "access", "available"),
 )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._resources.vault import document as vault_document
+from . import causes
 from .assessment import DAY, Assessment
 from .policy import Policy
 from .rules import CRITICAL, INFO, RULES, SEVERITIES
@@ -34,7 +35,9 @@ def judged(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]
         for rule, seen, remedy in (*_of_causes(assessment), *((*one, "") for one in _of_record(record, policy)))
     ]
     found.sort(key=lambda one: SEVERITIES.index(one["severity"]))
-    return {**record, "findings": found, "state": _state(found)}
+    of_findings = causes.of_account(record, found)
+    with_causes = [{**one, "cause": cause} for one, cause in zip(found, of_findings, strict=True)]
+    return {**record, "findings": with_causes, "state": _state(found)}
 
 
 def _finding(rule: str, seen: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The style sheet and the script of the report's page. In Python, because a module on another host is
-sent with nothing else.
+"""The style sheet and the script of the report's page. In Python, because Ansible transfers only Python code to
+another host.
 
 This module util is private to the collection.
 """
@@ -15,9 +15,9 @@ STYLE = """
   color-scheme: light dark;
   --paper: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --band: #f3f5f7; --link: #0550ae;
   --critical: #a40e26; --high: #bc4c00; --medium: #7d5700; --low: #0550ae; --info: #57606a;
-  --at_risk: #a40e26; --breaks_rules: #9a5b00; --unknown: #57606a; --ok: #116329;
+  --at_risk: #a40e26; --breaks_rules: #8a5200; --unknown: #57606a; --ok: #116329;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #0d1117; --ink: #e6edf3; --soft: #9da7b3; --line: #3d444d; --band: #161b22; --link: #79c0ff;
     --critical: #ff7b72; --high: #ffa657; --medium: #e3b341; --low: #79c0ff; --info: #9da7b3;
@@ -25,180 +25,377 @@ STYLE = """
   }
 }
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 90rem; padding: 1rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
+[hidden] { display: none !important }
+body { margin: 0 auto; max-width: 84rem; padding: .75rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif }
-h1 { font-size: 1.6rem; margin: .5rem 0 0 }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem }
-h3 { font-size: 1.05rem; margin: 1.5rem 0 .25rem }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0 .25rem }
+h2 { font-size: 1.25rem; margin: 1.75rem 0 .75rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem }
+h3 { font-size: 1.05rem; margin: 0; overflow-wrap: anywhere }
+p { margin: .25rem 0 }
 a { color: var(--link) }
-.soft { color: var(--soft) }
+small { display: block; font-size: .8rem; color: var(--soft); overflow-wrap: anywhere }
+.soft, summary { color: var(--soft) }
+summary { cursor: pointer }
+.warning { border-left: .3rem solid var(--high); padding-left: .75rem }
+.paper { display: none }
 .skip { position: absolute; left: -99rem }
 .skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem }
-.cards { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; padding: 0; list-style: none }
-.cards li { flex: 1 1 9rem; border: 1px solid var(--line); border-top: .3rem solid var(--tone, var(--line));
-  border-radius: .4rem; padding: .5rem .75rem; background: var(--band) }
-.cards b { display: block; font-size: 1.6rem; line-height: 1.2 }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem }
-figure { margin: 0; border: 1px solid var(--line); border-radius: .4rem; padding: .75rem }
-figcaption { font-weight: 600 }
-figure svg { width: 100%; height: auto; display: block; margin-top: .5rem }
-svg text { fill: var(--ink); font: 11px system-ui, sans-serif }
-svg .count { font-weight: 600 }
-summary { cursor: pointer; color: var(--soft) }
 .at_risk { --tone: var(--at_risk) } .breaks_rules { --tone: var(--breaks_rules) }
 .unknown { --tone: var(--unknown) } .ok { --tone: var(--ok) }
 .critical { --tone: var(--critical) } .high { --tone: var(--high) } .medium { --tone: var(--medium) }
 .low { --tone: var(--low) } .info { --tone: var(--info) }
 .mark { color: var(--tone); border: 1px solid var(--tone); border-radius: 1rem; padding: 0 .5rem; font-size: .85rem;
-  white-space: nowrap }
+  font-weight: 600; white-space: nowrap }
+.tiles { display: grid; grid-template-columns: repeat(5, 1fr); gap: .75rem; margin: 1rem 0 .75rem; padding: 0;
+  list-style: none }
+.tiles a { display: block; border: 1px solid var(--line); border-top: .3rem solid var(--tone, var(--line));
+  border-radius: .4rem; padding: .4rem .75rem; background: var(--band); color: inherit; text-decoration: none }
+.tiles a:hover, .tiles a[aria-current] { border-color: var(--tone, var(--ink)) }
+.tiles a[aria-current] { box-shadow: 0 0 0 1px var(--tone, var(--ink)) }
+.tiles b { display: block; font-size: 1.6rem; line-height: 1.2 }
+form { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .5rem .75rem; margin: .25rem 0 }
+label { font-size: .85rem; color: var(--soft) }
+input, select, button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--soft);
+  border-radius: .3rem; padding: .25rem .5rem }
+input, select { display: block; width: 100%; color: var(--ink); height: 2.1rem; font-size: .95rem }
+button { cursor: pointer }
+button:disabled { opacity: .45; cursor: default }
+#shown { color: var(--soft) }
+#chips { display: flex; flex-wrap: wrap; gap: .5rem; margin: .25rem 0; padding: 0; list-style: none }
+#chips a { border: 1px solid var(--line); border-radius: 1rem; padding: .05rem .7rem; text-decoration: none;
+  overflow-wrap: anywhere; display: block }
+#chips [href*="="]::after { content: " \\d7"; content: " \\d7" / "" }
+.finding { border: 1px solid var(--line); border-left: .3rem solid var(--tone); border-radius: .4rem;
+  padding: .6rem 1rem; margin: .6rem 0 }
+.finding > summary { display: flex; gap: .25rem 1rem; color: var(--ink) }
+.finding > summary::before { content: "\\25b8"; content: "\\25b8" / ""; color: var(--soft) }
+.finding[open] > summary::before { content: "\\25be"; content: "\\25be" / "" }
+.finding h3 { flex: 1 }
+.total { font-weight: 600; white-space: nowrap }
+.finding p { margin-top: .5rem }
+.finding ul { margin: .5rem 0 0; padding: 0; list-style: none }
+.finding li { display: grid; grid-template-columns: 9rem 1fr; gap: 0 1rem; padding: .4rem 0;
+  border-top: 1px solid var(--line); overflow-wrap: anywhere }
+.finding li > div { min-width: 0 }
+.finding p > a { white-space: nowrap }
+.count { font-weight: 600; font-variant-numeric: tabular-nums }
+.finding .names { font-size: .85rem; color: var(--soft) }
+.finding details { margin-top: .5rem }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
+figure { margin: 0; border: 1px solid var(--line); border-radius: .4rem; padding: .75rem }
+figcaption { font-weight: 600 }
+figure svg { width: 100%; height: auto; display: block; margin-top: .5rem }
+svg text { fill: var(--ink); font: 11px system-ui, sans-serif }
+svg .count { font-weight: 600 }
 svg rect { fill: var(--tone, var(--low)) }
 svg .now { stroke: var(--soft); stroke-dasharray: 4 3 }
 .charts + figure { margin-top: 1rem }
 .charts + figure svg { min-width: 48rem }
 table { border-collapse: collapse; width: 100%; font-size: .9rem }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-thead th { background: var(--band) }
-th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
-  text-align: inherit }
+th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
+th b { overflow-wrap: anywhere }
+tbody th { font-weight: 400; min-width: 9rem }
+tbody th small { max-width: 14rem; overflow-wrap: break-word }
+tbody td:nth-child(2) { min-width: 8rem; overflow-wrap: anywhere }
+tbody td:nth-child(5) { min-width: 16.75rem; overflow-wrap: anywhere }
+td small { font-size: .75rem }
+td:nth-child(7) time { white-space: nowrap }
+i { font-style: normal }
+th i { margin-right: .75em; display: inline-block }
+.number { text-align: right; font-variant-numeric: tabular-nums }
+#rows td:nth-child(6) { font-variant-numeric: tabular-nums; white-space: nowrap }
+@media (min-width: 48.01rem), print { #rows td:nth-child(6) { text-align: right } }
+thead th { background: var(--band); white-space: nowrap }
+th button { font-weight: 600; background: none; border: 0; padding: 0 }
 th button::after { content: " \\2195"; content: " \\2195" / ""; color: var(--soft) }
 th[aria-sort=ascending] button::after { content: " \\2191"; content: " \\2191" / ""; color: var(--ink) }
 th[aria-sort=descending] button::after { content: " \\2193"; content: " \\2193" / ""; color: var(--ink) }
+/* Thousands of rows are laid out once the script has reduced them to a page of the table. */
+@media (scripting: enabled) { #rows:not(.read) { display: none } }
+@media screen { th:has(button) span { display: none } }
 .wide { overflow-x: auto }
-.tools { display: flex; flex-wrap: wrap; gap: .75rem 1rem; align-items: end; margin: .75rem 0 }
-.tools label { display: block; font-size: .85rem; color: var(--soft) }
-input, select, .tools button, .finding button { font: inherit; color: inherit; background: var(--paper);
-  border: 1px solid var(--soft); border-radius: .3rem; padding: .25rem .5rem }
-button:disabled { opacity: .45 }
-pre { background: var(--band); border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; overflow-x: auto;
-  font: .85rem/1.45 ui-monospace, monospace; margin: .5rem 0; max-height: 24rem }
+.pager { display: flex; flex-wrap: wrap; gap: .5rem .75rem; align-items: center; margin: .75rem 0 }
+pre { background: var(--band); border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; overflow: auto;
+  font: .85rem/1.45 ui-monospace, monospace; margin: .5rem 0; max-height: 20rem }
+code { font-family: ui-monospace, monospace; font-size: .9em }
 .names { overflow-wrap: anywhere }
-td.names { min-width: 9rem }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px }
+@media (max-width: 48rem) {
+  body { padding: .5rem 1rem 3rem }
+  h1 { font-size: 1.35rem }
+  .tiles { grid-template-columns: repeat(2, 1fr); gap: .5rem }
+  .tiles li:first-child { grid-column: 1 / -1 }
+  .tiles li:first-child b { display: inline; margin-right: .5rem }
+  .finding > summary { flex-wrap: wrap }
+  .finding h3 { flex-basis: 75% }
+  .total { flex-basis: 100% }
+  .finding li { grid-template-columns: 1fr }
+}
+/* Cards: each account is a list of its values. */
+@media screen and (max-width: 48rem) {
+  #accounts, #accounts tbody, #accounts tbody tr { display: block }
+  #accounts thead { position: absolute; left: -999rem }
+  #accounts tbody tr { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .75rem; margin: .5rem 0 }
+  #accounts tbody :is(th, td) { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .5rem; border: 0;
+    padding: .15rem 0; text-align: left; min-width: 0 }
+  #accounts tbody th { display: block; font-size: 1rem }
+  #accounts tbody td > * { grid-column: 2; min-width: 0; overflow-wrap: anywhere }
+  #accounts td::before { color: var(--soft); grid-row: 1 / span 9 }
+  #accounts td:nth-child(2)::before { content: "Subscription" }
+  #accounts td:nth-child(3)::before { content: "Region" }
+  #accounts td:nth-child(4)::before { content: "State" }
+  #accounts td:nth-child(5)::before { content: "Key" }
+  #accounts td:nth-child(6)::before { content: "Age" }
+  #accounts td:nth-child(7)::before { content: "Expires" }
+  #accounts td:nth-child(8)::before { content: "Findings" }
+  #accounts .mark { justify-self: start }
+}
+@page { size: landscape; margin: 12mm }
 @media print {
   :root { color-scheme: light }
-  body { max-width: none; font-size: 10pt; padding: 0 }
-  .tools, .skip, .finding button, th button::after { display: none }
-  pre { max-height: none; white-space: pre-wrap; overflow-wrap: anywhere }
-  section.finding, figure, tr { break-inside: avoid }
+  html { font-size: 11px }
+  body { max-width: none; padding: 0 }
+  .tiles b { font-size: 1.3rem }
+  /* Chromium repeats the head of a table on each page only if there is no button in it. */
+  .skip, #filters, .pager, .repair, #chips [href="#all"], #chips a::after, th button { display: none }
+  .paper { display: block }
+  details::details-content { content-visibility: visible; display: block; height: auto }
+  .finding > summary::before, .finding details > summary { display: none }
+  .wide { overflow: visible }
+  .tiles { grid-template-columns: repeat(5, 1fr) }
+  thead, tr, figure, .finding li { break-inside: avoid }
+  h2, h3 { break-after: avoid }
 }
 """
 
 SCRIPT = """
 (() => {
   "use strict";
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const words = data.words, page = 100;
   const find = (id) => document.getElementById(id);
-  const body = find("rows"), state = find("state"), finding = find("finding"), text = find("text");
-  // A row is what the table shows and sorts by; numbers in place of words that occur often.
-  const rows = data.rows.map((row) => ({
-    cells: [row[0], words[row[1]], words[row[2]], data.states[row[3]][1], words[row[4]], words[row[5]], row[6], row[7]],
-    rank: row[3], marks: row[8], id: row[9],
-    search: [row[0], words[row[1]], words[row[2]], words[row[4]], words[row[5]]].join("\\n").toLowerCase(),
-  }));
-  let shown = rows, first = 0, column = -1, down = false;
+  const all = (what, within = document) => [...within.querySelectorAll(what)];
+  const number = (value) => value.toLocaleString("en");
+  const accounts = (amount) => `${number(amount)} account${amount === 1 ? "" : "s"}`;
+  const body = find("rows"), form = document.forms[0], page = 100;
 
-  const value = (row) => column === 3 ? row.rank : column === 8 ? row.marks.length : row.cells[column];
+  const causes = all("[data-cause]").map((line) => {
+    const section = line.closest(".finding");
+    return { line, section, id: line.dataset.cause, finding: section.id, severity: section.dataset.severity };
+  });
+  // The table is the data: each row is read once, and only the rows of one page are in the document.
+  const rows = [...body.rows].map((row) => {
+    const cells = [...row.cells];
+    const expires = cells[6].querySelector("time");
+    return {
+      row, name: cells[0].firstChild.textContent, state: row.dataset.state,
+      text: cells.map((cell) => cell.textContent).join("\\n").toLowerCase(),
+      subscription: cells[1].querySelector("small").textContent,
+      region: cells[2].textContent, vault: cells[4].querySelector("i")?.textContent,
+      tags: all("i", cells[0]).map((tag) => tag.textContent),
+      causes: row.dataset.causes.split(" ").filter(Boolean).map((index) => causes[index]),
+      values: [
+        cells[0].textContent, cells[1].textContent, cells[2].textContent, null, cells[4].textContent,
+        cells[5].textContent, expires ? expires.dateTime : null, cells[7].childElementCount,
+      ],
+    };
+  });
+  const states = all(".tiles a").map((tile) => new URLSearchParams(tile.hash.slice(1)).get("state") ?? "");
+  for (const row of rows) {
+    row.values[3] = states.indexOf(row.state);
+    const age = parseInt(row.values[5].replaceAll(",", ""));
+    row.values[5] = Number.isNaN(age) ? null : age;
+  }
+
+  const of_account = {
+    text: (row, value) => row.text.includes(value.trim().toLowerCase()),
+    state: (row, value) => row.state === value,
+    subscription: (row, value) => row.subscription === value,
+    region: (row, value) => row.region === value,
+    vault: (row, value) => row.vault === value,
+    tag: (row, value) => row.tags.some((tag) => tag === value || tag.startsWith(value + "=")),
+  };
+  const of_cause = ["severity", "finding", "cause"];
+  const names = [...Object.keys(of_account), ...of_cause];
+  // The filters are those of the address, and nowhere else.
+  let wanted = new URLSearchParams(), shown = rows, first = 0, column = -1, down = false;
+
+  const in_cause = (cause) => (!wanted.has("severity") || cause.severity === wanted.get("severity"))
+    && (!wanted.has("finding") || cause.finding === wanted.get("finding"))
+    && (!wanted.has("cause") || cause.id === wanted.get("cause"));
+  const fits = (row, but) =>
+    Object.entries(of_account).every(([name, test]) => name === but || !wanted.has(name) || test(row, wanted.get(name)))
+    && (!of_cause.some((name) => wanted.has(name)) || row.causes.some(in_cause));
   const order = (a, b) => {
-    const x = value(a), y = value(b);
+    const x = a.values[column], y = b.values[column];
     if (x === null || y === null) return (x === null) - (y === null);
     const less = typeof x === "number" ? x - y : x.localeCompare(y);
     return down ? -less : less;
   };
-  const cell = (row, content, kind) => {
-    const made = row.insertCell();
-    if (kind) made.className = kind;
-    made.append(content ?? "\\u2013");
-    return made;
-  };
-  const mark = (name, tone, accepted) => {
-    const made = document.createElement("a");
-    made.href = "#" + name;
-    made.textContent = name + (accepted ? " (accepted)" : "");
-    const around = document.createElement("div");
-    around.className = tone;
-    around.append(made);
-    return around;
-  };
+
   const fill = () => {
-    body.replaceChildren();
-    for (const one of shown.slice(first, first + page)) {
-      const row = body.insertRow();
-      const head = document.createElement("th");
-      head.scope = "row";
-      head.textContent = one.cells[0];
-      head.title = one.id;
-      row.append(head);
-      cell(row, one.cells[1]);
-      cell(row, one.cells[2]);
-      const stands = document.createElement("span");
-      stands.className = "mark " + data.states[one.rank][0];
-      stands.textContent = one.cells[3];
-      cell(row, stands);
-      cell(row, one.cells[4], "names");
-      cell(row, one.cells[5], "names");
-      cell(row, one.cells[6], "number");
-      cell(row, one.cells[7], "number");
-      const marks = document.createElement("div");
-      for (const [rule, accepted] of one.marks) marks.append(mark(data.rules[rule][0], data.rules[rule][1], accepted));
-      cell(row, marks);
-    }
     const last = Math.min(first + page, shown.length);
-    find("shown").textContent = shown.length
-      ? `${first + 1} to ${last} of ${shown.length} accounts` : "No account fits.";
+    body.replaceChildren(...shown.slice(first, last).map((one) => one.row));
+    find("part").textContent = `${number(first + 1)} to ${number(last)} of ${number(shown.length)}`;
+    all(".pager").forEach((pager) => { pager.hidden = shown.length <= page; });
     find("back").disabled = first === 0;
     find("on").disabled = last >= shown.length;
   };
-  const choose = () => {
-    const wanted = text.value.trim().toLowerCase();
-    const rule = finding.value === "" ? null : Number(finding.value);
-    const rank = state.value === "" ? null : Number(state.value);
-    shown = rows.filter((row) => (rank === null || row.rank === rank)
-      && (rule === null || row.marks.some((mark) => mark[0] === rule)) && row.search.includes(wanted));
+  const sort = () => {
+    shown = rows.filter((row) => fits(row));
     if (column >= 0) shown.sort(order);
     first = 0;
     fill();
   };
+  const count = () => {
+    const others = rows.filter((row) => fits(row, "state"));
+    all(".tiles a").forEach((tile, index) => {
+      const state = states[index];
+      const amount = state ? others.filter((row) => row.state === state).length : rows.length;
+      tile.querySelector("b").textContent = number(amount);
+      const current = state ? wanted.get("state") === state : !wanted.size;
+      tile.toggleAttribute("aria-current", current);
+      if (current) tile.setAttribute("aria-current", "true");
+    });
+  };
+  const explain = () => {
+    const affected = new Map(causes.map((cause) => [cause, []]));
+    for (const row of shown) for (const cause of row.causes) if (in_cause(cause)) affected.get(cause).push(row);
+    for (const [cause, of] of affected) {
+      cause.line.hidden = !of.length;
+      cause.line.querySelector(".count").textContent = accounts(of.length);
+      const rest = of.length - 5;
+      cause.line.querySelector(".names").textContent = of.slice(0, 5).map((row) => row.name).join(", ")
+        + (rest > 0 ? ` and ${number(rest)} more` : "");
+    }
+    for (const section of all(".finding")) {
+      const of = causes.filter((cause) => cause.section === section).flatMap((cause) => affected.get(cause));
+      section.hidden = !of.length;
+      if (of_cause.some((name) => wanted.has(name))) section.open = true;
+      section.querySelector(".total").textContent = accounts(new Set(of).size);
+      for (const more of all("details:not(.repair)", section)) {
+        const rest = all("[data-cause]:not([hidden])", more).length;
+        more.hidden = !rest;
+        more.firstElementChild.textContent = `${number(rest)} more`;
+      }
+    }
+    find("no-finding").hidden = all(".finding:not([hidden])").length > 0;
+  };
+  const chip = (content, hash) => {
+    const item = document.createElement("li"), link = document.createElement("a");
+    link.href = hash;
+    link.textContent = content;
+    item.append(link);
+    return item;
+  };
+  const label = (name, value) => {
+    if (name === "state") return all(".tiles a")[states.indexOf(value)]?.lastChild.textContent ?? value;
+    return [...(form[name]?.options ?? [])].find((option) => option.value === value)?.text ?? value;
+  };
+  const describe = () => {
+    find("shown").textContent = shown.length === rows.length ? `All ${accounts(rows.length)}.`
+      : `${accounts(shown.length)} of ${number(rows.length)} match the filters. The others are left out.`;
+    const chips = [...wanted].map(([name, value]) =>
+      chip(`${name}: ${label(name, value)}`, "#" + new URLSearchParams([[name, value]])));
+    if (chips.length) chips.push(chip("Clear all filters", "#all"));
+    find("chips").replaceChildren(...chips);
+    find("chips").hidden = !chips.length;
+    for (const field of form.elements) {
+      const value = wanted.get(field.name) ?? "";
+      if (field === document.activeElement && field.value.trim() === value) continue;
+      field.value = value;
+      // A value that no account has, such as that of an older report.
+      if (field.value !== value) {
+        field.add(new Option(value, value));
+        field.value = value;
+      }
+    }
+  };
+  const apply = () => {
+    const given = new URLSearchParams(location.hash.slice(1));
+    wanted = new URLSearchParams(names.filter((name) => given.get(name)).map((name) => [name, given.get(name)]));
+    sort();
+    count();
+    explain();
+    describe();
+  };
+  const set = (name, value, replace) => {
+    const next = new URLSearchParams(wanted);
+    if (value) next.set(name, value);
+    else next.delete(name);
+    history[replace ? "replaceState" : "pushState"](null, "", "#" + (next.size ? next : "all"));
+    apply();
+  };
+  const reveal = (target) => {
+    if (target.hidden) {
+      history.pushState(null, "", "#all");
+      apply();
+    }
+    if ("open" in target) target.open = true;
+    target.scrollIntoView();
+    (target.querySelector("summary") ?? target).focus({ preventScroll: true });
+  };
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (!link) return;
+    event.preventDefault();
+    const hash = link.getAttribute("href").slice(1);
+    const [[name, value]] = [...new URLSearchParams(hash)];
+    if (hash === "all") {
+      history.pushState(null, "", "#all");
+      apply();
+    } else if (hash.includes("=")) {
+      set(name, wanted.get(name) === value && !link.dataset.to ? "" : value);
+      if (link.dataset.to) reveal(find(link.dataset.to));
+    } else reveal(find(hash));
+  });
+  addEventListener("hashchange", apply);
+  let waiting = 0;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("change", (event) => {
+    if (event.target.name !== "text") set(event.target.name, event.target.value.trim());
+  });
+  form.text.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => set("text", form.text.value.trim(), true), 120);
+  });
+  all("#accounts thead th").forEach((head, index, heads) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    button.addEventListener("click", () => {
+      down = column === index ? !down : false;
+      column = index;
+      heads.forEach((one) => one.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      sort();
+    });
+    head.append(button);
+  });
   const turn = (by) => {
     first += by * page;
     fill();
   };
-  document.querySelectorAll("#accounts th button").forEach((button, number) => {
-    button.addEventListener("click", () => {
-      down = column === number ? !down : false;
-      column = number;
-      document.querySelectorAll("#accounts th").forEach((head) => head.removeAttribute("aria-sort"));
-      button.parentElement.setAttribute("aria-sort", down ? "descending" : "ascending");
-      choose();
-    });
-  });
-  let waiting = 0;
-  text.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(choose, 120);
-  });
-  state.addEventListener("change", choose);
-  finding.addEventListener("change", choose);
   find("back").addEventListener("click", () => turn(-1));
   find("on").addEventListener("click", () => turn(1));
-  document.querySelectorAll("button[data-finding]").forEach((button) => button.addEventListener("click", () => {
-    finding.value = button.dataset.finding;
-    state.value = text.value = "";
-    choose();
-    find("accounts-title").scrollIntoView();
-    finding.focus();
-  }));
-  document.querySelectorAll("button[data-copy]").forEach((button) => button.addEventListener("click", async () => {
-    const code = button.previousElementSibling;
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(code);
-      button.textContent = "Selected";
-    }
-  }));
-  fill();
+  // Paper has no pages to turn to.
+  addEventListener("beforeprint", () => body.replaceChildren(...shown.map((one) => one.row)));
+  addEventListener("afterprint", fill);
+  all("button[data-copy]").forEach((button) => {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const code = button.previousElementSibling;
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(code);
+        button.textContent = "Selected";
+      }
+    });
+  });
+  find("filters").hidden = find("shown").hidden = false;
+  find("filters").open = matchMedia("(min-width: 48rem)").matches;
+  apply();
+  body.className = "read";
 })();
 """

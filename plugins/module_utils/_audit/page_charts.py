@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from .page_text import MONTHS
+
 _WIDTH, _LABEL, _ROW = 360, 120, 24
 # Of the timeline: months on either side, and in units of the drawing the width and the position of columns.
 _MONTHS, _COLUMN, _FLOOR = 12, 44, 120
@@ -30,7 +32,7 @@ def bars(title: str, of: Sequence[Bar]) -> str:
     """A bar for each, one below the other, and the numbers in words for those who do not see them."""
     most = max((one.amount for one in of), default=0) or 1
     drawn = "".join(_bar(one, number, most) for number, one in enumerate(of))
-    labels = ", ".join(f"{one.label}: {one.amount}" for one in of)
+    labels = ", ".join(f"{one.label}: {one.amount:,}" for one in of)
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(of)}" role="img" aria-label="{escape(labels)}">{drawn}</svg></figure>'
@@ -43,7 +45,7 @@ def _bar(one: Bar, number: int, most: int) -> str:
     return (
         f'<g class="{one.tone}"><text x="0" y="{top + 16}">{escape(one.label)}</text>'
         f'<rect x="{_LABEL}" y="{top + 4}" width="{length}" height="{_ROW - 8}" rx="2"/>'
-        f'<text class="count" x="{_LABEL + length + 6}" y="{top + 16}">{one.amount}</text></g>'
+        f'<text class="count" x="{_LABEL + length + 6}" y="{top + 16}">{one.amount:,}</text></g>'
     )
 
 
@@ -75,7 +77,8 @@ def ages(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
 
 
 def timeline(title: str, accounts: Sequence[Mapping[str, Any]], today: str) -> str:
-    """By month, a year back and a year ahead, how many accounts are on versions that were made or will expire then."""
+    """By month, a year back and a year ahead, how many accounts are on versions that were created or will expire
+    in that month."""
     this = _month(today)
     made = Counter(_month(one["version_created_on"]) - this for one in accounts if one["version_created_on"])
     ends = Counter(_month(one["expires_on"]) - this for one in accounts if one["expires_on"])
@@ -86,13 +89,14 @@ def timeline(title: str, accounts: Sequence[Mapping[str, Any]], today: str) -> s
         for drawn in (
             _column(this + month, month, made[month], most, "low", 0),
             _column(this + month, month, ends[month], most, "high" if month > 0 else "critical", 1),
-            f'<text x="{_left(month) + 2}" y="{_FLOOR + 14}">{_name(this + month)[2:]}</text>',
+            f'<text x="{_left(month) + 2}" y="{_FLOOR + 14}">{_name(this + month)[:3]}</text>',
+            _year(this + month, month),
         )
     ]
-    labels = [f"{made[month]} made in {_name(this + month)}" for month in sorted(made) if abs(month) <= _MONTHS]
-    labels += [f"{ends[month]} expire in {_name(this + month)}" for month in sorted(ends) if abs(month) <= _MONTHS]
+    labels = [f"{made[month]:,} created in {_name(this + month)}" for month in sorted(made) if abs(month) <= _MONTHS]
+    labels += [f"{ends[month]:,} expire in {_name(this + month)}" for month in sorted(ends) if abs(month) <= _MONTHS]
     now = _left(0) - 3
-    size, text = f"0 0 {_left(_MONTHS + 1)} {_FLOOR + 20}", escape(", ".join(labels) or "none")
+    size, text = f"0 0 {_left(_MONTHS + 1)} {_FLOOR + 34}", escape(", ".join(labels) or "none")
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'
@@ -113,7 +117,7 @@ def _column(number: int, month: int, amount: int, most: int, tone: str, place: i
     return (
         f'<g class="{tone}"><title>{_name(number)}: {amount}</title>'
         f'<rect x="{left}" y="{_FLOOR - height}" width="{width}" height="{height}"/>'
-        f'<text class="count" x="{left}" y="{_FLOOR - height - 3}">{amount}</text></g>'
+        f'<text class="count" x="{left}" y="{_FLOOR - height - 3}">{amount:,}</text></g>'
     )
 
 
@@ -123,7 +127,14 @@ def _month(instant: str) -> int:
 
 
 def _name(month: int) -> str:
-    return f"{month // 12:04d}-{month % 12 + 1:02d}"
+    return f"{MONTHS[month % 12]} {month // 12}"
+
+
+def _year(number: int, month: int) -> str:
+    """Below the first month that is shown, and below each January."""
+    if number % 12 and month > -_MONTHS:
+        return ""
+    return f'<text x="{_left(month) + 2}" y="{_FLOOR + 28}">{number // 12}</text>'
 
 
 def _between(days: Iterable[int | None], least: int | None, below: int | None) -> int:

@@ -14,11 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._core.ids import place_of
+from .report import open_findings
 from .rules import RULES, Repair
 
 Record = Mapping[str, Any]
-# More make a playbook that nobody reads.
-_MOST = 50
 # The data of an account that the modules need: variables of the inventory.
 _NAMES = {
     "account": {
@@ -42,36 +41,58 @@ class Ready(NamedTuple):
     playbook: str
 
 
-def ready(rule: str, accounts: Sequence[Record], asked: Mapping[str, Any]) -> Ready | None:
-    """The files for these accounts; none if no task of this collection repairs the finding.
-
-    `asked` is the policy."""
-    repair = RULES[rule].repair
+def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
+    """The files for all accounts of the report that have this open finding; none if there is no such account, or if no
+    task of this collection repairs the finding."""
+    repair, asked = RULES[rule].repair, report["asked"]
+    accounts = [one for one in report["accounts"] if any(found["id"] == rule for found in open_findings(one))]
     if repair is None or not accounts:
         return None
     # No group of the inventory plugin begins so.
     group = f"finding_{rule}"
     options = {**repair.options, **{option: asked[name] for option, name in repair.asked.items()}}
-    return Ready(_inventory(group, accounts), _playbook(group, RULES[rule].remedy, repair, options))
+    condition = _condition(rule, accounts, report)
+    return Ready(_inventory(group, condition, accounts), _playbook(group, RULES[rule].remedy, repair, options))
 
 
-def _inventory(group: str, accounts: Sequence[Record]) -> str:
-    named = accounts[:_MOST]
+def _condition(rule: str, accounts: Sequence[Record], report: Mapping[str, Any]) -> list[str]:
+    """Lines of the condition that is true for these accounts: by their keys if the accounts share keys, because
+    nobody reads a list of thousands of ids."""
+    ids = [account["id"].lower() for account in accounts]
+    asked = report["asked"]
+    # An account without a key shares none.
+    keys, affected = dict.fromkeys(_key(account) for account in accounts), set(ids)
+    on_keys = [account["id"].lower() for account in report["accounts"] if _key(account) in keys]
+    others = [one for one in on_keys if one not in affected]
+    by_key = RULES[rule].shared is not None and "" not in keys and not asked["account_name"]
+    if not by_key or len(keys) + len(others) >= len(ids):
+        return _one_of("cmk_account_id | lower", ids)
+    lines = _one_of("cmk_key_identifier | default('', true) | lower", keys)
+    if asked["resource_group"]:
+        lines += [f"and cmk_resource_group | lower == {json.dumps(asked['resource_group'].lower())}"]
+    # Accounts with the same keys, but without the finding or with an exception.
+    return [*lines, *_one_of("and cmk_account_id | lower not", others)] if others else lines
+
+
+def _key(account: Record) -> str:
+    return str(account["key_identifier"] or "").lower()
+
+
+def _one_of(value: str, of: Iterable[str]) -> list[str]:
+    return [f"{value} in [", *(f"{json.dumps(one)}," for one in of), "]"]
+
+
+def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record]) -> str:
     lines = [
         "plugin: azbatch.cmk.batch_accounts",
         "subscriptions:",
-        *(f"  - {one}" for one in sorted({account["subscription_id"].lower() for account in named})),
+        *(f"  - {one}" for one in sorted({account["subscription_id"].lower() for account in accounts})),
         "groups:",
-        # By their ids: a name is an account's own in its region only.
         f"  {group}: >-",
-        "    cmk_account_id | lower in [",
-        *(f"    {json.dumps(account['id'].lower())}," for account in named),
-        "    ]",
+        *(f"    {line}" for line in condition),
     ]
-    if len(accounts) > _MOST:
-        lines.append(f"# And {len(accounts) - _MOST} more accounts. Repair these, then run the audit again.")
     # A list of accounts does not show the locations of their vaults.
-    vaults = {account["vault_name"]: place_of(account["vault"]["id"]) for account in named if account["vault"]}
+    vaults = {account["vault_name"]: place_of(account["vault"]["id"]) for account in accounts if account["vault"]}
     if vaults:
         lines += [
             "compose:",

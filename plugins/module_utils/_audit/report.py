@@ -15,6 +15,7 @@ from typing import Any
 
 from .._core.duration import instant
 from .assessment import Seen, assessed
+from .causes import causes
 from .findings import STATES, judged
 from .policy import Policy
 from .rules import RULES, SEVERITIES, graver
@@ -36,6 +37,7 @@ def whole(seen: Seen, policy: Policy, asked: Mapping[str, Any]) -> dict[str, Any
         "unlisted": [dict(one) for one in seen["unlisted"]],
         "summary": _summary(accounts),
         "rules": _rules(accounts),
+        "causes": causes(accounts),
         "accounts": accounts,
         "unused_exceptions": _unused(accounts, policy),
     }

@@ -16,6 +16,9 @@ from typing import Any
 CRITICAL, HIGH, MEDIUM, LOW, INFO = "critical", "high", "medium", "low", "info"
 # The most severe first.
 SEVERITIES = (CRITICAL, HIGH, MEDIUM, LOW, INFO)
+# The types of resources that are a common cause of findings of many accounts.
+VAULT, KEY, VERSION, IDENTITIES = "vault", "key", "key_version", "identities"
+NOTHING = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Repair:
 @dataclass(frozen=True)
 class Rule:
     severity: str
+    # Accounts that have the finding because of the same resource of this type have one cause.
+    shared: str | None
     title: str
     why: str
     remedy: str
@@ -55,25 +60,28 @@ RULES: dict[str, Rule] = {
     # Causes why an account cannot use its key: those of batch_encryption_info's diagnosis, by the same names.
     "account_unavailable": Rule(
         CRITICAL,
+        KEY,
         "The account is not available",
         _CUT_OFF,
         "Run the role recover, which finds and repairs the cause.",
         _RECOVER,
     ),
-    "identity_missing": Rule(CRITICAL, "The account's identity was deleted", _CUT_OFF, _LOST),
+    "identity_missing": Rule(CRITICAL, IDENTITIES, "The account's identity was deleted", _CUT_OFF, _LOST),
     "vault_deleted": Rule(
         CRITICAL,
+        VAULT,
         "The key's vault was deleted",
         "If the vault is purged, the key and the account are lost permanently.",
         "Recover the vault while it can be recovered.",
         _RECOVER,
     ),
-    "vault_missing": Rule(CRITICAL, "The key's vault was purged", _CUT_OFF, _LOST),
+    "vault_missing": Rule(CRITICAL, VAULT, "The key's vault was purged", _CUT_OFF, _LOST),
     "vault_in_other_tenant": Rule(
-        CRITICAL, "The vault belongs to another tenant", _CUT_OFF, "Move the vault back to the account's tenant."
+        CRITICAL, VAULT, "The vault belongs to another tenant", _CUT_OFF, "Move the vault back to the account's tenant."
     ),
     "network_closed": Rule(
         CRITICAL,
+        VAULT,
         "The vault's firewall blocks Batch",
         _CUT_OFF,
         "Allow trusted Microsoft services on the vault.",
@@ -81,17 +89,23 @@ RULES: dict[str, Rule] = {
     ),
     "key_deleted": Rule(
         CRITICAL,
+        KEY,
         "The key was deleted",
         "If the key is purged, the key and the account are lost permanently.",
         "Recover the key while it can be recovered.",
         _RECOVER,
     ),
-    "key_missing": Rule(CRITICAL, "The key was purged", _CUT_OFF, "Restore a backup of the key, if there is one."),
+    "key_missing": Rule(CRITICAL, KEY, "The key was purged", _CUT_OFF, "Restore a backup of the key, if there is one."),
     "version_missing": Rule(
-        CRITICAL, "The version that the account is pinned to was purged", _CUT_OFF, "Restore a backup, if there is one."
+        CRITICAL,
+        VERSION,
+        "The version that the account is pinned to was purged",
+        _CUT_OFF,
+        "Restore a backup, if there is one.",
     ),
     "version_unusable": Rule(
         CRITICAL,
+        VERSION,
         "The account's version is disabled, has expired or is not valid yet",
         _CUT_OFF,
         "Enable the version, or extend its validity; then rotate.",
@@ -99,6 +113,7 @@ RULES: dict[str, Rule] = {
     ),
     "operations_missing": Rule(
         CRITICAL,
+        KEY,
         "The key does not allow wrapKey and unwrapKey",
         _CUT_OFF,
         "Allow both operations on the key.",
@@ -106,12 +121,14 @@ RULES: dict[str, Rule] = {
     ),
     "key_unfit": Rule(
         CRITICAL,
+        KEY,
         "Batch does not support this type or size of key",
         _CUT_OFF,
         "Switch to an RSA key of 2048, 3072 or 4096 bits.",
     ),
     "access_missing": Rule(
         CRITICAL,
+        KEY,
         "The account's identity may not use the key",
         _CUT_OFF,
         "Grant it get, wrapKey and unwrapKey.",
@@ -121,6 +138,7 @@ RULES: dict[str, Rule] = {
     # Future causes, and violations of the organisation's policy.
     "key_expires_soon": Rule(
         HIGH,
+        VERSION,
         "The account's version expires soon",
         "After the version has expired, Batch cannot use it, and the account accepts only its deletion.",
         "Rotate: create a new version and move the account to it.",
@@ -128,6 +146,7 @@ RULES: dict[str, Rule] = {
     ),
     "vault_without_purge_protection": Rule(
         HIGH,
+        VAULT,
         "The vault can be purged",
         "A principal that may purge can destroy the keys and every account that uses them, at once and permanently. "
         "Batch requires purge protection.",
@@ -136,6 +155,7 @@ RULES: dict[str, Rule] = {
     ),
     "vault_without_soft_delete": Rule(
         HIGH,
+        VAULT,
         "Keys that are deleted in the vault cannot be recovered",
         "A deleted key is lost at once, with every account that uses it. Batch requires soft delete.",
         "Turn on soft delete.",
@@ -143,6 +163,7 @@ RULES: dict[str, Rule] = {
     ),
     "not_on_customer_managed_key": Rule(
         HIGH,
+        NOTHING,
         "The account does not use a customer-managed key",
         "The policy requires a customer-managed key, which its owner can rotate, revoke and audit.",
         "Move the account to a customer-managed key.",
@@ -157,6 +178,7 @@ RULES: dict[str, Rule] = {
     ),
     "vault_not_allowed": Rule(
         HIGH,
+        VAULT,
         "The key is in a vault that the policy does not allow",
         "The owners of the vault control the account; a vault without an owner may be deleted by mistake.",
         "Switch the account to a key in an allowed vault.",
@@ -164,6 +186,7 @@ RULES: dict[str, Rule] = {
     ),
     "version_too_old": Rule(
         MEDIUM,
+        VERSION,
         "The version that the account uses is too old",
         "The longer a version is used, the more data depends on it. The policy sets a limit.",
         "Rotate: create a new version and move the account to it.",
@@ -171,6 +194,7 @@ RULES: dict[str, Rule] = {
     ),
     "vault_uses_access_policies": Rule(
         MEDIUM,
+        VAULT,
         "The vault uses access policies",
         "A principal that may write the vault can grant itself access to its keys; a role can be assigned at a single "
         "key. The policy requires Azure RBAC.",
@@ -180,6 +204,7 @@ RULES: dict[str, Rule] = {
     ),
     "key_type_not_allowed": Rule(
         MEDIUM,
+        KEY,
         "The key is of a type that the policy does not allow",
         "The policy names the types of keys, for example those that live in hardware (RSA-HSM).",
         "Create a key of an allowed type and move the account to it.",
@@ -187,6 +212,7 @@ RULES: dict[str, Rule] = {
     ),
     "key_too_small": Rule(
         MEDIUM,
+        KEY,
         "The key has fewer bits than the policy requires",
         "The shorter a key, the sooner it can be broken.",
         "Rotate to a version with more bits.",
@@ -194,6 +220,7 @@ RULES: dict[str, Rule] = {
     ),
     "key_without_expiry": Rule(
         MEDIUM,
+        VERSION,
         "The account's version never expires",
         "The policy requires an expiry, so that a forgotten key does not stay in use. Rotate well before the expiry.",
         "Rotate to a version that expires, and monitor the days until its expiry.",
@@ -201,6 +228,7 @@ RULES: dict[str, Rule] = {
     ),
     "pool_disks_not_encrypted": Rule(
         MEDIUM,
+        NOTHING,
         "Pools are without disk encryption",
         "The account's key does not encrypt the disks of its pools' virtual machines. Without "
         "diskEncryptionConfiguration, temporary disks are not encrypted, and other disks use a Microsoft-managed key.",
@@ -208,6 +236,7 @@ RULES: dict[str, Rule] = {
     ),
     "follows_without_rotation": Rule(
         LOW,
+        KEY,
         "The account follows a key that Key Vault does not rotate",
         "The account uses new versions automatically; without a rotation policy, Key Vault creates none.",
         "Set a rotation policy on the key.",
@@ -215,6 +244,7 @@ RULES: dict[str, Rule] = {
     ),
     "newer_version_unused": Rule(
         LOW,
+        KEY,
         "A newer version of the key exists and the account does not use it",
         "A pinned account keeps its version until it is moved: a rotation may be incomplete.",
         "Rotate: move the account to the newest version.",
@@ -222,12 +252,14 @@ RULES: dict[str, Rule] = {
     ),
     "not_seen": Rule(
         LOW,
+        VAULT,
         "Some data could not be read",
         "Data that could not be read is reported as unknown, never as compliant.",
         "Grant the caller the permissions that the evidence names, and run the audit again.",
     ),
     "pool_key_of_its_own": Rule(
         INFO,
+        NOTHING,
         "Pools encrypt their disks with their own key",
         "That key is rotated, and may be lost, separately from the account's key. This collection does not manage it.",
         "No action is required. Consider that key if its vault is changed.",

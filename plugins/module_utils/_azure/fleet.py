@@ -82,6 +82,7 @@ class Fleet:
             "definitions": definitions,
             "identities": self._each_identity(accounts),
             "pools": self._pools(accounts) if scope.pools else {},
+            "subscription_names": self._subscription_names(),
             "tenant_id": self._session.caller["tenant_id"],
             "now": self._keys.now,
         }
@@ -92,6 +93,11 @@ class Fleet:
         listed = self._resources.accounts(self._session.subscription_id, scope.group)
         named = scope.account and scope.account.lower()
         return {"accounts": [one for one in listed if not named or one["name"].lower() == named], "unlisted": []}
+
+    def _subscription_names(self) -> dict[str, str | None]:
+        """By ids in lower case. A report without names is complete, so an error is no reason to fail."""
+        names = _or_error(self._resources.subscription_names)
+        return {} if isinstance(names, CmkError) else {one.lower(): name for one, name in names.items()}
 
     def _key(self, key: KeyIdentifier) -> dict[str, Any]:
         newest = _or_error(partial(self._keys.bundle, key))

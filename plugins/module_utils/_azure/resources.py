@@ -65,8 +65,13 @@ class Resources:
 
     def listed_subscription_ids(self) -> list[str]:
         """All subscriptions that the caller sees; none need be the task's own."""
+        return list(self.subscription_names())
+
+    def subscription_names(self) -> dict[str, str | None]:
+        """The display names of the same subscriptions, by their ids."""
         with sdk.translated("list the subscriptions"):
-            return [item["subscriptionId"] for item in self._all("/subscriptions", _SUBSCRIPTIONS)]
+            listed = self._all("/subscriptions", _SUBSCRIPTIONS)
+        return {item["subscriptionId"]: item.get("displayName") for item in listed}
 
     def groups(self, subscription: str) -> list[str]:
         """The names of the resource groups of a subscription that the caller may read."""

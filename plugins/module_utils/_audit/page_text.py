@@ -1,0 +1,49 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Text of the report's page: dates, numbers and names as people read them, with all of Azure's text escaped.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+
+# In English whatever the locale of the controller, as the rest of the page.
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+_INSTANT = re.compile(r"(\d{4})-(0[1-9]|1[0-2])-(\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?Z")
+# Names of accounts that a line shows. The table of accounts has all names.
+_MOST_NAMES = 5
+
+
+def day(instant: str) -> str:
+    """2026-11-24T12:00:00Z as 24 Nov 2026."""
+    year, month, of_month = instant[:4], int(instant[5:7]), int(instant[8:10])
+    return f'<time datetime="{escape(instant)}">{of_month} {MONTHS[month - 1][:3]} {year}</time>'
+
+
+def prose(text: str) -> str:
+    """A text, such as the evidence of a finding, with each instant in it as 24 November 2026, 12:00 UTC."""
+    return _INSTANT.sub(_moment, escape(text))
+
+
+def _moment(found: re.Match[str]) -> str:
+    year, month, of_month, time = found.groups()
+    return f'<time datetime="{found[0]}">{int(of_month)} {MONTHS[int(month) - 1]} {year}, {time} UTC</time>'
+
+
+def count(amount: int, noun: str) -> str:
+    """1 account, or 3,000 accounts."""
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
+
+
+def names(of: Sequence[str]) -> str:
+    shown = escape(", ".join(of[:_MOST_NAMES]))
+    return f"{shown} and {len(of) - _MOST_NAMES:,} more" if len(of) > _MOST_NAMES else shown
