@@ -21,8 +21,9 @@ EACH_POSITION = [(name, position) for name, positions in POSITIONS.items() for p
 @pytest.fixture(params=EACH_POSITION, ids="=".join)
 def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) -> World:
     name, position = request.param
+    world = World(service, runner)
     service.sandbox.control.behavior(**{name: position})
-    return World(service, runner)
+    return world
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ class Refusal(Exception):
     def reason(self) -> str:
         return self.details.get("Reason", self.summary)
 
+    @property
+    def parts(self) -> tuple[int, str, str, dict[str, str]]:
+        """What it is made of, because an exception cannot be saved."""
+        return self.status, self.code, self.summary, self.details
+
     def answer(self, request_id: str, time: str) -> AzureError:
         error = {
             "code": self.code,
@@ -68,6 +73,16 @@ def invalid_name(reason: str) -> Refusal:
 
 def name_taken(reason: str) -> Refusal:
     return Refusal(409, "AccountAlreadyExists", "The specified account already exists.", {"Reason": reason})
+
+
+def quota_exceeded() -> Refusal:
+    summary = "The regional Batch account quota for the specified subscription has been reached."
+    return Refusal(409, "SubscriptionQuotaExceeded", summary, {})
+
+
+def creation_failed(name: str) -> Refusal:
+    reason = f"Account '{name}' is in provisioning state 'Failed'. Create it again, or delete it."
+    return Refusal(409, "AccountCreationFailed", "The creation of the account has failed.", {"Reason": reason})
 
 
 def in_progress(name: str, state: str) -> Refusal:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..key_vault.grants import Grants
 from ..key_vault_keys import documents
 from ..web import AzureError
-from .account import Account, Protection
+from .account import Account, PreviousVersion, Protection
 from .encryption import KeyIdentifier, KeyUse, refused_by_key_vault
 from .errors import key_refused, recovering
 
@@ -54,7 +54,8 @@ class Outlook(KeyUse):
         """As KeyUse says, found once for all accounts that the same version wraps for the same principals."""
         protection = account.protection
         assert protection is not None
-        alike = (protection.version, *account.identity.principal_ids)
+        versions = [protection.version, *(one.version for one in self._previous(protection))]
+        alike = (*versions, *account.identity.principal_ids)
         if alike not in self._reasons:
             self._reasons[alike] = super().unusable(account)
         return self._reasons[alike]
@@ -86,7 +87,7 @@ class Outlook(KeyUse):
     def _may(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> bool:
         return principal.object_id.lower() in self.grants.allowed(vault, permission, key_name)
 
-    def _unwrap(self, principal: Principal, protection: Protection) -> bytes:
+    def _unwrap(self, principal: Principal, protection: Protection | PreviousVersion) -> bytes:
         """As far as it can be said without the private key."""
         key = KeyIdentifier.parse(protection.version)
         assert key is not None

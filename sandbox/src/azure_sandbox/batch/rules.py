@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..key_vault.grants import Grants
+from ..read_lag import ReadLag
 from ..regions import CANARY, REGIONS
 from ..resource_manager.errors import location_required, location_unavailable, resource_not_found
 from . import errors, identity
-from .account import Account, Identity, Key, Operation, Pool, Protection, new_key
+from .account import Account, Identity, Key, Operation, Pool, Protection, account_key, new_key
 from .encryption import KeyIdentifier, KeyUse
 from .outlook import Outlook
 from .register import Register
@@ -25,8 +26,6 @@ from .wishes import EncryptionWish, Wish
 if TYPE_CHECKING:
     from ..world import World
 
-# Not kept to: what it would be is a matter of the subscription.
-ACCOUNT_QUOTA = 50
 DOMAINS = {
     "management.usgovcloudapi.net": "batch.usgovcloudapi.net",
     "management.chinacloudapi.cn": "batch.chinacloudapi.cn",
@@ -36,6 +35,12 @@ PUBLIC_DOMAIN = "batch.azure.com"
 SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
 SEEDED_PER_GROUP = 50
 SEEDED_PER_SUBSCRIPTION = 1000
+
+
+def _required(account: Account | None, name: str, group: str) -> Account:
+    if account is None:
+        raise resource_not_found("Microsoft.Batch/batchAccounts", name, group)
+    return account
 
 
 def pool_deletion(account: Account, pool: str) -> str:
@@ -51,6 +56,10 @@ class BatchAccounts:
     # Accounts on a customer's key, with its vault's name.
     _protected: dict[Key, str] = field(default_factory=dict)
     _dying: set[Key] = field(default_factory=set)
+    _lag: ReadLag[Key, Account] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lag = ReadLag(self.world)
 
     # Reading
 
@@ -59,10 +68,12 @@ class BatchAccounts:
         return self._register.find(subscription, group, name)
 
     def get(self, subscription: str, group: str, name: str) -> Account:
-        account = self.find(subscription, group, name)
-        if account is None:
-            raise resource_not_found("Microsoft.Batch/batchAccounts", name, group)
-        return account
+        return _required(self.find(subscription, group, name), name, group)
+
+    def shown(self, subscription: str, group: str, name: str) -> Account:
+        """What a read of the account shows."""
+        current = self.find(subscription, group, name)
+        return _required(self._lag.shown(account_key(subscription, group, name), current), name, group)
 
     def by_id(self, resource_id: str) -> Account | None:
         parts = resource_id.strip("/").split("/")
@@ -80,12 +91,24 @@ class BatchAccounts:
     def page(self, subscription: str, group: str | None, after: Key | None) -> tuple[list[Account], Key | None]:
         """Up to a page of accounts, and the key to go on after."""
         self._bury()
-        return self._register.page(subscription, group, after)
+        register = self._register
+        if self._lag.is_on:
+            register = Register()
+            for account in self._lag.all({account.key: account for account in self._register}):
+                register.add(account)
+        return register.page(subscription, group, after)
 
     def state(self, account: Account) -> str:
         if account.gone_at is not None:
             return "Deleting"
-        return "Succeeded" if account.ready_at <= self.world.clock.time() else "Creating"
+        if account.ready_at > self.world.clock.time():
+            return "Creating"
+        return "Failed" if account.is_failed else "Succeeded"
+
+    @property
+    def quota(self) -> int:
+        """How many accounts a subscription may have in a region."""
+        return int(self.world.behavior.account_quota)
 
     def name_problem(self, location: str, name: str) -> tuple[str, str] | None:
         """Why an account cannot have that name there: a reason and a message."""
@@ -101,20 +124,45 @@ class BatchAccounts:
     # Life
 
     def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Operation:
+        """Also of an account whose creation has failed."""
+        failed = self._register.find(subscription, group, name)
         if not wish.location:
             raise location_required()
         if wish.location not in (*REGIONS, *CANARY):
             raise location_unavailable(wish.location, "Microsoft.Batch/batchAccounts", REGIONS)
         problem = self.name_problem(wish.location, name)
-        if problem is not None:
+        if problem is not None and failed is None:
             reason, message = problem
             raise (errors.name_taken if reason == "AlreadyExists" else errors.invalid_name)(message)
         now = self.world.clock.time()
         ready = now + self.world.timing.batch_create
         account = Account(subscription, group, name, wish.location, domain, now, ready, ready)
-        self._apply(account, wish)
-        self._register.add(account)
-        return self._begin("create", account, ready)
+        position, failure = self.world.behavior.refused_creation, None
+        try:
+            self._require_quota(account)
+            self._apply(account, wish)
+        except errors.Refusal as refusal:
+            if position == "at_once":
+                raise
+            failure = refusal.parts
+        self._lag.note(account.key, failed)
+        if failed is not None:
+            self._remove(failed)
+        if failure is not None and position == "failed_account":
+            account.is_failed = True
+            account.refused_key = (wish.encryption.key_identifier if wish.encryption else None) or ""
+            self._apply(account, replace(wish, encryption=None))
+        if failure is None or account.is_failed:
+            self._register.add(account)
+        operation = self._begin("create", account, ready)
+        operation.failure = failure
+        return operation
+
+    def _require_quota(self, wanted: Account) -> None:
+        place = (wanted.subscription.lower(), wanted.location)
+        there = [one for one in self._register if (one.subscription.lower(), one.location) == place]
+        if sum(one.key != wanted.key and not one.is_failed for one in there) >= self.quota:
+            raise errors.quota_exceeded()
 
     def replace(self, account: Account, wish: Wish) -> None:
         """PUT on an account that is there: what it says is set, tags as a whole; the rest stays."""
@@ -127,6 +175,7 @@ class BatchAccounts:
 
     def update(self, account: Account, wish: Wish) -> None:
         self.use(account)
+        self._lag.note(account.key, account)
         self._apply(account, wish)
         account.modified = self.world.clock.time()
         self._assess(account)
@@ -135,6 +184,7 @@ class BatchAccounts:
         if account.gone_at is None:
             if self.state(account) == "Creating":
                 raise errors.in_progress(account.name, "Creating")
+            self._lag.note(account.key, account)
             account.gone_at = self.world.clock.time() + self.world.timing.batch_delete
             self._dying.add(account.key)
         return self._begin("delete", account, account.gone_at)
@@ -152,14 +202,20 @@ class BatchAccounts:
         return operation
 
     def poll(self, operation: Operation) -> bool:
-        """Whether it is done."""
-        return operation.ready_at <= self.world.clock.time()
+        """Whether it is done. Raises Refusal if it has failed."""
+        if operation.ready_at > self.world.clock.time():
+            return False
+        if operation.failure is not None:
+            raise errors.Refusal(*operation.failure)
+        return True
 
     # Use
 
     def use(self, account: Account) -> None:
         """Any operation but reading and deleting the account needs it ready, and its key. Raises Refusal."""
         state = self.state(account)
+        if state == "Failed":
+            raise errors.creation_failed(account.name)
         if state != "Succeeded":
             raise errors.in_progress(account.name, state)
         reason = self.health(account)
@@ -297,7 +353,7 @@ class BatchAccounts:
             return account.protection
         if wish.key_identifier is None:
             return None
-        return KeyUse(self.world).protect(wanted, wish.key_identifier)
+        return KeyUse(self.world).protect(wanted, wish.key_identifier, account.protection)
 
     def _assess(self, account: Account) -> None:
         if account.protection is not None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from starlette.responses import Response
@@ -31,9 +30,12 @@ def _by(call: Call) -> str:
 
 def _vault(call: Call) -> Vault:
     path = call.path
-    vault = call.world.vaults.find(path["subscription"], path["group"], path["vault"])
+    return _required(call, call.world.vaults.find(path["subscription"], path["group"], path["vault"]))
+
+
+def _required(call: Call, vault: Vault | None) -> Vault:
     if vault is None:
-        raise resource_not_found("Microsoft.KeyVault/vaults", path["vault"], path["group"])
+        raise resource_not_found("Microsoft.KeyVault/vaults", call.path["vault"], call.path["group"])
     return vault
 
 
@@ -42,11 +44,11 @@ def _show(call: Call, vault: Vault, *, just_created: bool = False) -> Response:
     return answer(documents.vault(vault, registering=registering, just_created=just_created), headers=_HEADERS)
 
 
-def _show_all(call: Call, vaults: Iterable[Vault]) -> Response:
+def _show_all(call: Call, vaults: list[Vault]) -> Response:
     def document(vault: Vault) -> dict[str, Any]:
         return documents.vault(vault, registering=call.world.vaults.is_registering(vault))
 
-    return answer(page(call, list(vaults), document, ends_empty=True), headers=_HEADERS)
+    return answer(page(call, vaults, document, ends_empty=True), headers=_HEADERS)
 
 
 def put(call: Call) -> Response:
@@ -65,7 +67,8 @@ def put(call: Call) -> Response:
 
 
 def get(call: Call) -> Response:
-    return _show(call, _vault(call))
+    path = call.path
+    return _show(call, _required(call, call.world.vaults.shown(path["subscription"], path["group"], path["vault"])))
 
 
 def patch(call: Call) -> Response:
@@ -84,11 +87,11 @@ def delete(call: Call) -> Response:
 
 
 def list_in_group(call: Call) -> Response:
-    return _show_all(call, call.world.vaults.list(call.path["subscription"], call.path["group"]))
+    return _show_all(call, call.world.vaults.listed(call.path["subscription"], call.path["group"]))
 
 
 def list_in_subscription(call: Call) -> Response:
-    return _show_all(call, call.world.vaults.list(call.path["subscription"]))
+    return _show_all(call, call.world.vaults.listed(call.path["subscription"]))
 
 
 def put_access_policies(call: Call) -> Response:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..read_lag import ReadLag
 from ..regions import CANARY, REGIONS
 from ..resource_manager import tags
 from ..resource_manager.errors import location_required, location_unavailable
@@ -74,6 +75,10 @@ class Vaults:
     _live: dict[str, Vault] = field(default_factory=dict)
     _deleted: dict[str, Vault] = field(default_factory=dict)
     _purges: dict[str, Purge] = field(default_factory=dict)
+    _lag: ReadLag[str, Vault] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lag = ReadLag(self.world)
 
     # Reading
 
@@ -82,18 +87,19 @@ class Vaults:
 
     def find(self, subscription: str, group: str, name: str) -> Vault | None:
         vault = self.by_name(name)
-        if vault is None or (vault.subscription.lower(), vault.resource_group.lower()) != (
-            subscription.lower(),
-            group.lower(),
-        ):
-            return None
-        return vault
+        return vault if vault is not None and vault.is_in(subscription, group) else None
+
+    def shown(self, subscription: str, group: str, name: str) -> Vault | None:
+        """What a read of the vault shows."""
+        vault = self._lag.shown(name.lower(), self.by_name(name))
+        return vault if vault is not None and vault.is_in(subscription, group) else None
 
     def list(self, subscription: str, group: str | None = None) -> Iterator[Vault]:
-        for vault in self._live.values():
-            inside = group is None or vault.resource_group.lower() == group.lower()
-            if inside and vault.subscription.lower() == subscription.lower():
-                yield vault
+        return (vault for vault in self._live.values() if vault.is_in(subscription, group))
+
+    def listed(self, subscription: str, group: str | None = None) -> builtins.list[Vault]:
+        """What a list of vaults shows."""
+        return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
 
     def standing(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
         """The live and the deleted ones of all subscriptions, without forgetting those whose time has come."""
@@ -176,6 +182,7 @@ class Vaults:
     # Ending
 
     def delete(self, vault: Vault) -> None:
+        self._lag.note(vault.name.lower(), vault)
         del self._live[vault.name.lower()]
         vault.deleted_at = self.world.clock.time()
         self._deleted[vault.name.lower()] = vault
@@ -242,8 +249,8 @@ class Vaults:
         vault.tags = order.tags
         vault.deleted_at = None
         del self._deleted[vault.name.lower()]
-        self._live[vault.name.lower()] = vault
         self._change(vault, {}, order.by)
+        self._live[vault.name.lower()] = vault
         return vault
 
     @staticmethod
@@ -253,6 +260,8 @@ class Vaults:
                 raise errors.parameter_missing(name)
 
     def _change(self, vault: Vault, changes: dict[str, Any], by: str) -> None:
+        # A new vault comes here before it is among the live ones.
+        self._lag.note(vault.name.lower(), self.by_name(vault.name))
         policies = changes.pop("access_policies", None)
         for name, value in changes.items():
             setattr(vault, name, value)
