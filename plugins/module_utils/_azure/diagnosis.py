@@ -49,7 +49,7 @@ class Diagnosis:
         return {
             "evidence": self._evidence.of_account(account, key),
             "deleted_vault": None,
-            "versions": None,
+            "versions": self._versions(key),
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
 
