@@ -51,7 +51,7 @@ from predictions import Played, assert_came_true, played, written
 from sandbox_client import Sandbox
 from service import Service
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "0"))
 SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 1))

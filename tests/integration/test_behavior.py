@@ -13,7 +13,7 @@ from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Run, World, done
 from role_runs import QUARTER
 from service import Service
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 EACH_POSITION = [(name, position) for name, positions in POSITIONS.items() for position in positions]
 

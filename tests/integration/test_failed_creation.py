@@ -15,7 +15,7 @@ from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Run, World, done
 from service import Service
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 
 @pytest.fixture(params=POSITIONS["refused_creation"])

@@ -13,7 +13,7 @@ from operators import FIRST_KEY, Run, World, done
 from role_runs import QUARTER
 from service import DAY, Service
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 ROTATE = Run("rotate", "account1", None, {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable"})
 SWITCHES = ("follower_delay", "previous_version_needed")

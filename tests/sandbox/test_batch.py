@@ -30,7 +30,7 @@ from batch_calls import (
 )
 from sandbox_client import MANAGEMENT, Control, Sandbox
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 STORAGE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/store1"
 

@@ -22,7 +22,7 @@ from sandbox_client import MANAGEMENT, Sandbox, point_at, serving
 
 from azure_sandbox.batch.encryption import KeyUse
 from azure_sandbox.seed import new_world
-from azure_sandbox.timing import REALISTIC
+from azure_sandbox.shared.timing import REALISTIC
 
 SUBSCRIPTIONS = "2022-09-01"
 

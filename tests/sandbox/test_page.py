@@ -168,7 +168,7 @@ def test_looking_does_nothing_that_time_has_made_due() -> None:
     assert told["vaults"]["deleted"].total == 0
     (shown,) = told["vaults"]["rows"].shown
     assert [row["state"] for row in shown["versions"].shown] == ["expired"]
-    assert world.batch.health(account).endswith("has expired.")
+    assert world.batch.health(account).reason.endswith("has expired.")
     assert pickle.dumps(world) != before
 
 

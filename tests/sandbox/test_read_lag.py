@@ -14,7 +14,7 @@ from batch_calls import account_path, batch
 from key_vault_calls import CRYPTO_OFFICER, assign, vault_body, vault_path
 from sandbox_client import Sandbox
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 ROLES = "2022-04-01"
 VAULTS = "2023-07-01"

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from . import clouds, control
+from . import control
 from .control.guard import SAFE_METHODS
 from .entra import frame as entra
 from .entra import metadata
@@ -31,7 +31,8 @@ from .key_vault_keys import frame as key_vault_keys
 from .proxy import Refusal
 from .request_log import CHALLENGE, Entry, RequestLog, is_write, kept_body, kept_url
 from .resource_manager import frame as resource_manager
-from .web import AzureError, BadJson, Call, answer
+from .shared import clouds
+from .shared.web import AzureError, BadJson, Call, answer
 from .world import World
 
 logger = logging.getLogger("azure_sandbox")

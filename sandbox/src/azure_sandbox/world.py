@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from .authorization.rules import Authorization
 from .batch.rules import BatchAccounts
-from .behavior import DEFAULT, Behavior
-from .clock import Clock
 from .entra.rules import Directory
 from .key_vault.rules import Vaults
 from .key_vault_keys.rules import Keys
@@ -18,7 +16,9 @@ from .managed_identity.rules import Identities
 from .operators import Operator
 from .resource_manager.rules import Resources
 from .resource_manager.throttling import Throttle
-from .timing import QUICK, Timing
+from .shared.behavior import DEFAULT, Behavior
+from .shared.clock import Clock
+from .shared.timing import QUICK, Timing
 
 
 class World:

@@ -11,8 +11,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from ..resource_manager.errors import resource_group_not_found
-from ..web import Call, answer
+from ..shared.errors import resource_group_not_found
+from ..shared.web import Call, answer
 from . import documents, errors, filters
 from .rules import RoleAssignment, subscription_in, tidy_scope
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..read_lag import ReadLag
+from ..shared.read_lag import ReadLag
 from . import errors
 from .roles import BUILT_IN, Permission, RoleDefinition
 

@@ -125,6 +125,14 @@ class Account:
     def key(self) -> Key:
         return account_key(self.subscription, self.group, self.name)
 
+    def state(self, now: float) -> str:
+        """Its provisioningState."""
+        if self.gone_at is not None:
+            return "Deleting"
+        if self.ready_at > now:
+            return "Creating"
+        return "Failed" if self.is_failed else "Succeeded"
+
     @property
     def shared_key_allowed(self) -> bool:
         if self.authentication_modes is None:
@@ -134,16 +142,3 @@ class Account:
 
 def account_key(subscription: str, group: str, name: str) -> Key:
     return subscription.lower(), group.lower(), name.lower()
-
-
-@dataclass
-class Operation:
-    """Work that a client polls for."""
-
-    id: str
-    # create, or delete of an account or a pool
-    kind: str
-    account: Key
-    ready_at: float
-    # What the last poll answers if it fails: the parts of a Refusal.
-    failure: tuple[int, str, str, dict[str, str]] | None = None

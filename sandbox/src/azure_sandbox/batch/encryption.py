@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..web import AzureError
+from ..shared.web import AzureError
 from .account import Account, Identity, PreviousVersion, Protection
 from .errors import Refusal, key_refused
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..resource_manager.errors import gateway_error
-from ..web import AzureError
+from ..shared.errors import gateway_error
+from ..shared.web import AzureError
 
 _LINKED_ID = (
     "Property id '{value}' at path '{path}' is invalid. Expect fully qualified resource Id that start with"
@@ -94,11 +94,6 @@ def in_progress(name: str, state: str) -> Refusal:
 def key_refused(reason: str) -> Refusal:
     names = {"Reason": reason, "PropertyPath": "properties.encryption.keyVaultProperties.keyIdentifier"}
     return Refusal(400, "InvalidKeyVaultProperties", "The specified Key Vault properties are invalid.", names)
-
-
-def recovering(former: str) -> str:
-    """The reason why an account does not answer though its key can be used again."""
-    return f"The key is accessible again, but the account has not recovered yet. It was: {former}"
 
 
 def key_not_accessible(key_identifier: str, reason: str) -> KeyNotAccessible:

@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from ..resource_manager.errors import authorization_failed
-from ..web import Call, answer
+from ..shared.errors import authorization_failed
+from ..shared.web import Call, answer
 from . import documents, errors, wishes
-from .account import Account, Operation
+from .account import Account
 from .errors import Refusal
-from .rules import DOMAINS, PUBLIC_DOMAIN, pool_deletion
+from .rules import DOMAINS, PUBLIC_DOMAIN, Work, pool_deletion
 from .wishes import Wish
 
 READ = "Microsoft.Batch/batchAccounts/read"
@@ -179,7 +179,7 @@ def _check_linked(call: Call, wish: Wish) -> None:
 # Long-running operations
 
 
-def _accepted(call: Call, operation: Operation, path: str) -> Response:
+def _accepted(call: Call, operation: Work, path: str) -> Response:
     """A Location for the next poll, signed afresh every time; the former ones stay good."""
     now = call.world.clock.time()
     certificate = _base64url(hashlib.sha512(b"asyncoperationsigningcertificate").digest() * 8)

@@ -7,18 +7,19 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..key_vault.grants import Grants
-from ..read_lag import ReadLag
-from ..regions import CANARY, REGIONS
-from ..resource_manager.errors import location_required, location_unavailable, resource_not_found
+from ..shared.errors import location_required, location_unavailable, resource_not_found
+from ..shared.operations import Operation, Operations
+from ..shared.read_lag import ReadLag
+from ..shared.regions import CANARY, REGIONS, tidy_location
 from . import errors, identity
-from .account import Account, Identity, Key, Operation, Pool, Protection, account_key, new_key
+from .account import Account, Identity, Key, Pool, Protection, account_key, new_key
 from .encryption import KeyIdentifier, KeyUse
+from .health import ANSWERS, BUSY, Health, health
 from .outlook import Outlook
 from .register import Register
 from .wishes import EncryptionWish, Wish
@@ -31,6 +32,10 @@ DOMAINS = {
     "management.chinacloudapi.cn": "batch.chinacloudapi.cn",
 }
 PUBLIC_DOMAIN = "batch.azure.com"
+
+# Why an operation has failed: the parts of a Refusal.
+Failure = tuple[int, str, str, dict[str, str]]
+Work = Operation[Failure | None]
 
 SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
 SEEDED_PER_GROUP = 50
@@ -52,7 +57,7 @@ def pool_deletion(account: Account, pool: str) -> str:
 class BatchAccounts:
     world: World
     _register: Register = field(default_factory=Register)
-    _operations: dict[str, Operation] = field(default_factory=dict)
+    _operations: Operations[Failure | None] = field(init=False)
     # Accounts on a customer's key, with its vault's name.
     _protected: dict[Key, str] = field(default_factory=dict)
     _dying: set[Key] = field(default_factory=set)
@@ -60,6 +65,7 @@ class BatchAccounts:
 
     def __post_init__(self) -> None:
         self._lag = ReadLag(self.world)
+        self._operations = Operations(self.world)
 
     # Reading
 
@@ -99,11 +105,7 @@ class BatchAccounts:
         return register.page(subscription, group, after)
 
     def state(self, account: Account) -> str:
-        if account.gone_at is not None:
-            return "Deleting"
-        if account.ready_at > self.world.clock.time():
-            return "Creating"
-        return "Failed" if account.is_failed else "Succeeded"
+        return account.state(self.world.clock.time())
 
     @property
     def quota(self) -> int:
@@ -117,13 +119,13 @@ class BatchAccounts:
             return "Invalid", "Account name must be at least 3 characters and at most 24 characters."
         if re.fullmatch(r"[a-zA-Z0-9]+", name) is None:
             return "Invalid", "Account name must contain only letters and numbers."
-        if self._register.has_name(location.replace(" ", "").lower(), name):
+        if self._register.has_name(tidy_location(location), name):
             return "AlreadyExists", f"An account named '{name}' is already in use."
         return None
 
     # Life
 
-    def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Operation:
+    def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Work:
         """Also of an account whose creation has failed."""
         failed = self._register.find(subscription, group, name)
         if not wish.location:
@@ -154,9 +156,7 @@ class BatchAccounts:
             self._apply(account, replace(wish, encryption=None))
         if failure is None or account.is_failed:
             self._register.add(account)
-        operation = self._begin("create", account, ready)
-        operation.failure = failure
-        return operation
+        return self._operations.start(failure, self.world.timing.batch_create)
 
     def _require_quota(self, wanted: Account) -> None:
         place = (wanted.subscription.lower(), wanted.location)
@@ -180,14 +180,14 @@ class BatchAccounts:
         account.modified = self.world.clock.time()
         self._assess(account)
 
-    def delete(self, account: Account) -> Operation:
+    def delete(self, account: Account) -> Work:
         if account.gone_at is None:
             if self.state(account) == "Creating":
                 raise errors.in_progress(account.name, "Creating")
             self._lag.note(account.key, account)
             account.gone_at = self.world.clock.time() + self.world.timing.batch_delete
             self._dying.add(account.key)
-        return self._begin("delete", account, account.gone_at)
+        return self._operations.start(None, account.gone_at - self.world.clock.time())
 
     def remove(self, resource_id: str) -> None:
         """At once, as with its resource group."""
@@ -195,43 +195,37 @@ class BatchAccounts:
         if account is not None:
             self._remove(account)
 
-    def operation(self, name: str) -> Operation:
-        operation = self._operations.get(name.lower())
+    def operation(self, name: str) -> Work:
+        operation = self._operations.find(name)
         if operation is None:
             raise errors.operation_not_found(name)
         return operation
 
-    def poll(self, operation: Operation) -> bool:
+    def poll(self, operation: Work) -> bool:
         """Whether it is done. Raises Refusal if it has failed."""
-        if operation.ready_at > self.world.clock.time():
+        if not self._operations.is_done(operation):
             return False
-        if operation.failure is not None:
-            raise errors.Refusal(*operation.failure)
+        if operation.about is not None:
+            raise errors.Refusal(*operation.about)
         return True
 
     # Use
 
     def use(self, account: Account) -> None:
         """Any operation but reading and deleting the account needs it ready, and its key. Raises Refusal."""
-        state = self.state(account)
-        if state == "Failed":
+        found = self.health(account)
+        if found.kind == ANSWERS:
+            return
+        if found.kind == BUSY:
+            raise errors.in_progress(account.name, found.reason)
+        if account.is_failed:
             raise errors.creation_failed(account.name)
-        if state != "Succeeded":
-            raise errors.in_progress(account.name, state)
-        reason = self.health(account)
-        if reason != "ok":
-            assert account.protection is not None
-            raise errors.key_not_accessible(account.protection.key_identifier, reason)
+        assert account.protection is not None
+        raise errors.key_not_accessible(account.protection.key_identifier, found.reason)
 
-    def health(self, account: Account) -> str:
-        """`ok`, or why the account cannot be used."""
-        self._assess(account)
-        protection = account.protection
-        if protection is None or not protection.lost:
-            return "ok"
-        if protection.back_at is not None:
-            return errors.recovering(protection.lost)
-        return protection.lost
+    def health(self, account: Account) -> Health:
+        """What Batch finds when the account is used, which is noted."""
+        return health(account, self._assess, self.world.clock.time(), self.world.timing.batch_recovery)
 
     def reassess(self, vault_name: str | None = None) -> None:
         """Look again at the accounts whose key lies in that vault, or at all.
@@ -282,10 +276,10 @@ class BatchAccounts:
         account.pools[name.lower()] = pool
         return pool
 
-    def delete_pool(self, account: Account, name: str) -> Operation | None:
+    def delete_pool(self, account: Account, name: str) -> Work | None:
         if account.pools.pop(name.lower(), None) is None:
             return None
-        return self._begin("delete pool", account, self.world.clock.time(), pool_deletion(account, name))
+        return self._operations.start(None, 0, pool_deletion(account, name))
 
     # Beginning
 
@@ -306,12 +300,6 @@ class BatchAccounts:
             self._register.add(account)
 
     # Within
-
-    def _begin(self, kind: str, account: Account, ready_at: float, name: str = "") -> Operation:
-        """An operation is found by its id unless it has a name."""
-        operation = Operation(str(uuid.uuid4()), kind, account.key, ready_at)
-        self._operations[name.lower() or operation.id] = operation
-        return operation
 
     def _bury(self) -> None:
         now = self.world.clock.time()
@@ -355,11 +343,15 @@ class BatchAccounts:
             return None
         return KeyUse(self.world).protect(wanted, wish.key_identifier, account.protection)
 
-    def _assess(self, account: Account) -> None:
-        if account.protection is not None:
-            use = KeyUse(self.world)
-            use.follow(account)
-            self._note(account.protection, use.unusable(account))
+    def _assess(self, account: Account) -> str:
+        """Why Batch cannot use the account's key, which is noted; empty if it can."""
+        if account.protection is None:
+            return ""
+        use = KeyUse(self.world)
+        use.follow(account)
+        reason = use.unusable(account)
+        self._note(account.protection, reason)
+        return reason
 
     def _note(self, protection: Protection, reason: str) -> None:
         """Note whether Batch can use the key, and since when again."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..web import AzureError
+from ..shared.web import AzureError
 
 
 def bad_request(message: str) -> AzureError:

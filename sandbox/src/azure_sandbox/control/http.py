@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
 from .. import seed
-from ..behavior import changed
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
-from ..timing import Timing
-from ..web import AzureError, Call, answer
+from ..shared.behavior import changed
+from ..shared.timing import Timing
+from ..shared.web import AzureError, Call, answer
 from . import errors, reading
 
 if TYPE_CHECKING:

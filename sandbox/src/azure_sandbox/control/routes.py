@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from ..page import http as page
-from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
+from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
 from . import errors, guard, http
 
 if TYPE_CHECKING:

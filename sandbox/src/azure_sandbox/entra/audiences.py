@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..clouds import CLOUDS, Cloud
+from ..shared.clouds import CLOUDS, Cloud
 
 # Every tenant has these, even though the sandbox poses as none of them.
 ELSEWHERE = ("https://graph.microsoft.com", "https://graph.windows.net", "https://batch.core.windows.net")

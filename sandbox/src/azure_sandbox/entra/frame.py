@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from ..web import AzureError, Call, Routes, answer, call_handler
+from ..shared.web import AzureError, Call, Routes, answer, call_handler
 from . import errors, http
 from .routes import ROUTES
 

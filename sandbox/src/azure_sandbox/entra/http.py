@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
-from .. import clouds
-from ..clouds import Cloud
-from ..web import Call, answer
+from ..shared import clouds
+from ..shared.clouds import Cloud
+from ..shared.web import Call, answer
 from . import assertions, audiences, errors, tokens
 from .rules import Directory, Principal
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from ..web import AzureError, Call, Route, Routes, answer, call_handler
+from ..shared.web import AzureError, Call, Route, Routes, answer, call_handler
 from . import audiences
 from .rules import Principal
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..clouds import CLOUDS, Cloud
+from ..shared.clouds import CLOUDS, Cloud
 from . import tokens
 from .tokens import Subject, TokenProblem
 

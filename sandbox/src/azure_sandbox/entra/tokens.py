@@ -18,7 +18,7 @@ import jwt
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ..clouds import Cloud
+from ..shared.clouds import Cloud
 
 ALGORITHM = "RS256"
 # Checked tokens are remembered; more than these, and the memory starts anew.

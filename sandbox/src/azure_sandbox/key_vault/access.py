@@ -10,8 +10,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .. import clouds
-from ..web import AzureError
+from ..shared import clouds
+from ..shared.web import AzureError
 from .vault import Vault
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..web import AzureError
+from ..shared.web import AzureError
 
 NAME_TAKEN = (
     "The vault name '{name}' is already in use. Vault names are globally unique so it is possible that the name is"

@@ -10,10 +10,10 @@ from typing import Any
 
 from starlette.responses import Response
 
-from .. import clouds
-from ..resource_manager.errors import resource_not_found
-from ..resource_manager.paging import page
-from ..web import Call, answer
+from ..shared import clouds
+from ..shared.errors import resource_not_found
+from ..shared.paging import page
+from ..shared.web import Call, answer
 from . import documents, errors, request
 from .rules import Order
 from .vault import Vault

@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import builtins
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..read_lag import ReadLag
-from ..regions import CANARY, REGIONS
-from ..resource_manager import tags
-from ..resource_manager.errors import location_required, location_unavailable
+from ..shared import tags
+from ..shared.errors import location_required, location_unavailable
+from ..shared.operations import Operation, Operations
+from ..shared.read_lag import ReadLag
+from ..shared.regions import CANARY, REGIONS, tidy_location
 from . import errors, request
 from .access import Door, KeyVaultDenied
 from .vault import RBAC_BY_DEFAULT_SINCE, AccessPolicy, NetworkRules, Vault
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..entra.rules import Principal
     from ..world import World
 
-__all__ = ["KeyVaultDenied", "Order", "Purge", "Vault", "Vaults"]
+__all__ = ["KeyVaultDenied", "Order", "Vault", "Vaults"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Order:
     @property
     def location(self) -> str:
         location = self.document.get("location")
-        return request.tidy_location(location) if isinstance(location, str) else ""
+        return tidy_location(location) if isinstance(location, str) else ""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -62,23 +62,17 @@ class Order:
 
 
 @dataclass
-class Purge:
-    id: str
-    vault_name: str
-    started_at: float
-    done_at: float
-
-
-@dataclass
 class Vaults:
     world: World
     _live: dict[str, Vault] = field(default_factory=dict)
     _deleted: dict[str, Vault] = field(default_factory=dict)
-    _purges: dict[str, Purge] = field(default_factory=dict)
+    # Each of the vault of that name.
+    _purges: Operations[str] = field(init=False)
     _lag: ReadLag[str, Vault] = field(init=False)
 
     def __post_init__(self) -> None:
         self._lag = ReadLag(self.world)
+        self._purges = Operations(self.world)
 
     # Reading
 
@@ -113,7 +107,7 @@ class Vaults:
 
     def deleted_vault(self, subscription: str, location: str, name: str) -> Vault:
         for vault in self.deleted(subscription):
-            if (vault.name.lower(), vault.location) == (name.lower(), request.tidy_location(location)):
+            if (vault.name.lower(), vault.location) == (name.lower(), tidy_location(location)):
                 return vault
         raise errors.deleted_vault_not_found(name)
 
@@ -189,21 +183,20 @@ class Vaults:
         # They do not come back with a recovered vault.
         self.world.authorization.forget_below(vault.id)
 
-    def purge(self, vault: Vault) -> Purge:
+    def purge(self, vault: Vault) -> Operation[str]:
         if vault.purge_protection:
             raise errors.purge_not_allowed()
-        now = self.world.clock.time()
-        purge = Purge(uuid.uuid4().hex, vault.name, now, now + self.world.timing.vault_purge)
-        self._purges[purge.id] = purge
-        if purge.done_at <= now:
+        purge = self._purges.start(vault.name, self.world.timing.vault_purge)
+        if self._purges.is_done(purge):
             self._forget(vault)
         return purge
 
-    def purge_operation(self, purge_id: str) -> Purge:
+    def purge_operation(self, purge_id: str) -> Operation[str]:
         self._settle()
-        if purge_id not in self._purges:
+        purge = self._purges.find(purge_id)
+        if purge is None:
             raise errors.operation_not_found(purge_id)
-        return self._purges[purge_id]
+        return purge
 
     # The data plane
 
@@ -275,9 +268,9 @@ class Vaults:
     def _settle(self) -> None:
         """What time has done to the deleted vaults."""
         now = self.world.clock.time()
-        for purge in self._purges.values():
-            vault = self._deleted.get(purge.vault_name.lower())
-            if purge.done_at <= now and vault is not None and (vault.deleted_at or 0) <= purge.started_at:
+        for purge in self._purges:
+            vault = self._deleted.get(purge.about.lower())
+            if self._purges.is_done(purge) and vault is not None and (vault.deleted_at or 0) <= purge.started_at:
                 self._forget(vault)
         for vault in [*self._deleted.values()]:
             if self.purge_date(vault).timestamp() <= now:

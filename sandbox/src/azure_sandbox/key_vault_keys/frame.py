@@ -14,12 +14,12 @@ import uuid
 
 from starlette.responses import Response
 
-from .. import clouds
 from ..authorization.rules import RoleAssignment
 from ..entra.rules import TokenProblem
 from ..key_vault.access import CLIENT_ADDRESS
 from ..key_vault.vault import Vault
-from ..web import AzureError, BadJson, Call, Routes, answer, call_handler
+from ..shared import clouds
+from ..shared.web import AzureError, BadJson, Call, Routes, answer, call_handler
 from . import documents, errors, routes, throttling
 
 _routes = Routes(routes.ROUTES)

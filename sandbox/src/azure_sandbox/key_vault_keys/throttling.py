@@ -13,7 +13,7 @@ from . import errors
 
 if TYPE_CHECKING:
     from ..key_vault.vault import Vault
-    from ..web import Call
+    from ..shared.web import Call
 
 WINDOW_SECONDS = 10
 # For software-protected RSA keys of 2048 bits ("Azure Key Vault service limits"). A key in hardware is dearer to make.

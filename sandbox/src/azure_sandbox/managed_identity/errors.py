@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from ..resource_manager.errors import location_required, resource_not_found
-from ..web import AzureError
+from ..shared.errors import location_required, resource_not_found
+from ..shared.web import AzureError
 
 __all__ = ["identity_not_found", "location_required", "other_location"]
 

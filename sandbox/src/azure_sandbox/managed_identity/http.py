@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from ..resource_manager import tags
-from ..web import BadJson, Call, answer
+from ..shared import tags
+from ..shared.web import BadJson, Call, answer
 from . import errors
 from .rules import TYPE, UserAssignedIdentity, identity_id
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..shared.regions import tidy_location
 from . import errors
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Identities:
     ) -> tuple[UserAssignedIdentity, bool]:
         """The identity, and whether it is new."""
         resource_id = identity_id(subscription, group, name)
-        identity, location = self.get(resource_id), location.replace(" ", "").lower()
+        identity, location = self.get(resource_id), tidy_location(location)
         if identity is not None:
             if identity.location != location:
                 raise errors.other_location(name, identity.location, group, location)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..batch.account import Account, Protection
 from ..batch.encryption import KeyIdentifier
-from ..batch.outlook import Health, Outlook
+from ..batch.health import Health
+from ..batch.outlook import Outlook
 from . import shown
 from .question import HEALTHS, SOURCES, Question
 from .shown import Rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..batch.outlook import Outlook
 from ..key_vault.grants import Grants
-from ..timing import QUICK, REALISTIC
+from ..shared.timing import QUICK, REALISTIC
 from . import accounts, requests, shown, vaults
 from .question import HEALTHS, SHOWN, SOURCES, Question
 from .shown import Rows

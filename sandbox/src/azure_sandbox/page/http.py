@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
     from ..server import Sandbox
-    from ..web import Call
+    from ..shared.web import Call
 
 
 def is_wanted(accept: str) -> bool:

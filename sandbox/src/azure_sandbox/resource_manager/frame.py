@@ -13,16 +13,16 @@ from functools import lru_cache
 
 from starlette.responses import Response
 
-from .. import clouds
 from ..authorization import routes as authorization
-from ..authorization.rules import subscription_in
+from ..authorization.rules import subscription_in, tidy_scope
 from ..batch import routes as batch
-from ..clouds import Cloud
 from ..entra.rules import TokenProblem
 from ..key_vault import routes as key_vault
 from ..managed_identity import routes as managed_identity
-from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import errors, headers, providers, routes, throttling
+from ..shared import clouds, errors
+from ..shared.clouds import Cloud
+from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
+from . import headers, providers, routes, throttling
 from .providers import Provider
 
 _own = providers.add(routes.PROVIDER, routes.API_VERSIONS, routes.ROUTES)
@@ -50,7 +50,8 @@ def _refusal(error: AzureError) -> Response:
 
 
 async def _handle(call: Call) -> Response:
-    path = tidy(call.url_path)
+    # Clients that join a host with a slash and a path with a slash are answered all the same.
+    path = tidy_scope(call.url_path)
     method = call.request.method
     public, _, _ = _public.match(method, path)
     if public is not None:
@@ -68,11 +69,6 @@ async def _handle(call: Call) -> Response:
     _check_permission(call, route, path)
     _check_group(call, provider)
     return await call_handler(route, call)
-
-
-def tidy(path: str) -> str:
-    """Clients that join a host with a slash and a path with a slash are answered all the same."""
-    return "/" + path.strip("/")
 
 
 # Token

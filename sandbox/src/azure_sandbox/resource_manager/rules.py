@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import contents, errors
+from ..shared import errors
+from ..shared.operations import Operation, Operations
+from ..shared.regions import tidy_location
+from . import contents
 from .contents import Resource
 
 if TYPE_CHECKING:
@@ -48,26 +51,12 @@ class ResourceGroup:
         return f"/subscriptions/{self.subscription}/resourceGroups/{self.name}"
 
 
-@dataclass
-class Operation:
-    """Work that goes on after its request has been answered."""
-
-    id: str
-    # By the sandbox's clock.
-    done_at: float
-
-
-def tidy_location(location: str) -> str:
-    """`West Europe` and `westeurope` are the same region."""
-    return location.replace(" ", "").lower()
-
-
 class Resources:
     def __init__(self, world: World) -> None:
         self._world = world
         self._subscriptions: dict[str, Subscription] = {}
         self._groups: dict[tuple[str, str], ResourceGroup] = {}
-        self._operations: dict[str, Operation] = {}
+        self.operations: Operations[None] = Operations(world)
 
     # Subscriptions
 
@@ -113,11 +102,11 @@ class Resources:
         group.tags = dict(tags or {})
         return group, False
 
-    def delete_group(self, group: ResourceGroup) -> Operation:
+    def delete_group(self, group: ResourceGroup) -> Operation[None]:
         for resource in self.of_group(group):
             contents.delete(self._world, resource)
         del self._groups[self._key(group.subscription, group.name)]
-        return self.start_operation(self._world.timing.group_delete)
+        return self.operations.start(None, self._world.timing.group_delete)
 
     @staticmethod
     def _key(subscription: str | Subscription, name: str) -> tuple[str, str]:
@@ -132,16 +121,3 @@ class Resources:
     def of_group(self, group: ResourceGroup) -> list[Resource]:
         inside = f"{group.id}/".lower()
         return [resource for resource in self.all(group.subscription) if resource.id.lower().startswith(inside)]
-
-    # Long-running operations
-
-    def start_operation(self, seconds: float) -> Operation:
-        operation = Operation(str(uuid.uuid4()), self._world.clock.time() + seconds)
-        self._operations[operation.id] = operation
-        return operation
-
-    def operation(self, id: str) -> Operation | None:
-        return self._operations.get(id.lower())
-
-    def is_done(self, operation: Operation) -> bool:
-        return self._world.clock.time() >= operation.done_at

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import errors
+from ..shared import errors
 
 if TYPE_CHECKING:
-    from ..web import Call
+    from ..shared.web import Call
 
 
 @dataclass(frozen=True)

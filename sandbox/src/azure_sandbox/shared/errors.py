@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..web import AzureError
+from .web import AzureError
 
 FAILURE_CAUSE = "x-ms-failure-cause"
 

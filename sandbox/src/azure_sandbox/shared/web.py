@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 if TYPE_CHECKING:
-    from .entra.rules import Principal
-    from .world import World
+    from ..entra.rules import Principal
+    from ..world import World
 
 
 class AzureError(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from .world import World
+    from ..world import World
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
