@@ -112,6 +112,12 @@ def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: flo
     return newest_first(versions or ()) or [version_of(newest["key"])]
 
 
+def may_need_previous(used: KeyBundle, now: float, *, follows: bool) -> bool:
+    """Whether an account that is pinned to the version `used` may still need a previous one. One that follows the key
+    may never have taken the newest version."""
+    return follows or now < used["attributes"]["created"] + PREVIOUS_NEEDED_SECONDS
+
+
 def previous_in_doubt(used: KeyBundle, versions: Sequence[KeyItem], now: float, *, follows: bool) -> list[str]:
     """The versions that an account may have needed when they became unusable, although it is pinned to the version
     `used`, or follows the key with that newest version. An account that has lost the version before it took the newest
