@@ -163,7 +163,7 @@ def facts(thing: Any) -> Any:
 def settled(target: Target) -> Any:
     """Its facts, once what time has ended is gone, as it would be whenever somebody looks."""
     world = target.server.world
-    world.batch.all()
+    list(world.batch.contents(""))
     world.vaults.deleted("")
     return facts(world)
 

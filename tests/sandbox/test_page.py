@@ -149,7 +149,7 @@ def test_looking_does_nothing_that_time_has_made_due() -> None:
         world.keys.import_key(vault, name, wish, material)
     rotate = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
     world.keys.set_policy(vault, "key1", {"lifetimeActions": [rotate]})
-    account, dying, _ = world.batch.all()
+    account, dying, _ = [*world.batch.standing()]
     world.batch.update(account, of_patch({"identity": {"type": "SystemAssigned"}}))
     world.authorization.assign(vault.id, ENCRYPTION_USER, account.identity.principal_id)
     world.batch.update(account, of_patch({"properties": encryption("https://vault-one.vault.azure.net/keys/key1")}))

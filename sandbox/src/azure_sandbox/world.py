@@ -39,3 +39,5 @@ class World:
         self.vaults = Vaults(self)
         self.keys = Keys(self)
         self.batch = BatchAccounts(self)
+        # Whose resources lie in resource groups.
+        self.holders = (self.batch, self.vaults, self.identities)

@@ -10,15 +10,15 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..entra.rules import Directory
+from ..resource_manager.rules import Resources
+from ..shared import world as shared
 from ..shared.read_lag import ReadLag
+from ..shared.world import Principal
 from . import errors
 from .roles import BUILT_IN, Permission, RoleDefinition
-
-if TYPE_CHECKING:
-    from ..entra.rules import Principal
-    from ..world import World
 
 _GUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 NEVER = float("inf")
@@ -77,6 +77,13 @@ def covers(above: str, below: str) -> bool:
 
 
 _REPLICATION_SECONDS = 60
+
+
+class World(shared.World, Protocol):
+    """What role assignments need of other services."""
+
+    directory: Directory
+    resources: Resources
 
 
 @dataclass

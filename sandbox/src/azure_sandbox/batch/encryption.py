@@ -11,16 +11,14 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..key_vault.vault import Vault
 from ..shared.web import AzureError
+from ..shared.world import Principal
 from .account import Account, Identity, PreviousVersion, Protection
 from .errors import Refusal, key_refused
-
-if TYPE_CHECKING:
-    from ..entra.rules import Principal
-    from ..key_vault.rules import Vault
-    from ..world import World
+from .world import World
 
 KEY_SIZES = (2048, 3072, 4096)
 NEEDED = ("get", "wrapKey", "unwrapKey")

@@ -12,19 +12,28 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import quote
 
 from starlette.responses import Response
 
+from ..shared import web
 from ..shared.errors import authorization_failed
-from ..shared.web import Call, answer
-from . import documents, errors, wishes
+from ..shared.web import answer
+from . import documents, errors, wishes, world
 from .account import Account
 from .errors import Refusal
-from .rules import DOMAINS, PUBLIC_DOMAIN, Work, pool_deletion
+from .rules import DOMAINS, PUBLIC_DOMAIN, BatchAccounts, Work, pool_deletion
 from .wishes import Wish
 
 READ = "Microsoft.Batch/batchAccounts/read"
+
+
+class World(world.World, Protocol):
+    batch: BatchAccounts
+
+
+Call = web.Call[World]
 Handler = Callable[[Call], Response]
 _BELOW_GROUP = "/providers/Microsoft.Batch/batchAccounts"
 

@@ -8,20 +8,18 @@ nothing is unwrapped, and Batch's own idea of the account stays as it is."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..key_vault.grants import Grants
+from ..key_vault.vault import Vault
 from ..key_vault_keys import documents
+from ..key_vault_keys.key import Key, KeyVersion
 from ..shared.web import AzureError
+from ..shared.world import Principal
 from .account import Account, PreviousVersion, Protection
 from .encryption import KeyIdentifier, KeyUse, refused_by_key_vault
 from .errors import key_refused
 from .health import Health, health
-
-if TYPE_CHECKING:
-    from ..entra.rules import Principal
-    from ..key_vault.rules import Vault
-    from ..key_vault_keys.key import Key, KeyVersion
 
 
 @dataclass

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..key_vault.grants import Grants
+from ..resource_manager.contents import Resource
 from ..shared.errors import location_required, location_unavailable, resource_not_found
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
@@ -23,10 +24,9 @@ from .health import ANSWERS, BUSY, Health, health
 from .outlook import Outlook
 from .register import Register
 from .wishes import EncryptionWish, Wish
+from .world import World
 
-if TYPE_CHECKING:
-    from ..world import World
-
+TYPE = "Microsoft.Batch/batchAccounts"
 DOMAINS = {
     "management.usgovcloudapi.net": "batch.usgovcloudapi.net",
     "management.chinacloudapi.cn": "batch.chinacloudapi.cn",
@@ -44,7 +44,7 @@ SEEDED_PER_SUBSCRIPTION = 1000
 
 def _required(account: Account | None, name: str, group: str) -> Account:
     if account is None:
-        raise resource_not_found("Microsoft.Batch/batchAccounts", name, group)
+        raise resource_not_found(TYPE, name, group)
     return account
 
 
@@ -85,9 +85,16 @@ class BatchAccounts:
         parts = resource_id.strip("/").split("/")
         return self.find(parts[1], parts[3], parts[7]) if len(parts) == 8 else None
 
-    def all(self) -> list[Account]:
+    def contents(self, subscription: str) -> Iterator[Resource]:
         self._bury()
-        return list(self._register)
+        for account in self._register:
+            if account.subscription.lower() == subscription.lower():
+                yield Resource(account.id, account.name, TYPE, account.location, account.tags)
+
+    def drop(self, resource: Resource) -> None:
+        account = self.by_id(resource.id)
+        if account is not None:
+            self._remove(account)
 
     def standing(self) -> Iterator[Account]:
         """All, without burying those whose time has come."""
@@ -131,7 +138,7 @@ class BatchAccounts:
         if not wish.location:
             raise location_required()
         if wish.location not in (*REGIONS, *CANARY):
-            raise location_unavailable(wish.location, "Microsoft.Batch/batchAccounts", REGIONS)
+            raise location_unavailable(wish.location, TYPE, REGIONS)
         problem = self.name_problem(wish.location, name)
         if problem is not None and failed is None:
             reason, message = problem
@@ -188,12 +195,6 @@ class BatchAccounts:
             account.gone_at = self.world.clock.time() + self.world.timing.batch_delete
             self._dying.add(account.key)
         return self._operations.start(None, account.gone_at - self.world.clock.time())
-
-    def remove(self, resource_id: str) -> None:
-        """At once, as with its resource group."""
-        account = self.by_id(resource_id)
-        if account is not None:
-            self._remove(account)
 
     def operation(self, name: str) -> Work:
         operation = self._operations.find(name)

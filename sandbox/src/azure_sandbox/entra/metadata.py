@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from ..shared.web import AzureError, Call, Route, Routes, answer, call_handler
+from ..operators import Operator
+from ..shared import web
+from ..shared import world as shared
+from ..shared.web import AzureError, Route, Routes, answer, call_handler
 from . import audiences
-from .rules import Principal
+from .rules import Directory, Principal
 
 HOST = "169.254.169.254"
 USER_ASSIGNED = "/userassignedidentities/"
@@ -22,6 +25,14 @@ USER_ASSIGNED = "/userassignedidentities/"
 
 def _error(status: int, error: str, description: str) -> AzureError:
     return AzureError(status, {"error": error, "error_description": description})
+
+
+class World(shared.World, Protocol):
+    directory: Directory
+    operator: Operator
+
+
+Call = web.Call[World]
 
 
 def token(call: Call) -> Response:

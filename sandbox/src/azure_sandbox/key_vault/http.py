@@ -6,21 +6,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..shared import clouds
+from ..shared import clouds, web
 from ..shared.errors import resource_not_found
 from ..shared.paging import page
-from ..shared.web import Call, answer
-from . import documents, errors, request
-from .rules import Order
+from ..shared.web import answer
+from . import documents, errors, request, rules
+from .rules import Order, Vaults
 from .vault import Vault
 
 _HEADERS = {"x-aspnet-version": "4.0.30319", "x-ms-keyvault-service-version": "1.5.1243.0"}
 # The longest that Azure lets a client wait between two looks at a purge.
 _PURGE_RETRY_SECONDS = 5
+
+
+class World(rules.World, Protocol):
+    vaults: Vaults
+
+
+Call = web.Call[World]
 
 
 def _by(call: Call) -> str:

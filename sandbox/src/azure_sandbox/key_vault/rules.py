@@ -10,23 +10,24 @@ import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..authorization.rules import RoleAssignment
+from ..resource_manager.contents import Resource
 from ..shared import tags
 from ..shared.errors import location_required, location_unavailable
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
 from ..shared.regions import CANARY, REGIONS, tidy_location
-from . import errors, request
+from ..shared.world import Principal
+from . import access, errors, request
 from .access import Door, KeyVaultDenied
 from .vault import RBAC_BY_DEFAULT_SINCE, AccessPolicy, NetworkRules, Vault
 
-if TYPE_CHECKING:
-    from ..authorization.rules import RoleAssignment
-    from ..entra.rules import Principal
-    from ..world import World
-
 __all__ = ["KeyVaultDenied", "Order", "Vault", "Vaults"]
+
+
+TYPE = "Microsoft.KeyVault/vaults"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ class Order:
         return (vault.subscription.lower(), vault.resource_group.lower()) == here
 
 
+class Safes(Protocol):
+    """Who keeps what vaults hold."""
+
+    def forget(self, vault: Vault) -> None: ...
+
+
+class World(access.World, Protocol):
+    @property
+    def keys(self) -> Safes: ...
+
+
 @dataclass
 class Vaults:
     world: World
@@ -90,6 +102,14 @@ class Vaults:
 
     def list(self, subscription: str, group: str | None = None) -> Iterator[Vault]:
         return (vault for vault in self._live.values() if vault.is_in(subscription, group))
+
+    def contents(self, subscription: str) -> Iterator[Resource]:
+        for vault in self.list(subscription):
+            yield Resource(vault.id, vault.name, TYPE, vault.location, vault.tags)
+
+    def drop(self, resource: Resource) -> None:
+        if (vault := self.by_name(resource.name)) is not None:
+            self.delete(vault)
 
     def listed(self, subscription: str, group: str | None = None) -> builtins.list[Vault]:
         """What a list of vaults shows."""
@@ -215,7 +235,7 @@ class Vaults:
             mine = self._deleted[order.name.lower()].subscription.lower() == order.subscription.lower()
             raise errors.name_is_soft_deleted() if mine else errors.vault_exists(order.name)
         if order.location not in (*REGIONS, *CANARY):
-            raise location_unavailable(order.location, "Microsoft.KeyVault/vaults", REGIONS)
+            raise location_unavailable(order.location, TYPE, REGIONS)
         changes = request.fields(order.properties, None)
         vault = Vault(
             order.subscription,

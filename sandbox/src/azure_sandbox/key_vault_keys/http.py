@@ -10,21 +10,29 @@ import base64
 import binascii
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from starlette.responses import Response
 
 from ..key_vault.vault import Vault
-from ..shared import paging
-from ..shared.web import Call, answer
-from . import documents, errors, material, operations, request
+from ..shared import paging, web
+from ..shared.web import answer
+from . import documents, errors, material, operations, request, rules
 from .key import Key, KeyVersion
 from .material import BadMaterial, base64url, from_base64url
+from .rules import Keys
 
 T = TypeVar("T")
 
 PAGE = 25
+
+
+class World(rules.World, Protocol):
+    keys: Keys
+
+
+Call = web.Call[World]
 
 
 def _vault(call: Call) -> Vault:

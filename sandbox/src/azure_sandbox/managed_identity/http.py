@@ -6,17 +6,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..shared import tags
-from ..shared.web import BadJson, Call, answer
-from . import errors
-from .rules import TYPE, UserAssignedIdentity, identity_id
+from ..shared import tags, web
+from ..shared.web import BadJson, answer
+from . import errors, rules
+from .rules import TYPE, Identities, UserAssignedIdentity, identity_id
 
 # The last version that begins with the id; later ones begin with the location.
 _ID_FIRST = "2022-01-31-preview"
+
+
+class World(rules.World, Protocol):
+    identities: Identities
+
+
+Call = web.Call[World]
 
 
 def _id(call: Call) -> str:

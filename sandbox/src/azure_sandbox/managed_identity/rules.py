@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from ..entra.rules import Directory
+from ..resource_manager.contents import Resource
+from ..resource_manager.rules import Resources
+from ..shared import world as shared
 from ..shared.regions import tidy_location
 from . import errors
-
-if TYPE_CHECKING:
-    from ..world import World
-
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
@@ -34,6 +34,13 @@ class UserAssignedIdentity:
     isolation_scope: str | None = None
 
 
+class World(shared.World, Protocol):
+    """What user-assigned identities need of other services."""
+
+    directory: Directory
+    resources: Resources
+
+
 @dataclass
 class Identities:
     world: World
@@ -48,6 +55,13 @@ class Identities:
                 group is None or identity.group.lower() == group.lower()
             ):
                 yield identity
+
+    def contents(self, subscription: str) -> Iterator[Resource]:
+        for one in self.list(subscription):
+            yield Resource(one.id, one.name, TYPE, one.location, one.tags)
+
+    def drop(self, resource: Resource) -> None:
+        self.delete(resource.id)
 
     def put(
         self,

@@ -10,28 +10,26 @@ import time
 import uuid
 from datetime import datetime, timezone
 from functools import lru_cache
+from typing import Protocol
 
 from starlette.responses import Response
 
-from ..authorization import routes as authorization
 from ..authorization.rules import subscription_in, tidy_scope
-from ..batch import routes as batch
-from ..entra.rules import TokenProblem
-from ..key_vault import routes as key_vault
-from ..managed_identity import routes as managed_identity
-from ..shared import clouds, errors
+from ..entra.rules import Directory, TokenProblem
+from ..shared import clouds, errors, web
 from ..shared.clouds import Cloud
-from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import headers, providers, routes, throttling
+from ..shared.web import AzureError, BadJson, Route, Routes, answer, call_handler
+from . import headers, http, providers, routes, throttling
 from .providers import Provider
 
-_own = providers.add(routes.PROVIDER, routes.API_VERSIONS, routes.ROUTES)
-for _module in (batch, managed_identity, authorization):
-    providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
-# On 27 February 2027, UTC (https://learn.microsoft.com/azure/key-vault/general/access-control-default).
-_retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp(), "2026-02-01")
-providers.add(key_vault.PROVIDER, key_vault.API_VERSIONS, key_vault.ROUTES, _retirement)
 _public = Routes(routes.PUBLIC_ROUTES)
+
+
+class World(http.World, throttling.World, Protocol):
+    directory: Directory
+
+
+Call = web.Call[World]
 
 
 async def handle(call: Call) -> Response:
@@ -115,11 +113,15 @@ def _provider(path: str) -> Provider:
     _, found, rest = path.lower().rpartition("/providers/")
     namespace, _, below = rest.partition("/")
     if not found or not below or below in ("register", "unregister"):
-        return _own
+        namespace = routes.PROVIDER.lower()
     provider = providers.PROVIDERS.get(namespace)
     if provider is None:
         raise errors.invalid_resource_namespace(path[len(path) - len(rest) :].partition("/")[0])
     return provider
+
+
+def _is_own(provider: Provider) -> bool:
+    return provider.namespace == routes.PROVIDER
 
 
 def _no_route(call: Call, provider: Provider, path: str, methods: set[str]) -> AzureError:
@@ -139,7 +141,7 @@ def _check_version(call: Call, provider: Provider, path: str) -> None:
         return
     if not version:
         raise errors.missing_api_version()
-    if provider is _own:
+    if _is_own(provider):
         raise errors.invalid_api_version(version, taken)
     group = call.world.resources.group(call.path.get("subscription", ""), call.path.get("group", ""))
     location = call.path.get("location") or (group.location if group else "")
@@ -201,7 +203,7 @@ def scope_of(path: str) -> str:
 
 def _check_group(call: Call, provider: Provider) -> None:
     name = call.path.get("group")
-    if not name or provider is _own:
+    if not name or _is_own(provider):
         return
     if call.world.resources.group(call.path["subscription"], name) is None:
         raise errors.resource_group_not_found(name)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from starlette.responses import Response
 
 from ..shared.errors import FAILURE_CAUSE
-from ..shared.web import Call
 from . import throttling
+from .throttling import Call
 
 FIXED = (
     ("cache-control", "no-cache"),

@@ -7,21 +7,31 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..shared import clouds, errors, tags
+from ..authorization.rules import Authorization
+from ..shared import clouds, errors, tags, web
+from ..shared import world as shared
 from ..shared.operations import Operation
 from ..shared.paging import page
 from ..shared.regions import REGIONS
-from ..shared.web import Call, answer
+from ..shared.web import answer
 from .contents import Resource
 from .providers import PROVIDERS, Provider
-from .rules import NOT_REGISTERED, REGISTERED, ResourceGroup, Subscription
+from .rules import NOT_REGISTERED, REGISTERED, ResourceGroup, Resources, Subscription
 
 READ_GROUPS = "Microsoft.Resources/subscriptions/resourceGroups/read"
 READ_SUBSCRIPTION = "Microsoft.Resources/subscriptions/read"
+
+
+class World(shared.World, Protocol):
+    authorization: Authorization
+    resources: Resources
+
+
+Call = web.Call[World]
 
 
 def _may(call: Call, action: str, scope: str) -> bool:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from ..entra.rules import Directory
 from ..shared import errors
+from ..shared import world as shared
 from ..shared.operations import Operation, Operations
 from ..shared.regions import tidy_location
-from . import contents
-from .contents import Resource
-
-if TYPE_CHECKING:
-    from ..world import World
+from .contents import Holder, Resource
 
 GROUP_NAME = re.compile(r"[\w\-.()]{1,90}")
 REGISTERED, NOT_REGISTERED = "Registered", "NotRegistered"
@@ -49,6 +47,13 @@ class ResourceGroup:
     @property
     def id(self) -> str:
         return f"/subscriptions/{self.subscription}/resourceGroups/{self.name}"
+
+
+class World(shared.World, Protocol):
+    directory: Directory
+
+    @property
+    def holders(self) -> Sequence[Holder]: ...
 
 
 class Resources:
@@ -103,8 +108,11 @@ class Resources:
         return group, False
 
     def delete_group(self, group: ResourceGroup) -> Operation[None]:
-        for resource in self.of_group(group):
-            contents.delete(self._world, resource)
+        inside = f"{group.id}/".lower()
+        for holder in self._world.holders:
+            for resource in [*holder.contents(group.subscription)]:
+                if resource.id.lower().startswith(inside):
+                    holder.drop(resource)
         del self._groups[self._key(group.subscription, group.name)]
         return self.operations.start(None, self._world.timing.group_delete)
 
@@ -116,7 +124,8 @@ class Resources:
     # Resources of all providers
 
     def all(self, subscription: str | Subscription) -> Iterator[Resource]:
-        return contents.resources(self._world, self._key(subscription, "")[0])
+        wanted = self._key(subscription, "")[0]
+        return (resource for holder in self._world.holders for resource in holder.contents(wanted))
 
     def of_group(self, group: ResourceGroup) -> list[Resource]:
         inside = f"{group.id}/".lower()

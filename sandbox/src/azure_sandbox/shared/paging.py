@@ -38,7 +38,9 @@ def after(
     return shown, mark(shown[-1]) if len(entries) > start + size else None
 
 
-def page(call: Call, items: Sequence[T], document: Callable[[T], Any], *, ends_empty: bool = False) -> dict[str, Any]:
+def page(
+    call: Call[Any], items: Sequence[T], document: Callable[[T], Any], *, ends_empty: bool = False
+) -> dict[str, Any]:
     """The list's document. With `ends_empty` each page that holds anything has a link, also the last one."""
     ordered = sorted(items, key=_mark)
     size = min(PAGE, _top(call.query("$top"), PAGE))
@@ -68,7 +70,7 @@ def _last(token: str) -> str:
         raise errors.invalid_query("$skiptoken", token) from error
 
 
-def _link(call: Call, last_id: str) -> str:
+def _link(call: Call[Any], last_id: str) -> str:
     asked = [(name, value) for name, value in call.request.query_params.items() if name.lower() != "$skiptoken"]
     token = base64.urlsafe_b64encode(last_id.encode()).decode()
     return f"https://{call.host}{quote(call.url_path)}?{urlencode([*asked, ('$skiptoken', token)], safe='$')}"

@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from ..world import World
+from .world import World
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
