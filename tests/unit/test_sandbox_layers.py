@@ -25,7 +25,7 @@ GATEWAY = {"resource_manager.frame", "resource_manager.http"}
 OUTSIDE = {"frame", "http", "routes", "metadata"}
 ROOTS = {"services", "world", "seed", "state", "server", "running", "command", "control", "page"}
 # Modules at the top that know no service.
-LEAVES = {"operators"}
+LEAVES = {"environment"}
 
 ALL = sources(ROOT, "sandbox/src")
 

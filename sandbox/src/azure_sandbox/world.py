@@ -9,11 +9,11 @@ from __future__ import annotations
 from .authorization.rules import Authorization
 from .batch.rules import BatchAccounts
 from .entra.rules import Directory
+from .environment import Operator
 from .key_vault.rules import Vaults
 from .key_vault_keys.rules import Keys
 from .key_vault_keys.throttling import Throttle as KeyVaultThrottle
 from .managed_identity.rules import Identities
-from .operators import Operator
 from .resource_manager.rules import Resources
 from .resource_manager.throttling import Throttle
 from .shared.behavior import DEFAULT, Behavior

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..shared.errors import gateway_error
+from ..shared.errors import FAILURE_CAUSE, gateway_error, other_location
 from ..shared.web import AzureError
 
 _LINKED_ID = (
@@ -130,11 +130,9 @@ def operation_not_found(name: str) -> Refusal:
 
 
 def location_differs(name: str, group: str, present: str, wanted: str) -> AzureError:
-    message = (
-        f"The resource '{name}' already exists in location '{present}' in resource group '{group}'. A resource with"
-        f" the same name cannot be created in location '{wanted}'. Please select a new resource name."
-    )
-    return gateway_error(409, "InvalidResourceLocation", message)
+    error = other_location(name, present, group, wanted)
+    error.headers[FAILURE_CAUSE] = "gateway"
+    return error
 
 
 def invalid_skip_token(token: str) -> AzureError:

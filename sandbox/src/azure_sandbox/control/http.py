@@ -20,7 +20,7 @@ from ..faults import BadFault
 from ..shared.behavior import changed
 from ..shared.timing import Timing
 from ..shared.web import AzureError, Call, answer
-from . import errors, reading
+from . import reading
 from .sandbox import Sandbox
 
 SECRET_SECONDS = 3600 * 24
@@ -48,7 +48,7 @@ def get_requests(sandbox: Sandbox, call: Call[Any]) -> Response:
     try:
         since = int(call.query("since") or 0)
     except ValueError as error:
-        raise errors.bad_request("since is the number of a request") from error
+        raise reading.bad_request("since is the number of a request") from error
     writes = call.query("writes").lower() in ("true", "1", "yes")
     return answer(
         {
@@ -75,9 +75,9 @@ def advance_clock(sandbox: Sandbox, call: Call[Any]) -> Response:
     clock = sandbox.world.clock
     seconds = reading.seconds(call.json, "seconds", -1)
     if seconds < 0:
-        raise errors.bad_request("seconds is a number, and time goes forward only")
+        raise reading.bad_request("seconds is a number, and time goes forward only")
     if clock.time() + seconds > END_OF_TIME:
-        raise errors.bad_request("the clock goes no further than the year 3000")
+        raise reading.bad_request("the clock goes no further than the year 3000")
     clock.advance(seconds)
     sandbox.world.batch.reassess(None)
     return get_clock(sandbox, call)
@@ -91,10 +91,10 @@ def patch_timing(sandbox: Sandbox, call: Call[Any]) -> Response:
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Timing)}
     for name, value in call.json.items():
         if name not in kinds:
-            raise errors.bad_request(f"there is no {name}; there is {', '.join(kinds)}")
+            raise reading.bad_request(f"there is no {name}; there is {', '.join(kinds)}")
         is_flag = kinds[name] is bool
         if is_flag != isinstance(value, bool) or not (is_flag or (reading.is_seconds(value) and value >= 0)):
-            raise errors.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
+            raise reading.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
     sandbox.world.timing = dataclasses.replace(sandbox.world.timing, **call.json)
     return get_timing(sandbox, call)
 
@@ -107,7 +107,7 @@ def patch_behavior(sandbox: Sandbox, call: Call[Any]) -> Response:
     try:
         sandbox.world.behavior = changed(sandbox.world.behavior, call.json)
     except (TypeError, ValueError) as error:
-        raise errors.bad_request(str(error)) from error
+        raise reading.bad_request(str(error)) from error
     return get_behavior(sandbox, call)
 
 
@@ -122,7 +122,7 @@ def post_fault(sandbox: Sandbox, call: Call[Any]) -> Response:
     try:
         return answer(sandbox.faults.add(call.json, sandbox.world.clock.time()).document(), 201)
     except BadFault as error:
-        raise errors.bad_request(str(error)) from error
+        raise reading.bad_request(str(error)) from error
 
 
 def delete_faults(sandbox: Sandbox, call: Call[Any]) -> Response:
@@ -159,7 +159,7 @@ def _principal(sandbox: Sandbox, call: Call[Any]) -> Principal:
     object_id = str(call.json.get("object_id") or sandbox.world.operator.object_id)
     principal = sandbox.world.directory.principal(object_id)
     if principal is None:
-        raise errors.not_found(f"there is no principal {object_id}")
+        raise reading.not_found(f"there is no principal {object_id}")
     return principal
 
 
@@ -182,14 +182,14 @@ def post_principal(sandbox: Sandbox, call: Call[Any]) -> Response:
     directory, wish = sandbox.world.directory, call.json
     tenant_id = reading.text(wish, "tenant_id") or directory.tenant_id
     if tenant_id not in directory.tenants:
-        raise errors.bad_request(f"there is no tenant {tenant_id}")
+        raise reading.bad_request(f"there is no tenant {tenant_id}")
     principal = directory.add_principal(tenant_id, reading.needed(wish, "name"))
     try:
         lifetime = reading.seconds(wish, "secret_lifetime", SECRET_SECONDS)
         extras = _register(sandbox, principal, wish)
     except (AzureError, UnsupportedAlgorithm, ValueError) as error:
         directory.remove_principal(principal.object_id)
-        raise errors.bad_request(f"{type(error).__name__}: {error}") from error
+        raise reading.bad_request(f"{type(error).__name__}: {error}") from error
     secret = directory.add_secret(principal, lifetime)
     sandbox.world.batch.reassess(None)
     return answer({**_principal_document(principal), "secret": secret, **extras}, 201)
@@ -203,7 +203,7 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
     grants = [(reading.needed(one, "scope"), reading.needed(one, "role")) for one in reading.objects(wish, "roles")]
     for _scope, role in grants:
         if not (authorization.role(role) or authorization.role_named(role)):
-            raise errors.bad_request(f"there is no role {role}")
+            raise reading.bad_request(f"there is no role {role}")
     if wish.get("token_lifetime") is not None:
         directory.credentials(principal).token_lifetime = int(reading.seconds(wish, "token_lifetime", 0))
     if certificate := reading.text(wish, "certificate"):

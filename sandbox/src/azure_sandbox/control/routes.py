@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from ..page import http as page
 from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import errors, guard, http
+from . import guard, http, reading
 from .sandbox import Sandbox
 
 
@@ -57,12 +57,12 @@ def service(sandbox: Sandbox) -> Callable[[Call[Any]], Awaitable[Response]]:
             guard.check(sandbox.url, call.request)
             if route is None:
                 path = call.url_path
-                raise errors.method_not_allowed(methods) if methods else errors.not_found(f"there is no {path}")
+                raise reading.method_not_allowed(methods) if methods else reading.not_found(f"there is no {path}")
             return await call_handler(route, call)
         except AzureError as error:
             return answer(error.body, error.status, error.headers)
         except BadJson as error:
-            refusal = errors.bad_request(str(error))
+            refusal = reading.bad_request(str(error))
             return answer(refusal.body, refusal.status)
 
     return handle

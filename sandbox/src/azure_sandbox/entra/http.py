@@ -19,7 +19,7 @@ from ..shared import clouds, web
 from ..shared import world as shared
 from ..shared.clouds import Cloud
 from ..shared.web import answer
-from . import assertions, audiences, errors, tokens
+from . import assertions, errors, tokens
 from .rules import Directory, Principal
 
 ANY_TENANT = frozenset({"common", "organizations"})
@@ -172,7 +172,7 @@ def _token(call: Call, form: Mapping[str, str], resource: str) -> tuple[str, int
         raise errors.unknown_application(form["client_id"], tenant)
     call.caller = principal
     credential = _authenticate(call, form, principal, cloud)
-    if not audiences.known(resource, cloud):
+    if not tokens.is_audience(resource, cloud):
         raise errors.unknown_resource(resource, tenant)
     return directory.issue(principal, cloud, resource, credential)
 

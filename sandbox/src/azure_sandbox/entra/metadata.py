@@ -12,11 +12,11 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from ..operators import Operator
+from ..environment import Operator
 from ..shared import web
 from ..shared import world as shared
 from ..shared.web import AzureError, Route, Routes, answer, call_handler
-from . import audiences
+from . import tokens
 from .rules import Directory, Principal
 
 HOST = "169.254.169.254"
@@ -40,7 +40,7 @@ def token(call: Call) -> Response:
     if not resource:
         raise _error(400, "invalid_request", "Required audience parameter not specified")
     principal = _identity(call)
-    if not audiences.known(resource, None):
+    if not tokens.is_audience(resource, None):
         raise _error(
             400,
             "invalid_resource",
@@ -48,7 +48,7 @@ def token(call: Call) -> Response:
             f"{principal.tenant_id}.",
         )
     call.caller = principal
-    access_token, seconds = call.world.directory.issue(principal, audiences.cloud_of(resource), resource, "2")
+    access_token, seconds = call.world.directory.issue(principal, tokens.cloud_of(resource), resource, "2")
     now = int(time.time())
     return answer(
         {

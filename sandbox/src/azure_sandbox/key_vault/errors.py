@@ -82,15 +82,6 @@ def nothing_to_recover() -> AzureError:
     )
 
 
-def other_location(name: str, location: str, group: str, wanted: str) -> AzureError:
-    return _error(
-        409,
-        "InvalidResourceLocation",
-        f"The resource '{name}' already exists in location '{location}' in resource group '{group}'. A resource with"
-        f" the same name cannot be created in location '{wanted}'. Please select a new resource name.",
-    )
-
-
 def deleted_vault_not_found(name: str) -> AzureError:
     return _error(
         404,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..authorization.rules import RoleAssignment
 from ..resource_manager.contents import Resource
 from ..shared import tags
-from ..shared.errors import location_required, location_unavailable
+from ..shared.errors import location_required, location_unavailable, other_location
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
 from ..shared.regions import CANARY, REGIONS, tidy_location
@@ -164,7 +164,7 @@ class Vaults:
         if not order.is_for(vault):
             raise errors.vault_exists(order.name)
         if order.location != vault.location:
-            raise errors.other_location(vault.name, vault.location, vault.resource_group, order.location)
+            raise other_location(vault.name, vault.location, vault.resource_group, order.location)
         self._require(order, bool(order.properties.get("enableRbacAuthorization", vault.rbac)))
         # Whatever is wrong is told before anything is changed.
         named_tags = order.tags

@@ -14,8 +14,9 @@ from ..entra.rules import Directory
 from ..resource_manager.contents import Resource
 from ..resource_manager.rules import Resources
 from ..shared import world as shared
+from ..shared.errors import other_location, resource_not_found
 from ..shared.regions import tidy_location
-from . import errors
+from ..shared.web import AzureError
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
@@ -77,7 +78,7 @@ class Identities:
         identity, location = self.get(resource_id), tidy_location(location)
         if identity is not None:
             if identity.location != location:
-                raise errors.other_location(name, identity.location, group, location)
+                raise other_location(name, identity.location, group, location)
             identity.tags = dict(tags)
             return identity, False
         tenant_id = self.world.resources.tenant_of(subscription)
@@ -111,3 +112,10 @@ class Identities:
 def identity_id(subscription: str, group: str, name: str) -> str:
     """The service writes `resourcegroups` in lower case, whatever the request had."""
     return f"/subscriptions/{subscription}/resourcegroups/{group}/providers/{TYPE}/{name}"
+
+
+# Refusals
+
+
+def identity_not_found(name: str, group: str) -> AzureError:
+    return resource_not_found("Microsoft.ManagedIdentity/userAssignedIdentities", name, group)
