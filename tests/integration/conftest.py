@@ -30,10 +30,10 @@ def running_sandbox() -> Sandbox:
 
 @pytest.fixture
 def sandbox(running_sandbox: Sandbox) -> Sandbox:
-    """As it is in the beginning, but that Batch says itself why an account is not available: many tests are about what
-    it says. test_pools_without_key and test_any_order try the other positions."""
+    """As it is in the beginning, but that Batch says itself why an account is not available, as many tests are about,
+    and that a previous version can be disabled at once. Tests of the switches try the other positions."""
     running_sandbox.control.reset()
-    running_sandbox.control.behavior(pools_without_key="409")
+    running_sandbox.control.behavior(pools_without_key="409", follower_delay="0", previous_version_needed="0")
     return running_sandbox
 
 

@@ -19,7 +19,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from sandbox_client import Control
 from urllib3 import ProxyManager
 
-from azure_sandbox import timing
+from azure_sandbox.shared import timing
 
 # Azure's own pace, as far as runs wait for it.
 _WAITED_FOR = ("batch_create", "batch_recovery", "key_delete", "key_recover", "policy_propagation", "role_propagation")

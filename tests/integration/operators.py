@@ -189,6 +189,7 @@ class World:
     def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
         """What a module's run is about."""
         named = {
+            "batch_encryption_info": {"resource_group": GROUP, "account_name": run.account},
             "keyvault_cmk_key": {"vault_name": vault, "name": key},
             "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
             "keyvault_cmk_access": {"vault_name": vault, "principal_id": self.principal(run.account)},

@@ -51,7 +51,7 @@ from predictions import Played, assert_came_true, played, written
 from sandbox_client import Sandbox
 from service import Service
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "0"))
 SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 1))
@@ -188,6 +188,7 @@ class Operators(RuleBasedStateMachine):
     def begin(self, realistic: bool, behavior: dict[str, str]) -> None:
         # Printed with the steps of a sequence that fails.
         self._control.behavior(**behavior)
+        self._behavior = behavior
         if realistic:
             self._control.timing(**REALISTIC)
         for account, key in zip(ACCOUNTS[:2], KEYS, strict=False):
@@ -203,12 +204,14 @@ class Operators(RuleBasedStateMachine):
 
     @rule(run=runs(never), meddling=meddlings())
     def disturbed(self, run: Run, meddling: Meddling) -> None:
-        self._operate(run, meddling)
+        self._operate(run, None if isinstance(meddling.what, Run) and self._reads_lag else meddling)
 
     @rule(run=runs(never), beside=besides())
     def side_by_side(self, run: Run, beside: Beside) -> None:
         """Two controllers, each with slow requests; or two hosts of a run, as `strategy: free` or forks have it."""
-        if beside.same_run:
+        if self._reads_lag:
+            self._operate(run)
+        elif beside.same_run:
             other = next(one for one in ACCOUNTS if one != run.account)
             second = replace(run, account=other, way=IN_PROCESS)
             self._operate(replace(run, way=IN_PROCESS), replace(beside, run=second))
@@ -222,8 +225,22 @@ class Operators(RuleBasedStateMachine):
         # Until it has taken effect, so that no run is taken for its cause.
         self._control.advance(SETTLED)
 
+    @property
+    def _reads_lag(self) -> bool:
+        """Of two runs at once, neither sees what the other has just done, so one may take a key away that the other has
+        moved an account to. Nothing but a wait for the longest lag would prevent that."""
+        return self._behavior.get("read_lag", "0") != "0"
+
+    def _possible(self, run: Run) -> Run:
+        """Who asks for no grace time says that Batch does not need a previous version."""
+        if self._behavior.get("previous_version_needed", "0") == "0":
+            return run
+        wishes = {name: value for name, value in run.wishes.items() if name != "cmk_previous_version_grace"}
+        return replace(run, wishes=wishes)
+
     def _operate_checked(self, run: Run) -> None:
         """A check, and the run; each by a controller of its own, as two calls of `ansible-playbook` are."""
+        run = self._possible(run)
         plays = [self._world.prepared(replace(run, check=check), beside=True) for check in (True, False)]
         # An account that can use its key again is available by now, and rights have taken effect.
         self._control.advance(SETTLED + REALISTIC["batch_recovery"])
@@ -251,6 +268,11 @@ class Operators(RuleBasedStateMachine):
     def _operate(
         self, run: Run, meddling: Meddling | Beside | None = None, play: Callable[[], Report] | None = None
     ) -> None:
+        run = self._possible(run)
+        if isinstance(meddling, Beside):
+            meddling = replace(meddling, run=self._possible(meddling.run))
+        elif meddling is not None and isinstance(meddling.what, Run):
+            meddling = replace(meddling, what=self._possible(meddling.what))
         _count(run, meddling)
         before = self._world.usable()
         reports: list[Report] = []

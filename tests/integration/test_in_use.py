@@ -93,7 +93,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_follower(ansible: Ansible, service: Service, way: str) -> None:
-    """For a day after a new version came, an account that follows the key may still be on a former one."""
+    """For two days after a new version came, an account that follows the key may still need a former one."""
     _principal, first = service.on_key(follow=True)
     second = service.make_key().id
     old, new = (identifier.rpartition("/")[2] for identifier in (first, second))
@@ -101,11 +101,11 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
     run = ansible.play(
         [
             fails(key("old, soon", state="disabled", version=old)),
-            advance("23 hours later", service.sandbox, 23 * 3600),
-            fails(key("old, within a day", state="disabled", version=old)),
-            advance("25 hours in all", service.sandbox, 2 * 3600),
+            advance("47 hours later", service.sandbox, 47 * 3600),
+            fails(key("old, within two days", state="disabled", version=old)),
+            advance("49 hours in all", service.sandbox, 2 * 3600),
             fails(key("new", state="disabled", version=new)),
-            key("old, after a day", state="disabled", version=old),
+            key("old, after two days", state="disabled", version=old),
             fails(key("new, after that", state="disabled", version=new)),
             fails(key("all", state="disabled")),
             fails(key("gone", state="absent")),
@@ -114,8 +114,8 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
     )
     for one in run.failed:
         in_use(one, account)
-    assert run["old, after a day"]["changed"] is True
-    assert run["old, after a day"].warnings == []
+    assert run["old, after two days"]["changed"] is True
+    assert run["old, after two days"].warnings == []
     assert {one.version: one.enabled for one in service.versions()} == {old: False, new: True}
     assert service.is_available()
 

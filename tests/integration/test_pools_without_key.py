@@ -18,7 +18,7 @@ from role_runs import VARS
 from service import GROUP, Service
 from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, FAULTS, KEYS
 
-from azure_sandbox.behavior import POSITIONS
+from azure_sandbox.shared.behavior import POSITIONS
 
 ON_ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
 

@@ -26,7 +26,7 @@ from azure_sandbox.key_vault_keys.material import base64url
 from azure_sandbox.managed_identity import routes as managed_identity
 from azure_sandbox.resource_manager import routes as resource_manager
 from azure_sandbox.server import Sandbox as Server
-from azure_sandbox.web import Route
+from azure_sandbox.shared.web import Route
 
 GUID = "11111111-0000-4000-8000-000000000001"
 OTHER_GUID = "11111111-0000-4000-8000-000000000002"

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from hypothesis import strategies as st
 
-from azure_sandbox.web import Route
+from azure_sandbox.shared.web import Route
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 # The names and numbers that lead to something in a document.

@@ -12,6 +12,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
@@ -28,6 +29,8 @@ from batch_calls import (
     user_assigned_identity,
 )
 from sandbox_client import MANAGEMENT, Control, Sandbox
+
+from azure_sandbox.shared.behavior import POSITIONS
 
 STORAGE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/store1"
 
@@ -524,6 +527,29 @@ def test_user_assigned_identities_are_replaced_or_merged(sandbox: Sandbox, metho
     written = batch(sandbox, method, "account1", body).json()["identity"]["userAssignedIdentities"]
 
     assert list(written) == ([second] if position == "replaced" else [first, second])
+
+
+@pytest.mark.parametrize("position", POSITIONS["refused_creation"])
+def test_account_quota(sandbox: Sandbox, position: str) -> None:
+    sandbox.control.behavior(account_quota="3", refused_creation=position)
+    quotas = f"{sandbox.subscription}/providers/Microsoft.Batch/locations/westeurope/quotas"
+    assert sandbox.arm("GET", quotas, VERSION).json() == {"accountQuota": 3}
+    for number in range(3):
+        create(sandbox, f"account{number}")
+    # Each region has a quota of its own.
+    assert batch(sandbox, "PUT", "elsewhere", {"location": "northeurope"}).status_code == 202
+
+    response = batch(sandbox, "PUT", "last", {"location": "westeurope"})
+
+    if position != "at_once":
+        url = urlsplit(response.headers["location"])
+        response = sandbox.arm("GET", url.path, VERSION)
+    refused(response, 409, "SubscriptionQuotaExceeded")
+    left = batch(sandbox, "GET", "last")
+    assert left.status_code == (200 if position == "failed_account" else 404)
+    batch(sandbox, "DELETE", "account0")
+    assert batch(sandbox, "PUT", "last", {"location": "westeurope"}).status_code == 202
+    assert read(sandbox, "last")["properties"]["provisioningState"] == "Succeeded"
 
 
 def test_user_assigned_identities_are_taken_away_by_null(sandbox: Sandbox) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -234,10 +235,75 @@ def test_account_with_a_user_assigned_identity_is_born_encrypted(vault: Vault) -
 
 def test_born_encrypted_needs_a_grant_first(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
+    sandbox.control.behavior(refused_creation="at_once")
     before = sandbox.control.call("GET", "/principals")
     key = policy_vault.rsa_key()
     body = {"location": "westeurope", "identity": {"type": "SystemAssigned"}, **customer(str(key.id))}
     refused(batch(sandbox, "PUT", "account1", body), 400, "InvalidKeyVaultProperties")
+    assert batch(sandbox, "GET", "account1").status_code == 404
+    assert sandbox.control.call("GET", "/principals") == before
+
+
+def poll(sandbox: Sandbox, accepted: requests.Response) -> requests.Response:
+    assert accepted.status_code == 202, accepted.text
+    url = urlsplit(accepted.headers["location"])
+    return sandbox.arm("GET", url.path, parse_qs(url.query)["api-version"][0])
+
+
+def without_a_grant(vault: Vault) -> tuple[dict[str, Any], str]:
+    """The body of a creation with a key that the account's identity may not use, and the identity's principal."""
+    identity = user_assigned_identity(vault.sandbox)
+    user = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
+    body = {"location": "westeurope", "identity": user, "tags": {"a": "b"}, **customer(str(vault.rsa_key().id))}
+    return body, identity["properties"]["principalId"]
+
+
+def test_a_creation_that_fails_and_leaves_an_account(policy_vault: Vault) -> None:
+    sandbox = policy_vault.sandbox
+    sandbox.control.timing(batch_create=8)
+    body, principal = without_a_grant(policy_vault)
+    accepted = batch(sandbox, "PUT", "account1", body)
+    assert poll(sandbox, accepted).status_code == 202
+    assert read(sandbox)["properties"]["provisioningState"] == "Creating"
+    sandbox.control.advance(8)
+
+    refused(poll(sandbox, accepted), 400, "InvalidKeyVaultProperties")
+
+    account = read(sandbox)
+    assert account["properties"]["provisioningState"] == "Failed"
+    assert account["properties"]["encryption"] == body["properties"]["encryption"]
+    assert account["tags"] == {"a": "b"}
+    for method, below, sent in (("GET", "/pools", None), ("POST", "/listKeys", None), ("PATCH", "", MICROSOFT)):
+        refused(batch(sandbox, method, "account1", sent, below), 409, "AccountCreationFailed")
+    # As before, until the key can be used.
+    again = batch(sandbox, "PUT", "account1", body)
+    sandbox.control.advance(8)
+    refused(poll(sandbox, again), 400, "InvalidKeyVaultProperties")
+    policy_vault.permit(principal)
+    last = batch(sandbox, "PUT", "account1", body)
+    sandbox.control.advance(8)
+    assert poll(sandbox, last).json()["properties"]["provisioningState"] == "Succeeded"
+    assert works(sandbox)
+
+
+def test_an_account_whose_creation_failed_is_deleted(policy_vault: Vault) -> None:
+    sandbox = policy_vault.sandbox
+    body, _principal = without_a_grant(policy_vault)
+    batch(sandbox, "PUT", "account1", body)
+    assert batch(sandbox, "DELETE", "account1").status_code == 202
+    assert batch(sandbox, "GET", "account1").status_code == 404
+
+
+def test_a_creation_that_fails_and_leaves_nothing(policy_vault: Vault) -> None:
+    sandbox = policy_vault.sandbox
+    sandbox.control.behavior(refused_creation="no_account")
+    before = sandbox.control.call("GET", "/principals")
+    body = {
+        "location": "westeurope",
+        "identity": {"type": "SystemAssigned"},
+        **customer(str(policy_vault.rsa_key().id)),
+    }
+    refused(poll(sandbox, batch(sandbox, "PUT", "account1", body)), 400, "InvalidKeyVaultProperties")
     assert batch(sandbox, "GET", "account1").status_code == 404
     assert sandbox.control.call("GET", "/principals") == before
 
@@ -695,6 +761,7 @@ def test_sdk_is_told_why(policy_vault: Vault) -> None:
 
 
 def test_account_follows_a_key_without_a_version(vault: Vault) -> None:
+    vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
     first = protected(vault, versioned=False)
     second = vault.keys.rotate_key("key1")
     disable(vault, first)
@@ -711,7 +778,36 @@ def test_account_stays_with_a_key_that_has_a_version(vault: Vault) -> None:
     assert reason(vault.sandbox) == f"The key '{first.id}' is disabled."
 
 
+@pytest.mark.parametrize("delay", ["3600", "86400"])
+def test_account_follows_late(policy_vault: Vault, delay: str) -> None:
+    control = policy_vault.sandbox.control
+    control.behavior(follower_delay=delay, previous_version_needed="0")
+    first = protected(policy_vault, versioned=False)
+    policy_vault.keys.rotate_key("key1")
+    control.advance(int(delay) - 10)
+    disable(policy_vault, first)
+    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
+    enable(policy_vault, first)
+    control.advance(20)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+
+
+def test_account_that_begins_to_follow_takes_the_newest_version(policy_vault: Vault) -> None:
+    """However young it is: an account goes to no earlier version than the one it has."""
+    first = protected(policy_vault)
+    policy_vault.sandbox.control.advance(2 * 86400)
+    second = policy_vault.keys.rotate_key("key1")
+    policy_vault.sandbox.control.behavior(previous_version_needed="0")
+    assert encrypt(policy_vault.sandbox, versionless(first)).status_code == 200
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+    disable(policy_vault, second)
+    assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
+
+
 def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
     first = protected(policy_vault, versioned=False)
     second = policy_vault.rsa_key(enabled=False)
     assert works(policy_vault.sandbox)
@@ -725,11 +821,45 @@ def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault)
     assert works(policy_vault.sandbox)
 
 
-def test_rotated_account_needs_its_former_version_no_more(policy_vault: Vault) -> None:
+@pytest.mark.parametrize("needed", ["0", "600", "86400"])
+@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "follows"])
+def test_rotated_account_needs_its_former_version_for_a_while(
+    policy_vault: Vault, needed: str, versioned: bool
+) -> None:
+    control = policy_vault.sandbox.control
+    control.behavior(previous_version_needed=needed, follower_delay="0")
+    first = protected(policy_vault, versioned)
+    second = policy_vault.keys.rotate_key("key1")
+    if versioned:
+        assert encrypt(policy_vault.sandbox, str(second.id)).status_code == 200
+    if needed != "0":
+        control.advance(int(needed) - 10)
+        disable(policy_vault, first)
+        assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
+        enable(policy_vault, first)
+        assert works(policy_vault.sandbox)
+        control.advance(20)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+
+
+def test_account_that_goes_back_to_a_version_needs_the_one_it_came_from(policy_vault: Vault) -> None:
     first = protected(policy_vault)
     second = policy_vault.keys.rotate_key("key1")
-    assert encrypt(policy_vault.sandbox, str(second.id)).status_code == 200
+    for key in (second, first):
+        assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
+    disable(policy_vault, second)
+    assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
+
+
+def test_account_on_another_key_needs_no_version_of_the_former_one(policy_vault: Vault) -> None:
+    first = protected(policy_vault)
+    second = policy_vault.keys.rotate_key("key1")
+    other = policy_vault.rsa_key("key2")
+    for key in (second, other):
+        assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
     disable(policy_vault, first)
+    disable(policy_vault, second)
     assert works(policy_vault.sandbox)
 
 

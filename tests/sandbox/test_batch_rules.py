@@ -17,6 +17,7 @@ from azure_sandbox import seed
 from azure_sandbox.batch import wishes
 from azure_sandbox.batch.account import Account
 from azure_sandbox.batch.errors import Refusal
+from azure_sandbox.batch.health import Health
 from azure_sandbox.key_vault.rules import Order
 from azure_sandbox.key_vault.vault import Vault
 from azure_sandbox.key_vault_keys.key import Wish
@@ -93,13 +94,13 @@ def test_another_key_of_the_same_name_and_version_is_noticed() -> None:
     world, account, vault = world_with_account()
     make_key(world, vault)
     encrypt(world, account)
-    assert world.batch.health(account) == "ok"
+    assert world.batch.health(account) == Health("answers")
     key = world.keys.key(vault, "key1")
     version = key.latest.version
     make_key(world, vault)
     key.versions = [key.latest]
     key.latest.version = version
-    assert world.batch.health(account).startswith("Key Vault answered 400")
+    assert world.batch.health(account).reason.startswith("Key Vault answered 400")
 
 
 def test_saved_world_goes_on() -> None:
@@ -109,7 +110,7 @@ def test_saved_world_goes_on() -> None:
     restored = pickle.loads(pickle.dumps(world))
     again = restored.batch.by_id(account.id)
     assert again == account
-    assert restored.batch.health(again) == "ok"
+    assert restored.batch.health(again) == Health("answers")
 
 
 def test_ten_thousand_accounts_are_quickly_there() -> None:
@@ -117,7 +118,7 @@ def test_ten_thousand_accounts_are_quickly_there() -> None:
     started = time.process_time()
     world = seed.new_world(accounts=10_000)
     assert time.process_time() - started < 2
-    accounts = world.batch.all()
+    accounts = [*world.batch.standing()]
     assert len({account.name for account in accounts}) == 10_000
     assert all(account.protection is None for account in accounts)
     groups = {

@@ -22,7 +22,8 @@ from sandbox_client import MANAGEMENT, Sandbox, point_at, serving
 
 from azure_sandbox.batch.encryption import KeyUse
 from azure_sandbox.seed import new_world
-from azure_sandbox.timing import REALISTIC
+from azure_sandbox.shared.behavior import Behavior
+from azure_sandbox.shared.timing import REALISTIC
 
 SUBSCRIPTIONS = "2022-09-01"
 
@@ -97,8 +98,8 @@ def test_a_write_unwraps_no_account() -> None:
 
 @pytest.mark.parametrize("newest", ["in use", "disabled"])
 def test_accounts_that_follow_a_key_are_checked_together(newest: str) -> None:
-    world = new_world(REALISTIC, 300, on_key=True)
-    accounts = world.batch.all()
+    world = new_world(REALISTIC, 300, on_key=True, behavior=Behavior(follower_delay="0"))
+    accounts = [*world.batch.standing()]
     vault = world.vaults.by_name("kv-sandbox-1")
     assert vault is not None
     for account in accounts:

@@ -20,8 +20,8 @@ from azure.identity import DefaultAzureCredential
 from azure.mgmt.batch import BatchManagementClient
 from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
 
-from azure_sandbox.behavior import POSITIONS
 from azure_sandbox.request_log import BODY_KEPT, KEPT_BYTES, Entry, RequestLog, kept_body
+from azure_sandbox.shared.behavior import POSITIONS
 
 VERSION = "2022-09-01"
 BATCH_VERSION = "2024-07-01"

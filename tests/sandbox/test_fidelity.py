@@ -17,14 +17,14 @@ from recorded import RECORDINGS
 
 from azure_sandbox.authorization import routes as authorization
 from azure_sandbox.batch import routes as batch
-from azure_sandbox.behavior import POSITIONS
 from azure_sandbox.entra import routes as entra
 from azure_sandbox.key_vault import routes as key_vault
 from azure_sandbox.key_vault_keys import routes as key_vault_keys
 from azure_sandbox.managed_identity import routes as managed_identity
 from azure_sandbox.resource_manager import routes as resource_manager
-from azure_sandbox.timing import Timing
-from azure_sandbox.web import Route
+from azure_sandbox.shared.behavior import POSITIONS
+from azure_sandbox.shared.timing import Timing
+from azure_sandbox.shared.web import Route
 
 TABLE = (Path(__file__).resolve().parents[2] / "docs" / "sandbox-fidelity.md").read_text()
 ROWS = [line for line in TABLE.splitlines() if line.startswith("|")]

@@ -67,8 +67,8 @@ from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys.material import base64url
 from azure_sandbox.running import InThread, Options
 from azure_sandbox.server import Sandbox as Server
-from azure_sandbox.timing import REALISTIC
-from azure_sandbox.web import Route
+from azure_sandbox.shared.timing import REALISTIC
+from azure_sandbox.shared.web import Route
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 QUICKLY = 50
@@ -163,7 +163,7 @@ def facts(thing: Any) -> Any:
 def settled(target: Target) -> Any:
     """Its facts, once what time has ended is gone, as it would be whenever somebody looks."""
     world = target.server.world
-    world.batch.all()
+    list(world.batch.contents(""))
     world.vaults.deleted("")
     return facts(world)
 

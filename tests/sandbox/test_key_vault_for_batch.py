@@ -19,7 +19,7 @@ from azure_sandbox.key_vault.vault import Vault
 from azure_sandbox.key_vault_keys import rotation
 from azure_sandbox.key_vault_keys.key import Wish
 from azure_sandbox.seed import new_world
-from azure_sandbox.web import AzureError
+from azure_sandbox.shared.web import AzureError
 from azure_sandbox.world import World
 
 URL = "https://vault-one.vault.azure.net/keys/key1"

@@ -149,7 +149,7 @@ def test_looking_does_nothing_that_time_has_made_due() -> None:
         world.keys.import_key(vault, name, wish, material)
     rotate = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
     world.keys.set_policy(vault, "key1", {"lifetimeActions": [rotate]})
-    account, dying, _ = world.batch.all()
+    account, dying, _ = [*world.batch.standing()]
     world.batch.update(account, of_patch({"identity": {"type": "SystemAssigned"}}))
     world.authorization.assign(vault.id, ENCRYPTION_USER, account.identity.principal_id)
     world.batch.update(account, of_patch({"properties": encryption("https://vault-one.vault.azure.net/keys/key1")}))
@@ -168,7 +168,7 @@ def test_looking_does_nothing_that_time_has_made_due() -> None:
     assert told["vaults"]["deleted"].total == 0
     (shown,) = told["vaults"]["rows"].shown
     assert [row["state"] for row in shown["versions"].shown] == ["expired"]
-    assert world.batch.health(account).endswith("has expired.")
+    assert world.batch.health(account).reason.endswith("has expired.")
     assert pickle.dumps(world) != before
 
 

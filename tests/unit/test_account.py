@@ -215,6 +215,46 @@ def test_access_that_was_revoked_while_the_account_was_created() -> None:
     assert "a Microsoft-managed key" in former.described(account_plan.plan(former, born(None)).before)
 
 
+def failed(on: str | None = KEY, **others: Any) -> dict[str, Any]:
+    """An account whose creation has failed."""
+    document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}), tags={"team": "one"})
+    document["properties"]["provisioningState"] = "Failed"
+    return seen({**document, **others}, evidence=evidence(), created_in=document["location"])
+
+
+@pytest.mark.parametrize("identifier", [KEY, None])
+def test_a_creation_that_has_failed_is_repeated(identifier: str | None) -> None:
+    plan = account_plan.plan(goal(identity_id=identity_id(), key_identifier=identifier), failed())
+
+    (step,) = plan.steps
+    assert step.write == AccountWrites.create
+    assert step.arguments["body"]["location"] == "westeurope"
+    assert step.arguments["body"]["tags"] == {"team": "one"}
+    assert plan.before == {"exists": False}
+    assert plan.after["key_identifier"] == identifier
+
+
+def test_a_creation_that_has_failed_with_another_identity_is_left() -> None:
+    with pytest.raises(Refused) as refused:
+        account_plan.plan(goal(key_identifier=None), failed())
+    assert refused.value.code == "identity_in_use"
+
+
+def test_the_rollback_of_a_creation_that_has_failed_repeats_it_without_the_key() -> None:
+    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
+    back = account_plan.plan(wanted, seen(evidence=evidence())).rollback_goal
+
+    plan = account_plan.plan(back, failed())
+
+    (step,) = plan.steps
+    assert step.write == AccountWrites.create
+    assert step.arguments["body"] == {
+        "location": "westeurope",
+        "identity": with_ids("id-batch"),
+        "properties": {"encryption": {"keySource": "Microsoft.Batch"}},
+    }
+
+
 @pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])
 def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: str | None) -> None:
     former = account_plan.plan(

@@ -17,6 +17,8 @@ from wishes import rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
+HOUR = 3600
+
 
 @pytest.mark.parametrize(
     ("deleted", "soft_deleted"), [(None, False), (deleted_key(), True)], ids=["never was", "was deleted"]
@@ -126,3 +128,29 @@ def test_the_newest_is_not_older_than_what_an_account_uses(used_is: int | None, 
     found = key_document.newest_known(newest, versions if listed_too else None, MIDDLE, read)
     assert found is (used if wins else newest)
     assert reads == ([] if listed_too and not wins else [MIDDLE])
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["pinned", "follows"])
+@pytest.mark.parametrize(
+    ("age", "previous", "pinned_doubts", "follower_doubts"),
+    [
+        pytest.param(HOUR, {}, False, False, id="usable"),
+        pytest.param(HOUR, {"enabled": False, "updated": 0}, True, True, id="disabled just now"),
+        pytest.param(HOUR, {"exp": 0}, True, True, id="expired just now"),
+        pytest.param(HOUR, {"enabled": False, "updated": 2 * HOUR}, False, False, id="disabled before"),
+        pytest.param(25 * HOUR, {"enabled": False, "updated": 0}, False, True, id="may just have been left"),
+        pytest.param(49 * HOUR, {"enabled": False, "updated": 0}, False, False, id="disabled in time"),
+        pytest.param(
+            99 * HOUR, {"enabled": False, "updated": 80 * HOUR}, False, True, id="disabled before it was left"
+        ),
+    ],
+)
+def test_a_previous_version_that_may_have_been_needed(
+    age: int, previous: dict[str, Any], pinned_doubts: bool, follower_doubts: bool, follows: bool
+) -> None:
+    """`age` is that of the version in use. Times are seconds ago."""
+    times = {name: value if name == "enabled" else NOW - value for name, value in previous.items()}
+    used = key(NEW, created=NOW - age, updated=NOW - age)
+    versions = [listed(one) for one in (used, key(OLD, **{"created": NOW - 100 * DAY, **times}))]
+    doubted = key_document.previous_in_doubt(used, versions, NOW, follows=follows)
+    assert doubted == ([OLD] if (follower_doubts if follows else pinned_doubts) else [])

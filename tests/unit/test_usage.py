@@ -226,5 +226,5 @@ def test_forced_guard_says_what_it_does_to_whom() -> None:
     assert SUBSCRIPTION in unlisted
 
 
-def test_a_follower_is_given_a_day_to_take_over_a_new_version() -> None:
-    assert key_document.FOLLOWING_LAG == 24 * 60 * 60
+def test_a_follower_is_given_a_day_to_take_over_a_new_version_and_a_day_to_leave_the_previous_one() -> None:
+    assert key_document.FOLLOWING_LAG == 2 * 24 * 60 * 60

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._checks.preflight import is_unreachable
-from .._core.documents import Account, Identity, KeyItem
+from .._core.documents import Account, Identity, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
 from .._resources.account.document import is_gone
+from .._resources.key.document import may_need_previous
 from .evidence import EvidenceReader
 from .identities import Identities
 
@@ -46,16 +47,28 @@ class Diagnosis:
 
     def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         """What shows whether Batch can use the key, as other tasks of the run may have read it a moment ago."""
+        evidence = self._evidence.of_account(account, key)
         return {
-            "evidence": self._evidence.of_account(account, key),
+            "evidence": evidence,
             "deleted_vault": None,
-            "versions": None,
+            "versions": self._recent_versions(key, evidence.bundle, evidence.now),
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
 
     def _versions(self, key: KeyIdentifier) -> list[KeyItem] | None:
         try:
             return self._keys.versions(key)
+        except (Denied, Unavailable):
+            return None
+
+    def _recent_versions(
+        self, key: KeyIdentifier, used: KeyBundle | CmkError | None, now: float
+    ) -> list[KeyItem] | None:
+        """The versions, unless the account needs none but the one in use."""
+        if used is None or isinstance(used, CmkError) or not may_need_previous(used, now, follows=key.version is None):
+            return None
+        try:
+            return self._keys.recent_versions(key)
         except (Denied, Unavailable):
             return None
 

@@ -39,6 +39,7 @@ FLOORS = {
 }
 # Of a request that a lock of Azure Resource Manager forbids
 LOCKED = "ScopeLocked"
+QUOTA_EXCEEDED = "SubscriptionQuotaExceeded"
 # The API version of role assignments and definitions. azure-mgmt-authorization has several.
 AUTHORIZATION_API = "2022-04-01"
 # The version of Key Vault's management API. Older versions, the defaults of older SDKs, retire on 27 February 2027.
@@ -279,6 +280,14 @@ def _http(what: str, error: Any) -> CmkError:
         return Rejected(
             f"Could not {what}: a lock of Azure Resource Manager forbids it. {remedy} {said}",
             code="resource_locked",
+            remedy=remedy,
+            azure=service,
+        )
+    if service["code"] == QUOTA_EXCEEDED:
+        remedy = "Request a higher quota, delete an account that is not needed, or use another region or subscription."
+        return Rejected(
+            f"Could not {what}: the subscription has reached its quota of accounts in the region. {remedy} {said}",
+            code="quota_exceeded",
             remedy=remedy,
             azure=service,
         )

@@ -18,7 +18,7 @@ from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._resources.access.document import NEEDED
-from .._resources.key.document import followers_on, item_of, newest_first, version_of
+from .._resources.key.document import followers_on, item_of, newest_first, previous_in_doubt, version_of
 from .._resources.vault.document import is_in_perimeter, lets_addresses_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
@@ -176,6 +176,8 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
             lost.append(unusable)
         elif unusable:
             unknown.append(f"{unusable} The account may be on an older version.")
+        elif not unusable:
+            unknown += _previous_versions(evidence.bundle, observed["versions"], evidence)
     elif isinstance(evidence.bundle, CmkError):
         unknown.append(evidence.bundle.msg)
     granted = preflight.granted_to_each(evidence)
@@ -188,6 +190,14 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         unknown.append(f"{network.evidence} Its IP rules let other addresses in.")
     unknown += [check.evidence for check in (access, network) if check.status == preflight.UNKNOWN]
     return lost, list(dict.fromkeys(unknown))
+
+
+def _previous_versions(used: KeyBundle, versions: Sequence[KeyItem] | None, evidence: Evidence) -> list[str]:
+    follows = evidence.key.version is None
+    if doubtful := previous_in_doubt(used, versions or (), evidence.now, follows=follows):
+        what = f"Version {doubtful[0]} of the key {evidence.key.name} was disabled or expired"
+        return [f"{what} soon after a newer version was created, and the account may need it."]
+    return []
 
 
 def _why_unusable(version: KeyBundle, now: float) -> str:

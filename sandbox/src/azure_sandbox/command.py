@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import peer
-from .behavior import DEFAULT, POSITIONS, Behavior, changed
 from .environment import IN_THE_WAY, NAMES
 from .running import InThread, Options, Running
+from .shared.behavior import DEFAULT, POSITIONS, Behavior, changed
 from .state import StateProblem
 
 DEFAULT_PORT = 9180

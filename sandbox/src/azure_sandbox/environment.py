@@ -2,15 +2,31 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The environment that points unchanged clients at the sandbox."""
+"""Who uses the sandbox, and the environment that points unchanged clients at it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from .operators import Operator
 
 # urllib and requests prefer the lower-case names; another proxy in them would win over the sandbox.
+@dataclass
+class Operator:
+    """A service principal that may do everything, and where it may do it."""
+
+    tenant_id: str = ""
+    client_id: str = ""
+    secret: str = ""
+    object_id: str = ""
+    subscription_id: str = ""
+    resource_group: str = ""
+    location: str = ""
+    # The system-assigned identity of the machine that 169.254.169.254 serves.
+    machine_object_id: str = ""
+    machine_resource_id: str = ""
+
+
 IN_THE_WAY = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ALL_PROXY")
 
 

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from .web import BadJson, read_json
+from .shared.web import BadJson, read_json
 
 # Of all entries; the oldest ones are forgotten first.
 KEPT_BYTES = 128 * 1024 * 1024

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import seed, state
-from .behavior import DEFAULT, Behavior
 from .certificates import Authority
 from .proxy import Proxy
 from .saving import Saver
 from .server import Sandbox
-from .timing import QUICK, REALISTIC
+from .shared.behavior import DEFAULT, Behavior
+from .shared.timing import QUICK, REALISTIC
 
 
 @dataclass(frozen=True)

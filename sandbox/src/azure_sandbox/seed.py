@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 
-from . import clouds
 from .batch.rules import SEEDED_PER_SUBSCRIPTION
 from .batch.wishes import EncryptionWish, IdentityWish, Wish
-from .behavior import DEFAULT, Behavior
 from .entra.rules import Principal
+from .environment import Operator
 from .key_vault.rules import Order
 from .key_vault.vault import RBAC_BY_DEFAULT_SINCE
 from .key_vault_keys import documents, material
 from .key_vault_keys.key import Wish as KeyWish
 from .key_vault_keys.request import OPERATIONS
-from .operators import Operator
 from .resource_manager.rules import ResourceGroup
-from .timing import QUICK, Timing
+from .shared import clouds
+from .shared.behavior import DEFAULT, Behavior
+from .shared.timing import QUICK, Timing
 from .world import World
 
 LOCATION = "westeurope"

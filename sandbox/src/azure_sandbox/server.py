@@ -10,8 +10,7 @@ import asyncio
 import logging
 import pickle
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
@@ -21,17 +20,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from . import clouds, control
+from . import control
 from .control.guard import SAFE_METHODS
-from .entra import frame as entra
-from .entra import metadata
 from .environment import environment
 from .faults import Fault, Faults
-from .key_vault_keys import frame as key_vault_keys
 from .proxy import Refusal
 from .request_log import CHALLENGE, Entry, RequestLog, is_write, kept_body, kept_url
-from .resource_manager import frame as resource_manager
-from .web import AzureError, BadJson, Call, answer
+from .services import KEY_VAULT_KEYS, Service, service_of
+from .shared.web import AzureError, BadJson, Call, answer
 from .world import World
 
 logger = logging.getLogger("azure_sandbox")
@@ -42,31 +38,6 @@ UNKNOWN = "unknown"
 
 class Gone(Exception):
     """The client has closed the connection."""
-
-
-@dataclass(frozen=True)
-class Service:
-    name: str
-    handle: Callable[[Call], Awaitable[Response]]
-    scheme: str = "https"
-
-
-ENTRA = Service("entra", entra.handle)
-METADATA = Service("metadata", metadata.handle, "http")
-RESOURCE_MANAGER = Service("resource_manager", resource_manager.handle)
-KEY_VAULT_KEYS = Service("key_vault_keys", key_vault_keys.handle)
-
-
-def service_of(host: str) -> Service | None:
-    if host == metadata.HOST:
-        return METADATA
-    if clouds.by_management_host(host):
-        return RESOURCE_MANAGER
-    if clouds.by_vault_host(host):
-        return KEY_VAULT_KEYS
-    if clouds.by_login_host(host):
-        return ENTRA
-    return None
 
 
 class Sandbox:
@@ -193,7 +164,7 @@ class Sandbox:
         return fault
 
     async def _answer(
-        self, service: Service | None, call: Call, fault: Fault | None, *, too_long: bool
+        self, service: Service | None, call: Call[World], fault: Fault | None, *, too_long: bool
     ) -> Response | None:
         """None for a connection that is to be dropped."""
         delay = self.latency + (fault.delay if fault else 0)
@@ -210,7 +181,7 @@ class Sandbox:
             return None
         return _ordered(fault) if fault and fault.answer else response
 
-    async def _handle_and_follow(self, service: Service | None, call: Call) -> Response:
+    async def _handle_and_follow(self, service: Service | None, call: Call[World]) -> Response:
         assert service is not None
         response = await self._handle(service, call)
         request, known = call.request, call.route is not None
@@ -220,7 +191,7 @@ class Sandbox:
             self.changed()
         return response
 
-    async def _handle(self, service: Service, call: Call) -> Response:
+    async def _handle(self, service: Service, call: Call[World]) -> Response:
         try:
             return await service.handle(call)
         except AzureError as error:
@@ -232,7 +203,7 @@ class Sandbox:
             message = "The sandbox failed; its own log tells where. This is a defect of the sandbox."
             return answer({"error": {"code": "InternalServerError", "message": message}}, 500)
 
-    def _reassess(self, service: Service, call: Call) -> None:
+    def _reassess(self, service: Service, call: Call[World]) -> None:
         """Batch goes by what it can do with its keys; vaults, keys, roles and identities all bear on that."""
         path = call.url_path.lower()
         if service is KEY_VAULT_KEYS:
@@ -243,7 +214,7 @@ class Sandbox:
             self.world.batch.reassess(None)
 
     def _log(
-        self, service: Service | None, call: Call, response: Response | None, fault: Fault | None, started: float
+        self, service: Service | None, call: Call[World], response: Response | None, fault: Fault | None, started: float
     ) -> None:
         request = call.request
         name = service.name if service else UNKNOWN
@@ -266,7 +237,7 @@ class Sandbox:
         )
 
 
-def _route(service: str, call: Call, response: Response | None) -> str:
+def _route(service: str, call: Call[World], response: Response | None) -> str:
     if call.route is not None:
         return call.route.path
     # Without a token nothing more is looked at, so that nothing is known to be unknown.
@@ -291,7 +262,7 @@ def _target(scope: Scope) -> str:
     return f"{scope['path']}?{query}" if query else str(scope["path"])
 
 
-def _refused(service: Service | None, call: Call) -> Response | None:
+def _refused(service: Service | None, call: Call[World]) -> Response | None:
     if service is None:
         message = f"{call.host or 'A request without a host'} is not in the sandbox, and nothing is ever forwarded."
         return answer({"error": {"code": "UnknownHost", "message": message}}, 502)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from .authorization.rules import Authorization
 from .batch.rules import BatchAccounts
-from .behavior import DEFAULT, Behavior
-from .clock import Clock
 from .entra.rules import Directory
+from .environment import Operator
 from .key_vault.rules import Vaults
 from .key_vault_keys.rules import Keys
 from .key_vault_keys.throttling import Throttle as KeyVaultThrottle
 from .managed_identity.rules import Identities
-from .operators import Operator
 from .resource_manager.rules import Resources
 from .resource_manager.throttling import Throttle
-from .timing import QUICK, Timing
+from .shared.behavior import DEFAULT, Behavior
+from .shared.clock import Clock
+from .shared.timing import QUICK, Timing
 
 
 class World:
@@ -39,3 +39,5 @@ class World:
         self.vaults = Vaults(self)
         self.keys = Keys(self)
         self.batch = BatchAccounts(self)
+        # Whose resources lie in resource groups.
+        self.holders = (self.batch, self.vaults, self.identities)

@@ -28,12 +28,12 @@ from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, TimedOut, Unavailable
 from ..._core.ids import key_of, place_of
 from ..._core.rbac import allows
-from .document import POOLS_READ, availability, availability_unknown, name_taken
+from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken
 
 # A request that Azure will never take, however long one waits.
 _FOR_GOOD = (
     *("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent"),
-    sdk.LOCKED,
+    *(sdk.LOCKED, sdk.QUOTA_EXCEEDED),
 )
 _UNDER_WAY = ("Creating", "Deleting")
 
@@ -68,16 +68,16 @@ class Accounts(Polled):
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
         own = self._name(goal.group, goal.name)[0]
         observed: dict[str, Any] = {"account": account, "created_in": self._created.get(own)}
-        if account is None and goal.present and not goal.leaves_key:
+        if (account is None or is_failed(account)) and goal.present and not goal.leaves_key:
             reads: dict[str, Callable[[], Any]] = {
                 "listed": lambda: self._is_listed(goal.group, goal.name),
                 "regions": lambda: self._resources.regions("Microsoft.Batch", "batchAccounts"),
                 "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
             }
             observed.update(map_concurrent(lambda name: reads[name](), reads))
-            if observed.pop("listed"):
-                observed["account"] = self._await(goal.group, goal.name)
-            if observed["account"] is None and goal.key is not None:
+            if observed.pop("listed") and account is None:
+                observed["account"] = account = self._await(goal.group, goal.name)
+            if (account is None or is_failed(account)) and goal.key is not None:
                 identity = self._identities.get(goal.identity_id)["properties"]
                 principals = (identity["principalId"],)
                 observed["evidence"] = self._evidence.gather(
@@ -215,10 +215,13 @@ class Accounts(Polled):
     def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
         """`evidence` is what was read of the key in the body, if there is one: both are confirmed as after a switch.
 
-        If the account exists by now, nothing is written (PlanOutdated): a PUT would replace what somebody else made.
+        If the account exists by now, nothing is written (PlanOutdated): a PUT would replace what somebody else made. If
+        the creation of the account has failed, it is repeated: a refused key may leave an account behind.
         """
 
         def require_still_missing() -> None:
+            if is_failed(self.get(group, name)):
+                return
             require_missing(
                 self._session,
                 f"Batch account {name}",
@@ -231,7 +234,7 @@ class Accounts(Polled):
             try:
                 require_still_missing()
             except PlanOutdated:
-                # A refused key may leave an account behind, which this task made.
+                # Azure accepted the request of this task, although the task has not received the response.
                 if self._name(group, name)[0] in self._created:
                     return
                 raise

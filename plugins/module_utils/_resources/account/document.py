@@ -173,6 +173,12 @@ def is_gone(assigned: AssignedIdentity, principal_id: str | CmkError | None) -> 
     return principal_id is None or principal_id.lower() != assigned.get("principalId", principal_id).lower()
 
 
+def is_failed(account: Account | None) -> bool:
+    """Whether the creation of the account has failed. Such an account has never been available, and a PUT repeats the
+    creation."""
+    return account is not None and account["properties"].get("provisioningState") == "Failed"
+
+
 def encryption_body(key: KeyIdentifier | None) -> Encryption:
     if key is None:
         return {"keySource": "Microsoft.Batch"}

@@ -18,7 +18,7 @@ from ..._core.documents import Account, Identity
 from ..._core.errors import Refused
 from ..._core.ids import key_of, same_id
 from ..._core.plan import Plan, step
-from .document import TYPES, describe, describe_identity, encryption_body
+from .document import TYPES, describe, describe_identity, encryption_body, is_failed
 from .goal import Goal
 from .writes import AccountWrites
 
@@ -35,8 +35,9 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
         )
     if goal.leaves_key:
         return _without_key(goal, account, before, observed["created_in"])
-    if account is None:
-        return _creation(goal, observed, before)
+    if account is None or (is_failed(account) and _has_identity(goal, account)):
+        # What failed counts as missing.
+        return _creation(goal, observed, describe(None))
     if observed.get("confirmed"):
         preflight.require(preflight.lasting(observed["confirmed"]), "and could when the account was created with it")
     if _has_identity(goal, account):
@@ -59,7 +60,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
 
 
 def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[AccountWrites]:
-    location = goal.location or observed["group"]["location"]
+    failed: Account | None = observed["account"]
+    location = failed["location"] if failed else goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
     # A key source is always named: if somebody else creates the account at this very moment and puts it on a key, the
     # account does not stay on that key with an identity that this request replaces.
@@ -68,6 +70,8 @@ def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
         "identity": _identity_body(goal),
         "properties": {"encryption": encryption_body(goal.key)},
     }
+    if failed and failed.get("tags"):
+        body["tags"] = failed["tags"]
     after = {
         **describe(None),
         "exists": True,
@@ -102,9 +106,14 @@ def _without_key(
     is_there = created_in is not None and regions.normalized(created_in) == regions.normalized(account["location"])
     if not (is_there and _has_identity(goal, account)):
         return Plan(goal, before, before)
-    body = {"properties": {"encryption": encryption_body(None)}}
+    body: dict[str, Any] = {"properties": {"encryption": encryption_body(None)}}
     after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
-    return Plan(goal, before, after, (step(AccountWrites.update, group=goal.group, name=goal.name, body=body),))
+    write = step(AccountWrites.update, group=goal.group, name=goal.name, body=body)
+    if is_failed(account):
+        # Its creation is repeated without the key.
+        body = {"location": account["location"], "identity": _identity_body(goal), **body}
+        write = step(AccountWrites.create, group=goal.group, name=goal.name, body=body)
+    return Plan(goal, before, after, (write,))
 
 
 def _has_identity(goal: Goal, account: Account) -> bool:

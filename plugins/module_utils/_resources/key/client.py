@@ -111,6 +111,12 @@ class Keys(Polled):
         """All versions of it, as the list of them shows them."""
         return self._all_versions(key.vault_url, key.name)
 
+    def recent_versions(self, key: KeyIdentifier) -> list[KeyItem]:
+        """`versions` for a look before a change: as a task of the run read them a moment ago."""
+        place = (key.vault_url, key.name.lower())
+        found: list[KeyItem] = self._session.cache.recent(lambda: self._all_versions(*place), "key", *place, "versions")
+        return found
+
     def rotation_policy(self, key: KeyIdentifier) -> RotationPolicy:
         return self._policy(key.vault_url, key.name)
 

@@ -20,8 +20,12 @@ from ..._core.summary import changed_names, version_text
 from . import rotation_policy
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
-# a new version at least once a day. Until then an account may use the previous version.
-FOLLOWING_LAG = 24 * 3600
+# a new version at least once a day. Nor does it say for how long Batch needs a version that an account has left; of
+# other services Azure says that a day has to pass.
+TAKEN_WITHIN_SECONDS = 24 * 3600
+PREVIOUS_NEEDED_SECONDS = 24 * 3600
+# Until then an account that follows the key may need the previous version.
+FOLLOWING_LAG = TAKEN_WITHIN_SECONDS + PREVIOUS_NEEDED_SECONDS
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
@@ -106,6 +110,28 @@ def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: flo
     if is_usable(newest, now) and now - usable_since >= FOLLOWING_LAG:
         return [version_of(newest["key"])]
     return newest_first(versions or ()) or [version_of(newest["key"])]
+
+
+def may_need_previous(used: KeyBundle, now: float, *, follows: bool) -> bool:
+    """Whether an account that is pinned to the version `used` may still need a previous one. One that follows the key
+    may never have taken the newest version."""
+    return follows or now < used["attributes"]["created"] + PREVIOUS_NEEDED_SECONDS
+
+
+def previous_in_doubt(used: KeyBundle, versions: Sequence[KeyItem], now: float, *, follows: bool) -> list[str]:
+    """The versions that an account may have needed when they became unusable, although it is pinned to the version
+    `used`, or follows the key with that newest version. An account that has lost the version before it took the newest
+    one never takes the newest one."""
+    created = used["attributes"]["created"]
+    needed_until = created + (FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS)
+    found = []
+    for item in versions:
+        attributes = item["attributes"]
+        ended = attributes.get("updated", 0) if not attributes["enabled"] else attributes.get("exp", now + 1)
+        may_be_stuck = follows and ended < created + TAKEN_WITHIN_SECONDS
+        if attributes["created"] <= created <= ended <= now and (now < needed_until or may_be_stuck):
+            found.append(version_of(item))
+    return [version for version in found if version != version_of(used["key"])]
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:

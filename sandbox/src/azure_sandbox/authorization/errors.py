@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..web import AzureError
+from ..shared.web import AzureError
 
 
 def _error(status: int, code: str, message: str) -> AzureError:

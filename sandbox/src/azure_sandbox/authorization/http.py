@@ -7,17 +7,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..resource_manager.errors import resource_group_not_found
-from ..web import Call, answer
-from . import documents, errors, filters
-from .rules import RoleAssignment, subscription_in, tidy_scope
+from ..shared import web
+from ..shared.errors import resource_group_not_found
+from ..shared.web import answer
+from . import documents, errors, filters, rules
+from .rules import Authorization, RoleAssignment, subscription_in, tidy_scope
 
 # In its answer to a creation or a change, Azure has the assignment made this much earlier than last changed.
 _SEEMING_AGE = timedelta(seconds=0.8)
+
+
+class World(rules.World, Protocol):
+    authorization: Authorization
+
+
+Call = web.Call[World]
 
 
 def _scope(call: Call) -> str:

@@ -10,14 +10,15 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..entra.rules import Directory
+from ..resource_manager.rules import Resources
+from ..shared import world as shared
+from ..shared.read_lag import ReadLag
+from ..shared.world import Principal
 from . import errors
 from .roles import BUILT_IN, Permission, RoleDefinition
-
-if TYPE_CHECKING:
-    from ..entra.rules import Principal
-    from ..world import World
 
 _GUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 NEVER = float("inf")
@@ -78,6 +79,13 @@ def covers(above: str, below: str) -> bool:
 _REPLICATION_SECONDS = 60
 
 
+class World(shared.World, Protocol):
+    """What role assignments need of other services."""
+
+    directory: Directory
+    resources: Resources
+
+
 @dataclass
 class Authorization:
     world: World
@@ -85,6 +93,10 @@ class Authorization:
     # Deleted, but still in the data plane's cache.
     _withdrawn: list[RoleAssignment] = field(default_factory=list)
     _roles: dict[str, RoleDefinition] = field(default_factory=lambda: {role.guid: role for role in BUILT_IN})
+    _lag: ReadLag[str, RoleAssignment] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lag = ReadLag(self.world)
 
     def allows(self, principal: Principal, action: str, scope: str) -> bool:
         return any(self._roles[held.role].allows(action) for held in self._held(principal, scope))
@@ -127,14 +139,15 @@ class Authorization:
         return [r for r in self._roles.values() if any(covers(offered, scope) for offered in r.assignable_scopes)]
 
     def assignment(self, scope: str, guid: str) -> RoleAssignment:
-        held = self._assignments.get(guid.lower())
+        """What a read of the assignment shows."""
+        held = self._lag.shown(guid.lower(), self._assignments.get(guid.lower()))
         if held is None or held.scope.lower() != tidy_scope(scope).lower():
             raise errors.assignment_not_found(guid)
         return held
 
     def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
-        """Those at `scope` and inherited from above it, and those below it if asked for."""
-        for held in self._assignments.values():
+        """What a list shows: those at `scope` and inherited from above it, and those below it if asked for."""
+        for held in self._lag.all(self._assignments):
             if principal_id is not None and held.principal_id.lower() != principal_id.lower():
                 continue
             if covers(held.scope, scope) or (below and covers(scope, held.scope)):
@@ -149,6 +162,7 @@ class Authorization:
         """The assignment, and whether it is new or has been changed."""
         wanted = self._wanted(scope, guid, properties, by)
         former = self._assignments.get(wanted.guid)
+        self._lag.note(wanted.guid, former)
         if former is not None:
             return former, self._update(former, wanted)
         twin = next((held for held in self._assignments.values() if held.same_grant(wanted)), None)
@@ -161,6 +175,7 @@ class Authorization:
         held = self._assignments.get(guid.lower())
         if held is None or held.scope.lower() != tidy_scope(scope).lower():
             return None
+        self._lag.note(held.guid, held)
         del self._assignments[held.guid]
         until = self.world.clock.time() + self.world.timing.role_propagation
         gone = replace(held, felt_until=until, updated_on=self.world.clock.iso())

@@ -42,6 +42,16 @@ class Identity:
 
 
 @dataclass
+class PreviousVersion:
+    """A version of the same key that Batch has moved away from and still needs, with what it wrapped."""
+
+    version: str
+    wrapped: bytes
+    digest: bytes
+    until: float
+
+
+@dataclass
 class Protection:
     """The account's data-encryption key as it lies in Batch's store: wrapped with the customer's key."""
 
@@ -56,6 +66,7 @@ class Protection:
     lost: str = ""
     # When it was found usable again.
     back_at: float | None = None
+    previous: list[PreviousVersion] = field(default_factory=list)
 
 
 @dataclass
@@ -89,6 +100,9 @@ class Account:
     identity: Identity = field(default_factory=Identity)
     # None: Batch's own key.
     protection: Protection | None = None
+    # Its creation has failed; the account is shown with the key that was refused, if there was one.
+    is_failed: bool = False
+    refused_key: str = ""
     pool_allocation_mode: str = "BatchService"
     key_vault_reference: dict[str, Any] | None = None
     auto_storage: dict[str, Any] | None = None
@@ -111,6 +125,14 @@ class Account:
     def key(self) -> Key:
         return account_key(self.subscription, self.group, self.name)
 
+    def state(self, now: float) -> str:
+        """Its provisioningState."""
+        if self.gone_at is not None:
+            return "Deleting"
+        if self.ready_at > now:
+            return "Creating"
+        return "Failed" if self.is_failed else "Succeeded"
+
     @property
     def shared_key_allowed(self) -> bool:
         if self.authentication_modes is None:
@@ -120,14 +142,3 @@ class Account:
 
 def account_key(subscription: str, group: str, name: str) -> Key:
     return subscription.lower(), group.lower(), name.lower()
-
-
-@dataclass
-class Operation:
-    """Work that a client polls for."""
-
-    id: str
-    # create, or delete of an account or a pool
-    kind: str
-    account: Key
-    ready_at: float

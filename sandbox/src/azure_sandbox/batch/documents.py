@@ -107,9 +107,10 @@ def _properties(account: Account, state: str, api_version: str) -> dict[str, Any
 
 
 def _encryption(account: Account) -> dict[str, Any]:
-    if account.protection is None:
+    key_identifier = account.protection.key_identifier if account.protection else account.refused_key
+    if not key_identifier:
         return {"keySource": MICROSOFT_BATCH}
-    properties = {"keyIdentifier": account.protection.key_identifier}
+    properties = {"keyIdentifier": key_identifier}
     return {"keySource": MICROSOFT_KEY_VAULT, "keyVaultProperties": properties}
 
 

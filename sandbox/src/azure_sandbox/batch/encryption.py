@@ -11,16 +11,14 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..web import AzureError
-from .account import Account, Identity, Protection
+from ..key_vault.vault import Vault
+from ..shared.web import AzureError
+from ..shared.world import Principal
+from .account import Account, Identity, PreviousVersion, Protection
 from .errors import Refusal, key_refused
-
-if TYPE_CHECKING:
-    from ..entra.rules import Principal
-    from ..key_vault.rules import Vault
-    from ..world import World
+from .world import World
 
 KEY_SIZES = (2048, 3072, 4096)
 NEEDED = ("get", "wrapKey", "unwrapKey")
@@ -63,44 +61,82 @@ class KeyUse:
     # The key identifiers, versions and principals of accounts that could not follow: others that share them cannot.
     _stuck: set[tuple[str, ...]] = field(default_factory=set, init=False)
 
-    def protect(self, identity: Identity, key_identifier: str) -> Protection:
+    def protect(self, identity: Identity, key_identifier: str, former: Protection | None) -> Protection:
         """A fresh data-encryption key under the customer's key. Raises Refusal."""
-        return self._protect(identity, key_identifier, os.urandom(32))
+        fresh = self._protect(identity, key_identifier, os.urandom(32))
+        if former is not None:
+            fresh.previous = self._still_needed(former, fresh.version)
+        return fresh
 
     def unusable(self, account: Account) -> str:
         """Why the account's data-encryption key cannot be had; empty when it can."""
+        assert account.protection is not None
         try:
-            self._unprotect(account)
+            self._unprotect(account.identity, account.protection)
+            for previous in self._previous(account.protection):
+                self._unprotect(account.identity, previous)
         except Refusal as refusal:
             return refusal.reason
         return ""
 
+    def _previous(self, protection: Protection) -> list[PreviousVersion]:
+        now = self.world.clock.time()
+        return [one for one in protection.previous if one.until > now]
+
+    def _still_needed(self, former: Protection, version: str) -> list[PreviousVersion]:
+        """The versions of the same key that Batch still needs after a move to `version`."""
+        lasts = int(self.world.behavior.previous_version_needed)
+        until = self.world.clock.time() + lasts
+        left = PreviousVersion(former.version, former.wrapped, former.digest, until)
+        key = version.rpartition("/")[0]
+        needed = [*self._previous(former), *([left] if lasts else ())]
+        return [one for one in needed if one.version.rpartition("/")[0] == key and one.version != version]
+
     def follow(self, account: Account) -> None:
-        """To the newest version of a key without a version, if that can be used; else it stays on the one it has."""
+        """To the newest version that is old enough of a key without a version, if that version can be used."""
         protection = account.protection
         assert protection is not None
-        if self._newest(protection.key_identifier) in ("", protection.version):
+        newest = self._newest(protection.key_identifier)
+        if newest in ("", protection.version) or not self._is_later(newest, protection.version):
             return
         alike = (protection.key_identifier, protection.version, *account.identity.principal_ids)
         if alike in self._stuck:
             return
         try:
-            fresh = self._protect(account.identity, protection.key_identifier, self._unprotect(account))
+            fresh = self._protect(account.identity, newest, self._unprotect(account.identity, protection))
         except Refusal:
             self._stuck.add(alike)
             return
+        protection.previous = self._still_needed(protection, fresh.version)
         protection.version, protection.wrapped = fresh.version, fresh.wrapped
 
     def _newest(self, key_identifier: str) -> str:
-        """The version that an identifier without a version stands for; empty for others, and if there is none."""
+        """The version that those who follow an identifier without a version take; empty for others, and if there is
+        none."""
         if key_identifier not in self._newest_of:
             key = KeyIdentifier.parse(key_identifier)
-            try:
-                newest = "" if key is None or key.version else str(self._look(key)["key"]["kid"])
-            except Refusal:
-                newest = ""
-            self._newest_of[key_identifier] = newest
+            self._newest_of[key_identifier] = "" if key is None or key.version else self._followed(key)
         return self._newest_of[key_identifier]
+
+    def _followed(self, key: KeyIdentifier) -> str:
+        try:
+            # Rotation that is due is done by this look.
+            self._look(key)
+        except Refusal:
+            return ""
+        found = self.world.keys.peek(self._vault(key), key.name)
+        latest = self.world.clock.time() - int(self.world.behavior.follower_delay)
+        old_enough = [one.version for one in found[0].versions if one.created <= latest] if found else []
+        return f"{key.url}/{old_enough[-1]}" if old_enough else ""
+
+    def _is_later(self, version: str, other: str) -> bool:
+        """Whether a version was made after another of the same key; a version that is gone is no obstacle."""
+        one, another = KeyIdentifier.parse(version), KeyIdentifier.parse(other)
+        assert one is not None
+        assert another is not None
+        found = self.world.keys.peek(self._vault(one), one.name)
+        order = [each.version for each in found[0].versions] if found else []
+        return another.version not in order or order.index(one.version) > order.index(another.version)
 
     def _protect(self, identity: Identity, key_identifier: str, data_key: bytes) -> Protection:
         key = KeyIdentifier.parse(key_identifier)
@@ -116,13 +152,11 @@ class KeyUse:
                 return Protection(key_identifier, version, wrapped, hashlib.sha256(data_key).digest())
         raise refusals[0]
 
-    def _unprotect(self, account: Account) -> bytes:
-        protection = account.protection
-        assert protection is not None
+    def _unprotect(self, identity: Identity, protection: Protection | PreviousVersion) -> bytes:
         key = KeyIdentifier.parse(protection.version)
         assert key is not None
         vault = self._vault(key)
-        principals = self._principals(account.identity)
+        principals = self._principals(identity)
         self._require_same_tenant(vault, principals[0])
         self._require_usable(key, self._look(key)["attributes"])
         refusals = []
@@ -134,7 +168,7 @@ class KeyUse:
                 refusals.append(refusal)
         raise refusals[0]
 
-    def _unwrap(self, principal: Principal, protection: Protection) -> bytes:
+    def _unwrap(self, principal: Principal, protection: Protection | PreviousVersion) -> bytes:
         try:
             data_key = self.world.keys.unwrap(principal, protection.version, protection.wrapped)
         except AzureError as error:

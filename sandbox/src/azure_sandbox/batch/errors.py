@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..resource_manager.errors import gateway_error
-from ..web import AzureError
+from ..shared.errors import FAILURE_CAUSE, gateway_error, other_location
+from ..shared.web import AzureError
 
 _LINKED_ID = (
     "Property id '{value}' at path '{path}' is invalid. Expect fully qualified resource Id that start with"
@@ -30,6 +30,11 @@ class Refusal(Exception):
     @property
     def reason(self) -> str:
         return self.details.get("Reason", self.summary)
+
+    @property
+    def parts(self) -> tuple[int, str, str, dict[str, str]]:
+        """What it is made of, because an exception cannot be saved."""
+        return self.status, self.code, self.summary, self.details
 
     def answer(self, request_id: str, time: str) -> AzureError:
         error = {
@@ -70,6 +75,16 @@ def name_taken(reason: str) -> Refusal:
     return Refusal(409, "AccountAlreadyExists", "The specified account already exists.", {"Reason": reason})
 
 
+def quota_exceeded() -> Refusal:
+    summary = "The regional Batch account quota for the specified subscription has been reached."
+    return Refusal(409, "SubscriptionQuotaExceeded", summary, {})
+
+
+def creation_failed(name: str) -> Refusal:
+    reason = f"Account '{name}' is in provisioning state 'Failed'. Create it again, or delete it."
+    return Refusal(409, "AccountCreationFailed", "The creation of the account has failed.", {"Reason": reason})
+
+
 def in_progress(name: str, state: str) -> Refusal:
     reason = f"Account '{name}' is in provisioning state '{state}'."
     summary = "Another operation on the account is in progress."
@@ -79,11 +94,6 @@ def in_progress(name: str, state: str) -> Refusal:
 def key_refused(reason: str) -> Refusal:
     names = {"Reason": reason, "PropertyPath": "properties.encryption.keyVaultProperties.keyIdentifier"}
     return Refusal(400, "InvalidKeyVaultProperties", "The specified Key Vault properties are invalid.", names)
-
-
-def recovering(former: str) -> str:
-    """The reason why an account does not answer though its key can be used again."""
-    return f"The key is accessible again, but the account has not recovered yet. It was: {former}"
 
 
 def key_not_accessible(key_identifier: str, reason: str) -> KeyNotAccessible:
@@ -120,11 +130,9 @@ def operation_not_found(name: str) -> Refusal:
 
 
 def location_differs(name: str, group: str, present: str, wanted: str) -> AzureError:
-    message = (
-        f"The resource '{name}' already exists in location '{present}' in resource group '{group}'. A resource with"
-        f" the same name cannot be created in location '{wanted}'. Please select a new resource name."
-    )
-    return gateway_error(409, "InvalidResourceLocation", message)
+    error = other_location(name, present, group, wanted)
+    error.headers[FAILURE_CAUSE] = "gateway"
+    return error
 
 
 def invalid_skip_token(token: str) -> AzureError:

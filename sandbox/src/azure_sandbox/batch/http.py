@@ -12,20 +12,30 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import quote
 
 from starlette.responses import Response
 
-from ..resource_manager.errors import authorization_failed
-from ..web import Call, answer
-from . import documents, errors, wishes
-from .account import Account, Operation
+from ..shared import web
+from ..shared.errors import authorization_failed
+from ..shared.web import answer
+from . import documents, errors, wishes, world
+from .account import Account
 from .errors import Refusal
-from .rules import ACCOUNT_QUOTA, DOMAINS, PUBLIC_DOMAIN, pool_deletion
+from .rules import DOMAINS, PUBLIC_DOMAIN, BatchAccounts, Work, pool_deletion
 from .wishes import Wish
 
 READ = "Microsoft.Batch/batchAccounts/read"
+
+
+class World(world.World, Protocol):
+    batch: BatchAccounts
+
+
+Call = web.Call[World]
 Handler = Callable[[Call], Response]
+_BELOW_GROUP = "/providers/Microsoft.Batch/batchAccounts"
 
 # Stored times lie a little before those that a write's own answer shows.
 _ANSWER_DELAY = 0.03
@@ -76,7 +86,8 @@ def put(call: Call) -> Response:
     wish = wishes.of_put(call.json)
     _check_linked(call, wish)
     account = _find(call)
-    if account is not None:
+    # A PUT repeats a creation that has failed.
+    if account is not None and call.world.batch.state(account) != "Failed":
         call.world.batch.replace(account, wish)
         return _written(call, account)
     subscription, group, name = call.path["subscription"], call.path["group"], call.path["account"]
@@ -84,12 +95,12 @@ def put(call: Call) -> Response:
     assert resource_group is not None
     domain = DOMAINS.get(call.host, PUBLIC_DOMAIN)
     operation = call.world.batch.create(resource_group.subscription, resource_group.name, name, wish, domain)
-    return _accepted(call, operation, f"{_get(call).id}/operationResults/{operation.id}")
+    return _accepted(call, operation, f"{resource_group.id}{_BELOW_GROUP}/{name}/operationResults/{operation.id}")
 
 
 @by_the_service
 def get(call: Call) -> Response:
-    account = _get(call)
+    account = call.world.batch.shown(call.path["subscription"], call.path["group"], call.path["account"])
     return _account(call, account, account.modified)
 
 
@@ -177,7 +188,7 @@ def _check_linked(call: Call, wish: Wish) -> None:
 # Long-running operations
 
 
-def _accepted(call: Call, operation: Operation, path: str) -> Response:
+def _accepted(call: Call, operation: Work, path: str) -> Response:
     """A Location for the next poll, signed afresh every time; the former ones stay good."""
     now = call.world.clock.time()
     certificate = _base64url(hashlib.sha512(b"asyncoperationsigningcertificate").digest() * 8)
@@ -266,7 +277,7 @@ def check_name(call: Call) -> Response:
 
 
 def quotas(call: Call) -> Response:
-    return answer({"accountQuota": ACCOUNT_QUOTA})
+    return answer({"accountQuota": call.world.batch.quota})
 
 
 # Pools

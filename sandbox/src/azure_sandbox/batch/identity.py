@@ -6,14 +6,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import errors
 from .account import Account, AssignedIdentity, Identity
 from .wishes import IdentityWish
-
-if TYPE_CHECKING:
-    from ..world import World
+from .world import World
 
 
 def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identity:

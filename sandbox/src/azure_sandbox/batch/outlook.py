@@ -8,27 +8,18 @@ nothing is unwrapped, and Batch's own idea of the account stays as it is."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..key_vault.grants import Grants
+from ..key_vault.vault import Vault
 from ..key_vault_keys import documents
-from ..web import AzureError
-from .account import Account, Protection
+from ..key_vault_keys.key import Key, KeyVersion
+from ..shared.web import AzureError
+from ..shared.world import Principal
+from .account import Account, PreviousVersion, Protection
 from .encryption import KeyIdentifier, KeyUse, refused_by_key_vault
-from .errors import key_refused, recovering
-
-if TYPE_CHECKING:
-    from ..entra.rules import Principal
-    from ..key_vault.rules import Vault
-    from ..key_vault_keys.key import Key, KeyVersion
-
-ANSWERS, REFUSES, BUSY = "answers", "refuses", "busy"
-
-
-@dataclass(frozen=True)
-class Health:
-    kind: str
-    reason: str = ""
+from .errors import key_refused
+from .health import Health, health
 
 
 @dataclass
@@ -39,35 +30,17 @@ class Outlook(KeyUse):
     _reasons: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def health(self, account: Account) -> Health:
-        state = self.world.batch.state(account)
-        if state != "Succeeded":
-            return Health(BUSY, state)
-        protection = account.protection
-        if protection is None:
-            return Health(ANSWERS)
-        reason = self.unusable(account)
-        if reason:
-            return Health(REFUSES, reason)
-        return self._recovery(protection)
+        return health(account, self.unusable, self.world.clock.time(), self.world.timing.batch_recovery)
 
     def unusable(self, account: Account) -> str:
         """As KeyUse says, found once for all accounts that the same version wraps for the same principals."""
         protection = account.protection
         assert protection is not None
-        alike = (protection.version, *account.identity.principal_ids)
+        versions = [protection.version, *(one.version for one in self._previous(protection))]
+        alike = (*versions, *account.identity.principal_ids)
         if alike not in self._reasons:
             self._reasons[alike] = super().unusable(account)
         return self._reasons[alike]
-
-    def _recovery(self, protection: Protection) -> Health:
-        """Batch waits from the moment at which it notices; that moment is yet to come where back_at is none."""
-        if not protection.lost:
-            return Health(ANSWERS)
-        now = self.world.clock.time()
-        back_at = now if protection.back_at is None else protection.back_at
-        if now >= back_at + self.world.timing.batch_recovery:
-            return Health(ANSWERS)
-        return Health(REFUSES, recovering(protection.lost))
 
     def _look(self, key: KeyIdentifier) -> dict[str, Any]:
         if key not in self._looks:
@@ -86,7 +59,7 @@ class Outlook(KeyUse):
     def _may(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> bool:
         return principal.object_id.lower() in self.grants.allowed(vault, permission, key_name)
 
-    def _unwrap(self, principal: Principal, protection: Protection) -> bytes:
+    def _unwrap(self, principal: Principal, protection: Protection | PreviousVersion) -> bytes:
         """As far as it can be said without the private key."""
         key = KeyIdentifier.parse(protection.version)
         assert key is not None

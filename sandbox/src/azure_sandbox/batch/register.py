@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..shared import paging
 from .account import Account, Key, account_key
 
 PAGE = 100
@@ -35,17 +36,13 @@ class Register:
     def has_name(self, location: str, name: str) -> bool:
         return (location, name.lower()) in self._names
 
-    def page(self, subscription: str, group: str | None, after: Key | None) -> tuple[list[Account], Key | None]:
+    def page(self, subscription: str, group: str | None, last: Key | None) -> tuple[list[Account], Key | None]:
         """Up to a page of accounts, and the key to go on after."""
         scope = (subscription.lower(),) if group is None else (subscription.lower(), group.lower())
-        start = bisect_left(self._order, scope) if after is None else bisect_right(self._order, after)
-        keys = []
-        for key in self._order[start : start + PAGE + 1]:
-            if key[: len(scope)] != scope:
-                break
-            keys.append(key)
-        more = len(keys) > PAGE
-        return [self._accounts[key] for key in keys[:PAGE]], keys[PAGE - 1] if more else None
+        start = bisect_left(self._order, scope)
+        end = bisect_right(self._order, scope, key=lambda key: key[: len(scope)])
+        keys, more = paging.after(self._order[start:end], lambda key: key, last, PAGE)
+        return [self._accounts[key] for key in keys], more
 
     def add(self, account: Account) -> None:
         self._accounts[account.key] = account

@@ -7,35 +7,45 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..key_vault.grants import Grants
-from ..regions import CANARY, REGIONS
-from ..resource_manager.errors import location_required, location_unavailable, resource_not_found
+from ..resource_manager.contents import Resource
+from ..shared.errors import location_required, location_unavailable, resource_not_found
+from ..shared.operations import Operation, Operations
+from ..shared.read_lag import ReadLag
+from ..shared.regions import CANARY, REGIONS, tidy_location
 from . import errors, identity
-from .account import Account, Identity, Key, Operation, Pool, Protection, new_key
+from .account import Account, Identity, Key, Pool, Protection, account_key, new_key
 from .encryption import KeyIdentifier, KeyUse
+from .health import ANSWERS, BUSY, Health, health
 from .outlook import Outlook
 from .register import Register
 from .wishes import EncryptionWish, Wish
+from .world import World
 
-if TYPE_CHECKING:
-    from ..world import World
-
-# Not kept to: what it would be is a matter of the subscription.
-ACCOUNT_QUOTA = 50
+TYPE = "Microsoft.Batch/batchAccounts"
 DOMAINS = {
     "management.usgovcloudapi.net": "batch.usgovcloudapi.net",
     "management.chinacloudapi.cn": "batch.chinacloudapi.cn",
 }
 PUBLIC_DOMAIN = "batch.azure.com"
 
+# Why an operation has failed: the parts of a Refusal.
+Failure = tuple[int, str, str, dict[str, str]]
+Work = Operation[Failure | None]
+
 SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
 SEEDED_PER_GROUP = 50
 SEEDED_PER_SUBSCRIPTION = 1000
+
+
+def _required(account: Account | None, name: str, group: str) -> Account:
+    if account is None:
+        raise resource_not_found(TYPE, name, group)
+    return account
 
 
 def pool_deletion(account: Account, pool: str) -> str:
@@ -47,10 +57,15 @@ def pool_deletion(account: Account, pool: str) -> str:
 class BatchAccounts:
     world: World
     _register: Register = field(default_factory=Register)
-    _operations: dict[str, Operation] = field(default_factory=dict)
+    _operations: Operations[Failure | None] = field(init=False)
     # Accounts on a customer's key, with its vault's name.
     _protected: dict[Key, str] = field(default_factory=dict)
     _dying: set[Key] = field(default_factory=set)
+    _lag: ReadLag[Key, Account] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lag = ReadLag(self.world)
+        self._operations = Operations(self.world)
 
     # Reading
 
@@ -59,18 +74,27 @@ class BatchAccounts:
         return self._register.find(subscription, group, name)
 
     def get(self, subscription: str, group: str, name: str) -> Account:
-        account = self.find(subscription, group, name)
-        if account is None:
-            raise resource_not_found("Microsoft.Batch/batchAccounts", name, group)
-        return account
+        return _required(self.find(subscription, group, name), name, group)
+
+    def shown(self, subscription: str, group: str, name: str) -> Account:
+        """What a read of the account shows."""
+        current = self.find(subscription, group, name)
+        return _required(self._lag.shown(account_key(subscription, group, name), current), name, group)
 
     def by_id(self, resource_id: str) -> Account | None:
         parts = resource_id.strip("/").split("/")
         return self.find(parts[1], parts[3], parts[7]) if len(parts) == 8 else None
 
-    def all(self) -> list[Account]:
+    def contents(self, subscription: str) -> Iterator[Resource]:
         self._bury()
-        return list(self._register)
+        for account in self._register:
+            if account.subscription.lower() == subscription.lower():
+                yield Resource(account.id, account.name, TYPE, account.location, account.tags)
+
+    def drop(self, resource: Resource) -> None:
+        account = self.by_id(resource.id)
+        if account is not None:
+            self._remove(account)
 
     def standing(self) -> Iterator[Account]:
         """All, without burying those whose time has come."""
@@ -80,12 +104,20 @@ class BatchAccounts:
     def page(self, subscription: str, group: str | None, after: Key | None) -> tuple[list[Account], Key | None]:
         """Up to a page of accounts, and the key to go on after."""
         self._bury()
-        return self._register.page(subscription, group, after)
+        register = self._register
+        if self._lag.is_on:
+            register = Register()
+            for account in self._lag.all({account.key: account for account in self._register}):
+                register.add(account)
+        return register.page(subscription, group, after)
 
     def state(self, account: Account) -> str:
-        if account.gone_at is not None:
-            return "Deleting"
-        return "Succeeded" if account.ready_at <= self.world.clock.time() else "Creating"
+        return account.state(self.world.clock.time())
+
+    @property
+    def quota(self) -> int:
+        """How many accounts a subscription may have in a region."""
+        return int(self.world.behavior.account_quota)
 
     def name_problem(self, location: str, name: str) -> tuple[str, str] | None:
         """Why an account cannot have that name there: a reason and a message."""
@@ -94,27 +126,50 @@ class BatchAccounts:
             return "Invalid", "Account name must be at least 3 characters and at most 24 characters."
         if re.fullmatch(r"[a-zA-Z0-9]+", name) is None:
             return "Invalid", "Account name must contain only letters and numbers."
-        if self._register.has_name(location.replace(" ", "").lower(), name):
+        if self._register.has_name(tidy_location(location), name):
             return "AlreadyExists", f"An account named '{name}' is already in use."
         return None
 
     # Life
 
-    def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Operation:
+    def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Work:
+        """Also of an account whose creation has failed."""
+        failed = self._register.find(subscription, group, name)
         if not wish.location:
             raise location_required()
         if wish.location not in (*REGIONS, *CANARY):
-            raise location_unavailable(wish.location, "Microsoft.Batch/batchAccounts", REGIONS)
+            raise location_unavailable(wish.location, TYPE, REGIONS)
         problem = self.name_problem(wish.location, name)
-        if problem is not None:
+        if problem is not None and failed is None:
             reason, message = problem
             raise (errors.name_taken if reason == "AlreadyExists" else errors.invalid_name)(message)
         now = self.world.clock.time()
         ready = now + self.world.timing.batch_create
         account = Account(subscription, group, name, wish.location, domain, now, ready, ready)
-        self._apply(account, wish)
-        self._register.add(account)
-        return self._begin("create", account, ready)
+        position, failure = self.world.behavior.refused_creation, None
+        try:
+            self._require_quota(account)
+            self._apply(account, wish)
+        except errors.Refusal as refusal:
+            if position == "at_once":
+                raise
+            failure = refusal.parts
+        self._lag.note(account.key, failed)
+        if failed is not None:
+            self._remove(failed)
+        if failure is not None and position == "failed_account":
+            account.is_failed = True
+            account.refused_key = (wish.encryption.key_identifier if wish.encryption else None) or ""
+            self._apply(account, replace(wish, encryption=None))
+        if failure is None or account.is_failed:
+            self._register.add(account)
+        return self._operations.start(failure, self.world.timing.batch_create)
+
+    def _require_quota(self, wanted: Account) -> None:
+        place = (wanted.subscription.lower(), wanted.location)
+        there = [one for one in self._register if (one.subscription.lower(), one.location) == place]
+        if sum(one.key != wanted.key and not one.is_failed for one in there) >= self.quota:
+            raise errors.quota_exceeded()
 
     def replace(self, account: Account, wish: Wish) -> None:
         """PUT on an account that is there: what it says is set, tags as a whole; the rest stays."""
@@ -127,55 +182,51 @@ class BatchAccounts:
 
     def update(self, account: Account, wish: Wish) -> None:
         self.use(account)
+        self._lag.note(account.key, account)
         self._apply(account, wish)
         account.modified = self.world.clock.time()
         self._assess(account)
 
-    def delete(self, account: Account) -> Operation:
+    def delete(self, account: Account) -> Work:
         if account.gone_at is None:
             if self.state(account) == "Creating":
                 raise errors.in_progress(account.name, "Creating")
+            self._lag.note(account.key, account)
             account.gone_at = self.world.clock.time() + self.world.timing.batch_delete
             self._dying.add(account.key)
-        return self._begin("delete", account, account.gone_at)
+        return self._operations.start(None, account.gone_at - self.world.clock.time())
 
-    def remove(self, resource_id: str) -> None:
-        """At once, as with its resource group."""
-        account = self.by_id(resource_id)
-        if account is not None:
-            self._remove(account)
-
-    def operation(self, name: str) -> Operation:
-        operation = self._operations.get(name.lower())
+    def operation(self, name: str) -> Work:
+        operation = self._operations.find(name)
         if operation is None:
             raise errors.operation_not_found(name)
         return operation
 
-    def poll(self, operation: Operation) -> bool:
-        """Whether it is done."""
-        return operation.ready_at <= self.world.clock.time()
+    def poll(self, operation: Work) -> bool:
+        """Whether it is done. Raises Refusal if it has failed."""
+        if not self._operations.is_done(operation):
+            return False
+        if operation.about is not None:
+            raise errors.Refusal(*operation.about)
+        return True
 
     # Use
 
     def use(self, account: Account) -> None:
         """Any operation but reading and deleting the account needs it ready, and its key. Raises Refusal."""
-        state = self.state(account)
-        if state != "Succeeded":
-            raise errors.in_progress(account.name, state)
-        reason = self.health(account)
-        if reason != "ok":
-            assert account.protection is not None
-            raise errors.key_not_accessible(account.protection.key_identifier, reason)
+        found = self.health(account)
+        if found.kind == ANSWERS:
+            return
+        if found.kind == BUSY:
+            raise errors.in_progress(account.name, found.reason)
+        if account.is_failed:
+            raise errors.creation_failed(account.name)
+        assert account.protection is not None
+        raise errors.key_not_accessible(account.protection.key_identifier, found.reason)
 
-    def health(self, account: Account) -> str:
-        """`ok`, or why the account cannot be used."""
-        self._assess(account)
-        protection = account.protection
-        if protection is None or not protection.lost:
-            return "ok"
-        if protection.back_at is not None:
-            return errors.recovering(protection.lost)
-        return protection.lost
+    def health(self, account: Account) -> Health:
+        """What Batch finds when the account is used, which is noted."""
+        return health(account, self._assess, self.world.clock.time(), self.world.timing.batch_recovery)
 
     def reassess(self, vault_name: str | None = None) -> None:
         """Look again at the accounts whose key lies in that vault, or at all.
@@ -226,10 +277,10 @@ class BatchAccounts:
         account.pools[name.lower()] = pool
         return pool
 
-    def delete_pool(self, account: Account, name: str) -> Operation | None:
+    def delete_pool(self, account: Account, name: str) -> Work | None:
         if account.pools.pop(name.lower(), None) is None:
             return None
-        return self._begin("delete pool", account, self.world.clock.time(), pool_deletion(account, name))
+        return self._operations.start(None, 0, pool_deletion(account, name))
 
     # Beginning
 
@@ -250,12 +301,6 @@ class BatchAccounts:
             self._register.add(account)
 
     # Within
-
-    def _begin(self, kind: str, account: Account, ready_at: float, name: str = "") -> Operation:
-        """An operation is found by its id unless it has a name."""
-        operation = Operation(str(uuid.uuid4()), kind, account.key, ready_at)
-        self._operations[name.lower() or operation.id] = operation
-        return operation
 
     def _bury(self) -> None:
         now = self.world.clock.time()
@@ -297,13 +342,17 @@ class BatchAccounts:
             return account.protection
         if wish.key_identifier is None:
             return None
-        return KeyUse(self.world).protect(wanted, wish.key_identifier)
+        return KeyUse(self.world).protect(wanted, wish.key_identifier, account.protection)
 
-    def _assess(self, account: Account) -> None:
-        if account.protection is not None:
-            use = KeyUse(self.world)
-            use.follow(account)
-            self._note(account.protection, use.unusable(account))
+    def _assess(self, account: Account) -> str:
+        """Why Batch cannot use the account's key, which is noted; empty if it can."""
+        if account.protection is None:
+            return ""
+        use = KeyUse(self.world)
+        use.follow(account)
+        reason = use.unusable(account)
+        self._note(account.protection, reason)
+        return reason
 
     def _note(self, protection: Protection, reason: str) -> None:
         """Note whether Batch can use the key, and since when again."""

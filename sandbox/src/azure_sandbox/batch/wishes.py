@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..resource_manager import tags
+from ..shared import tags
+from ..shared.regions import tidy_location
 from . import errors
 from .account import MICROSOFT_BATCH, MICROSOFT_KEY_VAULT
 
@@ -51,7 +52,7 @@ def of_put(document: dict[str, Any]) -> Wish:
     wish = _common(document)
     properties = _object(document, "properties")
     if isinstance(document.get("location"), str):
-        wish.location = document["location"].replace(" ", "").lower()
+        wish.location = tidy_location(document["location"])
     mode = _one_of(properties, "poolAllocationMode", ALLOCATION_MODES)
     reference = properties.get("keyVaultReference")
     if mode == "UserSubscription" and not reference:

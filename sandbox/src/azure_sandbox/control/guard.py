@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from . import errors
+from . import reading
 
 SAFE_METHODS = ("GET", "HEAD")
 
@@ -31,11 +31,11 @@ def check(url: str, request: Request) -> None:
     """`url` is the sandbox's own. Raises AzureError."""
     origin = request.headers.get("origin")
     if origin is not None and origin.lower() not in _own(url):
-        raise errors.other_site(origin)
+        raise reading.other_site(origin)
     # Following a link to the sandbox from another site is not forbidden: that is a GET, which changes nothing.
     site = request.headers.get("sec-fetch-site", "none").lower()
     if request.method not in SAFE_METHODS and site not in ("none", "same-origin"):
-        raise errors.other_site(site)
+        raise reading.other_site(site)
 
 
 def _own(url: str) -> set[str]:

@@ -7,38 +7,36 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
 from .. import seed
-from ..behavior import changed
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
-from ..timing import Timing
-from ..web import AzureError, Call, answer
-from . import errors, reading
-
-if TYPE_CHECKING:
-    from ..server import Sandbox
+from ..shared.behavior import changed
+from ..shared.timing import Timing
+from ..shared.web import AzureError, Call, answer
+from . import reading
+from .sandbox import Sandbox
 
 SECRET_SECONDS = 3600 * 24
 # The year 3000: past the end of the calendar no date can be written.
 END_OF_TIME = 32503680000
 
 
-def describe(sandbox: Sandbox, call: Call) -> Response:
+def describe(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer({"name": "azure-sandbox", "url": sandbox.url, "tenant": sandbox.world.directory.tenant_id})
 
 
-def get_environment(sandbox: Sandbox, call: Call) -> Response:
+def get_environment(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer(sandbox.environment)
 
 
-def reset(sandbox: Sandbox, call: Call) -> Response:
+def reset(sandbox: Sandbox, call: Call[Any]) -> Response:
     sandbox.reset()
     return answer({})
 
@@ -46,11 +44,11 @@ def reset(sandbox: Sandbox, call: Call) -> Response:
 # Request log
 
 
-def get_requests(sandbox: Sandbox, call: Call) -> Response:
+def get_requests(sandbox: Sandbox, call: Call[Any]) -> Response:
     try:
         since = int(call.query("since") or 0)
     except ValueError as error:
-        raise errors.bad_request("since is the number of a request") from error
+        raise reading.bad_request("since is the number of a request") from error
     writes = call.query("writes").lower() in ("true", "1", "yes")
     return answer(
         {
@@ -60,7 +58,7 @@ def get_requests(sandbox: Sandbox, call: Call) -> Response:
     )
 
 
-def delete_requests(sandbox: Sandbox, call: Call) -> Response:
+def delete_requests(sandbox: Sandbox, call: Call[Any]) -> Response:
     sandbox.log.clear()
     return answer({})
 
@@ -68,66 +66,66 @@ def delete_requests(sandbox: Sandbox, call: Call) -> Response:
 # Clock, timing and behavior
 
 
-def get_clock(sandbox: Sandbox, call: Call) -> Response:
+def get_clock(sandbox: Sandbox, call: Call[Any]) -> Response:
     clock = sandbox.world.clock
     return answer({"now": clock.iso(), "time": clock.time()})
 
 
-def advance_clock(sandbox: Sandbox, call: Call) -> Response:
+def advance_clock(sandbox: Sandbox, call: Call[Any]) -> Response:
     clock = sandbox.world.clock
     seconds = reading.seconds(call.json, "seconds", -1)
     if seconds < 0:
-        raise errors.bad_request("seconds is a number, and time goes forward only")
+        raise reading.bad_request("seconds is a number, and time goes forward only")
     if clock.time() + seconds > END_OF_TIME:
-        raise errors.bad_request("the clock goes no further than the year 3000")
+        raise reading.bad_request("the clock goes no further than the year 3000")
     clock.advance(seconds)
     sandbox.world.batch.reassess(None)
     return get_clock(sandbox, call)
 
 
-def get_timing(sandbox: Sandbox, call: Call) -> Response:
+def get_timing(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer(dataclasses.asdict(sandbox.world.timing))
 
 
-def patch_timing(sandbox: Sandbox, call: Call) -> Response:
+def patch_timing(sandbox: Sandbox, call: Call[Any]) -> Response:
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Timing)}
     for name, value in call.json.items():
         if name not in kinds:
-            raise errors.bad_request(f"there is no {name}; there is {', '.join(kinds)}")
+            raise reading.bad_request(f"there is no {name}; there is {', '.join(kinds)}")
         is_flag = kinds[name] is bool
         if is_flag != isinstance(value, bool) or not (is_flag or (reading.is_seconds(value) and value >= 0)):
-            raise errors.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
+            raise reading.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
     sandbox.world.timing = dataclasses.replace(sandbox.world.timing, **call.json)
     return get_timing(sandbox, call)
 
 
-def get_behavior(sandbox: Sandbox, call: Call) -> Response:
+def get_behavior(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer(dataclasses.asdict(sandbox.world.behavior))
 
 
-def patch_behavior(sandbox: Sandbox, call: Call) -> Response:
+def patch_behavior(sandbox: Sandbox, call: Call[Any]) -> Response:
     try:
         sandbox.world.behavior = changed(sandbox.world.behavior, call.json)
     except (TypeError, ValueError) as error:
-        raise errors.bad_request(str(error)) from error
+        raise reading.bad_request(str(error)) from error
     return get_behavior(sandbox, call)
 
 
 # Faults
 
 
-def get_faults(sandbox: Sandbox, call: Call) -> Response:
+def get_faults(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer({"faults": [fault.document() for fault in sandbox.faults]})
 
 
-def post_fault(sandbox: Sandbox, call: Call) -> Response:
+def post_fault(sandbox: Sandbox, call: Call[Any]) -> Response:
     try:
         return answer(sandbox.faults.add(call.json, sandbox.world.clock.time()).document(), 201)
     except BadFault as error:
-        raise errors.bad_request(str(error)) from error
+        raise reading.bad_request(str(error)) from error
 
 
-def delete_faults(sandbox: Sandbox, call: Call) -> Response:
+def delete_faults(sandbox: Sandbox, call: Call[Any]) -> Response:
     sandbox.faults.clear()
     return answer({})
 
@@ -135,20 +133,20 @@ def delete_faults(sandbox: Sandbox, call: Call) -> Response:
 # Tenants, subscriptions, tokens
 
 
-def post_tenant(sandbox: Sandbox, call: Call) -> Response:
+def post_tenant(sandbox: Sandbox, call: Call[Any]) -> Response:
     operator = seed.add_tenant(sandbox.world, reading.needed(call.json, "name"))
     shown = ("tenant_id", "subscription_id", "resource_group", "location", "object_id", "client_id", "secret")
     return answer({name: getattr(operator, name) for name in shown}, 201)
 
 
-def post_subscription(sandbox: Sandbox, call: Call) -> Response:
+def post_subscription(sandbox: Sandbox, call: Call[Any]) -> Response:
     holder = _principal(sandbox, call)
     group = seed.add_subscription(sandbox.world, reading.needed(call.json, "name"), holder.object_id)
     described = {"subscription_id": group.subscription, "resource_group": group.name, "location": group.location}
     return answer({**described, "tenant_id": holder.tenant_id}, 201)
 
 
-def expire_tokens(sandbox: Sandbox, call: Call) -> Response:
+def expire_tokens(sandbox: Sandbox, call: Call[Any]) -> Response:
     sandbox.world.directory.expire_tokens()
     return answer({})
 
@@ -156,12 +154,12 @@ def expire_tokens(sandbox: Sandbox, call: Call) -> Response:
 # Principals
 
 
-def _principal(sandbox: Sandbox, call: Call) -> Principal:
+def _principal(sandbox: Sandbox, call: Call[Any]) -> Principal:
     """The one that is named, or the operator."""
     object_id = str(call.json.get("object_id") or sandbox.world.operator.object_id)
     principal = sandbox.world.directory.principal(object_id)
     if principal is None:
-        raise errors.not_found(f"there is no principal {object_id}")
+        raise reading.not_found(f"there is no principal {object_id}")
     return principal
 
 
@@ -176,22 +174,22 @@ def _principal_document(principal: Principal) -> dict[str, Any]:
     }
 
 
-def get_principals(sandbox: Sandbox, call: Call) -> Response:
+def get_principals(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer({"principals": [_principal_document(p) for p in sandbox.world.directory.principals()]})
 
 
-def post_principal(sandbox: Sandbox, call: Call) -> Response:
+def post_principal(sandbox: Sandbox, call: Call[Any]) -> Response:
     directory, wish = sandbox.world.directory, call.json
     tenant_id = reading.text(wish, "tenant_id") or directory.tenant_id
     if tenant_id not in directory.tenants:
-        raise errors.bad_request(f"there is no tenant {tenant_id}")
+        raise reading.bad_request(f"there is no tenant {tenant_id}")
     principal = directory.add_principal(tenant_id, reading.needed(wish, "name"))
     try:
         lifetime = reading.seconds(wish, "secret_lifetime", SECRET_SECONDS)
         extras = _register(sandbox, principal, wish)
     except (AzureError, UnsupportedAlgorithm, ValueError) as error:
         directory.remove_principal(principal.object_id)
-        raise errors.bad_request(f"{type(error).__name__}: {error}") from error
+        raise reading.bad_request(f"{type(error).__name__}: {error}") from error
     secret = directory.add_secret(principal, lifetime)
     sandbox.world.batch.reassess(None)
     return answer({**_principal_document(principal), "secret": secret, **extras}, 201)
@@ -205,7 +203,7 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
     grants = [(reading.needed(one, "scope"), reading.needed(one, "role")) for one in reading.objects(wish, "roles")]
     for _scope, role in grants:
         if not (authorization.role(role) or authorization.role_named(role)):
-            raise errors.bad_request(f"there is no role {role}")
+            raise reading.bad_request(f"there is no role {role}")
     if wish.get("token_lifetime") is not None:
         directory.credentials(principal).token_lifetime = int(reading.seconds(wish, "token_lifetime", 0))
     if certificate := reading.text(wish, "certificate"):
@@ -227,5 +225,5 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
     return extras
 
 
-def post_federated_token(sandbox: Sandbox, call: Call) -> Response:
+def post_federated_token(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer({"token": assertions.federated_token(sandbox.world.directory, _principal(sandbox, call))})

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from starlette.responses import Response
 
 from ..page import http as page
-from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import errors, guard, http
-
-if TYPE_CHECKING:
-    from ..server import Sandbox
+from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
+from . import guard, http, reading
+from .sandbox import Sandbox
 
 
-def _front(sandbox: Sandbox, call: Call) -> Response:
+def _front(sandbox: Sandbox, call: Call[Any]) -> Response:
     """For people a page, for programs a description."""
     wanted = page.is_wanted(call.request.headers.get("accept", ""))
     return (page.get if wanted else http.describe)(sandbox, call)
 
 
-_TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call], Response]], ...] = (
+_TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call[Any]], Response]], ...] = (
     ("GET", "/", _front),
     ("GET", "/environment", http.get_environment),
     ("POST", "/reset", http.reset),
@@ -50,21 +48,21 @@ _TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call], Response]], ...] = (
 )
 
 
-def service(sandbox: Sandbox) -> Callable[[Call], Awaitable[Response]]:
+def service(sandbox: Sandbox) -> Callable[[Call[Any]], Awaitable[Response]]:
     routes = Routes(Route(method, path, partial(handler, sandbox)) for method, path, handler in _TABLE)
 
-    async def handle(call: Call) -> Response:
+    async def handle(call: Call[Any]) -> Response:
         route, call.path, methods = routes.match(call.request.method, call.url_path)
         try:
             guard.check(sandbox.url, call.request)
             if route is None:
                 path = call.url_path
-                raise errors.method_not_allowed(methods) if methods else errors.not_found(f"there is no {path}")
+                raise reading.method_not_allowed(methods) if methods else reading.not_found(f"there is no {path}")
             return await call_handler(route, call)
         except AzureError as error:
             return answer(error.body, error.status, error.headers)
         except BadJson as error:
-            refusal = errors.bad_request(str(error))
+            refusal = reading.bad_request(str(error))
             return answer(refusal.body, refusal.status)
 
     return handle

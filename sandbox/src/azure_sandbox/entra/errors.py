@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime, timezone
 
-from ..web import AzureError
+from ..shared.web import AzureError
 
 
 def entra_error(status: int, error: str, number: int, text: str) -> AzureError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from ..web import AzureError, Call, Routes, answer, call_handler
+from ..shared.web import AzureError, Routes, answer, call_handler
 from . import errors, http
+from .http import Call
 from .routes import ROUTES
 
 _routes = Routes(ROUTES)

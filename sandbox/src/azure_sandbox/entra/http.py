@@ -10,20 +10,28 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from starlette.responses import Response
 
-from .. import clouds
-from ..clouds import Cloud
-from ..web import Call, answer
-from . import assertions, audiences, errors, tokens
+from ..shared import clouds, web
+from ..shared import world as shared
+from ..shared.clouds import Cloud
+from ..shared.web import answer
+from . import assertions, errors, tokens
 from .rules import Directory, Principal
 
 ANY_TENANT = frozenset({"common", "organizations"})
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 GUID = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+
+
+class World(shared.World, Protocol):
+    directory: Directory
+
+
+Call = web.Call[World]
 
 
 def _cloud(call: Call) -> Cloud:
@@ -164,7 +172,7 @@ def _token(call: Call, form: Mapping[str, str], resource: str) -> tuple[str, int
         raise errors.unknown_application(form["client_id"], tenant)
     call.caller = principal
     credential = _authenticate(call, form, principal, cloud)
-    if not audiences.known(resource, cloud):
+    if not tokens.is_audience(resource, cloud):
         raise errors.unknown_resource(resource, tenant)
     return directory.issue(principal, cloud, resource, credential)
 

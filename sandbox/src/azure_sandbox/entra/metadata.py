@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from ..web import AzureError, Call, Route, Routes, answer, call_handler
-from . import audiences
-from .rules import Principal
+from ..environment import Operator
+from ..shared import web
+from ..shared import world as shared
+from ..shared.web import AzureError, Route, Routes, answer, call_handler
+from . import tokens
+from .rules import Directory, Principal
 
 HOST = "169.254.169.254"
 USER_ASSIGNED = "/userassignedidentities/"
@@ -24,12 +27,20 @@ def _error(status: int, error: str, description: str) -> AzureError:
     return AzureError(status, {"error": error, "error_description": description})
 
 
+class World(shared.World, Protocol):
+    directory: Directory
+    operator: Operator
+
+
+Call = web.Call[World]
+
+
 def token(call: Call) -> Response:
     resource = unquote(call.query("resource"))
     if not resource:
         raise _error(400, "invalid_request", "Required audience parameter not specified")
     principal = _identity(call)
-    if not audiences.known(resource, None):
+    if not tokens.is_audience(resource, None):
         raise _error(
             400,
             "invalid_resource",
@@ -37,7 +48,7 @@ def token(call: Call) -> Response:
             f"{principal.tenant_id}.",
         )
     call.caller = principal
-    access_token, seconds = call.world.directory.issue(principal, audiences.cloud_of(resource), resource, "2")
+    access_token, seconds = call.world.directory.issue(principal, tokens.cloud_of(resource), resource, "2")
     now = int(time.time())
     return answer(
         {

@@ -13,34 +13,17 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from ..clouds import CLOUDS, Cloud
+from ..shared.clouds import CLOUDS, Cloud
+from ..shared.world import Principal, World
 from . import tokens
 from .tokens import Subject, TokenProblem
-
-if TYPE_CHECKING:
-    from ..world import World
 
 __all__ = ["Directory", "Principal", "TokenProblem"]
 
 SECRET_CHARACTERS = string.ascii_letters + string.digits
 APP_TOKEN_SECONDS = 3599
 MANAGED_IDENTITY_TOKEN_SECONDS = 86399
-
-
-@dataclass
-class Principal:
-    object_id: str
-    app_id: str
-    tenant_id: str
-    display_name: str
-    # ServicePrincipal or ManagedIdentity
-    kind: str = "ServicePrincipal"
-    # A managed identity's resource.
-    resource_id: str | None = None
-    # By the sandbox's clock
-    created: float = 0
 
 
 @dataclass

@@ -18,7 +18,7 @@ import jwt
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ..clouds import Cloud
+from ..shared.clouds import CLOUDS, Cloud
 
 ALGORITHM = "RS256"
 # Checked tokens are remembered; more than these, and the memory starts anew.
@@ -150,3 +150,24 @@ def _verify(pem: bytes, token: str) -> Mapping[str, Any]:
     except jwt.InvalidTokenError as error:
         raise TokenProblem("malformed", str(error)) from error
     return claims
+
+
+# What tokens can be asked for
+
+
+# Every tenant has these, even though the sandbox poses as none of them.
+OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://graph.windows.net", "https://batch.core.windows.net")
+
+
+def is_audience(resource: str, cloud: Cloud | None) -> bool:
+    """Whether tokens for the resource can be asked for. `cloud` is the one whose login host was asked; none for the
+    metadata address, which serves whatever it is."""
+    clouds = CLOUDS if cloud is None else (cloud,)
+    bare = resource.rstrip("/")
+    return bare in OTHER_AUDIENCES or any(
+        bare == each.vault_audience or bare in each.management_audiences for each in clouds
+    )
+
+
+def cloud_of(resource: str) -> Cloud:
+    return next((cloud for cloud in CLOUDS if is_audience(resource, cloud)), CLOUDS[0])

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from .. import clouds
-from ..web import AzureError
+from ..authorization.rules import Authorization, RoleAssignment
+from ..shared import clouds
+from ..shared import world as shared
+from ..shared.web import AzureError
+from ..shared.world import Principal
 from .vault import Vault
-
-if TYPE_CHECKING:
-    from ..authorization.rules import RoleAssignment
-    from ..entra.rules import Principal
-    from ..world import World
 
 # Every client is on this machine.
 CLIENT_ADDRESS = "127.0.0.1"
@@ -47,6 +45,12 @@ class KeyVaultDenied(AzureError):
         error = {"code": "Forbidden", "message": message, "innererror": {"code": reason}}
         super().__init__(403, {"error": error})
         self.reason = reason
+
+
+class World(shared.World, Protocol):
+    """What the access to vaults needs of other services."""
+
+    authorization: Authorization
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..web import AzureError
+from ..shared.web import AzureError
 
 NAME_TAKEN = (
     "The vault name '{name}' is already in use. Vault names are globally unique so it is possible that the name is"
@@ -79,15 +79,6 @@ def nothing_to_recover() -> AzureError:
         "SoftDeletedVaultDoesNotExist",
         "A soft deleted vault with the given name does not exist. Ensure that the name for the vault that is being"
         " attempted to recover is in a recoverable state.",
-    )
-
-
-def other_location(name: str, location: str, group: str, wanted: str) -> AzureError:
-    return _error(
-        409,
-        "InvalidResourceLocation",
-        f"The resource '{name}' already exists in location '{location}' in resource group '{group}'. A resource with"
-        f" the same name cannot be created in location '{wanted}'. Please select a new resource name.",
     )
 
 

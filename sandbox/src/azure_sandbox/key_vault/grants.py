@@ -12,14 +12,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from .access import DATA_ACTIONS
+from ..authorization.rules import RoleAssignment
+from .access import DATA_ACTIONS, World
 from .vault import AccessPolicy, Vault
-
-if TYPE_CHECKING:
-    from ..authorization.rules import RoleAssignment
-    from ..world import World
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from .. import clouds
-from ..resource_manager.errors import resource_not_found
-from ..resource_manager.paging import page
-from ..web import Call, answer
-from . import documents, errors, request
-from .rules import Order
+from ..shared import clouds, web
+from ..shared.errors import resource_not_found
+from ..shared.paging import page
+from ..shared.web import answer
+from . import documents, errors, request, rules
+from .rules import Order, Vaults
 from .vault import Vault
 
 _HEADERS = {"x-aspnet-version": "4.0.30319", "x-ms-keyvault-service-version": "1.5.1243.0"}
 # The longest that Azure lets a client wait between two looks at a purge.
 _PURGE_RETRY_SECONDS = 5
+
+
+class World(rules.World, Protocol):
+    vaults: Vaults
+
+
+Call = web.Call[World]
 
 
 def _by(call: Call) -> str:
@@ -31,9 +37,12 @@ def _by(call: Call) -> str:
 
 def _vault(call: Call) -> Vault:
     path = call.path
-    vault = call.world.vaults.find(path["subscription"], path["group"], path["vault"])
+    return _required(call, call.world.vaults.find(path["subscription"], path["group"], path["vault"]))
+
+
+def _required(call: Call, vault: Vault | None) -> Vault:
     if vault is None:
-        raise resource_not_found("Microsoft.KeyVault/vaults", path["vault"], path["group"])
+        raise resource_not_found("Microsoft.KeyVault/vaults", call.path["vault"], call.path["group"])
     return vault
 
 
@@ -42,11 +51,11 @@ def _show(call: Call, vault: Vault, *, just_created: bool = False) -> Response:
     return answer(documents.vault(vault, registering=registering, just_created=just_created), headers=_HEADERS)
 
 
-def _show_all(call: Call, vaults: Iterable[Vault]) -> Response:
+def _show_all(call: Call, vaults: list[Vault]) -> Response:
     def document(vault: Vault) -> dict[str, Any]:
         return documents.vault(vault, registering=call.world.vaults.is_registering(vault))
 
-    return answer(page(call, list(vaults), document, ends_empty=True), headers=_HEADERS)
+    return answer(page(call, vaults, document, ends_empty=True), headers=_HEADERS)
 
 
 def put(call: Call) -> Response:
@@ -65,7 +74,8 @@ def put(call: Call) -> Response:
 
 
 def get(call: Call) -> Response:
-    return _show(call, _vault(call))
+    path = call.path
+    return _show(call, _required(call, call.world.vaults.shown(path["subscription"], path["group"], path["vault"])))
 
 
 def patch(call: Call) -> Response:
@@ -84,11 +94,11 @@ def delete(call: Call) -> Response:
 
 
 def list_in_group(call: Call) -> Response:
-    return _show_all(call, call.world.vaults.list(call.path["subscription"], call.path["group"]))
+    return _show_all(call, call.world.vaults.listed(call.path["subscription"], call.path["group"]))
 
 
 def list_in_subscription(call: Call) -> Response:
-    return _show_all(call, call.world.vaults.list(call.path["subscription"]))
+    return _show_all(call, call.world.vaults.listed(call.path["subscription"]))
 
 
 def put_access_policies(call: Call) -> Response:

@@ -26,10 +26,6 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def tidy_location(location: str) -> str:
-    return location.replace(" ", "").lower()
-
-
 def mapping(value: Any, name: str) -> dict[str, Any]:
     """An object that was sent, or an empty one if none was."""
     if value is not None and not isinstance(value, dict):

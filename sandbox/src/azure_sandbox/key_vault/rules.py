@@ -7,25 +7,27 @@
 from __future__ import annotations
 
 import builtins
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ..regions import CANARY, REGIONS
-from ..resource_manager import tags
-from ..resource_manager.errors import location_required, location_unavailable
-from . import errors, request
+from ..authorization.rules import RoleAssignment
+from ..resource_manager.contents import Resource
+from ..shared import tags
+from ..shared.errors import location_required, location_unavailable, other_location
+from ..shared.operations import Operation, Operations
+from ..shared.read_lag import ReadLag
+from ..shared.regions import CANARY, REGIONS, tidy_location
+from ..shared.world import Principal
+from . import access, errors, request
 from .access import Door, KeyVaultDenied
 from .vault import RBAC_BY_DEFAULT_SINCE, AccessPolicy, NetworkRules, Vault
 
-if TYPE_CHECKING:
-    from ..authorization.rules import RoleAssignment
-    from ..entra.rules import Principal
-    from ..world import World
+__all__ = ["KeyVaultDenied", "Order", "Vault", "Vaults"]
 
-__all__ = ["KeyVaultDenied", "Order", "Purge", "Vault", "Vaults"]
+
+TYPE = "Microsoft.KeyVault/vaults"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Order:
     @property
     def location(self) -> str:
         location = self.document.get("location")
-        return request.tidy_location(location) if isinstance(location, str) else ""
+        return tidy_location(location) if isinstance(location, str) else ""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -60,12 +62,15 @@ class Order:
         return (vault.subscription.lower(), vault.resource_group.lower()) == here
 
 
-@dataclass
-class Purge:
-    id: str
-    vault_name: str
-    started_at: float
-    done_at: float
+class Safes(Protocol):
+    """Who keeps what vaults hold."""
+
+    def forget(self, vault: Vault) -> None: ...
+
+
+class World(access.World, Protocol):
+    @property
+    def keys(self) -> Safes: ...
 
 
 @dataclass
@@ -73,7 +78,13 @@ class Vaults:
     world: World
     _live: dict[str, Vault] = field(default_factory=dict)
     _deleted: dict[str, Vault] = field(default_factory=dict)
-    _purges: dict[str, Purge] = field(default_factory=dict)
+    # Each of the vault of that name.
+    _purges: Operations[str] = field(init=False)
+    _lag: ReadLag[str, Vault] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lag = ReadLag(self.world)
+        self._purges = Operations(self.world)
 
     # Reading
 
@@ -82,18 +93,27 @@ class Vaults:
 
     def find(self, subscription: str, group: str, name: str) -> Vault | None:
         vault = self.by_name(name)
-        if vault is None or (vault.subscription.lower(), vault.resource_group.lower()) != (
-            subscription.lower(),
-            group.lower(),
-        ):
-            return None
-        return vault
+        return vault if vault is not None and vault.is_in(subscription, group) else None
+
+    def shown(self, subscription: str, group: str, name: str) -> Vault | None:
+        """What a read of the vault shows."""
+        vault = self._lag.shown(name.lower(), self.by_name(name))
+        return vault if vault is not None and vault.is_in(subscription, group) else None
 
     def list(self, subscription: str, group: str | None = None) -> Iterator[Vault]:
-        for vault in self._live.values():
-            inside = group is None or vault.resource_group.lower() == group.lower()
-            if inside and vault.subscription.lower() == subscription.lower():
-                yield vault
+        return (vault for vault in self._live.values() if vault.is_in(subscription, group))
+
+    def contents(self, subscription: str) -> Iterator[Resource]:
+        for vault in self.list(subscription):
+            yield Resource(vault.id, vault.name, TYPE, vault.location, vault.tags)
+
+    def drop(self, resource: Resource) -> None:
+        if (vault := self.by_name(resource.name)) is not None:
+            self.delete(vault)
+
+    def listed(self, subscription: str, group: str | None = None) -> builtins.list[Vault]:
+        """What a list of vaults shows."""
+        return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
 
     def standing(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
         """The live and the deleted ones of all subscriptions, without forgetting those whose time has come."""
@@ -107,7 +127,7 @@ class Vaults:
 
     def deleted_vault(self, subscription: str, location: str, name: str) -> Vault:
         for vault in self.deleted(subscription):
-            if (vault.name.lower(), vault.location) == (name.lower(), request.tidy_location(location)):
+            if (vault.name.lower(), vault.location) == (name.lower(), tidy_location(location)):
                 return vault
         raise errors.deleted_vault_not_found(name)
 
@@ -144,7 +164,7 @@ class Vaults:
         if not order.is_for(vault):
             raise errors.vault_exists(order.name)
         if order.location != vault.location:
-            raise errors.other_location(vault.name, vault.location, vault.resource_group, order.location)
+            raise other_location(vault.name, vault.location, vault.resource_group, order.location)
         self._require(order, bool(order.properties.get("enableRbacAuthorization", vault.rbac)))
         # Whatever is wrong is told before anything is changed.
         named_tags = order.tags
@@ -176,27 +196,27 @@ class Vaults:
     # Ending
 
     def delete(self, vault: Vault) -> None:
+        self._lag.note(vault.name.lower(), vault)
         del self._live[vault.name.lower()]
         vault.deleted_at = self.world.clock.time()
         self._deleted[vault.name.lower()] = vault
         # They do not come back with a recovered vault.
         self.world.authorization.forget_below(vault.id)
 
-    def purge(self, vault: Vault) -> Purge:
+    def purge(self, vault: Vault) -> Operation[str]:
         if vault.purge_protection:
             raise errors.purge_not_allowed()
-        now = self.world.clock.time()
-        purge = Purge(uuid.uuid4().hex, vault.name, now, now + self.world.timing.vault_purge)
-        self._purges[purge.id] = purge
-        if purge.done_at <= now:
+        purge = self._purges.start(vault.name, self.world.timing.vault_purge)
+        if self._purges.is_done(purge):
             self._forget(vault)
         return purge
 
-    def purge_operation(self, purge_id: str) -> Purge:
+    def purge_operation(self, purge_id: str) -> Operation[str]:
         self._settle()
-        if purge_id not in self._purges:
+        purge = self._purges.find(purge_id)
+        if purge is None:
             raise errors.operation_not_found(purge_id)
-        return self._purges[purge_id]
+        return purge
 
     # The data plane
 
@@ -215,7 +235,7 @@ class Vaults:
             mine = self._deleted[order.name.lower()].subscription.lower() == order.subscription.lower()
             raise errors.name_is_soft_deleted() if mine else errors.vault_exists(order.name)
         if order.location not in (*REGIONS, *CANARY):
-            raise location_unavailable(order.location, "Microsoft.KeyVault/vaults", REGIONS)
+            raise location_unavailable(order.location, TYPE, REGIONS)
         changes = request.fields(order.properties, None)
         vault = Vault(
             order.subscription,
@@ -242,8 +262,8 @@ class Vaults:
         vault.tags = order.tags
         vault.deleted_at = None
         del self._deleted[vault.name.lower()]
-        self._live[vault.name.lower()] = vault
         self._change(vault, {}, order.by)
+        self._live[vault.name.lower()] = vault
         return vault
 
     @staticmethod
@@ -253,6 +273,8 @@ class Vaults:
                 raise errors.parameter_missing(name)
 
     def _change(self, vault: Vault, changes: dict[str, Any], by: str) -> None:
+        # A new vault comes here before it is among the live ones.
+        self._lag.note(vault.name.lower(), self.by_name(vault.name))
         policies = changes.pop("access_policies", None)
         for name, value in changes.items():
             setattr(vault, name, value)
@@ -266,9 +288,9 @@ class Vaults:
     def _settle(self) -> None:
         """What time has done to the deleted vaults."""
         now = self.world.clock.time()
-        for purge in self._purges.values():
-            vault = self._deleted.get(purge.vault_name.lower())
-            if purge.done_at <= now and vault is not None and (vault.deleted_at or 0) <= purge.started_at:
+        for purge in self._purges:
+            vault = self._deleted.get(purge.about.lower())
+            if self._purges.is_done(purge) and vault is not None and (vault.deleted_at or 0) <= purge.started_at:
                 self._forget(vault)
         for vault in [*self._deleted.values()]:
             if self.purge_date(vault).timestamp() <= now:

@@ -82,6 +82,11 @@ class Vault:
             f"/providers/Microsoft.KeyVault/vaults/{self.name}"
         )
 
+    def is_in(self, subscription: str, group: str | None) -> bool:
+        """Whether the vault lies in the subscription, and in the group if one is named."""
+        in_group = group is None or self.resource_group.lower() == group.lower()
+        return in_group and self.subscription.lower() == subscription.lower()
+
     @property
     def rbac(self) -> bool:
         return bool(self.rbac_setting)

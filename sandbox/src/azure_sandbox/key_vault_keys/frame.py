@@ -11,16 +11,17 @@ Azure tells a caller who may not read a key nothing about whether it exists, so 
 from __future__ import annotations
 
 import uuid
+from typing import Protocol
 
 from starlette.responses import Response
 
-from .. import clouds
 from ..authorization.rules import RoleAssignment
-from ..entra.rules import TokenProblem
+from ..entra.rules import Directory, TokenProblem
 from ..key_vault.access import CLIENT_ADDRESS
 from ..key_vault.vault import Vault
-from ..web import AzureError, BadJson, Call, Routes, answer, call_handler
-from . import documents, errors, routes, throttling
+from ..shared import clouds, web
+from ..shared.web import AzureError, BadJson, Routes, answer, call_handler
+from . import documents, errors, http, routes, throttling
 
 _routes = Routes(routes.ROUTES)
 
@@ -37,6 +38,13 @@ _FIXED = {
     "x-ms-keyvault-network-info": f"conn_type=Ipv4;addr={CLIENT_ADDRESS};act_addr_fam=InterNetwork;",
     "x-ms-keyvault-service-version": SERVICE_VERSION,
 }
+
+
+class World(http.World, throttling.World, Protocol):
+    directory: Directory
+
+
+Call = web.Call[World]
 
 
 async def handle(call: Call) -> Response:

@@ -10,20 +10,29 @@ import base64
 import binascii
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from starlette.responses import Response
 
 from ..key_vault.vault import Vault
-from ..web import Call, answer
-from . import documents, errors, material, operations, request
+from ..shared import paging, web
+from ..shared.web import answer
+from . import documents, errors, material, operations, request, rules
 from .key import Key, KeyVersion
 from .material import BadMaterial, base64url, from_base64url
+from .rules import Keys
 
 T = TypeVar("T")
 
 PAGE = 25
+
+
+class World(rules.World, Protocol):
+    keys: Keys
+
+
+Call = web.Call[World]
 
 
 def _vault(call: Call) -> Vault:
@@ -142,11 +151,9 @@ def list_versions(call: Call) -> Response:
 def _page(call: Call, entries: list[T], mark: Callable[[T], str], show: Callable[[T], dict[str, Any]]) -> Response:
     """`entries` are sorted by their marks; a page begins after the mark that its token holds."""
     size = _page_size(call)
-    after = _mark_in(call.query("$skiptoken"))
-    left = [entry for entry in entries if after is None or mark(entry) > after]
-    page = left[:size]
-    link = _next_link(call, mark(page[-1]), size) if len(left) > size else None
-    return answer({"value": [show(entry) for entry in page], "nextLink": link})
+    shown, more = paging.after(entries, mark, _mark_in(call.query("$skiptoken")), size)
+    link = None if more is None else _next_link(call, more, size)
+    return answer({"value": [show(entry) for entry in shown], "nextLink": link})
 
 
 def _page_size(call: Call) -> int:

@@ -9,20 +9,25 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from ..authorization.rules import RoleAssignment
+from ..key_vault.rules import Vaults
 from ..key_vault.vault import Vault
+from ..shared import world as shared
+from ..shared.world import Principal
 from . import documents, errors, material, operations, request, rotation
 from .key import Key, KeyVersion, Safe, Wish
 
-if TYPE_CHECKING:
-    from ..authorization.rules import RoleAssignment
-    from ..entra.rules import Principal
-    from ..world import World
-
 # What Batch wraps its own keys with.
 WRAP_ALGORITHM = "RSA-OAEP"
+
+
+class World(shared.World, Protocol):
+    """What keys need of other services."""
+
+    vaults: Vaults
 
 
 @dataclass

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from ..key_vault.vault import Vault
+from ..shared import web
+from ..shared import world as shared
 from . import errors
-
-if TYPE_CHECKING:
-    from ..key_vault.vault import Vault
-    from ..web import Call
 
 WINDOW_SECONDS = 10
 # For software-protected RSA keys of 2048 bits ("Azure Key Vault service limits"). A key in hardware is dearer to make.
@@ -36,6 +35,13 @@ class Throttle:
             return False
         self.windows[vault, kind] = current, used
         return True
+
+
+class World(shared.World, Protocol):
+    key_vault_throttle: Throttle
+
+
+Call = web.Call[World]
 
 
 def check(call: Call, vault: Vault) -> None:

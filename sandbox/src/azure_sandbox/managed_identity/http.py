@@ -6,17 +6,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..resource_manager import tags
-from ..web import BadJson, Call, answer
-from . import errors
-from .rules import TYPE, UserAssignedIdentity, identity_id
+from ..shared import tags, web
+from ..shared.errors import location_required
+from ..shared.web import BadJson, answer
+from . import rules
+from .rules import TYPE, Identities, UserAssignedIdentity, identity_id, identity_not_found
 
 # The last version that begins with the id; later ones begin with the location.
 _ID_FIRST = "2022-01-31-preview"
+
+
+class World(rules.World, Protocol):
+    identities: Identities
+
+
+Call = web.Call[World]
 
 
 def _id(call: Call) -> str:
@@ -26,7 +34,7 @@ def _id(call: Call) -> str:
 def _get(call: Call) -> UserAssignedIdentity:
     identity = call.world.identities.get(_id(call))
     if identity is None:
-        raise errors.identity_not_found(call.path["identity"], call.path["group"])
+        raise identity_not_found(call.path["identity"], call.path["group"])
     return identity
 
 
@@ -54,7 +62,7 @@ def _object(call: Call, name: str) -> dict[str, Any]:
 def put(call: Call) -> Response:
     location = call.json.get("location")
     if not isinstance(location, str) or not location:
-        raise errors.location_required()
+        raise location_required()
     isolation_scope = _object(call, "properties").get("isolationScope")
     place = (call.path["subscription"], call.path["group"], call.path["identity"])
     identity, is_new = call.world.identities.put(*place, location, tags.read(call.json.get("tags")), isolation_scope)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..web import Route
+from ..shared.web import Route
 from . import http
 
 PROVIDER = "Microsoft.ManagedIdentity"

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from . import errors
-
-if TYPE_CHECKING:
-    from ..world import World
-
+from ..entra.rules import Directory
+from ..resource_manager.contents import Resource
+from ..resource_manager.rules import Resources
+from ..shared import world as shared
+from ..shared.errors import other_location, resource_not_found
+from ..shared.regions import tidy_location
+from ..shared.web import AzureError
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
@@ -33,6 +35,13 @@ class UserAssignedIdentity:
     isolation_scope: str | None = None
 
 
+class World(shared.World, Protocol):
+    """What user-assigned identities need of other services."""
+
+    directory: Directory
+    resources: Resources
+
+
 @dataclass
 class Identities:
     world: World
@@ -48,6 +57,13 @@ class Identities:
             ):
                 yield identity
 
+    def contents(self, subscription: str) -> Iterator[Resource]:
+        for one in self.list(subscription):
+            yield Resource(one.id, one.name, TYPE, one.location, one.tags)
+
+    def drop(self, resource: Resource) -> None:
+        self.delete(resource.id)
+
     def put(
         self,
         subscription: str,
@@ -59,10 +75,10 @@ class Identities:
     ) -> tuple[UserAssignedIdentity, bool]:
         """The identity, and whether it is new."""
         resource_id = identity_id(subscription, group, name)
-        identity, location = self.get(resource_id), location.replace(" ", "").lower()
+        identity, location = self.get(resource_id), tidy_location(location)
         if identity is not None:
             if identity.location != location:
-                raise errors.other_location(name, identity.location, group, location)
+                raise other_location(name, identity.location, group, location)
             identity.tags = dict(tags)
             return identity, False
         tenant_id = self.world.resources.tenant_of(subscription)
@@ -96,3 +112,10 @@ class Identities:
 def identity_id(subscription: str, group: str, name: str) -> str:
     """The service writes `resourcegroups` in lower case, whatever the request had."""
     return f"/subscriptions/{subscription}/resourcegroups/{group}/providers/{TYPE}/{name}"
+
+
+# Refusals
+
+
+def identity_not_found(name: str, group: str) -> AzureError:
+    return resource_not_found("Microsoft.ManagedIdentity/userAssignedIdentities", name, group)

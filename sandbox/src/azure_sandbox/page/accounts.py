@@ -7,17 +7,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..batch.account import Account, Protection
 from ..batch.encryption import KeyIdentifier
-from ..batch.outlook import Health, Outlook
+from ..batch.health import Health
+from ..batch.outlook import Outlook
+from ..world import World
 from . import shown
 from .question import HEALTHS, SOURCES, Question
 from .shown import Rows
-
-if TYPE_CHECKING:
-    from ..world import World
 
 
 def facts(world: World, outlook: Outlook, question: Question) -> dict[str, Any]:

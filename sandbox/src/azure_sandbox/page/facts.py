@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..batch.outlook import Outlook
+from ..control.sandbox import Sandbox
 from ..key_vault.grants import Grants
-from ..timing import QUICK, REALISTIC
+from ..shared.timing import QUICK, REALISTIC
+from ..world import World
 from . import accounts, requests, shown, vaults
 from .question import HEALTHS, SHOWN, SOURCES, Question
 from .shown import Rows
-
-if TYPE_CHECKING:
-    from ..server import Sandbox
-    from ..world import World
 
 MOST_PRINCIPALS = 100
 

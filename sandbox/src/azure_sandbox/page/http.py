@@ -10,18 +10,15 @@ import base64
 import hashlib
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import Any
 
+from jinja2 import Template
 from starlette.responses import Response
 
+from ..control.sandbox import Sandbox
+from ..shared.web import Call
 from .facts import facts
 from .question import Question
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-    from ..server import Sandbox
-    from ..web import Call
 
 
 def is_wanted(accept: str) -> bool:
@@ -41,7 +38,7 @@ def _quality(accept: str, wanted: str) -> float:
     return 0.0
 
 
-def get(sandbox: Sandbox, call: Call) -> Response:
+def get(sandbox: Sandbox, call: Call[Any]) -> Response:
     question = Question.read(call.request.query_params)
     style, script = _part("page.css"), _part("page.js")
     text = _template().render(facts(sandbox, question), style=style, script=script)

@@ -7,18 +7,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..batch.encryption import KeyIdentifier
 from ..key_vault.grants import Grants, Holder
 from ..key_vault.vault import Vault
 from ..key_vault_keys.key import Key, KeyVersion
+from ..world import World
 from . import shown
 from .question import Question
 from .shown import Rows
-
-if TYPE_CHECKING:
-    from ..world import World
 
 MOST_VAULTS = 50
 # Of one vault.

@@ -6,16 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ..world import World
-
-BATCH = "Microsoft.Batch/batchAccounts"
-VAULT = "Microsoft.KeyVault/vaults"
-IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -36,21 +29,10 @@ class Resource:
         }
 
 
-def resources(world: World, subscription: str) -> Iterator[Resource]:
-    for account in world.batch.all():
-        if account.subscription.lower() == subscription.lower():
-            yield Resource(account.id, account.name, BATCH, account.location, account.tags or {})
-    for vault in world.vaults.list(subscription):
-        yield Resource(vault.id, vault.name, VAULT, vault.location, vault.tags)
-    for identity in world.identities.list(subscription):
-        yield Resource(identity.id, identity.name, IDENTITY, identity.location, identity.tags)
+class Holder(Protocol):
+    """A service whose resources lie in resource groups."""
 
+    def contents(self, subscription: str) -> Iterable[Resource]: ...
 
-def delete(world: World, resource: Resource) -> None:
-    """With its group: vaults stay recoverable, as they do at Azure."""
-    if resource.type == BATCH:
-        world.batch.remove(resource.id)
-    elif resource.type == IDENTITY:
-        world.identities.delete(resource.id)
-    elif (vault := world.vaults.by_name(resource.name)) is not None:
-        world.vaults.delete(vault)
+    def drop(self, resource: Resource) -> None:
+        """Delete a resource with its group: vaults stay recoverable, as they do at Azure."""

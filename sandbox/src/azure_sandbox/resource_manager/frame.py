@@ -10,28 +10,26 @@ import time
 import uuid
 from datetime import datetime, timezone
 from functools import lru_cache
+from typing import Protocol
 
 from starlette.responses import Response
 
-from .. import clouds
-from ..authorization import routes as authorization
-from ..authorization.rules import subscription_in
-from ..batch import routes as batch
-from ..clouds import Cloud
-from ..entra.rules import TokenProblem
-from ..key_vault import routes as key_vault
-from ..managed_identity import routes as managed_identity
-from ..web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import errors, headers, providers, routes, throttling
+from ..authorization.rules import subscription_in, tidy_scope
+from ..entra.rules import Directory, TokenProblem
+from ..shared import clouds, errors, web
+from ..shared.clouds import Cloud
+from ..shared.web import AzureError, BadJson, Route, Routes, answer, call_handler
+from . import headers, http, providers, routes, throttling
 from .providers import Provider
 
-_own = providers.add(routes.PROVIDER, routes.API_VERSIONS, routes.ROUTES)
-for _module in (batch, managed_identity, authorization):
-    providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
-# On 27 February 2027, UTC (https://learn.microsoft.com/azure/key-vault/general/access-control-default).
-_retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp(), "2026-02-01")
-providers.add(key_vault.PROVIDER, key_vault.API_VERSIONS, key_vault.ROUTES, _retirement)
 _public = Routes(routes.PUBLIC_ROUTES)
+
+
+class World(http.World, throttling.World, Protocol):
+    directory: Directory
+
+
+Call = web.Call[World]
 
 
 async def handle(call: Call) -> Response:
@@ -50,7 +48,8 @@ def _refusal(error: AzureError) -> Response:
 
 
 async def _handle(call: Call) -> Response:
-    path = tidy(call.url_path)
+    # Clients that join a host with a slash and a path with a slash are answered all the same.
+    path = tidy_scope(call.url_path)
     method = call.request.method
     public, _, _ = _public.match(method, path)
     if public is not None:
@@ -68,11 +67,6 @@ async def _handle(call: Call) -> Response:
     _check_permission(call, route, path)
     _check_group(call, provider)
     return await call_handler(route, call)
-
-
-def tidy(path: str) -> str:
-    """Clients that join a host with a slash and a path with a slash are answered all the same."""
-    return "/" + path.strip("/")
 
 
 # Token
@@ -119,11 +113,15 @@ def _provider(path: str) -> Provider:
     _, found, rest = path.lower().rpartition("/providers/")
     namespace, _, below = rest.partition("/")
     if not found or not below or below in ("register", "unregister"):
-        return _own
+        namespace = routes.PROVIDER.lower()
     provider = providers.PROVIDERS.get(namespace)
     if provider is None:
         raise errors.invalid_resource_namespace(path[len(path) - len(rest) :].partition("/")[0])
     return provider
+
+
+def _is_own(provider: Provider) -> bool:
+    return provider.namespace == routes.PROVIDER
 
 
 def _no_route(call: Call, provider: Provider, path: str, methods: set[str]) -> AzureError:
@@ -143,7 +141,7 @@ def _check_version(call: Call, provider: Provider, path: str) -> None:
         return
     if not version:
         raise errors.missing_api_version()
-    if provider is _own:
+    if _is_own(provider):
         raise errors.invalid_api_version(version, taken)
     group = call.world.resources.group(call.path.get("subscription", ""), call.path.get("group", ""))
     location = call.path.get("location") or (group.location if group else "")
@@ -205,7 +203,7 @@ def scope_of(path: str) -> str:
 
 def _check_group(call: Call, provider: Provider) -> None:
     name = call.path.get("group")
-    if not name or provider is _own:
+    if not name or _is_own(provider):
         return
     if call.world.resources.group(call.path["subscription"], name) is None:
         raise errors.resource_group_not_found(name)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from starlette.responses import Response
 
-from ..web import Call
+from ..shared.errors import FAILURE_CAUSE
 from . import throttling
-from .errors import FAILURE_CAUSE
+from .throttling import Call
 
 FIXED = (
     ("cache-control", "no-cache"),

@@ -7,21 +7,31 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from .. import clouds
-from ..regions import REGIONS
-from ..web import Call, answer
-from . import errors, tags
+from ..authorization.rules import Authorization
+from ..shared import clouds, errors, tags, web
+from ..shared import world as shared
+from ..shared.operations import Operation
+from ..shared.paging import page
+from ..shared.regions import REGIONS
+from ..shared.web import answer
 from .contents import Resource
-from .paging import page
 from .providers import PROVIDERS, Provider
-from .rules import NOT_REGISTERED, REGISTERED, Operation, ResourceGroup, Subscription
+from .rules import NOT_REGISTERED, REGISTERED, ResourceGroup, Resources, Subscription
 
 READ_GROUPS = "Microsoft.Resources/subscriptions/resourceGroups/read"
 READ_SUBSCRIPTION = "Microsoft.Resources/subscriptions/read"
+
+
+class World(shared.World, Protocol):
+    authorization: Authorization
+    resources: Resources
+
+
+Call = web.Call[World]
 
 
 def _may(call: Call, action: str, scope: str) -> bool:
@@ -148,7 +158,7 @@ def delete_group(call: Call) -> Response:
     return _accepted(call, operation)
 
 
-def _accepted(call: Call, operation: Operation) -> Response:
+def _accepted(call: Call, operation: Operation[None]) -> Response:
     location = (
         f"https://{call.host}/subscriptions/{call.path['subscription']}/operationresults/{operation.id}"
         f"?api-version={call.api_version}"
@@ -157,10 +167,10 @@ def _accepted(call: Call, operation: Operation) -> Response:
 
 
 def operation_result(call: Call) -> Response:
-    operation = call.world.resources.operation(call.path["operation"])
+    operation = call.world.resources.operations.find(call.path["operation"])
     if operation is None:
         raise errors.gateway_error(404, "NotFound", f"The operation '{call.path['operation']}' could not be found.")
-    if call.world.resources.is_done(operation):
+    if call.world.resources.operations.is_done(operation):
         return answer(status=200)
     return _accepted(call, operation)
 

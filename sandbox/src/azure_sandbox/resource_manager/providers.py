@@ -11,8 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..behavior import Behavior
-from ..web import Route, Routes
+from ..shared.behavior import Behavior
+from ..shared.web import Route, Routes
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from . import contents, errors
-from .contents import Resource
-
-if TYPE_CHECKING:
-    from ..world import World
+from ..entra.rules import Directory
+from ..shared import errors
+from ..shared import world as shared
+from ..shared.operations import Operation, Operations
+from ..shared.regions import tidy_location
+from .contents import Holder, Resource
 
 GROUP_NAME = re.compile(r"[\w\-.()]{1,90}")
 REGISTERED, NOT_REGISTERED = "Registered", "NotRegistered"
@@ -48,18 +49,11 @@ class ResourceGroup:
         return f"/subscriptions/{self.subscription}/resourceGroups/{self.name}"
 
 
-@dataclass
-class Operation:
-    """Work that goes on after its request has been answered."""
+class World(shared.World, Protocol):
+    directory: Directory
 
-    id: str
-    # By the sandbox's clock.
-    done_at: float
-
-
-def tidy_location(location: str) -> str:
-    """`West Europe` and `westeurope` are the same region."""
-    return location.replace(" ", "").lower()
+    @property
+    def holders(self) -> Sequence[Holder]: ...
 
 
 class Resources:
@@ -67,7 +61,7 @@ class Resources:
         self._world = world
         self._subscriptions: dict[str, Subscription] = {}
         self._groups: dict[tuple[str, str], ResourceGroup] = {}
-        self._operations: dict[str, Operation] = {}
+        self.operations: Operations[None] = Operations(world)
 
     # Subscriptions
 
@@ -113,11 +107,14 @@ class Resources:
         group.tags = dict(tags or {})
         return group, False
 
-    def delete_group(self, group: ResourceGroup) -> Operation:
-        for resource in self.of_group(group):
-            contents.delete(self._world, resource)
+    def delete_group(self, group: ResourceGroup) -> Operation[None]:
+        inside = f"{group.id}/".lower()
+        for holder in self._world.holders:
+            for resource in [*holder.contents(group.subscription)]:
+                if resource.id.lower().startswith(inside):
+                    holder.drop(resource)
         del self._groups[self._key(group.subscription, group.name)]
-        return self.start_operation(self._world.timing.group_delete)
+        return self.operations.start(None, self._world.timing.group_delete)
 
     @staticmethod
     def _key(subscription: str | Subscription, name: str) -> tuple[str, str]:
@@ -127,21 +124,9 @@ class Resources:
     # Resources of all providers
 
     def all(self, subscription: str | Subscription) -> Iterator[Resource]:
-        return contents.resources(self._world, self._key(subscription, "")[0])
+        wanted = self._key(subscription, "")[0]
+        return (resource for holder in self._world.holders for resource in holder.contents(wanted))
 
     def of_group(self, group: ResourceGroup) -> list[Resource]:
         inside = f"{group.id}/".lower()
         return [resource for resource in self.all(group.subscription) if resource.id.lower().startswith(inside)]
-
-    # Long-running operations
-
-    def start_operation(self, seconds: float) -> Operation:
-        operation = Operation(str(uuid.uuid4()), self._world.clock.time() + seconds)
-        self._operations[operation.id] = operation
-        return operation
-
-    def operation(self, id: str) -> Operation | None:
-        return self._operations.get(id.lower())
-
-    def is_done(self, operation: Operation) -> bool:
-        return self._world.clock.time() >= operation.done_at

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from . import errors
-
-if TYPE_CHECKING:
-    from ..web import Call
+from ..shared import errors, web
+from ..shared import world as shared
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,13 @@ class Throttle:
     def left(self, key: tuple[str, str, str]) -> int:
         """After the last request."""
         return int(self.buckets[key][0])
+
+
+class World(shared.World, Protocol):
+    throttle: Throttle
+
+
+Call = web.Call[World]
 
 
 def _kind(method: str) -> str:

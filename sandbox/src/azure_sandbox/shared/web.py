@@ -12,16 +12,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-if TYPE_CHECKING:
-    from .entra.rules import Principal
-    from .world import World
+from .world import Principal, World
 
 
 class AzureError(Exception):
@@ -77,11 +75,14 @@ def _is_deep(document: Any) -> bool:
     return bool(level)
 
 
+W_co = TypeVar("W_co", bound=World, covariant=True)
+
+
 @dataclass
-class Call:
+class Call(Generic[W_co]):
     """One request as a handler sees it."""
 
-    world: World
+    world: W_co
     request: Request
     content: bytes
     path: Mapping[str, str] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class Call:
         return document
 
 
-Handler = Callable[[Call], Response | Awaitable[Response]]
+Handler = Callable[[Call[Any]], Response | Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Route:
     action: str = ""
 
 
-async def call_handler(route: Route, call: Call) -> Response:
+async def call_handler(route: Route, call: Call[Any]) -> Response:
     """Handlers may be coroutines or not."""
     response = route.handler(call)
     return response if isinstance(response, Response) else await response

@@ -37,6 +37,18 @@ class Behavior:
     identities_on_put: str = _switch("replaced", "merged")
     # Whether a managed identity of the last 60 s is known to role assignments that do not say its principalType.
     new_principal: str = _switch("unknown", "known")
+    # How a creation of a Batch account is refused whose key Batch cannot use, or that exceeds the quota: the operation
+    # fails and leaves an account in the state Failed, or fails and leaves none, or the PUT itself is refused.
+    refused_creation: str = _switch("failed_account", "no_account", "at_once")
+    # How many Batch accounts a subscription may have in a region.
+    account_quota: str = _switch("50", "3")
+    # Seconds until reads and lists of Resource Manager show a write. Recordings show writes at once, so the default is
+    # the easiest position here.
+    read_lag: str = _switch("0", "5", "60")
+    # How many seconds old a version of a key is when accounts that follow the key take it.
+    follower_delay: str = _switch("86400", "3600", "0")
+    # For how many seconds Batch needs the previous version too after it has moved to another version of the same key.
+    previous_version_needed: str = _switch("86400", "600", "0")
 
 
 DEFAULT = Behavior()

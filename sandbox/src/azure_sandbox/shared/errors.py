@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..web import AzureError
+from .web import AzureError
 
 FAILURE_CAUSE = "x-ms-failure-cause"
 
@@ -234,6 +234,15 @@ def resource_group_location(group: str, present: str) -> AzureError:
         "InvalidResourceGroupLocation",
         f"Invalid resource group location. The Resource group '{group}' already exists in location '{present}'.",
     )
+
+
+def other_location(name: str, location: str, group: str, wanted: str) -> AzureError:
+    """Said by the services themselves."""
+    message = (
+        f"The resource '{name}' already exists in location '{location}' in resource group '{group}'. A resource with"
+        f" the same name cannot be created in location '{wanted}'. Please select a new resource name."
+    )
+    return AzureError(409, {"error": {"code": "InvalidResourceLocation", "message": message}})
 
 
 def resource_not_found(type: str, name: str, group: str) -> AzureError:

@@ -22,3 +22,8 @@ CANARY = ("centraluseuap", "eastus2euap")
 
 # The sandbox has one world for all clouds, so that every one of them takes every region.
 REGIONS = tuple(sorted([*PUBLIC, *US_GOVERNMENT, *CHINA]))
+
+
+def tidy_location(location: str) -> str:
+    """`West Europe` and `westeurope` are the same region."""
+    return location.replace(" ", "").lower()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..web import Call
 from . import errors
+from .web import Call
 
 PAGE = 1000
 
@@ -24,17 +25,28 @@ class HasId(Protocol):
 
 
 T = TypeVar("T", bound=HasId)
+E = TypeVar("E")
 
 
-def page(call: Call, items: Sequence[T], document: Callable[[T], Any], *, ends_empty: bool = False) -> dict[str, Any]:
-    """The list's document. An item that has gone since does not hide those after it. With `ends_empty` each page that
-    holds anything has a link, also the last one."""
-    ordered = sorted(items, key=lambda item: item.id.lower())
-    after = _after(call.query("$skiptoken"))
-    rest = [item for item in ordered if item.id.lower() > after]
-    shown = rest[: min(PAGE, _top(call.query("$top"), PAGE))]
+def after(
+    entries: Sequence[E], mark: Callable[[E], Any], last: Any | None, size: int
+) -> tuple[Sequence[E], Any | None]:
+    """Up to `size` of the entries, which are sorted by their marks, from the mark `last` on or from the beginning; and
+    the mark to go on after, if there are more. An entry that has gone since does not hide those after it."""
+    start = 0 if last is None else bisect_right(entries, last, key=mark)
+    shown = entries[start : start + size]
+    return shown, mark(shown[-1]) if len(entries) > start + size else None
+
+
+def page(
+    call: Call[Any], items: Sequence[T], document: Callable[[T], Any], *, ends_empty: bool = False
+) -> dict[str, Any]:
+    """The list's document. With `ends_empty` each page that holds anything has a link, also the last one."""
+    ordered = sorted(items, key=_mark)
+    size = min(PAGE, _top(call.query("$top"), PAGE))
+    shown, more = after(ordered, _mark, _last(call.query("$skiptoken")), size)
     found: dict[str, Any] = {"value": [document(item) for item in shown]}
-    if len(rest) > len(shown) or (ends_empty and shown):
+    if more is not None or (ends_empty and shown):
         found["nextLink"] = _link(call, shown[-1].id)
     return found
 
@@ -47,14 +59,18 @@ def _top(text: str, default: int) -> int:
     return int(text)
 
 
-def _after(token: str) -> str:
+def _mark(item: HasId) -> str:
+    return item.id.lower()
+
+
+def _last(token: str) -> str:
     try:
         return base64.b64decode(token, b"-_", validate=True).decode().lower()
     except (binascii.Error, UnicodeError, ValueError) as error:
         raise errors.invalid_query("$skiptoken", token) from error
 
 
-def _link(call: Call, last_id: str) -> str:
+def _link(call: Call[Any], last_id: str) -> str:
     asked = [(name, value) for name, value in call.request.query_params.items() if name.lower() != "$skiptoken"]
     token = base64.urlsafe_b64encode(last_id.encode()).decode()
     return f"https://{call.host}{quote(call.url_path)}?{urlencode([*asked, ('$skiptoken', token)], safe='$')}"

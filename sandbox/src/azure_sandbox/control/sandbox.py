@@ -1,0 +1,27 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the control API and the page need of the sandbox."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..faults import Faults
+from ..request_log import RequestLog
+from ..world import World
+
+
+class Sandbox(Protocol):
+    world: World
+    log: RequestLog
+    faults: Faults
+    url: str
+    # Seconds that every answer is late.
+    latency: float
+
+    @property
+    def environment(self) -> dict[str, str]: ...
+
+    def reset(self) -> None: ...

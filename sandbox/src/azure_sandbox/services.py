@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which service answers on which host, and which providers Resource Manager has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from starlette.responses import Response
+
+from .authorization import routes as authorization
+from .batch import routes as batch
+from .entra import frame as entra
+from .entra import metadata
+from .key_vault import routes as key_vault
+from .key_vault_keys import frame as key_vault_keys
+from .managed_identity import routes as managed_identity
+from .resource_manager import frame as resource_manager
+from .resource_manager import providers
+from .resource_manager import routes as resources
+from .shared import clouds
+from .shared.web import Call
+
+for _module in (resources, batch, managed_identity, authorization):
+    providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
+# On 27 February 2027, UTC (https://learn.microsoft.com/azure/key-vault/general/access-control-default).
+_retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp(), "2026-02-01")
+providers.add(key_vault.PROVIDER, key_vault.API_VERSIONS, key_vault.ROUTES, _retirement)
+
+
+@dataclass(frozen=True)
+class Service:
+    name: str
+    handle: Callable[[Call[Any]], Awaitable[Response]]
+    scheme: str = "https"
+
+
+ENTRA = Service("entra", entra.handle)
+METADATA = Service("metadata", metadata.handle, "http")
+RESOURCE_MANAGER = Service("resource_manager", resource_manager.handle)
+KEY_VAULT_KEYS = Service("key_vault_keys", key_vault_keys.handle)
+
+
+def service_of(host: str) -> Service | None:
+    if host == metadata.HOST:
+        return METADATA
+    if clouds.by_management_host(host):
+        return RESOURCE_MANAGER
+    if clouds.by_vault_host(host):
+        return KEY_VAULT_KEYS
+    if clouds.by_login_host(host):
+        return ENTRA
+    return None

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""However Azure refuses the creation of an account: the task says why, an account that is left is available or its
+creation is repeated by a rerun, and other accounts stay available."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from meddling import REALISTIC, SETTLED, Wire
+from one_process import OneProcess
+from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Run, World, done
+from service import Service
+
+from azure_sandbox.shared.behavior import POSITIONS
+
+
+@pytest.fixture(params=POSITIONS["refused_creation"])
+def position(request: pytest.FixtureRequest, service: Service) -> str:
+    service.sandbox.control.behavior(refused_creation=request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def world(position: str, service: Service, runner: OneProcess) -> World:
+    return World(service, runner)
+
+
+def is_creation(request: Any) -> bool:
+    return request.method == "PUT" and f"/batchAccounts/{USER_ASSIGNED}" in request.url
+
+
+@pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
+def test_access_that_reaches_batch_late(world: World, service: Service, vault: str) -> None:
+    """Batch refuses the key at first, and the task repeats the creation."""
+    service.sandbox.control.timing(**REALISTIC)
+
+    report = done(world.prepared(Run("provision", USER_ASSIGNED, (vault, "key1")))())
+
+    assert (report["changed"], report["available"]) == (True, True)
+    assert service.is_available(USER_ASSIGNED)
+
+
+@pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
+def test_access_that_is_revoked_before_the_creation(world: World, wire: Wire, service: Service, vault: str) -> None:
+    """An account that is left uses a Microsoft-managed key, and a rerun puts it on the key."""
+    run = Run("provision", USER_ASSIGNED, (vault, "key1"))
+    principal = world.principal(USER_ASSIGNED)
+    service.make_key(vault=vault)
+    service.grant(principal, vault)
+
+    with wire.meddled(is_creation, lambda: service.revoke(principal, vault)):
+        report = world.prepared(run)()
+
+    assert (report["code"], report["failed_checks"]) == ("preflight_failed", ["access_granted"]), report
+    if USER_ASSIGNED in service.accounts():
+        assert service.encryption(USER_ASSIGNED) is None
+        assert service.is_available(USER_ASSIGNED)
+    done(world.prepared(run)())
+    assert service.is_available(USER_ASSIGNED)
+
+
+@pytest.mark.parametrize("account", ["account1", USER_ASSIGNED])
+def test_a_run_after_one_that_was_killed(world: World, service: Service, position: str, account: str) -> None:
+    """The failed account of a run that could not clean up. Its tags stay."""
+    user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    refused = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": service.make_key().id}}
+    body: dict[str, Any] = {"identity": user, "tags": {"team": "one"}, "properties": {"encryption": refused}}
+    if account != USER_ASSIGNED:
+        body["identity"] = {"type": "SystemAssigned"}
+    answer = service.sandbox.arm("PUT", service.account_id(account), "2024-07-01", {"location": "westeurope", **body})
+    assert answer.ok is (position != "at_once"), answer.text
+
+    run = Run("provision", account, FIRST_KEY)
+    check = done(world.prepared(Run("provision", account, FIRST_KEY, check=True), beside=True)())
+    report = done(world.prepared(run)())
+
+    assert check["changed"] is True
+    assert report["available"] is True
+    assert service.is_available(account)
+    again = done(world.prepared(run)())
+    assert again["changed"] is False
+
+
+@pytest.mark.parametrize("account", ["account5", USER_ASSIGNED])
+def test_a_quota_that_is_reached(world: World, service: Service, account: str) -> None:
+    control = service.sandbox.control
+    done(world.prepared(Run("provision", "account1"))())
+    for name in ("account2", "account4"):
+        service.make_account(name)
+    control.behavior(account_quota="3")
+    began = control.call("GET", "/clock")["time"]
+    run = Run("provision", account)
+
+    report = world.prepared(run)()
+
+    assert report["code"] == "quota_exceeded", report
+    assert report["remedy"] in report["msg"]
+    assert control.call("GET", "/clock")["time"] - began < SETTLED, "nothing changes while one waits"
+    assert all(service.is_available(name) for name in ("account1", "account2", "account4"))
+    control.behavior(account_quota="50")
+    done(world.prepared(run)())
+    assert service.is_available(account)

@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""However late an account follows its key, and however long it needs the previous version: no run takes that version
+away, and an account that has lost it is never reported as available."""
+
+from __future__ import annotations
+
+import pytest
+from one_process import OneProcess
+from operators import FIRST_KEY, Run, World, done
+from role_runs import QUARTER
+from service import DAY, Service
+
+from azure_sandbox.shared.behavior import POSITIONS
+
+ROTATE = Run("rotate", "account1", None, {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable"})
+SWITCHES = ("follower_delay", "previous_version_needed")
+
+
+@pytest.fixture(params=zip(*(POSITIONS[name] for name in SWITCHES), strict=True), ids="-".join)
+def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) -> World:
+    service.sandbox.control.behavior(**dict(zip(SWITCHES, request.param, strict=True)))
+    return World(service, runner)
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+def test_a_previous_version_is_disabled_when_nobody_needs_it(world: World, service: Service, follow: bool) -> None:
+    control = service.sandbox.control
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    control.advance(QUARTER)
+    for hours in (0, 1, 22, 2, 24):
+        control.advance(hours * 3600)
+        done(world.prepared(ROTATE, beside=True)())
+        assert service.is_available()
+    assert [version.enabled for version in service.versions()] == [False, True]
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+@pytest.mark.parametrize("pools", ["200", "409"])
+def test_a_previous_version_that_somebody_disables(world: World, service: Service, follow: bool, pools: str) -> None:
+    control = service.sandbox.control
+    control.behavior(pools_without_key=pools)
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    control.advance(QUARTER)
+    done(world.prepared(ROTATE)())
+    first, _second = service.versions()
+    service.disable(version=first.version)
+
+    for pause in (0, 2 * DAY):
+        control.advance(pause)
+        is_available = service.is_available()
+        info = done(world.prepared(Run("batch_encryption_info", "account1"), beside=True)())
+        assert info["available"] in (is_available, None)
+        assert bool(info.get("warnings")) is (info["available"] is None)
+        report = world.prepared(Run("rotate", "account1"), beside=True)()
+        assert report.get("failed") or report["available"] in (is_available, None), report

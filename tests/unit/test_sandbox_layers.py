@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The layers of the sandbox: what its services share, the services, and the few modules that know them all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sources import ROOT, Source, sources, written
+from test_imports import cycle
+
+PACKAGE = "azure_sandbox"
+SHARED = "shared"
+LIBRARIES = {"starlette"}
+# Each may import those before it.
+SERVICES = ["entra", "resource_manager", "authorization", "managed_identity", "key_vault", "key_vault_keys", "batch"]
+# What requests pass before they reach a service of Resource Manager: it asks for the caller's rights.
+GATEWAY = {"resource_manager.frame", "resource_manager.http"}
+# How a service is called from outside: only the composition root imports that of several services.
+OUTSIDE = {"frame", "http", "routes", "metadata"}
+ROOTS = {"services", "world", "seed", "state", "server", "running", "command", "control", "page"}
+# Modules at the top that know no service.
+LEAVES = {"environment"}
+
+ALL = sources(ROOT, "sandbox/src")
+
+
+def below(name: str) -> str | None:
+    return name.removeprefix(f"{PACKAGE}.") if name.startswith(f"{PACKAGE}.") else None
+
+
+def breaches(source: Source) -> Iterator[str]:
+    """What a module of the shared package or of a service imports and may not."""
+    own = below(source.name)
+    if own is None or own.partition(".")[0] not in {SHARED, *SERVICES}:
+        return
+    package = own.partition(".")[0]
+    for one in source.imports:
+        where = f"{source.path}:{one.line}: imports {one.name}"
+        target = below(one.name)
+        if target is None:
+            if package == SHARED and one.package not in {*sys.stdlib_module_names, *LIBRARIES}:
+                yield f"{where}: {SHARED} may import the standard library and starlette"
+            continue
+        of, _, inside = target.partition(".")
+        if of in {SHARED, package, *LEAVES} and not (package == SHARED and of != SHARED):
+            continue
+        if of in SERVICES and package in SERVICES:
+            if inside.partition(".")[0] in OUTSIDE:
+                yield f"{where}: only the composition root imports how a service is called"
+            elif SERVICES.index(of) > SERVICES.index(package) and own not in GATEWAY:
+                yield f"{where}: {package} may import the services before it only"
+        else:
+            yield f"{where}: {package} may not import it"
+
+
+def test_every_module_has_a_place() -> None:
+    tops = {name.partition(".")[0] for source in ALL if (name := below(source.name))}
+    assert {SHARED, *SERVICES, *LEAVES, *ROOTS} <= tops
+
+
+def test_every_import_is_allowed() -> None:
+    assert [breach for source in ALL for breach in breaches(source)] == []
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Not even one for types."""
+    assert cycle(ALL, for_types=True) == []
+
+
+S = "sandbox/src/azure_sandbox/"
+BREACHES = [
+    (f"{S}shared/web.py", "from ..entra.rules import Directory"),
+    (f"{S}shared/web.py", "if TYPE_CHECKING:\n    from ..world import World"),
+    (f"{S}shared/web.py", "import cryptography"),
+    (f"{S}entra/rules.py", "from ..batch.rules import BatchAccounts"),
+    (f"{S}key_vault/rules.py", "from ..key_vault_keys.rules import Keys"),
+    (f"{S}batch/rules.py", "from ..key_vault import http"),
+    (f"{S}batch/rules.py", "from ..world import World"),
+    (f"{S}batch/rules.py", "from ..page.facts import facts"),
+    (f"{S}resource_manager/rules.py", "from ..authorization.rules import Authorization"),
+    (f"{S}resource_manager/frame.py", "from ..batch import routes"),
+]
+
+
+@pytest.mark.parametrize(("path", "code"), BREACHES)
+def test_a_breach_is_found(tmp_path: Path, path: str, code: str) -> None:
+    [source] = written(tmp_path, {path: code})
+
+    [breach] = breaches(source)
+
+    assert breach.startswith(f"{path}:")
+
+
+def test_a_circle_of_types_is_found(tmp_path: Path) -> None:
+    found = written(
+        tmp_path,
+        {
+            f"{S}world.py": "from .batch.rules import BatchAccounts",
+            f"{S}batch/rules.py": "if TYPE_CHECKING:\n    from ..world import World",
+        },
+    )
+
+    assert cycle(found) == []
+    assert set(cycle(found, for_types=True)) == {f"{PACKAGE}.world", f"{PACKAGE}.batch.rules"}
+
+
+ALLOWED = {
+    f"{S}shared/web.py": "import json\nfrom starlette.requests import Request\nfrom .world import World",
+    f"{S}batch/rules.py": "from ..key_vault.rules import Vaults\nfrom ..shared import errors\nfrom . import http",
+    f"{S}resource_manager/frame.py": "from ..authorization.rules import Authorization",
+    f"{S}services.py": "from .batch import routes\nfrom .key_vault_keys import frame",
+}
+
+
+def test_allowed_imports(tmp_path: Path) -> None:
+    found = written(tmp_path, ALLOWED)
+
+    assert [breach for source in found for breach in breaches(source)] == []
