@@ -54,7 +54,7 @@ def goal(**options: Any) -> account_goal.Goal:
 
 
 def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
-    return {"account": document, "group": {"location": "northeurope"}, **others}
+    return {"account": document, "group": {"location": "northeurope"}, "creation_failed": False, **others}
 
 
 def update(**body: Any) -> Step:
@@ -215,23 +215,44 @@ def test_access_that_was_revoked_while_the_account_was_created() -> None:
     assert "a Microsoft-managed key" in former.described(account_plan.plan(former, born(None)).before)
 
 
-def failed(on: str | None = KEY, **others: Any) -> dict[str, Any]:
-    """An account whose creation has failed."""
+def failed(on: str | None = KEY, *, is_creation: bool = True, **properties: Any) -> dict[str, Any]:
+    """An account whose last operation has failed."""
     document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}), tags={"team": "one"})
-    document["properties"]["provisioningState"] = "Failed"
-    return seen({**document, **others}, evidence=evidence(), created_in=document["location"])
+    document["properties"].update({"provisioningState": "Failed", **properties})
+    return seen(document, evidence=evidence(), created_in=document["location"], creation_failed=is_creation)
 
 
-@pytest.mark.parametrize("identifier", [KEY, None])
-def test_a_creation_that_has_failed_is_repeated(identifier: str | None) -> None:
-    plan = account_plan.plan(goal(identity_id=identity_id(), key_identifier=identifier), failed())
+@pytest.mark.parametrize("on", [KEY, None])
+def test_a_creation_that_has_failed_is_repeated(on: str | None) -> None:
+    plan = account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), failed(on))
 
     (step,) = plan.steps
     assert step.write == AccountWrites.create
     assert step.arguments["body"]["location"] == "westeurope"
     assert step.arguments["body"]["tags"] == {"team": "one"}
     assert plan.before == {"exists": False}
-    assert plan.after["key_identifier"] == identifier
+    assert plan.after["key_identifier"] == KEY
+
+
+@pytest.mark.parametrize(
+    ("wanted", "observed"),
+    [
+        pytest.param(KEY, failed(is_creation=False), id="an account that Batch lists pools of"),
+        pytest.param(KEY, failed(ELSEWHERE), id="on another key"),
+        pytest.param(None, failed(KEY), id="on a key that is not requested"),
+        pytest.param(KEY, failed(autoStorage={"storageAccountId": "/storage"}), id="with storage"),
+        pytest.param(KEY, failed(publicNetworkAccess="Disabled"), id="closed to the network"),
+    ],
+)
+def test_a_request_that_would_replace_something_is_not_repeated(wanted: str | None, observed: dict[str, Any]) -> None:
+    assert not account_plan.plan(goal(identity_id=identity_id(), key_identifier=wanted), observed).changed
+
+
+def test_an_account_with_two_identities_keeps_both() -> None:
+    observed = failed()
+    observed["account"]["identity"] = user_assigned(**{"id-batch": PRINCIPAL, "id-other": OTHER})
+
+    assert not account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), observed).changed
 
 
 def test_a_creation_that_has_failed_with_another_identity_is_left() -> None:

@@ -189,7 +189,24 @@ def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make)
     azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
 
     seen = client(azure).read(to_create())
-    assert seen == {"account": DONE, "regions": None, "group": None, "confirmed": None, "created_in": None}
+    shown = {"account": DONE, "regions": None, "group": None, "confirmed": None, "created_in": None}
+    assert seen == {**shown, "creation_failed": False}
+
+
+@pytest.mark.parametrize(
+    ("pools", "creation_failed"),
+    [
+        pytest.param(None, False, id="pools are listed"),
+        pytest.param(Rejected("Batch refuses.", azure={"code": "AccountCreationFailed"}), True, id="Batch refuses"),
+        pytest.param(DENIED, False, id="the caller may not list them"),
+    ],
+)
+def test_the_state_failed_alone_does_not_show_that_the_creation_failed(
+    client: Make, pools: CmkError | None, creation_failed: bool
+) -> None:
+    azure = Azure(reads=({**DONE, "properties": {**DONE["properties"], "provisioningState": "Failed"}},), pools=(pools,))
+
+    assert client(azure).read(to_create(key=None))["creation_failed"] is creation_failed
 
 
 @pytest.mark.parametrize("others", [{"present": False}, {"leaves_key": True}], ids=["deletion", "rollback"])

@@ -67,8 +67,13 @@ class Accounts(Polled):
         # A rollback does not wait for a creation that may have used up the time.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
         own = self._name(goal.group, goal.name)[0]
-        observed: dict[str, Any] = {"account": account, "created_in": self._created.get(own)}
-        if (account is None or is_failed(account)) and goal.present and not goal.leaves_key:
+        failed = self._creation_failed(account)
+        observed: dict[str, Any] = {
+            "account": account,
+            "created_in": self._created.get(own),
+            "creation_failed": failed,
+        }
+        if (account is None or failed) and goal.present and not goal.leaves_key:
             reads: dict[str, Callable[[], Any]] = {
                 "listed": lambda: self._is_listed(goal.group, goal.name),
                 "regions": lambda: self._resources.regions("Microsoft.Batch", "batchAccounts"),
@@ -77,7 +82,7 @@ class Accounts(Polled):
             observed.update(map_concurrent(lambda name: reads[name](), reads))
             if observed.pop("listed") and account is None:
                 observed["account"] = account = self._await(goal.group, goal.name)
-            if (account is None or is_failed(account)) and goal.key is not None:
+            if (account is None or failed) and goal.key is not None:
                 identity = self._identities.get(goal.identity_id)["properties"]
                 principals = (identity["principalId"],)
                 observed["evidence"] = self._evidence.gather(
@@ -206,6 +211,12 @@ class Accounts(Polled):
         )
         return self.settled(group, name)
 
+    def _creation_failed(self, account: Account | None) -> bool:
+        """The state Failed alone does not show it. Batch also refuses to list the pools of such an account."""
+        if account is None or not is_failed(account):
+            return False
+        return availability(self.unavailable_reason(*place_of(account["id"])[1:])) is False
+
     def _is_name_free(self, location: str, name: str) -> bool:
         body = {"name": name, "type": "Microsoft.Batch/batchAccounts"}
         with sdk.translated(f"check whether the name {name} is available"):
@@ -220,7 +231,7 @@ class Accounts(Polled):
         """
 
         def require_still_missing() -> None:
-            if is_failed(self.get(group, name)):
+            if self._creation_failed(self.get(group, name)):
                 return
             require_missing(
                 self._session,

@@ -174,8 +174,8 @@ def is_gone(assigned: AssignedIdentity, principal_id: str | CmkError | None) -> 
 
 
 def is_failed(account: Account | None) -> bool:
-    """Whether the creation of the account has failed. Such an account has never been available, and a PUT repeats the
-    creation."""
+    """Whether the last operation on the account has failed. That may be its creation, or a change of an account that is
+    in use."""
     return account is not None and account["properties"].get("provisioningState") == "Failed"
 
 

@@ -35,8 +35,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
         )
     if goal.leaves_key:
         return _without_key(goal, account, before, observed["created_in"])
-    if account is None or (is_failed(account) and _has_identity(goal, account)):
-        # What failed counts as missing.
+    if account is None or (observed["creation_failed"] and _may_be_created_again(goal, account)):
         return _creation(goal, observed, describe(None))
     if observed.get("confirmed"):
         preflight.require(preflight.lasting(observed["confirmed"]), "and could when the account was created with it")
@@ -114,6 +113,16 @@ def _without_key(
         body = {"location": account["location"], "identity": _identity_body(goal), **body}
         write = step(AccountWrites.create, group=goal.group, name=goal.name, body=body)
     return Plan(goal, before, after, (write,))
+
+
+def _may_be_created_again(goal: Goal, account: Account) -> bool:
+    """A PUT replaces the account. So an account that has anything that the request would not set is left as it is."""
+    key, properties = key_of(account), account["properties"]
+    keeps_key = key is None or (goal.key is not None and key.same(goal.key))
+    has_storage = bool(properties.get("autoStorage"))
+    is_open = properties.get("publicNetworkAccess", "Enabled") == "Enabled"
+    has_others = len(account.get("identity", {}).get("userAssignedIdentities", {})) > 1
+    return _has_identity(goal, account) and keeps_key and is_open and not has_storage and not has_others
 
 
 def _has_identity(goal: Goal, account: Account) -> bool:
