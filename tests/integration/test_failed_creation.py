@@ -67,8 +67,8 @@ def test_a_run_after_one_that_was_killed(world: World, service: Service, positio
     """The failed account of a run that could not clean up. Its tags stay."""
     user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
     refused = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": service.make_key().id}}
-    body: dict[str, Any] = {"identity": user, "tags": {"team": "one"}, "properties": {"encryption": refused}}
-    answer = service.sandbox.arm("PUT", service.account_id(USER_ASSIGNED), "2024-07-01", {"location": "westeurope", **body})
+    body = {"location": "westeurope", "identity": user, "tags": {"team": "one"}, "properties": {"encryption": refused}}
+    answer = service.sandbox.arm("PUT", service.account_id(USER_ASSIGNED), "2024-07-01", body)
     assert answer.ok is (position != "at_once"), answer.text
 
     run = Run("provision", USER_ASSIGNED, FIRST_KEY)

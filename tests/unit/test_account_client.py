@@ -204,7 +204,7 @@ def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make)
 def test_the_state_failed_alone_does_not_show_that_the_creation_failed(
     client: Make, pools: CmkError | None, creation_failed: bool
 ) -> None:
-    azure = Azure(reads=({**DONE, "properties": {**DONE["properties"], "provisioningState": "Failed"}},), pools=(pools,))
+    azure = Azure(reads=(state("Failed"),), pools=(pools,))
 
     assert client(azure).read(to_create(key=None))["creation_failed"] is creation_failed
 

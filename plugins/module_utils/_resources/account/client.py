@@ -231,15 +231,17 @@ class Accounts(Polled):
         """
 
         def require_still_missing() -> None:
-            if self._creation_failed(self.get(group, name)):
-                return
-            require_missing(
-                self._session,
-                f"Batch account {name}",
-                name_taken(name),
-                is_free=lambda: self._is_name_free(body["location"], name),
-                is_shown=lambda: self.get(group, name) is not None,
-            )
+            try:
+                require_missing(
+                    self._session,
+                    f"Batch account {name}",
+                    name_taken(name),
+                    is_free=lambda: self._is_name_free(body["location"], name),
+                    is_shown=lambda: self.get(group, name) is not None,
+                )
+            except PlanOutdated:
+                if not self._creation_failed(self.get(group, name)):
+                    raise
 
         def write() -> None:
             try:
