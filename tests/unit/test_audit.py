@@ -527,7 +527,7 @@ def test_a_thousand_accounts_on_a_disabled_version_have_one_cause() -> None:
     assert first["resource"] == {"type": "key_version", "name": f"myvault/batch/{OLD}"}
     assert first["evidence"] == f"Version {OLD} is disabled."
     assert {found["cause"] for each in one["accounts"] for found in each["findings"]} == {
-        name for name, _ in causes(one)
+        name for name, _number in causes(one)
     }
 
 
@@ -580,7 +580,7 @@ def test_causes_are_in_the_order_of_their_severity() -> None:
     order = [SEVERITIES.index(RULES[cause["finding"]].severity) for cause in one["causes"]]
     assert order == sorted(order)
     rules = [cause["finding"] for cause in one["causes"]]
-    assert [rule for rule, _ in itertools.groupby(rules)] == list(dict.fromkeys(rules))
+    assert [rule for rule, _number in itertools.groupby(rules)] == list(dict.fromkeys(rules))
     plain = {cause["finding"]: cause for cause in one["causes"]}["not_on_customer_managed_key"]
     assert (plain["id"], plain["resource"]) == ("not_on_customer_managed_key", None)
 

@@ -47,7 +47,7 @@ def breaches(source: Source) -> Iterator[str]:
             if package == SHARED and one.package not in {*sys.stdlib_module_names, *LIBRARIES}:
                 yield f"{where}: {SHARED} may import the standard library and starlette"
             continue
-        of, _, inside = target.partition(".")
+        of, _rest, inside = target.partition(".")
         if of in {SHARED, package, *LEAVES} and not (package == SHARED and of != SHARED):
             continue
         if of in SERVICES and package in SERVICES:
