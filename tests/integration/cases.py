@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import writes
 from role_runs import QUARTER, standing
-from service import Service
+from service import Service, reset
 
 # Whether all is tried that there is, by `make proof`.
 PROOF_OF_ALL = os.environ.get("PROOF") == "all"
@@ -134,7 +134,7 @@ def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
         # Of a host that does not exist, all there is is the attempt to connect to it.
         met = [one for one in requests if one["method"] != "CONNECT"]
         _undisturbed[key] = Undisturbed(standing(service), len(met))
-        service.sandbox.control.reset()
+        reset(service.sandbox.control)
     return _undisturbed[key]
 
 

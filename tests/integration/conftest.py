@@ -20,7 +20,7 @@ from one_process import OneProcess, Roles, compile_once
 from operators import DRAWN
 from packaging.version import Version
 from sandbox_client import Control, Sandbox, shared
-from service import Service
+from service import Service, reset
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +30,7 @@ def running_sandbox() -> Sandbox:
 
 @pytest.fixture
 def sandbox(running_sandbox: Sandbox) -> Sandbox:
-    """As it is in the beginning, but that Batch says itself why an account is not available, as many tests are about,
-    and that a previous version can be disabled at once. Tests of the switches try the other positions."""
-    running_sandbox.control.reset()
-    running_sandbox.control.behavior(pools_without_key="409", follower_delay="0", previous_version_needed="0")
+    reset(running_sandbox.control)
     return running_sandbox
 
 

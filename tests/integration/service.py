@@ -21,7 +21,7 @@ from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.batch import BatchManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.msi import ManagedServiceIdentityClient
-from sandbox_client import Sandbox
+from sandbox_client import Control, Sandbox
 
 GROUP = "rg-sandbox"
 LOCATION = "westeurope"
@@ -49,6 +49,13 @@ class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
     def on_request(self, request: Any) -> None:
         sent = request.http_request
         sent.url = re.sub(r"(?<=[?&]api-version=)[^&]*", _VAULTS, sent.url)
+
+
+def reset(control: Control) -> None:
+    """The sandbox as it is in the beginning, but that Batch says itself why an account is not available, as many tests
+    are about, and that a previous version can be disabled at once. Tests of the switches try the other positions."""
+    control.reset()
+    control.behavior(pools_without_key="409", follower_delay="0", previous_version_needed="0")
 
 
 class Service:

@@ -24,7 +24,7 @@ from meddling import Killed, Wire
 from one_process import OneProcess
 from operators import Report
 from role_runs import VARS, play_role, run_role, standing
-from service import Service
+from service import Service, reset
 
 # By default every third, which is still each case and each kind of disturbance.
 TRIALS = [(name, kind) for name in CASES for kind in DISTURBANCES][:: 1 if PROOF_OF_ALL else 3]
@@ -51,7 +51,7 @@ def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -
     play = partial(play_in_process, runner)
     requests = undisturbed(play, service, name).requests
     for n in chosen(TRIALS.index((name, kind)), requests):
-        service.sandbox.control.reset()
+        reset(service.sandbox.control)
         wish = CASES[name].begin(service)
         with disturbed(service, DISTURBANCES[kind], n, requests):
             run_in_process(runner, CASES[name].role, **wish)
@@ -64,7 +64,7 @@ def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -
 def test_killed_between_requests(runner: OneProcess, service: Service, wire: Wire, name: str) -> None:
     play = partial(play_in_process, runner)
     for n in chosen(len(name), undisturbed(play, service, name).requests):
-        service.sandbox.control.reset()
+        reset(service.sandbox.control)
         wish = CASES[name].begin(service)
         with wire.meddled(n, wire.kill), suppress(Killed):
             run_in_process(runner, CASES[name].role, **wish)

@@ -20,7 +20,7 @@ from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World, brief
 from others import Others
 from role_runs import QUARTER
-from service import Service
+from service import Service, reset
 
 DISABLE = {"cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
 FORCE = {"cmk_key_force_new_version": True}
@@ -125,7 +125,7 @@ def meanwhile(
     runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int | Callable[[Any], bool], **timing: int
 ) -> bool:
     """Whether the first run came as far as that request."""
-    service.sandbox.control.reset()
+    reset(service.sandbox.control)
     # What tasks of a run have read a moment ago is of the world before.
     runner.forget()
     world = World(service, runner)

@@ -30,7 +30,7 @@ from cases import (
 from harness import writes
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
-from service import OFFICER, Service
+from service import OFFICER, Service, reset
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
@@ -344,7 +344,7 @@ def test_without_a_right_to_read(
     playbook = PLAYBOOKS[name]
     if name not in _whole:
         _whole[name] = run(runner, service, monkeypatch, playbook)[0]["changed_steps"]
-        service.sandbox.control.reset()
+        reset(service.sandbox.control)
         service.sign_in_again()
         runner.forget()
 

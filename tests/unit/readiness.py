@@ -136,7 +136,7 @@ class Azure:
     @property
     def accounts(self) -> Any:
         regions = {"regions": ["westeurope"], "group": {"location": "westeurope"}}
-        found = self.service("accounts", lambda _goal: {"account": self.account, **regions})
+        found = self.service("accounts", lambda _goal: {"account": self.account, "creation_failed": False, **regions})
         found.seen = self._seen
         return found
 

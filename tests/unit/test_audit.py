@@ -117,12 +117,12 @@ def test_a_follower_of_a_key_that_nothing_rotates() -> None:
 @pytest.mark.parametrize(
     ("age", "available", "state"),
     [
-        pytest.param(DAY, None, "ok", id="after a day"),
-        pytest.param(DAY - 1, None, "at_risk", id="within a day"),
-        pytest.param(DAY - 1, True, "ok", id="within a day, and the account is available"),
+        pytest.param(2 * DAY, None, "ok", id="after two days"),
+        pytest.param(2 * DAY - 1, None, "at_risk", id="within two days"),
+        pytest.param(2 * DAY - 1, True, "ok", id="within two days, and the account is available"),
     ],
 )
-def test_a_follower_needs_its_previous_version_for_a_day(age: int, available: bool | None, state: str) -> None:
+def test_a_follower_needs_its_previous_version_for_two_days(age: int, available: bool | None, state: str) -> None:
     old, new = key(OLD, created=NOW - 100 * DAY, enabled=False), key(NEW, created=NOW - age, updated=NOW - age)
     rotated = keys(newest=new, versions=[listed(old), listed(new)], policy=rotation_policy(timeAfterCreate="P90D"))
     pools = {on()["id"].lower(): []} if available else {}
