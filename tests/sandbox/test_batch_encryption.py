@@ -844,6 +844,7 @@ def test_rotated_account_needs_its_former_version_for_a_while(
 
 
 def test_account_that_goes_back_to_a_version_needs_the_one_it_came_from(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
     first = protected(policy_vault)
     second = policy_vault.keys.rotate_key("key1")
     for key in (second, first):
@@ -853,6 +854,7 @@ def test_account_that_goes_back_to_a_version_needs_the_one_it_came_from(policy_v
 
 
 def test_account_on_another_key_needs_no_version_of_the_former_one(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
     first = protected(policy_vault)
     second = policy_vault.keys.rotate_key("key1")
     other = policy_vault.rsa_key("key2")

@@ -47,8 +47,8 @@ class Behavior:
     read_lag: str = _switch("0", "5", "60")
     # How many seconds old a version of a key is when accounts that follow the key take it.
     follower_delay: str = _switch("86400", "3600", "0")
-    # For how many seconds Batch needs the previous version too after it has moved to another version of the same key. By
-    # default not at all: recover does not enable a previous version, as nobody knows whether it is needed.
+    # For how many seconds Batch needs the previous version too after it has moved to another version of the same key.
+    # By default not at all: recover does not enable a previous version, as nobody knows whether it is needed.
     previous_version_needed: str = _switch("0", "600", "86400")
 
 
