@@ -148,7 +148,7 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
     told = result(run)
     assert (told["key_identifier"], told["key_version"], told["follows_latest"]) == (versionless, None, True)
-    # Nothing tells which versions a follower needs for the first two days.
+    # Azure does not show which versions a follower needs in the first two days.
     assert told["former_kept_for"] == [service.account_id()]
     assert enabled(service) == [True, True]
     assert service.encryption() == versionless

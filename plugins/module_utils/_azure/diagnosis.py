@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._checks.preflight import is_unreachable
@@ -56,10 +56,7 @@ class Diagnosis:
         }
 
     def _versions(self, key: KeyIdentifier) -> list[KeyItem] | None:
-        try:
-            return self._keys.versions(key)
-        except (Denied, Unavailable):
-            return None
+        return _or_none(lambda: self._keys.versions(key))
 
     def _recent_versions(
         self, key: KeyIdentifier, used: KeyBundle | CmkError | None, now: float
@@ -67,10 +64,7 @@ class Diagnosis:
         """The versions, unless the account needs none but the one in use."""
         if used is None or isinstance(used, CmkError) or not may_need_previous(used, now, follows=key.version is None):
             return None
-        try:
-            return self._keys.recent_versions(key)
-        except (Denied, Unavailable):
-            return None
+        return _or_none(lambda: self._keys.recent_versions(key))
 
     def _missing_identities(self, identity: Identity) -> list[str]:
         assigned = identity.get("userAssignedIdentities", {})
@@ -83,3 +77,10 @@ class Diagnosis:
             return None
         except Denied as refused:
             return refused
+
+
+def _or_none(read: Callable[[], list[KeyItem]]) -> list[KeyItem] | None:
+    try:
+        return read()
+    except (Denied, Unavailable):
+        return None

@@ -40,6 +40,19 @@ FLOORS = {
 # Of a request that a lock of Azure Resource Manager forbids
 LOCKED = "ScopeLocked"
 QUOTA_EXCEEDED = "SubscriptionQuotaExceeded"
+# What a caller with all rights may not do, by Azure's code: this collection's code, the reason and the remedy
+_FORBIDDEN = {
+    LOCKED: (
+        "resource_locked",
+        "a lock of Azure Resource Manager forbids it",
+        "Remove the lock from the resource, its resource group or its subscription, and run the task again.",
+    ),
+    QUOTA_EXCEEDED: (
+        "quota_exceeded",
+        "the subscription has reached its quota of accounts in the region",
+        "Request a higher quota, delete an account that is not needed, or use another region or subscription.",
+    ),
+}
 # The API version of role assignments and definitions. azure-mgmt-authorization has several.
 AUTHORIZATION_API = "2022-04-01"
 # The version of Key Vault's management API. Older versions, the defaults of older SDKs, retire on 27 February 2027.
@@ -275,22 +288,9 @@ def _http(what: str, error: Any) -> CmkError:
         return NotFound(f"Could not {what}. {said}", azure=service)
     if error.status_code == 429 or error.status_code >= 500:
         return Unavailable(f"Could not {what}: Azure is busy or failing. Run the task again. {said}", azure=service)
-    if service["code"] == LOCKED:
-        remedy = "Remove the lock from the resource, its resource group or its subscription, and run the task again."
-        return Rejected(
-            f"Could not {what}: a lock of Azure Resource Manager forbids it. {remedy} {said}",
-            code="resource_locked",
-            remedy=remedy,
-            azure=service,
-        )
-    if service["code"] == QUOTA_EXCEEDED:
-        remedy = "Request a higher quota, delete an account that is not needed, or use another region or subscription."
-        return Rejected(
-            f"Could not {what}: the subscription has reached its quota of accounts in the region. {remedy} {said}",
-            code="quota_exceeded",
-            remedy=remedy,
-            azure=service,
-        )
+    if service["code"] in _FORBIDDEN:
+        code, reason, remedy = _FORBIDDEN[service["code"]]
+        return Rejected(f"Could not {what}: {reason}. {remedy} {said}", code=code, remedy=remedy, azure=service)
     return Rejected(f"Could not {what}. {said}", azure=service)
 
 

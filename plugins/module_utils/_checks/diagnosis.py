@@ -176,7 +176,7 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
             lost.append(unusable)
         elif unusable:
             unknown.append(f"{unusable} The account may be on an older version.")
-        elif not unusable:
+        else:
             unknown += _previous_versions(evidence.bundle, observed["versions"], evidence)
     elif isinstance(evidence.bundle, CmkError):
         unknown.append(evidence.bundle.msg)

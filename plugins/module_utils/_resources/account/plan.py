@@ -36,7 +36,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     if goal.leaves_key:
         return _without_key(goal, account, before, observed["created_in"])
     if account is None or (observed["creation_failed"] and _may_be_created_again(goal, account)):
-        return _creation(goal, observed, describe(None))
+        return _creation(goal, observed)
     if observed.get("confirmed"):
         preflight.require(preflight.lasting(observed["confirmed"]), "and could when the account was created with it")
     if _has_identity(goal, account):
@@ -58,7 +58,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     )
 
 
-def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[AccountWrites]:
+def _creation(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
+    before = describe(None)
     failed: Account | None = observed["account"]
     location = failed["location"] if failed else goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
@@ -72,7 +73,7 @@ def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     if failed and failed.get("tags"):
         body["tags"] = failed["tags"]
     after = {
-        **describe(None),
+        **before,
         "exists": True,
         "name": goal.name,
         "location": location,
