@@ -121,7 +121,8 @@ options:
   grace_period:
     description:
       - How long the previous key or version stays enabled after accounts were moved to the key O(moved_to), as an ISO
-        8601 duration. V(P0D) disables it at once. How long Batch needs a previous version is not documented.
+        8601 duration. V(P0D) disables it at once. How long Batch needs a previous version is not documented. If the
+        period is shorter than a day, a warning says until when Batch may need the version.
       - If no account uses the key O(moved_to) and it is a different key, Azure does not show when accounts were moved.
         The grace period then begins now.
     type: str

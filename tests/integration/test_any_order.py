@@ -110,7 +110,20 @@ keys = st.sampled_from(KEYS)
 own_or_any = st.none() | keys
 callers = st.sampled_from([OWNER] * 4 + [one for one in CALLERS if one != OWNER])
 ways = st.sampled_from([IN_PROCESS] * 3 + [AS_MODULE])
-behaviors = st.fixed_dictionaries({name: st.sampled_from(positions) for name, positions in POSITIONS.items()})
+# A lock and a policy are no state in which a run succeeds, so they come in the middle of a run.
+REFUSED = {
+    f"{switch}: {position}": {switch: position}
+    for switch in ("resource_lock", "policy_denial")
+    for position in POSITIONS[switch]
+    if position != "none"
+}
+behaviors = st.fixed_dictionaries(
+    {
+        name: st.sampled_from(positions)
+        for name, positions in POSITIONS.items()
+        if not any(name in one for one in REFUSED.values())
+    }
+)
 never = st.just(False)
 now_and_then = st.sampled_from([False] * 6 + [True])
 
@@ -162,7 +175,7 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
 def meddlings() -> st.SearchStrategy[Meddling]:
     # Not `|`, which would make the many kinds of runs the rule.
     faults: st.SearchStrategy[str | Run] = st.sampled_from(
-        [*FAULTS, KILLED, KILLED, FOLDER_GONE, DISK_FULL, *HARMLESS, *HARMLESS]
+        [*FAULTS, KILLED, KILLED, FOLDER_GONE, DISK_FULL, *HARMLESS, *HARMLESS, *REFUSED]
     )
     what = st.booleans().flatmap(lambda beside: runs(never) if beside else faults)
     return st.builds(Meddling, st.integers(0, 30), what)
@@ -288,6 +301,7 @@ class Operators(RuleBasedStateMachine):
         finally:
             if meddling is not None:
                 self._control.call("DELETE", "/faults")
+                self._control.behavior(resource_lock="none", policy_denial="none")
                 self._world.service.sign_in_again()
                 self._runner.make_room()
         writes = [f"{one['method']} {one['url']}" for one in self._control.requests(since, writes=True)]
@@ -318,6 +332,7 @@ class Operators(RuleBasedStateMachine):
             FOLDER_GONE: lambda: shutil.rmtree(self._runner.tokens, ignore_errors=True),
             DISK_FULL: self._runner.fill_disk,
             **{name: lambda: HARMLESS[what](self._others, run.account, vault, key) for name in HARMLESS},
+            **{name: lambda: self._control.behavior(**REFUSED[what]) for name in REFUSED},
         }
         return self._wire.meddled(meddling.at, acts.get(what) or (lambda: self._control.fault(**FAULTS[what]())))
 

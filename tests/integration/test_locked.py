@@ -7,7 +7,7 @@ and accounts stay available."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from one_process import OneProcess
@@ -15,30 +15,11 @@ from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
 from role_runs import QUARTER
 from service import Service
 
-LOCK = {
-    "status": 409,
-    "body": {
-        "error": {
-            "code": "ScopeLocked",
-            "message": "The scope '/subscriptions/x' cannot perform write operation because following scope(s) are "
-            "locked: '/subscriptions/x'. Please remove the lock and try again.",
-        }
-    },
-}
-POLICY = {
-    "status": 403,
-    "body": {
-        "error": {
-            "code": "RequestDisallowedByPolicy",
-            "message": "Resource 'x' was disallowed by policy. Policy identifiers: '[]'.",
-        }
-    },
-}
 REFUSALS = {
-    "lock": (LOCK, "resource_locked", "Remove the lock"),
-    "policy": (POLICY, "permission_denied", "create an exemption"),
+    "lock": ("resource_lock", "resource_locked", "Remove the lock"),
+    "policy": ("policy_denial", "permission_denied", "create an exemption"),
 }
-TARGETS = {"account": "/batchAccounts/[^/?]+[?]", "vault": "/Microsoft.KeyVault/vaults/"}
+TARGETS = ["accounts", "vaults"]
 KEY2 = (RBAC_VAULT, "key1")
 RUNS = {
     "provision": Run("provision", "account2", KEY2),
@@ -46,12 +27,6 @@ RUNS = {
     "switch": Run("rotate", "account1", None, {"to": KEY2}),
     "revert": Run("revert", "account1", None, {"cmk_revert_access": "revoke", "cmk_revert_key": "disable"}),
 }
-
-
-def forbid(service: Service, target: str, answer: dict[str, Any]) -> None:
-    for method in ("PUT", "PATCH", "DELETE"):
-        match = {"method": method, "host": "management", "path": TARGETS[target]}
-        service.sandbox.control.fault(match=match, times=None, answer=answer)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -63,12 +38,12 @@ def test_a_change_that_is_forbidden(runner: OneProcess, service: Service, run: R
     done(world.prepared(Run("provision", "account3", KEY2))())
     service.sandbox.control.advance(QUARTER)
     before, began = service.encryption(), service.sandbox.control.call("GET", "/clock")["time"]
-    answer, code, remedy = REFUSALS[refusal]
-    forbid(service, target, answer)
+    switch, code, remedy = REFUSALS[refusal]
+    service.sandbox.control.behavior(**{switch: target})
 
     report = world.prepared(run)()
 
-    service.sandbox.control.call("DELETE", "/faults")
+    service.sandbox.control.behavior(**{switch: "none"})
     took = service.sandbox.control.call("GET", "/clock")["time"] - began
     if report.get("failed"):
         assert (report["code"], report["changed"]) == (code, False), report
@@ -77,8 +52,8 @@ def test_a_change_that_is_forbidden(runner: OneProcess, service: Service, run: R
         assert took < 60, "nothing changes while one waits"
     else:
         # It had nothing to write there.
-        assert target == "vault", report
-    if target == "account":
+        assert target == "vaults", report
+    if target == "accounts":
         assert service.encryption() == before
     assert all(service.is_available(name) for name in service.accounts())
     done(world.prepared(run)())
@@ -89,12 +64,30 @@ def test_a_repair_that_is_forbidden(runner: OneProcess, service: Service, refusa
     world = World(service, runner)
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     service.revoke(world.principal("account1"))
-    answer, code, remedy = REFUSALS[refusal]
-    forbid(service, "vault", answer)
+    switch, code, remedy = REFUSALS[refusal]
+    service.sandbox.control.behavior(**{switch: "vaults"})
 
     report = world.prepared(Run("recover", "account1"))()
 
     assert (report["code"], remedy in report["msg"]) == (code, True), report
-    service.sandbox.control.call("DELETE", "/faults")
+    service.sandbox.control.behavior(**{switch: "none"})
     done(world.prepared(Run("recover", "account1"))())
     assert service.is_available()
+
+
+def test_access_whose_deletion_a_lock_forbids(runner: OneProcess, service: Service) -> None:
+    world = World(service, runner)
+    done(world.prepared(Run("provision", "account1", KEY2))())
+    used = service.encryption()
+    service.sandbox.control.behavior(resource_lock="deletions")
+
+    report = world.prepared(RUNS["revert"])()
+
+    assert report["code"] == "resource_locked", report
+    assert service.encryption() is None
+    assert service.is_available()
+    service.sandbox.control.behavior(resource_lock="none")
+    # The account no longer shows which key it was on.
+    named = replace(RUNS["revert"], key=KEY2, wishes={**RUNS["revert"].wishes, "cmk_previous_key_identifier": used})
+    assert done(world.prepared(named)())["changed"] is True
+    assert service.assignments(world.principal("account1")) == []

@@ -56,3 +56,37 @@ def test_a_previous_version_that_somebody_disables(world: World, service: Servic
         assert bool(info.get("warnings")) is (info["available"] is None)
         report = world.prepared(Run("rotate", "account1"), beside=True)()
         assert report.get("failed") or report["available"] in (is_available, None), report
+
+
+@pytest.mark.parametrize(
+    ("follow", "hours", "pools"),
+    [
+        pytest.param(False, 1, "200", id="pinned-200"),
+        pytest.param(False, 1, "409", id="pinned-409"),
+        pytest.param(True, 1, "409", id="follows-409"),
+        pytest.param(True, 30, "409", id="followed-409"),
+    ],
+)
+def test_recover_makes_every_version_usable_that_batch_may_need(
+    world: World, service: Service, follow: bool, hours: int, pools: str
+) -> None:
+    """All versions of the key are disabled soon after a rotation."""
+    control = service.sandbox.control
+    control.behavior(pools_without_key=pools)
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    control.advance(QUARTER)
+    done(world.prepared(ROTATE)())
+    control.advance(hours * 3600)
+    assert service.is_available()
+    for version in service.versions():
+        service.disable(version=version.version)
+    assert not service.is_available()
+
+    report = done(world.prepared(Run("recover", "account1"), beside=True)())
+
+    assert service.is_available()
+    # That Batch lists the pools of an account is no proof if it has listed them while the account had lost its key.
+    assert report["available"] is (True if pools == "409" else None)
+    done(world.prepared(Run("recover", "account1"), beside=True)())
+    control.advance(3 * DAY)
+    assert service.is_available()

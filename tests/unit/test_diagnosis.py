@@ -245,3 +245,63 @@ def test_versions_that_a_follower_needs(
     # If none of them is unusable, the newest one has to be usable.
     assert told["key_identifiers"] == ([f"{KEY}/{version}" for version in versions] or [KEY])
     assert [cause["name"] for cause in told["causes"]] == (["version_unusable"] if versions else [])
+
+
+@pytest.mark.parametrize("identifier", [f"{KEY}/{NEW}", KEY], ids=["pinned", "follows"])
+@pytest.mark.parametrize(
+    ("disabled", "since", "newest_is", "available", "versions"),
+    [
+        pytest.param((MIDDLE,), 3600, DAY - 1, False, [MIDDLE], id="disabled while Batch may need it"),
+        pytest.param((MIDDLE, NEW), 3600, DAY - 1, False, [NEW, MIDDLE], id="all disabled"),
+        pytest.param((OLD, MIDDLE, NEW), 3600, DAY - 1, False, [NEW, MIDDLE, OLD], id="three of them"),
+        pytest.param((MIDDLE,), 3600, DAY - 1, True, [], id="the account is available all the same"),
+    ],
+)
+def test_versions_that_batch_may_need_after_a_move(
+    identifier: str,
+    disabled: tuple[str, ...],
+    since: int,
+    newest_is: int,
+    available: bool | None,
+    versions: list[str],
+) -> None:
+    told = diagnosis.describe(lost_previous(identifier, disabled, since, newest_is, available))
+
+    pinned = [] if identifier == KEY and versions else [identifier]
+    assert set(told["key_identifiers"]) == {f"{KEY}/{version}" for version in versions} | set(pinned)
+    assert [cause["name"] for cause in told["causes"]] == (["version_unusable"] if versions else [])
+
+
+def test_a_version_that_was_disabled_before_the_account_moved_is_not_needed() -> None:
+    told = diagnosis.describe(lost_previous(f"{KEY}/{NEW}", (MIDDLE,), 2 * DAY, DAY - 1, available=False))
+
+    assert told["key_identifiers"] == [f"{KEY}/{NEW}"]
+    assert told["causes"] == []
+
+
+def test_a_follower_that_has_lost_its_version_before_it_took_the_newest() -> None:
+    """However long ago that was: without the version, it cannot move to the newest."""
+    found = diagnosis.describe(lost_previous(KEY, (MIDDLE,), 9 * DAY, 9 * DAY + 3600, available=False))
+    assert found["key_identifiers"] == [f"{KEY}/{MIDDLE}"]
+
+    taken = diagnosis.describe(lost_previous(KEY, (MIDDLE,), 7 * DAY, 9 * DAY, available=False))
+    assert taken["causes"] == []
+
+
+def test_of_an_account_whose_pools_are_listed_a_previous_version_is_in_doubt() -> None:
+    lost, unknown = diagnosis.lost_key(lost_previous(f"{KEY}/{NEW}", (MIDDLE,), 3600, DAY - 1, available=None))
+
+    assert lost == []
+    assert [MIDDLE in one and "state: enabled" in one for one in unknown] == [True]
+
+
+def lost_previous(
+    identifier: str, disabled: tuple[str, ...], since: int, newest_is: int, available: bool | None
+) -> dict[str, Any]:
+    """Versions that were disabled `since` seconds ago; the newest was created `newest_is` seconds ago."""
+    ages = {OLD: 30 * DAY, MIDDLE: 20 * DAY, NEW: newest_is}
+    bundles = [
+        key(name, created=NOW - age, updated=NOW - (since if name in disabled else age), enabled=name not in disabled)
+        for name, age in ages.items()
+    ]
+    return diagnosed(identifier, *bundles, bundle=bundles[-1], available=available)

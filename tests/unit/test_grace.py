@@ -107,6 +107,26 @@ def test_force_is_not_for_the_grace_period() -> None:
     assert key_plan.plan(goal("P0D"), observed(10 * DAY, ages={"one": 60})).steps
 
 
+@pytest.mark.parametrize(
+    ("lasts", "newest_is", "moved_in_run", "ages", "until"),
+    [
+        pytest.param("P0D", DAY - 60, False, None, 60, id="none, and a new version"),
+        pytest.param("P0D", 10 * DAY, True, None, DAY, id="none, and this run has moved an account"),
+        pytest.param("PT1H", 10 * DAY, False, {"one": 7200}, DAY - 7200, id="a short one"),
+        pytest.param("P0D", DAY, False, None, None, id="none, long after the move"),
+        pytest.param("P1D", 10 * DAY, False, {"one": DAY}, None, id="a whole day"),
+    ],
+)
+def test_a_warning_names_until_when_batch_may_need_what_is_disabled(
+    lasts: str, newest_is: int, moved_in_run: bool, ages: dict[str, float] | None, until: float | None
+) -> None:
+    plan = key_plan.plan(goal(lasts), observed(newest_is, moved_in_run=moved_in_run, ages=ages))
+
+    assert plan.changed
+    assert [instant(NOW + until) in one for one in plan.warnings] == [True] if until else plan.warnings == ()
+    assert key_plan.plan(plan.goal, {**observed(newest_is, moved_in_run=moved_in_run)}).warnings == ()
+
+
 def test_what_is_disabled_already_has_no_grace_time() -> None:
     seen = observed(0)
     seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]

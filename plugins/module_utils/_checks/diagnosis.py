@@ -177,7 +177,7 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         elif unusable:
             unknown.append(f"{unusable} The account may be on an older version.")
         else:
-            unknown += _previous_versions(evidence.bundle, observed["versions"], evidence)
+            unknown += _previous_versions(evidence, observed["versions"])
     elif isinstance(evidence.bundle, CmkError):
         unknown.append(evidence.bundle.msg)
     granted = preflight.granted_to_each(evidence)
@@ -192,11 +192,13 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return lost, list(dict.fromkeys(unknown))
 
 
-def _previous_versions(used: KeyBundle, versions: Sequence[KeyItem] | None, evidence: Evidence) -> list[str]:
-    follows = evidence.key.version is None
-    if doubtful := previous_in_doubt(used, versions or (), evidence.now, follows=follows):
+def _previous_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
+    if doubtful := _lost_too_early(evidence, versions or ()):
         what = f"Version {doubtful[0]} of the key {evidence.key.name} was disabled or expired"
-        return [f"{what} soon after a newer version was created, and the account may need it."]
+        return [
+            f"{what} soon after a newer version was created, and the account may need it. Make that version usable "
+            "(azbatch.cmk.keyvault_cmk_key, state: enabled), and disable it two days later."
+        ]
     return []
 
 
@@ -316,7 +318,8 @@ def _unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]
 
 def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
     """The version that the account is pinned to. Of an account that follows the key, the newest, and the one before if
-    the account may be on that (`followers_on`).
+    the account may be on that (`followers_on`). Of an account that is not available, also those that it may have lost
+    too early.
 
     An account that is available does not need the one before. One that is not available may be on an older version,
     which is named only if the two can be used: it may have been disabled for good. A version that Batch names is needed
@@ -326,18 +329,27 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
     if versions is None:
         return [item_of(newest)] if newest else []
-    if evidence.key.version is not None:
-        return [item for item in versions if version_of(item) == evidence.key.version]
     by_version = {version_of(item): item for item in versions}
+    lost = _lost_too_early(evidence, versions) if observed["available"] is False else []
+    if evidence.key.version is not None:
+        return [by_version[version] for version in (evidence.key.version, *lost) if version in by_version]
     used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
     items = [by_version[version] for version in used if version in by_version]
     if observed["available"]:
         return items[:1]
     said = _said(observed)
     named = [item for item in versions if version_of(item) in said and item not in items[:2]]
+    named += [by_version[version] for version in lost if by_version[version] not in [*items[:2], *named]]
     if observed["available"] is False and not any(_reason(item, evidence.now) for item in [*items[:2], *named]):
         return items
     return [*items[:2], *named]
+
+
+def _lost_too_early(evidence: Evidence, versions: Sequence[KeyItem]) -> list[str]:
+    """The previous versions that the account may still have needed when they were disabled or expired."""
+    if not isinstance(evidence.bundle, Mapping):
+        return []
+    return previous_in_doubt(evidence.bundle, versions, evidence.now, follows=evidence.key.version is None)
 
 
 def _reason(item: KeyItem, now: float) -> str:
@@ -352,12 +364,11 @@ def _reason(item: KeyItem, now: float) -> str:
 
 
 def _needed(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
-    """The identifiers of the versions that have to be usable: the one that the account is pinned to, or those of the
-    key that it follows which are not usable. Without a version it is the newest one, if none could be seen."""
+    """The identifiers of the versions that have to be usable: the one that the account is pinned to, and those in
+    question which are not usable. Without a version it is the newest one, if none could be seen."""
     key = evidence.key
-    if key.version:
-        return [str(key)]
-    return [str(replace(key, version=one)) for one in _unusable(evidence, observed)] or [str(key)]
+    unusable = [str(replace(key, version=one)) for one in _unusable(evidence, observed)]
+    return list(dict.fromkeys([str(key), *unusable])) if key.version or not unusable else unusable
 
 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:

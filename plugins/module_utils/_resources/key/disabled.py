@@ -55,7 +55,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
         # An account that followed the key used no version by name, and may have been moved on meanwhile.
         return _left(goal, before, warnings=(_moved_within(goal),))
     what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
-    warnings = usage.guard(users, visible, what, force=goal.force)
+    warnings = (*usage.guard(users, visible, what, force=goal.force), *grace.cut_short(goal, observed, what))
     steps = tuple(_set_enabled(goal, version, to=False) for version in enabled)
     left = [v for v in before["enabled_versions"] if v not in enabled]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}

@@ -13,11 +13,13 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..._core.duration import instant
 from ..._core.errors import Refused
 from ..._core.ids import read_key_identifier
+from .document import PREVIOUS_NEEDED_SECONDS
 from .goal import Goal
 
 # Seconds since an account was changed, by its id; None if Azure does not say.
@@ -42,6 +44,16 @@ def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None
         began = [now]
     until = max(began, default=now - goal.grace_period) + goal.grace_period
     return until if until > now else None
+
+
+def cut_short(goal: Goal, observed: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    """The warning that a grace period is shorter than the time for which Batch may need a version."""
+    if goal.taken_away or goal.grace_period >= PREVIOUS_NEEDED_SECONDS:
+        return ()
+    until = kept_until(replace(goal, grace_period=PREVIOUS_NEEDED_SECONDS), observed, observed["ages"])
+    if until is None:
+        return ()
+    return (f"{what}, although Batch may need it until {instant(until)}: the grace period is shorter than a day.",)
 
 
 def refused(goal: Goal, until: float) -> Refused:

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request on a management host passes here: token, operation, version, subscription, permission, group."""
+"""Every request on a management host passes here: token, operation, version, subscription, permission, lock, policy,
+group."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from ..entra.rules import Directory, TokenProblem
 from ..shared import clouds, errors, web
 from ..shared.clouds import Cloud
 from ..shared.web import AzureError, BadJson, Route, Routes, answer, call_handler
-from . import headers, http, providers, routes, throttling
+from . import governance, headers, http, providers, routes, throttling
 from .providers import Provider
 
 _public = Routes(routes.PUBLIC_ROUTES)
@@ -65,6 +66,7 @@ async def _handle(call: Call) -> Response:
     _check_subscription(call, provider)
     throttling.check(call)
     _check_permission(call, route, path)
+    governance.check(call, path)
     _check_group(call, provider)
     return await call_handler(route, call)
 

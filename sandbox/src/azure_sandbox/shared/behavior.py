@@ -48,8 +48,12 @@ class Behavior:
     # How many seconds old a version of a key is when accounts that follow the key take it.
     follower_delay: str = _switch("86400", "3600", "0")
     # For how many seconds Batch needs the previous version too after it has moved to another version of the same key.
-    # By default not at all: recover does not enable a previous version, as nobody knows whether it is needed.
-    previous_version_needed: str = _switch("0", "600", "86400")
+    previous_version_needed: str = _switch("86400", "600", "0")
+    # The resources that a ReadOnly lock protects, or all of them by a CanNotDelete lock. Nobody locks anything by
+    # default, nor do policies deny anything: nearly all requests would fail.
+    resource_lock: str = _switch("none", "accounts", "vaults", "deletions")
+    # The resources whose changes an Azure Policy denies.
+    policy_denial: str = _switch("none", "accounts", "vaults")
 
 
 DEFAULT = Behavior()

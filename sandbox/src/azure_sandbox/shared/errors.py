@@ -94,6 +94,26 @@ def authorization_failed(client_id: str, object_id: str, action: str, scope: str
     )
 
 
+# Locks and policies
+
+
+def scope_locked(scope: str, operation: str, locked: str) -> AzureError:
+    return gateway_error(
+        409,
+        "ScopeLocked",
+        f"The scope '{scope}' cannot perform {operation} operation because following scope(s) are locked: '{locked}'. "
+        "Please remove the lock and try again.",
+    )
+
+
+def disallowed_by_policy(name: str) -> AzureError:
+    return gateway_error(
+        403,
+        "RequestDisallowedByPolicy",
+        f"Resource '{name}' was disallowed by policy. Policy identifiers: '[]'.",
+    )
+
+
 # Versions, names, bodies
 
 

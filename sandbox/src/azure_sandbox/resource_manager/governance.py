@@ -1,0 +1,45 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Locks of resources and Azure policies, by the switches `resource_lock` and `policy_denial`."""
+
+from __future__ import annotations
+
+import re
+
+from ..shared import errors
+from ..shared.web import Call
+from ..shared.world import World
+
+_KINDS = {"accounts": "Microsoft.Batch/batchAccounts", "vaults": "Microsoft.KeyVault/vaults"}
+_RESOURCES = {
+    position: re.compile(f".*/providers/{re.escape(kind)}/[^/]+", re.IGNORECASE) for position, kind in _KINDS.items()
+}
+_WRITES = ("PUT", "PATCH", "DELETE", "POST")
+
+
+def check(call: Call[World], path: str) -> None:
+    """Raise what a lock or a policy answers to the request, which may be for something below a resource."""
+    method, behavior = call.request.method, call.world.behavior
+    if method not in _WRITES:
+        return
+    if behavior.resource_lock == "deletions":
+        locked = _resource(path, *_RESOURCES) if method == "DELETE" else ""
+    else:
+        locked = _resource(path, behavior.resource_lock)
+    if locked:
+        raise errors.scope_locked(path, "delete" if method == "DELETE" else "write", locked)
+    # An assignment of a role is a resource of its own.
+    is_changed = method in ("PUT", "PATCH") and "/roleassignments/" not in path.lower()
+    if is_changed and (denied := _resource(path, behavior.policy_denial)):
+        raise errors.disallowed_by_policy(denied.rpartition("/")[2])
+
+
+def _resource(path: str, *positions: str) -> str:
+    """The account or vault that the path is of, or lies in; empty if it is in none of those named."""
+    for position in positions:
+        found = _RESOURCES[position].match(path) if position in _RESOURCES else None
+        if found:
+            return found[0]
+    return ""

@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Locks of resources and Azure policies: which requests they refuse, and that nothing changes then."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from batch_calls import VERSION, account_path, create, stopped_at_the_gateway
+from key_vault_calls import NEW, ROLES, make_vault, vault_path
+from sandbox_client import Sandbox
+
+READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
+
+TAGS = {"tags": {"a": "b"}}
+ACCOUNT_PATCH, ACCOUNT_DELETE = "PATCH account", "DELETE account"
+VAULT_PATCH, VAULT_DELETE = "PATCH vault", "DELETE vault"
+ROLE = "PUT role assignment"
+CHANGES = (ACCOUNT_PATCH, VAULT_PATCH, ROLE, ACCOUNT_DELETE, VAULT_DELETE)
+
+
+def changed(sandbox: Sandbox, what: str) -> tuple[int, str]:
+    """The status and the message of a refusal by the gateway; the message is empty if the change was accepted."""
+    method, _space, kind = what.partition(" ")
+    path, version, body = vault_path(sandbox), NEW, TAGS
+    if kind == "account":
+        path, version = account_path(sandbox, "account1"), VERSION
+    if kind == "role assignment":
+        path = f"{path}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        somebody = sandbox.control.principal()["object_id"]
+        version, body = ROLES, {"properties": {"roleDefinitionId": f"/x/{READER}", "principalId": somebody}}
+    response = sandbox.arm(method, path, version, None if method == "DELETE" else body)
+    if response.ok:
+        return response.status_code, ""
+    codes = {409: "ScopeLocked", 403: "RequestDisallowedByPolicy"}
+    return response.status_code, stopped_at_the_gateway(response, response.status_code, codes[response.status_code])
+
+
+@pytest.fixture
+def furnished(sandbox: Sandbox) -> Sandbox:
+    create(sandbox)
+    make_vault(sandbox)
+    return sandbox
+
+
+@pytest.mark.parametrize(
+    ("position", "refused"),
+    [
+        ("none", []),
+        ("accounts", [ACCOUNT_PATCH, ACCOUNT_DELETE]),
+        ("vaults", [VAULT_PATCH, ROLE, VAULT_DELETE]),
+        ("deletions", [ACCOUNT_DELETE, VAULT_DELETE]),
+    ],
+)
+def test_what_a_lock_refuses(furnished: Sandbox, position: str, refused: list[str]) -> None:
+    furnished.control.behavior(resource_lock=position)
+    said = {what: changed(furnished, what) for what in CHANGES}
+
+    assert [what for what, (status, _message) in said.items() if status == 409] == refused
+    for what in refused:
+        operation = "delete" if what.startswith("DELETE") else "write"
+        assert f"cannot perform {operation} operation because following scope(s) are locked: " in said[what][1]
+    furnished.control.behavior(resource_lock="none")
+    assert all(changed(furnished, what)[1] == "" for what in refused)
+
+
+@pytest.mark.parametrize(
+    ("position", "refused"), [("none", []), ("accounts", [ACCOUNT_PATCH]), ("vaults", [VAULT_PATCH])]
+)
+def test_what_a_policy_denies(furnished: Sandbox, position: str, refused: list[str]) -> None:
+    furnished.control.behavior(policy_denial=position)
+
+    assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == refused
+
+
+def test_a_caller_without_rights_is_told_that_first(furnished: Sandbox) -> None:
+    furnished.control.behavior(resource_lock="accounts", policy_denial="accounts")
+    reader = furnished.control.principal("reader", roles=[{"role": "Reader", "scope": furnished.subscription}])
+    session = furnished.bearer(client_id=reader["client_id"], secret=reader["secret"])
+
+    url = f"https://management.azure.com{account_path(furnished, 'account1')}?api-version={VERSION}"
+    assert session.patch(url, json=TAGS).json()["error"]["code"] == "AuthorizationFailed"
+    assert session.get(url).ok
