@@ -217,14 +217,12 @@ class Operators(RuleBasedStateMachine):
 
     @rule(run=runs(never), meddling=meddlings())
     def disturbed(self, run: Run, meddling: Meddling) -> None:
-        self._operate(run, None if isinstance(meddling.what, Run) and self._reads_lag else meddling)
+        self._operate(run, meddling)
 
     @rule(run=runs(never), beside=besides())
     def side_by_side(self, run: Run, beside: Beside) -> None:
         """Two controllers, each with slow requests; or two hosts of a run, as `strategy: free` or forks have it."""
-        if self._reads_lag:
-            self._operate(run)
-        elif beside.same_run:
+        if beside.same_run:
             other = next(one for one in ACCOUNTS if one != run.account)
             second = replace(run, account=other, way=IN_PROCESS)
             self._operate(replace(run, way=IN_PROCESS), replace(beside, run=second))
@@ -237,12 +235,6 @@ class Operators(RuleBasedStateMachine):
         MISHAPS[mishap](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Until it has taken effect, so that no run is taken for its cause.
         self._control.advance(SETTLED)
-
-    @property
-    def _reads_lag(self) -> bool:
-        """Of two runs at once, neither sees what the other has just done, so one may take a key away that the other has
-        moved an account to. Nothing but a wait for the longest lag would prevent that."""
-        return self._behavior.get("read_lag", "0") != "0"
 
     def _possible(self, run: Run) -> Run:
         """Who asks for no grace time says that Batch does not need a previous version."""

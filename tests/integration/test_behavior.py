@@ -25,16 +25,18 @@ ACCOUNTS = {
 }
 # A lock and a denial end nearly every job: test_locked.
 REFUSALS = ("resource_lock", "policy_denial")
+DEFAULTS = {name: positions[0] for name, positions in POSITIONS.items()}
 JOBS = [f"{account}, {follow}" for account in ACCOUNTS for follow in ("pinned", "follows")]
 LOSSES = ["disabled", "access revoked", "vault deleted"]
 
 
 def in_each_position(variants: Sequence[Any]) -> list[Any]:
-    """By default one variant in each position, each in its turn. PROOF=all tries all of them."""
-    positions = [(name, position) for name in POSITIONS if name not in REFUSALS for position in POSITIONS[name]]
+    """The defaults, and each other position alone: one variant in each, in its turn. PROOF=all tries all variants."""
+    others = [(name, position) for name in POSITIONS if name not in REFUSALS for position in POSITIONS[name][1:]]
+    positions: list[dict[str, str]] = [{}, *({name: position} for name, position in others)]
     return [
-        pytest.param({name: position}, variant, id=f"{name}={position}, {variant}")
-        for number, (name, position) in enumerate(positions)
+        pytest.param(chosen, variant, id=f"{' '.join(f'{n}={p}' for n, p in chosen.items()) or 'defaults'}, {variant}")
+        for number, chosen in enumerate(positions)
         for variant in (variants if PROOF_OF_ALL else [variants[number % len(variants)]])
     ]
 
@@ -43,7 +45,7 @@ def in_each_position(variants: Sequence[Any]) -> list[Any]:
 def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) -> World:
     # The world is prepared before reads lag behind writes.
     world = World(service, runner)
-    service.sandbox.control.behavior(**request.param)
+    service.sandbox.control.behavior(**{**DEFAULTS, **request.param})
     return world
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pytest
+from encrypted_account import Vault
 from sandbox_client import Control, Sandbox, point_at, shared
 
 
@@ -28,3 +29,13 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbo
 @pytest.fixture
 def control(sandbox: Sandbox) -> Control:
     return sandbox.control
+
+
+@pytest.fixture(params=["policies", "roles"])
+def vault(sandbox: Sandbox, request: pytest.FixtureRequest) -> Vault:
+    return Vault(sandbox, rbac=request.param == "roles").make()
+
+
+@pytest.fixture
+def policy_vault(sandbox: Sandbox) -> Vault:
+    return Vault(sandbox).make()

@@ -1,0 +1,257 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What Batch does while it cannot use the key of an account, and how the account comes back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError
+from azure.keyvault.keys import KeyVaultKey
+from azure.mgmt.batch import BatchManagementClient
+from batch_calls import batch, create, read, refused, user_assigned_identity
+from encrypted_account import (
+    MICROSOFT,
+    Vault,
+    customer,
+    disable,
+    enable,
+    encrypt,
+    later,
+    principal_id,
+    protected,
+    reason,
+    refusal,
+    versionless,
+    works,
+)
+from sandbox_client import Control, Sandbox
+
+Change = Callable[[Vault, KeyVaultKey], Any]
+
+
+LOSSES: dict[str, tuple[Change, Change, str]] = {
+    "key disabled": (disable, enable, "is disabled"),
+    "key deleted": (
+        lambda vault, key: vault.keys.begin_delete_key(key.name).wait(),
+        lambda vault, key: vault.keys.begin_recover_deleted_key(key.name).wait(),
+        "was not found",
+    ),
+    "grant withdrawn": (
+        lambda vault, key: vault.forbid(principal_id(vault.sandbox)),
+        lambda vault, key: vault.permit(principal_id(vault.sandbox)),
+        "does not have the permission(s) get, unwrapKey",
+    ),
+    "unwrapKey taken from the key": (
+        lambda vault, key: vault.keys.update_key_properties(key.name, key_operations=["wrapKey"]),
+        lambda vault, key: vault.keys.update_key_properties(key.name, key_operations=["wrapKey", "unwrapKey"]),
+        "unwrapKey",
+    ),
+    "vault moved to another tenant": (
+        lambda vault, key: vault.patch(tenantId=str(uuid.uuid4())),
+        lambda vault, key: vault.patch(tenantId=vault.sandbox.tenant_id),
+        "belongs to another tenant",
+    ),
+    "network closed": (
+        lambda vault, key: vault.patch(networkAcls={"bypass": "None", "defaultAction": "Deny"}),
+        lambda vault, key: vault.patch(networkAcls={"bypass": "AzureServices", "defaultAction": "Deny"}),
+        "ForbiddenByFirewall",
+    ),
+}
+
+
+@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
+@pytest.mark.parametrize("cause", LOSSES)
+def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
+    lose, mend, told = LOSSES[cause]
+    key = protected(vault, versioned)
+    control.timing(batch_recovery=600)
+    assert works(vault.sandbox)
+    lose(vault, key)
+    assert told in reason(vault.sandbox)
+    mend(vault, key)
+    assert "has not recovered yet" in reason(vault.sandbox)
+    control.advance(590)
+    assert not works(vault.sandbox)
+    control.advance(10)
+    assert works(vault.sandbox)
+
+
+@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
+@pytest.mark.parametrize("cause", LOSSES)
+def test_a_loss_is_noticed_though_nobody_uses_the_account(
+    vault: Vault, control: Control, cause: str, versioned: bool
+) -> None:
+    lose, restore, _told = LOSSES[cause]
+    key = protected(vault, versioned)
+    control.timing(batch_recovery=600)
+    lose(vault, key)
+    restore(vault, key)
+    assert "has not recovered yet" in reason(vault.sandbox)
+    control.advance(600)
+    assert works(vault.sandbox)
+
+
+def test_a_loss_is_that_of_the_accounts_that_have_the_identity(policy_vault: Vault, control: Control) -> None:
+    sandbox = policy_vault.sandbox
+    key = protected(policy_vault)
+    other = user_assigned_identity(sandbox, "other")
+    policy_vault.permit(other["properties"]["principalId"])
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {other["id"]: {}}}
+    create(sandbox, "other", identity=identity, **customer(str(key.id)))
+    control.timing(batch_recovery=600)
+    policy_vault.forbid(principal_id(sandbox))
+    policy_vault.permit(principal_id(sandbox))
+    refused(batch(sandbox, "POST", "account1", below="/listKeys"), 409, "KeyVaultKeyNotAccessible")
+    assert batch(sandbox, "POST", "other", below="/listKeys").ok
+
+
+def test_vault_deleted_and_back(policy_vault: Vault) -> None:
+    protected(policy_vault)
+    policy_vault.delete()
+    assert reason(policy_vault.sandbox) == "The key vault 'vault1.vault.azure.net' was not found."
+    policy_vault.recover()
+    assert works(policy_vault.sandbox)
+
+
+def test_key_expires_while_in_use(policy_vault: Vault, control: Control) -> None:
+    sandbox = policy_vault.sandbox
+    key = protected(policy_vault)
+    policy_vault.keys.update_key_properties(key.name, expires_on=later(control, 3600))
+    assert works(sandbox)
+    control.advance(3601)
+    assert "has expired" in reason(sandbox)
+    policy_vault.keys.update_key_properties(key.name, expires_on=later(control, 7200))
+    assert works(sandbox)
+
+
+def test_loss_during_recovery_begins_it_anew(policy_vault: Vault, control: Control) -> None:
+    key = protected(policy_vault)
+    control.timing(batch_recovery=600)
+    disable(policy_vault, key)
+    enable(policy_vault, key)
+    control.advance(500)
+    disable(policy_vault, key)
+    enable(policy_vault, key)
+    control.advance(500)
+    assert not works(policy_vault.sandbox)
+    control.advance(100)
+    assert works(policy_vault.sandbox)
+
+
+def test_role_is_felt_late(sandbox: Sandbox, control: Control) -> None:
+    vault = Vault(sandbox, rbac=True).make()
+    control.timing(role_propagation=60)
+    create(sandbox, identity={"type": "SystemAssigned"})
+    vault.permit(principal_id(sandbox))
+    key = str(vault.rsa_key().id)
+    assert "does not have the permission(s)" in refusal(sandbox, key)
+    control.advance(60)
+    assert encrypt(sandbox, key).status_code == 200
+    vault.forbid(principal_id(sandbox))
+    assert works(sandbox)
+    control.advance(60)
+    assert not works(sandbox)
+
+
+def test_identity_deleted_under_the_account(policy_vault: Vault) -> None:
+    sandbox = policy_vault.sandbox
+    identity = user_assigned_identity(sandbox)
+    policy_vault.permit(identity["properties"]["principalId"])
+    wanted = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
+    create(sandbox, identity=wanted, **customer(str(policy_vault.rsa_key().id)))
+    sandbox.arm("DELETE", identity["id"], "2023-01-31")
+    assert reason(sandbox) == "The account's identity does not exist any more."
+
+
+def test_identity_taken_away_from_the_account(policy_vault: Vault) -> None:
+    sandbox = policy_vault.sandbox
+    protected(policy_vault)
+    response = batch(sandbox, "PATCH", "account1", {"identity": {"type": "None"}})
+    assert response.status_code == 200
+    assert response.json()["properties"]["encryption"]["keySource"] == "Microsoft.KeyVault"
+    assert reason(sandbox) == "The account has no identity to read the key with."
+
+
+def test_identity_changed_with_its_grant_there(policy_vault: Vault) -> None:
+    sandbox = policy_vault.sandbox
+    protected(policy_vault)
+    identity = user_assigned_identity(sandbox)
+    wanted = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
+    policy_vault.permit(identity["properties"]["principalId"])
+    assert batch(sandbox, "PATCH", "account1", {"identity": wanted}).status_code == 200
+    assert works(sandbox)
+
+
+def test_account_without_its_key_can_be_seen_and_deleted_only(policy_vault: Vault) -> None:
+    sandbox = policy_vault.sandbox
+    key = protected(policy_vault)
+    pool = {"properties": {"vmSize": "STANDARD_D2S_V3"}}
+    batch(sandbox, "PUT", "account1", pool, "/pools/pool-1")
+    sandbox.control.behavior(pools_without_key="409")
+    before = read(sandbox)
+    disable(policy_vault, key)
+    assert read(sandbox) == before
+    listed = sandbox.arm("GET", f"{sandbox.subscription}/providers/Microsoft.Batch/batchAccounts", "2025-06-01")
+    assert listed.json() == {"value": [before]}
+
+    for method, below, body in (
+        ("PATCH", "", {"tags": {"a": "b"}}),
+        ("PATCH", "", MICROSOFT),
+        ("PATCH", "", customer(versionless(policy_vault.rsa_key("key2")))),
+        ("PUT", "", {"location": "westeurope"}),
+        ("POST", "/listKeys", None),
+        ("POST", "/regenerateKeys", {"keyName": "Primary"}),
+        ("POST", "/syncAutoStorageKeys", None),
+        ("GET", "/outboundNetworkDependenciesEndpoints", None),
+        ("GET", "/pools", None),
+        ("GET", "/pools/pool-1", None),
+        ("PUT", "/pools/pool-1", pool),
+        ("DELETE", "/pools/pool-1", None),
+    ):
+        response = batch(sandbox, method, "account1", body, below)
+        details = refused(response, 409, "KeyVaultKeyNotAccessible")
+        assert details == {"Reason": f"The key '{key.id}' is disabled.", "KeyIdentifier": key.id}
+        assert "retry-after" not in response.headers
+
+    location = batch(sandbox, "DELETE", "account1").headers["location"]
+    assert sandbox.bearer().get(location).status_code == 200
+    assert batch(sandbox, "GET", "account1").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("200", None),
+        ("409", "KeyVaultKeyNotAccessible"),
+        ("403", "KeyVaultKeyNotAccessible"),
+        ("500", "InternalError"),
+    ],
+)
+def test_pools_without_key(policy_vault: Vault, status: str, code: str | None) -> None:
+    sandbox = policy_vault.sandbox
+    key = protected(policy_vault)
+    sandbox.control.behavior(pools_without_key=status)
+    assert batch(sandbox, "GET", "account1", below="/pools").status_code == 200
+    disable(policy_vault, key)
+
+    response = batch(sandbox, "GET", "account1", below="/pools")
+
+    assert response.status_code == int(status)
+    assert (response.json().get("error") or {}).get("code") == code
+    refused(batch(sandbox, "PATCH", "account1", MICROSOFT), 409, "KeyVaultKeyNotAccessible")
+
+
+def test_sdk_is_told_why(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(pools_without_key="409")
+    disable(policy_vault, protected(policy_vault))
+    client = BatchManagementClient(policy_vault.credential(), policy_vault.sandbox.subscription_id)
+    with pytest.raises(HttpResponseError) as caught:
+        list(client.pool.list_by_batch_account("rg-sandbox", "account1"))
+    assert caught.value.error is not None
+    assert caught.value.error.code == "KeyVaultKeyNotAccessible"

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The versions of a key that an account uses, follows and still needs."""
+
+from __future__ import annotations
+
+import pytest
+from batch_calls import batch, read, refused
+from encrypted_account import (
+    MICROSOFT,
+    Vault,
+    customer,
+    disable,
+    enable,
+    encrypt,
+    protected,
+    reason,
+    versionless,
+    works,
+)
+
+
+def test_account_follows_a_key_without_a_version(vault: Vault) -> None:
+    vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
+    first = protected(vault, versioned=False)
+    second = vault.keys.rotate_key("key1")
+    disable(vault, first)
+    assert works(vault.sandbox)
+    disable(vault, second)
+    assert reason(vault.sandbox) == f"The key '{second.id}' is disabled."
+
+
+def test_account_stays_with_a_key_that_has_a_version(vault: Vault) -> None:
+    first = protected(vault)
+    vault.keys.rotate_key("key1")
+    assert works(vault.sandbox)
+    disable(vault, first)
+    assert reason(vault.sandbox) == f"The key '{first.id}' is disabled."
+
+
+@pytest.mark.parametrize("delay", ["3600", "86400"])
+def test_account_follows_late(policy_vault: Vault, delay: str) -> None:
+    control = policy_vault.sandbox.control
+    control.behavior(follower_delay=delay, previous_version_needed="0")
+    first = protected(policy_vault, versioned=False)
+    policy_vault.keys.rotate_key("key1")
+    control.advance(int(delay) - 10)
+    disable(policy_vault, first)
+    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
+    enable(policy_vault, first)
+    control.advance(20)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+
+
+def test_account_that_begins_to_follow_takes_the_newest_version(policy_vault: Vault) -> None:
+    """However young it is: an account goes to no earlier version than the one it has."""
+    first = protected(policy_vault)
+    policy_vault.sandbox.control.advance(2 * 86400)
+    second = policy_vault.keys.rotate_key("key1")
+    policy_vault.sandbox.control.behavior(previous_version_needed="0")
+    assert encrypt(policy_vault.sandbox, versionless(first)).status_code == 200
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+    disable(policy_vault, second)
+    assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
+
+
+def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
+    first = protected(policy_vault, versioned=False)
+    second = policy_vault.rsa_key(enabled=False)
+    assert works(policy_vault.sandbox)
+    disable(policy_vault, first)
+    assert not works(policy_vault.sandbox)
+    enable(policy_vault, second)
+    # The data-encryption key still lies under the first version.
+    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
+    enable(policy_vault, first)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+
+
+@pytest.mark.parametrize("needed", ["0", "600", "86400"])
+@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "follows"])
+def test_rotated_account_needs_its_former_version_for_a_while(
+    policy_vault: Vault, needed: str, versioned: bool
+) -> None:
+    control = policy_vault.sandbox.control
+    control.behavior(previous_version_needed=needed, follower_delay="0")
+    first = protected(policy_vault, versioned)
+    second = policy_vault.keys.rotate_key("key1")
+    if versioned:
+        assert encrypt(policy_vault.sandbox, str(second.id)).status_code == 200
+    if needed != "0":
+        control.advance(int(needed) - 10)
+        disable(policy_vault, first)
+        assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
+        enable(policy_vault, first)
+        assert works(policy_vault.sandbox)
+        control.advance(20)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+
+
+def test_account_that_goes_back_to_a_version_needs_the_one_it_came_from(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
+    first = protected(policy_vault)
+    second = policy_vault.keys.rotate_key("key1")
+    for key in (second, first):
+        assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
+    disable(policy_vault, second)
+    assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
+
+
+def test_account_on_another_key_needs_no_version_of_the_former_one(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
+    first = protected(policy_vault)
+    second = policy_vault.keys.rotate_key("key1")
+    other = policy_vault.rsa_key("key2")
+    for key in (second, other):
+        assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
+    disable(policy_vault, first)
+    disable(policy_vault, second)
+    assert works(policy_vault.sandbox)
+
+
+def test_reverted_account_needs_no_key(policy_vault: Vault) -> None:
+    key = protected(policy_vault)
+    assert batch(policy_vault.sandbox, "PATCH", "account1", MICROSOFT).status_code == 200
+    policy_vault.keys.begin_delete_key(key.name).wait()
+    assert works(policy_vault.sandbox)
+
+
+def test_refused_change_leaves_the_account_on_its_key(policy_vault: Vault) -> None:
+    key = protected(policy_vault)
+    body = {**customer("https://vault1.vault.azure.net/keys/missing"), "tags": {"a": "b"}, "identity": {"type": "None"}}
+    refused(batch(policy_vault.sandbox, "PATCH", "account1", body), 400, "InvalidKeyVaultProperties")
+    account = read(policy_vault.sandbox)
+    assert account["properties"]["encryption"]["keyVaultProperties"] == {"keyIdentifier": key.id}
+    assert account["identity"]["type"] == "SystemAssigned"
+    assert "tags" not in account
+    assert works(policy_vault.sandbox)
