@@ -201,7 +201,7 @@ def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     has = encryption_document.required_key(account, params["vault_name"], params["key_name"], new)
     disables = params["previous_key"] != "keep"
     if disables:
-        what = "the previous version would be disabled"
+        what = "disable the previous version"
         _require_all_listed(params, cloud, what, "keep the previous version", has.vault)
     needed: list[Needed] = []
     if new:
@@ -250,7 +250,7 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
             raise _on_another_key(params, account, has)
         # Of a vault that the account does not use, nothing but its name is known yet, and that may be wrong.
         vault = has.vault if has and takes_key != "keep" else None
-        what = "the key would be disabled or deleted, or the access to it revoked"
+        what = "disable or delete the key, or revoke the access to it"
         _require_all_listed(params, cloud, what, "keep the key and the access", vault)
         if has is None and named is None:
             warnings = (_previous_unknown(account, "a Microsoft-managed key"),)
@@ -297,8 +297,8 @@ def _on_another_key(params: Params, account: Account, has: KeyIdentifier) -> Ref
 def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
     return (
         f"The Batch account {account['name']} uses {key} already, so Azure does not show which key it used before. "
-        "That key and the access to it are not changed. Name that key with previous_key_identifier (in the roles: "
-        "cmk_previous_key_identifier)."
+        "That key and the access to it are not changed. If an earlier run has not finished, name that key with "
+        "previous_key_identifier."
     )
 
 
@@ -320,9 +320,6 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if isinstance(unavailable, Denied) and available is None:
         raise account_document.availability_unknown(name, unavailable)
     diagnosis, earlier = observed["diagnosis"], params["causes_so_far"]
-    if diagnosis and available is None:
-        # If Batch does not show it, what is wrong with the key, the access and the network counts.
-        diagnosis = {**diagnosis, "available": False}
     causes = account_diagnosis.describe(diagnosis)["causes"] if diagnosis else []
     if available:
         return {"repairs": [], "causes_so_far": earlier}, _about_to_be_lost(name, causes)

@@ -395,7 +395,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import In
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
+    availability,
+    missing,
+    required,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
@@ -499,6 +503,9 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     if observed["account"] is None and params["missing"] == "skip":
         return Outcome(False, {"exists": False}, {"exists": False}, (missing(group, name),))
     required(observed["account"], group, name)
+    if observed["diagnosis"] and availability(observed["unavailable_reason"]) is None:
+        # If Batch does not show it, what is wrong with the key, the access and the network counts.
+        observed = {**observed, "diagnosis": {**observed["diagnosis"], "available": False}}
     needed, warnings = _readiness.recover(params, cloud, observed)
     seen = {**encryption_survey.survey(observed), **needed}
     return Outcome(False, seen, seen, (*encryption_survey.survey_warnings(observed), *warnings))

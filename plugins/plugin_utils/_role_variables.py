@@ -174,7 +174,9 @@ def _pattern(option: str) -> re.Pattern[str]:
 
 
 def unknown_variable(name: str) -> str:
-    near = get_close_matches(name[len(_PREFIX) :], [one[len(_PREFIX) :] for one in KNOWN_VARIABLES], n=1)
+    # Variables that playbooks pass on are no input.
+    inputs = [one[len(_PREFIX) :] for one in KNOWN_VARIABLES if not one.endswith("_result")]
+    near = get_close_matches(name[len(_PREFIX) :], inputs, n=1)
     advice = f"Did you mean {_PREFIX}{near[0]}?" if near else "The argument specifications of the roles list them all."
     return (
         f"The variable {name} has no effect: no role or playbook of azbatch.cmk has a variable of that name. {advice}"

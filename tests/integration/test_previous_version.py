@@ -90,3 +90,28 @@ def test_recover_makes_every_version_usable_that_batch_may_need(
     done(world.prepared(Run("recover", "account1"), beside=True)())
     control.advance(3 * DAY)
     assert service.is_available()
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+def test_an_account_that_lacks_only_a_previous_version(service: Service, runner: OneProcess, follow: bool) -> None:
+    """Batch lists the pools of an account that has lost its key. So nobody knows whether the account needs the version:
+    no run says that the account is available, and recover makes the version usable."""
+    service.sandbox.control.behavior(pools_without_key="200", previous_version_needed="86400")
+    world = World(service, runner)
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    service.sandbox.control.advance(QUARTER)
+    done(world.prepared(ROTATE)())
+    service.sandbox.control.advance(3600)
+    first, _second = service.versions()
+    service.disable(version=first.version)
+    assert not service.is_available()
+
+    failed = world.prepared(Run("revert", "account1"), beside=True)()
+    assert failed["code"] in ("account_unavailable", "rejected_by_service"), failed
+    assert failed["current_state"]["available"] is not True
+    assert "is available" not in failed["msg"]
+    report = done(world.prepared(Run("recover", "account1"), beside=True)())
+
+    assert report["changed"] is True
+    assert report["available"] is None
+    assert service.is_available()

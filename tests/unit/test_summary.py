@@ -12,6 +12,7 @@ import pytest
 from documents import KEY, NEW, OLD, PRINCIPAL, account, key, observed_key, system_assigned, user_assigned, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
@@ -123,7 +124,7 @@ SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge
             False,
             {**VAULT, "purge_protection": False, "trusted_services": False},
             {**VAULT, "purge_protection": True, "trusted_services": True},
-            "Changed the key vault myvault: purge_protection, trusted_services.",
+            "Changed the key vault myvault: purge_protection (false -> true), trusted_services (false -> true).",
         ),
         (False, VAULT, NO_VAULT, "Deleted the key vault myvault. It can be recovered for 90 days."),
         (False, NO_VAULT, NO_VAULT, "There is no key vault myvault."),
@@ -153,7 +154,24 @@ UNKNOWN = {**KEY_1, "version": None}
         (
             {**KEY_1, "enabled": False, "expires_on": "x"},
             KEY_1,
-            f"Changed key batch in vault myvault, {S1}: enabled, expires_on.",
+            f"Changed key batch in vault myvault, {S1}: expires_on (x -> none).",
+        ),
+        (KEY_1, {**KEY_1, "enabled": False, "enabled_versions": []}, f"Disabled {S1} {WHERE}."),
+        ({**KEY_2, "enabled": False, "enabled_versions": []}, KEY_2, f"Enabled {S2} {WHERE}."),
+        (
+            {**KEY_2, "enabled_versions": [NEW, OLD]},
+            {**KEY_2, "enabled": False, "enabled_versions": []},
+            f"Disabled {S2} and {S1} {WHERE}.",
+        ),
+        (
+            {**KEY_1, "enabled": False, "enabled_versions": [], "expires_on": "x"},
+            {**KEY_1, "key_ops": ["unwrapKey"], "rotation_policy": None},
+            f"Enabled {S1} {WHERE}. Changed key batch in vault myvault, {S1}: key_ops, expires_on (x -> none).",
+        ),
+        (
+            NO_KEY,
+            {**KEY_1, "version": version("myvault", "batch")},
+            "Created key batch in vault myvault, a new version.",
         ),
         (DELETED_KEY, KEY_1, f"Recovered key batch in vault myvault, {S1}."),
         (DELETED_KEY, {"exists": True, "soft_deleted": False}, "Recovered key batch in vault myvault."),
@@ -173,7 +191,7 @@ ALL = ["get", "unwrapKey", "wrapKey"]
     [
         ("", [], ALL, "get, unwrapKey and wrapKey on the keys in vault myvault (before: no access)."),
         ("", ALL, ALL, "get, unwrapKey and wrapKey on the keys in vault myvault."),
-        ("", ALL, [], "no access on the keys in vault myvault (before: get, unwrapKey and wrapKey)."),
+        ("", ALL, [], "no access to the keys in vault myvault (before: get, unwrapKey and wrapKey)."),
         ("/keys/batch", ["get"], ["get"], "get on key batch in vault myvault."),
     ],
 )
@@ -188,8 +206,11 @@ def test_audit() -> None:
     states = {"at_risk": 1, "breaks_rules": 4, "unknown": 0, "ok": 115}
     counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states}
 
-    assert audit.summary(counts) == (
-        "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
+    seen = "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
+    assert audit.summary({**counts, "findings": {}}) == seen
+    found = {"vault_deleted": 1, "key_without_expiry": 4}
+    assert audit.summary({**counts, "findings": found}) == (
+        f"{seen} Findings: vault_deleted (1), key_without_expiry (4)."
     )
 
 

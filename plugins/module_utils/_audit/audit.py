@@ -56,11 +56,12 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
 def summary(counts: Mapping[str, Any]) -> str:
     """One line for a person."""
     states, number = counts["states"], counts["accounts"]
+    findings = ", ".join(f"{name} ({count})" for name, count in counts["findings"].items())
     return (
         f"{number} Batch account{'' if number == 1 else 's'}, "
         f"{counts['on_customer_managed_key']} on customer-managed keys: "
         f"{states['at_risk']} at risk, {states['breaks_rules']} break rules, {states['unknown']} unknown, "
-        f"{states['ok']} ok."
+        f"{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
     )
 
 

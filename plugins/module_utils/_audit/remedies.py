@@ -52,7 +52,9 @@ def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
     group = f"finding_{rule}"
     options = {**repair.options, **{option: asked[name] for option, name in repair.asked.items()}}
     condition = _condition(rule, accounts, report)
-    return Ready(_inventory(group, condition, accounts), _playbook(group, RULES[rule].remedy, repair, options))
+    return Ready(
+        _inventory(group, condition, accounts, repair.each), _playbook(group, RULES[rule].remedy, repair, options)
+    )
 
 
 def _condition(rule: str, accounts: Sequence[Record], report: Mapping[str, Any]) -> list[str]:
@@ -82,7 +84,7 @@ def _one_of(value: str, of: Iterable[str]) -> list[str]:
     return [f"{value} in [", *(f"{json.dumps(one)}," for one in of), "]"]
 
 
-def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record]) -> str:
+def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record], each: str) -> str:
     lines = [
         "plugin: azbatch.cmk.batch_accounts",
         "subscriptions:",
@@ -97,8 +99,9 @@ def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record])
         lines += [
             "compose:",
             *_by_vault("cmk_vault_resource_group", {name: place[1] for name, place in vaults.items()}),
-            *_by_vault("vault_subscription_id", {name: place[0] for name, place in vaults.items()}),
         ]
+    if vaults and each == "vault":
+        lines += _by_vault("vault_subscription_id", {name: place[0] for name, place in vaults.items()})
     return _yaml(lines)
 
 

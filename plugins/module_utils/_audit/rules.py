@@ -108,7 +108,7 @@ RULES: dict[str, Rule] = {
         VERSION,
         "The account's version is disabled, has expired or is not valid yet",
         _CUT_OFF,
-        "Enable the version, or extend its validity; then rotate.",
+        "Recover the account: enable the version, or extend its validity.",
         _RECOVER,
     ),
     "operations_missing": Rule(
@@ -131,7 +131,7 @@ RULES: dict[str, Rule] = {
         KEY,
         "The account's identity may not use the key",
         _CUT_OFF,
-        "Grant it get, wrapKey and unwrapKey.",
+        "Grant the account's identity get, wrapKey and unwrapKey.",
         # The role leaves alone an account that is available with one of its identities.
         Repair("module keyvault_cmk_access"),
     ),

@@ -139,8 +139,8 @@ def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
 
 
 def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> dict[str, str]:
-    """Of what keeps an account from its key only if Batch uses one of several identities or addresses: why it is not
-    known whether it does. Nothing is unclear if it is known whether the account is available."""
+    """Of what keeps an account from its key only if Batch uses one of several identities, addresses or versions: why it
+    is not known whether it does. Nothing is unclear if it is known whether the account is available."""
     if observed["available"] is not None:
         return {}
     failed = {check.name: check.evidence for check in checks if check.status == FAILED}
@@ -150,6 +150,8 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
             f"which of them Batch uses. {_ASK}, or grant access."
         )
+    if doubtful := _previous_versions(evidence, observed["versions"]):
+        found["version"] = doubtful[0]
     if _is_in_perimeter(evidence):
         found["network"] = f"{preflight.IN_PERIMETER} {_ASK}."
     if "network_open_to_batch" in failed and _may_be_let_in(evidence):
@@ -194,10 +196,11 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 def _previous_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
     if doubtful := _lost_too_early(evidence, versions or ()):
-        what = f"Version {doubtful[0]} of the key {evidence.key.name} was disabled or expired"
+        key = replace(evidence.key, version=doubtful[0])
         return [
-            f"{what} soon after a newer version was created, and the account may need it. Make that version usable "
-            "(azbatch.cmk.keyvault_cmk_key, state: enabled), and disable it two days later."
+            f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was created. "
+            "The account may need it. Make that version usable with azbatch.cmk.recover, or with "
+            f"azbatch.cmk.keyvault_cmk_key (key_identifier: {key}, state: enabled), and disable it two days later."
         ]
     return []
 

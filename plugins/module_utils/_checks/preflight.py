@@ -256,10 +256,14 @@ def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
     if isinstance(evidence.assignments, CmkError):
         return None, _unseen("role assignments", evidence.assignments), ""
     missing = {principal: _missing(vault, principal, evidence) for principal in evidence.principals}
-    lacking = [f"{principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
+    lacking = [f"the principal {principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
     if evidence.by_any and len(lacking) < len(missing):
         return True, "One of the identities may get, wrapKey and unwrapKey.", ""
-    seen = f"On {vault['name']}: {'; '.join(lacking)}." if lacking else "The identity may get, wrapKey and unwrapKey."
+    seen = (
+        f"In the vault {vault['name']}, {'; '.join(lacking)}."
+        if lacking
+        else "The identity may get, wrapKey and unwrapKey."
+    )
     return not lacking, seen, "Grant the access with azbatch.cmk.keyvault_cmk_access."
 
 

@@ -138,13 +138,13 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
 
 def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
     """Refuse what would cut off an account or a pool, or may cut off one that could not be listed. With `force`, return
-    warnings that name them and the scopes."""
+    warnings that name them and the scopes. `what` is an infinitive."""
     if users and not force:
         raise _in_use(what, users, visible)
     if not force:
-        require_whole(visible, f"{what} while accounts that use it may exist there", _FORCE)
+        require_whole(visible, what, _FORCE)
     names = ", ".join(users)
-    warnings = (f"{what} although these {_kinds(users)} use it and may lose their key: {names}.",) if users else ()
+    warnings = (f"These {_kinds(users)} may lose their key, because force allows to {what}: {names}.",) if users else ()
     return (*warnings, *pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
 
 
@@ -177,7 +177,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
     grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
     remedy = f"{grant}, or {otherwise}."
     raise Refused(
-        f"Refused: {what}. {' '.join(map(not_listed, unlisted))} {remedy}",
+        f"Refused to {what}, because accounts that use it may exist. {' '.join(map(not_listed, unlisted))} {remedy}",
         code="users_unknown",
         unlisted=list(unlisted),
         remedy=remedy,
@@ -225,8 +225,9 @@ def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
     names, unlisted = ", ".join(users), visible["unlisted"]
     more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
     return Refused(
-        f"Refused: {what} while {_kinds(users)} use it: {names}. Switch them to another key first "
-        f"(azbatch.cmk.batch_encryption), or set force: true if they may lose their key.{more}",
+        f"Refused to {what}, because these {_kinds(users)} use it: {names}. Move them to another key first, in another "
+        "vault if it is about the vault (azbatch.cmk.batch_encryption), or set force: true if they may lose their "
+        f"key.{more}",
         code="in_use",
         accounts=[user for user in users if not is_pool(user)],
         pools=[user for user in users if is_pool(user)],

@@ -28,7 +28,8 @@ class CmkError(Exception):
 
     def add(self, sentence: str) -> None:
         """Add a sentence to the message, such as the outcome of a rollback."""
-        self.msg = f"{self.msg} {sentence}"
+        end = "" if self.msg.endswith((".", "!", "?")) else "."
+        self.msg = f"{self.msg}{end} {sentence}"
 
     def result(self) -> dict[str, Any]:
         return {"msg": self.msg, "code": self.code, **self.facts}

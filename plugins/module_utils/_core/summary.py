@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .ids import read_key_identifier
+from .placeholders import is_placeholder
 
 # The number of characters of a version that distinguishes versions for people.
 _SHORT = 8
@@ -20,7 +21,7 @@ _SHORT = 8
 
 def version_text(version: str | None) -> str:
     """A version that Azure has yet to make has no name."""
-    return f"version {version[:_SHORT]}…" if version else "a new version"
+    return "a new version" if not version or is_placeholder(version) else f"version {version[:_SHORT]}…"
 
 
 def key_text(identifier: str | None) -> str:
@@ -32,9 +33,20 @@ def key_text(identifier: str | None) -> str:
     return f"{version} of key {key.name} in vault {key.vault}"
 
 
-def changed_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The values that differ, by their names in the result."""
-    return ", ".join(name for name in after if after[name] != before.get(name))
+def changed_values(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The values that differ, by their names in the result; those that are no text or number without the values."""
+    return ", ".join(
+        _changed(name, before.get(name), value) for name, value in after.items() if value != before.get(name)
+    )
+
+
+def _changed(name: str, was: Any, now: Any) -> str:
+    is_plain = not isinstance(was, list | Mapping) and not isinstance(now, list | Mapping)
+    return f"{name} ({_plain(was)} -> {_plain(now)})" if is_plain else name
+
+
+def _plain(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def and_text(words: Iterable[str]) -> str:

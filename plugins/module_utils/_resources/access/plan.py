@@ -55,7 +55,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     if users and goal.keeps_used and not goal.taken_away:
         kept = usage.pools_unknown(users, visible)
         return Plan(goal, before, before, warnings=kept, report={"in_use_by": users})
-    warnings = usage.guard(users, visible, f"access of {principal} to {goal.vault} is revoked", force=goal.force)
+    warnings = usage.guard(users, visible, f"revoke the access of {principal} to {goal.vault}", force=goal.force)
     return usage.removal(
         Plan(goal, before, after, steps, warnings, report={"in_use_by": users}), replace(goal, present=True)
     )

@@ -77,15 +77,16 @@ class Encryption(Polled):
             not is_left and goal.was_moved(account) and self._uses_newer_version(account, goal.target)
         )
         if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
-            # The key that this task has set is judged by its evidence, and the previous one by that of the rollback.
-            is_judged = goal.undoes is None and not self._may_be_moved(group, name)
+            # The key that this task has set is judged by its evidence, and the previous one by that of the rollback. If
+            # Batch has refused the change, a list of the pools proves as little as before.
+            is_judged = not self._may_be_moved(group, name)
             reason = (
                 self._unavailable_reason(group, name, pools_show=goal.pools_show)
                 if is_judged
                 else self._accounts.unavailable_reason(group, name)
             )
             if reason is None and is_judged and goal.pools_show is False:
-                reason = NotShown(["It had lost its key before the key was repaired."])
+                reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
             observed["unavailable_reason"] = reason
             confirmed = self._accounts.confirmed(group, name)
             if goal.is_satisfied_by(account) and confirmed and confirmed.key.same(goal.target):

@@ -54,8 +54,8 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     if goal.taken_away is None and goal.version is None and target.same_key(goal.moved_to):
         # An account that followed the key used no version by name, and may have been moved on meanwhile.
         return _left(goal, before, warnings=(_moved_within(goal),))
-    what = f"version {goal.version} of the key {goal.name} is disabled" if goal.version else f"{goal.name} is disabled"
-    warnings = (*usage.guard(users, visible, what, force=goal.force), *grace.cut_short(goal, observed, what))
+    warnings = usage.guard(users, visible, f"disable {grace.subject(goal)}", force=goal.force)
+    warnings += grace.cut_short(goal, observed)
     steps = tuple(_set_enabled(goal, version, to=False) for version in enabled)
     left = [v for v in before["enabled_versions"] if v not in enabled]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
@@ -144,7 +144,7 @@ def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, An
     users = usage.on_key(visible, target)
     if users and goal.keeps_used and goal.taken_away is None:
         return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
-    warnings = usage.guard(users, visible, f"the key {goal.name} is deleted", force=goal.force)
+    warnings = usage.guard(users, visible, f"delete the key {goal.name}", force=goal.force)
     after = {"exists": False, "soft_deleted": True}
     steps = (step(KeyWrites.delete, vault=goal.vault, name=goal.name),) if key else ()
     plan = Plan(goal, before, after, steps, warnings, report=report(users))

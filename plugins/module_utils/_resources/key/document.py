@@ -16,7 +16,7 @@ from typing import Any
 from ..._core.documents import JsonWebKey, KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.ids import KeyIdentifier, read_key_identifier
-from ..._core.summary import changed_names, version_text
+from ..._core.summary import and_text, changed_values, version_text
 from . import rotation_policy
 
 # Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
@@ -75,7 +75,20 @@ def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str
         return f"Created {made} of {key} (before: {version_text(before['version'])})."
     if before == after:
         return f"The newest version of {key} is {'enabled' if after['enabled'] else 'disabled'}: {newest}."
-    return f"Changed {key}, {newest}: {changed_names(before, after)}."
+    disabled, enabled = (
+        [version for version in one["enabled_versions"] if version not in other["enabled_versions"]]
+        for one, other in ((before, after), (after, before))
+    )
+    others = {name: value for name, value in after.items() if name not in ("enabled", "enabled_versions")}
+    sentences = [
+        f"{what} {and_text(map(version_text, versions))} of {key}."
+        for what, versions in (("Disabled", disabled), ("Enabled", enabled))
+        if versions
+    ]
+    changed = changed_values(before, others)
+    if changed or not sentences:
+        sentences.append(f"Changed {key}, {newest}: {changed}.")
+    return " ".join(sentences)
 
 
 def size_of(key: KeyBundle) -> int | None:

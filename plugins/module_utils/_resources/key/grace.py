@@ -46,20 +46,23 @@ def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None
     return until if until > now else None
 
 
-def cut_short(goal: Goal, observed: Mapping[str, Any], what: str) -> tuple[str, ...]:
+def subject(goal: Goal) -> str:
+    return f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
+
+
+def cut_short(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
     """The warning that a grace period is shorter than the time for which Batch may need a version."""
     if goal.taken_away or goal.grace_period >= PREVIOUS_NEEDED_SECONDS:
         return ()
     until = kept_until(replace(goal, grace_period=PREVIOUS_NEEDED_SECONDS), observed, observed["ages"])
     if until is None:
         return ()
-    return (f"{what}, although Batch may need it until {instant(until)}: the grace period is shorter than a day.",)
+    return (f"Batch may need {subject(goal)} until {instant(until)}, but the grace period is shorter than a day.",)
 
 
 def refused(goal: Goal, until: float) -> Refused:
-    what = f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
     return Refused(
-        f"Refused: {what} is disabled before {instant(until)}. Accounts were moved to another version or key so "
+        f"Refused to disable {subject(goal)} before {instant(until)}. Accounts were moved to another version or key so "
         "recently that something may still use this one. Run the task again after that time, or set grace_period: P0D.",
         code="in_grace",
         kept_until=instant(until),

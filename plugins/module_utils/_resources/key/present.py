@@ -164,7 +164,7 @@ def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
     """Of those who follow the key: without it they stay on a version that grows old, and expires in the end."""
     versionless, visible = identifier_of(observed["key"]).versionless, observed["visible"]
     users = usage.following(visible, versionless)
-    return usage.guard(users, visible, f"the rotation policy of the key {goal.name} is removed", force=goal.force)
+    return usage.guard(users, visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
 
 
 def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:

@@ -18,7 +18,7 @@ from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
-from ..._core.summary import changed_names
+from ..._core.summary import changed_values
 from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_azure_services_in, required
 from .goal import Goal
 from .writes import VaultWrites
@@ -81,7 +81,7 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     if before == after:
         return f"The {vault} in {after['location']} has soft delete and purge protection."
     if before["exists"]:
-        return f"Changed the {vault}: {changed_names(before, after)}."
+        return f"Changed the {vault}: {changed_values(before, after)}."
     # Of a recovered vault, check mode knows no more than this.
     made = "Recovered or created" if goal.recover else "Created"
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
@@ -92,7 +92,7 @@ def _deletion(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
         return Plan(goal, before, before)
     visible = observed["visible"]
     users = usage.in_vault(visible, goal.name)
-    warnings = usage.guard(users, visible, f"the vault {goal.name} is deleted", force=goal.force)
+    warnings = usage.guard(users, visible, f"delete the vault {goal.name}", force=goal.force)
     steps = (step(VaultWrites.delete, group=goal.group, name=goal.name),) if observed["vault"] else ()
     back = replace(goal, present=True, recover=True, taken_away=True)
     return usage.removal(Plan(goal, before, describe(None), steps, warnings), back)
