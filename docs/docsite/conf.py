@@ -76,15 +76,9 @@ def to_reference(app: Any, name: str, text: list[str]) -> None:
         text[0] = text[0].replace("(meta/argument_specs.yml)", f"(../../docs/reference/{role}_role.rst)")
 
 
-def install_command(app: Any, name: str, text: list[str]) -> None:
-    """Install the collection as the guides do. antsibull-docs assumes that the collection is on Galaxy."""
-    if name.startswith("docs/reference/"):
-        galaxy = f"ansible-galaxy collection install {project}"
-        text[0] = text[0].replace(galaxy, f"ansible-galaxy collection install git+{REPOSITORY}")
-
-
 def to_site(app: Any, doctree: Any, name: str) -> None:
-    """Link pages of the site instead of GitHub, and each page that the reference names as a file."""
+    """Link pages of the site, not of GitHub, and each page that the reference names as a file. Install the collection
+    as the guides do: antsibull-docs assumes that the collection is on Galaxy."""
     for node in list(doctree.findall(nodes.reference)):
         page = re.fullmatch(re.escape(REPOSITORY) + r"/blob/main/(.+)\.md(#.*)?", node.get("refuri", ""))
         if page and page[1] in app.env.found_docs:
@@ -95,6 +89,9 @@ def to_site(app: Any, doctree: Any, name: str) -> None:
     if not name.startswith("docs/reference/"):
         return
     for node in list(doctree.findall(nodes.literal)):
+        if node.astext() == f"ansible-galaxy collection install {project}":
+            node.replace_self(nodes.literal("", f"ansible-galaxy collection install git+{REPOSITORY}"))
+            continue
         page = re.fullmatch(r"(docs/[\w-]+)\.md", node.astext())
         if page and page[1] in app.env.found_docs and not isinstance(node.parent, nodes.reference):
             uri = app.builder.get_relative_uri(name, page[1])
@@ -123,7 +120,6 @@ def setup(app: Any) -> None:
     app.connect("source-read", menu)
     app.connect("source-read", examples)
     app.connect("source-read", to_reference)
-    app.connect("source-read", install_command)
     app.connect("source-read", without_contents)
     app.connect("doctree-resolved", to_site)
     app.connect("missing-reference", of_ansible)
