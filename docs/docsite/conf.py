@@ -14,6 +14,7 @@ from docutils import nodes
 project = "azbatch.cmk"
 copyright = "2026, the azbatch.cmk authors"
 html_title = project
+REPOSITORY = "https://github.com/azbatch/azbatch.cmk"
 
 # The pages keep their places in the collection, so that a relative link works in the site, on GitHub and on a disk.
 root_doc = "docs/README"
@@ -50,7 +51,7 @@ def menu(app: Any, name: str, text: list[str]) -> None:
     for section in re.split(r"^## ", text[0], flags=re.MULTILINE)[1:]:
         caption, _newline, body = section.partition("\n")
         pages = re.findall(r"^- \[(.+?)\]\((.+?)\.md\)", body, re.MULTILINE)
-        # Made for the site alone, so that no link of the page may lead there.
+        # Generated for the site only. `to_reference` makes the link of the page lead there.
         generated = [("Modules and plugins", "reference/index")] if caption == "Reference" else []
         entries = "\n".join(f"{title} <{page}>" for title, page in [*generated, *pages])
         found.append(f"```{{toctree}}\n:caption: {caption}\n:hidden:\n:titlesonly:\n\n{entries}\n```\n")
@@ -63,6 +64,38 @@ def examples(app: Any, name: str, text: list[str]) -> None:
         for file in re.findall(r"^\| \[(.+\.yml)\]", text[0], re.MULTILINE):
             # Without the copyright.
             text[0] += f"\n## {file}\n\n```{{literalinclude}} {file}\n:language: yaml\n:lines: 6-\n```\n"
+
+
+def to_reference(app: Any, name: str, text: list[str]) -> None:
+    """Link the generated reference instead of the files that a page links to on GitHub and on a disk."""
+    if name == root_doc:
+        text[0] = text[0].replace("(../README.md#contents)", "(reference/index.rst)")
+        text[0] = re.sub(r"\(\.\./roles/(\w+)/meta/argument_specs\.yml\)", r"(reference/\1_role.rst)", text[0])
+    elif name.startswith("roles/"):
+        role = name.split("/")[1]
+        text[0] = text[0].replace("(meta/argument_specs.yml)", f"(../../docs/reference/{role}_role.rst)")
+
+
+def to_site(app: Any, doctree: Any, name: str) -> None:
+    """Link pages of the site, not of GitHub, and each page that the reference names as a file. Install the collection
+    as the guides do: antsibull-docs assumes that the collection is on Galaxy."""
+    for node in list(doctree.findall(nodes.reference)):
+        page = re.fullmatch(re.escape(REPOSITORY) + r"/blob/main/(.+)\.md(#.*)?", node.get("refuri", ""))
+        if page and page[1] in app.env.found_docs:
+            node["refuri"] = app.builder.get_relative_uri(name, page[1]) + (page[2] or "")
+            # The attributes and classes of a link to another site.
+            node["internal"] = True
+            node["link_external"] = False
+    if not name.startswith("docs/reference/"):
+        return
+    for node in list(doctree.findall(nodes.literal)):
+        if node.astext() == f"ansible-galaxy collection install {project}":
+            node.replace_self(nodes.literal("", f"ansible-galaxy collection install git+{REPOSITORY}"))
+            continue
+        page = re.fullmatch(r"(docs/[\w-]+)\.md", node.astext())
+        if page and page[1] in app.env.found_docs and not isinstance(node.parent, nodes.reference):
+            uri = app.builder.get_relative_uri(name, page[1])
+            node.replace_self(nodes.reference("", "", node.deepcopy(), internal=True, refuri=uri))
 
 
 def without_contents(app: Any, name: str, text: list[str]) -> None:
@@ -86,5 +119,7 @@ def of_ansible(app: Any, env: Any, node: Any, text: Any) -> Any:
 def setup(app: Any) -> None:
     app.connect("source-read", menu)
     app.connect("source-read", examples)
+    app.connect("source-read", to_reference)
     app.connect("source-read", without_contents)
+    app.connect("doctree-resolved", to_site)
     app.connect("missing-reference", of_ansible)

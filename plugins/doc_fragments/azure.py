@@ -25,7 +25,8 @@ options:
 notes:
   - If the connection is C(local), the task runs in Ansible's own process, which avoids the start of a Python
     interpreter. Set the variable C(cmk_in_process) to V(false) to run the task as an ordinary module.
-  - A failure returns a stable RV(ignore:code) and a message; C(docs/errors.md) lists all codes.
+  - A failure returns a stable RV(ignore:code) and a message;
+    L(docs/errors.md,https://github.com/azbatch/azbatch.cmk/blob/main/docs/errors.md) lists all codes.
 """
 
     # Credentials, tenant and cloud of the caller, for all plugins that send requests to Azure.
@@ -57,7 +58,8 @@ options:
       - V(auto) uses the first available of these sources. The credential file, if O(profile) is set. O(client_id) with
         O(secret) or O(x509_certificate_path). The section C(default) of the credential file. The session of the Azure
         CLI.
-      - V(env) uses the options above and their environment variables.
+      - V(env) uses O(tenant), O(client_id), and O(secret) or O(x509_certificate_path), or their environment variables.
+      - V(cli) uses the session of C(az login).
       - V(credential_file) uses C(~/.azure/credentials), an INI file with a section for each profile.
       - V(msi) uses the managed identity of the machine.
       - V(workload_identity) uses the federated token in the file that E(AZURE_FEDERATED_TOKEN_FILE) names.
