@@ -513,7 +513,7 @@ def test_a_state_that_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "world.pickle").write_bytes(content)
     done = command("serve", "--port", "0", "--state-dir", str(tmp_path))
     assert done.returncode == 1
-    assert "remove it to begin anew" in done.stderr
+    assert "remove it to start with a new state" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "world.pickle").read_bytes() == content
 

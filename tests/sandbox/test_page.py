@@ -128,7 +128,7 @@ def test_a_question_that_makes_no_sense(sandbox: Sandbox, query: str) -> None:
 def test_looking_leaves_no_trace(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
     disable(sandbox, scene["first"])
     before = control.requests()
-    assert "does not answer" in get(sandbox.url).text
+    assert "unavailable" in get(sandbox.url).text
     assert control.requests() == before
 
 
@@ -317,22 +317,22 @@ def test_accounts(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
         account = row(page, "Accounts", name)
         expect(cell(account, "Key source")).to_have_text(source)
         expect(cell(account, "Version in use")).to_have_text(version + kind)
-        expect(cell(account, "State")).to_have_text("answers")
-    expect(cell(row(page, "All accounts", "Microsoft.Batch"), "answers")).to_have_text("1")
+        expect(cell(account, "State")).to_have_text("available")
+    expect(cell(row(page, "All accounts", "Microsoft.Batch"), "available")).to_have_text("1")
     expect(cell(row(page, "Accounts", "follows"), "Identity")).to_contain_text("reader")
 
 
 def test_state_turns_with_the_key(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     disable(sandbox, scene["first"])
     page.goto(sandbox.url)
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("does not answer")
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("unavailable")
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text(f"{scene['first']}' is disabled.")
-    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("answers")
+    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("available")
     expect(page.locator(".sums")).to_contain_text("1 not answering")
     assert batch(sandbox, "POST", "pinned", below="/listKeys").status_code == 409
     assert data(sandbox, "PATCH", f"/keys/key1/{scene['first']}", {"attributes": {"enabled": True}}).ok
     page.reload()
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("answers")
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("available")
 
 
 def test_vaults_keys_and_who_may_use_them(
@@ -583,7 +583,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[str]:
-    """Another web site, on a port of its own."""
+    """Another web site, on a separate port."""
     (tmp_path / "index.html").write_text("<!doctype html><title>elsewhere</title>")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
         Thread(target=server.serve_forever, daemon=True).start()

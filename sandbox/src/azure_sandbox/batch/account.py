@@ -31,7 +31,7 @@ class Identity:
     type: str = "None"
     principal_id: str = ""
     tenant_id: str = ""
-    # By the resource id in the caller's letter case, which is how Batch gives it back.
+    # By resource id. Batch returns the id in the letter case of the request.
     user_assigned: dict[str, AssignedIdentity] = field(default_factory=dict)
 
     @property

@@ -268,8 +268,8 @@ class BatchAccounts:
 
     def put_pool(self, account: Account, name: str, document: dict[str, Any]) -> Pool:
         now = self.world.clock.time()
-        former = account.pools.get(name.lower())
-        created = former.created if former else now
+        previous = account.pools.get(name.lower())
+        created = previous.created if previous else now
         properties = document.get("properties") or {}
         if not isinstance(properties, dict):
             raise errors.invalid_body("properties is not an object")

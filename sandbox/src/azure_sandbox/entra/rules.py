@@ -68,7 +68,7 @@ class Directory:
 
     @property
     def tenant_id(self) -> str:
-        """Of the one that was there first, which is whoever does not name another."""
+        """The first tenant, which is the tenant of a request that names none."""
         return self.tenants[0]
 
     def add_tenant(self) -> str:

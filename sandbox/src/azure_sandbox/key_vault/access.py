@@ -73,7 +73,7 @@ class Door:
             raise _by_firewall(vault, principal)
 
     def permit(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> RoleAssignment | None:
-        """The assignment that allows it, where the vault goes by roles."""
+        """The role assignment that allows the operation, if the vault uses Azure RBAC."""
         if not vault.rbac:
             self._permit_by_policy(vault, principal, permission)
             return None

@@ -166,7 +166,7 @@ class Vaults:
         if order.location != vault.location:
             raise other_location(vault.name, vault.location, vault.resource_group, order.location)
         self._require(order, bool(order.properties.get("enableRbacAuthorization", vault.rbac)))
-        # Whatever is wrong is told before anything is changed.
+        # Every error is raised before anything is changed.
         named_tags = order.tags
         reset = {"network": NetworkRules(), "public_network_access": "Enabled", "flags": {}}
         self._change(vault, {**reset, **request.fields(order.properties, vault)}, order.by)
@@ -225,7 +225,7 @@ class Vaults:
         Door(self.world).admit(vault, principal, trusted_service=trusted_service)
 
     def permits(self, vault: Vault, principal: Principal, permission: str, key_name: str = "") -> RoleAssignment | None:
-        """Whether the caller may, by role or policy, whichever the vault goes by; raises KeyVaultDenied."""
+        """Check the caller's roles or the access policies, as the vault is configured. Raises KeyVaultDenied."""
         return Door(self.world).permit(vault, principal, permission, key_name)
 
     def _create(self, order: Order) -> Vault:
@@ -309,21 +309,21 @@ def _names(policy: AccessPolicy, without: AccessPolicy | None = None) -> dict[st
     return left
 
 
-def _with(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
-    if former is None:
+def _with(previous: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
+    if previous is None:
         return policy
-    merged = dict(former.permissions)
-    for kind, names in _names(policy, former).items():
+    merged = dict(previous.permissions)
+    for kind, names in _names(policy, previous).items():
         merged[kind] = (*merged.get(kind, ()), *names)
-    return replace(former, permissions=merged)
+    return replace(previous, permissions=merged)
 
 
-def _with_instead(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
+def _with_instead(previous: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
     return policy
 
 
-def _without(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy | None:
-    if former is None:
+def _without(previous: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy | None:
+    if previous is None:
         return None
-    left = _names(former, policy)
-    return replace(former, permissions=left) if any(left.values()) else None
+    left = _names(previous, policy)
+    return replace(previous, permissions=left) if any(left.values()) else None

@@ -42,7 +42,7 @@ def token_problem(kind: str, detail: str, authority: str, resource: str, issuer:
 
 
 def throttled() -> AzureError:
-    """Without a Retry-After, as it was captured: clients have to go by their own pace."""
+    """Without a Retry-After, as it was recorded. Clients choose their delays themselves."""
     return _error(
         429,
         "Throttled",

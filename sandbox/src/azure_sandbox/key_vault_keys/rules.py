@@ -291,17 +291,17 @@ class Keys:
 
     @staticmethod
     def _successor(key: Key, private_key: bytes, created: int) -> KeyVersion:
-        former = key.latest
+        previous = key.latest
         return KeyVersion(
-            former.kty,
-            [*former.key_ops],
+            previous.kty,
+            [*previous.key_ops],
             private_key,
             material.public_jwk(private_key),
-            former.size,
+            previous.size,
             created,
             created,
             expires=key.policy.expires(created) if key.policy else None,
-            tags=dict(former.tags) if former.tags else None,
+            tags=dict(previous.tags) if previous.tags else None,
         )
 
 

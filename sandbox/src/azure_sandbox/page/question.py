@@ -18,7 +18,7 @@ SOURCES = {
     "pinned": "Microsoft.KeyVault, pinned to a version",
     "following": "Microsoft.KeyVault, following the newest",
 }
-HEALTHS = {"answers": "answers", "refuses": "does not answer", "busy": "in progress"}
+HEALTHS = {"answers": "available", "refuses": "unavailable", "busy": "in progress"}
 SHOWN = {"": "all", "writes": "writes", "unknown": "unknown ones", "faults": "struck by a fault"}
 
 

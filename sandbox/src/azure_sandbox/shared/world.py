@@ -4,7 +4,7 @@
 
 """What every service needs of the world, and who sends requests.
 
-A service that needs others declares a protocol of its own, with this one as its base. So services name those below
+A service that needs other services declares its own protocol, with this one as its base. So services name those below
 them, and nothing names the world that holds them all.
 """
 
