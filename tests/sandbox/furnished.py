@@ -261,7 +261,7 @@ CONTROL = Plane(
 
 
 def furnished(server: Server, sandbox: Sandbox) -> dict[str, str]:
-    """Make one of everything, and tell by which names it is known."""
+    """Make a resource of each kind, and return their names."""
     control = sandbox.control
     operator = server.world.operator
     for role in ("Owner", "Key Vault Administrator"):

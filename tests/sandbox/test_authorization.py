@@ -27,7 +27,7 @@ from key_vault_calls import (
     put_vault,
     somebody,
     vault_path,
-    withdraw,
+    unassign,
 )
 from sandbox_client import Control, Sandbox
 
@@ -197,10 +197,10 @@ def test_malformed_requests(sandbox: Sandbox, name: str, properties: dict[str, s
 
 def test_deleting(sandbox: Sandbox, control: Control) -> None:
     made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
-    gone = withdraw(sandbox, sandbox.group)
+    gone = unassign(sandbox, sandbox.group)
     assert gone.status_code == 200
     assert gone.json()["id"] == made["id"]
-    again = withdraw(sandbox, sandbox.group)
+    again = unassign(sandbox, sandbox.group)
     assert (again.status_code, again.content) == (204, b"")
     missing = sandbox.arm("GET", made["id"], ROLES)
     assert error(missing) == (404, "RoleAssignmentNotFound", "")
@@ -240,7 +240,7 @@ def test_a_scope_in_a_group_that_is_not_there(sandbox: Sandbox, control: Control
 # What assignments do
 
 
-def test_the_control_plane_goes_by_actions(sandbox: Sandbox, control: Control) -> None:
+def test_the_control_plane_checks_the_actions_of_roles(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox)
     who = somebody(control, roles=[{"scope": sandbox.group, "role": "Contributor"}])
     session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
@@ -311,7 +311,7 @@ def test_changes_take_their_time_on_the_data_plane(sandbox: Sandbox, control: Co
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
     control.advance(61)
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
-    withdraw(sandbox, vault_path(sandbox))
+    unassign(sandbox, vault_path(sandbox))
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
     control.advance(61)
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
@@ -389,7 +389,7 @@ def test_a_role_of_ones_own(sandbox: Sandbox, control: Control, client: Authoriz
     with pytest.raises(HttpResponseError) as refusal:
         client.role_definitions.delete(sandbox.subscription, OTHER_GUID)
     assert refusal.value.error.code == "RoleDefinitionHasAssignments"
-    withdraw(sandbox, vault_path(sandbox))
+    unassign(sandbox, vault_path(sandbox))
     assert client.role_definitions.delete(sandbox.subscription, OTHER_GUID).role_name == "Key Watcher"
     with pytest.raises(HttpResponseError):
         client.role_definitions.create_or_update(sandbox.subscription, READER, wish)

@@ -313,7 +313,7 @@ def test_create_refuses_what_is_not_json(sandbox: Sandbox, content: bytes) -> No
 # Get, list
 
 
-def test_missing_account_is_the_gateways_to_tell(sandbox: Sandbox) -> None:
+def test_a_missing_account_has_the_error_of_resource_manager(sandbox: Sandbox) -> None:
     message = (
         "The Resource 'Microsoft.Batch/batchAccounts/account1' under resource group 'rg-sandbox' was not found. For"
         " more details please go to https://aka.ms/ARMResourceNotFoundFix"
@@ -536,7 +536,7 @@ def test_account_quota(sandbox: Sandbox, position: str) -> None:
     assert sandbox.arm("GET", quotas, VERSION).json() == {"accountQuota": 3}
     for number in range(3):
         create(sandbox, f"account{number}")
-    # Each region has a quota of its own.
+    # Each region has a separate quota.
     assert batch(sandbox, "PUT", "elsewhere", {"location": "northeurope"}).status_code == 202
 
     response = batch(sandbox, "PUT", "last", {"location": "westeurope"})

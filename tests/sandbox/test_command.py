@@ -31,7 +31,7 @@ VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
 # Values that a shell would run something of, were they not quoted.
 HARMLESS_QUOTED = ("$(touch struck)", "'; touch struck; '")
-TELL = "import json, os; print(json.dumps(dict(os.environ)))"
+PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
 
 
@@ -51,9 +51,9 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 def test_run_sets_the_environment(tmp_path: Path) -> None:
     others = {"https_proxy": "http://elsewhere", "no_proxy": "management.azure.com", "ALL_PROXY": "http://elsewhere"}
-    done = command("run", "--", *PYTHON, TELL, **others, KEPT="kept")
+    done = command("run", "--", *PYTHON, PRINT_ENVIRONMENT, **others, KEPT="kept")
     assert done.returncode == 0, done.stderr
-    environment = json.loads(done.stdout)
+    environment = json.loads(printed.stdout)
     url = environment["AZURE_SANDBOX_URL"]
     assert environment["HTTPS_PROXY"] == environment["HTTP_PROXY"] == url
     assert environment["NO_PROXY"] == "127.0.0.1,localhost"
@@ -157,11 +157,11 @@ def test_env(running_sandbox: Sandbox) -> None:
     port = running_sandbox.url.rpartition(":")[2]
     done = command("env", "--port", port, https_proxy="http://elsewhere")
     assert done.returncode == 0, done.stderr
-    shell = f"{done.stdout}\nexec {sys.executable} -c '{TELL}'"
-    told = subprocess.run(
+    shell = f"{done.stdout}\nexec {sys.executable} -c '{PRINT_ENVIRONMENT}'"
+    printed = subprocess.run(
         ["sh", "-c", shell], env={**os.environ, "https_proxy": "x"}, capture_output=True, text=True, check=True
     )
-    environment = json.loads(told.stdout)
+    environment = json.loads(printed.stdout)
     assert running_sandbox.environment.items() <= environment.items()
     assert "https_proxy" not in environment
 
@@ -310,7 +310,7 @@ def test_accounts() -> None:
 
 
 def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key and a vault for each thousand, without which these accounts, and no others, are silent."""
+    """Each thousand accounts share a key and a vault. If they are lost, only these accounts are unavailable."""
     with serving("--realistic", "--accounts-on-key", "1001") as sandbox:
         point_at(sandbox, monkeypatch)
         credential = DefaultAzureCredential()
@@ -345,7 +345,7 @@ def test_the_state_lasts(tmp_path: Path) -> None:
         for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "REQUESTS_CA_BUNDLE"):
             assert second.environment[name] == first.environment[name]
         token.proxies = second.session().proxies
-        assert second.arm("GET", path, VERSION, session=token).ok, "the former token and CA are still good"
+        assert second.arm("GET", path, VERSION, session=token).ok, "the earlier token and CA are still valid"
         assert second.control.call("GET", "/clock")["time"] - time.time() > 86000
         second.control.reset()
         assert second.arm("GET", path, VERSION).status_code == 404
@@ -504,7 +504,7 @@ def test_a_state_can_be_used_twice_whatever_the_umask_is(tmp_path: Path) -> None
     start = 'umask 0; exec "$0" "$@"'
     for _ in range(2):
         run = [*COMMAND, "run", "--state-dir", str(tmp_path / "state"), "--", "true"]
-        done = subprocess.run(["sh", "-c", start, *run], env=plain_environment(), timeout=60, check=False)
+        printed = subprocess.run(["sh", "-c", start, *run], env=plain_environment(), timeout=60, check=False)
         assert done.returncode == 0
 
 

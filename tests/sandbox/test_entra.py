@@ -132,7 +132,7 @@ def test_a_slash_too_many_in_the_scope_ends_in_the_audience(sandbox: Sandbox) ->
         ({"tenant": "22222222-2222-2222-2222-222222222222"}, 400, "invalid_tenant", 90002),
     ],
 )
-def test_what_is_wrong_is_told_in_entras_words(
+def test_an_error_has_the_text_of_entra(
     sandbox: Sandbox, fields: dict[str, Any], status: int, error: str, code: int
 ) -> None:
     response = ask(sandbox, **fields)
@@ -346,7 +346,7 @@ def test_a_user_assigned_identity(sandbox: Sandbox) -> None:
 
 
 def test_an_identity_that_the_machine_does_not_have(sandbox: Sandbox) -> None:
-    # Older releases of azure-identity tell the error's code instead of its text.
+    # Older releases of azure-identity raise the error's code instead of its text.
     with pytest.raises(CredentialUnavailableError, match=r"Identity not found|invalid_request"):
         ManagedIdentityCredential(client_id=sandbox.client_id).get_token(VAULT_SCOPE)
 

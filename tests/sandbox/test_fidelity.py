@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fidelity table and the routes are one list, told twice; rows that say `recorded` name cases of recordings."""
+"""The fidelity tables have a row for each route, and rows with the source `recorded` name cases of recordings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rows_of(route: Route) -> list[str]:
 def test_every_route_has_a_row_with_its_source(route: Route) -> None:
     rows = rows_of(route)
 
-    assert rows, f"docs/sandbox-fidelity.md does not tell of {route.method} {route.path}"
+    assert rows, f"docs/sandbox-fidelity.md has no row for {route.method} {route.path}"
     assert any(source in row for row in rows for source in SOURCES)
 
 

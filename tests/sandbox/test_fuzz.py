@@ -143,7 +143,7 @@ def examples(share: float) -> Any:
 
 
 # Caches, and what Batch notices of its keys whenever it looks at them.
-UNSEEN = {"world", "_world", "throttle", "key_vault_throttle", "_withdrawn", "lost", "back_at", "version", "wrapped"}
+UNSEEN = {"world", "_world", "throttle", "key_vault_throttle", "_revoked", "lost", "back_at", "version", "wrapped"}
 
 
 def facts(thing: Any) -> Any:
@@ -170,19 +170,19 @@ def settled(target: Target) -> Any:
 
 def check(target: Target, one: Ask, answer: Answer) -> None:
     """In the form of a service of Azure: or of HTTP's, for what did not get as far as a service."""
-    told = f"{one}\n{answer.status} {answer.body[:1000]!r}\n" + "\n".join(target.complaints)
-    assert not target.complaints, told
-    assert answer.status < 500 or answer.status == 502, told
+    message = f"{one}\n{answer.status} {answer.body[:1000]!r}\n" + "\n".join(target.complaints)
+    assert not target.complaints, message
+    assert answer.status < 500 or answer.status == 502, message
     kind = answer.headers.get("content-type", "")
     if not answer.body:
-        assert answer.status < 400 or one.method == "HEAD", told
+        assert answer.status < 400 or one.method == "HEAD", message
     elif answer.body == NO_HTTP:
-        assert answer.status == 400, told
+        assert answer.status == 400, message
     elif kind.startswith("text/html"):
-        assert answer.status == 200, told
+        assert answer.status == 200, message
     else:
         document = answer.json
-        assert answer.status < 400 or is_error(document), told
+        assert answer.status < 400 or is_error(document), message
 
 
 def is_error(document: Any) -> bool:
@@ -417,7 +417,7 @@ REQUESTS = (
 BYTES = garbled(*REQUESTS) | NOISE
 
 
-def check_alive(target: Target) -> None:
+def check_responds(target: Target) -> None:
     assert target.complaints == []
     assert target.ask(good(MANAGEMENT, "GET", f"/{GROUP}?api-version=2022-09-01")).status == 200
 
@@ -428,7 +428,7 @@ def test_bytes(target: Target) -> None:
     def try_all(content: bytes) -> None:
         answer = last_words(target.wire.plain(), filled(content, target.known))
         assert not answer or answer.startswith(b"HTTP/1.")
-        check_alive(target)
+        check_responds(target)
 
     try_all()
 
@@ -443,7 +443,7 @@ def test_bytes_where_tls_should_begin(target: Target) -> None:
         connection.sendall(connect)
         assert connection.recv(200).startswith(b"HTTP/1.1 200 ")
         last_words(connection, filled(content, target.known))
-        check_alive(target)
+        check_responds(target)
 
     try_all()
 
@@ -453,7 +453,7 @@ def test_bytes_inside_tls(target: Target) -> None:
     @given(BYTES)
     def try_all(content: bytes) -> None:
         last_words(target.wire.tunnel(MANAGEMENT_HOST), filled(content, target.known))
-        check_alive(target)
+        check_responds(target)
 
     try_all()
 

@@ -237,7 +237,7 @@ def test_vaults_of_canary_regions(sandbox: Sandbox, region: str) -> None:
 @pytest.mark.parametrize(
     ("version", "sent", "shown"), [(OLD, None, None), (OLD, True, True), (NEW, None, True), (NEW, False, False)]
 )
-def test_the_permission_model_goes_by_the_version(
+def test_the_default_permission_model_depends_on_the_version(
     sandbox: Sandbox, version: str, sent: bool | None, shown: bool | None
 ) -> None:
     vault = make_vault(sandbox, version=version, enableRbacAuthorization=sent, accessPolicies=[])
@@ -453,7 +453,7 @@ def test_access_policies_are_added_and_taken_away(sandbox: Sandbox) -> None:
     assert now() == {mine: ["verify"]}
     wrong = {"properties": {"accessPolicies": [policy(sandbox, mine, "dance")]}}
     assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/add", OLD, wrong).status_code == 400
-    assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/mend", OLD, wrong).status_code == 400
+    assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/repair", OLD, wrong).status_code == 400
 
 
 # Deleting, recovering, purging

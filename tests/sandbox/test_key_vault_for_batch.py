@@ -38,7 +38,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Scene:
-    """A vault that goes by roles with a key in it, and an identity that may wrap and unwrap."""
+    """A vault that uses Azure RBAC, with a key and an identity that may wrap and unwrap."""
     world = new_world()
     place = (world.operator.subscription_id, world.operator.resource_group, "vault-one")
     properties = {"tenantId": world.directory.tenant_id, "sku": {"name": "standard"}}
@@ -75,9 +75,9 @@ def test_what_was_wrapped_stays_so_over_rotation(scene: Scene) -> None:
 def test_rotation_that_is_due_is_done(scene: Scene) -> None:
     action = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
     scene.world.keys.set_policy(scene.vault, "key1", {"lifetimeActions": [action]})
-    former = scene.wrap()[0]
+    previous = scene.wrap()[0]
     scene.world.clock.advance(31 * DAY)
-    assert scene.wrap()[0] != former
+    assert scene.wrap()[0] != previous
     assert len(scene.world.keys.versions(scene.vault, "key1")) == 2
 
 

@@ -279,13 +279,13 @@ def test_a_patch_keeps_what_it_does_not_name(sandbox: Sandbox, control: Control)
     assert changed["attributes"]["updated"] >= made["attributes"]["created"] + 10
     assert changed["attributes"]["created"] == made["attributes"]["created"]
     assert (changed["attributes"]["exp"], changed["attributes"]["enabled"]) == (exp, False)
-    # A disabled key can be seen and mended.
+    # A disabled key can be read and updated.
     assert data(sandbox, "GET", "/keys/key1").json() == changed
     wish = {"tags": {"c": "3"}, "key_ops": ["decrypt", "encrypt"], "attributes": {"enabled": True}}
-    mended = data(sandbox, "PATCH", f"/keys/key1/{version_of(made)}", wish).json()
-    assert mended["tags"] == {"c": "3"}
-    assert mended["key"]["key_ops"] == ["decrypt", "encrypt"]
-    assert mended["attributes"]["exp"] == exp
+    updated = data(sandbox, "PATCH", f"/keys/key1/{version_of(made)}", wish).json()
+    assert updated["tags"] == {"c": "3"}
+    assert updated["key"]["key_ops"] == ["decrypt", "encrypt"]
+    assert updated["attributes"]["exp"] == exp
 
 
 def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
@@ -438,11 +438,11 @@ def test_the_level_of_recovery(sandbox: Sandbox, days: int, protected: bool | No
 
 def test_rotation_inherits(sandbox: Sandbox) -> None:
     make_key(sandbox, key_ops=["wrapKey", "unwrapKey"], tags={"a": "1"}, key_size=3072)
-    former = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).json()
+    previous = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).json()
     rotated = data(sandbox, "POST", "/keys/key1/rotate").json()
-    assert rotated["key"]["kid"] != former["key"]["kid"]
-    assert rotated["key"]["n"] != former["key"]["n"]
-    assert (rotated["key"]["key_ops"], rotated["tags"]) == (former["key"]["key_ops"], former["tags"])
+    assert rotated["key"]["kid"] != previous["key"]["kid"]
+    assert rotated["key"]["n"] != previous["key"]["n"]
+    assert (rotated["key"]["key_ops"], rotated["tags"]) == (previous["key"]["key_ops"], previous["tags"])
     assert rotated["attributes"]["key_size"] == 3072
     assert rotated["attributes"]["enabled"] is True
     assert data(sandbox, "GET", "/keys/key1").json() == rotated
@@ -576,7 +576,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_has_a_permission_of_its_own(sandbox: Sandbox, control: Control, name: str) -> None:
+def test_every_operation_needs_a_separate_permission(sandbox: Sandbox, control: Control, name: str) -> None:
     who, (method, path) = somebody(control), OPERATIONS[name]
     others = [other for other in OPERATIONS if other != name]
     make_vault(sandbox, "vault-two", version=OLD, accessPolicies=[policy(sandbox, who["object_id"], *others)])
@@ -596,7 +596,7 @@ def test_all_is_all_but_purge(sandbox: Sandbox, control: Control) -> None:
         assert (response.status_code == 403) is (name == "purge"), name
 
 
-def test_a_policy_of_a_vault_that_goes_by_roles_counts_for_nothing(sandbox: Sandbox, control: Control) -> None:
+def test_access_policies_have_no_effect_with_azure_rbac(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     grant = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], "list")]}}
     sandbox.arm("PATCH", vault_path(sandbox), NEW, grant)

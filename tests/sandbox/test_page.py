@@ -160,13 +160,13 @@ def test_looking_does_nothing_that_time_has_made_due() -> None:
     sandbox = azure_sandbox.server.Sandbox(world)
     before = pickle.dumps(world)
 
-    told = facts(sandbox, Question())
+    page_facts = facts(sandbox, Question())
 
     assert pickle.dumps(world) == before
-    assert [row["name"] for row in told["accounts"]["rows"].shown] == ["batch00000", "batch00002"]
-    assert told["accounts"]["refusing"] == 1
-    assert told["vaults"]["deleted"].total == 0
-    (shown,) = told["vaults"]["rows"].shown
+    assert [row["name"] for row in page_facts["accounts"]["rows"].shown] == ["batch00000", "batch00002"]
+    assert page_facts["accounts"]["refusing"] == 1
+    assert page_facts["vaults"]["deleted"].total == 0
+    (shown,) = page_facts["vaults"]["rows"].shown
     assert [row["state"] for row in shown["versions"].shown] == ["expired"]
     assert world.batch.health(account).reason.endswith("has expired.")
     assert pickle.dumps(world) != before
@@ -328,7 +328,7 @@ def test_state_turns_with_the_key(sandbox: Sandbox, scene: dict[str, str], page:
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("unavailable")
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text(f"{scene['first']}' is disabled.")
     expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("available")
-    expect(page.locator(".sums")).to_contain_text("1 not answering")
+    expect(page.locator(".sums")).to_contain_text("1 unavailable")
     assert batch(sandbox, "POST", "pinned", below="/listKeys").status_code == 409
     assert data(sandbox, "PATCH", f"/keys/key1/{scene['first']}", {"attributes": {"enabled": True}}).ok
     page.reload()

@@ -327,7 +327,7 @@ def test_a_client_that_stops_in_the_middle_is_let_go(sandbox: Sandbox) -> None:
         assert read_all(plain) == b""
 
 
-def test_a_silent_client_is_in_nobodys_way(sandbox: Sandbox) -> None:
+def test_an_idle_client_does_not_block_others(sandbox: Sandbox) -> None:
     with connection(sandbox), connection(sandbox) as half:
         half.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
         done = threading.Event()

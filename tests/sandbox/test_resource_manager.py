@@ -158,7 +158,7 @@ def test_a_body_that_is_no_object(sandbox: Sandbox, content: bytes) -> None:
         b"9" * 5000,
     ],
 )
-def test_json_that_could_not_be_given_back(sandbox: Sandbox, control: Control, tags: bytes) -> None:
+def test_json_that_cannot_be_returned_is_refused(sandbox: Sandbox, control: Control, tags: bytes) -> None:
     session = sandbox.bearer()
     url = f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}"
     assert error(session.patch(url, data=b'{"tags": %s}' % tags, timeout=30)) == (400, "InvalidRequestContent")
@@ -238,7 +238,7 @@ def test_a_reader_reads(sandbox: Sandbox, control: Control) -> None:
     assert f"'Microsoft.Batch/batchAccounts/delete' over scope '{account}'" in refusal.json()["error"]["message"]
 
 
-def test_a_refusal_does_not_tell_what_is_there(sandbox: Sandbox, control: Control) -> None:
+def test_a_refusal_does_not_reveal_which_resources_exist(sandbox: Sandbox, control: Control) -> None:
     somebody = control.principal()
     session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
     for group in ("rg-sandbox", "nobodys"):
@@ -459,12 +459,12 @@ def test_too_many_requests(sandbox: Sandbox, control: Control) -> None:
     assert patch().ok
 
 
-def test_what_is_left_is_told(sandbox: Sandbox, control: Control) -> None:
+def test_the_remaining_number_of_requests_is_returned(sandbox: Sandbox, control: Control) -> None:
     session, name = sandbox.bearer(), "x-ms-ratelimit-remaining-subscription-global-writes"
     patch = partial(sandbox.arm, "PATCH", sandbox.group, VERSION, {"tags": {}}, session=session)
     assert patch().headers[name] == "11999"
     with ThreadPoolExecutor(8) as pool:
-        told = [int(one.headers[name]) for one in pool.map(lambda _: patch(), range(80))]
-    assert all(11900 < left < 12000 for left in told)
+        returned = [int(one.headers[name]) for one in pool.map(lambda _: patch(), range(80))]
+    assert all(11900 < left < 12000 for left in returned)
     control.advance(1)
     assert patch().headers[name] == "11999"

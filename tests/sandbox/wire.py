@@ -77,8 +77,8 @@ class Wire:
             answer = Answer(response.status, response.headers, response.read())
         except BaseException as error:
             self._forget(tunnel_host)
-            silent = isinstance(error, (TimeoutError, http.client.RemoteDisconnected))
-            if isinstance(error, OSError) and not silent and len(request) > LONG:
+            no_response = isinstance(error, (TimeoutError, http.client.RemoteDisconnected))
+            if isinstance(error, OSError) and not no_response and len(request) > LONG:
                 return HUNG_UP
             raise
         if response.will_close:

@@ -81,7 +81,9 @@ def load(directory: Path) -> State | None:
     try:
         saved = pickle.loads(path.read_bytes())
         if saved["format"] != FORMAT:
-            raise StateProblem(f"{path} was saved by another version of azure-sandbox; remove it to start with a new state")
+            raise StateProblem(
+                f"{path} was saved by another version of azure-sandbox; remove it to start with a new state"
+            )
         return State(saved["world"], saved["beginning"])
     except (pickle.UnpicklingError, AttributeError, EOFError, ImportError, KeyError, TypeError) as error:
         raise StateProblem(f"{path} can't be read ({error}); remove it to start with a new state") from error
