@@ -57,8 +57,8 @@ def _audited(bench: Bench, accounts: int) -> tuple[Cost, int, list[int]]:
         cost = _audit(bench, sandbox)
         requests = Traffic.after(sandbox, before).requests
     report = json.loads((bench.folder / "audit" / "cmk-audit.json").read_text())
-    told = report["summary"]["states"]["ok"]
-    assert told == accounts, f"{told} of {accounts} accounts are well"
+    compliant = report["summary"]["states"]["ok"]
+    assert compliant == accounts, f"{compliant} of {accounts} accounts are compliant"
     print(f"{accounts} accounts: {cost.seconds:.1f} s", flush=True)
     return cost, requests, [(bench.folder / "audit" / f"cmk-audit.{name}").stat().st_size for name in FORMATS]
 

@@ -33,7 +33,7 @@ def main(bench: Bench) -> Result:
         [_row(run, runs[-1]) for run in runs],
         [
             linear("wall time", [(run.accounts, run.cost.seconds) for run in runs]),
-            Wanted("no account failed", "; ".join(run.told for run in runs), not any(run.failed for run in runs)),
+            Wanted("no account failed", "; ".join(run.failures for run in runs), not any(run.failed for run in runs)),
         ],
     )
 

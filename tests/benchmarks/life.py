@@ -17,7 +17,7 @@ from sandbox_client import Sandbox, serving
 from tables import Result, Wanted, times
 
 LATENCY = 100
-# The one whose ratio is in the middle is told.
+# The round with the median ratio is reported.
 ROUNDS = 3
 GROUP = "rg-sandbox"
 STEPS = {"provision": (), "rotate": ("--extra-vars", "cmk_key_force_new_version=true"), "revert": ()}

@@ -88,9 +88,9 @@ class Bench:
             seconds = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode and not may_fail:
-            told = (self.output.read_text() + self.errors.read_text())[-4000:]
-            raise SystemExit(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{told}")
-        # Linux tells it in KiB.
+            output = (self.output.read_text() + self.errors.read_text())[-4000:]
+            raise SystemExit(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{output}")
+        # The unit of ru_maxrss is KiB on Linux.
         return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, process.returncode)
 
     @property

@@ -41,7 +41,7 @@ def with_section(document: str, name: str, text: str) -> str:
     """The document with that text in the place that its comments keep for `name`."""
     begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->\n"
     before, begun, rest = document.partition(begin)
-    _former, ended, after = rest.partition(end)
+    _old, ended, after = rest.partition(end)
     if not (begun and ended):
         raise ValueError(f"The document has no place for {name}. Add these lines to it:\n{begin}{end}")
     return f"{before}{begin}\n{text}\n\n{end}{after}"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Azure CLI, run against a sandbox with a configuration folder of its own."""
+"""Runs the Azure CLI against a sandbox, with a separate configuration folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox_client import Sandbox, plain_environment
 
-# It reports home and installs what it lacks unless told not to; nobody is there to be asked anything.
+# Disables telemetry, the installation of extensions, and questions to the user.
 QUIET = {
     "AZURE_CORE_COLLECT_TELEMETRY": "false",
     "AZURE_EXTENSION_USE_DYNAMIC_INSTALL": "no",

@@ -127,7 +127,7 @@ def _by_way() -> dict[str, dict[str, _Results]]:
     return {}
 
 
-# A task takes half a second longer in a process of its own. By default only these tests run both ways, which depend on
+# A task takes half a second longer in a separate process. By default only these tests run both ways, which depend on
 # the process, and test_whole_job, which runs every module that changes something; with PROOF=all every test does.
 BOTH_WAYS = ("test_timeout", "test_waiting")
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs a real ansible-playbook against the sandbox, and tells what each task gave back and which requests it made."""
+"""Runs a real ansible-playbook against the sandbox, and returns the result and the requests of each task."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ class Task:
         return [str(warning) for warning in self.result.get("warnings") or []]
 
     def __str__(self) -> str:
-        told = {k: v for k, v in self.result.items() if k not in ("invocation", "diff", "exception")}
-        return f"{self.name}: {self.status}\n{json.dumps(told, indent=1)}\n" + "\n".join(short(self.requests))
+        shown = {k: v for k, v in self.result.items() if k not in ("invocation", "diff", "exception")}
+        return f"{self.name}: {self.status}\n{json.dumps(shown, indent=1)}\n" + "\n".join(short(self.requests))
 
     def refused(self, code: str, *, by_azure: bool = False) -> Task:
         """It failed with that code and a message that stands for itself, and wrote nothing; Azure took nothing, if it
@@ -247,7 +247,7 @@ def moment(text: str) -> datetime:
 
 @dataclass
 class Ansible:
-    """Runs playbooks in a folder of its own, with an environment that knows nothing but the sandbox."""
+    """Runs playbooks in a separate folder, with an environment that contains only the settings of the sandbox."""
 
     sandbox: Sandbox
     folder: Path
@@ -330,7 +330,7 @@ class Ansible:
         ]
 
     def recording(self) -> tuple[Path, dict[str, str]]:
-        """The file that the next run's recorder writes, and the environment that tells the recorder so."""
+        """The file that the recorder of the next run writes, and the environment that configures the recorder."""
         file = self.folder / f"record-{len(self.runs)}.jsonl"
         return file, {
             "RECORDER_FILE": str(file),
@@ -385,8 +385,8 @@ class Ansible:
         }
         run = self.playbook([play], **options)
         assert [one.name for one in run] == [one["name"] for one in tasks], run.output
-        told = "\n".join(f"{one.name}: {one.get('code')}: {one.get('msg')}" for one in run.failed)
-        assert [one.name for one in run.failed] == expected, f"{told}\n{run.output}"
+        messages = "\n".join(f"{one.name}: {one.get('code')}: {one.get('msg')}" for one in run.failed)
+        assert [one.name for one in run.failed] == expected, f"{messages}\n{run.output}"
         return run
 
 
@@ -406,12 +406,12 @@ def kill(process: int) -> None:
 
 
 def family(process: int) -> list[int]:
-    """A process after those that it has begun. A worker of Ansible's is in a session of its own since 2.19, and goes on
-    with its task when the others are gone."""
-    born = [
+    """A process after its child processes. A worker of ansible-core 2.19 or later is in a separate session, and continues
+    its task after the other processes have ended."""
+    children = [
         int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()
     ]
-    return [*(one for child in born for one in family(child)), process]
+    return [*(one for child in children for one in family(child)), process]
 
 
 def recorded(file: Path) -> list[Task]:
@@ -430,7 +430,7 @@ _VOLATILE = (
     # Files in a test's own folder
     (re.compile(r"/[^\s'\"]*/pytest-[^\s'\"]*"), "<path>"),
 )
-# Ansible's own additions, which a module's way through a process of its own brings along.
+# Keys that Ansible adds to a result if the module runs as a separate process.
 _ANSIBLES = ("invocation", "exception", "ansible_facts", "deprecations")
 
 

@@ -86,7 +86,7 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
         if _had_to_wait(one, came[name]):
             continue
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
-        # What a check of the role recover reads after a repair, it tells in the words of Azure or of the picture.
+        # After a predicted repair, a check of the role recover may name a cause as Azure names it, or as predicted.
         if with_diff and "causes_so_far" not in one:
             assert_predicted(one["diff"], came[name]["diff"], name)
         if name == until:

@@ -45,7 +45,7 @@ CHECKS = {
     "revert": "Check the account, its key and the caller's rights",
     "recover": "Diagnose the account and check the caller's rights",
 }
-# The task of each role whose result is how the account stands.
+# The task of each role whose result is the current state of the account.
 MOVES = {
     "provision": "Move the account to the key",
     "rotate": "Move the account to the key",
@@ -62,10 +62,10 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     for name, step in STEPS[role].items():
         steps[step] = steps.get(step, False) or bool(results.get(name, {}).get("changed"))
     moved = results.get(MOVES[role], {})
-    told = moved if "key_source" in moved else before
+    state = moved if "key_source" in moved else before
     found: dict[str, Any] = {
-        "exists": told.get("exists"),
-        **{name: told.get(name) for name in STATE},
+        "exists": state.get("exists"),
+        **{name: state.get(name) for name in STATE},
         "former_key_identifier": before.get("key_identifier"),
         "changed": any(steps.values()),
         "changed_steps": steps,

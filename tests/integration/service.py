@@ -44,7 +44,7 @@ def _wire(response: Any, _deserialized: Any, _headers: Any) -> Any:
 
 
 class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
-    """Older SDKs state a version of their own, and cannot state this one."""
+    """Older SDKs send their own API version, and cannot send this version."""
 
     def on_request(self, request: Any) -> None:
         sent = request.http_request
@@ -116,7 +116,7 @@ class Service:
     # What a test begins with
 
     def make_account(self, name: str = "account1", **body: Any) -> dict[str, Any]:
-        """With a system-assigned identity, unless told otherwise."""
+        """An account, by default with a system-assigned identity."""
         wish = {"location": LOCATION, "identity": {"type": "SystemAssigned"}, **body}
         self._arm("PUT", f"{self.account_id(name)}", _BATCH, wish)
         return self.account(name)
@@ -136,7 +136,7 @@ class Service:
         self.change_account(name, properties={"encryption": encryption})
 
     def make_vault(self, name: str = "vault-one", *, rbac: bool = False, **body: Any) -> dict[str, Any]:
-        """Fit for Batch, with all rights on keys for the caller, unless told otherwise."""
+        """A vault, by default with the settings that Batch needs and with all rights on keys for the caller."""
         properties = {
             "tenantId": self.sandbox.tenant_id,
             "sku": {"family": "A", "name": "standard"},
@@ -189,7 +189,7 @@ class Service:
         self._arm("PUT", path, _ROLES, {"properties": properties})
 
     def make_key(self, name: str = "key1", vault: str = "vault-one", size: int = 2048, **wishes: Any) -> KeyVaultKey:
-        """A key, or one more version of it, which is newer than all others: Key Vault tells the age of a version in
+        """A key, or one more version of it, which is newer than all others: Key Vault returns the age of a version in
         whole seconds, so versions of the same second have no order."""
         self.sandbox.control.advance(1)
         operations = wishes.pop("key_operations", ["wrapKey", "unwrapKey"])

@@ -53,7 +53,7 @@ def test_run_sets_the_environment(tmp_path: Path) -> None:
     others = {"https_proxy": "http://elsewhere", "no_proxy": "management.azure.com", "ALL_PROXY": "http://elsewhere"}
     done = command("run", "--", *PYTHON, PRINT_ENVIRONMENT, **others, KEPT="kept")
     assert done.returncode == 0, done.stderr
-    environment = json.loads(printed.stdout)
+    environment = json.loads(done.stdout)
     url = environment["AZURE_SANDBOX_URL"]
     assert environment["HTTPS_PROXY"] == environment["HTTP_PROXY"] == url
     assert environment["NO_PROXY"] == "127.0.0.1,localhost"
@@ -504,7 +504,7 @@ def test_a_state_can_be_used_twice_whatever_the_umask_is(tmp_path: Path) -> None
     start = 'umask 0; exec "$0" "$@"'
     for _ in range(2):
         run = [*COMMAND, "run", "--state-dir", str(tmp_path / "state"), "--", "true"]
-        printed = subprocess.run(["sh", "-c", start, *run], env=plain_environment(), timeout=60, check=False)
+        done = subprocess.run(["sh", "-c", start, *run], env=plain_environment(), timeout=60, check=False)
         assert done.returncode == 0
 
 
