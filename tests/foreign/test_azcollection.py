@@ -73,7 +73,7 @@ def play(sandbox: Sandbox, clients: Path, tmp_path: Path) -> Play:
 
 
 def _settings(home: Path) -> dict[str, str]:
-    """Hides the settings and credentials of the user who runs the tests. Keeps ANSIBLE_COLLECTIONS_PATH, which tests need."""
+    """Hides the settings and credentials of the user who runs the tests, but keeps ANSIBLE_COLLECTIONS_PATH."""
     settings = home / "ansible.cfg"
     settings.touch()
     return {"HOME": str(home), "ANSIBLE_CONFIG": str(settings), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}

@@ -406,8 +406,8 @@ def kill(process: int) -> None:
 
 
 def family(process: int) -> list[int]:
-    """A process after its child processes. A worker of ansible-core 2.19 or later is in a separate session, and continues
-    its task after the other processes have ended."""
+    """A process after its child processes. A worker of ansible-core 2.19 or later is in a separate session, and
+    continues its task after the other processes have ended."""
     children = [
         int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()
     ]

@@ -57,7 +57,7 @@ class OneProcess:
     disk_can_be_filled: bool = False
 
     def fill_disk(self) -> None:
-        """Fill the disk of the run's folder until `make_room`. Without a separate disk, the folder is deleted instead."""
+        """Fill the disk of the run's folder until `make_room`. Without a separate disk, delete the folder instead."""
         if not self.disk_can_be_filled:
             shutil.rmtree(self.tokens)
             return
@@ -87,7 +87,7 @@ class OneProcess:
         check: bool = False,
         record: Record = unrecorded,
     ) -> Result:
-        """The report of the role, or the result of the failed task with the account's state after its change as `moved`.
+        """The report of the role, or the result of the failed task with the account's state after its change (`moved`).
         `record` takes the name and the result of each task."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
         results: dict[str, Result] = {}

@@ -23,7 +23,7 @@ STEPS = {
         "Ensure a current version of the key": "key",
         "Grant the account access to the different key": "access",
         "Move the account to the key": "encryption",
-        "Disable the versions or the key that the account used before": "former_disabled",
+        "Disable the versions or the key that the account used before": "previous_disabled",
     },
     "revert": {
         "Move the account to a Microsoft-managed key": "encryption",
@@ -66,13 +66,13 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     found: dict[str, Any] = {
         "exists": state.get("exists"),
         **{name: state.get(name) for name in STATE},
-        "former_key_identifier": before.get("key_identifier"),
+        "previous_key_identifier": before.get("key_identifier"),
         "changed": any(steps.values()),
         "changed_steps": steps,
     }
     if role == "rotate":
         disabled = results.get("Disable the versions or the key that the account used before", {}).get("results", [])
-        found["former_kept_for"] = list(dict.fromkeys(user for one in disabled for user in one.get("in_use_by", ())))
+        found["previous_kept_for"] = list(dict.fromkeys(user for one in disabled for user in one.get("in_use_by", ())))
         until = [one["kept_until"] for one in disabled if one.get("kept_until")]
         found["previous_kept_until"] = max(until, default=None)
     if role == "recover":

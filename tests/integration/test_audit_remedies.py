@@ -29,7 +29,7 @@ FLEET = (PINNED, FOLLOWING, OWN_IDENTITY)
 
 
 class Keys(Service):
-    """Vaults are in a resource group of their own."""
+    """Vaults are in a separate resource group."""
 
     def vault_id(self, name: str = "vault-one") -> str:
         return f"{self.sandbox.subscription}/resourceGroups/{VAULTS_GROUP}/providers/Microsoft.KeyVault/vaults/{name}"

@@ -170,7 +170,7 @@ def on_an_old_version(service: Service) -> str:
     "rule", [{"cmk_key_max_age": "P90D"}, {"cmk_key_force_new_version": True}], ids=["due", "forced"]
 )
 def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Service, rule: dict[str, Any]) -> None:
-    """The slices are in a workflow job of their own, which is a node of the workflow that the canary is in."""
+    """The slices are in a nested workflow job, which is a node of the workflow that contains the canary."""
     identifier, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
     assert sorted(inventory["_meta"]["hostvars"]) == ACCOUNTS

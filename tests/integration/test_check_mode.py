@@ -312,7 +312,7 @@ def vault_and_answer(play: Played) -> list[bool]:
     return [play.report["changed_steps"][step] for step in ("vault", "answer")]
 
 
-def test_a_module_of_its_own_knows_its_own_picture_only(runner: OneProcess, service: Service) -> None:
+def test_a_module_in_a_separate_process_predicts_from_its_own_changes(runner: OneProcess, service: Service) -> None:
     check = role_played(replace(runner, as_module=True), "provision", {**VARS}, check=True)
 
     assert [name for name, one in check.tasks.items() if one.get("changed")] == ["Ensure the vault 0"]

@@ -93,7 +93,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_follower(ansible: Ansible, service: Service, way: str) -> None:
-    """For two days after a new version came, an account that follows the key may still need a former one."""
+    """For two days after a new version, an account that follows the latest version may need a previous version."""
     _principal, first = service.on_key(follow=True)
     second = service.make_key().id
     old, new = (identifier.rpartition("/")[2] for identifier in (first, second))

@@ -101,23 +101,23 @@ def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
     service.make_vault()
     service.make_key()
     first = service.key().properties.version
-    # Key Vault tells the age of a version in whole seconds, so of two in the same one nobody knows which came first.
+    # Key Vault returns the age of a version in whole seconds, so versions of the same second have no known order.
     service.sandbox.control.advance(1)
     wish = key("wish", new_version=True, key_size=4096)
     run = ansible.play([checked(wish), wish, {**wish, "name": "wish again"}], way=way)
-    foretold = run["wish (check)"].untouched()
-    assert foretold["changed"] is True
-    assert foretold["version"] == "(known after apply)"
-    assert foretold["key_identifier"].endswith("/keys/key1/(known after apply)")
-    assert foretold["previous_version"] == first
-    assert foretold["key_size"] == 4096
+    predicted = run["wish (check)"].untouched()
+    assert predicted["changed"] is True
+    assert predicted["version"] == "(known after apply)"
+    assert predicted["key_identifier"].endswith("/keys/key1/(known after apply)")
+    assert predicted["previous_version"] == first
+    assert predicted["key_size"] == 4096
     assert run["wish"]["previous_version"] == first
     assert run["wish again"]["previous_version"] == run["wish"]["version"]
     versions = {one.version: len(service.key(version=one.version).key.n) * 8 for one in service.versions()}
     assert versions == {first: 2048, run["wish"]["version"]: 4096, run["wish again"]["version"]: 4096}
 
 
-def test_key_mended(ansible: Ansible, service: Service, way: str) -> None:
+def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
     """Enabled again, and allowed to wrap and unwrap, without losing what else it may."""
     service.make_vault()
     service.make_key("off")

@@ -88,7 +88,7 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
     granted = service.policy(principal, "get", "list", "unwrapKey", "wrapKey", permissions={"secrets": ["get", "list"]})
     assert steady(service.vault()) == with_policy(before, granted, principal)
 
-    assert access("withdrawal", state="absent")["withdrawal"]["changed"] is True
+    assert access("revocation", state="absent")["revocation"]["changed"] is True
     left = service.policy(principal, "list", permissions={"secrets": ["get", "list"]})
     assert steady(service.vault()) == with_policy(before, left, principal)
 

@@ -76,7 +76,7 @@ def test_from_nothing(roles: RolesRunner, service: Service, identity: str, mode:
         "key_version": version,
         "follows_latest": False,
         "available": True,
-        "former_key_identifier": None,
+        "previous_key_identifier": None,
         "changed": True,
         "changed_steps": {"vault": True, "key": True, "access": True, "account": True, "encryption": not with_key},
     }
@@ -126,9 +126,9 @@ def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> N
         service.make_identity()
     wish = {"identity": identity, "cmk_vault_authorization": "access_policy"}
     run = provision(roles, service, cmk_key_follow_latest=True, **wish)
-    told = result(run)
-    assert (told["follows_latest"], told["key_version"]) == (True, None)
-    assert service.encryption() == told["key_identifier"] == service.key().id.rpartition("/")[0]
+    reported = result(run)
+    assert (reported["follows_latest"], reported["key_version"]) == (True, None)
+    assert service.encryption() == reported["key_identifier"] == service.key().id.rpartition("/")[0]
     unchanged(provision(roles, service, cmk_key_follow_latest=True, **wish))
 
     newer = service.make_key()
@@ -136,7 +136,7 @@ def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> N
     run = provision(roles, service, cmk_key_follow_latest=False, **wish)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == result(run)["key_identifier"] == newer.id
-    assert result(run)["former_key_identifier"] == newer.id.rpartition("/")[0]
+    assert result(run)["previous_key_identifier"] == newer.id.rpartition("/")[0]
 
 
 def test_a_pinned_account_stays_on_its_version(roles: RolesRunner, service: Service) -> None:
@@ -174,17 +174,17 @@ def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
 
 
 def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, service: Service) -> None:
-    _, former = service.on_key()
+    _, first = service.on_key()
     # A typing error in the name of the vault, or of the key.
     for typed in ({"cmk_vault_name": "vault-onw"}, {"cmk_key_name": "key2"}):
         for check in (True, False):
             run = run_role(ansible, "provision", check=check, **typed)
-            refused(run, CHECK, former, "cmk_replace_key")
+            refused(run, CHECK, first, "cmk_replace_key")
             assert (run[CHECK]["code"], run[CHECK]["option"]) == ("account_on_another_key", "replace_key")
     run = provision(ansible, service, cmk_key_name="key2", cmk_replace_key=True)
     assert steps(run) == ["key", "encryption"]
     assert service.encryption() == service.key("key2").id
-    assert result(run)["former_key_identifier"] == former
+    assert result(run)["previous_key_identifier"] == first
     assert service.key("key1").properties.enabled
 
 
@@ -306,7 +306,7 @@ def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None
     assert "--- before" not in play_role(ansible, "provision", diff=True).output
 
 
-def test_a_refusal_is_told_before_the_first_write(roles: RolesRunner, service: Service) -> None:
+def test_a_refusal_is_reported_before_the_first_write(roles: RolesRunner, service: Service) -> None:
     service.make_account(identity={"type": "None"})
     refused(run_role(roles, "provision"), CHECK, "account1", "adopt_existing")
     run = play_role(roles, "provision", cmk_adopt_existing=True, cmk_vault_authorization="access_policy")

@@ -29,7 +29,7 @@ DAMAGES = {
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small one of its own, for temporary files."""
+    """A separate small disk for temporary files."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(

@@ -26,8 +26,8 @@ from key_vault_calls import (
     message,
     put_vault,
     somebody,
-    vault_path,
     unassign,
+    vault_path,
 )
 from sandbox_client import Control, Sandbox
 
