@@ -324,6 +324,6 @@ def test_the_caller_may_not_see_the_roles(ansible: Ansible, service: Service, wa
     )
     run = ansible.play([fails(to_key("without roles", identifier))], way=way)
     one = run["without roles"].refused("access_unknown")
-    assert {name for name, unchecked in status_of(one).items() if unchecked == "unknown"} == {"access_granted"}
+    assert {name for name, result in status_of(one).items() if result == "unknown"} == {"access_granted"}
     assert "roleAssignments/read" in one["remedy"]
     assert service.encryption() is None

@@ -29,7 +29,7 @@ class Clock:
 
 
 def clock_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *, tick: float = 0.0) -> Clock:
-    """The clock that the module goes by."""
+    """The clock that the module uses."""
     clock = Clock(tick)
     monkeypatch.setattr(module, "time", clock)
     return clock

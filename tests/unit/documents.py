@@ -238,7 +238,7 @@ def listed(bundle: dict[str, Any]) -> dict[str, Any]:
 
 
 def rotation_policy(**trigger: str) -> dict[str, Any]:
-    """As Key Vault keeps it: it adds a notification of its own."""
+    """A rotation policy as Key Vault returns it. Key Vault adds a notification."""
     notify = {"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}}
     rotate = [{"trigger": trigger, "action": {"type": "Rotate"}}] if trigger else []
     return {"id": f"{KEY}/rotationpolicy", "lifetimeActions": [*rotate, notify], "attributes": {"created": NOW}}

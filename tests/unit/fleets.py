@@ -43,7 +43,7 @@ def asked(**given: Any) -> dict[str, Any]:
 
 
 def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """Accounts on versions OLD and NEW of one key, which lies in a vault that goes by roles, and all is well."""
+    """Compliant accounts that use the versions OLD and NEW of one key, in a vault that uses Azure RBAC."""
     old, new = key(OLD, created=NOW - 100 * DAY), key(NEW)
     versions = [listed(old), listed(new)]
     read = {

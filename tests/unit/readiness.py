@@ -222,8 +222,7 @@ def check(role: str, azure: Azure, **options: Any) -> Outcome:
 def refused(role: str, azure: Azure, **options: Any) -> CmkError:
     with pytest.raises(CmkError) as failed:
         check(role, azure, **options)
-    # The caller's rights are the last thing that is asked for, so that all else has been looked at by then. Recover
-    # tells every reason at once.
+    # The caller's rights are checked last, after all other checks. Recover reports all reasons in one error.
     assert role == "recover" or failed.value.code == "permission_denied" or azure.needed == []
     return failed.value
 

@@ -161,7 +161,7 @@ def test_vault_has_to_be_there(state: str) -> None:
     assert failed.value.code == "vault_not_found"
 
 
-# A vault that goes by access policies
+# A vault that uses access policies
 
 
 def only_step(plan: Plan) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def test_a_part_of_all_is_taken_away(every: str) -> None:
     assert set(step["entry"]["permissions"]["keys"]) == ALL_BUT_NEEDED
 
 
-# A vault that goes by roles
+# A vault that uses Azure RBAC
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ BY_ROLE = seen(vault(rbac=True), OWN, accounts=visible(USER))
         pytest.param(BY_ROLE, {"principal_id": PRINCIPAL.upper()}, id="by role, in another letter case"),
     ],
 )
-def test_access_in_use_is_not_withdrawn(state: dict[str, Any], options: dict[str, str]) -> None:
+def test_access_in_use_is_not_revoked(state: dict[str, Any], options: dict[str, str]) -> None:
     wanted = goal(state="absent", **options)
 
     with pytest.raises(Refused) as refused:
@@ -475,7 +475,7 @@ def test_access_in_use_is_not_withdrawn(state: dict[str, Any], options: dict[str
     assert refused.value.facts["accounts"] == [account_id("user")]
 
 
-def test_forced_withdrawal_names_who_loses_the_key() -> None:
+def test_forced_revocation_names_the_accounts_that_lose_the_key() -> None:
     plan = access_plan.plan(goal(state="absent", force=True), BY_POLICY)
 
     assert plan.changed
@@ -486,24 +486,24 @@ def test_forced_withdrawal_names_who_loses_the_key() -> None:
 @pytest.mark.parametrize(
     "state",
     [
-        pytest.param(seen(vault(), accounts=visible(USER)), id="nothing to withdraw"),
+        pytest.param(seen(vault(), accounts=visible(USER)), id="nothing to revoke"),
         pytest.param(
             seen(vault(policy()), accounts=visible(account(key=KEY, identity=system_assigned(OTHER)))), id="others only"
         ),
     ],
 )
-def test_guard_does_not_stand_in_the_way_of_what_harms_nobody(state: dict[str, Any]) -> None:
+def test_a_revocation_that_affects_no_account_has_no_warning(state: dict[str, Any]) -> None:
     assert access_plan.plan(goal(state="absent"), state).warnings == ()
 
 
-def test_access_to_a_key_that_nobody_is_on_is_withdrawn() -> None:
+def test_access_to_an_unused_key_is_revoked() -> None:
     at_key = assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/other")
     state = seen(vault(rbac=True), at_key, accounts=visible(USER))
 
     assert access_plan.plan(goal(state="absent", key_name="other"), state).changed
 
 
-# What is told
+# What is reported
 
 
 def test_description() -> None:
@@ -594,7 +594,7 @@ def test_access_in_use_is_kept_if_that_is_asked(document: dict[str, Any]) -> Non
     assert refused.value.code == "in_use"
 
 
-def test_access_that_may_be_in_use_is_not_kept_in_silence() -> None:
+def test_access_that_may_be_in_use_is_an_error_also_with_keep() -> None:
     hidden = seen(vault(policy()), accounts=visible(unlisted=("/subscriptions/hidden",)))
     with pytest.raises(Refused) as refused:
         access_plan.plan(goal(state="absent", in_use="keep"), hidden)

@@ -302,7 +302,7 @@ def test_a_key_that_may_not_be_read_is_the_reason_why() -> None:
         ({**system_assigned(), "tenantId": OTHER}, OTHER),
         (user_assigned(one=OTHER), TENANT),
     ],
-    ids=["its own", "another", "not told"],
+    ids=["its own", "another", "not returned"],
 )
 def test_the_tenant_of_an_account(identity: dict[str, Any], tenant: str) -> None:
     key_identifier = parse_key_identifier(KEY, "key_identifier")

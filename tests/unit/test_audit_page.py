@@ -418,7 +418,7 @@ def test_ten_thousand_accounts_do_not_freeze_it(view: browser.View, tmp_path: Pa
     devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
 
     def seconds(act: Callable[[], object]) -> float:
-        """A page that was loaded anew begins at 0."""
+        """The processor time, which begins at 0 when a page is loaded again."""
         act()
         measured = devtools.send("Performance.getMetrics")["metrics"]
         return float(next(one["value"] for one in measured if one["name"] == "TaskDuration"))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the benchmarks find is told as it is, in the place for it. They themselves are run by `make bench`."""
+"""The benchmarks write their figures to the right place in docs/benchmarks.md. `make bench` runs the benchmarks."""
 
 from __future__ import annotations
 

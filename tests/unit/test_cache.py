@@ -178,7 +178,7 @@ def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: C
     assert task(tmp_path).read(lambda: 2, "book", "atlas") == 2
 
 
-def test_that_a_task_finds_nothing_is_not_told_to_the_next(tmp_path: Path, clock: Clock) -> None:
+def test_a_resource_that_is_not_found_is_not_cached_for_the_next_task(tmp_path: Path, clock: Clock) -> None:
     first = task(tmp_path)
     first.changes_nothing = True
     first.read(lambda: None, "book", "atlas")
@@ -317,7 +317,7 @@ def test_a_few_are_read_one_by_one_and_many_at_once(tmp_path: Path, clock: Clock
     assert shelf.asked == ["all"]
 
 
-def test_what_a_task_has_read_itself_is_not_told_to_others_once_it_is_out_of_date(tmp_path: Path, clock: Clock) -> None:
+def test_a_read_that_is_out_of_date_is_not_cached_for_other_tasks(tmp_path: Path, clock: Clock) -> None:
     """Another task may have changed it since."""
     shelf, cache = Shelf(vault="without grant"), task(tmp_path)
 

@@ -389,7 +389,7 @@ def test_accounts_that_use_something_else_do_not_matter(case: Case) -> None:
 
 
 @EACH
-def test_with_force_it_stays_away_whoever_uses_it(case: Case) -> None:
+def test_with_force_it_stays_removed_although_it_is_in_use(case: Case) -> None:
     world = case.world()
     world.accounts, world.newcomers = [on(case.users[0], "user")], [on(case.users[0])]
 
@@ -433,7 +433,7 @@ KEEPS = {name: case for name, case in CASES.items() if not name.startswith("vaul
 @pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
 @pytest.mark.parametrize("newcomer", [True, False], ids=["newcomer", "from the start"])
 def test_what_is_kept_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
-    """Also if it was taken away, and given back because an account uses it by then."""
+    """Also if the change was made, and then undone because an account uses the resource."""
     world = case.world()
     if newcomer:
         world.newcomers = [on(case.users[0])]
@@ -450,7 +450,7 @@ def test_what_is_kept_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
 
 
 @pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
-def test_what_could_not_be_given_back_is_a_failure_also_with_keep(case: Case) -> None:
+def test_a_failed_restore_is_a_failure_also_with_keep(case: Case) -> None:
     world = case.world()
     world.newcomers, world.refuses_to_undo = [on(case.users[0])], case.back[0]
 
@@ -473,7 +473,7 @@ class FailsOnce:
     def read(self, goal: Any) -> Any:
         self.reads += 1
         if self.reads == 2:
-            raise Unavailable("Azure does not answer.")
+            raise Unavailable("Azure does not respond.")
         return self.service.read(goal)
 
 

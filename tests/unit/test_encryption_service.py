@@ -324,7 +324,7 @@ def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
 
 
 def test_a_key_that_batch_refuses_is_looked_at_again() -> None:
-    """It may have been disabled since a task of the run saw it, and would be waited for in vain."""
+    """The key may have been disabled after a task of the run read it. Then a wait has no effect."""
     with pytest.raises(Refused) as failed:
         refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)))
     assert failed.value.facts["failed_checks"] == ["key_enabled"]

@@ -119,9 +119,9 @@ def test_revoking_from_all_permissions_keeps_the_others() -> None:
 def test_which_refusal_to_list_pools_means_that_the_account_is_unavailable(
     refusal: CmkError, available: bool | None
 ) -> None:
-    [told] = report(on(), pools={account_id("mybatch").lower(): refusal})["accounts"]
+    [one] = report(on(), pools={account_id("mybatch").lower(): refusal})["accounts"]
 
-    assert told["available"] is available
+    assert one["available"] is available
 
 
 @pytest.mark.parametrize("principal", [PRINCIPAL, PRINCIPAL.upper()])

@@ -192,11 +192,11 @@ def test_a_version_of_the_same_second_is_not_newer() -> None:
 def test_the_second_look_is_at_the_users_alone(version: str) -> None:
     """Whatever became the newest meanwhile: what nobody uses stays disabled."""
     plan = key_plan.plan(goal("P0D", version=MIDDLE, to=f"{KEY}/{NEW}"), observed())
-    withdrawn = replace(plan.goal, version=version, moved_to=parse_key_identifier(f"{KEY}/{OLD}", "key"))
+    moved_back = replace(plan.goal, version=version, moved_to=parse_key_identifier(f"{KEY}/{OLD}", "key"))
     seen = observed()
     seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]
 
-    assert key_plan.plan(withdrawn, seen).warnings == ()
+    assert key_plan.plan(moved_back, seen).warnings == ()
 
 
 @pytest.mark.parametrize(

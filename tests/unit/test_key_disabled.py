@@ -105,7 +105,9 @@ def test_all_versions_are_disabled() -> None:
         pytest.param(None, (OLD, MIDDLE, NEW), id="all"),
     ],
 )
-def test_what_is_disabled_stays_as_it_is_whoever_uses_it(version: str | None, disabled: tuple[str, ...]) -> None:
+def test_a_disabled_version_is_not_changed_although_it_is_in_use(
+    version: str | None, disabled: tuple[str, ...]
+) -> None:
     plan = disable(versions(account(key=f"{KEY}/{OLD}"), disabled=disabled), version)
 
     assert not plan.changed
@@ -155,7 +157,7 @@ def test_version_in_use_is_not_disabled(key_of_account: str | None, version: str
         pytest.param(LAG, NEW, True, id="after the lag, the newest"),
     ],
 )
-def test_follower_may_be_on_a_former_version_for_a_while(newest_is: int, version: str, in_use: bool) -> None:
+def test_follower_may_use_a_previous_version_for_some_time(newest_is: int, version: str, in_use: bool) -> None:
     observed = versions(account(key=KEY), newest_is=newest_is)
 
     assert_refused_if(in_use, observed, version)
@@ -174,7 +176,7 @@ def test_follower_may_be_on_a_former_version_for_a_while(newest_is: int, version
     ],
     ids=["disabled", "expired", "not valid yet", "valid a moment ago", "changed a moment ago", "no wrapKey", "no RSA"],
 )
-def test_follower_stays_on_a_former_version_while_batch_cannot_use_the_newest(newest: dict[str, Any]) -> None:
+def test_follower_uses_a_previous_version_while_batch_cannot_use_the_newest(newest: dict[str, Any]) -> None:
     bundles = [key(OLD, created=NOW - 200 * DAY), key(NEW, **newest)]
     observed = observed_key(*bundles, visible=visible(account(key=KEY)))
 
@@ -266,7 +268,7 @@ def test_what_nobody_uses_is_taken_away_also_with_keep(options: dict[str, Any], 
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_what_may_be_in_use_is_not_kept_in_silence(options: dict[str, Any], used: str) -> None:
+def test_a_version_that_may_be_in_use_is_an_error_also_with_keep(options: dict[str, Any], used: str) -> None:
     with pytest.raises(Refused) as refused:
         key_plan.plan(key_goal(**options, in_use="keep"), versions(unlisted=UNLISTED))
 

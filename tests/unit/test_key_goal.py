@@ -172,7 +172,7 @@ def test_rotation_cannot_be_set_and_removed() -> None:
     assert refused.value.facts["option"] == "remove_rotation_policy"
 
 
-def test_key_that_is_not_there_is_told_with_its_remedy() -> None:
+def test_the_error_of_a_missing_key_has_a_remedy() -> None:
     failure = key_goal_module.key_not_found(key_goal())
 
     assert failure.code == "key_not_found"

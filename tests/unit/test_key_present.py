@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys that are to be usable: mended, or followed by a new version when that is due."""
+"""Plans for keys that are to be usable: repair a version, or create a new version if rotation is due."""
 
 from __future__ import annotations
 
@@ -180,9 +180,9 @@ def test_new_version_is_made_when_it_is_due(options: dict[str, Any], bundle: dic
 
 
 def test_new_version_is_like_the_one_before() -> None:
-    former = key(kty="RSA-HSM", size=4096, key_ops=["sign", "unwrapKey"], tags={"owner": "me"}, exp=NOW - DAY)
+    previous = key(kty="RSA-HSM", size=4096, key_ops=["sign", "unwrapKey"], tags={"owner": "me"}, exp=NOW - DAY)
 
-    assert plan(former).steps == (
+    assert plan(previous).steps == (
         create(
             kty="RSA-HSM",
             key_size=4096,
@@ -202,14 +202,14 @@ def test_new_version_may_have_another_size() -> None:
 
 def test_wish_for_a_new_version_is_met_by_any_other_than_the_one_seen() -> None:
     wanted = key_goal(new_version=True)
-    former, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
+    previous, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
 
-    first = key_plan.plan(wanted, observed_key(former))
+    first = key_plan.plan(wanted, observed_key(previous))
 
     assert first.goal.new_version is False
-    assert not key_plan.plan(first.goal, observed_key(former, newer)).changed
-    # The service said yes, and still shows the former.
-    assert key_plan.plan(first.goal, observed_key(former)).changed
+    assert not key_plan.plan(first.goal, observed_key(previous, newer)).changed
+    # The service accepted the request, and still returns the previous version.
+    assert key_plan.plan(first.goal, observed_key(previous)).changed
 
 
 def test_wish_for_a_new_version_is_met_by_the_first() -> None:
@@ -281,7 +281,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
     assert refused.value.facts["option"] == "new_version_for"
 
 
-# A version that is mended
+# A version that is repaired
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
         ),
     ],
 )
-def test_version_is_mended_and_nothing_else_is_sent(
+def test_version_is_repaired_and_nothing_else_is_sent(
     options: dict[str, Any], bundle: dict[str, Any], body: dict[str, Any], after: dict[str, Any]
 ) -> None:
     made = plan(bundle, **options)
@@ -319,7 +319,7 @@ def test_version_is_mended_and_nothing_else_is_sent(
     assert made.after["version"] == NEW
 
 
-def test_version_that_is_enabled_again_is_foreseen_among_those_that_are() -> None:
+def test_check_mode_predicts_the_enabled_versions() -> None:
     assert plan(key(enabled=False), enable_key=True).after["enabled_versions"] == [NEW]
 
 
@@ -419,10 +419,10 @@ def test_rotation_policy_of_a_new_key() -> None:
 
 
 def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
-    former = rotation_policy(timeBeforeExpiry="P10D")
+    previous = rotation_policy(timeBeforeExpiry="P10D")
     wanted = rotation(time_after_create="P90D")
 
-    made = key_plan.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=former))
+    made = key_plan.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=previous))
 
     [step] = made.steps
     assert step.write == KeyWrites.set_rotation_policy
@@ -494,7 +494,7 @@ def falls_due_meanwhile(bundle: dict[str, Any]) -> bool:
 
 
 @given(st.none() | BUNDLES | EXPIRING, POLICIES, OPTIONS)
-def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+def test_second_plan_is_empty_and_the_first_predicted_its_state(
     bundle: dict[str, Any] | None, policy: dict[str, Any] | None, options: dict[str, Any]
 ) -> None:
     assume(not bundle or not falls_due_meanwhile(bundle))

@@ -18,7 +18,7 @@ from sources import ROOT, UTILS, Import, Source, below_utils, sources, written
 LAYERS = {
     r"_core\..+": "core",
     r"_resources\.\w+\.document": "document",
-    # The rotation policy is a document of Key Vault of its own.
+    # The rotation policy is a separate document of Key Vault.
     r"_resources\.key\.rotation_policy": "document",
     r"_checks\..+": "check",
     r"_resources\.\w+\.client": "client",

@@ -29,7 +29,7 @@ class Maker:
         self.failures: list[CmkError] = []
 
     def task(self, name: str = "key") -> Outcome:
-        # Each task of a run has a cloud of its own.
+        # Each task of a run has a separate Cloud.
         return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None).run_once(self.look, name)
 
     def look(self) -> Outcome:
@@ -53,7 +53,7 @@ def test_one_of_many_makes_it(tmp_path: Path) -> None:
     assert all(outcome.after == {"enabled": False} for outcome in outcomes)
 
 
-def test_what_others_did_is_told_as_it_is_now(tmp_path: Path) -> None:
+def test_a_change_of_another_task_is_reported_as_the_current_state(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     first, second = maker.task(), maker.task()
 
@@ -68,7 +68,7 @@ def test_different_things_are_made_apart(tmp_path: Path) -> None:
     assert [maker.task(name).changed for name in ("one", "other", "one")] == [True, True, False]
 
 
-def test_a_task_in_a_process_of_its_own_makes_it() -> None:
+def test_a_task_in_a_separate_process_makes_the_change() -> None:
     maker = Maker(None)
 
     assert [maker.task().changed for _task in range(2)] == [True, True]

@@ -102,7 +102,7 @@ def test_what_the_service_says_counts_if_it_is_less(tmp_path: Path, clock: Clock
     assert buckets.acquire(BUCKET) == 4.0
 
 
-def test_callers_have_buckets_of_their_own(tmp_path: Path, clock: Clock) -> None:
+def test_each_caller_has_separate_buckets(tmp_path: Path, clock: Clock) -> None:
     ours, theirs = (Buckets(RunFiles(str(tmp_path)), who) for who in ("me", "you"))
     ours.learn(BUCKET, 0)
 
@@ -127,7 +127,7 @@ WRITES = Bucket(("management.azure.com", "s-1", "writes"), 200, 10.0)
 
 
 class Azure:
-    """Answers as it is told: a status, and headers. It keeps when it was asked."""
+    """Returns the given answers, each a status and headers, and records the times of the requests."""
 
     def __init__(self, clock: Clock, answers: Iterator[tuple[int, Mapping[str, str]]]) -> None:
         self._clock = clock
@@ -157,9 +157,9 @@ class Paced:
     def __init__(self, clock: Clock, *answers: tuple[int, Mapping[str, str]], wait_timeout: float = 900) -> None:
         pytest.importorskip("azure.core")
         self.azure = Azure(clock, iter(answers))
-        self.told: list[str] = []
+        self.lines: list[str] = []
         self.buckets = Buckets(RunFiles(None), "me")
-        self._policy = rate_limit.policy(self.buckets, Patience(wait_timeout, self.told.append))
+        self._policy = rate_limit.policy(self.buckets, Patience(wait_timeout, self.lines.append))
         self._policy.next = self.azure
 
     def send(self, url: str = URL, method: str = "GET", *, tries: int = 1, **options: Any) -> Any:
@@ -269,7 +269,7 @@ def test_a_date_in_retry_after(clock: Clock) -> None:
     assert paced.send().status_code == 429
     # However long this test takes, within four minutes.
     assert -25 * 300 <= paced.buckets._left(READS) < -25 * 60
-    assert len(paced.told) == 1
+    assert len(paced.lines) == 1
 
 
 def test_a_date_that_has_passed(clock: Clock) -> None:
@@ -277,7 +277,7 @@ def test_a_date_that_has_passed(clock: Clock) -> None:
     paced.send()
 
     assert paced.buckets._left(READS) == 0
-    assert paced.told == []
+    assert paced.lines == []
 
 
 def test_a_retry_after_that_nobody_understands_is_taken_away(clock: Clock) -> None:
@@ -303,7 +303,7 @@ def test_a_wait_that_is_longer_than_the_task_may_take_is_an_error_at_once(
     assert failed.value.facts["retry_after"] > 900
     assert str(status) in failed.value.msg
     assert failed.value.facts["remedy"] in failed.value.msg
-    assert (clock.now, paced.told) == (1000, [])
+    assert (clock.now, paced.lines) == (1000, [])
 
 
 @pytest.mark.parametrize(("seconds", "notified"), [("5", 0), ("6", 1), ("900", 1)])
@@ -312,11 +312,11 @@ def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: st
     paced.send()
 
     line = f"Waiting {seconds} s before the next request: management.azure.com is busy (HTTP 429)"
-    assert paced.told == [line] * notified
+    assert paced.lines == [line] * notified
 
 
 def test_an_answer_that_is_no_error_may_name_a_wait(clock: Clock) -> None:
-    """As that of an operation under way does, which its poller goes by."""
+    """Such as the response of an operation in progress. The poller uses its Retry-After."""
     paced = Paced(clock, (202, {"Retry-After": "7200"}))
 
     assert paced.send().status_code == 202
@@ -328,7 +328,7 @@ def test_after_a_refusal_the_other_tasks_wait_as_well(clock: Clock) -> None:
     paced.send()
 
     assert paced.azure.asked == [0, pytest.approx(30.04)]
-    assert "30 s" in paced.told[1]
+    assert "30 s" in paced.lines[1]
 
 
 def test_other_tasks_do_not_wait_longer_than_they_may(clock: Clock) -> None:
@@ -350,15 +350,15 @@ def test_the_runs_own_limit_fails_no_impatient_task(clock: Clock) -> None:
     assert paced.azure.asked == [pytest.approx(50.04)]
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(1, 0), (20, 1)])
-def test_a_credential_sleeps_between_its_tries(seconds: float, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (20, 1)])
+def test_a_credential_sleeps_between_its_tries(seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     lines: list[str] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     rate_limit.transport(Patience(30, lines.append)).sleep(seconds)
 
     assert slept == [seconds]
-    assert len(lines) == told
+    assert len(lines) == expected
 
 
 def test_a_credential_sleeps_no_longer_than_the_task_may_take(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,11 +59,11 @@ def test_an_account_that_is_to_be_created_may_be_missing_and_its_group_may_not(m
 
 @EACH_ROLE
 def test_the_account_is_reported_as_it_is(role: str) -> None:
-    told = check(role, Azure(on(PINNED_NEW))).after
+    checked = check(role, Azure(on(PINNED_NEW))).after
 
-    assert (told["exists"], told["key_identifier"], told["principal_ids"]) == (True, PINNED_NEW, [PRINCIPAL])
-    assert "available" not in told
-    assert ("previous_key_identifier" in told) is (role == "revert")
+    assert (checked["exists"], checked["key_identifier"], checked["principal_ids"]) == (True, PINNED_NEW, [PRINCIPAL])
+    assert "available" not in checked
+    assert ("previous_key_identifier" in checked) is (role == "revert")
 
 
 @EACH_ROLE

@@ -112,14 +112,14 @@ def test_a_refusal_after_a_repair_says_what_was_repaired() -> None:
     assert found.after["causes_so_far"] == ["vault_deleted", "version_unusable"]
 
 
-def test_every_reason_is_told_at_once() -> None:
+def test_all_reasons_are_reported_at_once() -> None:
     azure = lost(vault=vault(), **IS_DISABLED)
     azure.allowed = READS
     failure = refused("recover", azure, allowed_repairs=["access"])
 
     assert failure.code == "repair_not_allowed"
-    told = ("allowed_repairs: key. ", "is disabled", UPDATE_KEY, f"{ASSIGNMENTS}/write")
-    assert all(part in failure.msg for part in told)
+    expected = ("allowed_repairs: key. ", "is disabled", UPDATE_KEY, f"{ASSIGNMENTS}/write")
+    assert all(part in failure.msg for part in expected)
 
 
 FIREWALL = Denied("Could not read the key. Run from elsewhere.", code="network_denied")
@@ -235,7 +235,7 @@ def test_a_repair_that_is_not_allowed_is_refused(observed: dict[str, Any], allow
 
 
 @pytest.mark.parametrize("observed", [{}, {"vault": vault()}, {"principals": ()}])
-def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_available(observed: dict[str, Any]) -> None:
+def test_an_account_is_not_repaired_if_its_availability_is_unknown(observed: dict[str, Any]) -> None:
     azure = lost(**observed)
     azure.unavailable_reason = HIDDEN
 
@@ -245,7 +245,7 @@ def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_availabl
 
 @pytest.mark.parametrize("is_rehearsal", [False, True])
 @pytest.mark.parametrize(
-    ("observed", "told"),
+    ("observed", "expected"),
     [
         ({"vault": HIDDEN}, HIDDEN.msg),
         ({"bundle": HIDDEN, "versions": None}, HIDDEN.msg),
@@ -258,14 +258,14 @@ def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_availabl
         ({"bundle": HIDDEN, "versions": None, "vault": CLOSED}, HIDDEN.msg),
     ],
 )
-def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], told: str, is_rehearsal: bool) -> None:
+def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], expected: str, is_rehearsal: bool) -> None:
     azure = lost(**observed)
     azure.is_rehearsal = is_rehearsal
     failure = refused("recover", azure)
 
-    assert told in failure.msg
+    assert expected in failure.msg
     assert failure.msg.endswith("Nothing was changed.")
-    assert failure.code == ("service_unavailable" if told == "Busy." else "permission_denied")
+    assert failure.code == ("service_unavailable" if expected == "Busy." else "permission_denied")
 
 
 @pytest.mark.parametrize(

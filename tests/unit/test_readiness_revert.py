@@ -88,8 +88,8 @@ def test_who_takes_nothing_away_need_not_list() -> None:
 
 
 @EACH_TAKE
-def test_nothing_tells_which_key_an_account_used_that_is_back_already(options: dict[str, Any]) -> None:
-    """It may never have been on the key that is named."""
+def test_the_previous_key_of_a_reverted_account_is_unknown(options: dict[str, Any]) -> None:
+    """The account may never have used the key that the task names."""
     azure = Azure(on(None))
     outcome = check("revert", azure, **options)
 
@@ -116,9 +116,9 @@ def test_an_account_that_is_back_already_leaves_the_key_behind_that_somebody_con
 
 
 def test_the_previous_key_is_the_one_that_the_account_uses() -> None:
-    told = check("revert", Azure(on(PINNED_NEW)), previous_key_identifier=PINNED_OLD).after
+    checked = check("revert", Azure(on(PINNED_NEW)), previous_key_identifier=PINNED_OLD).after
 
-    assert told["previous_key_identifier"] == PINNED_NEW
+    assert checked["previous_key_identifier"] == PINNED_NEW
 
 
 @pytest.mark.parametrize("used", [PINNED_NEW, None])

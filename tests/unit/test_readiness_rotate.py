@@ -93,7 +93,7 @@ def test_rights_to_disable_the_previous_version() -> None:
     assert azure.asked == ["availability", "listing", "users of myvault"]
     needed = needs("rotate", Azure(on(PINNED_OLD), vault=vault(rbac=True)), previous_key="disable")
     assert needed == [UPDATE_KEY]
-    # By access policies, the permission list is one of its own.
+    # With access policies, list is a separate permission.
     listless = vault(policy("caller", ["get"]))
     assert needs("rotate", Azure(on(PINNED_OLD), vault=listless), previous_key="disable") == [
         *["the key permission list", "the key permission update"]

@@ -563,7 +563,7 @@ def test_later_tasks_of_a_run_have_the_picture_until_it_ends(tmp_path: Any) -> N
     assert task().ids(VAULTS) == []
 
 
-def test_a_module_of_its_own_has_a_picture_of_its_own() -> None:
+def test_a_module_in_a_separate_process_has_separate_planned_changes() -> None:
     one, other = Azure(), Azure()
     made_vault(one)
 

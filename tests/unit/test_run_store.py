@@ -174,7 +174,7 @@ def names(folder: Path) -> list[str]:
 
 
 def begin(folder: Path) -> None:
-    """In a process of its own, since the mark stays."""
+    """In a separate process, because the mark remains set in the process."""
     process = FORK.Process(target=begin_run, args=(str(folder),))
     process.start()
     process.join(60)

@@ -117,7 +117,7 @@ def test_azures_own_words_are_kept() -> None:
         (POLICY, "keys wrapKey"),
         ("No.", "this"),
     ],
-    ids=["management", "role", "policy", "not told"],
+    ids=["management", "role", "policy", "not named"],
 )
 def test_missing_right_is_named(message: str, action: str) -> None:
     failure = translated(sdk.HttpResponseError(response=Answer(403, error("Forbidden", message))))
@@ -281,7 +281,7 @@ def test_operation_that_does_not_end_in_time() -> None:
 
 
 @pytest.fixture(autouse=True)
-def each_anew() -> Iterator[None]:
+def without_cache() -> Iterator[None]:
     """Packages are looked at once in a process."""
     azure_sdk.load.cache_clear()
     yield

@@ -244,7 +244,7 @@ def test_a_region_without_key_vault_is_refused(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("purge_protection", [True, None], ids=["kept", "changed"])
-def test_that_the_vault_is_in_another_region_is_told(purge_protection: bool | None) -> None:
+def test_a_vault_in_another_region_is_reported(purge_protection: bool | None) -> None:
     plan = vault_plan.plan(goal(location="northeurope"), seen(vault(enablePurgeProtection=purge_protection)))
 
     assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
@@ -323,7 +323,7 @@ def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
     assert account_id("user") in plan.warnings[0]
 
 
-# What is told
+# What is reported
 
 
 def test_description_of_a_vault() -> None:
@@ -396,7 +396,7 @@ STATES = st.one_of(
 
 
 @given(STATES, st.sampled_from([None, "access_policy"]), st.booleans())
-def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+def test_second_plan_is_empty_and_the_first_predicted_its_state(
     state: dict[str, Any], authorization: str | None, recover: bool
 ) -> None:
     try:
