@@ -233,7 +233,7 @@ def test_vault_with_policies_key_and_role_assignment(play: Play, sandbox: Sandbo
     assert shown(sandbox, deleted, VAULTS) is None
 
 
-def test_refusals_in_azures_words(play: Play, sandbox: Sandbox, control: Control) -> None:
+def test_refusals_have_the_message_of_azure(play: Play, sandbox: Sandbox, control: Control) -> None:
     stranger = control.principal("stranger")
     reader = control.principal("reader", roles=[{"role": "Reader", "scope": sandbox.subscription}])
     vault = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/kv-one"
@@ -266,7 +266,7 @@ def test_refusals_in_azures_words(play: Play, sandbox: Sandbox, control: Control
     assert {name: code for name, code in codes.items() if code not in results[name]["msg"]} == {}
 
 
-def test_the_machines_own_identity(play: Play, sandbox: Sandbox) -> None:
+def test_the_managed_identity_of_the_machine(play: Play, sandbox: Sandbox) -> None:
     # The variable would name a user-assigned identity.
     results = play(
         theirs("groups", "resourcegroup_info", {"AZURE_CLIENT_ID": ""}, auth_source="msi", name="rg-sandbox")

@@ -57,7 +57,7 @@ def found(account: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "following"])
 @pytest.mark.parametrize("rbac", [False, True], ids=["access_policy", "rbac"])
-def test_all_is_well(ansible: Ansible, service: Service, rbac: bool, follow: bool) -> None:
+def test_compliant_accounts(ansible: Ansible, service: Service, rbac: bool, follow: bool) -> None:
     service.on_key(rbac=rbac, follow=follow)
     service.make_account("account2")
     service.keys().update_key_rotation_policy("key1", rotation()) if follow else None
@@ -155,7 +155,7 @@ def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, findin
     assert (accounts["account1"]["available"], service.is_available()) == (None, False)
 
 
-def test_an_account_that_is_asked(ansible: Ansible, service: Service) -> None:
+def test_the_audit_of_pools_finds_an_unavailable_account(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     service.revoke(principal)
 
@@ -247,9 +247,7 @@ def test_an_account_that_is_being_created(runner: OneProcess, service: Service) 
     ],
     ids=["of Batch", "of others"],
 )
-def test_an_address_that_is_let_in(
-    runner: OneProcess, service: Service, address: str, state: str, finding: list[str]
-) -> None:
+def test_an_allowed_address(runner: OneProcess, service: Service, address: str, state: str, finding: list[str]) -> None:
     """Azure does not show which address Batch uses, and Batch may list the pools although it cannot use the key. Only a
     refusal to list them shows that the address is not let in."""
     service.on_key()
@@ -373,7 +371,7 @@ def test_no_name_is_checked_of_a_vault_that_responds(
     assert not [one for one in service.sandbox.control.requests(since) if "/checkNameAvailability" in one["url"]]
 
 
-def test_what_is_about_to_break_and_what_breaks_the_rules(ansible: Ansible, service: Service) -> None:
+def test_findings_about_expiry_and_about_the_policy(ansible: Ansible, service: Service) -> None:
     _, old = service.on_key()
     service.sandbox.control.advance(100 * DAY)
     service.make_key(size=2048)
@@ -440,7 +438,7 @@ def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
     assert (account["access"], account["version_enabled"], account["available"]) == ("granted", True, True)
 
 
-def test_what_could_not_be_seen_is_not_well(ansible: Ansible, service: Service) -> None:
+def test_what_could_not_be_read_is_unknown_and_not_compliant(ansible: Ansible, service: Service) -> None:
     service.on_key(rbac=True)
     run = audit(ansible, environment=who_reads(service, READER))
 
@@ -605,7 +603,7 @@ def test_malformed_options_are_refused_before_anything_is_read(ansible: Ansible)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_as_data(ansible: Ansible, service: Service, way: str) -> None:
+def test_the_result_of_the_module(ansible: Ansible, service: Service, way: str) -> None:
     principal, _ = service.on_key()
     service.make_account("account2")
     service.revoke(principal)

@@ -84,7 +84,7 @@ def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
     assert all(service.permissions(principal) for principal in principals)
 
 
-def test_a_missing_account_is_skipped_where_access_would_be_revoked(runner: OneProcess, service: Service) -> None:
+def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service: Service) -> None:
     _, identifier = service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
     wishes = {
@@ -140,7 +140,7 @@ def test_a_key_is_disabled_again_that_another_task_gave_a_version(runner: OnePro
     "options",
     [{"state": "absent"}, {"state": "enabled"}, {"state": "recovered"}, {"remove_rotation_policy": True}],
 )
-def test_moved_to_is_refused_where_nothing_is_disabled(
+def test_moved_to_is_refused_if_nothing_is_disabled(
     runner: OneProcess, service: Service, options: dict[str, Any], in_use: str
 ) -> None:
     """A deletion does not wait for a grace period, so it is not asked to."""

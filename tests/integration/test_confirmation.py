@@ -255,7 +255,7 @@ def repeatedly(act: Any) -> Iterator[threading.Event]:
         thread.join()
 
 
-def test_a_grant_on_its_way(ansible: Ansible, service: Service, way: str) -> None:
+def test_a_grant_that_has_not_taken_effect(ansible: Ansible, service: Service, way: str) -> None:
     """A role that was assigned a moment ago is there for preflight and not yet for Batch: the task waits for it."""
     service.make_vault(rbac=True)
     principal = service.make_account()["identity"]["principalId"]
@@ -286,9 +286,7 @@ def test_a_grant_on_its_way(ansible: Ansible, service: Service, way: str) -> Non
 
 
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
-def test_a_grant_on_its_way_for_an_account_that_is_created_with_the_key(
-    runner: OneProcess, service: Service, vault: str
-) -> None:
+def test_a_grant_that_has_not_taken_effect_for_a_new_account(runner: OneProcess, service: Service, vault: str) -> None:
     world = World(service, runner)
     service.sandbox.control.timing(**REALISTIC)
     report = world.prepared(Run("provision", USER_ASSIGNED, (vault, "key1")))()
@@ -298,7 +296,7 @@ def test_a_grant_on_its_way_for_an_account_that_is_created_with_the_key(
     assert service.is_available(USER_ASSIGNED)
 
 
-def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -> None:
+def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) -> None:
     """Access is back, and the account needs ten minutes: until then nothing is done to it, after that all is well."""
     _principal, identifier = service.on_key()
     other = service.make_key("other").id
@@ -331,7 +329,7 @@ def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -
     assert service.is_available()
 
 
-def test_a_lost_answer(ansible: Ansible, service: Service, way: str) -> None:
+def test_a_lost_response(ansible: Ansible, service: Service, way: str) -> None:
     """Azure makes the change and the response is lost: the task fails and restores the previous setting."""
     _principal, first = service.on_key()
     wanted = service.make_key().id

@@ -386,7 +386,9 @@ def test_no_secret_is_shown(
 
 
 @pytest.mark.parametrize("keyword", [{"async": 30, "poll": 1}, {"become": True}], ids=["async", "become"])
-def test_handed_over(ansible: Ansible, service: Service, keyword: dict[str, Any]) -> None:
+def test_credentials_are_passed_to_a_separate_process(
+    ansible: Ansible, service: Service, keyword: dict[str, Any]
+) -> None:
     """What cannot run in Ansible's own process runs as a module, and gives the same."""
     service.make_account()
     run = ansible.play(

@@ -63,7 +63,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     assert len(service.versions()) == 1
 
 
-def test_key_in_time(ansible: Ansible, service: Service, way: str) -> None:
+def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: Service, way: str) -> None:
     """A new version when it is due, by Key Vault's clock."""
     service.make_vault()
     service.make_key(tags={"owner": "somebody"}, size=3072, key_operations=["wrapKey", "unwrapKey", "encrypt"])
@@ -144,7 +144,7 @@ def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: S
     assert service.key().properties.expires_on is None, "that is for new versions"
 
 
-def test_key_taken_away(ansible: Ansible, service: Service, way: str) -> None:
+def test_key_is_disabled_and_deleted(ansible: Ansible, service: Service, way: str) -> None:
     service.make_vault()
     versions = [service.make_key().properties.version for _ in range(3)]
     run = ansible.play(

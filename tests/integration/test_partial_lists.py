@@ -199,7 +199,9 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
     assert runner.module("keyvault_cmk_key", {**key, "state": "disabled", "force": True})["changed"] is True
 
 
-def test_everything_that_can_be_taken_away(runner: OneProcess, service: Service, caller: dict[str, Any]) -> None:
+def test_everything_that_can_be_revoked_disabled_or_deleted(
+    runner: OneProcess, service: Service, caller: dict[str, Any]
+) -> None:
     account = elsewhere(service)
     service.make_key()
     old, _new = (one.version for one in service.versions())

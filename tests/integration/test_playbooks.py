@@ -200,7 +200,7 @@ def test_a_strategy_of_the_environment_does_not_keep_waves_going(
     assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
 
 
-def test_so_many_failures_as_are_allowed(ansible: Ansible, service: Service) -> None:
+def test_the_allowed_number_of_failures(ansible: Ansible, service: Service) -> None:
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wrong = {"account1": {"cmk_key_name": "key2"}}
@@ -211,7 +211,7 @@ def test_so_many_failures_as_are_allowed(ansible: Ansible, service: Service) -> 
     assert [service.encryption(name) for name in ACCOUNTS] == [first, second, second]
 
 
-def test_one_that_cannot_be_recovered_keeps_back_no_other(ansible: Ansible, service: Service) -> None:
+def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     for name in ACCOUNTS[1:]:
         service.revoke(service.account(name)["identity"]["principalId"])

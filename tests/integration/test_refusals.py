@@ -101,7 +101,7 @@ def test_vaults(ansible: Ansible, service: Service, way: str) -> None:
     assert service.vault() == before
 
 
-def test_what_azure_turns_down(ansible: Ansible, service: Service, way: str) -> None:
+def test_requests_that_azure_refuses(ansible: Ansible, service: Service, way: str) -> None:
     """Azure's own code and words, and nothing half done."""
     service.make_vault()
     refusal = {"status": 400, "body": {"error": {"code": "BadParameter", "message": "No such policy, says the test."}}}
@@ -125,7 +125,7 @@ def test_what_azure_turns_down(ansible: Ansible, service: Service, way: str) -> 
     assert service.key("policy").properties.enabled
 
 
-def test_what_azure_would_turn_down(ansible: Ansible, service: Service, way: str) -> None:
+def test_requests_that_azure_would_refuse(ansible: Ansible, service: Service, way: str) -> None:
     """Nothing is written for it."""
     service.make_vault()
     group = f"{service.sandbox.subscription}/resourceGroups/rg-other"

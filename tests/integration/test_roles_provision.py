@@ -54,7 +54,7 @@ def assert_granted(service: Service, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("identity", IDENTITIES)
-def test_from_nothing(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
+def test_all_resources_are_created(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
     wish = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
     if identity == "user_assigned":
         service.make_identity()
@@ -225,7 +225,9 @@ USER_ASSIGNED = {
     [("system_assigned", *one) for one in SYSTEM_ASSIGNED.items()]
     + [("user_assigned", *one) for one in USER_ASSIGNED.items()],
 )
-def test_from_half_done(roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]) -> None:
+def test_a_partial_setup_is_completed(
+    roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]
+) -> None:
     mode = "rbac" if identity == "user_assigned" else "access_policy"
     user_assigned = service.make_identity() if identity == "user_assigned" else None
     if "vault" in there:

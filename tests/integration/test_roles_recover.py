@@ -73,7 +73,7 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
         pytest.param("grant revoked", True, False, id="grant revoked, by role"),
     ],
 )
-def test_an_account_is_brought_back(roles: RolesRunner, service: Service, loss: str, rbac: bool, follow: bool) -> None:
+def test_an_account_is_recovered(roles: RolesRunner, service: Service, loss: str, rbac: bool, follow: bool) -> None:
     lose, causes, repaired = LOSSES[loss]
     service.on_key(rbac=rbac, follow=follow)
     identifier = service.encryption()
@@ -114,7 +114,7 @@ def test_an_account_that_is_about_to_lose_its_key(roles: RolesRunner, service: S
     assert service.is_available()
 
 
-def test_what_was_closed_for_others_stays_closed(roles: RolesRunner, service: Service) -> None:
+def test_network_rules_for_others_stay(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.change_vault(properties={"networkAcls": CLOSED})
     recover(roles)
@@ -194,7 +194,7 @@ def test_a_follower_that_could_not_move_to_newer_versions(roles: RolesRunner, se
     assert service.is_available()
 
 
-def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Service) -> None:
+def test_the_recovery_of_ten_minutes_is_waited_for(ansible: Ansible, service: Service) -> None:
     service.on_key()
     service.sandbox.control.timing(batch_recovery=600)
     service.disable()
@@ -225,7 +225,7 @@ def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Serv
     assert all(re.fullmatch(r"the Batch account account1 to become available \(\d+ of \d+ s\)", w) for w in waits[1:])
 
 
-def test_it_is_said_if_the_account_does_not_come_back_in_time(roles: RolesRunner, service: Service) -> None:
+def test_an_account_that_stays_unavailable_is_reported(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.timing(batch_recovery=600)
     service.disable()
@@ -307,7 +307,7 @@ def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> N
 
 
 @pytest.mark.parametrize("on_key", [True, False])
-def test_an_account_that_answers_is_left_alone(roles: RolesRunner, service: Service, on_key: bool) -> None:
+def test_an_available_account_is_not_changed(roles: RolesRunner, service: Service, on_key: bool) -> None:
     if on_key:
         service.on_key()
     else:

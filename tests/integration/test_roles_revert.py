@@ -112,7 +112,7 @@ def test_key_deleted(roles: RolesRunner, service: Service) -> None:
 
 
 @pytest.mark.parametrize("wish", ["disable", "delete"])
-def test_key_put_away_later(roles: RolesRunner, service: Service, wish: str) -> None:
+def test_key_is_disabled_or_deleted_by_a_later_run(roles: RolesRunner, service: Service, wish: str) -> None:
     """After a run that was stopped or that kept the key, the account uses a Microsoft-managed key, and Azure does not
     show the previous key. The user has to name the key."""
     principal, first = service.on_key()
@@ -188,7 +188,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
 
 
 @pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
-def test_a_key_that_the_account_is_not_on_is_not_put_away(
+def test_a_key_that_the_account_does_not_use_is_not_removed(
     roles: RolesRunner, service: Service, wish: dict[str, Any]
 ) -> None:
     _, first = service.on_key()

@@ -339,7 +339,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     assert len(service.versions()) == 1
 
 
-def test_names_in_other_letters_and_groups(roles: RolesRunner, service: Service) -> None:
+def test_names_in_another_letter_case_and_other_groups(roles: RolesRunner, service: Service) -> None:
     """Azure takes names in any case, and the vault may be in another resource group."""
     _, first = service.on_key()
     run = rotate(roles, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")

@@ -53,7 +53,7 @@ def rotating(disk: Path, damage: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_two_accounts_are_rotated_all_the_same(
+def test_two_accounts_are_rotated_with_an_unusable_temporary_folder(
     ansible: Ansible, service: Service, control: Control, disk: Path, damage: str
 ) -> None:
     """Both to one new version, as ever: they still wait for each other."""

@@ -74,9 +74,7 @@ def test_another_controller_moves_an_account_between_two_waves(
     assert all(service.is_available(name) for name in service.accounts())
 
 
-def test_an_account_on_the_newest_as_the_run_knows_it_costs_no_look_and_one_on_another_does(
-    runner: OneProcess, service: Service
-) -> None:
+def test_only_an_account_on_an_older_version_needs_a_read(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1", "account2", "account3")
     # Until then an account may need the version before.
     service.sandbox.control.advance(DAY)
@@ -259,7 +257,7 @@ def test_a_version_stays_that_the_run_has_moved_another_account_off(runner: OneP
     assert enabled(service) == [True, True]
 
 
-def test_a_look_at_each_account_is_only_for_a_run_that_would_disable(runner: OneProcess, service: Service) -> None:
+def test_only_a_run_that_would_disable_a_version_reads_each_account(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1")
     newer_by_hand(service, "account1")
     service.sandbox.control.advance(3 * DAY)

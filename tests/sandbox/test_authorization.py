@@ -135,7 +135,7 @@ def test_the_same_again(sandbox: Sandbox, control: Control) -> None:
     )
 
 
-def test_the_sdk_takes_a_twin_for_what_exists(
+def test_the_sdk_raises_an_error_for_an_equal_assignment(
     sandbox: Sandbox, control: Control, client: AuthorizationManagementClient
 ) -> None:
     wish = {"role_definition_id": f"/x/{READER}", "principal_id": somebody(control)["object_id"]}
@@ -145,7 +145,7 @@ def test_the_sdk_takes_a_twin_for_what_exists(
     assert refusal.value.error.code == "RoleAssignmentExists"
 
 
-def test_a_guid_stands_for_one_grant(sandbox: Sandbox, control: Control) -> None:
+def test_a_guid_is_used_for_one_grant(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     assign(sandbox, sandbox.group, READER, who["object_id"])
     for scope, role in ((sandbox.group, CONTRIBUTOR), (sandbox.subscription, READER)):
@@ -279,7 +279,7 @@ def test_permissions_of_the_caller(sandbox: Sandbox, control: Control, client: A
     assert "'Microsoft.Authorization/permissions/read'" in message(refused)
 
 
-def test_owners_are_not_let_into_vaults(sandbox: Sandbox, control: Control) -> None:
+def test_owners_have_no_access_to_keys(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox)
     make_key(sandbox)
     owner = somebody(control, roles=[{"scope": sandbox.subscription, "role": "Owner"}])
@@ -302,7 +302,7 @@ def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place
     assert data(sandbox, "POST", "/keys/key1/rotate", who=who).status_code == 403
 
 
-def test_changes_take_their_time_on_the_data_plane(sandbox: Sandbox, control: Control) -> None:
+def test_changes_take_effect_late_on_the_data_plane(sandbox: Sandbox, control: Control) -> None:
     control.timing(role_propagation=60)
     make_vault(sandbox)
     make_key(sandbox)
@@ -317,7 +317,7 @@ def test_changes_take_their_time_on_the_data_plane(sandbox: Sandbox, control: Co
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
 
 
-def test_assignments_on_a_vault_end_with_it(sandbox: Sandbox, control: Control) -> None:
+def test_assignments_on_a_vault_are_deleted_with_the_vault(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox)
     who = somebody(control)
     assign(sandbox, f"{vault_path(sandbox)}/keys/key1", ENCRYPTION_USER, who["object_id"])
@@ -365,7 +365,7 @@ def test_the_bytes_of_a_definition(sandbox: Sandbox) -> None:
     assert error(missing) == (404, "RoleDefinitionNotFound", "")
 
 
-def test_a_role_of_ones_own(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
+def test_a_custom_role(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
     make_vault(sandbox)
     make_key(sandbox)
     wish = {

@@ -202,7 +202,7 @@ def test_key_source_must_be_known(sandbox: Sandbox) -> None:
     refused(response, 400, "InvalidPropertyValue")
 
 
-def test_batchs_own_key_has_no_identifier(sandbox: Sandbox) -> None:
+def test_a_microsoft_managed_key_has_no_identifier(sandbox: Sandbox) -> None:
     create(sandbox)
     body = customer("https://vault1.vault.azure.net/keys/key1")
     body["properties"]["encryption"]["keySource"] = "Microsoft.Batch"
@@ -265,7 +265,7 @@ def test_missing_permission(policy_vault: Vault, missing: str) -> None:
     assert f"does not have the permission(s) {missing} on the key 'key1'" in message
 
 
-def test_any_of_several_identities_will_do(policy_vault: Vault) -> None:
+def test_one_of_several_identities_with_access_is_enough(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     first, second = (user_assigned_identity(sandbox, name) for name in ("first", "second"))
     ids: dict[str, Any] = {first["id"]: {}, second["id"]: {}}

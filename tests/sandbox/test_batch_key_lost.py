@@ -169,7 +169,7 @@ def test_identity_deleted_under_the_account(policy_vault: Vault) -> None:
     assert reason(sandbox) == "The account's identity does not exist any more."
 
 
-def test_identity_taken_away_from_the_account(policy_vault: Vault) -> None:
+def test_identity_removed_from_the_account(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     protected(policy_vault)
     response = batch(sandbox, "PATCH", "account1", {"identity": {"type": "None"}})
@@ -188,7 +188,7 @@ def test_identity_changed_with_its_grant_there(policy_vault: Vault) -> None:
     assert works(sandbox)
 
 
-def test_account_without_its_key_can_be_seen_and_deleted_only(policy_vault: Vault) -> None:
+def test_account_without_its_key_can_only_be_read_and_deleted(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     key = protected(policy_vault)
     pool = {"properties": {"vmSize": "STANDARD_D2S_V3"}}

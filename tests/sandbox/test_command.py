@@ -333,7 +333,7 @@ def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
 # State
 
 
-def test_the_state_lasts(tmp_path: Path) -> None:
+def test_the_state_is_saved_and_loaded(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     group = "resourceGroups/kept"
     with serving("--state-dir", str(directory), "--accounts", "2") as first:
@@ -362,7 +362,7 @@ def has_group(sandbox: Sandbox, name: str) -> bool:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 0), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_write_outlasts_the_end(tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_a_write_before_the_end_is_saved(tmp_path: Path, number: signal.Signals, status: int) -> None:
     first = started("--state-dir", str(tmp_path))
     put_group(first, "kept")
     if number == signal.SIGKILL:
@@ -509,7 +509,7 @@ def test_a_state_can_be_used_twice_whatever_the_umask_is(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04N."])
-def test_a_state_that_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_state(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "world.pickle").write_bytes(content)
     done = command("serve", "--port", "0", "--state-dir", str(tmp_path))
     assert done.returncode == 1
@@ -518,14 +518,14 @@ def test_a_state_that_is_none(tmp_path: Path, content: bytes) -> None:
     assert (tmp_path / "world.pickle").read_bytes() == content
 
 
-def test_one_sandbox_to_a_state(tmp_path: Path) -> None:
+def test_a_state_directory_is_used_by_one_sandbox(tmp_path: Path) -> None:
     with serving("--state-dir", str(tmp_path)):
         done = command("run", "--state-dir", str(tmp_path), "--", "true")
     assert done.returncode == 1
     assert "in use by another sandbox" in done.stderr
 
 
-def test_run_keeps_its_state_too(tmp_path: Path) -> None:
+def test_run_saves_its_state(tmp_path: Path) -> None:
     for _ in range(2):
         assert command("run", "--state-dir", str(tmp_path), "--", "true").returncode == 0
     assert (tmp_path / "world.pickle").stat().st_size > 1000

@@ -191,7 +191,7 @@ def test_what_the_sandbox_does_not_have_is_called_unknown(sandbox: Sandbox, cont
 # Faults
 
 
-def test_an_answer_to_order(sandbox: Sandbox, control: Control) -> None:
+def test_a_fault_with_an_answer(sandbox: Sandbox, control: Control) -> None:
     control.fault(
         match={"method": "get", "host": "management", "path": "/resourceGroups/"},
         skip=1,

@@ -53,7 +53,7 @@ def test_every_route_has_a_row_with_its_source(route: Route) -> None:
     assert any(source in row for row in rows for source in SOURCES)
 
 
-def test_a_route_that_is_not_there_is_missed() -> None:
+def test_a_missing_route_is_detected() -> None:
     assert not rows_of(Route("GET", "/keys/{key}/nothing", lambda call: None))  # type: ignore[arg-type,return-value]
 
 
@@ -99,7 +99,7 @@ def test_what_is_recorded_is_compared(row: str) -> None:
             assert any(is_of(CASES[name], *operation) for operation in named), f"{name} is of another operation."
 
 
-def test_a_case_of_another_operation_is_noticed() -> None:
+def test_a_case_of_another_operation_is_detected() -> None:
     (operation,) = operations("| x | `GET /keys/{key}` | |")
     assert is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
     assert not is_of({"method": "PUT", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)

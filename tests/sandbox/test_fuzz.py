@@ -288,7 +288,7 @@ SHARES = {"management": 4.0, "vault with roles": 3.0, "vault with policies": 2.0
 
 
 @pytest.mark.parametrize("name", AZURE)
-def test_azures_operations(target: Target, name: str) -> None:
+def test_random_requests_to_each_operation_of_azure(target: Target, name: str) -> None:
     @examples(SHARES[name])
     @given(st.lists(asks(AZURE[name], KNOWN, BODIES), min_size=1, max_size=4))
     def try_all(requests: list[Ask]) -> None:
@@ -316,7 +316,7 @@ def check_together(target: Target, requests: list[Ask]) -> None:
     look_around(target)
 
 
-def test_what_is_done_to_vaults_keys_and_accounts_together(target: Target) -> None:
+def test_random_operations_on_vaults_keys_and_accounts(target: Target) -> None:
     @examples(1)
     @given(MIXED)
     def try_all(requests: list[Ask]) -> None:
@@ -458,7 +458,7 @@ def test_bytes_inside_tls(target: Target) -> None:
     try_all()
 
 
-def test_a_change_would_be_noticed(target: Target) -> None:
+def test_a_changed_document_is_detected(target: Target) -> None:
     target.reset()
     before = facts(target.server.world)
     assert facts(target.server.world) == before

@@ -65,7 +65,7 @@ def test_what_was_wrapped_can_be_unwrapped(scene: Scene) -> None:
     assert scene.world.keys.unwrap(scene.principal, version, wrapped) == SECRET
 
 
-def test_what_was_wrapped_stays_so_over_rotation(scene: Scene) -> None:
+def test_a_wrapped_key_can_be_unwrapped_after_a_rotation(scene: Scene) -> None:
     version, wrapped = scene.wrap()
     asyncio.run(scene.world.keys.rotate(scene.vault, "key1"))
     assert scene.wrap()[0] != version

@@ -74,7 +74,7 @@ def ask(sandbox: Sandbox, token: str) -> requests.Response:
     return session.get(f"{KEYS}?api-version={DATA}", timeout=30)
 
 
-def test_tokens_for_others(sandbox: Sandbox) -> None:
+def test_tokens_for_another_audience(sandbox: Sandbox) -> None:
     response = ask(sandbox, sandbox.token(MANAGEMENT_SCOPE))
     assert error(response)[:2] == (401, "Unauthorized")
     assert message(response) == (
@@ -85,7 +85,7 @@ def test_tokens_for_others(sandbox: Sandbox) -> None:
     assert "found: https://vault.azure.net/." in message(with_slash)
 
 
-def test_tokens_that_are_none(sandbox: Sandbox) -> None:
+def test_invalid_tokens(sandbox: Sandbox) -> None:
     assert error(ask(sandbox, "nonsense"))[:2] == (401, "Unauthorized")
     forged = sandbox.token("https://vault.azure.net/.default").rpartition(".")[0] + ".AAAA"
     assert message(ask(sandbox, forged)).startswith("AKV10046: Unable to resolve the key used for signature validation")
@@ -223,7 +223,7 @@ def test_hardware_keys_take_a_premium_vault(sandbox: Sandbox) -> None:
     assert make_key(sandbox, "key2", kty="EC-HSM")["key"]["kty"] == "EC-HSM"
 
 
-def test_making_a_key_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_requests_do_not_wait_for_the_creation_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     makers = []
     generate = material.generate
 
@@ -252,7 +252,7 @@ def test_the_same_name_makes_another_version(sandbox: Sandbox) -> None:
     assert data(sandbox, "GET", f"/keys/key1/{version_of(first)}").json() == first
 
 
-def test_what_is_not_there(sandbox: Sandbox) -> None:
+def test_resources_that_do_not_exist(sandbox: Sandbox) -> None:
     response = data(sandbox, "GET", "/keys/key1/")
     assert error(response) == (404, "KeyNotFound", "")
     assert message(response) == NOT_FOUND.format("key1")
@@ -319,7 +319,7 @@ def test_lists_of_keys(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("query", ["maxresults=0", "maxresults=26", "maxresults=x", "$skiptoken=x"])
-def test_pages_that_are_none(sandbox: Sandbox, query: str) -> None:
+def test_malformed_page_tokens(sandbox: Sandbox, query: str) -> None:
     assert error(data(sandbox, "GET", f"/keys?{query}")) == (400, "BadParameter", "")
 
 
@@ -364,7 +364,7 @@ def test_a_deleted_key(sandbox: Sandbox) -> None:
     assert len(data(sandbox, "GET", "/keys/key1/versions").json()["value"]) == 2
 
 
-def test_deletion_and_recovery_take_their_time(sandbox: Sandbox, control: Control) -> None:
+def test_deletion_and_recovery_take_time(sandbox: Sandbox, control: Control) -> None:
     control.timing(key_delete=20, key_recover=5)
     make_key(sandbox)
     data(sandbox, "DELETE", "/keys/key1")
@@ -501,7 +501,7 @@ def test_policies_that_are_refused(sandbox: Sandbox, body: dict[str, Any]) -> No
     assert error(data(sandbox, "PUT", "/keys/key1/rotationpolicy", body)) == (400, "BadParameter", "")
 
 
-def test_a_policy_makes_new_versions_when_their_time_has_come(sandbox: Sandbox, control: Control) -> None:
+def test_a_policy_creates_new_versions_when_due(sandbox: Sandbox, control: Control) -> None:
     first = make_key(sandbox, tags={"a": "1"})
     data(sandbox, "PUT", "/keys/key1/rotationpolicy", rotate_after(30, expiryTime="P60D"))
     control.advance(29 * DAY)
@@ -588,7 +588,7 @@ def test_every_operation_needs_a_separate_permission(sandbox: Sandbox, control: 
     assert data(sandbox, method, path, {}, vault="vault-two", who=who).status_code != 403
 
 
-def test_all_is_all_but_purge(sandbox: Sandbox, control: Control) -> None:
+def test_the_permission_all_does_not_include_purge(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     make_vault(sandbox, "vault-two", version=OLD, accessPolicies=[policy(sandbox, who["object_id"], "All")])
     for name, (method, path) in OPERATIONS.items():
@@ -607,7 +607,7 @@ def test_access_policies_have_no_effect_with_azure_rbac(sandbox: Sandbox, contro
     assert data(sandbox, "GET", "/keys").status_code == 403
 
 
-def test_a_deleted_vault_is_nowhere(sandbox: Sandbox) -> None:
+def test_keys_of_a_deleted_vault_are_not_available(sandbox: Sandbox) -> None:
     session = sandbox.bearer("https://vault.azure.net/.default")
     assert session.get(f"{KEYS}?api-version={DATA}", timeout=30).status_code == 200
     sandbox.arm("DELETE", vault_path(sandbox), NEW)
@@ -617,7 +617,7 @@ def test_a_deleted_vault_is_nowhere(sandbox: Sandbox) -> None:
         data(sandbox, "GET", "/keys")
 
 
-def test_a_vault_keeps_its_keys_apart(sandbox: Sandbox) -> None:
+def test_vaults_have_separate_keys(sandbox: Sandbox) -> None:
     make_key(sandbox)
     make_vault(sandbox, "vault-two")
     assert data(sandbox, "GET", "/keys/key1", vault="vault-two").status_code == 404
@@ -634,7 +634,7 @@ def begin_window(control: Control) -> None:
 
 
 @pytest.mark.parametrize(("kty", "taken"), [("EC", 20), ("EC-HSM", 10)])
-def test_a_vault_makes_so_many_keys_in_ten_seconds(sandbox: Sandbox, control: Control, kty: str, taken: int) -> None:
+def test_creations_of_keys_are_limited_in_ten_seconds(sandbox: Sandbox, control: Control, kty: str, taken: int) -> None:
     make_vault(sandbox, "vault-two", sku={"family": "A", "name": "premium"})
     begin_window(control)
     asked = [data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two") for _ in range(taken + 1)]
@@ -649,7 +649,7 @@ def test_a_vault_makes_so_many_keys_in_ten_seconds(sandbox: Sandbox, control: Co
     assert data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two").ok
 
 
-def test_a_vault_takes_so_many_requests_in_ten_seconds() -> None:
+def test_requests_to_a_vault_are_limited_in_ten_seconds() -> None:
     throttle = Throttle()
     assert all(throttle.take("vault", "other", 1, 19.9) for _ in range(4000))
     assert not throttle.take("vault", "other", 1, 19.9)

@@ -90,7 +90,7 @@ def disable(sandbox: Sandbox, version: str) -> None:
 # Over HTTP
 
 
-def test_programs_get_what_they_always_got(sandbox: Sandbox) -> None:
+def test_programs_get_the_description(sandbox: Sandbox) -> None:
     for accept in ("*/*", "", "application/json", "application/json, text/html;q=0.5", "text/html;q=0"):
         response = get(sandbox.url, accept=accept)
         assert response.json() == {"name": "azure-sandbox", "url": sandbox.url, "tenant": sandbox.tenant_id}
@@ -125,14 +125,14 @@ def test_a_question_that_makes_no_sense(sandbox: Sandbox, query: str) -> None:
     assert get(sandbox.url, query).status_code == 200
 
 
-def test_looking_leaves_no_trace(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
+def test_the_page_is_not_in_the_request_log(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
     disable(sandbox, scene["first"])
     before = control.requests()
     assert "unavailable" in get(sandbox.url).text
     assert control.requests() == before
 
 
-def test_looking_does_nothing_that_time_has_made_due() -> None:
+def test_the_page_changes_nothing_that_is_due() -> None:
     """Others would rotate the key, notice that the account lost it, and forget what is past its time."""
     world = new_world(accounts=3)
     place = (world.operator.subscription_id, world.operator.resource_group)
@@ -262,7 +262,7 @@ def test_a_name_that_was_made_to_resolve_to_this_machine_is_refused(sandbox: San
 @pytest.mark.parametrize(
     "headers", [{}, {"origin": "OWN"}, {"origin": "OWN", "sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}]
 )
-def test_who_may(sandbox: Sandbox, headers: dict[str, str]) -> None:
+def test_requests_that_the_control_api_accepts(sandbox: Sandbox, headers: dict[str, str]) -> None:
     headers = {name: value.replace("OWN", sandbox.url) for name, value in headers.items()}
     assert requests.post(f"{sandbox.url}/reset", headers=headers, timeout=30).ok
 
@@ -322,7 +322,7 @@ def test_accounts(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     expect(cell(row(page, "Accounts", "follows"), "Identity")).to_contain_text("reader")
 
 
-def test_state_turns_with_the_key(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+def test_the_state_of_an_account_follows_its_key(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     disable(sandbox, scene["first"])
     page.goto(sandbox.url)
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("unavailable")
@@ -439,7 +439,9 @@ def test_the_challenge_of_key_vault_is_no_error(sandbox: Sandbox, control: Contr
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_number_wraps(sandbox: Sandbox, scene: dict[str, str], chromium: Browser, width: int) -> None:
+def test_numbers_are_not_broken_over_lines(
+    sandbox: Sandbox, scene: dict[str, str], chromium: Browser, width: int
+) -> None:
     session = sandbox.bearer()
     for _ in range(20):
         sandbox.arm("GET", sandbox.group, "2022-09-01", session=session)
@@ -548,7 +550,7 @@ def test_by_keyboard(sandbox: Sandbox, scene: dict[str, str], page: Page) -> Non
 @pytest.mark.parametrize(
     ("dark", "width"), [(False, 1360), (True, 1360), (False, 390), (True, 390), (False, 820), (False, 1230)]
 )
-def test_anybody_can_read_it(
+def test_the_page_is_accessible(
     sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, dark: bool, width: int
 ) -> None:
     disable(sandbox, scene["first"])
@@ -591,7 +593,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_another_site_gets_nothing_done(
+def test_another_site_cannot_use_the_control_api(
     sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, elsewhere: str
 ) -> None:
     """All that a browser lets a site do: the requests that need no permission of the other side."""

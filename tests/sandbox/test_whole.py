@@ -128,7 +128,7 @@ def test_an_account_is_created_with_a_key(azure: Azure) -> None:
 
 
 @pytest.mark.parametrize("loss", ["disabled", "deleted", "vault deleted", "grant revoked", "firewall"])
-def test_a_key_lost_and_found(azure: Azure, control: Control, loss: str) -> None:
+def test_an_account_that_loses_its_key_and_is_recovered(azure: Azure, control: Control, loss: str) -> None:
     vault = azure.vault()
     account = azure.account({"type": "SystemAssigned"})
     grant = azure.grant(vault, account.identity.principal_id)
@@ -165,7 +165,7 @@ def test_a_key_lost_and_found(azure: Azure, control: Control, loss: str) -> None
     assert azure.usable()
 
 
-def test_all_that_is_left_of_an_account_without_its_key(azure: Azure) -> None:
+def test_requests_that_an_account_without_its_key_accepts(azure: Azure) -> None:
     vault = azure.vault()
     account = azure.account({"type": "SystemAssigned"})
     azure.grant(vault, account.identity.principal_id)

@@ -181,7 +181,7 @@ def only_step(plan: Plan) -> dict[str, Any]:
         pytest.param(["All"], id="All"),
     ],
 )
-def test_who_has_the_permissions_gets_nothing(permissions: list[str]) -> None:
+def test_existing_permissions_are_not_granted_again(permissions: list[str]) -> None:
     plan = access_plan.plan(goal(), seen(vault(policy(keys=permissions))))
 
     assert not plan.changed
@@ -244,7 +244,7 @@ def test_key_name_has_no_effect() -> None:
         pytest.param([policy(OTHER)], id="somebody else's entry"),
     ],
 )
-def test_from_who_has_none_of_the_permissions_nothing_is_taken(entries: list[dict[str, Any]]) -> None:
+def test_revoking_permissions_that_are_missing_changes_nothing(entries: list[dict[str, Any]]) -> None:
     plan = access_plan.plan(goal(state="absent"), seen(vault(*entries)))
 
     assert not plan.changed
@@ -284,7 +284,7 @@ def test_what_else_an_entry_holds_is_kept(entry: dict[str, Any], left: list[str]
 
 
 @pytest.mark.parametrize("every", ["all", "All"])
-def test_a_part_of_all_is_taken_away(every: str) -> None:
+def test_a_part_of_all_permissions_is_revoked(every: str) -> None:
     step = only_step(access_plan.plan(goal(state="absent"), seen(vault(policy(keys=[every])))))
 
     assert step["operation"] == "replace"
@@ -308,7 +308,7 @@ def test_a_part_of_all_is_taken_away(every: str) -> None:
     ],
 )
 @pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
-def test_who_has_a_role_that_reaches_the_scope_gets_none(scope: str, key_name: str | None, role: str) -> None:
+def test_an_existing_role_is_not_assigned_again(scope: str, key_name: str | None, role: str) -> None:
     plan = access_plan.plan(goal(key_name=key_name), seen(vault(rbac=True), assignment(role, scope)))
 
     assert not plan.changed
@@ -573,7 +573,7 @@ def test_only_its_own_entry_is_touched_and_the_second_plan_is_empty(entries: lis
         pytest.param(seen(vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)), id="role"),
     ],
 )
-def test_access_in_use_is_kept_if_that_is_asked(document: dict[str, Any]) -> None:
+def test_access_in_use_is_kept_on_request(document: dict[str, Any]) -> None:
     used = {**document, "visible": visible(account("user", key=KEY, identity=system_assigned()))}
     wanted = goal(state="absent", in_use="keep")
 

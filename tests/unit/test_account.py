@@ -72,7 +72,7 @@ def with_ids(*names: str) -> dict[str, Any]:
 # What is asked for
 
 
-def test_a_key_at_birth_needs_a_user_assigned_identity() -> None:
+def test_creation_with_a_key_needs_a_user_assigned_identity() -> None:
     with pytest.raises(InvalidOption, match="system-assigned") as refused:
         goal(key_identifier=KEY)
 
@@ -319,7 +319,7 @@ def test_account_is_not_created_with_a_key_that_fails_preflight() -> None:
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
 
 
-def test_what_preflight_could_not_see_is_a_warning() -> None:
+def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
     denied = CmkError("You may not.", code="permission_denied")
 
@@ -358,7 +358,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden
         pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="leave to change it is no wish to"),
     ],
 )
-def test_account_with_the_identity_stays_as_it_is(options: dict[str, Any], identity: dict[str, Any]) -> None:
+def test_an_account_with_the_identity_is_not_changed(options: dict[str, Any], identity: dict[str, Any]) -> None:
     document = account(identity=identity, tags={"owner": "me"})
 
     plan = account_plan.plan(goal(**options), seen(document))

@@ -253,7 +253,7 @@ def test_pools_of_an_unavailable_account() -> None:
     assert (busy["available"], busy["state"]) == (None, "unknown")
 
 
-def test_vaults_that_do_not_protect() -> None:
+def test_vaults_without_soft_delete_or_purge_protection() -> None:
     bare = vault(rbac=True, enablePurgeProtection=None, enableSoftDelete=False)
     assert found(report(on(), vaults={"myvault": bare})) == [
         "vault_without_soft_delete",
@@ -329,7 +329,7 @@ def test_those_at_risk_come_first() -> None:
     assert one["summary"]["accepted"] == 1
 
 
-def test_how_grave() -> None:
+def test_the_severity_of_a_finding() -> None:
     one = many(8)
 
     assert [line.split(":")[0] for line in at_least(one, "critical")] == ["lost", "lost"]

@@ -50,7 +50,7 @@ def task(folder: Path | None = None, caller: str = "me") -> Cache:
 # What this task has read
 
 
-def test_it_is_asked_for_once_in_a_moment(clock: Clock) -> None:
+def test_a_resource_is_read_once_within_its_ttl(clock: Clock) -> None:
     cache, shelf = task(), Shelf(atlas={"pages": 1})
 
     assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [{"pages": 1}] * 3
@@ -60,14 +60,14 @@ def test_it_is_asked_for_once_in_a_moment(clock: Clock) -> None:
     assert shelf.asked == ["atlas"] * 2
 
 
-def test_what_is_not_there_is_asked_for_each_time(clock: Clock) -> None:
+def test_a_missing_resource_is_read_each_time(clock: Clock) -> None:
     cache, shelf = task(), Shelf()
 
     assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
     assert shelf.asked == ["atlas"] * 3
 
 
-def test_a_task_that_changes_nothing_asks_once_for_what_is_not_there(clock: Clock) -> None:
+def test_a_read_only_task_reads_a_missing_resource_once(clock: Clock) -> None:
     cache, shelf = task(), Shelf()
     cache.changes_nothing = True
 
@@ -122,7 +122,7 @@ def test_a_failure_is_not_kept(clock: Clock) -> None:
     assert cache.read(lambda: 1, "book") == 1
 
 
-def test_two_who_ask_at_once_ask_once(clock: Clock) -> None:
+def test_two_concurrent_reads_are_one_request(clock: Clock) -> None:
     cache, asked = task(), []
 
     def read() -> str:
@@ -216,7 +216,7 @@ def test_what_a_task_waits_for_is_not_taken_from_others(tmp_path: Path, clock: C
     assert waiting.recent(lambda: "shown", "book", "atlas") == "shown"
 
 
-def test_it_is_read_once_in_a_while(tmp_path: Path, clock: Clock) -> None:
+def test_a_resource_is_read_once_by_the_tasks_of_a_run(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf(atlas={"pages": 1})
 
     def read() -> Any:
@@ -231,7 +231,7 @@ def test_it_is_read_once_in_a_while(tmp_path: Path, clock: Clock) -> None:
     assert read() == {"pages": 2}
 
 
-def test_that_there_is_none_is_read_again(tmp_path: Path, clock: Clock) -> None:
+def test_a_missing_resource_is_read_again(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf()
 
     assert [task(tmp_path).recent(lambda: shelf.read("novel"), "book", "novel") for _task in range(2)] == [None, None]
@@ -239,7 +239,7 @@ def test_that_there_is_none_is_read_again(tmp_path: Path, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("kinds", "pages"), [((), 2), (("book",), 2), (("map", "book"), 2), (("map",), 1)], ids=str)
-def test_a_write_of_the_run_makes_all_of_its_kind_old(
+def test_a_write_of_the_run_invalidates_reads_of_the_same_kind(
     tmp_path: Path, clock: Clock, kinds: tuple[str, ...], pages: int
 ) -> None:
     shelf = Shelf(atlas=1)

@@ -367,7 +367,7 @@ def test_nothing_is_written_when_an_account_uses_it_from_the_start(case: Case, u
 
 
 @EACH
-def test_it_stays_away_when_nobody_uses_it(case: Case) -> None:
+def test_it_stays_removed_if_no_account_uses_it(case: Case) -> None:
     world = case.world()
     before = world.state()
 

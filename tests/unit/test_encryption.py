@@ -170,7 +170,7 @@ def test_account_is_not_pointed_at_a_key_that_fails_preflight() -> None:
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
 
 
-def test_what_preflight_could_not_see_is_a_warning() -> None:
+def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
     plan = encryption_plan.plan(goal(KEY), seen(None, bundle=Denied("You may not.")))
 
     assert plan.changed
@@ -221,7 +221,7 @@ def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
     assert "Microsoft.Batch/batchAccounts/pools/read" in plan.warnings[0]
 
 
-def test_nobody_waits_for_an_account_that_may_not_be_asked() -> None:
+def test_an_account_with_unknown_availability_is_not_waited_for() -> None:
     with pytest.raises(Denied) as refused:
         encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=HIDDEN))
 
@@ -238,7 +238,7 @@ def test_a_rollback_does_not_need_the_right_to_check_the_account() -> None:
     assert "may or may not be available" in rollback.described(current)
 
 
-def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_microsoft_managed_one() -> None:
+def test_an_unknown_key_source_is_not_reported_as_microsoft_managed() -> None:
     assert encryption_plan.plan(goal(None), seen(UNKNOWN_KIND)).changed
     assert encryption_document.describe(account(key=UNKNOWN_KIND))["key_source"] == "microsoft_keyvault"
 
@@ -451,7 +451,7 @@ def test_a_rollback_leads_back_to_just_what_was_there(
         assert plan.rollback_goal.is_satisfied_by(account(key=place)) is (place == on)
 
 
-def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key() -> None:
+def test_a_rollback_is_made_if_access_to_the_previous_key_cannot_be_read() -> None:
     hidden = {"vault": Denied("You may not read the vault.")}
     with pytest.raises(Refused) as refused:
         encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD, **hidden))
@@ -462,7 +462,7 @@ def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)
-def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str | None, options: dict[str, Any]) -> None:
+def test_the_fallback_is_a_microsoft_managed_key(on: str | None, asked: str | None, options: dict[str, Any]) -> None:
     plan = encryption_plan.plan(goal(asked, **options), seen(on))
     if on is None:
         assert plan.if_refused is None
@@ -521,7 +521,7 @@ def test_switch_is_made_and_confirmed(previous: str | None) -> None:
 
 
 @pytest.mark.parametrize("previous", [None, PINNED_OLD, KEY])
-def test_an_account_that_becomes_unavailable_is_put_back(previous: str | None) -> None:
+def test_a_switch_of_an_account_that_becomes_unavailable_is_rolled_back(previous: str | None) -> None:
     batch = Batch(previous, unavailable=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
@@ -622,7 +622,7 @@ def test_wait_until_available_waits_for_an_unavailable_account() -> None:
     assert not encryption_plan.plan(plan.goal, seen(KEY)).changed
 
 
-def test_nobody_waits_for_an_account_on_another_key() -> None:
+def test_an_account_on_another_key_is_not_waited_for() -> None:
     with pytest.raises(Unavailable):
         encryption_plan.plan(goal(ELSEWHERE, wait_until_available=True), seen(KEY, unavailable_reason=UNAVAILABLE))
 
@@ -660,7 +660,7 @@ def test_survey_of_an_account(unavailable_reason: CmkError | None) -> None:
     assert surveyed["unavailable_reason"] == (unavailable_reason.msg if unavailable_reason else None)
 
 
-def test_survey_of_an_account_that_may_not_be_asked() -> None:
+def test_survey_of_an_account_with_unknown_availability() -> None:
     observed = {"account": account(key=KEY), "unavailable_reason": HIDDEN, "diagnosis": None}
 
     surveyed = encryption_survey.survey(observed)

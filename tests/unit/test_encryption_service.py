@@ -243,7 +243,7 @@ def key_identifier(value: str) -> KeyIdentifier:
 
 
 @pytest.mark.parametrize("fails", [None, Unavailable("No.", code="account_unavailable")])
-def test_the_run_remembers_which_keys_it_has_moved_accounts_to(fails: CmkError | None) -> None:
+def test_the_run_stores_the_keys_to_which_it_has_moved_accounts(fails: CmkError | None) -> None:
     """Also if the account turns out not to be available: other nodes may use the key already."""
     moved = switch(PINNED_NEW, fails=fails)
 
@@ -450,7 +450,7 @@ def test_without_a_move_no_account_is_asked() -> None:
     assert keys.asked == []
 
 
-def test_the_second_look_lists_the_accounts_and_asks_none() -> None:
+def test_the_second_check_lists_accounts_without_reading_them() -> None:
     keys = KeyService(on(PINNED_NEW), ages={account_id(): 2.0 * DAY})
     plan = disable(keys)
     keys.asked.clear()

@@ -242,7 +242,7 @@ KEEP: list[Any] = [
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_what_accounts_use_is_kept_if_that_is_asked(options: dict[str, Any], used: str) -> None:
+def test_a_version_in_use_is_kept_on_request(options: dict[str, Any], used: str) -> None:
     in_use = versions(account("one", key=used), account("two"), account("three", key=used))
     users = [account_id("one"), account_id("three")]
 
@@ -260,7 +260,7 @@ def test_what_accounts_use_is_kept_if_that_is_asked(options: dict[str, Any], use
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_what_nobody_uses_is_taken_away_also_with_keep(options: dict[str, Any], used: str) -> None:
+def test_an_unused_version_is_removed_also_with_keep(options: dict[str, Any], used: str) -> None:
     plan = key_plan.plan(key_goal(**options, in_use="keep"), versions(account("two")))
 
     assert plan.changed
@@ -276,7 +276,7 @@ def test_a_version_that_may_be_in_use_is_an_error_also_with_keep(options: dict[s
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_with_keep_too_a_newcomer_gets_it_back(options: dict[str, Any], used: str) -> None:
+def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options: dict[str, Any], used: str) -> None:
     """The second look, at what has been taken away: keep is for what is still there."""
     plan = key_plan.plan(key_goal(**options, in_use="keep"), versions())
     gone = versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
@@ -290,7 +290,7 @@ def test_with_keep_too_a_newcomer_gets_it_back(options: dict[str, Any], used: st
 
 
 @pytest.mark.parametrize("act", [disable, delete])
-def test_forced_act_names_who_loses_the_key_and_who_was_not_seen(act: Any) -> None:
+def test_a_forced_change_names_the_accounts_that_lose_the_key_and_the_unlisted_scopes(act: Any) -> None:
     plan = act(versions(account(key=KEY), unlisted=UNLISTED), force=True)
 
     assert plan.changed
@@ -326,14 +326,14 @@ def test_deleted_key_is_recovered() -> None:
     assert not key_plan.plan(plan.goal, versions()).changed
 
 
-def test_key_that_is_there_is_left_as_it_is() -> None:
+def test_an_existing_key_is_not_changed() -> None:
     plan = recover(versions(disabled=(NEW,)))
 
     assert not plan.changed
     assert plan.before == plan.after
 
 
-def test_key_that_never_was_cannot_be_recovered() -> None:
+def test_a_key_that_never_existed_cannot_be_recovered() -> None:
     with pytest.raises(NotFound) as failed:
         recover(observed_key())
 

@@ -143,7 +143,7 @@ def test_a_recovered_key_is_looked_at_again(first: Outcome, calls: int, before: 
         pytest.param({"force": True}, key(), id="forced to nothing"),
     ],
 )
-def test_fit_key_stays_as_it_is(options: dict[str, Any], bundle: dict[str, Any]) -> None:
+def test_a_usable_key_is_not_changed(options: dict[str, Any], bundle: dict[str, Any]) -> None:
     made = plan(bundle, **options)
 
     assert not made.changed
@@ -179,7 +179,7 @@ def test_new_version_is_made_when_it_is_due(options: dict[str, Any], bundle: dic
     assert made.after["expires_on"] is None
 
 
-def test_new_version_is_like_the_one_before() -> None:
+def test_a_new_version_has_the_properties_of_the_previous_version() -> None:
     previous = key(kty="RSA-HSM", size=4096, key_ops=["sign", "unwrapKey"], tags={"owner": "me"}, exp=NOW - DAY)
 
     assert plan(previous).steps == (
@@ -364,7 +364,7 @@ def test_a_disabled_key_is_enabled_only_when_asked(
 
 
 @pytest.mark.parametrize("options", [{"new_version": True}, {"max_version_age": "P19D"}])
-def test_expiry_that_has_passed_is_no_matter_for_a_new_version(options: dict[str, Any]) -> None:
+def test_an_expiry_in_the_past_is_allowed_if_a_new_version_is_due(options: dict[str, Any]) -> None:
     [step] = plan(key(created=NOW - 20 * DAY), expires_in="P20D", **options).steps
 
     assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY

@@ -68,7 +68,7 @@ FILES = sorted(
         *("tests/**/*.py", "demo/*.py", "demo/*.yml", "scripts/*", "Makefile"),
     )
     for file in ROOT.glob(pattern)
-    if file.is_file() and file != Path(__file__)  # This file has the words as data.
+    if file.is_file() and file != Path(__file__).resolve()  # This file has the words as data.
 )
 
 

@@ -256,7 +256,7 @@ def test_what_an_account_used_before_is_disabled_although_it_uses_another_key_no
     assert (cloud.did, cloud.newest_of) == ([("update", OLD, "myvault")], [])
 
 
-def test_what_is_kept_for_its_users_is_looked_at_once_in_a_run() -> None:
+def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
     options = {"key_identifier": PINNED_OLD, "state": "disabled", "in_use": "keep"}
     cloud = Cloud(on(PINNED_OLD))
     outcome = run_key(cloud, **options)

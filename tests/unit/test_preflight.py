@@ -230,7 +230,7 @@ def test_names_are_stable() -> None:
     assert list(checks()) == NAMES
 
 
-def test_all_is_well() -> None:
+def test_compliant_accounts() -> None:
     passed = preflight.require(evidence())
 
     assert {check.status for check in passed} == {"ok"}
@@ -320,7 +320,7 @@ def test_an_account_is_let_through_exactly_when_no_check_fails(read: dict[str, A
         assert len(preflight.warnings(passed)) == list(statuses.values()).count("unknown")
 
 
-def test_a_key_that_expires_soon_is_for_no_account_to_come() -> None:
+def test_a_key_that_expires_soon_fails_for_an_account_that_moves_to_it() -> None:
     soon, later = (evidence(bundle=key(exp=NOW + seconds)) for seconds in (3600, 3601))
 
     with pytest.raises(Refused) as refused:

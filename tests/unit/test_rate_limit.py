@@ -74,9 +74,7 @@ def test_subscriptions_and_vaults_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["a run", "a process"])
-def test_a_full_bucket_is_emptied_at_once_and_then_drawn_from_evenly(
-    tmp_path: Path, clock: Clock, shared: bool
-) -> None:
+def test_a_full_bucket_is_used_at_once_and_then_evenly(tmp_path: Path, clock: Clock, shared: bool) -> None:
     files = RunFiles(str(tmp_path) if shared else None)
 
     def draw() -> float:
@@ -173,7 +171,7 @@ def remaining(reads: int, kind: str = "") -> tuple[int, dict[str, str]]:
     return 200, {f"x-ms-ratelimit-remaining-subscription-{kind}reads": str(reads)}
 
 
-def test_each_request_draws_and_sleeps_until_it_is_its_turn(clock: Clock) -> None:
+def test_each_request_acquires_a_token_and_waits(clock: Clock) -> None:
     paced = Paced(clock)
     for _request in range(252):
         paced.send()
@@ -182,7 +180,7 @@ def test_each_request_draws_and_sleeps_until_it_is_its_turn(clock: Clock) -> Non
 
 
 @pytest.mark.parametrize(("before", "is_late"), [(0, False), (299, False), (300, True)])
-def test_a_request_that_is_late_is_looked_at_once_more(clock: Clock, before: int, is_late: bool) -> None:
+def test_a_request_that_waited_is_checked_again(clock: Clock, before: int, is_late: bool) -> None:
     """The bucket holds 200 writes and gains 10 a second, so the 300th waits for ten seconds."""
     paced, asked = Paced(clock), []
     for _request in range(before):
@@ -228,7 +226,7 @@ def test_a_request_that_must_not_be_sent_any_more_is_not_sent(clock: Clock) -> N
     assert paced.azure.asked == []
 
 
-def test_what_is_not_counted_draws_nothing(clock: Clock) -> None:
+def test_a_request_that_is_not_counted_acquires_no_token(clock: Clock) -> None:
     paced = Paced(clock)
     for _request in range(300):
         paced.send("https://kv.vault.azure.net/keys/k")
@@ -280,7 +278,7 @@ def test_a_date_that_has_passed(clock: Clock) -> None:
     assert paced.lines == []
 
 
-def test_a_retry_after_that_nobody_understands_is_taken_away(clock: Clock) -> None:
+def test_a_malformed_retry_after_is_removed(clock: Clock) -> None:
     """The SDK's retries would fail by it."""
     paced = Paced(clock, (429, {"Retry-After": "soon"}))
 
@@ -342,7 +340,7 @@ def test_other_tasks_do_not_wait_longer_than_they_may(clock: Clock) -> None:
     assert clock.now == 1000
 
 
-def test_the_runs_own_limit_fails_no_impatient_task(clock: Clock) -> None:
+def test_the_rate_limit_of_the_run_fails_no_task_with_a_short_timeout(clock: Clock) -> None:
     paced = Paced(clock, wait_timeout=0)
     paced.buckets.learn(READS, -25 * 50)
     paced.send()

@@ -162,7 +162,7 @@ def test_what_batch_says_of_a_key_that_the_caller_cannot_read(observed: Any, sai
         assert all(part in failure.msg for part in (said, FIREWALL.msg))
 
 
-def test_nobody_waits_for_what_nothing_was_done_about() -> None:
+def test_recover_does_not_wait_for_a_cause_without_a_repair() -> None:
     assert refused("recover", kept_out("(Forbidden) no.")).code == "network_denied"
 
 

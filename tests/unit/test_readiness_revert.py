@@ -83,7 +83,7 @@ def test_a_revert_that_takes_something_is_refused_if_not_all_are_listed(
     assert azure.asked == ["availability", "listing", f"users of {'myvault' if is_known else None}"]
 
 
-def test_who_takes_nothing_away_need_not_list() -> None:
+def test_a_revert_that_keeps_key_and_access_needs_no_right_to_list() -> None:
     assert "listing" not in asked("revert", Azure(on(KEY), unlisted=("/subscriptions/hidden",)))
 
 
@@ -155,7 +155,7 @@ def test_what_a_later_task_of_a_revert_would_refuse(azure: Azure, options: dict[
     assert refused("revert", azure, **options).code == code
 
 
-def test_access_of_each_identity_is_looked_at() -> None:
+def test_the_access_of_each_identity_is_checked() -> None:
     azure = Azure(on(PINNED_NEW, user_assigned(one=PRINCIPAL, two=OTHER)))
     revert(azure, revokes_access=True)
 

@@ -376,7 +376,7 @@ class Signal(Shelf):
     ("shelf", "code"),
     [(Broken, "internal_error"), (Interruption, "interrupted"), (Timeout, "timed_out"), (Signal, "interrupted")],
 )
-def test_whatever_ends_a_change_it_is_put_back(shelf: type[Shelf], code: str) -> None:
+def test_a_change_that_is_interrupted_is_rolled_back(shelf: type[Shelf], code: str) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     ended = shelf({"atlas"})
 
@@ -588,7 +588,7 @@ def test_a_rollback_is_confirmed_although_reads_lag() -> None:
 # The rollback
 
 
-def test_a_failed_change_is_put_back() -> None:
+def test_a_failed_change_is_rolled_back() -> None:
     shelf = Shelf({"atlas"}, stuck=frozenset({"novel"}))
 
     with pytest.raises(NotConverged) as failed:
@@ -603,7 +603,7 @@ def test_a_failed_change_is_put_back() -> None:
     assert shelf.did == ["read", "add", "add", "read", "read", "remove", "read"]
 
 
-def test_where_nothing_moved_nothing_is_put_back() -> None:
+def test_without_an_applied_step_nothing_is_rolled_back() -> None:
     shelf = Shelf({"atlas"}, nailed=frozenset({"fable"}))
 
     with pytest.raises(Rejected) as failed:
@@ -633,7 +633,7 @@ def test_a_failed_rollback_is_reported_with_the_first_failure() -> None:
     assert failed.value.msg.endswith("Restoring the previous setting also failed: fable cannot be removed.")
 
 
-def test_putting_back_is_confirmed_too() -> None:
+def test_a_rollback_is_confirmed() -> None:
     class Deaf(Shelf):
         def remove(self, book: str) -> None:
             self.calls.append(("remove", book))

@@ -34,7 +34,7 @@ def test_a_region_that_is_not_available_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wanted", [None, "westeurope", "West Europe"])
-def test_a_resource_in_its_region_is_no_news(wanted: str | None) -> None:
+def test_a_resource_in_its_region_has_no_warning(wanted: str | None) -> None:
     assert regions_module.difference("The vault", "westeurope", wanted) == ()
 
 

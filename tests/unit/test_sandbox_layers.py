@@ -68,7 +68,7 @@ def test_every_import_is_allowed() -> None:
     assert [breach for source in ALL for breach in breaches(source)] == []
 
 
-def test_no_import_goes_round_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     """Not even one for types."""
     assert cycle(ALL, for_types=True) == []
 

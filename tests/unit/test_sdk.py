@@ -336,7 +336,7 @@ def test_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str, en
 
 
 @pytest.mark.parametrize("name", ["azure.core.pipeline", "azure.identity._internal", "msal", "urllib3.connectionpool"])
-def test_what_the_sdks_log_reaches_nobody(
+def test_messages_of_the_sdks_are_not_shown(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.DEBUG):

@@ -199,7 +199,7 @@ def test_rights_to_list_accounts_and_to_list_pools_are_reported_separately() -> 
     assert "Not all pools of /subscriptions/hidden" in refused.value.msg
 
 
-def test_guard_lets_through_what_nobody_uses() -> None:
+def test_guard_allows_changes_of_unused_resources() -> None:
     assert usage.guard([], visible(), "the key is deleted", force=False) == ()
 
 
@@ -217,7 +217,7 @@ def test_guard_refuses_and_names_who_would_lose_the_key() -> None:
     assert "the key batch is deleted" in refused.value.msg
 
 
-def test_forced_guard_says_what_it_does_to_whom() -> None:
+def test_a_forced_change_names_the_affected_accounts() -> None:
     users, unlisted = usage.guard(
         [account_id("one")], visible(unlisted=(SUBSCRIPTION,)), "the key is deleted", force=True
     )

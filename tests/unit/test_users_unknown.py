@@ -89,7 +89,7 @@ def test_what_could_not_be_listed_counts_as_in_use(act: Act) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_it_is_taken_away_by_force_with_a_warning(act: Act) -> None:
+def test_a_forced_removal_has_a_warning(act: Act) -> None:
     plan = act(SOMEWHERE, True)
 
     assert plan.steps
@@ -97,7 +97,7 @@ def test_it_is_taken_away_by_force_with_a_warning(act: Act) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_it_is_taken_away_where_all_could_be_listed(act: Act) -> None:
+def test_it_is_removed_if_all_accounts_could_be_listed(act: Act) -> None:
     plan = act({**SOMEWHERE, "unlisted": []}, False)
 
     assert plan.steps
