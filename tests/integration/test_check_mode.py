@@ -353,7 +353,7 @@ def test_later_hosts_of_the_run_read_the_planned_changes(runner: OneProcess, ser
     assert predicted("account2") == ["vault", "key", "access", "account", "encryption"]
 
 
-def test_check_mode_and_run_force_one_version(runner: OneProcess, service: Service) -> None:
+def test_hosts_share_a_forced_version_in_check_mode(runner: OneProcess, service: Service) -> None:
     """And none of a run that follows."""
     shared(World(service, rbac=False, user_assigned=False))
     service.sandbox.control.advance(3600)

@@ -328,5 +328,5 @@ def test_a_key_that_expires_soon_fails_for_an_account_that_moves_to_it() -> None
 
     assert refused.value.facts["failed_checks"] == ["key_not_expired"]
     assert preflight.require(preflight.lasting(later))
-    # An account goes back to it, and one that is on it is not ailing.
+    # A rollback to the key passes the check, and an account that already uses the key has no finding.
     assert preflight.require(soon)
