@@ -60,7 +60,7 @@ sanity: $(SETUP)  ## ansible-test sanity
 	scripts/sanity
 
 .PHONY: galaxy
-galaxy: $(SETUP)  ## build the collection and let Galaxy's importer look at it
+galaxy: $(SETUP)  ## build the collection and run Galaxy's importer on it
 	scripts/galaxy
 
 .PHONY: release

@@ -31,7 +31,7 @@ class Result:
         return all(one.reached for one in self.wanted)
 
     def __str__(self) -> str:
-        # Figures stand at the right, below each other.
+        # Figures are aligned to the right.
         lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         return "\n".join([table, "", *map(str, self.wanted)])

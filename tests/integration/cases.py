@@ -50,7 +50,7 @@ class Case:
     role: str
     # Makes what the run begins with; returns variables of the run.
     begin: Callable[[Service], dict[str, Any]]
-    # How often an undisturbed run writes.
+    # The number of writes of a run without faults.
     writes: int
     # Whether the account is available before the run. If so, the account must also be available after a failed run.
     answers: bool = True

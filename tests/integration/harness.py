@@ -49,7 +49,7 @@ def fails(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def here(one: Mapping[str, Any]) -> dict[str, Any]:
-    """The same task, left out where modules run as modules, which costs half a second each: others stand for it."""
+    """The task, skipped if modules run as separate processes, which takes half a second each."""
     return {**one, _HERE: True}
 
 
@@ -66,7 +66,7 @@ def control_task(name: str, sandbox: Sandbox, method: str, path: str, body: Any 
 
 
 def ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Check, apply, check again, apply again; `climbed` looks at how it went."""
+    """The four steps: check, apply, check again, apply again. `climbed` checks the results."""
     name = one["name"]
     check, again = checked(one, f"{name}: check"), here(checked(one, f"{name}: check again"))
     apply, second = stairs(one)
@@ -74,7 +74,7 @@ def ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def stairs(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A ladder without its checks."""
+    """The four steps without those in check mode."""
     return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
 
 
@@ -203,7 +203,7 @@ class Run:
         return [one for one in self if one.result.get("changed")]
 
     def climbed(self, name: str) -> Task:
-        """The tasks of `ladder` behaved: predicted, did, and had nothing left to do. Returns what was applied."""
+        """Check the four steps of `ladder`: prediction, the same change, then no change twice. Returns the change."""
         steps = {one.name.rpartition(": ")[2]: one for one in self if one.name.rpartition(": ")[0] == name}
         apply, second = steps["apply"], steps["apply again"]
         for step, one in steps.items():

@@ -21,7 +21,7 @@ from urllib3 import ProxyManager
 
 from azure_sandbox.shared import timing
 
-# Azure's own pace, as far as runs wait for it.
+# Azure's own delays, as far as runs wait for them.
 _WAITED_FOR = ("batch_create", "batch_recovery", "key_delete", "key_recover", "policy_propagation", "role_propagation")
 REALISTIC = {name: getattr(timing.REALISTIC, name) for name in _WAITED_FOR}
 # Seconds after which all grants and revocations have taken effect.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure as Azure's own SDK sees it, to make what a test begins with and to look at what a module left behind."""
+"""Azure through Azure's SDKs: creates the resources that a test begins with, and reads the results of a module."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class Service:
 
     @property
     def operator(self) -> str:
-        """The object id of whom the environment's credentials are."""
+        """The object id of the principal of the environment's credentials."""
         principals = self.sandbox.control.call("GET", "/principals")["principals"]
         found: str = next(one["object_id"] for one in principals if one["client_id"] == self.sandbox.client_id)
         return found

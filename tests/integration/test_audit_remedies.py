@@ -149,8 +149,8 @@ def audited(roles: RolesRunner, folder: Path, policy: Mapping[str, Any]) -> tupl
     return report, {account["name"]: account for account in report["accounts"]}
 
 
-# Each runs ansible-playbook. One of a role that follows, one of a rotation and one of a module stand for all, but with
-# PROOF=all.
+# Each runs ansible-playbook. By default one of a role that follows, one of a rotation and one of a module; with PROOF=all,
+# all of them.
 TRIED = [one for one in CASES if PROOF_OF_ALL or one in ("vault_not_allowed", "version_too_old", "access_missing")]
 
 

@@ -65,7 +65,7 @@ SWITCHES = pytest.mark.parametrize(
 
 @pytest.fixture
 def switch(request: pytest.FixtureRequest, service: Service) -> tuple[str | None, str]:
-    """Where account1 stands, and where it is to go."""
+    """The key of account1 before the switch and after it."""
     _principal, first = service.on_key()
     second = service.make_key().id
     if request.param == "from a key":
@@ -136,10 +136,10 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
             order(service, "for ever", match=match, times=None, answer=REFUSAL),
             fails(to_key("refused", wanted, wait_timeout=2)),
             fails(to_key("refused at once", wanted, wait_timeout=0)),
-            no_faults(service, "mercy"),
+            no_faults(service, "end of the faults"),
             order(service, "for good", match=match, times=None, answer=senseless),
             fails(to_key("senseless", wanted, wait_timeout=60)),
-            no_faults(service, "mercy again"),
+            no_faults(service, "end of the faults again"),
             order(service, "twice", match=match, times=2, answer=REFUSAL),
             to_key("taken", wanted, wait_timeout=60),
         ],
@@ -179,7 +179,7 @@ def test_an_account_that_is_unavailable_after_the_switch(
         [
             order(service, "unavailable for a long time", **unavailable, times=4),
             fails(to_key("put back", wanted, wait_timeout=2)),
-            no_faults(service, "mercy"),
+            no_faults(service, "end of the faults"),
             order(service, "unavailable for a short time", **unavailable, times=1),
             to_key("taken", wanted, wait_timeout=60),
         ],

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request of every role answered wrongly, late or not at all: the same run again ends as an undisturbed one.
+"""Every request of every role fails, is late or gets no response. A rerun has the result of a run without faults.
 
 By default one request of each role is disturbed in some ways, and in others by the playbook. PROOF=all tries each kind
 of disturbance at each request, in this process.
@@ -104,7 +104,7 @@ def disturbed(service: Service, kind: dict[str, Any], at: int, requests: int) ->
 
 
 def assert_repaired(play: partial[Any], service: Service, name: str, wish: dict[str, Any], where: str = "") -> None:
-    """Nothing is lost, and the same run again ends as an undisturbed one."""
+    """Nothing is lost, and a rerun has the result of a run without faults."""
     case, expected = CASES[name], undisturbed(play, service, name).standing
     assert_answers(service, case)
     play(case.role, **wish)
@@ -113,7 +113,7 @@ def assert_repaired(play: partial[Any], service: Service, name: str, wish: dict[
 
 
 def without_one_more_version(found: Any, expected: Any) -> Any:
-    """A version that was made although the answer said otherwise stands beside the one that is used."""
+    """A failed request may have created one more version than the account uses."""
     if found == expected:
         return found
     vaults = found["keys"]

@@ -70,11 +70,11 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
     tasks = []
     for section, own in found.items():
         look = {"ansible.builtin.command": {"argv": [sys.executable, "-c", PROBE]}, "changed_when": False}
-        tasks += [*own, {"name": f"Look at Azure after section {section}", **look}]
+        tasks += [*own, {"name": f"Read Azure after section {section}", **look}]
 
     run = ansible.play(tasks, vars=NAMES)
 
-    seen = {section: json.loads(run[f"Look at Azure after section {section}"]["stdout"]) for section in found}
+    seen = {section: json.loads(run[f"Read Azure after section {section}"]["stdout"]) for section in found}
     assert all(one["available"] for one in seen.values())
     assert [one.name for one in run.changed] == [
         task["name"] for own in found.values() for task in own if "ansible.builtin.debug" not in task

@@ -274,7 +274,7 @@ def test_subscriptions(ansible: Ansible, service: Service) -> None:
     assert named.asked == [listing_of(second), permissions_of(second)]
 
 
-def test_subscription_that_the_caller_may_not_look_at(ansible: Ansible, service: Service) -> None:
+def test_subscription_that_the_caller_may_not_read(ansible: Ansible, service: Service) -> None:
     own, second = service.sandbox.subscription_id, second_subscription(service)
     service.make_account()
     put_account(service, second, "account2")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A run killed right after any of its writes: the same run again ends as an undisturbed one would have.
+"""A run is killed right after one of its writes. A rerun has the result of a run without interruption.
 
 By default each role is killed after one of its writes. PROOF=all kills it after each.
 """

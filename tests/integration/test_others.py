@@ -94,7 +94,7 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_access_to_all(ansible: Ansible, service: Service, way: str) -> None:
-    """`all` is enough; taken away, it leaves all that Batch does not need. Purging was never in it."""
+    """`all` is enough. Its revocation keeps the permissions that Batch does not need. `all` never includes purge."""
     principal = service.make_identity()["properties"]["principalId"]
     before = crowded_vault(service, service.policy(principal, "all"))
     grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is there already and stands in the way: each refusal has its code, the option and the remedy."""
+"""Existing resources that prevent a change: each refusal has a code, the option and a remedy."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_an_account_is_recovered(roles: RolesRunner, service: Service, loss: str
     run = recover(roles)
     reported = result(run)
     assert [cause["name"] for cause in reported["causes"]] == causes
-    # The roles that were assigned on a vault are gone with it, and do not come back with it.
+    # The role assignments on a vault are deleted with the vault, and its recovery does not restore them.
     expected = ["vault", "access"] if loss == "vault deleted" and rbac else repaired
     assert steps(run) == expected
     # Whether a deleted vault authorizes by roles is known once it is back.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role revert through its playbook: back to a Microsoft-managed key, and what becomes of key and access."""
+"""The role revert through its playbook: the move to a Microsoft-managed key, and the removal of key and access."""
 
 from __future__ import annotations
 

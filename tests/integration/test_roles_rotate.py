@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role rotate through its playbook: due or not, to a different key, and what becomes of the version before."""
+"""The role rotate through its playbook: due or not, to a different key, and the end of the previous version."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
 
 
 def rotate(runner: OneProcess, account: str = "account1", **wishes: Any) -> dict[str, Any]:
-    """A task of the run that the runner stands for."""
+    """A task of the runner's run."""
     report = runner.role("rotate", {**VARS, "cmk_account_name": account, **wishes})
     assert not report.get("failed"), report
     return report

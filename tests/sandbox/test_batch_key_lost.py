@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Batch does while it cannot use the key of an account, and how the account comes back."""
+"""The behaviour of Batch while it cannot use the key of an account, and the recovery of the account."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def cited(row: str) -> list[str]:
 
 def operations(row: str) -> list[tuple[str, str]]:
     """Methods and paths that the row names, the paths as patterns."""
-    # "`GET`, `PUT` `/path`" stands for both methods on the path.
+    # "`GET`, `PUT` `/path`" means both methods on the path.
     row = re.sub(r"`(\w+)`(?=(?:, `\w+`)* `(/[^`]+)`)", r"`\1 \2`", row)
     found = re.findall(r"`(GET|HEAD|PUT|PATCH|POST|DELETE) ([^`]+)`", row)
     return [(method, _pattern(path)) for method, path in found]

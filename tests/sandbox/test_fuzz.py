@@ -78,7 +78,7 @@ QUICKLY = 50
 
 @dataclass
 class Target:
-    """The sandbox that is shot at. It lives in this process, so that its state can be looked at."""
+    """The tested sandbox. It runs in this process, so that tests can read its state."""
 
     server: Server
     sandbox: Sandbox
@@ -142,7 +142,7 @@ def examples(share: float) -> Any:
     )
 
 
-# Caches, and what Batch notices of its keys whenever it looks at them.
+# Caches, and the results of Batch's checks of its keys.
 UNSEEN = {"world", "_world", "throttle", "key_vault_throttle", "_revoked", "lost", "back_at", "version", "wrapped"}
 
 
@@ -373,7 +373,7 @@ def signed(header: Any, claims: Any, known: dict[str, str]) -> str:
 
 
 def test_assertions(target: Target) -> None:
-    """Signed by whom they should be, and wrong in other ways."""
+    """Assertions that are signed with the right key, and wrong in other ways."""
     pem = SIGNER.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     wishes = {"federated_subject": "subject", "federated_issuer": "https://issuer", "federated_audience": "audience"}
     target.reset()

@@ -450,7 +450,7 @@ def test_too_many_requests(sandbox: Sandbox, control: Control) -> None:
         return sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {}}, session=session)
 
     assert [patch().status_code for _ in range(200)] == [200] * 200
-    # What comes back meanwhile, ten in a second, has to be used up as well.
+    # The bucket gains ten tokens a second meanwhile, which have to be used too.
     refused = next(response for response in iter(patch, None) if not response.ok)
     assert error(refused) == (429, "SubscriptionRequestsThrottled")
     assert int(refused.headers["retry-after"]) >= 1

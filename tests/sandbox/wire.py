@@ -104,7 +104,7 @@ class Wire:
 
 
 def last_words(connection: socket.socket, content: bytes) -> bytes:
-    """Say something and no more; what comes back until the other end closes, which it has to do soon."""
+    """Send something, and return all that is received until the other side closes, which has to happen soon."""
     with connection, suppress(ConnectionError):
         connection.settimeout(CLOSING)
         connection.sendall(content)

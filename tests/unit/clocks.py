@@ -12,7 +12,7 @@ import pytest
 
 
 class Clock:
-    """In place of the module `time`, in seconds. It goes on by `tick` with each look at it."""
+    """Replaces the module `time`. The time in seconds grows by `tick` with each call."""
 
     def __init__(self, tick: float = 0.0) -> None:
         self.now = 1000.0

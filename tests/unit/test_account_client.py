@@ -63,7 +63,7 @@ class Azure:
         self._permissions = permissions
         self.asked: list[str] = []
         self.written: list[str] = []
-        # What the first write raises, and what becomes of it once Azure has accepted it.
+        # The error of the first write, and the result of the write after Azure has accepted it.
         self.refuses_first: BaseException | None = None
         self.fails_first: CmkError | None = None
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Use is checked again after a key, a version, access or a vault has been taken away, and the change is undone if an
+"""Use is checked again after a key, a version, access or a vault has been removed, and the change is undone if an
 account uses it by then.
 
 Each test runs `converge` with the real plans, against an Azure that is a few dictionaries in memory.
@@ -181,7 +181,7 @@ def vault_goal(**options: Any) -> vault_goal_module.Goal:
 
 @dataclass(frozen=True)
 class Case:
-    """Something that is taken away, and accounts that use it or do not."""
+    """A resource that is removed, and accounts that use it or do not use it."""
 
     take: Callable[..., tuple[Any, Any, Any]]
     world: Callable[[], World]
@@ -480,7 +480,7 @@ class FailsOnce:
 @EACH
 @pytest.mark.parametrize("used", [True, False])
 def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None:
-    """What a failed change has taken away before it failed is restored only for those who use it."""
+    """If a change fails halfway, its removals are undone only if an account uses the resource."""
     world = case.world()
     world.newcomers = [on(case.users[0])] if used else case.others
     goal, service, planner = case.take(world, False)
@@ -494,7 +494,7 @@ def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None
 
 
 def test_after_all_permissions_are_restored_none_is_missing() -> None:
-    """`all` becomes the permissions that it stands for, without those that Batch needs; then these are added again."""
+    """`all` is replaced by all permissions except those that Batch needs; then these are added again."""
     world = World(vault=vault(policy(keys=["all"]), THEIRS), newcomers=[on(KEY)])
 
     with pytest.raises(Refused) as refused:

@@ -63,7 +63,7 @@ def documentation(name: str) -> dict[str, Any]:
     return {**own, "options": {k: v for part in (*shared, own) for k, v in (part.get("options") or {}).items()}}
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_modules_and_roles_are_found() -> None:
     assert len(MODULES) >= 6
     assert {"provision", "rotate", "revert"} <= set(ROLES)
     assert PLAYBOOKS
@@ -494,7 +494,7 @@ def options_checked() -> set[str]:
 
 
 def codes_of_kinds() -> set[str]:
-    """The code that a class of errors has. The one at the root stands for none: see below."""
+    """The code that a class of errors has. The base class has none: see below."""
     found: set[str] = set()
     for kind in (node for node in NODES if isinstance(node, ast.ClassDef) and node.name != "CmkError"):
         for line in kind.body:

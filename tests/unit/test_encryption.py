@@ -482,7 +482,7 @@ def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
 
 class Batch:
     """An account whose key is written and read. Batch `refuses` a key, or the account is `unavailable` with it. Access
-    to all keys that begin with `revoked` is taken away as soon as the account is written."""
+    to all keys that begin with `revoked` is revoked as soon as the account is written."""
 
     def __init__(self, on: str | None, *, refuses: str = "", unavailable: str = "", revoked: str = "") -> None:
         self.on = on

@@ -323,7 +323,7 @@ def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
         refused_once(evidence(PINNED_NEW), moved_to=moved_to, even_if_unavailable=even_if_unavailable)
 
 
-def test_a_key_that_batch_refuses_is_looked_at_again() -> None:
+def test_a_key_that_batch_refuses_is_checked_again() -> None:
     """The key may have been disabled after a task of the run read it. Then a wait has no effect."""
     with pytest.raises(Refused) as failed:
         refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)))

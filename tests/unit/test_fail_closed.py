@@ -99,7 +99,7 @@ ALL_OTHERS = {
 
 
 def test_revoking_from_all_permissions_keeps_the_others() -> None:
-    """`all` stands for every key permission but purge (Key Vault, "Assign an access policy")."""
+    """`all` means every key permission except purge (Key Vault, "Assign an access policy")."""
     observed = {"vault": vault(policy(keys=["all"])), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
     plan = access_plan.plan(access_goal(state="absent"), {**observed, "visible": visible()})
 

@@ -251,7 +251,7 @@ def test_a_version_in_use_is_kept_on_request(options: dict[str, Any], used: str)
     assert (kept.changed, kept.warnings) == (False, ())
     assert kept.before == kept.after == key_document.describe(in_use)
     assert kept.report == {"in_use_by": users, "kept_until": None}
-    # By default it is refused, and it is taken away by force.
+    # By default the task is refused, and force removes the version.
     with pytest.raises(Refused) as refused:
         key_plan.plan(key_goal(**options), in_use)
     assert refused.value.facts["accounts"] == users
@@ -277,7 +277,7 @@ def test_a_version_that_may_be_in_use_is_an_error_also_with_keep(options: dict[s
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options: dict[str, Any], used: str) -> None:
-    """The second look, at what has been taken away: keep is for what is still there."""
+    """In the second check, the version is already disabled or deleted, and `in_use: keep` has no effect."""
     plan = key_plan.plan(key_goal(**options, in_use="keep"), versions())
     gone = versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
     if options["state"] == "absent":

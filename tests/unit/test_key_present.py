@@ -104,7 +104,7 @@ FOUND = {"exists": True, "soft_deleted": False}
         pytest.param(Outcome(False, FOUND, FOUND), 1, FOUND, id="nothing to do"),
     ],
 )
-def test_a_recovered_key_is_looked_at_again(first: Outcome, calls: int, before: dict[str, Any]) -> None:
+def test_a_recovered_key_is_read_again(first: Outcome, calls: int, before: dict[str, Any]) -> None:
     outcomes = [first, Outcome(False, FOUND, {**FOUND, "enabled": True}, ("two",))]
     asked: list[Any] = []
 

@@ -85,7 +85,7 @@ def test_a_failure_is_everyones_own(tmp_path: Path) -> None:
     assert maker.looks == 3
 
 
-def test_what_is_kept_for_the_grace_period_is_not_looked_at_again_in_the_run(tmp_path: Path) -> None:
+def test_a_version_that_is_kept_for_the_grace_period_is_not_checked_again_in_the_run(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     maker.until = "2026-01-02T00:00:00Z"
 
@@ -99,13 +99,13 @@ def test_what_is_kept_for_the_grace_period_is_not_looked_at_again_in_the_run(tmp
     ("users", "looks"),
     [
         # By how many tasks, how many looks there were.
-        pytest.param(0, [1, 1, 1, 1, 1, 1], id="none: there is nothing to look at again"),
+        pytest.param(0, [1, 1, 1, 1, 1, 1], id="none: there is nothing to check again"),
         pytest.param(1, [1, 2, 3, 4, 5, 6], id="one: the next task may be that account's"),
         pytest.param(2, [1, 1, 2, 2, 3, 3], id="two"),
         pytest.param(3, [1, 1, 1, 2, 2, 2], id="three"),
     ],
 )
-def test_what_is_in_use_is_looked_at_again_when_its_users_may_have_gone(
+def test_a_version_in_use_is_checked_again_when_its_users_may_have_moved(
     tmp_path: Path, users: int, looks: list[int]
 ) -> None:
     maker = Maker(tmp_path)

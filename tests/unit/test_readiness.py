@@ -45,7 +45,7 @@ def test_an_account_that_is_missing(role: str) -> None:
     assert (skipped.changed, skipped.after["exists"]) == (False, False)
     assert "mybatch" in skipped.warnings[0]
     assert azure.group_may_be_missing
-    # Nothing is looked at.
+    # Nothing is read.
     assert azure.asked == []
 
 

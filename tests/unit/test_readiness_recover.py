@@ -127,14 +127,14 @@ SAYS_DISABLED = "Reason: The key 'https://myvault.vault.azure.net/keys/batch' is
 
 
 def kept_out(said: str, **observed: Any) -> Azure:
-    """A caller whom the firewall of the vault keeps out, and what Batch says."""
+    """A caller that the firewall of the vault blocks, and the message of Batch."""
     reason = Rejected(f"Azure says: {said}", azure={"message": said})
     azure = lost(bundle=FIREWALL, versions=None, unavailable_reason=reason, **observed)
     azure.unavailable_reason = reason
     return azure
 
 
-def test_a_firewall_is_opened_by_a_caller_whom_it_keeps_out() -> None:
+def test_a_firewall_is_opened_by_a_caller_that_it_blocks() -> None:
     assert repairs(kept_out("(Forbidden) no.", vault=CLOSED)) == ["network"]
     # The account may need ten minutes from then on.
     assert repairs(kept_out("(Forbidden) no."), causes_so_far=["network_closed"]) == []

@@ -57,14 +57,14 @@ def test_rights_to_revert(options: dict[str, Any], needed: list[str]) -> None:
 
 @EACH_TAKE
 @pytest.mark.parametrize("used", [ELSEWHERE, f"{KEY}2"])
-def test_a_key_that_the_account_does_not_use_is_not_taken_away(options: dict[str, Any], used: str) -> None:
+def test_a_key_that_the_account_does_not_use_is_not_removed(options: dict[str, Any], used: str) -> None:
     azure = Azure(on(used))
     failure = refused("revert", azure, **options)
 
     assert failure.code == "account_on_another_key"
     assert used in failure.msg
     assert azure.asked == []
-    # If nothing is taken away, it does not matter.
+    # If nothing is disabled, deleted or revoked, another key does not matter.
     assert revert(Azure(on(used))) == [WRITE]
 
 
@@ -96,7 +96,7 @@ def test_the_previous_key_of_a_reverted_account_is_unknown(options: dict[str, An
     [warning] = outcome.warnings
     assert "cmk_previous_key_identifier" in warning
     assert outcome.after["previous_key_identifier"] is None
-    # Nothing of the key or the access is even looked at.
+    # The key and the access are not read.
     assert not {"keys", "access"} & set(azure.asked)
     assert planned(azure) == []
     assert check("revert", Azure(on(None))).warnings == ()

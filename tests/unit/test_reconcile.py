@@ -774,7 +774,7 @@ def test_a_change_begins_only_if_its_requirement_holds() -> None:
     assert not converge(goal("novel"), shelf, Books, before_change=refuse).changed
 
 
-# What accounts came to use while it was taken away
+# Resources that accounts started to use during the removal
 
 
 def in_use(**facts: Any) -> Refused:
@@ -789,7 +789,7 @@ KEPT = Outcome(False, {}, {}, report={"in_use_by": ["a newcomer"]})
     [
         pytest.param(in_use(restored=True), 2, id="restored"),
         pytest.param(in_use(restored=False), 1, id="not restored"),
-        pytest.param(in_use(), 1, id="refused before anything was taken away"),
+        pytest.param(in_use(), 1, id="refused before the removal"),
         pytest.param(Refused("No.", code="users_unknown", restored=True), 1, id="refused for another reason"),
         pytest.param(Denied("No.", restored=True), 1, id="failed"),
     ],

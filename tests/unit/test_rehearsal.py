@@ -277,7 +277,7 @@ def test_an_account_that_is_not_available_takes_no_change(azure: Azure) -> None:
 
 @pytest.mark.parametrize(("failed", "pools"), [([], {"value": []}), (["key_enabled"], 409)])
 def test_preflight_decides_whether_an_account_is_available(azure: Azure, failed: list[str], pools: Any) -> None:
-    """Once the picture has changed what that depends on."""
+    """After the planned changes affect the checks of preflight."""
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key/{V1}"}}
     azure.has(f"{ACCOUNTS}/there", account(encryption=encryption))
     azure.has(f"{ACCOUNTS}/there/pools", {"error": {}}, 409)
@@ -546,7 +546,7 @@ def test_check_mode_keeps_a_missing_right_to_read_a_key(with_key: Azure) -> None
     assert with_key.get(f"{KEYS}/keys/key") == 403
 
 
-# The picture and the run
+# The planned changes and the run
 
 
 def test_later_tasks_of_a_run_have_its_planned_changes_until_the_run_ends(tmp_path: Any) -> None:

@@ -30,7 +30,7 @@ sdk = pytest.importorskip("azure.core.exceptions")
 
 
 class Answer:
-    """An HTTP answer, as far as the SDK's exceptions look at it."""
+    """An HTTP response, with the attributes that the SDK's exceptions read."""
 
     def __init__(self, status: int, body: str, reason: str = "") -> None:
         self.status_code = status
@@ -282,7 +282,7 @@ def test_operation_that_does_not_end_in_time() -> None:
 
 @pytest.fixture(autouse=True)
 def without_cache() -> Iterator[None]:
-    """Packages are looked at once in a process."""
+    """Clears the cache of package versions, which are read once in a process."""
     azure_sdk.load.cache_clear()
     yield
     azure_sdk.load.cache_clear()

@@ -122,7 +122,7 @@ Look = Callable[[VisibleAccounts], dict[str, Any]]
 
 
 def test_the_own_subscription_is_asked_if_azure_lists_none() -> None:
-    """An audit of a caller for whom Azure lists no subscription must not find that all is well."""
+    """If Azure lists no subscription for the caller, an audit must not report that all accounts are compliant."""
     found = visible(Resources(subscriptions=[], lists={OWN: Denied("403")})).listed(())
     assert (names(found), gap(found)["scope"]) == ([], f"/subscriptions/{OWN}")
 
@@ -410,7 +410,7 @@ def answered(_call: Any, group: str, name: str) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize(("changes_nothing", "second"), [(True, ["group1/one"]), (False, ["group1/one", "group1/two"])])
 def test_only_a_task_that_changes_nothing_lists_accounts_once(changes_nothing: bool, second: list[str]) -> None:
-    """Any other has to see an account that came to use what the task takes away."""
+    """Every other task has to list accounts again, because an account may have started to use the resource."""
     resources = Resources(lists={OWN: [of(OWN, "one")], OTHER: []})
     session: Any = Session()
     session.cache.changes_nothing = changes_nothing

@@ -80,7 +80,7 @@ def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:
 
 
 def add_tenant(world: World, name: str) -> Operator:
-    """A tenant with a subscription of that name, and whom both belong to."""
+    """A tenant with a subscription of that name, and the principal that owns both."""
     return _operator(world, world.directory.add_tenant(), name)
 
 

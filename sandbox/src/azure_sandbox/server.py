@@ -240,7 +240,7 @@ class Sandbox:
 def _route(service: str, call: Call[World], response: Response | None) -> str:
     if call.route is not None:
         return call.route.path
-    # Without a token nothing more is looked at, so that nothing is known to be unknown.
+    # Without a token, the sandbox does not check whether the operation exists, so the route is not `unknown`.
     if response is None or response.status_code != 401:
         return UNKNOWN
     # Clients of Key Vault send their first request without a token, because the answer names the tenant to sign in to.

@@ -53,7 +53,7 @@ class KeyIdentifier:
 
 @dataclass
 class KeyUse:
-    """For one look at one or more accounts, during which nothing else changes."""
+    """For one check of one or more accounts, during which nothing else changes."""
 
     world: World
     # What `_newest` found, by key identifier.

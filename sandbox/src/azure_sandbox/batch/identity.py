@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which identity an account has, and what becomes of the one it had."""
+"""The identity of an account, and the removal of its previous identity."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _NOT_UPDATABLE = ("poolAllocationMode", "keyVaultReference")
 @dataclass
 class IdentityWish:
     type: str
-    # By resource id: true to assign, false (null in the request) to take away.
+    # By resource id: true to assign, false (null in the request) to remove.
     ids: dict[str, bool] = field(default_factory=dict)
 
 

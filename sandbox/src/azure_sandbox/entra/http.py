@@ -76,7 +76,7 @@ def openid_configuration(call: Call) -> Response:
     asked = call.path["tenant"].lower()
     version = "/v2.0" if "/v2.0/" in call.url_path.lower() else ""
     cloud = _cloud(call)
-    # "common" stands for a tenant yet unknown, and its documents say so.
+    # "common" means that the tenant is not known yet, and its documents have a placeholder.
     issuer_tenant = "{tenantid}" if asked in ANY_TENANT else asked
     base = f"{cloud.authority}/{asked}"
     oauth2 = f"{base}/oauth2{version}"

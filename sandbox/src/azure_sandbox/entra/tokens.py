@@ -77,7 +77,7 @@ def jwk(pem: bytes, issuer: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom a token is about, and how they proved it."""
+    """The principal of a token, and how the principal authenticated."""
 
     object_id: str
     app_id: str

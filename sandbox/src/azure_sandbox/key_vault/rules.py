@@ -200,7 +200,7 @@ class Vaults:
         del self._live[vault.name.lower()]
         vault.deleted_at = self.world.clock.time()
         self._deleted[vault.name.lower()] = vault
-        # They do not come back with a recovered vault.
+        # A recovery of the vault does not restore them.
         self.world.authorization.forget_below(vault.id)
 
     def purge(self, vault: Vault) -> Operation[str]:

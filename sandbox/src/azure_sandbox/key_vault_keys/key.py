@@ -43,7 +43,7 @@ class KeyVersion:
 @dataclass
 class Key:
     name: str
-    # In order of creation: the last one is what the key's name alone stands for.
+    # In order of creation: the key's name without a version means the last one.
     versions: list[KeyVersion]
     policy: RotationPolicy | None = None
     # A recovered key answers from then on.

@@ -34,7 +34,7 @@ class World(shared.World, Protocol):
 class Keys:
     world: World
     _safes: dict[str, Safe] = field(default_factory=dict)
-    # What a backup's text stands for.
+    # The key of each backup, by the backup's text.
     _backups: dict[str, Key] = field(default_factory=dict)
 
     # Entering a vault

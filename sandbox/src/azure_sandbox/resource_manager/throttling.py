@@ -16,7 +16,7 @@ from ..shared import world as shared
 
 @dataclass(frozen=True)
 class Limit:
-    """A bucket's size, and how much of it comes back each second."""
+    """A bucket's size, and the number of tokens that it gains each second."""
 
     size: int
     refill: float
