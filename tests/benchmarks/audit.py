@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an audit costs, with all its reports, for ten accounts up to ten thousand."""
+"""The cost of an audit with all its reports, for ten accounts up to ten thousand."""
 
 from __future__ import annotations
 

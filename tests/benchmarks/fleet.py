@@ -42,7 +42,7 @@ class Rotation:
 
     @property
     def failures(self) -> str:
-        """How many failed, for people."""
+        """The number of failures and their messages, human-readable."""
         if not self.failed:
             return f"none of {self.accounts}"
         some = f", such as {self.behind[0]}" if self.behind else ""

@@ -11,7 +11,7 @@ from measuring import Bench
 from sandbox_client import serving
 from tables import Result, Wanted, mebibytes, times
 
-# What an account more may cost among thousands, compared with one more among hundreds.
+# The allowed cost of one more account among thousands, relative to one more among hundreds.
 STEEPER = 1.2
 
 

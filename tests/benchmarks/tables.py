@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a benchmark found, as Markdown, and the document that it goes into."""
+"""The results of a benchmark as Markdown, and the document that contains them."""
 
 from __future__ import annotations
 

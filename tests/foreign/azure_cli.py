@@ -36,13 +36,13 @@ class Az:
         return {**plain_environment(), **self.sandbox.environment, **QUIET, "AZURE_CONFIG_DIR": str(self.folder)}
 
     def __call__(self, line: str) -> Any:
-        """What a command that succeeds prints."""
+        """The output of a command that succeeds."""
         done = self._run(line)
         assert done.returncode == 0, f"az {line}\n{done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def refused(self, code: str, line: str) -> str:
-        """What a command prints that fails with an error code of Azure's."""
+        """The output of a command that fails with an error code of Azure."""
         done = self._run(line)
         assert done.returncode != 0, f"az {line}\n{done.stdout}"
         # `az` itself prints the first of these; `az rest` the body; a sign-in Entra's words.

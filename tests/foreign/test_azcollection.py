@@ -102,7 +102,7 @@ def storage(sandbox: Sandbox) -> str:
 
 
 def shown(sandbox: Sandbox, path: str, version: str) -> dict[str, Any] | None:
-    """What the sandbox says itself; none for what is not there."""
+    """The resource as the sandbox returns it; none if it does not exist."""
     response = sandbox.arm("GET", path, version)
     assert response.status_code in (200, 404), response.text
     return response.json() if response.ok else None

@@ -146,7 +146,7 @@ def test_other_clouds(stranger: Az, sandbox: Sandbox, cloud: str) -> None:
 
 
 def test_its_token_opens_a_vault(az: Az, sandbox: Sandbox) -> None:
-    """What the SDKs' AzureCliCredential asks for."""
+    """The command of the SDKs' AzureCliCredential."""
     make_vault(sandbox)
     got = az(f"account get-access-token --resource https://vault.azure.net --tenant {sandbox.tenant_id}")
     assert got["expires_on"] > datetime.now().timestamp()
@@ -227,7 +227,7 @@ def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sand
     az.refused("ResourceNotFound", f"batch account show --name account1 --resource-group {GROUP}")
 
 
-# What `az batch` does that one may not expect
+# Unexpected behaviour of `az batch`
 
 
 def test_a_new_identifier_alone_is_not_even_sent(az: Az, sandbox: Sandbox, control: Control) -> None:

@@ -112,7 +112,7 @@ CASES = {
 class Undisturbed:
     # The state of the resources after the run.
     standing: Any
-    # How much it asked for.
+    # The number of its requests.
     requests: int
 
 

@@ -24,7 +24,7 @@ from sandbox_client import Sandbox, plain_environment
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
-# How a module runs: in Ansible's own process, or as any module does.
+# The ways to run a module: in Ansible's own process, or as a separate process.
 WAYS = ("in_process", "module")
 
 _FAILS = "_fails"
@@ -174,7 +174,7 @@ class Run:
     rc: int
     output: str
     tasks: list[Task]
-    # What is left of its temporary files.
+    # The temporary files that remain.
     local_tmp: Path
 
     def __getitem__(self, name: str) -> Task:
@@ -435,7 +435,7 @@ _ANSIBLES = ("invocation", "exception", "ansible_facts", "deprecations")
 
 
 def comparable(run: Run) -> dict[str, tuple[str, Any]]:
-    """What the two ways must agree on: every value of every result, but for what differs from run to run."""
+    """The values of a result that must be equal in both ways: all except those that differ from run to run."""
     ours = [one for one in run.tasks if one.action.startswith("azbatch.cmk.")]
     names = [f"{one.name} (item)" if one.item else one.name for one in ours]
     numbered = [f"{name} {names[:number].count(name)}" for number, name in enumerate(names)]

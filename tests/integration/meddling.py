@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What happens to a run in this process between two of its requests, and time that passes without being waited for."""
+"""Changes between two requests of a run in this process, and a clock that advances without a wait."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ Report = dict[str, Any]
 
 
 def done(report: Report) -> Report:
-    """What a run or a module that has to succeed reports."""
+    """The report of a run or a module that has to succeed."""
     assert not report.get("failed"), report
     return report
 
@@ -59,7 +59,7 @@ class Run:
     key: tuple[str, str] | None = None
     wishes: dict[str, Any] = field(default_factory=dict)
     check: bool = False
-    # Whose rights the run has (CALLERS), and how its modules are run.
+    # The caller of the run (CALLERS), and the way to run its modules.
     caller: str = OWNER
     way: str = IN_PROCESS
 
@@ -187,7 +187,7 @@ class World:
         return found
 
     def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
-        """What a module's run is about."""
+        """The subject of a module's run."""
         named = {
             "batch_encryption_info": {"resource_group": GROUP, "account_name": run.account},
             "keyvault_cmk_key": {"vault_name": vault, "name": key},

@@ -15,7 +15,7 @@ from harness import assert_predicted, short, writes
 from service import Service
 
 Result = dict[str, Any]
-# How a check warns of a right that the caller lacks: another caller may run the play.
+# The warning in check mode about a right that the caller lacks. Another caller may run the play later.
 WOULD_BE_REFUSED = "A run by this caller would be refused."
 # The task of the role recover after which Azure shows the versions of a deleted key.
 KEY_RECOVERED = "Recover the key 0"
@@ -29,7 +29,7 @@ def unrecorded(_task: str, _result: Result) -> None:
 
 @dataclass(frozen=True)
 class Played:
-    """What a play reported, and the results of its tasks that have a diff or failed, by name and number in the loop."""
+    """The report of a play, and the results of its tasks that have a diff or failed, by name and number in the loop."""
 
     report: Result
     tasks: dict[str, Result]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tasks of a role changed for an account, as one report."""
+"""The changes of a role's tasks for an account, as one report."""
 
 from __future__ import annotations
 

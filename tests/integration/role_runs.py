@@ -86,7 +86,7 @@ def steps(run: Run) -> list[str]:
 
 
 def wrote(run: Run) -> list[str]:
-    """What the run asked Azure to write, in order: method and what of it."""
+    """The write requests of the run, in order: the method and the resource."""
     return things(run.writes)
 
 

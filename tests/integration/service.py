@@ -39,7 +39,7 @@ _IDENTITIES = "2023-01-31"
 
 
 def _wire(response: Any, _deserialized: Any, _headers: Any) -> Any:
-    """What came over the wire: the SDKs' generations differ in their models."""
+    """The JSON of the response, because the models differ between the releases of the SDKs."""
     return json.loads(response.http_response.text())
 
 
@@ -62,7 +62,7 @@ class Service:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
 
-    # What is there
+    # Reads
 
     def account(self, name: str = "account1") -> dict[str, Any]:
         """The whole account."""
@@ -94,7 +94,7 @@ class Service:
         return found
 
     def permissions(self, principal: str, vault: str = "vault-one") -> dict[str, list[str]] | None:
-        """What a principal's own access policy allows it."""
+        """The permissions in the principal's access policy."""
         for policy in self.vault(vault)["properties"]["accessPolicies"]:
             if policy["objectId"] == principal and not policy.get("applicationId"):
                 found: dict[str, list[str]] = policy["permissions"]
@@ -113,7 +113,7 @@ class Service:
         """The properties of a key's versions, the oldest first."""
         return sorted(self.keys(vault).list_properties_of_key_versions(name), key=lambda one: one.created_on)
 
-    # What a test begins with
+    # Resources that a test begins with
 
     def make_account(self, name: str = "account1", **body: Any) -> dict[str, Any]:
         """An account, by default with a system-assigned identity."""
@@ -164,7 +164,7 @@ class Service:
         self._arm("PUT", f"{self.vault_id(vault)}/accessPolicies/{kind}", _VAULTS, body)
 
     def grant(self, principal: str, vault: str = "vault-one") -> None:
-        """What Batch needs, by the vault's own mode."""
+        """Grant the permissions that Batch needs, by the permission model of the vault."""
         if self.vault(vault)["properties"]["enableRbacAuthorization"]:
             self.assign(principal, self.vault_id(vault))
         else:

@@ -45,7 +45,7 @@ def report(ansible: Ansible, name: str = "cmk-audit") -> dict[str, Any]:
 
 
 def looked_at(ansible: Ansible, **options: Any) -> dict[str, dict[str, Any]]:
-    """What is reported of each account."""
+    """The report of each account, by name."""
     run = audit(ansible, **options)
     assert run.rc == 0, run.output
     return {account["name"]: account for account in report(ansible)["accounts"]}
@@ -223,7 +223,7 @@ def test_one_of_two_identities_has_access(ansible: Ansible, service: Service) ->
 
 
 def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
-    """What the module reports of the only account."""
+    """The module's report of the only account."""
     (account,) = runner.another().module("batch_encryption_audit", {"return_accounts": True, **options})["accounts"]
     found: dict[str, Any] = account
     return found

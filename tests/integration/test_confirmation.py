@@ -44,7 +44,7 @@ def no_faults(service: Service, title: str) -> dict[str, Any]:
 
 
 def patches(one: Task) -> list[str]:
-    """What the account was sent, in order: a key's identifier or the other key source, and the answer's status."""
+    """The changes that were sent, in order: the key's identifier or the other key source, and the status."""
     sent = []
     for request in one.writes:
         if ACCOUNT not in request["url"]:

@@ -93,7 +93,7 @@ class Source:
     environment: dict[str, str] = field(default_factory=dict)
 
     def task(self, one: dict[str, Any]) -> dict[str, Any]:
-        """That task, by this source."""
+        """The task with the credentials of this source."""
         (module,) = (name for name in one if name.startswith("azbatch.cmk."))
         return {**one, module: {**one[module], **self.options}, "environment": self.environment}
 
@@ -389,7 +389,7 @@ def test_no_secret_is_shown(
 def test_credentials_are_passed_to_a_separate_process(
     ansible: Ansible, service: Service, keyword: dict[str, Any]
 ) -> None:
-    """What cannot run in Ansible's own process runs as a module, and gives the same."""
+    """A task that cannot run in Ansible's own process runs as a separate process, and returns the same."""
     service.make_account()
     run = ansible.play(
         [{**info("here")}, {**info("there"), **keyword}],

@@ -237,7 +237,7 @@ def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: st
 
 
 def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str) -> None:
-    """What takes the key away later, or from all at once, is asked about as well."""
+    """Changes that disable the key later, or for all accounts at once, are checked too."""
     _principal, identifier = service.on_key(follow=True)
     account1 = service.account_id()
     policy = {"time_after_create": "P90D", "expiry_time": "P1Y"}

@@ -47,7 +47,7 @@ def asked(requests: Sequence[Mapping[str, Any]]) -> list[str]:
 
 @dataclass
 class Listing:
-    """What ansible-inventory said."""
+    """The output of ansible-inventory."""
 
     output: str
     said: str
@@ -152,7 +152,7 @@ def group_name(name: str) -> str:
     return name.replace("-", "_")
 
 
-# What comes out
+# The hosts, their variables and their groups
 
 
 def test_variables_and_groups(ansible: Ansible, service: Service) -> None:

@@ -86,7 +86,7 @@ def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: S
     made = run.climbed("due")
     assert made["previous_version"] == first
     assert made["version"] != first
-    # What the task does not name is as it was in the version before.
+    # Settings that the task does not name are those of the previous version.
     assert made["key_size"] == 3072
     assert set(made["key_ops"]) == {"wrapKey", "unwrapKey", "encrypt"}
     assert run.climbed("expired")["previous_version"] == made["version"]

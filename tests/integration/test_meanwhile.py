@@ -36,7 +36,7 @@ def on(account: str, key: tuple[str, str] = FIRST_KEY, **wishes: Any) -> Run:
 class Pair:
     first: Run
     second: Run
-    # What there is before both.
+    # The resources before both runs.
     before: tuple[Run, ...] = (on("account1"), on("account2"))
 
 
@@ -126,7 +126,7 @@ def meanwhile(
 ) -> bool:
     """Whether the first run came as far as that request."""
     reset(service.sandbox.control)
-    # What tasks of a run have read a moment ago is of the world before.
+    # The cache of the run has the previous state.
     runner.forget()
     world = World(service, runner)
     others = Others(world)

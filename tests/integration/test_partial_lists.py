@@ -26,7 +26,7 @@ Run = Callable[[], dict[str, Any]]
 
 @pytest.fixture(params=["filtered", "denied"])
 def position(request: pytest.FixtureRequest, service: Service) -> str:
-    """How Azure answers the subscription's list for a caller with rights on a group only."""
+    """The answer of Azure to the subscription's list if the caller has rights on a group only."""
     service.sandbox.control.behavior(subscription_list=request.param)
     return str(request.param)
 

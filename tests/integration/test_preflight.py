@@ -41,7 +41,7 @@ def to_key(title: str, identifier: str, account: str = "account1", **options: An
 def status_of(one: Task) -> dict[str, str]:
     assert {check["name"] for check in one["preflight"]} == CHECKS
     for check in one["preflight"]:
-        # Whatever fails says what was seen and what to do about it; whatever could not be seen says why.
+        # A failed check has its evidence and a remedy. An unknown check has the reason.
         assert check["evidence"], check
         assert bool(check["remedy"]) is (check["status"] == "failed"), check
     return {check["name"]: check["status"] for check in one["preflight"]}

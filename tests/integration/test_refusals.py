@@ -156,7 +156,7 @@ def test_requests_that_azure_would_refuse(ansible: Ansible, service: Service, wa
 
 
 def test_a_caller_with_less_than_all(ansible: Ansible, service: Service, way: str) -> None:
-    """What cannot be seen is not made up: without `list`, previous versions are unknown and none is disabled."""
+    """Without the permission `list`, previous versions are unknown and none is disabled."""
     modest = service.sandbox.control.principal("modest", roles=[])
     service.make_vault()
     permissions = [permission for permission in OFFICER if permission != "list"]

@@ -74,7 +74,7 @@ class Playbook:
     above: tuple[str, ...] = ()
     # Of the caller's own access policy. No other policy has them.
     permissions: tuple[str, ...] = ()
-    # What is done once the caller has these rights.
+    # A change after the caller has these rights.
     then: Callable[[Service], None] = lambda _service: None
 
     def rights(self) -> list[str]:
@@ -256,7 +256,7 @@ def begun(
 def run(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, playbook: Playbook, without: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a caller with the rights of the playbook but one gets, and what was written."""
+    """The result for a caller who lacks one right of the playbook, and the writes."""
     sandbox = service.sandbox
     actions = [one for one in playbook.actions if one != without]
     roles = [give(service, sandbox.group, actions, [one for one in playbook.data_actions if one != without])]
@@ -321,7 +321,7 @@ def test_check_mode_names_what_a_repair_lacks(
 EACH = [(name, right) for name, playbook in PLAYBOOKS.items() for right in playbook.rights()]
 READS = re.compile(r"/read$|permission (get|list)$")
 WRITES = [one for one in EACH if not READS.search(one[1])]
-# What a run with all rights changes.
+# The changes of a run with all rights.
 _whole: dict[str, Any] = {}
 
 
@@ -353,7 +353,7 @@ def test_without_a_right_to_read(
     if report.get("failed"):
         what = right.removeprefix("above ").removeprefix("the key permission ")
         assert re.search(rf"\b{what}\b", json.dumps(report)), report
-        # What is missing to read what a vault holds is found once recover has recovered the vault.
+        # A missing right to read keys is found after recover has recovered the vault.
         assert written == [] or "the run has repaired: vault_deleted" in report["msg"]
     else:
         # It did everything all the same.
@@ -362,7 +362,7 @@ def test_without_a_right_to_read(
         assert report["key_identifier"] == service.encryption()
 
 
-# What only looks
+# Read-only tasks
 
 SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
 LOOKS = ((*SEES, DELETED, SUBSCRIPTIONS), (READ_KEY, f"{POLICIES}/read"))

@@ -42,7 +42,7 @@ def principal(service: Service) -> str:
 
 
 def assert_granted(service: Service, mode: str) -> None:
-    """What Batch needs, and no more than that."""
+    """The principal has the permissions that Batch needs, and no others."""
     if mode == "rbac":
         assert service.assignments(principal(service)) == [(service.vault_id(), ENCRYPTION_USER)]
         assert service.vault()["properties"]["accessPolicies"] == []
@@ -162,7 +162,7 @@ def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
             nonlocal met
             met = True
             service.point(newer)
-            # What the run has read before is read again after that; time only passes at the sandbox.
+            # Exceeds the TTL of the run's cache. Only the clock of the sandbox advances.
             time.sleep(6)
 
         with wire.meddled(at, rotate):
@@ -201,7 +201,7 @@ def test_a_disabled_key_is_enabled_only_when_asked(ansible: Ansible, service: Se
     assert service.is_available()
 
 
-# What there is already, and what is then still to be done.
+# The resources that exist before the run, and the steps that remain.
 SYSTEM_ASSIGNED = {
     "vault": ["key", "access", "account", "encryption"],
     "account": ["vault", "key", "access", "encryption"],

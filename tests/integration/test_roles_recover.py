@@ -237,7 +237,7 @@ def test_an_account_that_stays_unavailable_is_reported(roles: RolesRunner, servi
     assert result(run)["changed"] is False
 
 
-# What does not bring it back
+# Accounts that are not recovered
 
 
 def test_a_purged_key(roles: RolesRunner, service: Service) -> None:

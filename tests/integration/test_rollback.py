@@ -100,7 +100,7 @@ def is_available(service: Service, name: str = "account1") -> bool:
 def test_an_account_comes_during_a_deletion(
     world: World, wire: Wire, service: Service, what: str, fault: dict[str, Any], key: tuple[str, str]
 ) -> None:
-    """What was deleted is restored although a request of the rollback fails, or a list is empty for a moment. With a
+    """A deleted resource is restored although a request of the rollback fails, or a list is empty for a moment. With a
     vault, the roles that were assigned at it are."""
     done(world.prepared(Run("provision", "account1", key))())
     identifier = service.encryption()

@@ -18,7 +18,7 @@ from role_runs import QUARTER, VARS, results, second_account
 from sandbox_client import TOKEN, Control
 from service import GROUP, Service
 
-# What is done to the folder, as a command of a shell in it, before the role runs.
+# Shell commands that damage the folder before the role runs.
 DAMAGES = {
     "full": "cat /dev/zero > filler",
     "full to the last file": "cat /dev/zero > filler; i=0; while touch filler$i; do i=$((i+1)); done",

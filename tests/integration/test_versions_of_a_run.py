@@ -209,7 +209,7 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
     assert keys_of(service, "account1", "account2") == [service.key().id] * 2
 
 
-# What was used before, and for how long it stays
+# Previous versions and keys, and how long they stay enabled
 
 
 def test_a_nightly_rotation_disables_the_version_before_by_itself_a_day_later(

@@ -11,7 +11,7 @@ from harness import Ansible, checked, fails, task
 from service import GROUP, Service
 
 SIZES = (2048, 3072, 4096)
-# What runs as modules takes three times as long: for each job with one kind of vault.
+# Separate processes take three times as long, so each job uses one permission model that way.
 HERE = [("in_process", "access_policy"), ("in_process", "rbac")]
 
 

@@ -36,7 +36,7 @@ LOGIN_HOST = "login.microsoftonline.com"
 
 SUBSCRIPTION = "subscriptions/@subscription@"
 GROUP = f"{SUBSCRIPTION}/resourceGroups/rg-sandbox"
-# What the parameters of paths can be, the usual first.
+# Values of the parameters of paths, the usual value first.
 KNOWN: dict[str, tuple[str, ...]] = {
     "subscription": ("@subscription@",),
     "group": ("rg-sandbox", "rg-new"),

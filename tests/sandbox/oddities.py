@@ -24,7 +24,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 # The names and numbers that lead to something in a document.
 Place = tuple[Any, ...]
 
-# What a document can hold that JSON's writer can't write; it is put in for the text.
+# Values that Python's JSON writer cannot write. They replace the text in the document.
 RAW = {
     "<too much>": "1e400",
     "<too little>": "-1e400",

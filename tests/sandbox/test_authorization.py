@@ -237,7 +237,7 @@ def test_a_scope_in_a_group_that_is_not_there(sandbox: Sandbox, control: Control
     assert error(response) == (404, "ResourceGroupNotFound", "")
 
 
-# What assignments do
+# The effects of assignments
 
 
 def test_the_control_plane_checks_the_actions_of_roles(sandbox: Sandbox, control: Control) -> None:

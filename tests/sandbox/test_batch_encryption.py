@@ -168,7 +168,7 @@ def test_vault_behind_a_firewall_lets_batch_in_as_a_trusted_service(policy_vault
     assert "ForbiddenByFirewall" in reason(policy_vault.sandbox)
 
 
-# What is wrong with the request
+# Errors in the request
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_no_encryption_in_a_patch_changes_none(policy_vault: Vault) -> None:
         assert batch(policy_vault.sandbox, "PATCH", "account1", {"properties": properties}).json() == before
 
 
-# What is wrong with the key
+# Errors of the key
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Target:
 
 
 class Listener(logging.Handler):
-    """What goes wrong behind the answers."""
+    """Records the errors that the answers do not show."""
 
     def __init__(self, complaints: list[str]) -> None:
         super().__init__(logging.ERROR)
@@ -127,11 +127,11 @@ def lasting_target() -> Iterator[Target]:
         one.wire.close()
 
 
-# What has to be so
+# The checks of each answer
 
 
 def examples(share: float) -> Any:
-    """How many are tried: a share of the usual number, quickly; all of what was asked for otherwise."""
+    """The number of examples: a share of the usual number, or the full number if FUZZ_EXAMPLES is set."""
     return settings(
         max_examples=EXAMPLES or round(QUICKLY * share),
         derandomize=not EXAMPLES,
@@ -215,7 +215,7 @@ def check_log(target: Target) -> None:
 
 
 def look_around(target: Target) -> None:
-    """Whatever was accepted can be shown."""
+    """Each resource that was accepted can be read."""
     at_management = (
         f"/{SUBSCRIPTION}/resourceGroups?api-version=2022-09-01",
         f"/{SUBSCRIPTION}/resources?api-version=2022-09-01",

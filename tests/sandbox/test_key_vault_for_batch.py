@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Key Vault lets another service of Azure do with a key: no request reaches it, so the rules are asked."""
+"""The use of a key by another service of Azure. No request is sent, so the tests call the rules directly."""
 
 from __future__ import annotations
 

@@ -533,7 +533,7 @@ def test_a_policy_can_count_from_the_end(sandbox: Sandbox, control: Control) -> 
     assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["created"] == now + 10 * DAY
 
 
-# Who may
+# Permissions
 
 
 def test_refusals_by_role(sandbox: Sandbox, control: Control) -> None:
@@ -628,7 +628,7 @@ def test_vaults_have_separate_keys(sandbox: Sandbox) -> None:
 
 
 def begin_window(control: Control) -> None:
-    """What is asked from now on is counted together, for ten seconds."""
+    """Begin a new period of ten seconds, in which requests are counted together."""
     control.timing(throttling=True)
     control.advance(10 - control.call("GET", "/clock")["time"] % 10)
 

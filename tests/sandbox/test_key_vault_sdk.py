@@ -271,7 +271,7 @@ def test_a_malformed_value_is_refused(client: KeyClient, sandbox: Sandbox) -> No
 
 
 def allowed(sandbox: Sandbox) -> dict[str, tuple[int, str]]:
-    """What each operation answers, with values that are right where they can be."""
+    """The answer of each operation, with values that are valid where possible."""
     digest = text(hashlib.sha256(SECRET).digest())
     bodies: dict[str, dict[str, Any]] = {
         "encrypt": {"alg": "RSA-OAEP", "value": digest},

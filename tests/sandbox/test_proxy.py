@@ -224,7 +224,7 @@ def test_a_large_body(sandbox: Sandbox) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (413, "RequestTooLarge")
 
 
-# What clients should not do
+# Requests that clients should not send
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from azure_sandbox.proxy import KEEP_ALIVE_SECONDS
 
 # The longest that the sandbox may take for anything here: a large RSA key on a busy machine.
 PATIENCE = 20
-# How long it may leave a connection open whose other end has said all it had to say.
+# The longest time in seconds that the sandbox may keep a connection open after the other side has closed.
 CLOSING = 5
 
 

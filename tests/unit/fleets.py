@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an audit reads of many accounts, and reports made of it."""
+"""The documents of many accounts that an audit reads, and reports made of them."""
 
 from __future__ import annotations
 

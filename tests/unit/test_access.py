@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may get, wrapKey and unwrapKey: by the vault's access policies, or by roles."""
+"""The plan for the access of a principal to a key, with access policies and with Azure RBAC."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def seen(
     }
 
 
-# What is asked for
+# The goal
 
 
 OF_ACCOUNT = {"account_name": "mybatch", "account_resource_group": "rg-batch"}
@@ -516,7 +516,7 @@ def test_description() -> None:
     }
 
 
-# Whatever the other entries are
+# With any other entries
 
 PERMISSIONS = st.lists(st.sampled_from([*access_plan._ALL, "all", "Get", "WRAPKEY"]), unique=True, max_size=6)
 ENTRIES = st.lists(
@@ -586,7 +586,7 @@ def test_access_in_use_is_kept_on_request(document: dict[str, Any]) -> None:
     assert refused.value.facts["accounts"] == [account_id("user")]
     forced = access_plan.plan(goal(state="absent", force=True), used)
     assert (forced.changed, forced.report) == (True, {"in_use_by": [account_id("user")]})
-    # What nobody uses is revoked; afterwards a newcomer is an error, for it gets the access back.
+    # Unused access is revoked. If an account starts to use it meanwhile, the task fails and restores the access.
     revoked = access_plan.plan(wanted, document)
     assert (revoked.changed, revoked.report) == (True, {"in_use_by": []})
     with pytest.raises(Refused) as refused:

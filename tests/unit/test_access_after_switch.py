@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may use a key is read again after an account was switched to the key."""
+"""The access to a key is read again after an account was switched to the key."""
 
 from __future__ import annotations
 

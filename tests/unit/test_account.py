@@ -69,7 +69,7 @@ def with_ids(*names: str) -> dict[str, Any]:
     return {"type": "UserAssigned", "userAssignedIdentities": {identity_id(name): {} for name in names}}
 
 
-# What is asked for
+# The goal
 
 
 def test_creation_with_a_key_needs_a_user_assigned_identity() -> None:
@@ -534,7 +534,7 @@ def test_required_account() -> None:
     assert failed.value.facts["value"] == "mybatch"
 
 
-# Whatever it was
+# From any state
 
 
 def as_azure_does(document: dict[str, Any] | None, step: Step) -> dict[str, Any] | None:

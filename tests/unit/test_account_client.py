@@ -48,7 +48,7 @@ BODY = {"location": "westeurope"}
 
 
 class Azure:
-    """What Azure answers: each list one answer after the other, the last one from then on. Errors are raised."""
+    """The answers of Azure: each list one answer after the other, and then always the last. Errors are raised."""
 
     def __init__(
         self,
@@ -291,7 +291,7 @@ def test_pools_are_listed_before_a_change_unless_permissions_say_that_they_may_b
 
 
 def retry_until_accepted(accounts: Accounts, clock: Clock, *answers: CmkError | None, look: Any = lambda: None) -> int:
-    """How often it was written."""
+    """The number of writes."""
     left, writes = list(answers), 0
 
     def write() -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an audit makes of what it has read."""
+"""The report of an audit, made of the documents that it has read."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def only(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def keys(**others: Any) -> dict[str, Any]:
-    """What was read of the key, with some of it otherwise."""
+    """The documents of the key, with other values for some fields."""
     return {KEY: {**seen()["keys"][KEY], **others}}
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What this task, or another one of the run, has read a moment ago is not read again."""
+"""Reads are cached for a few seconds in a task and in a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Shelf:
-    """What a service holds, and how often it was asked."""
+    """A service with its resources, which counts the reads."""
 
     def __init__(self, **held: Any) -> None:
         self.held = held
@@ -47,7 +47,7 @@ def task(folder: Path | None = None, caller: str = "me") -> Cache:
     return Cache(RunFiles(str(folder) if folder else None), lambda: caller)
 
 
-# What this task has read
+# The cache of a task
 
 
 def test_a_resource_is_read_once_within_its_ttl(clock: Clock) -> None:
@@ -167,7 +167,7 @@ def test_a_value_is_as_old_as_the_beginning_of_its_read_by_this_task(clock: Cloc
     assert cache.read(lambda: "again", "book", "atlas") == "again"
 
 
-# What a task of the run has read
+# The cache of a run
 
 
 def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: Clock) -> None:

@@ -185,7 +185,7 @@ class Case:
 
     take: Callable[..., tuple[Any, Any, Any]]
     world: Callable[[], World]
-    # What is written to take it away, and to undo that.
+    # The writes of the removal, and those that undo it.
     away: list[str]
     back: list[str]
     users: list[str]

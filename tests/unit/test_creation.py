@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What exists is not created over: by its list, by its name, and by what accounts on a new vault lack afterwards."""
+"""An existing resource is not replaced: checks of the list and of the name, and access of accounts to a new vault."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Azure:
     def create(self, **properties: Any) -> None:
         self.service.create("rg-keys", "myvault", {"location": "westeurope", "properties": properties})
 
-    # What it asks of others: what is visible, and who has access.
+    # Reads of other services: visible accounts, and access.
 
     def everywhere(self) -> dict[str, Any]:
         return visible(*self._accounts)

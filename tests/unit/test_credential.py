@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who the caller is, and tokens that the tasks of a run share and nobody else can read."""
+"""The caller's credentials, and tokens that the tasks of a run share and no other user can read."""
 
 from __future__ import annotations
 
@@ -445,7 +445,7 @@ def test_a_value_that_azure_identity_refuses(step: str) -> None:
 
 
 def no_credentials(source: str, monkeypatch: pytest.MonkeyPatch) -> CmkError:
-    """What is raised if azure-identity has no credentials of the source."""
+    """The error if azure-identity has no credentials of the source."""
     identity = pytest.importorskip("azure.identity")
 
     def refuse(*_scopes: str, **_options: Any) -> Any:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is documented is what is there: options, return values, roles, codes of errors."""
+"""The documentation agrees with the code: options, return values, roles, error codes."""
 
 from __future__ import annotations
 

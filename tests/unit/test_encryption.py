@@ -77,7 +77,7 @@ def move(previous: str | None, identifier: str | None, *, even_if_unavailable: b
     return Step(EncryptionWrites.set_encryption, {**PLACE, **sent})
 
 
-# What is asked for
+# The goal
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_an_expected_key_has_to_be_one() -> None:
 # The rollback of a switch that failed
 
 
-# How the account is moved, by whatever options: from following to pinned, with `update_version: false`, and so on.
+# The ways to move an account, by any options: from following to pinned, with `update_version: false`, and so on.
 WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (None, PINNED_NEW, {}),
     (None, PINNED_NEW, {"update_version": False}),
@@ -671,7 +671,7 @@ def test_survey_of_an_account_with_unknown_availability() -> None:
     assert encryption_survey.survey_warnings({**observed, "account": None}) == ()
 
 
-# Whatever it was
+# From any state
 
 PLACES = st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW, PINNED_NEW.upper(), ELSEWHERE])
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is read of an account before its key is changed, and of a key before it is disabled."""
+"""The reads of an account before its key is changed, and of a key before it is disabled."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_of_an_account_that_is_missing_nothing_else_is_read(missing: str) -> Non
     assert (services.asked, services.group_may_be_missing) == ([], missing == "skip")
 
 
-# What the run remembers of moves
+# The moves that the run stores
 
 
 def switch(evidence_of: str | None, *, even_if_unavailable: bool = False, fails: CmkError | None = None) -> Moved:
@@ -268,7 +268,7 @@ def refused_once(
     shown: bool = True,
     even_if_unavailable: bool = False,
 ) -> list[str]:
-    """What a switch asks once Batch has refused it, if the key and the account are then seen like that."""
+    """The reads of a switch after Batch has refused it, with the given state of the key and the account."""
     asked: list[str] = []
 
     def retry_until_accepted(write: Any, *_more: Any, look: Any) -> None:
@@ -288,7 +288,7 @@ def refused_once(
         preflight.require(refreshed)
 
     def get(*_place: Any) -> dict[str, Any] | None:
-        # What the task itself has read before may be older, which does not matter for the availability.
+        # The cache of the task may be older, which does not matter for the availability.
         assert asked[-1] in ("unavailable_reason", "forget account")
         return account(key=moved_to, identity=system_assigned()) if shown else None
 
@@ -351,7 +351,7 @@ def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> Non
     ("failure", "may_be_moved"), [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False)]
 )
 def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_be_moved: bool) -> None:
-    """What a rollback uses, because its read of the account may be older than the change."""
+    """The option of a rollback, because its read of the account may be older than the change."""
 
     def update(*_body: Any, **_options: Any) -> None:
         raise failure

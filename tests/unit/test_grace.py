@@ -190,7 +190,7 @@ def test_a_version_of_the_same_second_is_not_newer() -> None:
 
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_the_second_check_ignores_which_version_is_the_newest(version: str) -> None:
-    """Whatever became the newest meanwhile: what nobody uses stays disabled."""
+    """An unused version stays disabled, also if another version became the newest meanwhile."""
     plan = key_plan.plan(goal("P0D", version=MIDDLE, to=f"{KEY}/{NEW}"), observed())
     moved_back = replace(plan.goal, version=version, moved_to=parse_key_identifier(f"{KEY}/{OLD}", "key"))
     seen = observed()

@@ -282,7 +282,7 @@ def test_a_forced_version_is_counted_for_an_account(options: dict[str, Any], cou
         assert module.forced_version(options_of(module, **named, **options)) == counted
 
 
-# How it runs here
+# The run in process
 
 
 class Module:
@@ -413,7 +413,7 @@ def test_failure_is_a_result_with_its_code_and_facts() -> None:
     }
 
 
-# What is around it
+# The environment of the run
 
 
 def run_around(module: Any, environment: dict[str, str], **keywords: Any) -> dict[str, Any]:
@@ -541,7 +541,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
         "ANSIBLE_LOCALHOST_WARNING": "false",
         "ANSIBLE_INVENTORY": "localhost,",
-        # Whatever looks for Azure all the same finds nobody.
+        # A request to Azure fails.
         "HTTPS_PROXY": "http://127.0.0.1:9",
     }
     command = [sys.executable, "-m", "ansible", "playbook", "--connection", "local", "-vvv", str(folder / "play.yml")]
@@ -562,7 +562,7 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(results: dict[str, Any], case: str) -> list[str]:
-    """What is shown of a case, arguments and all, each time that it is run."""
+    """The output of a case with its arguments, for each run of the case."""
     number = list(CASES).index(case)
     return [part for part in results["shown"].split("TASK [") if part.startswith(f"Case {number}, ")]
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is known of an account as a host, the host's name and groups, and which accounts are wanted."""
+"""An account as a host: its variables, its name, its groups, and the filters."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_subscription_that_is_no_guid(wrong: Any) -> None:
     assert refused.value.code == "invalid_subscriptions"
 
 
-# What others say of it
+# The documentation
 
 
 def documented(table: str) -> dict[str, str]:
@@ -230,7 +230,7 @@ def documented(table: str) -> dict[str, str]:
 
 
 def test_a_group_has_one_key() -> None:
-    """Whatever hyphens are in the names of the vault and of the key."""
+    """With any hyphens in the names of the vault and of the key."""
     keys = [("kv-a", "b-c"), ("kv-a-b", "c"), ("kv", "a-b-c"), ("kv-a", "-b-c"), ("kv", "-a-b-c"), ("source", "x")]
     accounts = [known(key=f"https://{vault}.vault.azure.net/keys/{key}/{NEW}") for vault, key in keys]
     named = [{name.replace("-", "_") for name in _inventory.groups(one) if name.startswith("key_")} for one in accounts]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Key Vault's documents say of a key."""
+"""The state of a key, from Key Vault's documents."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
     assert made.after["exists"] is True
     assert made.after["enabled"] is True
     assert made.after["key_ops"] == WRAP
-    # What only Key Vault can know.
+    # Values that only Key Vault can set.
     assert made.after["key_identifier"] is made.after["version"] is made.after["created_on"] is None
 
 
@@ -80,7 +80,7 @@ def test_a_deleted_key_is_recovered_if_asked() -> None:
 
     assert planned.steps == (Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"}),)
     assert (planned.before["soft_deleted"], planned.after) == (True, {"exists": True, "soft_deleted": False})
-    # Whatever the recovered version lacks is no reason to call the recovery unconfirmed.
+    # A recovered version that is not usable yet does not make the recovery unconfirmed.
     assert not key_plan.plan(planned.goal, observed_key(key(enabled=False))).changed
 
 
@@ -437,7 +437,7 @@ def test_rotation_policy_that_is_as_asked_stays() -> None:
     assert not key_plan.plan(key_goal(rotation_policy=rotation(time_after_create="P90D")), observed).changed
 
 
-# Whatever it was
+# From any state
 
 
 def as_azure_does(observed: dict[str, Any], steps: tuple[Step, ...]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class KeyVault:
         self.versions = [key(version(1), created=NOW - 100 * DAY)]
         self.reads = 0
         self.takes = 0.0
-        # How many versions a replica of the vault does not show yet.
+        # The number of versions that a replica of the vault does not show yet.
         self.lag = 0
         self.refuses = False
 

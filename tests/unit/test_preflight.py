@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must hold before Batch is pointed at a key: every check, when it holds, fails and cannot be seen."""
+"""The checks before an account is moved to a key: each check passes, fails and is unknown."""
 
 from __future__ import annotations
 

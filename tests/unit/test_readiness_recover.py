@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is repaired, and what is refused, before the first task of `recover`."""
+"""The first task of `recover`: which repairs are needed, and which runs are refused."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_recover_does_not_wait_for_a_cause_without_a_repair() -> None:
 
 
 def test_an_available_account_needs_no_repair() -> None:
-    """Whatever its key looks like: Batch may not have noticed yet, or may use another version."""
+    """In any state of its key: Batch may not have noticed a loss yet, or may use another version."""
     azure = lost(DISABLED, bundle=DISABLED)
     azure.unavailable_reason = None
 
@@ -253,7 +253,7 @@ def test_an_account_is_not_repaired_if_its_availability_is_unknown(observed: dic
         ({"bundle": Unavailable("Busy."), "versions": None}, "Busy."),
         # The vault is in another subscription.
         ({"vault": None}, f"{VAULTS}/read"),
-        # Whatever else was found.
+        # Regardless of other causes.
         ({"vault": HIDDEN, **IS_DISABLED}, HIDDEN.msg),
         ({"bundle": HIDDEN, "versions": None, "vault": CLOSED}, HIDDEN.msg),
     ],

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a rehearsal answers to each kind of request, and that no write leaves the machine."""
+"""Check mode across the tasks of a run: the answer to each kind of request. No write leaves the machine."""
 
 from __future__ import annotations
 

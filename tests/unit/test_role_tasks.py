@@ -270,7 +270,7 @@ def test_what_the_account_used_before_is_disabled_if_that_is_asked(
     assert [options["key_identifier"] for _module, options in disabled] == previous
     for module, options in disabled:
         assert (module, options["state"]) == ("keyvault_cmk_key", "disabled")
-        # What accounts use stays, and nothing is disabled that is not older than the version that they were moved to.
+        # A version in use stays, and only versions that are older than the new version of the accounts are disabled.
         assert (options["in_use"], options["moved_to"], options["grace_period"]) == ("keep", PINNED_NEW, "P2D")
 
 

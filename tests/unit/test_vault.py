@@ -48,7 +48,7 @@ def step(write: Any, **body: Any) -> Step[VaultWrites]:
     return Step(write, {"group": "rg-keys", "name": "myvault", "body": body})
 
 
-# What is asked for
+# The goal
 
 
 @pytest.mark.parametrize("days", [7, 30, 90])
@@ -368,7 +368,7 @@ def test_required_vault() -> None:
     assert failed.value.code == "vault_not_found"
 
 
-# Whatever it was
+# From any state
 
 
 def as_azure_does(state: dict[str, Any], document: dict[str, Any] | None, done: Step) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def locked(path: Path) -> Iterator[Path]:
 
 
 def _require_own(path: Path, kind: str) -> None:
-    """Nobody but this user can have written it. Raises StateProblem."""
+    """Check that no other user could have written the file or directory. Raises StateProblem."""
     if not os.path.lexists(path):
         return
     if path.is_symlink():

@@ -98,7 +98,7 @@ def list_assignments(call: Call) -> Response:
 
 
 def list_permissions(call: Call) -> Response:
-    """What the caller's own roles allow at the scope."""
+    """The permissions of the caller's roles at the scope."""
     _check_group(call)
     assert call.caller is not None
     held = call.world.authorization.permissions(call.caller, _scope(call))

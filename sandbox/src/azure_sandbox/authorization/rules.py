@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may do what, and where."""
+"""Role assignments and role definitions: which principal may do what at which scope."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _REPLICATION_SECONDS = 60
 
 
 class World(shared.World, Protocol):
-    """What role assignments need of other services."""
+    """The parts of other services that role assignments need."""
 
     directory: Directory
     resources: Resources
@@ -102,7 +102,7 @@ class Authorization:
         return any(self._roles[held.role].allows(action) for held in self._held(principal, scope))
 
     def permissions(self, principal: Principal, scope: str) -> list[Permission]:
-        """What the principal's roles allow at the scope."""
+        """The permissions of the principal's roles at the scope."""
         return [one for held in self._held(principal, scope) for one in self._roles[held.role].permissions]
 
     def data_assignment(self, principal: Principal, action: str, scope: str) -> RoleAssignment | None:
@@ -139,14 +139,14 @@ class Authorization:
         return [r for r in self._roles.values() if any(covers(offered, scope) for offered in r.assignable_scopes)]
 
     def assignment(self, scope: str, guid: str) -> RoleAssignment:
-        """What a read of the assignment shows."""
+        """The assignment as a read returns it."""
         held = self._lag.shown(guid.lower(), self._assignments.get(guid.lower()))
         if held is None or held.scope.lower() != tidy_scope(scope).lower():
             raise errors.assignment_not_found(guid)
         return held
 
     def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
-        """What a list shows: those at `scope` and inherited from above it, and those below it if asked for."""
+        """The assignments of a list: those at `scope`, those inherited from above, and with `below` those below."""
         for held in self._lag.all(self._assignments):
             if principal_id is not None and held.principal_id.lower() != principal_id.lower():
                 continue

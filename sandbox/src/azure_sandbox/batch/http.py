@@ -174,7 +174,7 @@ def _unskip(token: str) -> tuple[str, str, str] | None:
 
 
 def _check_linked(call: Call, wish: Wish) -> None:
-    """Who gives an account an identity must be allowed to assign that identity."""
+    """Check that the caller may assign the identities that the request adds."""
     caller = call.caller
     if wish.identity is None or caller is None:
         return

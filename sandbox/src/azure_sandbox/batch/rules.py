@@ -77,7 +77,7 @@ class BatchAccounts:
         return _required(self.find(subscription, group, name), name, group)
 
     def shown(self, subscription: str, group: str, name: str) -> Account:
-        """What a read of the account shows."""
+        """The account as a read returns it."""
         current = self.find(subscription, group, name)
         return _required(self._lag.shown(account_key(subscription, group, name), current), name, group)
 
@@ -225,7 +225,7 @@ class BatchAccounts:
         raise errors.key_not_accessible(account.protection.key_identifier, found.reason)
 
     def health(self, account: Account) -> Health:
-        """What Batch finds when the account is used, which is noted."""
+        """Check the account's key as Batch does when the account is used, and store the result."""
         return health(account, self._assess, self.world.clock.time(), self.world.timing.batch_recovery)
 
     def reassess(self, vault_name: str | None = None) -> None:

@@ -32,7 +32,7 @@ TYPE = "Microsoft.KeyVault/vaults"
 
 @dataclass(frozen=True)
 class Order:
-    """What a PUT asks for, and where."""
+    """The contents of a PUT, and its scope."""
 
     subscription: str
     group: str
@@ -63,7 +63,7 @@ class Order:
 
 
 class Safes(Protocol):
-    """Who keeps what vaults hold."""
+    """The service that stores the keys of vaults."""
 
     def forget(self, vault: Vault) -> None: ...
 
@@ -96,7 +96,7 @@ class Vaults:
         return vault if vault is not None and vault.is_in(subscription, group) else None
 
     def shown(self, subscription: str, group: str, name: str) -> Vault | None:
-        """What a read of the vault shows."""
+        """The vault as a read returns it."""
         vault = self._lag.shown(name.lower(), self.by_name(name))
         return vault if vault is not None and vault.is_in(subscription, group) else None
 
@@ -112,7 +112,7 @@ class Vaults:
             self.delete(vault)
 
     def listed(self, subscription: str, group: str | None = None) -> builtins.list[Vault]:
-        """What a list of vaults shows."""
+        """The vaults as a list returns them."""
         return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
 
     def standing(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
@@ -286,7 +286,7 @@ class Vaults:
         vault.set_policies(policies, self.world.clock.time(), self.world.timing.policy_propagation)
 
     def _settle(self) -> None:
-        """What time has done to the deleted vaults."""
+        """Complete the purges of deleted vaults, and purge those whose retention has ended."""
         now = self.world.clock.time()
         for purge in self._purges:
             vault = self._deleted.get(purge.about.lower())

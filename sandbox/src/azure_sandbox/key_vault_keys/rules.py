@@ -25,7 +25,7 @@ WRAP_ALGORITHM = "RSA-OAEP"
 
 
 class World(shared.World, Protocol):
-    """What keys need of other services."""
+    """The parts of other services that keys need."""
 
     vaults: Vaults
 
@@ -119,7 +119,7 @@ class Keys:
         return [live[name] for name in sorted(live) if live[name].visible_from <= now]
 
     def versions(self, vault: Vault, name: str) -> list[KeyVersion]:
-        """By their identifiers, not by age; none for a key that is not there."""
+        """The versions of a key, sorted by identifier and not by age. Empty if the key does not exist."""
         key = self._safe(vault).live.get(name.lower())
         if key is None or key.visible_from > self.world.clock.time():
             return []

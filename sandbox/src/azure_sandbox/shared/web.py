@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the services' HTTP layers share: a call, a route, an answer."""
+"""Code that the services' HTTP layers share: a call, a route, an answer."""
 
 from __future__ import annotations
 
