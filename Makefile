@@ -18,7 +18,7 @@ export VENV := $(CURDIR)/.venv
 export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
 export PATH := $(VENV)/bin:$(PATH)
 
-# Of the proof alone, whoever sets them.
+# Settings of `make proof` only, also if they are set in the environment.
 unexport PROOF SEQUENCES SEED
 
 SETUP := $(VENV)/setup.stamp
@@ -60,7 +60,7 @@ sanity: $(SETUP)  ## ansible-test sanity
 	scripts/sanity
 
 .PHONY: galaxy
-galaxy: $(SETUP)  ## build the collection and let Galaxy's importer look at it
+galaxy: $(SETUP)  ## build the collection and run Galaxy's importer on it
 	scripts/galaxy
 
 .PHONY: release
@@ -99,7 +99,7 @@ bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the
 	PYTHONPATH=tests/sandbox:tests/integration:tests/foreign \
 		python tests/benchmarks --clients "$(VENV)/foreign" --fraction $(or $(FRACTION),1) $(BENCH)
 
-# Each worker has a sandbox of its own, so these tests need not stay in one of them.
+# Each worker has a separate sandbox, so the tests of a file may run in different workers.
 .PHONY: fuzz
 fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py

@@ -64,7 +64,7 @@ def play(playbook: str, extra_vars: tuple[str, ...]) -> str | None:
 
 
 def standing() -> tuple[str, str]:
-    """The account's key source and key version, as Azure's API tells them."""
+    """The account's key source and key version, as Azure's API returns them."""
     variables = yaml.safe_load(VARS.read_text())
     environment = os.environ
     credential = ClientSecretCredential(

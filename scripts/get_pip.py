@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Stand-in for the get-pip.py of ansible-test: the pip that Python brings along, upgraded from the package index."""
+"""Replaces the get-pip.py of ansible-test: installs the pip that Python includes, and upgrades it from the index."""
 
 import ensurepip
 import os

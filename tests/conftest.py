@@ -37,7 +37,7 @@ def importable() -> bool:
         return False
 
 
-if not importable():  # ansible-test has a finder of its own
+if not importable():  # ansible-test has its own finder
     from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
     path = collections_path()

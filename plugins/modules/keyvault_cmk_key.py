@@ -62,8 +62,8 @@ options:
   enable_key:
     description:
       - With O(state=present), enable the newest version if the version is disabled.
-      - By default, a disabled version is refused, because a key is revoked by disabling it. If rotation is due and
-        another version is enabled, the new version is created in any case.
+      - By default, a disabled version is refused, because somebody may have disabled it to revoke the key. If rotation
+        is due and another version is enabled, the new version is created in any case.
       - With O(state=enabled), the version is enabled without this option.
     type: bool
     default: false

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an audit costs, with all its reports, for ten accounts up to ten thousand."""
+"""The cost of an audit with all its reports, for ten accounts up to ten thousand."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _audited(bench: Bench, accounts: int) -> tuple[Cost, int, list[int]]:
         cost = _audit(bench, sandbox)
         requests = Traffic.after(sandbox, before).requests
     report = json.loads((bench.folder / "audit" / "cmk-audit.json").read_text())
-    told = report["summary"]["states"]["ok"]
-    assert told == accounts, f"{told} of {accounts} accounts are well"
+    compliant = report["summary"]["states"]["ok"]
+    assert compliant == accounts, f"{compliant} of {accounts} accounts are compliant"
     print(f"{accounts} accounts: {cost.seconds:.1f} s", flush=True)
     return cost, requests, [(bench.folder / "audit" / f"cmk-audit.{name}").stat().st_size for name in FORMATS]
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A key's rotation for many accounts, and how they stand after it."""
+"""Rotates a key for many accounts, and reads the state of the accounts after the rotation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rotation:
     accounts: int
     cost: Cost
     traffic: Traffic
-    # Of those that are not on a new version, or do not answer: why.
+    # Messages about the accounts that do not use a new version or are unavailable.
     behind: list[str]
     sandbox_peak: int
 
@@ -41,8 +41,8 @@ class Rotation:
         return bool(self.cost.status or self.behind)
 
     @property
-    def told(self) -> str:
-        """How many failed, for people."""
+    def failures(self) -> str:
+        """The number of failures and their messages, human-readable."""
         if not self.failed:
             return f"none of {self.accounts}"
         some = f", such as {self.behind[0]}" if self.behind else ""
@@ -54,7 +54,7 @@ def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
     command."""
     sandbox.control.advance(31 * DAY)
     with _no_limits(sandbox):
-        former = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
+        keys_before = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
     wishes = ("-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D", *arguments)
     command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate", *wishes]
     before = sandbox.control.last
@@ -63,8 +63,8 @@ def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
     peak = peak_of(sandbox)
     traffic = Traffic.after(sandbox, before)
     with _no_limits(sandbox):
-        rotation = Rotation(len(former), cost, traffic, list(_behind(sandbox, former)), peak)
-    print(f"{rotation.accounts} accounts: {cost.seconds:.1f} s, failed {rotation.told}", flush=True)
+        rotation = Rotation(len(keys_before), cost, traffic, list(_behind(sandbox, keys_before)), peak)
+    print(f"{rotation.accounts} accounts: {cost.seconds:.1f} s, failed {rotation.failures}", flush=True)
     return rotation
 
 
@@ -92,7 +92,7 @@ def give_each_its_identity(sandbox: Sandbox) -> None:
         accounts = list(pool.map(give, list(_accounts(sandbox))))
     # A grant takes up to ten minutes to be effective.
     sandbox.control.advance(DAY)
-    print(f"{len(accounts)} accounts have an identity of their own", flush=True)
+    print(f"{len(accounts)} accounts have a system-assigned identity", flush=True)
 
 
 def _session_of_thread(sandbox: Sandbox) -> requests.Session:
@@ -116,7 +116,7 @@ def _no_limits(sandbox: Sandbox) -> Iterator[None]:
     sandbox.control.timing(throttling=limits)
 
 
-def _behind(sandbox: Sandbox, former: dict[str, str]) -> Iterator[str]:
+def _behind(sandbox: Sandbox, keys_before: dict[str, str]) -> Iterator[str]:
     session = sandbox.bearer()
     newest: dict[str, str] = {}
     for account in _accounts(sandbox):
@@ -124,7 +124,7 @@ def _behind(sandbox: Sandbox, former: dict[str, str]) -> Iterator[str]:
         vault = key.removeprefix("https://").partition(".")[0]
         if vault not in newest:
             newest[vault] = data(sandbox, "GET", f"/keys/{KEY}", vault=vault).json()["key"]["kid"]
-        if key == former[account["id"]]:
+        if key == keys_before[account["id"]]:
             yield f"{account['name']}: still on {key}"
         elif key != newest[vault]:
             yield f"{account['name']}: on {key}, not on {newest[vault]}"

@@ -34,7 +34,7 @@ def main(bench: Bench) -> Result:
         costs: dict[str, Cost] = {}
         requests: dict[str, int] = {}
         for way in (IN_PROCESS, MODULE, AZCOLLECTION, AZ, AZ_IN_A_LOOP):
-            # What is done once only, such as compiling Python files, is done before.
+            # Work that is done once only, such as compiling Python files, is done before.
             _read(bench, sandbox, way, 1)
             before = sandbox.control.last
             costs[way] = _read(bench, sandbox, way, hosts)

@@ -17,7 +17,7 @@ from sandbox_client import Sandbox, serving
 from tables import Result, Wanted, times
 
 LATENCY = 100
-# The one whose ratio is in the middle is told.
+# The round with the median ratio is reported.
 ROUNDS = 3
 GROUP = "rg-sandbox"
 STEPS = {"provision": (), "rotate": ("--extra-vars", "cmk_key_force_new_version=true"), "revert": ()}
@@ -25,7 +25,7 @@ Spent = tuple[Cost, int]
 
 
 def main(bench: Bench) -> Result:
-    # What is done once only, such as compiling Python files, is done before.
+    # Work that is done once only, such as compiling Python files, is done before.
     _lived(bench)
     lives = [_lived(bench, "--latency", str(bench.sized(LATENCY))) for _round in range(ROUNDS)]
     both = sorted(lives, key=lambda life: _ratio(*life["all"]))[ROUNDS // 2]
@@ -55,7 +55,7 @@ def main(bench: Bench) -> Result:
 
 
 def _lived(bench: Bench, *arguments: str) -> dict[str, tuple[Spent, Spent]]:
-    """What each step takes us, and them."""
+    """The time of each step, with this collection and with the others."""
     with serving(*arguments) as sandbox:
         ours = _by_playbooks(bench, sandbox)
         theirs = _by_az(bench, sandbox)

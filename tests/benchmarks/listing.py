@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What it costs to make every account a host: `ansible-inventory --graph` for ten accounts up to ten thousand."""
+"""The cost of the inventory: `ansible-inventory --graph` for ten accounts up to ten thousand."""
 
 from __future__ import annotations
 

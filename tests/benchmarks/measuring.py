@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a command costs, and what it asked of the sandbox."""
+"""The cost of a command, and its requests to the sandbox."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ class Bench:
             seconds = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode and not may_fail:
-            told = (self.output.read_text() + self.errors.read_text())[-4000:]
-            raise SystemExit(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{told}")
-        # Linux tells it in KiB.
+            output = (self.output.read_text() + self.errors.read_text())[-4000:]
+            raise SystemExit(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{output}")
+        # The unit of ru_maxrss is KiB on Linux.
         return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, process.returncode)
 
     @property
@@ -112,7 +112,7 @@ def by_xargs(az: Az, command: str, lines: Sequence[str], processes: int, folder:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What was asked of the services that the sandbox poses as."""
+    """The requests to the services that the sandbox emulates."""
 
     requests: int
     throttled: int

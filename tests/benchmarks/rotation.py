@@ -70,7 +70,7 @@ def _wanted(name: str, run: Rotation, bound: float) -> list[Wanted]:
             f"{seconds:.0f} s, where {SLOWER} times the bound is {SLOWER * bound:.0f} s",
             seconds <= SLOWER * bound,
         ),
-        Wanted(f"{name}: no account failed", run.told, not run.failed),
+        Wanted(f"{name}: no account failed", run.failures, not run.failed),
         Wanted(f"{name}: 429s below {THROTTLED:.0%} of the requests", f"{share:.1%}", share < THROTTLED),
     ]
 

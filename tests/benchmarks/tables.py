@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a benchmark found, as Markdown, and the document that it goes into."""
+"""The results of a benchmark as Markdown, and the document that contains them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Result:
         return all(one.reached for one in self.wanted)
 
     def __str__(self) -> str:
-        # Figures stand at the right, below each other.
+        # Figures are aligned to the right.
         lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         return "\n".join([table, "", *map(str, self.wanted)])
@@ -41,7 +41,7 @@ def with_section(document: str, name: str, text: str) -> str:
     """The document with that text in the place that its comments keep for `name`."""
     begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->\n"
     before, begun, rest = document.partition(begin)
-    _former, ended, after = rest.partition(end)
+    _old, ended, after = rest.partition(end)
     if not (begun and ended):
         raise ValueError(f"The document has no place for {name}. Add these lines to it:\n{begin}{end}")
     return f"{before}{begin}\n{text}\n\n{end}{after}"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Azure CLI, run against a sandbox with a configuration folder of its own."""
+"""Runs the Azure CLI against a sandbox, with a separate configuration folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox_client import Sandbox, plain_environment
 
-# It reports home and installs what it lacks unless told not to; nobody is there to be asked anything.
+# Disables telemetry, the installation of extensions, and questions to the user.
 QUIET = {
     "AZURE_CORE_COLLECT_TELEMETRY": "false",
     "AZURE_EXTENSION_USE_DYNAMIC_INSTALL": "no",
@@ -36,13 +36,13 @@ class Az:
         return {**plain_environment(), **self.sandbox.environment, **QUIET, "AZURE_CONFIG_DIR": str(self.folder)}
 
     def __call__(self, line: str) -> Any:
-        """What a command that succeeds prints."""
+        """The output of a command that succeeds."""
         done = self._run(line)
         assert done.returncode == 0, f"az {line}\n{done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def refused(self, code: str, line: str) -> str:
-        """What a command prints that fails with an error code of Azure's."""
+        """The output of a command that fails with an error code of Azure."""
         done = self._run(line)
         assert done.returncode != 0, f"az {line}\n{done.stdout}"
         # `az` itself prints the first of these; `az rest` the body; a sign-in Entra's words.

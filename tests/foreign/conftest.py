@@ -15,7 +15,7 @@ import pytest
 from azure_cli import Az
 from sandbox_client import Control, Sandbox, shared
 
-# What the first command in a configuration folder leaves there, having asked for the newest version of `az`.
+# The file that the first command in a configuration folder writes after its check for a new version of `az`.
 VERSION_CHECK = "versionCheck.json"
 
 

@@ -72,7 +72,7 @@ def test_the_session_of_the_cli(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '"code": ' in done.stdout, "the refusal is told"
+    assert '"code": ' in done.stdout, "the refusal is shown"
     assert not TOKEN.search(done.stdout + done.stderr)
     principals = {entry["principal"] for entry in sandbox.control.requests(since) if entry["principal"]}
     names = {one["object_id"]: one["name"] for one in sandbox.control.call("GET", "/principals")["principals"]}

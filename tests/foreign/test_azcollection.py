@@ -31,8 +31,8 @@ SECONDS = 300
 
 def task(title: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
     """A task; its result is registered by its title, with underscores."""
-    told = {"name": title, module: arguments, "register": title.replace(" ", "_")}
-    return {**told, "environment": dict(environment)} if environment else told
+    wish = {"name": title, module: arguments, "register": title.replace(" ", "_")}
+    return {**wish, "environment": dict(environment)} if environment else wish
 
 
 def theirs(title: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
@@ -49,7 +49,7 @@ def again(one: Task) -> Task:
 
 @pytest.fixture
 def play(sandbox: Sandbox, clients: Path, tmp_path: Path) -> Play:
-    """Runs tasks by ansible-playbook: what each gave back, by its name. None may fail unless failures are wanted."""
+    """Runs tasks with ansible-playbook, and returns the results by task name. A task may fail only with `failures`."""
     bin_folder = clients / "azcollection" / "bin"
 
     def run(*tasks: Task, failures: bool = False) -> Results:
@@ -73,7 +73,7 @@ def play(sandbox: Sandbox, clients: Path, tmp_path: Path) -> Play:
 
 
 def _settings(home: Path) -> dict[str, str]:
-    """Neither settings nor credentials of whoever runs the tests. ANSIBLE_COLLECTIONS_PATH stays: ours is in it."""
+    """Hides the settings and credentials of the user who runs the tests, but keeps ANSIBLE_COLLECTIONS_PATH."""
     settings = home / "ansible.cfg"
     settings.touch()
     return {"HOME": str(home), "ANSIBLE_CONFIG": str(settings), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
@@ -102,7 +102,7 @@ def storage(sandbox: Sandbox) -> str:
 
 
 def shown(sandbox: Sandbox, path: str, version: str) -> dict[str, Any] | None:
-    """What the sandbox says itself; none for what is not there."""
+    """The resource as the sandbox returns it; none if it does not exist."""
     response = sandbox.arm("GET", path, version)
     assert response.status_code in (200, 404), response.text
     return response.json() if response.ok else None
@@ -145,9 +145,9 @@ def test_group_identity_and_account(play: Play, sandbox: Sandbox) -> None:
     assert made["tags"] == {"made": "once", "changed": "later"}
     assert made["properties"]["autoStorage"]["storageAccountId"] == storage(sandbox)
     assert [*made["identity"]["userAssignedIdentities"]] == [identity]
-    (told,) = results["accounts"]["batch_account"]
-    assert (told["id"], told["tags"]) == (account, {"made": "once"})
-    assert told["account_endpoint"] == made["properties"]["accountEndpoint"]
+    (listed,) = results["accounts"]["batch_account"]
+    assert (listed["id"], listed["tags"]) == (account, {"made": "once"})
+    assert listed["account_endpoint"] == made["properties"]["accountEndpoint"]
     assert [one["properties"] for one in results["identities"]["response"]] == [made_identity["properties"]]
     assert (shown(sandbox, group(sandbox), GROUPS) or {})["tags"] == {"made": "once"}
 
@@ -205,8 +205,8 @@ def test_vault_with_policies_key_and_role_assignment(play: Play, sandbox: Sandbo
     assert (bundle["attributes"]["key_size"], bundle["tags"]) == (3072, {"made": "once"})
     assert [one["kid"] for one in results["keys"]["keys"]] == [bundle["key"]["kid"]]
     assert [one["vault_uri"] for one in results["vaults"]["keyvaults"]] == [properties["vaultUri"]]
-    (told,) = results["roles"]["roleassignments"]
-    assignment = shown(sandbox, told["id"], ROLES)
+    (listed,) = results["roles"]["roleassignments"]
+    assignment = shown(sandbox, listed["id"], ROLES)
     assert assignment is not None
     assert assignment["properties"]["principalId"] == who
     assert assignment["properties"]["roleDefinitionId"] == role
@@ -227,13 +227,13 @@ def test_vault_with_policies_key_and_role_assignment(play: Play, sandbox: Sandbo
 
     assert changing(results) == ["no role", "no key", "no vault", "purged vault"]
     assert [one["kid"].split("/")[4] for one in results["deleted keys"]["keys"]] == ["key1"]
-    assert shown(sandbox, told["id"], ROLES) is None
+    assert shown(sandbox, listed["id"], ROLES) is None
     assert shown(sandbox, vault, VAULTS) is None
     deleted = f"{sandbox.subscription}/providers/Microsoft.KeyVault/locations/westeurope/deletedVaults/kv-one"
     assert shown(sandbox, deleted, VAULTS) is None
 
 
-def test_refusals_in_azures_words(play: Play, sandbox: Sandbox, control: Control) -> None:
+def test_refusals_have_the_message_of_azure(play: Play, sandbox: Sandbox, control: Control) -> None:
     stranger = control.principal("stranger")
     reader = control.principal("reader", roles=[{"role": "Reader", "scope": sandbox.subscription}])
     vault = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/kv-one"
@@ -266,7 +266,7 @@ def test_refusals_in_azures_words(play: Play, sandbox: Sandbox, control: Control
     assert {name: code for name, code in codes.items() if code not in results[name]["msg"]} == {}
 
 
-def test_the_machines_own_identity(play: Play, sandbox: Sandbox) -> None:
+def test_the_managed_identity_of_the_machine(play: Play, sandbox: Sandbox) -> None:
     # The variable would name a user-assigned identity.
     results = play(
         theirs("groups", "resourcegroup_info", {"AZURE_CLIENT_ID": ""}, auth_source="msi", name="rg-sandbox")

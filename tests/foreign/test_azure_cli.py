@@ -146,7 +146,7 @@ def test_other_clouds(stranger: Az, sandbox: Sandbox, cloud: str) -> None:
 
 
 def test_its_token_opens_a_vault(az: Az, sandbox: Sandbox) -> None:
-    """What the SDKs' AzureCliCredential asks for."""
+    """The command of the SDKs' AzureCliCredential."""
     make_vault(sandbox)
     got = az(f"account get-access-token --resource https://vault.azure.net --tenant {sandbox.tenant_id}")
     assert got["expires_on"] > datetime.now().timestamp()
@@ -227,7 +227,7 @@ def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sand
     az.refused("ResourceNotFound", f"batch account show --name account1 --resource-group {GROUP}")
 
 
-# What `az batch` does that one may not expect
+# Unexpected behaviour of `az batch`
 
 
 def test_a_new_identifier_alone_is_not_even_sent(az: Az, sandbox: Sandbox, control: Control) -> None:
@@ -240,7 +240,7 @@ def test_a_new_identifier_alone_is_not_even_sent(az: Az, sandbox: Sandbox, contr
     assert encryption(sandbox) == customer(key)
 
 
-def test_assigning_an_identity_opens_a_closed_account(az: Az, sandbox: Sandbox) -> None:
+def test_assigning_an_identity_makes_an_unavailable_account_available(az: Az, sandbox: Sandbox) -> None:
     create(sandbox, properties={"publicNetworkAccess": "Disabled"})
     named = f"--name account1 --resource-group {GROUP}"
     assert az(f"batch account identity assign {named} --system-assigned")["type"] == "SystemAssigned"
@@ -252,7 +252,7 @@ def test_assigning_an_identity_opens_a_closed_account(az: Az, sandbox: Sandbox) 
 # Keys
 
 
-def test_the_life_of_a_key(az: Az, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_key_is_created_changed_and_deleted(az: Az, sandbox: Sandbox, tmp_path: Path) -> None:
     make_vault(sandbox, enablePurgeProtection=True)
     make_vault(sandbox, "vault-two")
     key = "--vault-name vault-one --name cmk"
@@ -306,7 +306,7 @@ def rotation(az: Az, key: str) -> None:
 # Vaults
 
 
-def test_the_life_of_a_vault(az: Az, sandbox: Sandbox) -> None:
+def test_a_vault_is_created_changed_and_deleted(az: Az, sandbox: Sandbox) -> None:
     make_vault(sandbox, enablePurgeProtection=True, softDeleteRetentionInDays=7)
     named = "--name vault-one"
     shown = az(f"keyvault show {named}")
@@ -408,7 +408,7 @@ def test_a_reader_changes_nothing(stranger: Az, sandbox: Sandbox, control: Contr
     assert control.requests(before, writes=True) == []
 
 
-def test_what_is_not_there(az: Az, sandbox: Sandbox) -> None:
+def test_resources_that_do_not_exist(az: Az, sandbox: Sandbox) -> None:
     az.refused("ResourceGroupNotFound", "group show --name rg-none")
     create_it = "batch account create --name account1 --resource-group rg-none --location westeurope"
     az.refused("ResourceGroupNotFound", create_it)

@@ -50,9 +50,9 @@ class Case:
     role: str
     # Makes what the run begins with; returns variables of the run.
     begin: Callable[[Service], dict[str, Any]]
-    # How often an undisturbed run writes.
+    # The number of writes of a run without faults.
     writes: int
-    # Whether its account answers before the run, and so has to answer whatever becomes of it.
+    # Whether the account is available before the run. If so, the account must also be available after a failed run.
     answers: bool = True
 
 
@@ -72,15 +72,15 @@ def an_old_version(service: Service) -> dict[str, Any]:
 
 
 def another_vault(service: Service) -> dict[str, Any]:
-    _, former = service.on_key(rbac=True)
+    _, first = service.on_key(rbac=True)
     service.make_vault("vault-two", rbac=True)
     other = service.make_key("other", "vault-two").id
-    return {"cmk_new_key_identifier": other, **previous(former), **DISABLE}
+    return {"cmk_new_key_identifier": other, **previous(first), **DISABLE}
 
 
 def an_account_on_its_key(service: Service) -> dict[str, Any]:
-    _, former = service.on_key()
-    return {**previous(former), "cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
+    _, first = service.on_key()
+    return {**previous(first), "cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
 
 
 def a_lost_version(service: Service) -> dict[str, Any]:
@@ -110,9 +110,9 @@ CASES = {
 
 @dataclass(frozen=True)
 class Undisturbed:
-    # How things stand after the run.
+    # The state of the resources after the run.
     standing: Any
-    # How much it asked for.
+    # The number of its requests.
     requests: int
 
 

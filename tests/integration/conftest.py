@@ -109,7 +109,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How often the random sequences drew what."""
+    """The statistics of the random sequences."""
     drawn: Counter[str] = Counter()
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
@@ -127,7 +127,7 @@ def _by_way() -> dict[str, dict[str, _Results]]:
     return {}
 
 
-# A task takes half a second longer in a process of its own. By default only these tests run both ways, which depend on
+# A task takes half a second longer in a separate process. By default only these tests run both ways, which depend on
 # the process, and test_whole_job, which runs every module that changes something; with PROOF=all every test does.
 BOTH_WAYS = ("test_timeout", "test_waiting")
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs a real ansible-playbook against the sandbox, and tells what each task gave back and which requests it made."""
+"""Runs a real ansible-playbook against the sandbox, and returns the result and the requests of each task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sandbox_client import Sandbox, plain_environment
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
-# How a module runs: in Ansible's own process, or as any module does.
+# The ways to run a module: in Ansible's own process, or as a separate process.
 WAYS = ("in_process", "module")
 
 _FAILS = "_fails"
@@ -49,7 +49,7 @@ def fails(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def here(one: Mapping[str, Any]) -> dict[str, Any]:
-    """The same task, left out where modules run as modules, which costs half a second each: others stand for it."""
+    """The task, skipped if modules run as separate processes, which takes half a second each."""
     return {**one, _HERE: True}
 
 
@@ -66,7 +66,7 @@ def control_task(name: str, sandbox: Sandbox, method: str, path: str, body: Any 
 
 
 def ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Check, apply, check again, apply again; `climbed` looks at how it went."""
+    """The four steps: check, apply, check again, apply again. `climbed` checks the results."""
     name = one["name"]
     check, again = checked(one, f"{name}: check"), here(checked(one, f"{name}: check again"))
     apply, second = stairs(one)
@@ -74,7 +74,7 @@ def ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def stairs(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A ladder without its checks."""
+    """The four steps without those in check mode."""
     return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
 
 
@@ -133,8 +133,8 @@ class Task:
         return [str(warning) for warning in self.result.get("warnings") or []]
 
     def __str__(self) -> str:
-        told = {k: v for k, v in self.result.items() if k not in ("invocation", "diff", "exception")}
-        return f"{self.name}: {self.status}\n{json.dumps(told, indent=1)}\n" + "\n".join(short(self.requests))
+        shown = {k: v for k, v in self.result.items() if k not in ("invocation", "diff", "exception")}
+        return f"{self.name}: {self.status}\n{json.dumps(shown, indent=1)}\n" + "\n".join(short(self.requests))
 
     def refused(self, code: str, *, by_azure: bool = False) -> Task:
         """It failed with that code and a message that stands for itself, and wrote nothing; Azure took nothing, if it
@@ -174,7 +174,7 @@ class Run:
     rc: int
     output: str
     tasks: list[Task]
-    # What is left of its temporary files.
+    # The temporary files that remain.
     local_tmp: Path
 
     def __getitem__(self, name: str) -> Task:
@@ -203,7 +203,7 @@ class Run:
         return [one for one in self if one.result.get("changed")]
 
     def climbed(self, name: str) -> Task:
-        """The tasks of `ladder` behaved: predicted, did, and had nothing left to do. Returns what was applied."""
+        """Check the four steps of `ladder`: prediction, the same change, then no change twice. Returns the change."""
         steps = {one.name.rpartition(": ")[2]: one for one in self if one.name.rpartition(": ")[0] == name}
         apply, second = steps["apply"], steps["apply again"]
         for step, one in steps.items():
@@ -247,7 +247,7 @@ def moment(text: str) -> datetime:
 
 @dataclass
 class Ansible:
-    """Runs playbooks in a folder of its own, with an environment that knows nothing but the sandbox."""
+    """Runs playbooks in a separate folder, with an environment that contains only the settings of the sandbox."""
 
     sandbox: Sandbox
     folder: Path
@@ -330,7 +330,7 @@ class Ansible:
         ]
 
     def recording(self) -> tuple[Path, dict[str, str]]:
-        """The file that the next run's recorder writes, and the environment that tells the recorder so."""
+        """The file that the recorder of the next run writes, and the environment that configures the recorder."""
         file = self.folder / f"record-{len(self.runs)}.jsonl"
         return file, {
             "RECORDER_FILE": str(file),
@@ -385,8 +385,8 @@ class Ansible:
         }
         run = self.playbook([play], **options)
         assert [one.name for one in run] == [one["name"] for one in tasks], run.output
-        told = "\n".join(f"{one.name}: {one.get('code')}: {one.get('msg')}" for one in run.failed)
-        assert [one.name for one in run.failed] == expected, f"{told}\n{run.output}"
+        messages = "\n".join(f"{one.name}: {one.get('code')}: {one.get('msg')}" for one in run.failed)
+        assert [one.name for one in run.failed] == expected, f"{messages}\n{run.output}"
         return run
 
 
@@ -406,12 +406,12 @@ def kill(process: int) -> None:
 
 
 def family(process: int) -> list[int]:
-    """A process after those that it has begun. A worker of Ansible's is in a session of its own since 2.19, and goes on
-    with its task when the others are gone."""
-    born = [
+    """A process after its child processes. A worker of ansible-core 2.19 or later is in a separate session, and
+    continues its task after the other processes have ended."""
+    children = [
         int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()
     ]
-    return [*(one for child in born for one in family(child)), process]
+    return [*(one for child in children for one in family(child)), process]
 
 
 def recorded(file: Path) -> list[Task]:
@@ -430,12 +430,12 @@ _VOLATILE = (
     # Files in a test's own folder
     (re.compile(r"/[^\s'\"]*/pytest-[^\s'\"]*"), "<path>"),
 )
-# Ansible's own additions, which a module's way through a process of its own brings along.
+# Keys that Ansible adds to a result if the module runs as a separate process.
 _ANSIBLES = ("invocation", "exception", "ansible_facts", "deprecations")
 
 
 def comparable(run: Run) -> dict[str, tuple[str, Any]]:
-    """What the two ways must agree on: every value of every result, but for what differs from run to run."""
+    """The values of a result that must be equal in both ways: all except those that differ from run to run."""
     ours = [one for one in run.tasks if one.action.startswith("azbatch.cmk.")]
     names = [f"{one.name} (item)" if one.item else one.name for one in ours]
     numbered = [f"{name} {names[:number].count(name)}" for number, name in enumerate(names)]

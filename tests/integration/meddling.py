@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What happens to a run in this process between two of its requests, and time that passes without being waited for."""
+"""Changes between two requests of a run in this process, and a clock that advances without a wait."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from urllib3 import ProxyManager
 
 from azure_sandbox.shared import timing
 
-# Azure's own pace, as far as runs wait for it.
+# Azure's own delays, as far as runs wait for them.
 _WAITED_FOR = ("batch_create", "batch_recovery", "key_delete", "key_recover", "policy_propagation", "role_propagation")
 REALISTIC = {name: getattr(timing.REALISTIC, name) for name in _WAITED_FOR}
-# Seconds after which all that was granted or withdrawn has taken effect.
+# Seconds after which all grants and revocations have taken effect.
 SETTLED = max(REALISTIC["policy_propagation"], REALISTIC["role_propagation"]) + 1
 
 
@@ -39,7 +39,7 @@ class Wire:
         self._count = 0
         self._is_it: Callable[[Any], bool] = lambda _request: False
         self._act: Callable[[], None] | None = None
-        self._is_dead = False
+        self._is_killed = False
         self._interleaving: Interleaving | None = None
         self._monkeypatch = monkeypatch
         send = RequestsTransport.send
@@ -49,8 +49,8 @@ class Wire:
             if self._act is not None and self._is_it(request):
                 act, self._act = self._act, None
                 act()
-            # A poller runs in a thread of its own, and outlives whoever started it.
-            if self._is_dead:
+            # A poller runs in a separate thread, which continues after the controller has ended.
+            if self._is_killed:
                 raise Killed
             if self._interleaving is not None:
                 self._interleaving.before_request()
@@ -67,10 +67,10 @@ class Wire:
         try:
             yield
         finally:
-            self._act, self._is_dead = None, False
+            self._act, self._is_killed = None, False
 
     def kill(self) -> None:
-        self._is_dead = True
+        self._is_killed = True
 
     def interleaved(self, order: Sequence[int], *runs: Callable[[], None]) -> None:
         """Two runs side by side. The first sends `order[0]` requests, the second `order[1]`, and so on; a request that
@@ -91,7 +91,7 @@ class Interleaving:
         self._order = iter(order)
         self._left = next(self._order, None)
         self._active = 0
-        self._alive = {0, 1}
+        self._running = {0, 1}
         start, flock = threading.Thread.start, fcntl.flock
 
         def inheriting(thread: threading.Thread) -> None:
@@ -121,7 +121,7 @@ class Interleaving:
                 failures.append(failure)
             finally:
                 with self._condition:
-                    self._alive.discard(number)
+                    self._running.discard(number)
                     self._active = 1 - number
                     self._condition.notify_all()
 
@@ -140,7 +140,7 @@ class Interleaving:
             return
         with self._condition:
             self._condition.wait_for(lambda: self._may_go(number))
-            if self._left == 0 and len(self._alive) == 2:
+            if self._left == 0 and len(self._running) == 2:
                 self._left = next(self._order, None)
                 self._active = 1 - number
                 self._condition.notify_all()
@@ -151,7 +151,7 @@ class Interleaving:
     def _yield(self) -> None:
         number = _run_number()
         with self._condition:
-            if number is None or len(self._alive) < 2:
+            if number is None or len(self._running) < 2:
                 # The lock is held by another thread of the same run.
                 self._condition.wait(0.001)
                 return
@@ -164,7 +164,7 @@ class Interleaving:
             self._condition.wait_for(lambda: self._may_go(number))
 
     def _may_go(self, number: int) -> bool:
-        return self._active == number or (1 - number) not in self._alive
+        return self._active == number or (1 - number) not in self._running
 
 
 def _run_number() -> int | None:

@@ -51,13 +51,13 @@ class OneProcess:
     tokens: Path
     # Options of the connection. Those that are missing are in the environment.
     connection: Mapping[str, str] = field(default_factory=dict)
-    # A module that runs in a process of its own shares nothing.
+    # Whether each module runs in a separate process, which shares nothing with others.
     as_module: bool = False
-    # Whether the folder is on a small disk of its own.
+    # Whether the folder is on a small separate disk.
     disk_can_be_filled: bool = False
 
     def fill_disk(self) -> None:
-        """Nothing more can be written to the run's folder, until `make_room`; without a disk of its own it vanishes."""
+        """Fill the disk of the run's folder until `make_room`. Without a separate disk, delete the folder instead."""
         if not self.disk_can_be_filled:
             shutil.rmtree(self.tokens)
             return
@@ -87,7 +87,7 @@ class OneProcess:
         check: bool = False,
         record: Record = unrecorded,
     ) -> Result:
-        """What it reports, or the result of the task that failed, with what was told of the account after its change.
+        """The report of the role, or the result of the failed task with the account's state after its change (`moved`).
         `record` takes the name and the result of each task."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
         results: dict[str, Result] = {}
@@ -97,7 +97,7 @@ class OneProcess:
             if result.get("failed"):
                 # Not what the first task reported: another controller may have moved the account since a task of the
                 # run read it.
-                return {**result, "task": task["name"], "told": results.get(MOVES[role], {})}
+                return {**result, "task": task["name"], "moved": results.get(MOVES[role], {})}
             results[task["name"]] = {} if result.get("skipped") else result
         if role not in STEPS:
             return results["Audit the accounts and write the reports"]
@@ -150,11 +150,11 @@ class OneProcess:
         if not _holds(templar, task.get("when", True)):
             return {"changed": False, "skipped": True}
         result = self._act(action, task[action], templar, scope, check or task.get("check_mode", False))
-        told = Templar(_loader, variables={**seen, **({task["register"]: result} if "register" in task else {})})
+        templar = Templar(_loader, variables={**seen, **({task["register"]: result} if "register" in task else {})})
         if "failed_when" in task:
-            result["failed"] = _holds(told, task["failed_when"])
+            result["failed"] = _holds(templar, task["failed_when"])
         if "changed_when" in task:
-            result["changed"] = _holds(told, task["changed_when"])
+            result["changed"] = _holds(templar, task["changed_when"])
         return result
 
     def _act(self, action: str, arguments: Any, templar: Templar, scope: dict[str, Any], check: bool) -> Result:
@@ -194,8 +194,8 @@ class Roles:
             tasks.append(Task(*place, item=False, result=result, requests=requests))
 
         report = controller.role(role, extra_vars, check=check, record=record)
-        told = "\n".join(f"{one.name}: {one.result}" for one in tasks)
-        return Run(2 if report.get("failed") else 0, told, tasks, controller.tokens)
+        output = "\n".join(f"{one.name}: {one.result}" for one in tasks)
+        return Run(2 if report.get("failed") else 0, output, tasks, controller.tokens)
 
 
 RolesRunner = Ansible | Roles

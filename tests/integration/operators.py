@@ -17,7 +17,7 @@ from one_process import ROLE_NAMES, OneProcess
 from predictions import Record, unrecorded
 from service import GROUP, LOCATION, OFFICER, Service
 
-# Those on it have a user-assigned identity; other accounts have one of their own.
+# The account with a user-assigned identity. Other accounts have a system-assigned identity.
 USER_ASSIGNED = "account3"
 # Its keys are used by roles, those of other vaults by access policies.
 RBAC_VAULT = "vault-two"
@@ -45,7 +45,7 @@ Report = dict[str, Any]
 
 
 def done(report: Report) -> Report:
-    """What a run or a module that has to succeed reports."""
+    """The report of a run or a module that has to succeed."""
     assert not report.get("failed"), report
     return report
 
@@ -59,7 +59,7 @@ class Run:
     key: tuple[str, str] | None = None
     wishes: dict[str, Any] = field(default_factory=dict)
     check: bool = False
-    # Whose rights the run has (CALLERS), and how its modules are run.
+    # The caller of the run (CALLERS), and the way to run its modules.
     caller: str = OWNER
     way: str = IN_PROCESS
 
@@ -146,21 +146,21 @@ class World:
         return {name for name in self.service.accounts() if self.service.is_available(name)}
 
     def assert_reported(self, reports: Iterable[Report]) -> None:
-        """Of the reports on one account, one is how it stands."""
+        """One of the reports on each account is the account's current state."""
         by_account: dict[str, list[Report]] = {}
-        for report in (one.get("told", one) for one in reports):
+        for report in (one.get("moved", one) for one in reports):
             if "key_source" in report:
                 by_account.setdefault(_account_of(report), []).append(report)
-        for told in by_account.values():
-            assert any(self._holds(one) for one in told), told
+        for of_account in by_account.values():
+            assert any(self._holds(one) for one in of_account), of_account
 
     def _holds(self, report: Report) -> bool:
         account = _account_of(report)
         if account not in self.service.accounts():
             return report["exists"] is False
-        told = report.get("available")
-        # Who may not ask whether an account is available is told nothing, which is never a success.
-        is_true = told is None or told == self.service.is_available(account)
+        available = report.get("available")
+        # A caller without the right to check an account gets null, which is never a success.
+        is_true = available is None or available == self.service.is_available(account)
         return is_true and report["key_identifier"] == self.service.encryption(account)
 
     def key_of(self, account: str) -> tuple[str, str] | None:
@@ -187,7 +187,7 @@ class World:
         return found
 
     def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
-        """What a module's run is about."""
+        """The subject of a module's run."""
         named = {
             "batch_encryption_info": {"resource_group": GROUP, "account_name": run.account},
             "keyvault_cmk_key": {"vault_name": vault, "name": key},

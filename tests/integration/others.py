@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What others have and do beside the collection: rights that must not be lost, and mishaps."""
+"""Rights of other users, which must not be lost, and their changes beside the collection."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Othe
     return happens
 
 
-# What somebody else may do at any moment without taking a key away from an account.
+# Changes that another user may make at any time, and that do not make an account lose its key.
 HARMLESS = {name: _possibly(getattr(Others, name)) for name in ("make_version", "disable_unused")}
 MISHAPS = {
     name: _possibly(getattr(Others, name))

@@ -15,7 +15,7 @@ from harness import assert_predicted, short, writes
 from service import Service
 
 Result = dict[str, Any]
-# How a check warns of a right that the caller lacks: another caller may run the play.
+# The warning in check mode about a right that the caller lacks. Another caller may run the play later.
 WOULD_BE_REFUSED = "A run by this caller would be refused."
 # The task of the role recover after which Azure shows the versions of a deleted key.
 KEY_RECOVERED = "Recover the key 0"
@@ -29,7 +29,7 @@ def unrecorded(_task: str, _result: Result) -> None:
 
 @dataclass(frozen=True)
 class Played:
-    """What a play reported, and the results of its tasks that have a diff or failed, by name and number in the loop."""
+    """The report of a play, and the results of its tasks that have a diff or failed, by name and number in the loop."""
 
     report: Result
     tasks: dict[str, Result]
@@ -86,7 +86,7 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
         if _had_to_wait(one, came[name]):
             continue
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
-        # What a check of the role recover reads after a repair, it tells in the words of Azure or of the picture.
+        # After a predicted repair, a check of the role recover may name a cause as Azure names it, or as predicted.
         if with_diff and "causes_so_far" not in one:
             assert_predicted(one["diff"], came[name]["diff"], name)
         if name == until:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tasks of a role changed for an account, as one report."""
+"""The changes of a role's tasks for an account, as one report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = {
         "Ensure a current version of the key": "key",
         "Grant the account access to the different key": "access",
         "Move the account to the key": "encryption",
-        "Disable the versions or the key that the account used before": "former_disabled",
+        "Disable the versions or the key that the account used before": "previous_disabled",
     },
     "revert": {
         "Move the account to a Microsoft-managed key": "encryption",
@@ -45,7 +45,7 @@ CHECKS = {
     "revert": "Check the account, its key and the caller's rights",
     "recover": "Diagnose the account and check the caller's rights",
 }
-# The task of each role whose result is how the account stands.
+# The task of each role whose result is the current state of the account.
 MOVES = {
     "provision": "Move the account to the key",
     "rotate": "Move the account to the key",
@@ -62,17 +62,17 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     for name, step in STEPS[role].items():
         steps[step] = steps.get(step, False) or bool(results.get(name, {}).get("changed"))
     moved = results.get(MOVES[role], {})
-    told = moved if "key_source" in moved else before
+    state = moved if "key_source" in moved else before
     found: dict[str, Any] = {
-        "exists": told.get("exists"),
-        **{name: told.get(name) for name in STATE},
-        "former_key_identifier": before.get("key_identifier"),
+        "exists": state.get("exists"),
+        **{name: state.get(name) for name in STATE},
+        "previous_key_identifier": before.get("key_identifier"),
         "changed": any(steps.values()),
         "changed_steps": steps,
     }
     if role == "rotate":
         disabled = results.get("Disable the versions or the key that the account used before", {}).get("results", [])
-        found["former_kept_for"] = list(dict.fromkeys(user for one in disabled for user in one.get("in_use_by", ())))
+        found["previous_kept_for"] = list(dict.fromkeys(user for one in disabled for user in one.get("in_use_by", ())))
         until = [one["kept_until"] for one in disabled if one.get("kept_until")]
         found["previous_kept_until"] = max(until, default=None)
     if role == "recover":

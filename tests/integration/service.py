@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure as Azure's own SDK sees it, to make what a test begins with and to look at what a module left behind."""
+"""Azure through Azure's SDKs: creates the resources that a test begins with, and reads the results of a module."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _IDENTITIES = "2023-01-31"
 
 
 def _wire(response: Any, _deserialized: Any, _headers: Any) -> Any:
-    """What came over the wire: the SDKs' generations differ in their models."""
+    """The JSON of the response, because the models differ between the releases of the SDKs."""
     return json.loads(response.http_response.text())
 
 
 class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
-    """Older SDKs state a version of their own, and cannot state this one."""
+    """Older SDKs send their own API version, and cannot send this version."""
 
     def on_request(self, request: Any) -> None:
         sent = request.http_request
@@ -62,7 +62,7 @@ class Service:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
 
-    # What is there
+    # Reads
 
     def account(self, name: str = "account1") -> dict[str, Any]:
         """The whole account."""
@@ -94,7 +94,7 @@ class Service:
         return found
 
     def permissions(self, principal: str, vault: str = "vault-one") -> dict[str, list[str]] | None:
-        """What a principal's own access policy allows it."""
+        """The permissions in the principal's access policy."""
         for policy in self.vault(vault)["properties"]["accessPolicies"]:
             if policy["objectId"] == principal and not policy.get("applicationId"):
                 found: dict[str, list[str]] = policy["permissions"]
@@ -113,10 +113,10 @@ class Service:
         """The properties of a key's versions, the oldest first."""
         return sorted(self.keys(vault).list_properties_of_key_versions(name), key=lambda one: one.created_on)
 
-    # What a test begins with
+    # Resources that a test begins with
 
     def make_account(self, name: str = "account1", **body: Any) -> dict[str, Any]:
-        """With a system-assigned identity, unless told otherwise."""
+        """An account, by default with a system-assigned identity."""
         wish = {"location": LOCATION, "identity": {"type": "SystemAssigned"}, **body}
         self._arm("PUT", f"{self.account_id(name)}", _BATCH, wish)
         return self.account(name)
@@ -136,7 +136,7 @@ class Service:
         self.change_account(name, properties={"encryption": encryption})
 
     def make_vault(self, name: str = "vault-one", *, rbac: bool = False, **body: Any) -> dict[str, Any]:
-        """Fit for Batch, with all rights on keys for the caller, unless told otherwise."""
+        """A vault, by default with the settings that Batch needs and with all rights on keys for the caller."""
         properties = {
             "tenantId": self.sandbox.tenant_id,
             "sku": {"family": "A", "name": "standard"},
@@ -164,7 +164,7 @@ class Service:
         self._arm("PUT", f"{self.vault_id(vault)}/accessPolicies/{kind}", _VAULTS, body)
 
     def grant(self, principal: str, vault: str = "vault-one") -> None:
-        """What Batch needs, by the vault's own mode."""
+        """Grant the permissions that Batch needs, by the permission model of the vault."""
         if self.vault(vault)["properties"]["enableRbacAuthorization"]:
             self.assign(principal, self.vault_id(vault))
         else:
@@ -189,7 +189,7 @@ class Service:
         self._arm("PUT", path, _ROLES, {"properties": properties})
 
     def make_key(self, name: str = "key1", vault: str = "vault-one", size: int = 2048, **wishes: Any) -> KeyVaultKey:
-        """A key, or one more version of it, which is newer than all others: Key Vault tells the age of a version in
+        """A key, or one more version of it, which is newer than all others: Key Vault returns the age of a version in
         whole seconds, so versions of the same second have no order."""
         self.sandbox.control.advance(1)
         operations = wishes.pop("key_operations", ["wrapKey", "unwrapKey"])
@@ -224,7 +224,7 @@ class Service:
 
     @property
     def operator(self) -> str:
-        """The object id of whom the environment's credentials are."""
+        """The object id of the principal of the environment's credentials."""
         principals = self.sandbox.control.call("GET", "/principals")["principals"]
         found: str = next(one["object_id"] for one in principals if one["client_id"] == self.sandbox.client_id)
         return found

@@ -244,7 +244,7 @@ class Operators(RuleBasedStateMachine):
         return replace(run, wishes=wishes)
 
     def _operate_checked(self, run: Run) -> None:
-        """A check, and the run; each by a controller of its own, as two calls of `ansible-playbook` are."""
+        """A check, and the run; each by a separate controller, as two calls of `ansible-playbook` are."""
         run = self._possible(run)
         plays = [self._world.prepared(replace(run, check=check), beside=True) for check in (True, False)]
         # An account that can use its key again is available by now, and rights have taken effect.
@@ -366,7 +366,7 @@ def test_any_order(
 
 # What has failed once, as short as it could be made.
 FAILED: dict[str, list[tuple[str, dict[str, Any]]]] = {
-    "a vault that was purged in time is made anew": [
+    "a vault that was purged in time is created again": [
         ("mishap", {"mishap": "delete_vault", "account": "account1", "key": None}),
         ("mishap", {"mishap": "sleep_a_quarter", "account": "account1", "key": None}),
         ("undisturbed", {"run": Run("provision", "account1", FIRST_KEY)}),

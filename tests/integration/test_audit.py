@@ -45,7 +45,7 @@ def report(ansible: Ansible, name: str = "cmk-audit") -> dict[str, Any]:
 
 
 def looked_at(ansible: Ansible, **options: Any) -> dict[str, dict[str, Any]]:
-    """What is reported of each account."""
+    """The report of each account, by name."""
     run = audit(ansible, **options)
     assert run.rc == 0, run.output
     return {account["name"]: account for account in report(ansible)["accounts"]}
@@ -57,7 +57,7 @@ def found(account: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "following"])
 @pytest.mark.parametrize("rbac", [False, True], ids=["access_policy", "rbac"])
-def test_all_is_well(ansible: Ansible, service: Service, rbac: bool, follow: bool) -> None:
+def test_compliant_accounts(ansible: Ansible, service: Service, rbac: bool, follow: bool) -> None:
     service.on_key(rbac=rbac, follow=follow)
     service.make_account("account2")
     service.keys().update_key_rotation_policy("key1", rotation()) if follow else None
@@ -100,7 +100,7 @@ def test_requests_do_not_grow_with_accounts(ansible: Ansible, service: Service) 
     assert len(audit(ansible, pools=True).requests) == len(many.requests) + 7
 
 
-def access_withdrawn(service: Service, principal: str) -> None:
+def access_revoked(service: Service, principal: str) -> None:
     service.revoke(principal)
 
 
@@ -133,7 +133,7 @@ def close(service: Service, *addresses: str) -> None:
 
 
 LOST: dict[str, Callable[[Service, str], None]] = {
-    "access_missing": access_withdrawn,
+    "access_missing": access_revoked,
     "version_unusable": version_disabled,
     "key_deleted": key_deleted,
     "vault_deleted": vault_deleted,
@@ -143,7 +143,7 @@ LOST: dict[str, Callable[[Service, str], None]] = {
 
 @pytest.mark.parametrize("finding", LOST)
 def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, finding: str) -> None:
-    """It is found without asking the account, and told first."""
+    """The audit detects the loss without a request to the account, and reports it first."""
     principal, _ = service.on_key(rbac=True)
     service.make_account("account2")
     LOST[finding](service, principal)
@@ -155,7 +155,7 @@ def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, findin
     assert (accounts["account1"]["available"], service.is_available()) == (None, False)
 
 
-def test_an_account_that_is_asked(ansible: Ansible, service: Service) -> None:
+def test_the_audit_of_pools_finds_an_unavailable_account(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     service.revoke(principal)
 
@@ -223,14 +223,14 @@ def test_one_of_two_identities_has_access(ansible: Ansible, service: Service) ->
 
 
 def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
-    """What the module reports of the only account."""
+    """The module's report of the only account."""
     (account,) = runner.another().module("batch_encryption_audit", {"return_accounts": True, **options})["accounts"]
     found: dict[str, Any] = account
     return found
 
 
 def test_an_account_that_is_being_created(runner: OneProcess, service: Service) -> None:
-    """It does not tell its pools, which is not because of its key."""
+    """Its pools cannot be listed, which is not caused by its key."""
     service.sandbox.control.timing(batch_create=600)
     service.make_account()
 
@@ -247,9 +247,7 @@ def test_an_account_that_is_being_created(runner: OneProcess, service: Service) 
     ],
     ids=["of Batch", "of others"],
 )
-def test_an_address_that_is_let_in(
-    runner: OneProcess, service: Service, address: str, state: str, finding: list[str]
-) -> None:
+def test_an_allowed_address(runner: OneProcess, service: Service, address: str, state: str, finding: list[str]) -> None:
     """Azure does not show which address Batch uses, and Batch may list the pools although it cannot use the key. Only a
     refusal to list them shows that the address is not let in."""
     service.on_key()
@@ -305,7 +303,7 @@ def purge_own(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lose", "lacks", "finding", "told"),
+    ("lose", "lacks", "finding", "expected"),
     [
         pytest.param(lose_own, set(), "vault_deleted", "", id="deleted"),
         pytest.param(lose_own, {LIST_DELETED}, None, f"action '{LIST_DELETED}'", id="deleted, not to be listed"),
@@ -325,7 +323,7 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     lose: Callable[[Service], None],
     lacks: set[str],
     finding: str | None,
-    told: str,
+    expected: str,
 ) -> None:
     """One rule for the audit, the diagnosis and the role recover."""
     lose(service)
@@ -341,7 +339,7 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     if finding is None:
         assert (account["state"], recovery["code"]) == ("unknown", "permission_denied")
         for message in (account["unknown"]["deleted_vault"], *diagnosis["warnings"], recovery["msg"]):
-            assert told in message, message
+            assert expected in message, message
             assert LIST_DELETED in message
             assert "deletion" not in message
     elif finding == "vault_missing":
@@ -362,7 +360,7 @@ def test_a_name_is_checked_in_a_subscription_where_the_caller_may(
 def test_no_name_is_checked_of_a_vault_that_responds(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many vaults may be in a subscription that the caller does not see, and each check is a request of its own."""
+    """A subscription that the caller cannot read may have many vaults, and each check needs a separate request."""
     service.on_key(rbac=True)
     sign_in(
         service, monkeypatch, [give(service, service.sandbox.subscription, READS - {"Microsoft.KeyVault/vaults/read"})]
@@ -373,7 +371,7 @@ def test_no_name_is_checked_of_a_vault_that_responds(
     assert not [one for one in service.sandbox.control.requests(since) if "/checkNameAvailability" in one["url"]]
 
 
-def test_what_is_about_to_break_and_what_breaks_the_rules(ansible: Ansible, service: Service) -> None:
+def test_findings_about_expiry_and_about_the_policy(ansible: Ansible, service: Service) -> None:
     _, old = service.on_key()
     service.sandbox.control.advance(100 * DAY)
     service.make_key(size=2048)
@@ -440,7 +438,7 @@ def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
     assert (account["access"], account["version_enabled"], account["available"]) == ("granted", True, True)
 
 
-def test_what_could_not_be_seen_is_not_well(ansible: Ansible, service: Service) -> None:
+def test_what_could_not_be_read_is_unknown_and_not_compliant(ansible: Ansible, service: Service) -> None:
     service.on_key(rbac=True)
     run = audit(ansible, environment=who_reads(service, READER))
 
@@ -509,7 +507,7 @@ def test_check_mode_writes_nothing(ansible: Ansible, service: Service) -> None:
     assert not (ansible.folder / "cmk-audit").exists()
 
 
-def test_each_format_tells_the_same(ansible: Ansible, service: Service) -> None:
+def test_all_formats_have_the_same_content(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     service.make_account("account2")
     service.revoke(principal)
@@ -552,13 +550,13 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
 
     counted = {name: number for name, number in run[TASK]["comparison"].items() if name != "since"}
     assert counted == {"appeared": 1, "vanished": 1, "changed": 2, "opened": 1, "closed": 0, "not_compared": 0}
-    told = report(ansible)["comparison"]
-    assert [one["name"] for one in (*told["appeared"], *told["vanished"])] == ["account3", "account2"]
-    assert {(one["field"], one["before"], one["after"]) for one in told["changed"]} == {
+    comparison = report(ansible)["comparison"]
+    assert [one["name"] for one in (*comparison["appeared"], *comparison["vanished"])] == ["account3", "account2"]
+    assert {(one["field"], one["before"], one["after"]) for one in comparison["changed"]} == {
         ("state", "ok", "at_risk"),
         ("access", "granted", "missing"),
     }
-    assert told["opened"][0]["finding"] == "access_missing"
+    assert comparison["opened"][0]["finding"] == "access_missing"
 
     service.grant(principal)
     other = audit(ansible, compare_with=path, pools=True)
@@ -605,7 +603,7 @@ def test_malformed_options_are_refused_before_anything_is_read(ansible: Ansible)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_as_data(ansible: Ansible, service: Service, way: str) -> None:
+def test_the_result_of_the_module(ansible: Ansible, service: Service, way: str) -> None:
     principal, _ = service.on_key()
     service.make_account("account2")
     service.revoke(principal)

@@ -29,7 +29,7 @@ FLEET = (PINNED, FOLLOWING, OWN_IDENTITY)
 
 
 class Keys(Service):
-    """Vaults are in a resource group of their own."""
+    """Vaults are in a separate resource group."""
 
     def vault_id(self, name: str = "vault-one") -> str:
         return f"{self.sandbox.subscription}/resourceGroups/{VAULTS_GROUP}/providers/Microsoft.KeyVault/vaults/{name}"
@@ -68,7 +68,7 @@ def fleet(sandbox: Sandbox) -> Keys:
 
 @dataclass(frozen=True)
 class Case:
-    """What causes the finding, the policy, and which accounts have the finding beside the broken one."""
+    """The change that causes the finding, the policy, and the other accounts that have the finding."""
 
     cause: Callable[[Keys], object]
     policy: Mapping[str, Any] = field(default_factory=dict)
@@ -149,8 +149,8 @@ def audited(roles: RolesRunner, folder: Path, policy: Mapping[str, Any]) -> tupl
     return report, {account["name"]: account for account in report["accounts"]}
 
 
-# Each runs ansible-playbook. One of a role that follows, one of a rotation and one of a module stand for all, but with
-# PROOF=all.
+# Each runs ansible-playbook. By default one of a role that follows, one of a rotation and one of a module run;
+# with PROOF=all, all of them run.
 TRIED = [one for one in CASES if PROOF_OF_ALL or one in ("vault_not_allowed", "version_too_old", "access_missing")]
 
 
@@ -160,7 +160,7 @@ def test_a_ready_playbook_repairs(
 ) -> None:
     case = CASES[finding]
     caused = case.cause(fleet)
-    # Whatever is done for this account fails, and does not keep the others from their repair.
+    # Every change of this account fails, which does not prevent the repair of the others.
     fleet.identities.user_assigned_identities.delete(GROUP, f"{BROKEN}0")
     report, before = audited(roles, tmp_path, case.policy)
     affected = [one for one in before.values() if finding in [each["id"] for each in one["findings"]]]

@@ -31,7 +31,7 @@ from service import Service
 
 SLICES = 3
 ACCOUNTS = [f"account{number}" for number in range(1, 8)]
-# What the project holds, as docs/awx.md says.
+# The files of the project, as in docs/awx.md.
 PROJECT = {
     "batch_accounts.yml": "plugin: azbatch.cmk.batch_accounts\n",
     "rotate.yml": "- name: Rotate\n  ansible.builtin.import_playbook: azbatch.cmk.rotate\n",
@@ -43,7 +43,7 @@ Inventory = dict[str, Any]
 
 @dataclass
 class Awx:
-    """What it does around a job."""
+    """Emulates the steps of AWX before and after a job."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -91,7 +91,7 @@ class Awx:
         assert job.status == end, job.stdout.read()
 
     def _template(self, name: str, inventory: Inventory, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """What a job is run with."""
+        """The arguments of a job."""
         directory = self._directory(name)
         script = directory / "inventory" / "hosts"
         script.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(inventory)}\nEND\n")
@@ -121,7 +121,7 @@ class Awx:
 
 
 def artifacts(job: Any) -> dict[str, Any]:
-    """What AWX passes on to the next nodes of the workflow, as extra variables: what set_stats has set."""
+    """The extra variables that AWX passes to the next nodes of the workflow: the variables that set_stats has set."""
     (stats,) = (event["event_data"] for event in job.events if event["event"] == "playbook_on_stats")
     found: dict[str, Any] = stats["artifact_data"]
     return found
@@ -170,7 +170,7 @@ def on_an_old_version(service: Service) -> str:
     "rule", [{"cmk_key_max_age": "P90D"}, {"cmk_key_force_new_version": True}], ids=["due", "forced"]
 )
 def test_a_canary_and_slices_together_do_each_account_once(awx: Awx, service: Service, rule: dict[str, Any]) -> None:
-    """The slices are in a workflow job of their own, which is a node of the workflow that the canary is in."""
+    """The slices are in a nested workflow job, which is a node of the workflow that contains the canary."""
     identifier, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
     assert sorted(inventory["_meta"]["hostvars"]) == ACCOUNTS
@@ -262,6 +262,6 @@ def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Servic
 
 
 def passed_on(job: Any) -> Mapping[str, Any]:
-    """What AWX keeps of the job for the nodes after it."""
+    """The variables of the job that AWX stores for the next nodes."""
     (artifacts,) = (one["event_data"]["artifact_data"] for one in job.events if one["event"] == "playbook_on_stats")
     return dict(artifacts)

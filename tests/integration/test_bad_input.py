@@ -42,7 +42,7 @@ def key(title: str, **options: Any) -> dict[str, Any]:
     return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
 
 
-def told(run: Run, title: str, code: str, option: str | None = None, value: Any = None) -> Task:
+def reported(run: Run, title: str, code: str, option: str | None = None, value: Any = None) -> Task:
     """Which option, which value, what to do: for the program in facts, for people in the message."""
     failed = run[title].refused(code)
     assert failed["remedy"], str(failed)
@@ -72,7 +72,7 @@ MALFORMED = {
     "invalid_principal_id": [(access("no guid", principal_id="operator"), "principal_id", "operator")],
     "invalid_option": [
         (back("key without need", key_identifier=KEY), "key_identifier", KEY),
-        (account("born without identity", key_identifier=KEY), "key_identifier", KEY),
+        (account("created without identity", key_identifier=KEY), "key_identifier", KEY),
         (vault("retention", retention_days=6), "retention_days", 6),
         (access("nobody"), "principal_id", None),
         (key("duration", expires_in="90 days"), "expires_in", "90 days"),
@@ -88,19 +88,19 @@ MALFORMED = {
 
 
 def test_malformed_options(ansible: Ansible, service: Service, way: str) -> None:
-    told_everywhere = [cases[0][0] for cases in MALFORMED.values()]
+    reported_everywhere = [cases[0][0] for cases in MALFORMED.values()]
     malformed = [one for cases in MALFORMED.values() for one, *_ in cases]
-    run = ansible.play([fails(one if one in told_everywhere else here(one)) for one in malformed], way=way)
+    run = ansible.play([fails(one if one in reported_everywhere else here(one)) for one in malformed], way=way)
 
     for code, cases in MALFORMED.items():
         for one, option, value in cases if way == "in_process" else cases[:1]:
-            told(run, one["name"], code, option, value)
+            reported(run, one["name"], code, option, value)
     assert run.writes == []
     assert service.accounts() == []
 
 
 def test_what_azure_does_not_know(ansible: Ansible, service: Service, way: str) -> None:
-    """Each with credentials or a place of its own."""
+    """Each task uses separate credentials or a separate scope."""
     late = service.sandbox.control.principal("late", secret_lifetime=-1)
     expired = {"client_id": late["client_id"], "secret": late["secret"]}
     run = ansible.play(
@@ -121,19 +121,19 @@ def test_what_azure_does_not_know(ansible: Ansible, service: Service, way: str) 
         ],
         way=way,
     )
-    told(run, "no account", "account_not_found", "account_name", "account1")
-    told(run, "no group", "resource_group_not_found", "resource_group")
-    told(run, "no group for a new one", "resource_group_not_found", "resource_group")
-    told(run, "no subscription", "subscription_not_found", "subscription_id")
-    told(run, "subscription that is no guid", "subscription_not_found", "subscription_id")
-    told(run, "no vault", "vault_not_found", "vault_name", "vault-one")
-    told(run, "no vault anywhere", "vault_not_found", "vault_name", "vault-one")
-    told(run, "no identity", "identity_not_found", "identity_id")
-    told(run, "no vault for a key", "vault_unreachable")
-    told(run, "wrong secret", "secret_wrong", "secret")
-    told(run, "expired secret", "secret_expired", "secret")
-    told(run, "unknown client", "client_unknown", "client_id")
-    told(run, "unknown tenant", "tenant_unknown", "tenant")
+    reported(run, "no account", "account_not_found", "account_name", "account1")
+    reported(run, "no group", "resource_group_not_found", "resource_group")
+    reported(run, "no group for a new one", "resource_group_not_found", "resource_group")
+    reported(run, "no subscription", "subscription_not_found", "subscription_id")
+    reported(run, "subscription that is no guid", "subscription_not_found", "subscription_id")
+    reported(run, "no vault", "vault_not_found", "vault_name", "vault-one")
+    reported(run, "no vault anywhere", "vault_not_found", "vault_name", "vault-one")
+    reported(run, "no identity", "identity_not_found", "identity_id")
+    reported(run, "no vault for a key", "vault_unreachable")
+    reported(run, "wrong secret", "secret_wrong", "secret")
+    reported(run, "expired secret", "secret_expired", "secret")
+    reported(run, "unknown client", "client_unknown", "client_id")
+    reported(run, "unknown tenant", "tenant_unknown", "tenant")
     assert run.writes == []
 
 
@@ -152,12 +152,12 @@ def test_missing_credentials(ansible: Ansible, way: str) -> None:
         way=way,
         environment=nothing,
     )
-    told(run, "no client", "credentials_missing", "client_id")
+    reported(run, "no client", "credentials_missing", "client_id")
     assert "AZURE_CLIENT_ID" in run["no client"]["msg"]
-    told(run, "no secret", "credentials_missing", "secret")
-    told(run, "no subscription at all", "subscription_missing", "subscription_id")
-    told(run, "no profile", "profile_not_found", "profile", "nobody")
-    told(run, "no certificate", "certificate_not_found", "x509_certificate_path", "/nowhere.pem")
+    reported(run, "no secret", "credentials_missing", "secret")
+    reported(run, "no subscription at all", "subscription_missing", "subscription_id")
+    reported(run, "no profile", "profile_not_found", "profile", "nobody")
+    reported(run, "no certificate", "certificate_not_found", "x509_certificate_path", "/nowhere.pem")
 
 
 def test_missing_sdk(ansible: Ansible, tmp_path: Path, way: str) -> None:
@@ -167,7 +167,7 @@ def test_missing_sdk(ansible: Ansible, tmp_path: Path, way: str) -> None:
     blocker.write_text("import sys\nsys.modules['azure.mgmt.batch'] = None\n")
     run = ansible.play([fails(back("no SDK"))], way=way, environment={"PYTHONPATH": str(blocker.parent)})
 
-    failed = told(run, "no SDK", "missing_sdk")
+    failed = reported(run, "no SDK", "missing_sdk")
     assert (failed["package"], failed["floor"]) == ("azure-mgmt-batch", "17.3.0")
     assert "azure-mgmt-batch>=17.3.0" in failed["msg"]
 
@@ -220,7 +220,7 @@ def test_no_permission(ansible: Ansible, service: Service, way: str) -> None:
         assert failed["remedy"], str(failed)
         assert failed["changed"] is False
     for title in strangers:
-        # Azure does not tell a stranger so much as that the subscription is there.
+        # Azure does not reveal to a caller without access whether the subscription exists.
         assert run[title]["code"] in ("permission_denied", "subscription_not_found"), str(run[title])
     assert service.encryption() == identifier
     assert service.is_available()

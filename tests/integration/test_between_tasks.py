@@ -84,7 +84,7 @@ def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
     assert all(service.permissions(principal) for principal in principals)
 
 
-def test_a_missing_account_is_skipped_where_access_would_be_revoked(runner: OneProcess, service: Service) -> None:
+def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service: Service) -> None:
     _, identifier = service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
     wishes = {
@@ -100,24 +100,24 @@ def test_a_missing_account_is_skipped_where_access_would_be_revoked(runner: OneP
 
 
 @pytest.mark.parametrize(
-    ("taken_away", "given_back"),
+    ("removed", "restored"),
     [
         ("disable", {"cmk_key_enable": True}),
         ("delete", {"cmk_key_recover": True}),
     ],
 )
-def test_a_key_is_taken_away_again_that_the_run_gave_back(
-    runner: OneProcess, service: Service, taken_away: str, given_back: dict[str, Any]
+def test_a_key_is_removed_again_that_the_run_restored(
+    runner: OneProcess, service: Service, removed: str, restored: dict[str, Any]
 ) -> None:
     service.on_key()
-    revert = {**VARS, "cmk_revert_key": taken_away}
+    revert = {**VARS, "cmk_revert_key": removed}
     assert runner.role("revert", revert)["changed_steps"]["key"]
-    assert runner.role("provision", {**VARS, **given_back})["changed_steps"]["key"]
+    assert runner.role("provision", {**VARS, **restored})["changed_steps"]["key"]
     assert service.encryption()
     report = runner.role("revert", revert)
 
     assert report["changed_steps"]["key"], report
-    if taken_away == "delete":
+    if removed == "delete":
         assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"]
     else:
         assert enabled(service) == [False]
@@ -140,7 +140,7 @@ def test_a_key_is_disabled_again_that_another_task_gave_a_version(runner: OnePro
     "options",
     [{"state": "absent"}, {"state": "enabled"}, {"state": "recovered"}, {"remove_rotation_policy": True}],
 )
-def test_moved_to_is_refused_where_nothing_is_disabled(
+def test_moved_to_is_refused_if_nothing_is_disabled(
     runner: OneProcess, service: Service, options: dict[str, Any], in_use: str
 ) -> None:
     """A deletion does not wait for a grace period, so it is not asked to."""
@@ -154,9 +154,7 @@ def test_moved_to_is_refused_where_nothing_is_disabled(
 
 
 @pytest.mark.parametrize("state", ["enabled", "recovered"])
-def test_a_key_that_is_given_back_is_reported_with_in_use_keep(
-    runner: OneProcess, service: Service, state: str
-) -> None:
+def test_a_restored_key_is_reported_with_in_use_keep(runner: OneProcess, service: Service, state: str) -> None:
     service.on_key()
     service.point(None)
     if state == "enabled":

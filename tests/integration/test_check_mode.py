@@ -312,7 +312,7 @@ def vault_and_answer(play: Played) -> list[bool]:
     return [play.report["changed_steps"][step] for step in ("vault", "answer")]
 
 
-def test_a_module_of_its_own_knows_its_own_picture_only(runner: OneProcess, service: Service) -> None:
+def test_a_module_in_a_separate_process_predicts_from_its_own_changes(runner: OneProcess, service: Service) -> None:
     check = role_played(replace(runner, as_module=True), "provision", {**VARS}, check=True)
 
     assert [name for name, one in check.tasks.items() if one.get("changed")] == ["Ensure the vault 0"]
@@ -320,7 +320,7 @@ def test_a_module_of_its_own_knows_its_own_picture_only(runner: OneProcess, serv
     assert written(service, 0) == []
 
 
-def test_a_recovered_account_is_taken_for_available_at_once(runner: OneProcess, service: Service) -> None:
+def test_check_mode_predicts_a_recovered_account_as_available(runner: OneProcess, service: Service) -> None:
     """Azure does not show how long Batch needs."""
     on_a_disabled_key(World(service, rbac=False, user_assigned=False))
     service.sandbox.control.advance(3600)
@@ -335,7 +335,7 @@ def test_a_recovered_account_is_taken_for_available_at_once(runner: OneProcess, 
     assert_came_true(check, run)
 
 
-def test_later_hosts_of_the_run_see_the_picture(runner: OneProcess, service: Service) -> None:
+def test_later_hosts_of_the_run_read_the_planned_changes(runner: OneProcess, service: Service) -> None:
     """Until a task that is not in check mode changes something."""
 
     def predicted(account: str) -> list[str]:
@@ -353,7 +353,7 @@ def test_later_hosts_of_the_run_see_the_picture(runner: OneProcess, service: Ser
     assert predicted("account2") == ["vault", "key", "access", "account", "encryption"]
 
 
-def test_a_forced_version_of_a_rehearsal_is_the_runs(runner: OneProcess, service: Service) -> None:
+def test_hosts_share_a_forced_version_in_check_mode(runner: OneProcess, service: Service) -> None:
     """And none of a run that follows."""
     shared(World(service, rbac=False, user_assigned=False))
     service.sandbox.control.advance(3600)

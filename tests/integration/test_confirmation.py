@@ -44,7 +44,7 @@ def no_faults(service: Service, title: str) -> dict[str, Any]:
 
 
 def patches(one: Task) -> list[str]:
-    """What the account was sent, in order: a key's identifier or the other key source, and the answer's status."""
+    """The changes that were sent, in order: the key's identifier or the other key source, and the status."""
     sent = []
     for request in one.writes:
         if ACCOUNT not in request["url"]:
@@ -65,7 +65,7 @@ SWITCHES = pytest.mark.parametrize(
 
 @pytest.fixture
 def switch(request: pytest.FixtureRequest, service: Service) -> tuple[str | None, str]:
-    """Where account1 stands, and where it is to go."""
+    """The key of account1 before the switch and after it."""
     _principal, first = service.on_key()
     second = service.make_key().id
     if request.param == "from a key":
@@ -77,7 +77,7 @@ def switch(request: pytest.FixtureRequest, service: Service) -> tuple[str | None
 @SWITCHES
 def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]) -> None:
     """Azure says 200 and shows the account as it should be, but nothing has happened."""
-    former, wanted = switch
+    first, wanted = switch
     shown = service.account()
     shown["properties"]["encryption"] = {
         "keySource": "Microsoft.KeyVault",
@@ -90,21 +90,21 @@ def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, s
     one = run["switch"]
     assert one["code"] == "not_confirmed"
     assert one["changed"] is False
-    assert one["missing"]["before"]["key_identifier"] == former
+    assert one["missing"]["before"]["key_identifier"] == first
     assert one["missing"]["after"]["key_identifier"] == wanted
     assert one["applied"] == ["set_encryption"]
     assert one["restored"] is True
-    assert one["current_state"]["key_identifier"] == former
+    assert one["current_state"]["key_identifier"] == first
     # Azure accepted the change, so the rollback does not trust the read that shows the previous key.
-    assert patches(one) == [f"{wanted} 200", f"{former or 'Microsoft.Batch'} 200"]
-    assert service.encryption() == former
+    assert patches(one) == [f"{wanted} 200", f"{first or 'Microsoft.Batch'} 200"]
+    assert service.encryption() == first
     assert service.is_available()
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_switch_that_shows_late(ansible: Ansible, service: Service, way: str, times: int) -> None:
     """Azure is eventually consistent: the account is read as it was, and once more as it is."""
-    _principal, former = service.on_key()
+    _principal, first = service.on_key()
     wanted = service.make_key().id
     stale = {"status": 200, "body": service.account()}
     reads = {"method": "GET", "path": f"{ACCOUNT}[?]"}
@@ -120,14 +120,14 @@ def test_a_switch_that_shows_late(ansible: Ansible, service: Service, way: str, 
     assert one["changed"] is True
     assert one["key_identifier"] == wanted
     assert patches(one) == [f"{wanted} 200"]
-    assert former != wanted == service.encryption()
+    assert first != wanted == service.encryption()
     if way == "in_process":
         assert "Waiting for Azure to show the change (" in run.output
 
 
 def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
     """Once is not for ever; for ever is no longer than wait_timeout; and some refusals are for good."""
-    _principal, former = service.on_key()
+    _principal, first = service.on_key()
     wanted = service.make_key().id
     match = {"method": "PATCH", "path": ACCOUNT}
     senseless = {"status": 400, "body": {"error": {"code": "InvalidPropertyValue", "message": "No."}}}
@@ -136,10 +136,10 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
             order(service, "for ever", match=match, times=None, answer=REFUSAL),
             fails(to_key("refused", wanted, wait_timeout=2)),
             fails(to_key("refused at once", wanted, wait_timeout=0)),
-            no_faults(service, "mercy"),
+            no_faults(service, "end of the faults"),
             order(service, "for good", match=match, times=None, answer=senseless),
             fails(to_key("senseless", wanted, wait_timeout=60)),
-            no_faults(service, "mercy again"),
+            no_faults(service, "end of the faults again"),
             order(service, "twice", match=match, times=2, answer=REFUSAL),
             to_key("taken", wanted, wait_timeout=60),
         ],
@@ -152,7 +152,7 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
         assert one["azure"]["message"] in one["msg"]
         assert one["changed"] is False
         assert one["restored"] is True
-        assert one["current_state"]["key_identifier"] == former
+        assert one["current_state"]["key_identifier"] == first
         assert one["applied"] == []
     # At 0, 1 and 2 s; on a busy machine a request may take as long as a pause.
     assert 1 < len(patches(run["refused"])) < 5
@@ -162,25 +162,25 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
     assert run["taken"]["changed"] is True
     assert service.encryption() == wanted
     if way == "in_process":
-        # Somebody who waits is told what for.
+        # The reason of the wait is shown.
         assert "Waiting for Batch to accept the new encryption setting of the Batch account account1 (" in run.output
         assert "says the test" in run.output
 
 
 @SWITCHES
-def test_an_account_that_does_not_answer(
+def test_an_account_that_is_unavailable_after_the_switch(
     ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]
 ) -> None:
-    """Batch took the key, and the account is silent: it is put back to where it stood."""
-    former, wanted = switch
+    """Batch accepted the key, and the account is unavailable: its previous setting is restored."""
+    first, wanted = switch
     # The first list of pools is the one before the change.
-    silent = {"match": {"method": "GET", "path": f"{ACCOUNT}/pools"}, "answer": REFUSAL}
+    unavailable = {"match": {"method": "GET", "path": f"{ACCOUNT}/pools"}, "answer": REFUSAL}
     run = ansible.play(
         [
-            order(service, "silent for a while", **silent, times=4),
+            order(service, "unavailable for a long time", **unavailable, times=4),
             fails(to_key("put back", wanted, wait_timeout=2)),
-            no_faults(service, "mercy"),
-            order(service, "silent for a moment", **silent, times=1),
+            no_faults(service, "end of the faults"),
+            order(service, "unavailable for a short time", **unavailable, times=1),
             to_key("taken", wanted, wait_timeout=60),
         ],
         way=way,
@@ -190,15 +190,15 @@ def test_an_account_that_does_not_answer(
     assert "says the test" in one["msg"]
     assert one["changed"] is False
     assert one["restored"] is True, one
-    assert one["current_state"]["key_identifier"] == former
-    assert patches(one) == [f"{wanted} 200", f"{former or 'Microsoft.Batch'} 200"]
+    assert one["current_state"]["key_identifier"] == first
+    assert patches(one) == [f"{wanted} 200", f"{first or 'Microsoft.Batch'} 200"]
     assert run["taken"]["changed"] is True
     assert patches(run["taken"]) == [f"{wanted} 200"]
     assert service.encryption() == wanted
 
 
-def test_no_way_back(ansible: Ansible, service: Service, way: str) -> None:
-    """An account that is silent and cannot be put back: the failure says both, and where it stands."""
+def test_a_rollback_that_fails(ansible: Ansible, service: Service, way: str) -> None:
+    """The account is unavailable and the rollback fails: the error reports both and the current state."""
     _principal, first = service.on_key()
     second = service.make_key().id
     control = service.sandbox.control
@@ -215,8 +215,8 @@ def test_no_way_back(ansible: Ansible, service: Service, way: str) -> None:
     assert service.encryption() == second
 
 
-def test_the_way_back_is_preflighted(ansible: Ansible, service: Service) -> None:
-    """I1 holds for the way back as well: an account is not put back on a key that was disabled meanwhile."""
+def test_a_rollback_is_preflighted(ansible: Ansible, service: Service) -> None:
+    """Invariant I1 also applies to a rollback: no rollback to a key that was disabled meanwhile."""
     service.on_key()
     second = service.make_key("other").id
     service.sandbox.control.fault(match={"path": f"{ACCOUNT}/pools"}, times=None, answer=REFUSAL)
@@ -255,7 +255,7 @@ def repeatedly(act: Any) -> Iterator[threading.Event]:
         thread.join()
 
 
-def test_a_grant_on_its_way(ansible: Ansible, service: Service, way: str) -> None:
+def test_a_grant_that_has_not_taken_effect(ansible: Ansible, service: Service, way: str) -> None:
     """A role that was assigned a moment ago is there for preflight and not yet for Batch: the task waits for it."""
     service.make_vault(rbac=True)
     principal = service.make_account()["identity"]["principalId"]
@@ -286,9 +286,7 @@ def test_a_grant_on_its_way(ansible: Ansible, service: Service, way: str) -> Non
 
 
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
-def test_a_grant_on_its_way_for_an_account_that_is_created_with_the_key(
-    runner: OneProcess, service: Service, vault: str
-) -> None:
+def test_a_grant_that_has_not_taken_effect_for_a_new_account(runner: OneProcess, service: Service, vault: str) -> None:
     world = World(service, runner)
     service.sandbox.control.timing(**REALISTIC)
     report = world.prepared(Run("provision", USER_ASSIGNED, (vault, "key1")))()
@@ -298,7 +296,7 @@ def test_a_grant_on_its_way_for_an_account_that_is_created_with_the_key(
     assert service.is_available(USER_ASSIGNED)
 
 
-def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -> None:
+def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) -> None:
     """Access is back, and the account needs ten minutes: until then nothing is done to it, after that all is well."""
     _principal, identifier = service.on_key()
     other = service.make_key("other").id
@@ -331,9 +329,9 @@ def test_recovery_takes_its_time(ansible: Ansible, service: Service, way: str) -
     assert service.is_available()
 
 
-def test_a_lost_answer(ansible: Ansible, service: Service, way: str) -> None:
-    """Azure did it and nobody heard: the task fails, says how the account stands, and it stands where it stood."""
-    _principal, former = service.on_key()
+def test_a_lost_response(ansible: Ansible, service: Service, way: str) -> None:
+    """Azure makes the change and the response is lost: the task fails and restores the previous setting."""
+    _principal, first = service.on_key()
     wanted = service.make_key().id
     run = ansible.play(
         [
@@ -347,8 +345,8 @@ def test_a_lost_answer(ansible: Ansible, service: Service, way: str) -> None:
     assert one["code"] == "unreachable"
     assert one["changed"] is False
     assert one["restored"] is True
-    assert one["current_state"]["key_identifier"] == former
-    assert patches(one) == [f"{wanted} None", f"{former} 200"]
+    assert one["current_state"]["key_identifier"] == first
+    assert patches(one) == [f"{wanted} None", f"{first} 200"]
     assert run["once more"]["changed"] is True
     assert service.encryption() == wanted
 

@@ -88,7 +88,7 @@ def both(
     first: dict[str, Any],
     second: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the first run reports, the second of which begins and ends at one of its requests, with tags of its own."""
+    """The report of the first run. The second run, with other tags, begins and ends at a request of the first run."""
 
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", second))
@@ -147,7 +147,7 @@ def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(
     assert policies(service) == {service.operator: sorted(OFFICER)}
 
 
-def test_what_was_restored_is_told(runner: OneProcess, wire: Wire, service: Service) -> None:
+def test_a_restored_setting_is_reported(runner: OneProcess, wire: Wire, service: Service) -> None:
     module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
 
     def meanwhile() -> None:
@@ -486,13 +486,13 @@ def test_what_azure_would_refuse(
     assert writes(control.requests(since)) == []
 
 
-def test_other_regions_are_told(runner: OneProcess, service: Service) -> None:
+def test_other_regions_are_reported(runner: OneProcess, service: Service) -> None:
     service.make_vault(properties={"accessPolicies": [service.policy(service.operator, *OFFICER)]})
     service.make_account()
 
     report = succeeded(runner.role("provision", variables(cmk_location="North Europe")))
 
-    told = [one for one in report["warnings"] if "North Europe" in one]
-    assert len(told) == 2, report["warnings"]
-    assert all("westeurope" in one for one in told)
+    warnings = [one for one in report["warnings"] if "North Europe" in one]
+    assert len(warnings) == 2, report["warnings"]
+    assert all("westeurope" in one for one in warnings)
     assert service.is_available()

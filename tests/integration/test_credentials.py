@@ -40,7 +40,7 @@ FAILURES: dict[str, dict[str, Any]] = {
     "token expired": {"match": _ARM, **DISTURBANCES["token expired"]},
 }
 RECOVERABLE = {"token expired"}
-# What a module does in a process of its own takes twice as long: one stands for all, but with PROOF=all.
+# A module in a separate process takes twice as long, so only one source is tested that way unless PROOF=all is set.
 SECRET_TRIALS = [
     (way, name)
     for name in ("options", "certificate", "profile", "msi", "environment", "workload identity")
@@ -93,7 +93,7 @@ class Source:
     environment: dict[str, str] = field(default_factory=dict)
 
     def task(self, one: dict[str, Any]) -> dict[str, Any]:
-        """That task, by this source."""
+        """The task with the credentials of this source."""
         (module,) = (name for name in one if name.startswith("azbatch.cmk."))
         return {**one, module: {**one[module], **self.options}, "environment": self.environment}
 
@@ -184,7 +184,7 @@ def test_the_environment_of_a_loops_item_is_its_own(
     each = {**info("each"), **loop, "failed_when": False}
     run = ansible.play([each], way=way, vars={"environments": environments})
 
-    # Who asked in which subscription, in turn.
+    # The principals and the subscriptions of the requests, in order.
     asked = [(r["principal"], r["url"].split("/")[4]) for r in run["each"].requests if "/subscriptions/" in r["url"]]
     turns = [one for number, one in enumerate(asked) if one != asked[number - 1] or number == 0]
     base = (service.operator, own.subscription_id)
@@ -199,7 +199,7 @@ def test_a_failed_sign_in_names_the_cause(ansible: Ansible, service: Service, wa
     nowhere = dict.fromkeys(["HTTPS_PROXY", "https_proxy"], "http://somebody:hushed-word@127.0.0.1:1")
     # Without the Azure CLI, whether this machine has it or not.
     nobody = {**info("nobody"), "environment": {"PATH": "/nowhere"}}
-    behind = {**info("dead proxy", **application, secret=own.secret), "environment": nowhere}
+    behind = {**info("unreachable proxy", **application, secret=own.secret), "environment": nowhere}
     half = info("no secret", **application)
     run = ansible.play([fails(nobody), fails(half), fails(behind)], way=way, environment=SIGNED_OUT)
 
@@ -209,9 +209,9 @@ def test_a_failed_sign_in_names_the_cause(ansible: Ansible, service: Service, wa
     run["no secret"].refused("credentials_missing")
     assert run["no secret"]["option"] == "secret"
     assert "secret is not set. Set secret (environment: AZURE_SECRET)" in run["no secret"]["msg"]
-    run["dead proxy"].refused("unreachable")
-    assert "the proxy http://127.0.0.1:1 (https_proxy)" in run["dead proxy"]["msg"]
-    assert "hushed-word" not in str(run["dead proxy"].result)
+    run["unreachable proxy"].refused("unreachable")
+    assert "the proxy http://127.0.0.1:1 (https_proxy)" in run["unreachable proxy"]["msg"]
+    assert "hushed-word" not in str(run["unreachable proxy"].result)
 
 
 EMPTY = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": "", "AZURE_CERTIFICATE_PATH": ""}
@@ -337,13 +337,13 @@ def test_token_files_are_private(ansible: Ansible, service: Service) -> None:
 
 
 @pytest.mark.parametrize(("way", "name"), SECRET_TRIALS)
-def test_no_secret_is_told(
+def test_no_secret_is_shown(
     ansible: Ansible, service: Service, reader: dict[str, Any], sources: dict[str, Source], way: str, name: str
 ) -> None:
     """At -vvvv, in successes and failures alike, in what is printed, logged, returned and left in files."""
     service.on_key()
     given = set(ansible.folder.rglob("*"))
-    # A secret in a task's own `environment` is told by Ansible itself.
+    # Ansible itself shows a secret in a task's own `environment`.
     around = sources[name].environment if name == "environment" else {}
     source = replace(sources[name], environment={}) if around else sources[name]
     wrong = Source({**sources["options"].options, "secret": WRONG})
@@ -376,18 +376,20 @@ def test_no_secret_is_told(
     log = next(text for file, text in left.items() if file.name == "log")
     assert not re.search(r" n=(azure|msal|urllib3|requests)", log), "the SDKs log requests"
     assert any(file.name == "log" and "success" in text for file, text in left.items())
-    told = "\n".join([run.output, *written, *(str(one.result) for one in run.tasks)])
+    shown = "\n".join([run.output, *written, *(str(one.result) for one in run.tasks)])
     for hidden in (service.sandbox.secret, reader["secret"], WRONG, *reader["pem"].splitlines()[-4:-1]):
-        assert hidden not in told
-    assert not TOKEN.search(told)
-    assert "PRIVATE KEY" not in told
+        assert hidden not in shown
+    assert not TOKEN.search(shown)
+    assert "PRIVATE KEY" not in shown
     assert list(run.local_tmp.rglob("*")) == []
     assert [file for file in (ansible.folder / "remote-tmp").rglob("*") if file.is_file()] == []
 
 
 @pytest.mark.parametrize("keyword", [{"async": 30, "poll": 1}, {"become": True}], ids=["async", "become"])
-def test_handed_over(ansible: Ansible, service: Service, keyword: dict[str, Any]) -> None:
-    """What cannot run in Ansible's own process runs as a module, and gives the same."""
+def test_credentials_are_passed_to_a_separate_process(
+    ansible: Ansible, service: Service, keyword: dict[str, Any]
+) -> None:
+    """A task that cannot run in Ansible's own process runs as a separate process, and returns the same."""
     service.make_account()
     run = ansible.play(
         [{**info("here")}, {**info("there"), **keyword}],

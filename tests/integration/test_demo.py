@@ -30,7 +30,7 @@ def rows(text: str) -> list[list[str]]:
     return [re.split(r" {2,}", line) for line in table.splitlines()]
 
 
-def test_the_table_it_ends_with(output: str) -> None:
+def test_the_table_at_the_end_of_the_demo(output: str) -> None:
     table = rows(output)
     assert [(step, source, changed) for step, source, _, changed in table] == [
         ("provision", "Microsoft.KeyVault", "yes"),
@@ -45,7 +45,7 @@ def test_the_table_it_ends_with(output: str) -> None:
     assert last == "-"
 
 
-def test_it_shows_what_to_type(output: str) -> None:
+def test_the_demo_shows_its_commands(output: str) -> None:
     """Each playbook once for a row of the table, and nothing that went wrong."""
     commands = re.findall(r"^\$ ansible-playbook azbatch\.cmk\.(\w+) -e @demo/vars\.yml", output, re.MULTILINE)
     assert commands == ["provision", "provision", "rotate", "rotate", "revert"]

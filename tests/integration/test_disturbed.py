@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request of every role answered wrongly, late or not at all: the same run again ends as an undisturbed one.
+"""Every request of every role fails, is late or gets no response. A rerun has the result of a run without faults.
 
 By default one request of each role is disturbed in some ways, and in others by the playbook. PROOF=all tries each kind
 of disturbance at each request, in this process.
@@ -43,7 +43,7 @@ def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind:
         run = run_role(ansible, CASES[name].role, **wish)
     assert run.rc in (0, 2), run.output
     assert "Traceback" not in run.output
-    assert_mended(play, service, name, wish)
+    assert_repaired(play, service, name, wish)
 
 
 @pytest.mark.parametrize(("name", "kind"), TRIALS)
@@ -55,7 +55,7 @@ def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -
         wish = CASES[name].begin(service)
         with disturbed(service, DISTURBANCES[kind], n, requests):
             run_in_process(runner, CASES[name].role, **wish)
-        assert_mended(play, service, name, wish, f"at request {n}")
+        assert_repaired(play, service, name, wish, f"at request {n}")
 
 
 # A poller is a thread, which dies as well.
@@ -68,7 +68,7 @@ def test_killed_between_requests(runner: OneProcess, service: Service, wire: Wir
         wish = CASES[name].begin(service)
         with wire.meddled(n, wire.kill), suppress(Killed):
             run_in_process(runner, CASES[name].role, **wish)
-        assert_mended(play, service, name, wish, f"at request {n}")
+        assert_repaired(play, service, name, wish, f"at request {n}")
 
 
 def chosen(number: int, requests: int) -> list[int]:
@@ -103,17 +103,17 @@ def disturbed(service: Service, kind: dict[str, Any], at: int, requests: int) ->
     assert met["struck"] or at == requests - 1, f"the run was too short for {at} requests"
 
 
-def assert_mended(play: partial[Any], service: Service, name: str, wish: dict[str, Any], told: str = "") -> None:
-    """Nothing is lost, and the same run again ends as an undisturbed one."""
+def assert_repaired(play: partial[Any], service: Service, name: str, wish: dict[str, Any], where: str = "") -> None:
+    """Nothing is lost, and a rerun has the result of a run without faults."""
     case, expected = CASES[name], undisturbed(play, service, name).standing
     assert_answers(service, case)
     play(case.role, **wish)
     assert_answers(service)
-    assert without_one_more_version(standing(service), expected) == expected, told
+    assert without_one_more_version(standing(service), expected) == expected, where
 
 
 def without_one_more_version(found: Any, expected: Any) -> Any:
-    """A version that was made although the answer said otherwise stands beside the one that is used."""
+    """A failed request may have created one more version than the account uses."""
     if found == expected:
         return found
     vaults = found["keys"]

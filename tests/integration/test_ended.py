@@ -19,7 +19,7 @@ from packaging.version import Version
 from service import GROUP, Service
 
 # From this release on, ansible-core's exception has the timeout in it, and ansible-playbook passes signals on.
-IS_TOLD = Version(__version__) >= Version("2.19")
+IS_SIGNALLED = Version(__version__) >= Version("2.19")
 
 POOLS = {"method": "GET", "path": "/batchAccounts/account1/pools"}
 PATCH = {"method": "PATCH", "path": "/batchAccounts/account1"}
@@ -38,27 +38,27 @@ def to_key(identifier: str) -> dict[str, Any]:
     ],
 )
 def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service, slow: dict[str, Any]) -> None:
-    _principal, former = service.on_key()
+    _principal, first = service.on_key()
     wanted = service.make_key().id
     service.sandbox.control.fault(**slow)
     run = ansible.play([fails({**to_key(wanted), "timeout": 3})], way="in_process")
     one = run["switch"]
     assert one["code"] == "timed_out", one
-    assert one["timedout"]["period"] == (3 if IS_TOLD else None)
+    assert one["timedout"]["period"] == (3 if IS_SIGNALLED else None)
     assert one["restored"] is True
-    assert one["current_state"]["key_identifier"] == former
+    assert one["current_state"]["key_identifier"] == first
     sent = [r["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"] for r in one.writes]
-    assert sent == [wanted, former]
+    assert sent == [wanted, first]
     time.sleep(max(0, slow["delay"] - 5))
-    assert service.encryption() == former
+    assert service.encryption() == first
     assert service.is_available()
 
 
 @pytest.mark.parametrize("way", ["in_process", "module"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, signum: int, way: str) -> None:
-    """What has begun is rolled back: by the worker that ansible-playbook tells, or by a module in its own process."""
-    _principal, former = service.on_key()
+    """The change is rolled back by the worker that ansible-playbook signals, or by a module in its own process."""
+    _principal, first = service.on_key()
     wanted = service.make_key().id
     control = service.sandbox.control
     control.fault(match=POOLS, delay=20)
@@ -78,7 +78,7 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
     try:
         until(lambda: service.encryption() == wanted)
         if way == "module":
-            # ansible-playbook sometimes dies before it has told a module: 2 times of 360 with a plain `sleep`.
+            # ansible-playbook sometimes ends before it has signalled a module: 2 times of 360 with a plain `sleep`.
             os.killpg(os.getpgid(family(process.pid)[0]), signum)
         else:
             os.kill(process.pid, signum)
@@ -89,11 +89,11 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
             process.communicate()
     assert process.returncode != 0, output
     assert service.is_available()
-    if way == "in_process" and not IS_TOLD:
-        # A worker that is not told finishes the switch.
-        assert service.encryption() in (former, wanted)
+    if way == "in_process" and not IS_SIGNALLED:
+        # A worker that gets no signal finishes the switch.
+        assert service.encryption() in (first, wanted)
         return
     # The worker may end after ansible-playbook itself.
-    until(lambda: service.encryption() == former)
+    until(lambda: service.encryption() == first)
     assert service.is_available()
     assert len([one for one in control.requests(since, writes=True) if one["method"] == "PATCH"]) == 2

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What docs/guide.md and the README tell their readers to write does what they say."""
+"""The examples of docs/guide.md and the README have the described results."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
     tasks = []
     for section, own in found.items():
         look = {"ansible.builtin.command": {"argv": [sys.executable, "-c", PROBE]}, "changed_when": False}
-        tasks += [*own, {"name": f"Look at Azure after section {section}", **look}]
+        tasks += [*own, {"name": f"Read Azure after section {section}", **look}]
 
     run = ansible.play(tasks, vars=NAMES)
 
-    seen = {section: json.loads(run[f"Look at Azure after section {section}"]["stdout"]) for section in found}
+    seen = {section: json.loads(run[f"Read Azure after section {section}"]["stdout"]) for section in found}
     assert all(one["available"] for one in seen.values())
     assert [one.name for one in run.changed] == [
         task["name"] for own in found.values() for task in own if "ansible.builtin.debug" not in task
@@ -143,9 +143,9 @@ def test_the_readme_from_its_variables_to_its_last_play(ansible: Ansible, servic
     assert service.sandbox.arm("PUT", group, "2022-09-01", {"location": LOCATION}).ok
     run = ansible.playbook(plays, extra_vars={"cmk_wait_timeout": 30, **variables})
     assert run.rc == 0, run.output
-    told = [report for _host, report in reports(run)]
-    assert [one["key_source"] for one in told] == ["microsoft_keyvault", "microsoft_keyvault", "microsoft_batch"]
-    assert [one["changed"] for one in told] == [True, False, True]
+    of_accounts = [report for _host, report in reports(run)]
+    assert [one["key_source"] for one in of_accounts] == ["microsoft_keyvault", "microsoft_keyvault", "microsoft_batch"]
+    assert [one["changed"] for one in of_accounts] == [True, False, True]
     account = service.batch.batch_account.get(variables["cmk_resource_group"], variables["cmk_account_name"])
     assert account.encryption.key_source == "Microsoft.Batch"
     assert not service.key(variables["cmk_key_name"], vault=variables["cmk_vault_name"]).properties.enabled

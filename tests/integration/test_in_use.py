@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""I2: what a Batch account uses is not taken away from it, unless the task says `force: true`."""
+"""I2: a resource that a Batch account uses is not disabled, deleted or revoked without `force: true`."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_follower(ansible: Ansible, service: Service, way: str) -> None:
-    """For two days after a new version came, an account that follows the key may still need a former one."""
+    """For two days after a new version, an account that follows the latest version may need a previous version."""
     _principal, first = service.on_key(follow=True)
     second = service.make_key().id
     old, new = (identifier.rpartition("/")[2] for identifier in (first, second))
@@ -237,7 +237,7 @@ def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: st
 
 
 def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str) -> None:
-    """What takes the key away later, or from all at once, is asked about as well."""
+    """Changes that disable the key later, or for all accounts at once, are checked too."""
     _principal, identifier = service.on_key(follow=True)
     account1 = service.account_id()
     policy = {"time_after_create": "P90D", "expiry_time": "P1Y"}

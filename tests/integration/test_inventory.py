@@ -47,7 +47,7 @@ def asked(requests: Sequence[Mapping[str, Any]]) -> list[str]:
 
 @dataclass
 class Listing:
-    """What ansible-inventory said."""
+    """The output of ansible-inventory."""
 
     output: str
     said: str
@@ -152,11 +152,11 @@ def group_name(name: str) -> str:
     return name.replace("-", "_")
 
 
-# What comes out
+# The hosts, their variables and their groups
 
 
 def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
-    """One account pinned, one that follows with an identity of its own, one on a Microsoft-managed key elsewhere."""
+    """One account is pinned, one follows with its own identity, one uses a Microsoft-managed key in another region."""
     principal, version = service.on_key()
     identity = service.make_identity()
     service.grant(identity["properties"]["principalId"])
@@ -256,14 +256,14 @@ def test_one_request_for_each_page_of_a_subscription(crowd: Ansible) -> None:
 
 
 def test_subscriptions(ansible: Ansible, service: Service) -> None:
-    """All that the caller sees, or those that are named; none of its own is needed."""
+    """All that the caller can read, or those that are named. No subscription has to be set as the default."""
     own, second = service.sandbox.subscription_id, second_subscription(service)
     service.make_account("account1")
     put_account(service, second, "account2", "northeurope")
     nobodys = {"AZURE_SUBSCRIPTION_ID": None}
 
     every = source(ansible).inventory(environment=nobodys)
-    assert {name: told["cmk_subscription_id"] for name, told in every.hosts.items()} == {
+    assert {name: host["cmk_subscription_id"] for name, host in every.hosts.items()} == {
         "account1": own,
         "account2": second,
     }
@@ -274,7 +274,7 @@ def test_subscriptions(ansible: Ansible, service: Service) -> None:
     assert named.asked == [listing_of(second), permissions_of(second)]
 
 
-def test_subscription_that_the_caller_may_not_look_at(ansible: Ansible, service: Service) -> None:
+def test_subscription_that_the_caller_may_not_read(ansible: Ansible, service: Service) -> None:
     own, second = service.sandbox.subscription_id, second_subscription(service)
     service.make_account()
     put_account(service, second, "account2")
@@ -319,7 +319,7 @@ def test_filters(ansible: Ansible, service: Service, filters: list[Any], hosts: 
         assert list(inventory.inventory().hosts) == hosts
 
 
-# Groups and variables of one's own
+# Groups and variables that the user defines
 
 
 OWN = {
@@ -334,7 +334,7 @@ def test_constructed(ansible: Ansible, service: Service) -> None:
     service.make_account("account2", tags={"team": "blue", "tier": "gold"})
 
     listing = source(ansible, strict=True, **OWN).inventory()
-    assert {name: told["cmk_key_max_age"] for name, told in listing.hosts.items()} == {
+    assert {name: host["cmk_key_max_age"] for name, host in listing.hosts.items()} == {
         "account1": "P90D",
         "account2": "P30D",
     }
@@ -378,14 +378,14 @@ def test_what_azure_says_is_no_template(ansible: Ansible, service: Service) -> N
         filters=[{"exclude": "cmk_tags.team == ''"}],
     )
 
-    told = inventory.inventory().hosts["account1"]
-    assert told["cmk_tags"] == {"team": HOSTILE, "{{ 1 + 1 }}": "x"}
-    assert told["copied"] == HOSTILE
+    host = inventory.inventory().hosts["account1"]
+    assert host["cmk_tags"] == {"team": HOSTILE, "{{ 1 + 1 }}": "x"}
+    assert host["copied"] == HOSTILE
     show = {"name": "show", "ansible.builtin.debug": {"msg": ["{{ cmk_tags }}", "{{ cmk_tags.team }}", "{{ copied }}"]}}
     play = {"name": "Show", "hosts": "all", "gather_facts": False, "tasks": [show]}
     run = ansible.playbook([play], arguments=["-i", str(inventory.file)])
     assert run.rc == 0, run.output
-    assert run["show"]["msg"] == [told["cmk_tags"], HOSTILE, HOSTILE]
+    assert run["show"]["msg"] == [host["cmk_tags"], HOSTILE, HOSTILE]
     assert not list(ansible.folder.rglob("touched"))
 
 
@@ -410,8 +410,8 @@ def test_cache(ansible: Ansible, service: Service) -> None:
     since = service.sandbox.control.last
     ansible.playbook([play], arguments=["-i", str(source(ansible, **kept).file), "--flush-cache"])
     assert len(asked(service.sandbox.control.requests(since))) == 3
-    anew = inventory.inventory()
-    assert (anew.requests, list(anew.hosts)) == ([], ["account1", "account2"])
+    again = inventory.inventory()
+    assert (again.requests, list(again.hosts)) == ([], ["account1", "account2"])
 
     named = source(ansible, **kept, subscriptions=[service.sandbox.subscription_id])
     assert len(named.inventory().asked) == 2
@@ -419,9 +419,9 @@ def test_cache(ansible: Ansible, service: Service) -> None:
     stranger = service.sandbox.control.principal("stranger")
     who = {"client_id": stranger["client_id"], "secret": stranger["secret"]}
     assert source(ansible, **kept, **who).inventory().hosts == {}
-    told = "".join(file.read_text() for file in (ansible.folder / "cache").iterdir())
-    assert stranger["secret"] not in told
-    assert service.sandbox.secret not in told
+    cached = "".join(file.read_text() for file in (ansible.folder / "cache").iterdir())
+    assert stranger["secret"] not in cached
+    assert service.sandbox.secret not in cached
 
 
 # Names
@@ -435,7 +435,7 @@ def test_same_name_in_two_subscriptions(ansible: Ansible, service: Service) -> N
 
     listing = source(ansible).inventory()
     assert set(listing.hosts) == {"same.westeurope", "same.northeurope", "other"}
-    assert {told["cmk_account_name"] for told in listing.hosts.values()} == {"same", "other"}
+    assert {host["cmk_account_name"] for host in listing.hosts.values()} == {"same", "other"}
     assert listing.hosts["same.northeurope"]["cmk_subscription_id"] == second
     assert "Several accounts have the same name, so their hosts are named NAME.REGION: same." in listing.warned
 
@@ -474,7 +474,7 @@ def test_what_is_empty_is_not_set(ansible: Ansible, service: Service) -> None:
 
 
 def test_a_job_uses_its_own_python(ansible: Ansible, service: Service) -> None:
-    """The inventory tells no path, and a module runs with the Python of Ansible."""
+    """The inventory sets no path of an interpreter, and a module runs with the Python of Ansible."""
     service.make_account()
     inventory = source(ansible)
     asks = "resource_group={{ cmk_resource_group }} account_name={{ cmk_account_name }}"
@@ -627,14 +627,14 @@ def on_one_version(service: Service) -> str:
 
 def test_rotate_all(ansible: Ansible, service: Service) -> None:
     """Two accounts on one key: a new version for both, and one token for the inventory and the tasks."""
-    former = on_one_version(service)
+    first = on_one_version(service)
     service.sandbox.control.advance(91 * 86400)
     since = service.sandbox.control.last
     run = source(ansible).play("rotate", cmk_key_max_age="P90D")
 
-    told = results(run)
-    assert [told[host]["changed"] for host in ("account1", "account2")] == [True, True]
-    assert service.encryption("account1") == service.encryption("account2") == service.key().id != former
+    reported = results(run)
+    assert [reported[host]["changed"] for host in ("account1", "account2")] == [True, True]
+    assert service.encryption("account1") == service.encryption("account2") == service.key().id != first
     assert len(service.versions()) == 2
     tokens = [one["url"] for one in service.sandbox.control.requests(since) if one["url"].endswith("/token")]
     assert len(tokens) == 2, "one for Resource Manager, one for Key Vault"
@@ -642,7 +642,7 @@ def test_rotate_all(ansible: Ansible, service: Service) -> None:
 
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
 def test_account_that_has_vanished(ansible: Ansible, service: Service, role: str) -> None:
-    """It is passed over, the others are not; told to fail, the role does."""
+    """The role skips the account and continues with the others, or fails if cmk_missing_account says so."""
     on_one_version(service)
     inventory = source(ansible, cache=True, cache_plugin="jsonfile", cache_connection=str(ansible.folder / "cache"))
     inventory.inventory()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A run killed right after any of its writes: the same run again ends as an undisturbed one would have.
+"""A run is killed right after one of its writes. A rerun has the result of a run without interruption.
 
 By default each role is killed after one of its writes. PROOF=all kills it after each.
 """
@@ -51,7 +51,7 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> int:
         kill(process.pid)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    # What was on its way when it died is done all the same.
+    # Azure completes a request that was sent before the process was killed.
     time.sleep(0.5)
     return len(control.requests(since, writes=True))
 

@@ -63,7 +63,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     assert len(service.versions()) == 1
 
 
-def test_key_in_time(ansible: Ansible, service: Service, way: str) -> None:
+def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: Service, way: str) -> None:
     """A new version when it is due, by Key Vault's clock."""
     service.make_vault()
     service.make_key(tags={"owner": "somebody"}, size=3072, key_operations=["wrapKey", "unwrapKey", "encrypt"])
@@ -86,7 +86,7 @@ def test_key_in_time(ansible: Ansible, service: Service, way: str) -> None:
     made = run.climbed("due")
     assert made["previous_version"] == first
     assert made["version"] != first
-    # What the task does not name is as it was in the version before.
+    # Settings that the task does not name are those of the previous version.
     assert made["key_size"] == 3072
     assert set(made["key_ops"]) == {"wrapKey", "unwrapKey", "encrypt"}
     assert run.climbed("expired")["previous_version"] == made["version"]
@@ -101,23 +101,23 @@ def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
     service.make_vault()
     service.make_key()
     first = service.key().properties.version
-    # Key Vault tells the age of a version in whole seconds, so of two in the same one nobody knows which came first.
+    # Key Vault returns the age of a version in whole seconds, so versions of the same second have no known order.
     service.sandbox.control.advance(1)
     wish = key("wish", new_version=True, key_size=4096)
     run = ansible.play([checked(wish), wish, {**wish, "name": "wish again"}], way=way)
-    foretold = run["wish (check)"].untouched()
-    assert foretold["changed"] is True
-    assert foretold["version"] == "(known after apply)"
-    assert foretold["key_identifier"].endswith("/keys/key1/(known after apply)")
-    assert foretold["previous_version"] == first
-    assert foretold["key_size"] == 4096
+    predicted = run["wish (check)"].untouched()
+    assert predicted["changed"] is True
+    assert predicted["version"] == "(known after apply)"
+    assert predicted["key_identifier"].endswith("/keys/key1/(known after apply)")
+    assert predicted["previous_version"] == first
+    assert predicted["key_size"] == 4096
     assert run["wish"]["previous_version"] == first
     assert run["wish again"]["previous_version"] == run["wish"]["version"]
     versions = {one.version: len(service.key(version=one.version).key.n) * 8 for one in service.versions()}
     assert versions == {first: 2048, run["wish"]["version"]: 4096, run["wish again"]["version"]: 4096}
 
 
-def test_key_mended(ansible: Ansible, service: Service, way: str) -> None:
+def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
     """Enabled again, and allowed to wrap and unwrap, without losing what else it may."""
     service.make_vault()
     service.make_key("off")
@@ -144,7 +144,7 @@ def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: S
     assert service.key().properties.expires_on is None, "that is for new versions"
 
 
-def test_key_taken_away(ansible: Ansible, service: Service, way: str) -> None:
+def test_key_is_disabled_and_deleted(ansible: Ansible, service: Service, way: str) -> None:
     service.make_vault()
     versions = [service.make_key().properties.version for _ in range(3)]
     run = ansible.play(

@@ -133,8 +133,8 @@ def test_access_by_policy(ansible: Ansible, service: Service, way: str) -> None:
     service.make_vault()
     principal = service.make_identity()["properties"]["principalId"]
     grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)
-    withdrawal = task(
-        "withdrawal", "keyvault_cmk_access", vault_name="vault-one", identity_id=service.identity_id(), state="absent"
+    revocation = task(
+        "revocation", "keyvault_cmk_access", vault_name="vault-one", identity_id=service.identity_id(), state="absent"
     )
 
     run = ansible.play(ladder(grant), way=way)
@@ -146,9 +146,9 @@ def test_access_by_policy(ansible: Ansible, service: Service, way: str) -> None:
     # Exactly what Batch needs, and nothing besides.
     assert sorted((service.permissions(principal) or {})["keys"]) == NEEDED
 
-    run = ansible.play(ladder(withdrawal), way=way)
-    assert run.climbed("withdrawal")["granted"] == []
-    assert run["withdrawal: apply"]["principal_id"] == principal
+    run = ansible.play(ladder(revocation), way=way)
+    assert run.climbed("revocation")["granted"] == []
+    assert run["revocation: apply"]["principal_id"] == principal
     assert service.permissions(principal) is None
 
 

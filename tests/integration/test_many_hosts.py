@@ -56,7 +56,7 @@ def test_side_by_side(ansible: Ansible, service: Service, strategy: str) -> None
     assert len(tokens) == 2, tokens
 
 
-# Hands out the token that lies in the session's folder, as the Azure CLI does for whoever signed in there.
+# Returns the token in the session's folder, as the Azure CLI does for the user who signed in there.
 _AZ = """#!/bin/sh
 case "$*" in
   *vault.azure.net*) exec cat "$AZURE_CONFIG_DIR/vault.json" ;;

@@ -36,7 +36,7 @@ def on(account: str, key: tuple[str, str] = FIRST_KEY, **wishes: Any) -> Run:
 class Pair:
     first: Run
     second: Run
-    # What there is before both.
+    # The resources before both runs.
     before: tuple[Run, ...] = (on("account1"), on("account2"))
 
 
@@ -67,10 +67,10 @@ PAIRS = {
     "one reverts and disables, one comes": Pair(
         Run("revert", "account1", None, {"cmk_revert_key": "disable"}), on("account2"), (on("account1"),)
     ),
-    "one reverts and withdraws, one goes back": Pair(
+    "one reverts and revokes, one goes back": Pair(
         Run("revert", "account1", None, {"cmk_revert_access": "revoke"}), on("account1"), (on("account1"),)
     ),
-    "one reverts and withdraws roles, one goes back": Pair(
+    "one reverts and revokes roles, one goes back": Pair(
         Run("revert", "account1", None, {"cmk_revert_access": "revoke"}),
         on("account1", KEY3),
         (on("account1", KEY3),),
@@ -107,8 +107,8 @@ def is_switch(request: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", IN_WHILE)
-def test_withdrawn_before_batch_knows(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
-    """The second takes the account back and withdraws the access before the first, which has looked, switches it."""
+def test_access_is_revoked_before_batch_knows(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
+    """The second run reverts the account and revokes its access after the first run's checks, before its switch."""
     assert meanwhile(runner, wire, service, IN_WHILE[name], is_switch, **REALISTIC)
     assert service.encryption() is None
 
@@ -126,7 +126,7 @@ def meanwhile(
 ) -> bool:
     """Whether the first run came as far as that request."""
     reset(service.sandbox.control)
-    # What tasks of a run have read a moment ago is of the world before.
+    # The cache of the run has the previous state.
     runner.forget()
     world = World(service, runner)
     others = Others(world)
@@ -148,10 +148,10 @@ def meanwhile(
     with wire.meddled(at, second):
         reports.append(first())
     service.sandbox.control.advance(SETTLED)
-    told = f"at request {at}: " + "; ".join(brief(one) for one in reports)
-    assert before <= world.usable(), told
+    message = f"at request {at}: " + "; ".join(brief(one) for one in reports)
+    assert before <= world.usable(), message
     on_keys = {name for name in service.accounts() if service.encryption(name)}
-    assert on_keys <= world.usable(), told
-    assert others.are_untouched(), told
+    assert on_keys <= world.usable(), message
+    assert others.are_untouched(), message
     world.assert_reported(reports)
     return met

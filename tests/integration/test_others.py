@@ -88,13 +88,13 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
     granted = service.policy(principal, "get", "list", "unwrapKey", "wrapKey", permissions={"secrets": ["get", "list"]})
     assert steady(service.vault()) == with_policy(before, granted, principal)
 
-    assert access("withdrawal", state="absent")["withdrawal"]["changed"] is True
+    assert access("revocation", state="absent")["revocation"]["changed"] is True
     left = service.policy(principal, "list", permissions={"secrets": ["get", "list"]})
     assert steady(service.vault()) == with_policy(before, left, principal)
 
 
 def test_access_to_all(ansible: Ansible, service: Service, way: str) -> None:
-    """`all` is enough; taken away, it leaves all that Batch does not need. Purging was never in it."""
+    """`all` is enough. Its revocation keeps the permissions that Batch does not need. `all` never includes purge."""
     principal = service.make_identity()["properties"]["principalId"]
     before = crowded_vault(service, service.policy(principal, "all"))
     grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)

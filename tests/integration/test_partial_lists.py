@@ -26,7 +26,7 @@ Run = Callable[[], dict[str, Any]]
 
 @pytest.fixture(params=["filtered", "denied"])
 def position(request: pytest.FixtureRequest, service: Service) -> str:
-    """How Azure answers the subscription's list for a caller with rights on a group only."""
+    """The answer of Azure to the subscription's list if the caller has rights on a group only."""
     service.sandbox.control.behavior(subscription_list=request.param)
     return str(request.param)
 
@@ -138,7 +138,7 @@ def elsewhere(service: Service) -> str:
     return account
 
 
-def alive(sandbox: Sandbox, account: str) -> bool:
+def is_available(sandbox: Sandbox, account: str) -> bool:
     return sandbox.arm("GET", f"{account}/pools", "2024-07-01").ok
 
 
@@ -195,11 +195,13 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
         failure = runner.module("keyvault_cmk_key", {**key, **wish})
         assert failure.get("code") == "users_unknown", failure
         assert "vault-far" in failure["msg"]
-    assert alive(service.sandbox, account)
+    assert is_available(service.sandbox, account)
     assert runner.module("keyvault_cmk_key", {**key, "state": "disabled", "force": True})["changed"] is True
 
 
-def test_everything_that_can_be_taken_away(runner: OneProcess, service: Service, caller: dict[str, Any]) -> None:
+def test_everything_that_can_be_revoked_disabled_or_deleted(
+    runner: OneProcess, service: Service, caller: dict[str, Any]
+) -> None:
     account = elsewhere(service)
     service.make_key()
     old, _new = (one.version for one in service.versions())
@@ -220,12 +222,12 @@ def test_everything_that_can_be_taken_away(runner: OneProcess, service: Service,
     for module, wish in acts:
         refused(service, lambda module=module, wish=wish: runner.module(module, wish, check=True))
         refused(service, lambda module=module, wish=wish: runner.module(module, wish))
-    assert alive(service.sandbox, account)
+    assert is_available(service.sandbox, account)
 
     forced = runner.module("keyvault_cmk_key", {**acts[2][1], "force": True})
     assert forced["changed"] is True
     assert any(service.sandbox.subscription in warning for warning in forced["warnings"])
-    assert not alive(service.sandbox, account)
+    assert not is_available(service.sandbox, account)
 
 
 def test_known_users_are_named_first(runner: OneProcess, service: Service, caller: dict[str, Any]) -> None:
@@ -304,14 +306,14 @@ def test_a_role_at_the_subscription_that_ends_during_the_run(
     with wire.meddled(lambda request: request.method == "PATCH" and "/batchAccounts/" in request.url, end):
         report = runner.role(role, {**VARS, **wish})
 
-    assert alive(sandbox, hidden), report
+    assert is_available(sandbox, hidden), report
     assert report.get("code") == "users_unknown", report
     assert service.is_available()
 
 
 @pytest.mark.parametrize("status", [404, 409, 500, 401])
 def test_a_subscription_without_an_answer(runner: OneProcess, service: Service, status: int) -> None:
-    """Neither 200 nor 403: what it holds counts as in use; the audit and the others' accounts are told all the same."""
+    """Neither 200 nor 403: its accounts may use the key. The audit reports the accounts of other subscriptions."""
     share_a_key(service, ["account1"])
     service.point(None)
     second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]

@@ -61,7 +61,7 @@ def test_an_account_is_put_on_a_key(runner: OneProcess, service: Service, is_ope
         assert any("network security perimeter" in warning for warning in report["warnings"])
 
 
-def test_an_account_whose_vault_comes_into_a_perimeter(runner: OneProcess, service: Service, is_open: bool) -> None:
+def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, service: Service, is_open: bool) -> None:
     service.on_key()
     secure(service)
     assert service.is_available() is is_open
@@ -85,7 +85,7 @@ def test_an_account_whose_vault_comes_into_a_perimeter(runner: OneProcess, servi
         assert "Add an access rule for Batch to the perimeter" in recovery["msg"]
 
 
-def test_trusted_services_are_no_way_in(runner: OneProcess, service: Service) -> None:
+def test_trusted_services_are_not_allowed_through_a_perimeter(runner: OneProcess, service: Service) -> None:
     service.make_vault()
     secure(service)
     vault = {"resource_group": GROUP, "name": "vault-one", "trusted_services": True}

@@ -53,7 +53,7 @@ def done_by_all(ansible: Ansible, playbook: str, **options: Any) -> Run:
 
 
 def on_one_key(service: Service, *, rbac: bool = False) -> str:
-    """All accounts on key1 of vault-one, each with an identity of its own."""
+    """All accounts use key1 of vault-one, each with its own identity."""
     service.make_vault(rbac=rbac)
     identifier = service.make_key().id
     for name in ACCOUNTS:
@@ -73,9 +73,9 @@ def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, 
     assert len(service.versions()) == 1
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["PUT vault vault-one"] == 1
-    told = results(run)
-    assert set(told) == set(ACCOUNTS)
-    assert all(one["available"] and one["changed"] for one in told.values())
+    reported = results(run)
+    assert set(reported) == set(ACCOUNTS)
+    assert all(one["available"] and one["changed"] for one in reported.values())
     for name in ACCOUNTS:
         principal = service.account(name)["identity"]["principalId"]
         assert service.permissions(principal) or service.assignments(principal)
@@ -100,16 +100,16 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert [version.enabled for version in service.versions()] == [False, True]
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["POST key vault-one key1"] == 1
-    told = results(run)
-    assert {one["former_key_identifier"] for one in told.values()} == {first}
-    assert sum(one["changed_steps"]["key"] for one in told.values()) == 1
-    assert sum(one["changed_steps"]["encryption"] for one in told.values()) == 3
-    assert sum(one["changed_steps"]["former_disabled"] for one in told.values()) == 1
+    reported = results(run)
+    assert {one["previous_key_identifier"] for one in reported.values()} == {first}
+    assert sum(one["changed_steps"]["key"] for one in reported.values()) == 1
+    assert sum(one["changed_steps"]["encryption"] for one in reported.values()) == 3
+    assert sum(one["changed_steps"]["previous_disabled"] for one in reported.values()) == 1
     if serial == 1:
         ids = [service.account_id(name) for name in ACCOUNTS]
         # After a look that found two users, another one is not worth its requests before the second of them is moved.
         # Until then, tasks report what the first look found.
-        assert [told[name]["former_kept_for"] for name in ACCOUNTS] == [ids[1:], ids[1:], []]
+        assert [reported[name]["previous_kept_for"] for name in ACCOUNTS] == [ids[1:], ids[1:], []]
 
     again = done_by_all(ansible, "rotate", **wish)
     assert wrote(again) == []
@@ -200,7 +200,7 @@ def test_a_strategy_of_the_environment_does_not_keep_waves_going(
     assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
 
 
-def test_so_many_failures_as_are_allowed(ansible: Ansible, service: Service) -> None:
+def test_the_allowed_number_of_failures(ansible: Ansible, service: Service) -> None:
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wrong = {"account1": {"cmk_key_name": "key2"}}
@@ -211,7 +211,7 @@ def test_so_many_failures_as_are_allowed(ansible: Ansible, service: Service) -> 
     assert [service.encryption(name) for name in ACCOUNTS] == [first, second, second]
 
 
-def test_one_that_cannot_be_recovered_keeps_back_no_other(ansible: Ansible, service: Service) -> None:
+def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     for name in ACCOUNTS[1:]:
         service.revoke(service.account(name)["identity"]["principalId"])
@@ -221,13 +221,13 @@ def test_one_that_cannot_be_recovered_keeps_back_no_other(ansible: Ansible, serv
     assert all(service.is_available(name) for name in ACCOUNTS)
 
 
-def test_progress_is_told(ansible: Ansible, service: Service) -> None:
+def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     # However long a task takes, a line comes only at the end of a wave.
-    told = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress", "AZBATCH_CMK_PROGRESS_INTERVAL": "3600"}
+    progress = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress", "AZBATCH_CMK_PROGRESS_INTERVAL": "3600"}
 
     def lines(**options: Any) -> list[str]:
-        return re.findall("^PROGRESS: (.*)$", play_all(ansible, "rotate", environment=told, **options).output, re.M)
+        return re.findall("^PROGRESS: (.*)$", play_all(ansible, "rotate", environment=progress, **options).output, re.M)
 
     after_canary, end = lines()
     assert re.fullmatch(r"1 of 3 hosts done; \S+ hosts/s; about \d+ s left", after_canary)
@@ -246,7 +246,7 @@ def test_progress_is_told(ansible: Ansible, service: Service) -> None:
     *_, end = lines(cmk_key_force_new_version=True)
     assert re.fullmatch(r"3 rotated, 0 unchanged, 0 failed, 1 new version, in \d+ s", end)
 
-    run = done_by_all(ansible, "rotate", environment={**told, "AZBATCH_CMK_PROGRESS_INTERVAL": "0"})
+    run = done_by_all(ansible, "rotate", environment={**progress, "AZBATCH_CMK_PROGRESS_INTERVAL": "0"})
     assert len(re.findall("^PROGRESS: ", run.output, re.M)) > len(list(run)) / 2
 
 
@@ -260,8 +260,8 @@ def test_no_progress_of_a_single_account(ansible: Ansible, service: Service) -> 
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
-def test_wrong_variables_are_told_at_once(ansible: Ansible, service: Service, playbook: str) -> None:
-    """Before anything is asked of Azure."""
+def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service, playbook: str) -> None:
+    """Before the first request to Azure."""
     choice = {
         "audit": "cmk_audit_fail_on",
         "provision": "cmk_vault_authorization",

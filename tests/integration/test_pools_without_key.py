@@ -57,8 +57,8 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
     info = done(runner.module("batch_encryption_info", ON_ACCOUNT))
     audit = done(runner.module("batch_encryption_audit", {"return_accounts": True, "pools": True}))
     [audited] = audit["accounts"]
-    for told in (info["available"], audited["available"]):
-        assert told is False or (told is None and position in ("200", "500")), (info, audited)
+    for available in (info["available"], audited["available"]):
+        assert available is False or (available is None and position in ("200", "500")), (info, audited)
     for role, more in (("revert", {}), ("rotate", {"cmk_key_force_new_version": True, "cmk_wait_timeout": 1})):
         report = runner.another().role(role, {**VARS, **more})
         assert report.get("failed"), report

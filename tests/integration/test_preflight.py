@@ -41,7 +41,7 @@ def to_key(title: str, identifier: str, account: str = "account1", **options: An
 def status_of(one: Task) -> dict[str, str]:
     assert {check["name"] for check in one["preflight"]} == CHECKS
     for check in one["preflight"]:
-        # Whatever fails says what was seen and what to do about it; whatever could not be seen says why.
+        # A failed check has its evidence and a remedy. An unknown check has the reason.
         assert check["evidence"], check
         assert bool(check["remedy"]) is (check["status"] == "failed"), check
     return {check["name"]: check["status"] for check in one["preflight"]}
@@ -203,7 +203,7 @@ CASES: tuple[tuple[Callable[[Service, str, str], str], set[str]], ...] = (
 
 
 def test_what_fails(ansible: Ansible, service: Service, way: str) -> None:
-    """One thing is wrong with each key, or all at once; it is told before anything is written, in check mode too."""
+    """Each key has one problem or all problems. They are reported before the first write, also in check mode."""
     principal = service.make_account()["identity"]["principalId"]
     before = service.account()
     tasks = []
@@ -225,9 +225,9 @@ def test_what_fails(ansible: Ansible, service: Service, way: str) -> None:
             continue
         one = run[make.__name__].refused("preflight_failed")
         status = status_of(one)
-        assert {name for name, told in status.items() if told == "failed"} == failing, one
+        assert {name for name, result in status.items() if result == "failed"} == failing, one
         assert set(one["failed_checks"]) == failing
-        unknown = {name for name, told in status.items() if told == "unknown"}
+        unknown = {name for name, result in status.items() if result == "unknown"}
         if make is no_vault:
             assert CHECKS - unknown == {"vault_reachable", "identity_present"}
         else:
@@ -299,15 +299,15 @@ def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: st
     )
     for name in ("blindly (check)", "blindly"):
         status = status_of(run[name].refused("access_unknown"))
-        assert {check for check, told in status.items() if told == "unknown"} == CHECKS - {"identity_present"}
+        assert {check for check, result in status.items() if result == "unknown"} == CHECKS - {"identity_present"}
         assert "vaults/read" in run[name]["remedy"]
     one = run["half-blindly"]
     assert one["changed"] is True
     status = status_of(one)
-    assert {check for check, told in status.items() if told == "unknown"} == KEYS
-    assert {check for check, told in status.items() if told == "ok"} == CHECKS - KEYS
-    told = {warning.partition(": ")[0] for warning in one.warnings}
-    assert told == {f"Could not check {check}" for check in KEYS}
+    assert {check for check, result in status.items() if result == "unknown"} == KEYS
+    assert {check for check, result in status.items() if result == "ok"} == CHECKS - KEYS
+    unchecked = {warning.partition(": ")[0] for warning in one.warnings}
+    assert unchecked == {f"Could not check {check}" for check in KEYS}
     assert service.encryption() == identifier
     assert service.is_available()
 
@@ -324,6 +324,6 @@ def test_the_caller_may_not_see_the_roles(ansible: Ansible, service: Service, wa
     )
     run = ansible.play([fails(to_key("without roles", identifier))], way=way)
     one = run["without roles"].refused("access_unknown")
-    assert {name for name, told in status_of(one).items() if told == "unknown"} == {"access_granted"}
+    assert {name for name, result in status_of(one).items() if result == "unknown"} == {"access_granted"}
     assert "roleAssignments/read" in one["remedy"]
     assert service.encryption() is None

@@ -87,7 +87,7 @@ def purge_vault(service: Service) -> None:
 @dataclass(frozen=True)
 class Fault:
     # Part of the cause's evidence, or the right that is missing.
-    told: str
+    message: str
     make: Callable[[Service], None] = lambda _service: None
     # Of faults with the same one, there is one at a time.
     kind: str = ""
@@ -177,10 +177,10 @@ def make(service: Service, case: Case, monkeypatch: pytest.MonkeyPatch, *, rbac:
 def blockers(case: Case) -> set[str]:
     """Words for each reason why a run cannot recover the account."""
     faults, rbac = set(case), has_roles(case)
-    lost = {FAULTS[name].told for name in faults & LOST}
+    lost = {FAULTS[name].message for name in faults & LOST}
     if "vault purged" in faults and any(FAULTS[name].lacks for name in faults):
         # A caller with rights on the resource group only cannot know that the vault is not elsewhere.
-        lost = lost - {FAULTS["vault purged"].told} | {"Microsoft.KeyVault/vaults/read"}
+        lost = lost - {FAULTS["vault purged"].message} | {"Microsoft.KeyVault/vaults/read"}
     if lost:
         return lost
     needed = {"Microsoft.KeyVault/vaults/read"}

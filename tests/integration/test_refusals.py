@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is there already and stands in the way: each refusal has its code, the option and the remedy."""
+"""Existing resources that prevent a change: each refusal has a code, the option and a remedy."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_vaults(ansible: Ansible, service: Service, way: str) -> None:
     assert service.vault() == before
 
 
-def test_what_azure_turns_down(ansible: Ansible, service: Service, way: str) -> None:
+def test_requests_that_azure_refuses(ansible: Ansible, service: Service, way: str) -> None:
     """Azure's own code and words, and nothing half done."""
     service.make_vault()
     refusal = {"status": 400, "body": {"error": {"code": "BadParameter", "message": "No such policy, says the test."}}}
@@ -125,7 +125,7 @@ def test_what_azure_turns_down(ansible: Ansible, service: Service, way: str) -> 
     assert service.key("policy").properties.enabled
 
 
-def test_what_azure_would_turn_down(ansible: Ansible, service: Service, way: str) -> None:
+def test_requests_that_azure_would_refuse(ansible: Ansible, service: Service, way: str) -> None:
     """Nothing is written for it."""
     service.make_vault()
     group = f"{service.sandbox.subscription}/resourceGroups/rg-other"
@@ -156,7 +156,7 @@ def test_what_azure_would_turn_down(ansible: Ansible, service: Service, way: str
 
 
 def test_a_caller_with_less_than_all(ansible: Ansible, service: Service, way: str) -> None:
-    """What cannot be seen is not made up: without `list`, previous versions are unknown and none is disabled."""
+    """Without the permission `list`, previous versions are unknown and none is disabled."""
     modest = service.sandbox.control.principal("modest", roles=[])
     service.make_vault()
     permissions = [permission for permission in OFFICER if permission != "list"]

@@ -23,7 +23,7 @@ MARCH = datetime(2027, 3, 1, tzinfo=timezone.utc).timestamp()
 
 
 @pytest.mark.parametrize("version", [KEY_VAULT_API, "2026-05-15"])
-def test_an_account_lives_after_the_retirement(
+def test_an_account_is_available_after_the_retirement_of_versions(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     """The later version shows that requests state what the collection says, and not the SDK."""

@@ -74,7 +74,7 @@ class Playbook:
     above: tuple[str, ...] = ()
     # Of the caller's own access policy. No other policy has them.
     permissions: tuple[str, ...] = ()
-    # What is done once the caller has these rights.
+    # A change after the caller has these rights.
     then: Callable[[Service], None] = lambda _service: None
 
     def rights(self) -> list[str]:
@@ -256,7 +256,7 @@ def begun(
 def run(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, playbook: Playbook, without: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a caller with the rights of the playbook but one gets, and what was written."""
+    """The result for a caller who lacks one right of the playbook, and the writes."""
     sandbox = service.sandbox
     actions = [one for one in playbook.actions if one != without]
     roles = [give(service, sandbox.group, actions, [one for one in playbook.data_actions if one != without])]
@@ -288,7 +288,7 @@ def test_the_documented_rights_are_enough(
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)
-def test_readers_are_told_what_a_run_would_do(
+def test_check_mode_predicts_a_run_for_readers(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Check mode, and what the caller would lack."""
@@ -311,17 +311,17 @@ def test_check_mode_names_what_a_repair_lacks(
     sign_in(service, monkeypatch, [{"role": "Reader", "scope": service.sandbox.subscription}])
     account = {"resource_group": "rg-sandbox", "account_name": "account1"}
 
-    told = runner.module("batch_encryption_info", {**account, "check_before": "recover"}, check=True)
+    failed = runner.module("batch_encryption_info", {**account, "check_before": "recover"}, check=True)
 
-    # What ails the key, such a caller does not see.
-    assert (told["code"], told["action"]) == ("permission_denied", READ_KEY)
-    assert f"lacks {ASSIGNS}" in told["msg"]
+    # Such a caller cannot read why the key is unusable.
+    assert (failed["code"], failed["action"]) == ("permission_denied", READ_KEY)
+    assert f"lacks {ASSIGNS}" in failed["msg"]
 
 
 EACH = [(name, right) for name, playbook in PLAYBOOKS.items() for right in playbook.rights()]
 READS = re.compile(r"/read$|permission (get|list)$")
 WRITES = [one for one in EACH if not READS.search(one[1])]
-# What a run with all rights changes.
+# The changes of a run with all rights.
 _whole: dict[str, Any] = {}
 
 
@@ -353,7 +353,7 @@ def test_without_a_right_to_read(
     if report.get("failed"):
         what = right.removeprefix("above ").removeprefix("the key permission ")
         assert re.search(rf"\b{what}\b", json.dumps(report)), report
-        # What is missing to read what a vault holds is found once recover has recovered the vault.
+        # A missing right to read keys is found after recover has recovered the vault.
         assert written == [] or "the run has repaired: vault_deleted" in report["msg"]
     else:
         # It did everything all the same.
@@ -362,7 +362,7 @@ def test_without_a_right_to_read(
         assert report["key_identifier"] == service.encryption()
 
 
-# What only looks
+# Read-only tasks
 
 SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
 LOOKS = ((*SEES, DELETED, SUBSCRIPTIONS), (READ_KEY, f"{POLICIES}/read"))
@@ -377,15 +377,15 @@ def looker(service: Service, monkeypatch: pytest.MonkeyPatch, without: str = "")
 def audited(runner: OneProcess, folder: Path) -> dict[str, Any]:
     """The report."""
     wish = {"cmk_audit_folder": str(folder), "cmk_audit_formats": ["json"], "cmk_audit_pools": True}
-    told = runner.another().role("audit", wish)
-    assert not told.get("failed"), told
+    audited = runner.another().role("audit", wish)
+    assert not audited.get("failed"), audited
     found: dict[str, Any] = json.loads((folder / "cmk-audit.json").read_text())
-    return {**found, "warnings": told.get("warnings", [])}
+    return {**found, "warnings": audited.get("warnings", [])}
 
 
 @pytest.mark.parametrize("right", ["", *LOOKS[0], *LOOKS[1]] if PROOF_OF_ALL else ["", READ_KEY])
 @pytest.mark.parametrize("lost", [False, True], ids=["there", "vault deleted"])
-def test_an_audit_tells_what_it_could_not_see(
+def test_an_audit_reports_what_it_could_not_read(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: str, lost: bool
 ) -> None:
     service.on_key(rbac=True)
@@ -411,7 +411,7 @@ def test_an_audit_tells_what_it_could_not_see(
 
 
 @pytest.mark.parametrize("right", ["", *LISTS])
-def test_an_inventory_tells_what_it_could_not_list(
+def test_an_inventory_reports_what_it_could_not_list(
     sandbox: Any, runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str
 ) -> None:
     service.make_account()
@@ -421,14 +421,14 @@ def test_an_inventory_tells_what_it_could_not_list(
 
     seen = Cloud(connection, str(runner.tokens)).visible.listed([])
 
-    told = [not_listed(one) for one in seen["unlisted"]]
-    assert all(right in one for one in told), told
-    assert len(told) == bool(right)
+    messages = [not_listed(one) for one in seen["unlisted"]]
+    assert all(right in one for one in messages), messages
+    assert len(messages) == bool(right)
     if right != "Microsoft.Batch/batchAccounts/read":
         assert [one["name"] for one in seen["accounts"]] == ["account1"]
 
 
-def test_the_table_tells_all_of_them() -> None:
+def test_the_table_of_rights_is_complete() -> None:
     for name, playbook in PLAYBOOKS.items():
         [row] = [line for line in DOCS.splitlines() if line.startswith(f"| {name} |")]
         for action in (*playbook.actions, *playbook.data_actions, *playbook.above, *playbook.permissions):

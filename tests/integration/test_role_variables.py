@@ -65,11 +65,11 @@ def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service)
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wish, arguments=arguments)
 
     assert run.rc == 0, run.output
-    told = [warning for one in run for warning in one.warnings if "has no effect" in warning]
-    assert len(told) == 2
-    assert "cmk_key_max_ages" in told[0]
-    assert told[0].endswith("Did you mean cmk_key_max_age?")
-    assert "cmk_owner" in told[1]
+    shown = [warning for one in run for warning in one.warnings if "has no effect" in warning]
+    assert len(shown) == 2
+    assert "cmk_key_max_ages" in shown[0]
+    assert shown[0].endswith("Did you mean cmk_key_max_age?")
+    assert "cmk_owner" in shown[1]
     assert run.output.count("cmk_key_max_ages has no effect") == 1
 
 
@@ -100,8 +100,8 @@ def test_whether_a_run_without_hosts_is_an_error(
 
     assert (run.rc == 0) is succeeds, run.output
     assert (list(run), run.requests) == ([], [])
-    told = f"cmk_hosts is '{pattern}', which matches no host of the inventory within the limit 'account1'."
-    assert (told in " ".join(run.output.split())) is not succeeds
+    message = f"cmk_hosts is '{pattern}', which matches no host of the inventory within the limit 'account1'."
+    assert (message in " ".join(run.output.split())) is not succeeds
 
 
 @pytest.mark.parametrize("pattern", ["accounts", "account*", "accounts:!account2", "account1,account2"])
@@ -113,14 +113,14 @@ def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: s
     assert "account1" in {one.host for one in run}
 
 
-@pytest.mark.parametrize(("rule", "told"), [({}, 1), ({"cmk_key_max_age": "P90D"}, 0)])
-def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: dict[str, Any], told: int) -> None:
+@pytest.mark.parametrize(("rule", "expected"), [({}, 1), ({"cmk_key_max_age": "P90D"}, 0)])
+def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: dict[str, Any], expected: int) -> None:
     arguments = of_hosts(ansible, "account7", "account8", cmk_missing_account="skip", **rule)
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
 
     assert run.rc == 0, run.output
     warnings = [warning for one in run for warning in one.warnings if "has no rule" in warning]
-    assert len(warnings) == told
+    assert len(warnings) == expected
 
 
 def blanks(role: str) -> dict[str, str]:
@@ -140,7 +140,7 @@ def test_blank_variables_are_those_that_are_not_given(ansible: Ansible, service:
         ("revert", False),
     ):
         required = {name: value for name, value in VARS.items() if name != "cmk_wait_timeout"}
-        # A module in a process of its own counts a relative folder from that of the playbook.
+        # For a module in a separate process, a relative folder is relative to the playbook's folder.
         folder = {"cmk_audit_folder": str(ansible.folder)} if in_process is False else {}
         wish = {**required, **blanks(role), **folder, "cmk_in_process": in_process}
         run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars=wish)

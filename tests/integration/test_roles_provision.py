@@ -42,7 +42,7 @@ def principal(service: Service) -> str:
 
 
 def assert_granted(service: Service, mode: str) -> None:
-    """What Batch needs, and no more than that."""
+    """The principal has the permissions that Batch needs, and no others."""
     if mode == "rbac":
         assert service.assignments(principal(service)) == [(service.vault_id(), ENCRYPTION_USER)]
         assert service.vault()["properties"]["accessPolicies"] == []
@@ -54,7 +54,7 @@ def assert_granted(service: Service, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("identity", IDENTITIES)
-def test_from_nothing(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
+def test_all_resources_are_created(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
     wish = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
     if identity == "user_assigned":
         service.make_identity()
@@ -76,7 +76,7 @@ def test_from_nothing(roles: RolesRunner, service: Service, identity: str, mode:
         "key_version": version,
         "follows_latest": False,
         "available": True,
-        "former_key_identifier": None,
+        "previous_key_identifier": None,
         "changed": True,
         "changed_steps": {"vault": True, "key": True, "access": True, "account": True, "encryption": not with_key},
     }
@@ -126,9 +126,9 @@ def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> N
         service.make_identity()
     wish = {"identity": identity, "cmk_vault_authorization": "access_policy"}
     run = provision(roles, service, cmk_key_follow_latest=True, **wish)
-    told = result(run)
-    assert (told["follows_latest"], told["key_version"]) == (True, None)
-    assert service.encryption() == told["key_identifier"] == service.key().id.rpartition("/")[0]
+    reported = result(run)
+    assert (reported["follows_latest"], reported["key_version"]) == (True, None)
+    assert service.encryption() == reported["key_identifier"] == service.key().id.rpartition("/")[0]
     unchanged(provision(roles, service, cmk_key_follow_latest=True, **wish))
 
     newer = service.make_key()
@@ -136,7 +136,7 @@ def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> N
     run = provision(roles, service, cmk_key_follow_latest=False, **wish)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == result(run)["key_identifier"] == newer.id
-    assert result(run)["former_key_identifier"] == newer.id.rpartition("/")[0]
+    assert result(run)["previous_key_identifier"] == newer.id.rpartition("/")[0]
 
 
 def test_a_pinned_account_stays_on_its_version(roles: RolesRunner, service: Service) -> None:
@@ -162,7 +162,7 @@ def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
             nonlocal met
             met = True
             service.point(newer)
-            # What the run has read before is read again after that; time only passes at the sandbox.
+            # Exceeds the TTL of the run's cache. Only the clock of the sandbox advances.
             time.sleep(6)
 
         with wire.meddled(at, rotate):
@@ -174,17 +174,17 @@ def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
 
 
 def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, service: Service) -> None:
-    _, former = service.on_key()
+    _, first = service.on_key()
     # A typing error in the name of the vault, or of the key.
     for typed in ({"cmk_vault_name": "vault-onw"}, {"cmk_key_name": "key2"}):
         for check in (True, False):
             run = run_role(ansible, "provision", check=check, **typed)
-            refused(run, CHECK, former, "cmk_replace_key")
+            refused(run, CHECK, first, "cmk_replace_key")
             assert (run[CHECK]["code"], run[CHECK]["option"]) == ("account_on_another_key", "replace_key")
     run = provision(ansible, service, cmk_key_name="key2", cmk_replace_key=True)
     assert steps(run) == ["key", "encryption"]
     assert service.encryption() == service.key("key2").id
-    assert result(run)["former_key_identifier"] == former
+    assert result(run)["previous_key_identifier"] == first
     assert service.key("key1").properties.enabled
 
 
@@ -201,7 +201,7 @@ def test_a_disabled_key_is_enabled_only_when_asked(ansible: Ansible, service: Se
     assert service.is_available()
 
 
-# What there is already, and what is then still to be done.
+# The resources that exist before the run, and the steps that remain.
 SYSTEM_ASSIGNED = {
     "vault": ["key", "access", "account", "encryption"],
     "account": ["vault", "key", "access", "encryption"],
@@ -225,7 +225,9 @@ USER_ASSIGNED = {
     [("system_assigned", *one) for one in SYSTEM_ASSIGNED.items()]
     + [("user_assigned", *one) for one in USER_ASSIGNED.items()],
 )
-def test_from_half_done(roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]) -> None:
+def test_a_partial_setup_is_completed(
+    roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]
+) -> None:
     mode = "rbac" if identity == "user_assigned" else "access_policy"
     user_assigned = service.make_identity() if identity == "user_assigned" else None
     if "vault" in there:
@@ -306,7 +308,7 @@ def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None
     assert "--- before" not in play_role(ansible, "provision", diff=True).output
 
 
-def test_a_refusal_is_told_before_the_first_write(roles: RolesRunner, service: Service) -> None:
+def test_a_refusal_is_reported_before_the_first_write(roles: RolesRunner, service: Service) -> None:
     service.make_account(identity={"type": "None"})
     refused(run_role(roles, "provision"), CHECK, "account1", "adopt_existing")
     run = play_role(roles, "provision", cmk_adopt_existing=True, cmk_vault_authorization="access_policy")

@@ -56,7 +56,7 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
     "disabled": (Service.disable, ["version_unusable"], ["version"]),
     "expired": (expire, ["version_unusable"], ["version"]),
     "may not unwrap": (take_unwrap, ["operations_missing"], ["version"]),
-    "grant withdrawn": (lambda service: service.revoke(principal(service)), ["access_missing"], ["access"]),
+    "grant revoked": (lambda service: service.revoke(principal(service)), ["access_missing"], ["access"]),
     "firewall": (
         lambda service: service.change_vault(properties={"networkAcls": CLOSED}),
         ["network_closed"],
@@ -70,11 +70,11 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
     [
         *(pytest.param(loss, False, False, id=loss) for loss in LOSSES),
         *(pytest.param(loss, True, True, id=f"{loss}, follows, by role") for loss in ("vault deleted", "disabled")),
-        pytest.param("grant withdrawn", True, False, id="grant withdrawn, by role"),
+        pytest.param("grant revoked", True, False, id="grant revoked, by role"),
     ],
 )
-def test_an_account_is_brought_back(roles: RolesRunner, service: Service, loss: str, rbac: bool, follow: bool) -> None:
-    lose, causes, mended = LOSSES[loss]
+def test_an_account_is_recovered(roles: RolesRunner, service: Service, loss: str, rbac: bool, follow: bool) -> None:
+    lose, causes, repaired = LOSSES[loss]
     service.on_key(rbac=rbac, follow=follow)
     identifier = service.encryption()
     before = holdings(service)
@@ -88,14 +88,14 @@ def test_an_account_is_brought_back(roles: RolesRunner, service: Service, loss: 
     assert lost is None or holdings(service) == lost
 
     run = recover(roles)
-    told = result(run)
-    assert [cause["name"] for cause in told["causes"]] == causes
-    # The roles that were assigned on a vault are gone with it, and do not come back with it.
-    expected = ["vault", "access"] if loss == "vault deleted" and rbac else mended
+    reported = result(run)
+    assert [cause["name"] for cause in reported["causes"]] == causes
+    # The role assignments on a vault are deleted with the vault, and its recovery does not restore them.
+    expected = ["vault", "access"] if loss == "vault deleted" and rbac else repaired
     assert steps(run) == expected
     # Whether a deleted vault authorizes by roles is known once it is back.
     assert steps(predicted) == (["vault", "access"] if loss == "vault deleted" else expected)
-    assert (told["answered_before"], told["available"], told["key_identifier"]) == (False, True, identifier)
+    assert (reported["answered_before"], reported["available"], reported["key_identifier"]) == (False, True, identifier)
     assert service.is_available()
     if loss not in ("expired", "firewall"):
         assert holdings(service) == before
@@ -114,7 +114,7 @@ def test_an_account_that_is_about_to_lose_its_key(roles: RolesRunner, service: S
     assert service.is_available()
 
 
-def test_what_was_closed_for_others_stays_closed(roles: RolesRunner, service: Service) -> None:
+def test_network_rules_for_others_stay(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.change_vault(properties={"networkAcls": CLOSED})
     recover(roles)
@@ -194,7 +194,7 @@ def test_a_follower_that_could_not_move_to_newer_versions(roles: RolesRunner, se
     assert service.is_available()
 
 
-def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Service) -> None:
+def test_the_recovery_of_ten_minutes_is_waited_for(ansible: Ansible, service: Service) -> None:
     service.on_key()
     service.sandbox.control.timing(batch_recovery=600)
     service.disable()
@@ -225,7 +225,7 @@ def test_the_ten_minutes_are_waited_for_and_seen(ansible: Ansible, service: Serv
     assert all(re.fullmatch(r"the Batch account account1 to become available \(\d+ of \d+ s\)", w) for w in waits[1:])
 
 
-def test_it_is_said_if_the_account_does_not_come_back_in_time(roles: RolesRunner, service: Service) -> None:
+def test_an_account_that_stays_unavailable_is_reported(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.timing(batch_recovery=600)
     service.disable()
@@ -237,7 +237,7 @@ def test_it_is_said_if_the_account_does_not_come_back_in_time(roles: RolesRunner
     assert result(run)["changed"] is False
 
 
-# What does not bring it back
+# Accounts that are not recovered
 
 
 def test_a_purged_key(roles: RolesRunner, service: Service) -> None:
@@ -298,7 +298,7 @@ def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Servic
     refused(run_role(roles, "recover"), CHECK, "version_missing", "was not found", "state: absent")
 
 
-def test_what_may_not_be_mended(roles: RolesRunner, service: Service) -> None:
+def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()
     run = run_role(roles, "recover", cmk_recover_repairs=["access"])
@@ -307,7 +307,7 @@ def test_what_may_not_be_mended(roles: RolesRunner, service: Service) -> None:
 
 
 @pytest.mark.parametrize("on_key", [True, False])
-def test_an_account_that_answers_is_left_alone(roles: RolesRunner, service: Service, on_key: bool) -> None:
+def test_an_available_account_is_not_changed(roles: RolesRunner, service: Service, on_key: bool) -> None:
     if on_key:
         service.on_key()
     else:

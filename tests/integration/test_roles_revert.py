@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role revert through its playbook: back to a Microsoft-managed key, and what becomes of key and access."""
+"""The role revert through its playbook: the move to a Microsoft-managed key, and the removal of key and access."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def is_granted(service: Service, principal: str) -> bool:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) -> None:
-    _, former = service.on_key(rbac=mode == "rbac")
+    _, first = service.on_key(rbac=mode == "rbac")
     before = holdings(service)
     predicted = revert(ansible, check=True, diff=True)
     assert (steps(predicted), wrote(predicted)) == (["encryption"], [])
-    assert re.search(f'^-  +"key_identifier": "{former}"', predicted.output, re.M), predicted.output
+    assert re.search(f'^-  +"key_identifier": "{first}"', predicted.output, re.M), predicted.output
     assert holdings(service) == before
 
     run = revert(ansible)
@@ -47,7 +47,7 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
         "key_version": None,
         "follows_latest": False,
         "available": True,
-        "former_key_identifier": former,
+        "previous_key_identifier": first,
         "key_kept_for": [],
         "access_kept_for": [],
         "changed": True,
@@ -112,21 +112,21 @@ def test_key_deleted(roles: RolesRunner, service: Service) -> None:
 
 
 @pytest.mark.parametrize("wish", ["disable", "delete"])
-def test_key_put_away_later(roles: RolesRunner, service: Service, wish: str) -> None:
-    """An account that is back already, by a run that was stopped or that kept the key, does not say which key it was
-    on; somebody has to."""
-    principal, former = service.on_key()
+def test_key_is_disabled_or_deleted_by_a_later_run(roles: RolesRunner, service: Service, wish: str) -> None:
+    """After a run that was stopped or that kept the key, the account uses a Microsoft-managed key, and Azure does not
+    show the previous key. The user has to name the key."""
+    principal, first = service.on_key()
     service.point(None)
-    untold = revert(roles, cmk_revert_key=wish, **REVOKE)
-    assert "cmk_previous_key_identifier" in str(untold[CHECK]["warnings"])
-    unchanged(untold)
+    unnamed = revert(roles, cmk_revert_key=wish, **REVOKE)
+    assert "cmk_previous_key_identifier" in str(unnamed[CHECK]["warnings"])
+    unchanged(unnamed)
     assert service.key().properties.enabled
     assert is_granted(service, principal)
 
-    told = {"cmk_revert_key": wish, "cmk_previous_key_identifier": former}
-    predicted = revert(roles, check=True, **told)
+    options = {"cmk_revert_key": wish, "cmk_previous_key_identifier": first}
+    predicted = revert(roles, check=True, **options)
     assert (steps(predicted), wrote(predicted)) == (["key"], [])
-    assert steps(revert(roles, **told)) == ["key"]
+    assert steps(revert(roles, **options)) == ["key"]
 
 
 @pytest.mark.parametrize("key", ["disable", "delete"])
@@ -178,7 +178,7 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
     refused(run_role(roles, "revert", cmk_revert_key="delete"), CHECK, "account1")
 
 
-def test_an_account_that_does_not_answer(roles: RolesRunner, service: Service) -> None:
+def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     principal, _ = service.on_key()
     service.revoke(principal)
     run = run_role(roles, "revert", cmk_revert_key="delete", **REVOKE)
@@ -188,14 +188,14 @@ def test_an_account_that_does_not_answer(roles: RolesRunner, service: Service) -
 
 
 @pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
-def test_a_key_that_the_account_is_not_on_is_not_put_away(
+def test_a_key_that_the_account_does_not_use_is_not_removed(
     roles: RolesRunner, service: Service, wish: dict[str, Any]
 ) -> None:
-    _, former = service.on_key()
+    _, first = service.on_key()
     service.make_key("key2")
     run = run_role(roles, "revert", cmk_key_name="key2", **wish)
-    refused(run, CHECK, former, "key2", "key_name")
-    assert service.encryption() == former
+    refused(run, CHECK, first, "key2", "key_name")
+    assert service.encryption() == first
     assert service.key("key2").properties.enabled
 
 
@@ -207,7 +207,7 @@ def test_a_key_that_the_account_is_not_on_is_not_put_away(
         ({"cmk_key_name": "nowhere", "cmk_revert_key": "disable"}, "key_not_found"),
     ],
 )
-def test_what_cannot_be_put_away_is_told_before_the_first_write(
+def test_what_cannot_be_removed_is_reported_before_the_first_write(
     roles: RolesRunner, service: Service, wish: dict[str, Any], code: str
 ) -> None:
     service.on_key()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role rotate through its playbook: due or not, to a different key, and what becomes of the version before."""
+"""The role rotate through its playbook: due or not, to a different key, and the end of the previous version."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
         "key_version": second.properties.version,
         "follows_latest": False,
         "available": True,
-        "former_key_identifier": first,
-        "former_kept_for": [],
+        "previous_key_identifier": first,
+        "previous_kept_for": [],
         "previous_kept_until": None,
         "changed": True,
-        "changed_steps": {"key": True, "access": False, "encryption": True, "former_disabled": False},
+        "changed_steps": {"key": True, "access": False, "encryption": True, "previous_disabled": False},
     }
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
     assert service.encryption() == second.id
@@ -146,17 +146,17 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     wish = {**DUE, **AT_ONCE}
     run = rotate(roles, **wish)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
-    told = result(run)
-    assert (told["key_identifier"], told["key_version"], told["follows_latest"]) == (versionless, None, True)
+    report = result(run)
+    assert (report["key_identifier"], report["key_version"], report["follows_latest"]) == (versionless, None, True)
     # Azure does not show which versions a follower needs in the first two days.
-    assert told["former_kept_for"] == [service.account_id()]
+    assert report["previous_kept_for"] == [service.account_id()]
     assert enabled(service) == [True, True]
     assert service.encryption() == versionless
     unchanged(rotate(roles, **wish))
 
     service.sandbox.control.advance(2 * DAY + 3600)
     run = rotate(roles, **wish)
-    assert (steps(run), result(run)["former_kept_for"]) == (["former_disabled"], [])
+    assert (steps(run), result(run)["previous_kept_for"]) == (["previous_disabled"], [])
     assert enabled(service) == [False, True]
     assert service.is_available()
     unchanged(rotate(roles, **wish))
@@ -200,10 +200,10 @@ def test_the_version_before_is_disabled(roles: RolesRunner, service: Service) ->
     predicted = rotate(roles, check=True, **wish)
     assert wrote(predicted) == []
     run = rotate(roles, **wish)
-    assert steps(run) == ["key", "encryption", "former_disabled"]
+    assert steps(run) == ["key", "encryption", "previous_disabled"]
     assert steps(predicted) == steps(run)
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
-    assert result(run)["former_kept_for"] == []
+    assert result(run)["previous_kept_for"] == []
     assert enabled(service) == [False, True]
     assert service.is_available()
     unchanged(rotate(roles, **wish))
@@ -217,7 +217,7 @@ def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disab
     service.make_key()
     service.sandbox.control.advance(DAY)
     run = rotate(roles, cmk_key_force_new_version=True, **AT_ONCE)
-    assert steps(run) == ["key", "encryption", "former_disabled"]
+    assert steps(run) == ["key", "encryption", "previous_disabled"]
     assert enabled(service) == [False, False, True]
     assert service.is_available()
     unchanged(rotate(roles, **AT_ONCE))
@@ -231,15 +231,15 @@ def test_the_version_before_stays_while_another_account_uses_it(roles: RolesRunn
     wish = AT_ONCE
     run = rotate(roles, cmk_key_force_new_version=True, **wish)
     assert steps(run) == ["key", "encryption"]
-    assert result(run)["former_kept_for"] == [other]
+    assert result(run)["previous_kept_for"] == [other]
     assert enabled(service) == [True, True]
     assert service.is_available("account2")
     unchanged(rotate(roles, **wish))
 
     service.point(service.key().id, "account2")
     run = rotate(roles, **wish)
-    assert (steps(run), wrote(run)) == (["former_disabled"], ["PATCH key vault-one key1"])
-    assert result(run)["former_kept_for"] == []
+    assert (steps(run), wrote(run)) == (["previous_disabled"], ["PATCH key vault-one key1"])
+    assert result(run)["previous_kept_for"] == []
     assert enabled(service) == [False, True]
     assert service.is_available()
     assert service.is_available("account2")
@@ -263,10 +263,10 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
     assert steps(predicted) == steps(run)
     grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
     assert wrote(run) == [grant, "PATCH account account1", "PATCH key vault-one key1"]
-    told = result(run)
-    assert told["changed_steps"] == {"key": False, "access": True, "encryption": True, "former_disabled": True}
-    assert (told["former_key_identifier"], told["former_kept_for"]) == (first, [])
-    assert service.encryption() == told["key_identifier"] == other
+    report = result(run)
+    assert report["changed_steps"] == {"key": False, "access": True, "encryption": True, "previous_disabled": True}
+    assert (report["previous_key_identifier"], report["previous_kept_for"]) == (first, [])
+    assert service.encryption() == report["key_identifier"] == other
     assert service.is_available()
     assert enabled(service) == [False]
     if mode == "rbac":
@@ -291,9 +291,9 @@ def test_to_a_different_key_that_another_account_shares(roles: RolesRunner, serv
     wish = {"cmk_new_key_identifier": other.rpartition("/")[0], **AT_ONCE}
     run = rotate(roles, **wish)
     assert steps(run) == ["encryption"]
-    told = result(run)
-    assert (told["follows_latest"], told["key_version"]) == (True, None)
-    assert told["former_kept_for"] == [other_account]
+    report = result(run)
+    assert (report["follows_latest"], report["key_version"]) == (True, None)
+    assert report["previous_kept_for"] == [other_account]
     assert enabled(service) == [True]
     assert service.is_available()
     assert service.is_available("account2")
@@ -331,7 +331,7 @@ def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Servi
         refused(run, CHECK, "/keys/key1/")
 
 
-def test_an_account_that_does_not_answer(roles: RolesRunner, service: Service) -> None:
+def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     principal, first = service.on_key()
     service.revoke(principal)
     run = run_role(roles, "rotate", cmk_key_force_new_version=True)
@@ -339,7 +339,7 @@ def test_an_account_that_does_not_answer(roles: RolesRunner, service: Service) -
     assert len(service.versions()) == 1
 
 
-def test_names_in_other_letters_and_groups(roles: RolesRunner, service: Service) -> None:
+def test_names_in_another_letter_case_and_other_groups(roles: RolesRunner, service: Service) -> None:
     """Azure takes names in any case, and the vault may be in another resource group."""
     _, first = service.on_key()
     run = rotate(roles, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")

@@ -100,7 +100,7 @@ def is_available(service: Service, name: str = "account1") -> bool:
 def test_an_account_comes_during_a_deletion(
     world: World, wire: Wire, service: Service, what: str, fault: dict[str, Any], key: tuple[str, str]
 ) -> None:
-    """What was deleted is restored although a request of the rollback fails, or a list is empty for a moment. With a
+    """A deleted resource is restored although a request of the rollback fails, or a list is empty for a moment. With a
     vault, the roles that were assigned at it are."""
     done(world.prepared(Run("provision", "account1", key))())
     identifier = service.encryption()
@@ -124,7 +124,7 @@ def test_a_read_after_a_switch_is_out_of_date(world: World, wire: Wire, service:
     although a read still shows it."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     done(world.prepared(Run("provision", "account2", OTHER_KEY))())
-    principal, former = world.principal("account1"), service.encryption()
+    principal, first = world.principal("account1"), service.encryption()
     service.grant(principal, RBAC_VAULT)
     service.sandbox.control.advance(SETTLED)
     service.sandbox.control.timing(**REALISTIC)
@@ -139,7 +139,7 @@ def test_a_read_after_a_switch_is_out_of_date(world: World, wire: Wire, service:
         report = world.prepared(Run("rotate", "account1", None, {"to": OTHER_KEY}))()
     assert report["code"] == "preflight_failed"
     assert report["restored"] is True
-    assert service.encryption() == former
+    assert service.encryption() == first
     assert is_available(service)
 
 
@@ -245,11 +245,11 @@ def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
     of the account's key as soon as it does."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     done(world.prepared(Run("provision", "account2", OTHER_KEY))())
-    principal, former = world.principal("account1"), service.encryption() or ""
+    principal, first = world.principal("account1"), service.encryption() or ""
     service.grant(principal, RBAC_VAULT)
     service.sandbox.control.advance(SETTLED)
     service.sandbox.control.timing(**REALISTIC)
-    acts = [lambda: service.revoke(principal, RBAC_VAULT), lambda: service.disable(version=former.rpartition("/")[2])]
+    acts = [lambda: service.revoke(principal, RBAC_VAULT), lambda: service.disable(version=first.rpartition("/")[2])]
 
     def before_a_switch(request: Any) -> bool:
         if is_switch(request) and acts:
@@ -265,23 +265,23 @@ def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
 
 
 def test_a_rollback_is_refused_and_the_new_key_can_be_used(world: World, wire: Wire, service: Service) -> None:
-    """Azure does not answer when the new key is read again, and somebody disables the previous version meanwhile."""
+    """Azure does not respond to the second read of the new key, and somebody disables the previous version."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
-    former = service.encryption() or ""
+    first = service.encryption() or ""
 
     def others() -> None:
-        service.disable(version=former.rpartition("/")[2])
+        service.disable(version=first.rpartition("/")[2])
         service.sandbox.control.fault(match={"method": "GET", "path": "/vaults/vault-one[?]"}, **BUSY)
 
     def is_after_switch(request: Any) -> bool:
-        return request.method == "GET" and "/vaults/vault-one?" in request.url and service.encryption() != former
+        return request.method == "GET" and "/vaults/vault-one?" in request.url and service.encryption() != first
 
     run = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))
     with wire.meddled(is_after_switch, others):
         report = run()
     assert report["code"] == "service_unavailable", report
     assert report["restored"] is False
-    assert report["current_state"]["key_identifier"] == service.encryption() != former
+    assert report["current_state"]["key_identifier"] == service.encryption() != first
     assert is_available(service)
 
 
@@ -292,8 +292,8 @@ def test_the_previous_key_is_used_through_one_of_two_identities(world: World, wi
     identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(name): {} for name in names}}
     service.make_account(identity=identity)
     service.grant(one)
-    former = service.make_key().id
-    service.point(former)
+    first = service.make_key().id
+    service.point(first)
     new = service.make_key(vault=RBAC_VAULT).id
     for principal in (one, other):
         service.grant(principal, RBAC_VAULT)
@@ -308,7 +308,7 @@ def test_the_previous_key_is_used_through_one_of_two_identities(world: World, wi
         report = world.prepared(Run("rotate", "account1", None, {"cmk_new_key_identifier": new}))()
     assert report["failed_checks"] == ["access_granted"], report
     assert report["restored"] is True
-    assert service.encryption() == former
+    assert service.encryption() == first
     assert is_available(service)
 
 
@@ -317,7 +317,7 @@ def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
     world: World, wire: Wire, service: Service, vault: str
 ) -> None:
     """Another controller takes the account back and revokes its access to both keys just before the switch, which Batch
-    still takes. Then Azure does not answer when the new key is read again."""
+    still takes. Then Azure does not respond to the second read of the new key."""
     done(world.prepared(Run("provision", "account1", (vault, "key1")))())
     done(world.prepared(Run("provision", "account2", (vault, "key2")))())
     service.sandbox.control.advance(SETTLED)

@@ -18,7 +18,7 @@ from role_runs import QUARTER, VARS, results, second_account
 from sandbox_client import TOKEN, Control
 from service import GROUP, Service
 
-# What is done to the folder, as a command of a shell in it, before the role runs.
+# Shell commands that damage the folder before the role runs.
 DAMAGES = {
     "full": "cat /dev/zero > filler",
     "full to the last file": "cat /dev/zero > filler; i=0; while touch filler$i; do i=$((i+1)); done",
@@ -29,7 +29,7 @@ DAMAGES = {
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small one of its own, for temporary files."""
+    """A separate small disk for temporary files."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -53,7 +53,7 @@ def rotating(disk: Path, damage: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_two_accounts_are_rotated_all_the_same(
+def test_two_accounts_are_rotated_with_an_unusable_temporary_folder(
     ansible: Ansible, service: Service, control: Control, disk: Path, damage: str
 ) -> None:
     """Both to one new version, as ever: they still wait for each other."""

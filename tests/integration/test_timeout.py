@@ -21,7 +21,7 @@ HANGS = 120
 
 @pytest.fixture
 def running_sandbox() -> Iterator[Sandbox]:
-    """One of its own: what hangs there would end in the midst of another test."""
+    """A separate sandbox, because a request that hangs here would end during another test."""
     http_challenge_cache.clear()
     sandbox = started()
     yield sandbox

@@ -101,7 +101,7 @@ def test_nothing_to_change_is_no_failure(hidden: World, service: Service) -> Non
     assert any(POOLS_READ in warning for warning in report["warnings"])
 
 
-def test_recover_says_that_it_cannot_tell(hidden: World, service: Service) -> None:
+def test_recover_reports_that_the_availability_is_unknown(hidden: World, service: Service) -> None:
     service.disable()
     since = service.sandbox.control.last
     report = hidden.prepared(Run("recover", "account1"))()

@@ -23,7 +23,7 @@ AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
 
 
 def rotate(runner: OneProcess, account: str = "account1", **wishes: Any) -> dict[str, Any]:
-    """A task of the run that the runner stands for."""
+    """A task of the runner's run."""
     report = runner.role("rotate", {**VARS, "cmk_account_name": account, **wishes})
     assert not report.get("failed"), report
     return report
@@ -74,9 +74,7 @@ def test_another_controller_moves_an_account_between_two_waves(
     assert all(service.is_available(name) for name in service.accounts())
 
 
-def test_an_account_on_the_newest_as_the_run_knows_it_costs_no_look_and_one_on_another_does(
-    runner: OneProcess, service: Service
-) -> None:
+def test_only_an_account_on_an_older_version_needs_a_read(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1", "account2", "account3")
     # Until then an account may need the version before.
     service.sandbox.control.advance(DAY)
@@ -211,7 +209,7 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
     assert keys_of(service, "account1", "account2") == [service.key().id] * 2
 
 
-# What was used before, and for how long it stays
+# Previous versions and keys, and how long they stay enabled
 
 
 def test_a_nightly_rotation_disables_the_version_before_by_itself_a_day_later(
@@ -229,7 +227,7 @@ def test_a_nightly_rotation_disables_the_version_before_by_itself_a_day_later(
 
     service.sandbox.control.advance(DAY)
     report = rotate(runner.another(), **DUE, **DISABLE)
-    assert (report["changed_steps"]["former_disabled"], report["previous_kept_until"]) == (True, None)
+    assert (report["changed_steps"]["previous_disabled"], report["previous_kept_until"]) == (True, None)
     assert enabled(service) == [False, True]
 
 
@@ -245,7 +243,7 @@ def test_a_version_stays_that_another_controller_moved_an_account_off_a_moment_a
     assert enabled(service) == [True, True]
 
     service.sandbox.control.advance(DAY + 60)
-    assert rotate(runner.another(), **DISABLE)["changed_steps"]["former_disabled"]
+    assert rotate(runner.another(), **DISABLE)["changed_steps"]["previous_disabled"]
     assert enabled(service) == [False, True]
 
 
@@ -259,13 +257,13 @@ def test_a_version_stays_that_the_run_has_moved_another_account_off(runner: OneP
     assert enabled(service) == [True, True]
 
 
-def test_a_look_at_each_account_is_only_for_a_run_that_would_disable(runner: OneProcess, service: Service) -> None:
+def test_only_a_run_that_would_disable_a_version_reads_each_account(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1")
     newer_by_hand(service, "account1")
     service.sandbox.control.advance(3 * DAY)
     for disables in (True, False):
         since = service.sandbox.control.last
-        assert rotate(runner.another(), **DISABLE)["changed_steps"]["former_disabled"] is disables
+        assert rotate(runner.another(), **DISABLE)["changed_steps"]["previous_disabled"] is disables
         reads = [one for one in service.sandbox.control.requests(since) if "/batchAccounts/account1?" in one["url"]]
         # When it was changed, and whether it is available.
         assert len(reads) == 2 + 2 * disables, reads
@@ -283,7 +281,7 @@ def test_the_whole_key_before_is_disabled_a_day_later_once_it_is_named(runner: O
     service.sandbox.control.advance(DAY + 60)
     assert not rotate(runner.another(), **other)["changed"], "nothing says which key that was"
     assert enabled(service) == [True]
-    assert rotate(runner.another(), **other, **named)["changed_steps"]["former_disabled"]
+    assert rotate(runner.another(), **other, **named)["changed_steps"]["previous_disabled"]
     assert (enabled(service), enabled(service, "key2")) == ([False], [True])
 
 
@@ -318,7 +316,7 @@ def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
     service.point(first.upper().replace("HTTPS", "https"))
     assert not rotate(runner.another(), **AT_ONCE)["changed"]
     report = rotate(runner.another(), **DUE, **AT_ONCE)
-    assert report["changed_steps"]["former_disabled"]
+    assert report["changed_steps"]["previous_disabled"]
     assert str(service.encryption()).lower() == service.key().id
     assert enabled(service) == [False, True]
     capitals = service.make_key("key2").id.upper()
@@ -361,7 +359,7 @@ def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, s
     return run
 
 
-# A task with become starts a process of its own, eight times: by default one of these stands for all.
+# Each of eight tasks with become starts a separate process. By default, only one of these cases runs.
 WITH_BECOME = [
     pytest.param("inventory", STRATEGY_FREE, DUE, id="become in the inventory, free, due"),
     pytest.param("inventory", {}, FORCE, id="become in the inventory, forced"),

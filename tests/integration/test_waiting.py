@@ -61,7 +61,7 @@ def test_a_short_wait_that_is_given_as_a_date(ansible: Ansible, service: Service
 
 
 @pytest.mark.parametrize("no_log", [False, True])
-def test_a_wait_is_shown_unless_told_not_to(ansible: Ansible, service: Service, control: Control, no_log: bool) -> None:
+def test_a_wait_is_shown_without_no_log(ansible: Ansible, service: Service, control: Control, no_log: bool) -> None:
     service.make_account()
     control.call("POST", "/faults", busy("6", host="management", path="batchAccounts"))
     look = task("look", "batch_encryption_info", resource_group=GROUP, account_name="account1")

@@ -11,7 +11,7 @@ from harness import Ansible, checked, fails, task
 from service import GROUP, Service
 
 SIZES = (2048, 3072, 4096)
-# What runs as modules takes three times as long: for each job with one kind of vault.
+# Separate processes take three times as long, so each job uses one permission model that way.
 HERE = [("in_process", "access_policy"), ("in_process", "rbac")]
 
 
@@ -57,14 +57,14 @@ def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str
 
 @pytest.mark.parametrize(("way", "mode"), [*HERE, ("module", "access_policy")], indirect=["way"])
 def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) -> None:
-    """An account that is born on its key; before its identity has access it is not made at all."""
+    """An account is created with its key. Before its identity has access, the account is not created."""
     identity = service.make_identity()
     identity_id = service.identity_id()
     vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", authorization=mode)
     key = task("key", "keyvault_cmk_key", "key", vault_name="vault-one", name="key1")
     grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", identity_id=identity_id, key_name="key1")
-    born = task(
-        "born",
+    created = task(
+        "created",
         "batch_account_identity",
         resource_group=GROUP,
         name="account1",
@@ -75,12 +75,12 @@ def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) 
         [
             vault,
             key,
-            fails({**born, "name": "too early"}),
-            fails(checked({**born, "name": "too early"})),
+            fails({**created, "name": "too early"}),
+            fails(checked({**created, "name": "too early"})),
             grant,
-            checked(born),
-            born,
-            {**born, "name": "born again"},
+            checked(created),
+            created,
+            {**created, "name": "created again"},
             task(
                 "on another key",
                 "batch_account_identity",
@@ -95,13 +95,13 @@ def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) 
     for name in ("too early", "too early (check)"):
         assert run[name].refused("preflight_failed")["failed_checks"] == ["access_granted"]
     assert run["grant"]["principal_id"] == identity["properties"]["principalId"]
-    assert run["born (check)"].untouched()["changed"] is True
-    assert run["born (check)"]["key_identifier"] == run["key"]["versionless_identifier"]
-    made = run["born"]
+    assert run["created (check)"].untouched()["changed"] is True
+    assert run["created (check)"]["key_identifier"] == run["key"]["versionless_identifier"]
+    made = run["created"]
     assert made["changed"] is True
     assert (made["key_source"], made["key_identifier"]) == ("microsoft_keyvault", run["key"]["versionless_identifier"])
     assert {check["status"] for check in made["preflight"]} == {"ok"}
-    assert run["born again"].untouched()["changed"] is False
+    assert run["created again"].untouched()["changed"] is False
     # The key of an account that exists is not this module's to change, and it says so.
     assert run["on another key"].untouched()["changed"] is False
     assert any("only for its creation" in warning for warning in run["on another key"].warnings)

@@ -63,9 +63,9 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     service.sandbox.control.fault(
         match={"method": "PATCH", "path": "/batchAccounts/account2"}, times=None, answer=FORBIDDEN
     )
-    told = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
+    progress = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
     wish = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
-    run = play(ansible, "rotate", environment=told, **wish)
+    run = play(ansible, "rotate", environment=progress, **wish)
     assert run.rc != 0
     (result,) = passed_on(run).values()
     # Either of the two made the new version.
@@ -109,7 +109,7 @@ def test_the_purpose_of_a_forced_version(
 
 
 @pytest.mark.parametrize("playbook", ["provision", "recover", "revert"])
-def test_each_playbook_has_a_variable_of_its_own(ansible: Ansible, service: Service, playbook: str) -> None:
+def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Service, playbook: str) -> None:
     on_one_key(service)
     run = play(ansible, playbook)
     assert run.rc == 0, run.output

@@ -33,7 +33,7 @@ OPTIONS = (
 # A site of another name on this machine, as DNS rebinding makes one.
 REBOUND = "rebound.test"
 RESOLVED = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
-REMEDY = "no Chromium here: scripts/browser installs one, or tells how; WITHOUT_BROWSER=1 leaves these tests out"
+REMEDY = "no Chromium here: scripts/browser installs it, or says how; WITHOUT_BROWSER=1 skips these tests"
 
 
 @dataclass

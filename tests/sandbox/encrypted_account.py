@@ -33,7 +33,7 @@ def customer(key_identifier: str) -> dict[str, Any]:
 
 @dataclass
 class Vault:
-    """A vault that goes by access policies, or by roles."""
+    """A vault that uses access policies or Azure RBAC."""
 
     sandbox: Sandbox
     rbac: bool = False
@@ -155,18 +155,18 @@ def works(sandbox: Sandbox) -> bool:
 
 
 def reason(sandbox: Sandbox) -> str:
-    told = use(sandbox)
-    assert told
-    return told
+    reported = use(sandbox)
+    assert reported
+    return reported
 
 
 def use(sandbox: Sandbox) -> str:
     """Why the account can't be used, or nothing; the sandbox's page, which only looks, has to know it beforehand."""
-    foretold = reason_on_page(sandbox)
+    predicted = reason_on_page(sandbox)
     response = batch(sandbox, "POST", "account1", below="/listKeys")
-    told = "" if response.ok else refused(response, 409, "KeyVaultKeyNotAccessible")["Reason"]
-    assert told == foretold == reason_on_page(sandbox)
-    return told
+    reported = "" if response.ok else refused(response, 409, "KeyVaultKeyNotAccessible")["Reason"]
+    assert reported == predicted == reason_on_page(sandbox)
+    return reported
 
 
 def reason_on_page(sandbox: Sandbox) -> str:

@@ -36,7 +36,7 @@ LOGIN_HOST = "login.microsoftonline.com"
 
 SUBSCRIPTION = "subscriptions/@subscription@"
 GROUP = f"{SUBSCRIPTION}/resourceGroups/rg-sandbox"
-# What the parameters of paths can be, the usual first.
+# Values of the parameters of paths, the usual value first.
 KNOWN: dict[str, tuple[str, ...]] = {
     "subscription": ("@subscription@",),
     "group": ("rg-sandbox", "rg-new"),
@@ -261,7 +261,7 @@ CONTROL = Plane(
 
 
 def furnished(server: Server, sandbox: Sandbox) -> dict[str, str]:
-    """Make one of everything, and tell by which names it is known."""
+    """Make a resource of each kind, and return their names."""
     control = sandbox.control
     operator = server.world.operator
     for role in ("Owner", "Key Vault Administrator"):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tests of Key Vault and of who may do what share."""
+"""Helpers of the tests of Key Vault and of role assignments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from sandbox_client import VAULT_SCOPE, Control, Sandbox
 
-# The last version that makes vaults with access policies unless told otherwise, and the newest one.
+# The last version whose new vaults use access policies by default, and the newest version.
 OLD = "2023-07-01"
 NEW = "2026-05-15"
 DATA = "2025-07-01"
@@ -109,7 +109,7 @@ def assign(
     return sandbox.arm("PUT", path, ROLES, {"properties": properties})
 
 
-def withdraw(sandbox: Sandbox, scope: str, guid: str = "11111111-0000-4000-8000-000000000001") -> requests.Response:
+def unassign(sandbox: Sandbox, scope: str, guid: str = "11111111-0000-4000-8000-000000000001") -> requests.Response:
     return sandbox.arm("DELETE", f"{scope}/providers/Microsoft.Authorization/roleAssignments/{guid}", ROLES)
 
 

@@ -24,7 +24,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 # The names and numbers that lead to something in a document.
 Place = tuple[Any, ...]
 
-# What a document can hold that JSON's writer can't write; it is put in for the text.
+# Values that Python's JSON writer cannot write. They replace the text in the document.
 RAW = {
     "<too much>": "1e400",
     "<too little>": "-1e400",
@@ -77,7 +77,7 @@ NAMES = st.sampled_from(TEXTS) | st.text(max_size=8)
 
 @dataclass(frozen=True)
 class Ask:
-    """A request. `@name@` in it stands for what is known by that name only once there is a sandbox."""
+    """A request. `@name@` is replaced by the value of that name after the sandbox has started."""
 
     method: str
     # Empty for a plain connection.
@@ -96,7 +96,7 @@ class Ask:
 
 
 def filled(content: bytes, known: Mapping[str, str]) -> bytes:
-    """A name in capitals stands for the value in capitals."""
+    """A name in capitals is replaced by the value in capitals."""
 
     def value(found: re.Match[bytes]) -> bytes:
         name = found[1].decode()

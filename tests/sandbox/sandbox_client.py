@@ -27,7 +27,7 @@ LOGIN = "https://login.microsoftonline.com"
 MANAGEMENT = "https://management.azure.com"
 MANAGEMENT_SCOPE = f"{MANAGEMENT}/.default"
 VAULT_SCOPE = "https://vault.azure.net/.default"
-# What a signed token looks like, whoever signed it.
+# The form of a signed token, from any issuer.
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")
 COMMAND = [sys.executable, "-m", "azure_sandbox.command"]
 
@@ -74,7 +74,7 @@ class Control:
 
     @property
     def last(self) -> int:
-        """Number of the last request, to tell `requests` what came after it."""
+        """Number of the last request. `requests` takes it and returns the later requests."""
         number: int = self.call("GET", f"/requests?since={2**62}")["last"]
         return number
 

@@ -26,8 +26,8 @@ from key_vault_calls import (
     message,
     put_vault,
     somebody,
+    unassign,
     vault_path,
-    withdraw,
 )
 from sandbox_client import Control, Sandbox
 
@@ -135,7 +135,7 @@ def test_the_same_again(sandbox: Sandbox, control: Control) -> None:
     )
 
 
-def test_the_sdk_takes_a_twin_for_what_exists(
+def test_the_sdk_raises_an_error_for_an_equal_assignment(
     sandbox: Sandbox, control: Control, client: AuthorizationManagementClient
 ) -> None:
     wish = {"role_definition_id": f"/x/{READER}", "principal_id": somebody(control)["object_id"]}
@@ -145,7 +145,7 @@ def test_the_sdk_takes_a_twin_for_what_exists(
     assert refusal.value.error.code == "RoleAssignmentExists"
 
 
-def test_a_guid_stands_for_one_grant(sandbox: Sandbox, control: Control) -> None:
+def test_a_guid_is_used_for_one_grant(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     assign(sandbox, sandbox.group, READER, who["object_id"])
     for scope, role in ((sandbox.group, CONTRIBUTOR), (sandbox.subscription, READER)):
@@ -197,10 +197,10 @@ def test_malformed_requests(sandbox: Sandbox, name: str, properties: dict[str, s
 
 def test_deleting(sandbox: Sandbox, control: Control) -> None:
     made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
-    gone = withdraw(sandbox, sandbox.group)
+    gone = unassign(sandbox, sandbox.group)
     assert gone.status_code == 200
     assert gone.json()["id"] == made["id"]
-    again = withdraw(sandbox, sandbox.group)
+    again = unassign(sandbox, sandbox.group)
     assert (again.status_code, again.content) == (204, b"")
     missing = sandbox.arm("GET", made["id"], ROLES)
     assert error(missing) == (404, "RoleAssignmentNotFound", "")
@@ -237,10 +237,10 @@ def test_a_scope_in_a_group_that_is_not_there(sandbox: Sandbox, control: Control
     assert error(response) == (404, "ResourceGroupNotFound", "")
 
 
-# What assignments do
+# The effects of assignments
 
 
-def test_the_control_plane_goes_by_actions(sandbox: Sandbox, control: Control) -> None:
+def test_the_control_plane_checks_the_actions_of_roles(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox)
     who = somebody(control, roles=[{"scope": sandbox.group, "role": "Contributor"}])
     session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
@@ -279,7 +279,7 @@ def test_permissions_of_the_caller(sandbox: Sandbox, control: Control, client: A
     assert "'Microsoft.Authorization/permissions/read'" in message(refused)
 
 
-def test_owners_are_not_let_into_vaults(sandbox: Sandbox, control: Control) -> None:
+def test_owners_have_no_access_to_keys(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox)
     make_key(sandbox)
     owner = somebody(control, roles=[{"scope": sandbox.subscription, "role": "Owner"}])
@@ -302,7 +302,7 @@ def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place
     assert data(sandbox, "POST", "/keys/key1/rotate", who=who).status_code == 403
 
 
-def test_changes_take_their_time_on_the_data_plane(sandbox: Sandbox, control: Control) -> None:
+def test_changes_take_effect_late_on_the_data_plane(sandbox: Sandbox, control: Control) -> None:
     control.timing(role_propagation=60)
     make_vault(sandbox)
     make_key(sandbox)
@@ -311,13 +311,13 @@ def test_changes_take_their_time_on_the_data_plane(sandbox: Sandbox, control: Co
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
     control.advance(61)
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
-    withdraw(sandbox, vault_path(sandbox))
+    unassign(sandbox, vault_path(sandbox))
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
     control.advance(61)
     assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
 
 
-def test_assignments_on_a_vault_end_with_it(sandbox: Sandbox, control: Control) -> None:
+def test_assignments_on_a_vault_are_deleted_with_the_vault(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox)
     who = somebody(control)
     assign(sandbox, f"{vault_path(sandbox)}/keys/key1", ENCRYPTION_USER, who["object_id"])
@@ -365,7 +365,7 @@ def test_the_bytes_of_a_definition(sandbox: Sandbox) -> None:
     assert error(missing) == (404, "RoleDefinitionNotFound", "")
 
 
-def test_a_role_of_ones_own(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
+def test_a_custom_role(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
     make_vault(sandbox)
     make_key(sandbox)
     wish = {
@@ -389,7 +389,7 @@ def test_a_role_of_ones_own(sandbox: Sandbox, control: Control, client: Authoriz
     with pytest.raises(HttpResponseError) as refusal:
         client.role_definitions.delete(sandbox.subscription, OTHER_GUID)
     assert refusal.value.error.code == "RoleDefinitionHasAssignments"
-    withdraw(sandbox, vault_path(sandbox))
+    unassign(sandbox, vault_path(sandbox))
     assert client.role_definitions.delete(sandbox.subscription, OTHER_GUID).role_name == "Key Watcher"
     with pytest.raises(HttpResponseError):
         client.role_definitions.create_or_update(sandbox.subscription, READER, wish)

@@ -51,7 +51,7 @@ def moment_of(etag: str) -> datetime:
 # With the SDK
 
 
-def test_sdk_takes_an_account_through_its_life(client: BatchManagementClient) -> None:
+def test_the_sdk_creates_changes_and_deletes_an_account(client: BatchManagementClient) -> None:
     poller = client.batch_account.begin_create("rg-sandbox", "account1", {"location": "West Europe"})
     account = poller.result()
     assert account.location == "westeurope"
@@ -155,7 +155,7 @@ def test_a_creation_that_is_done_says_so_at_the_first_poll(sandbox: Sandbox) -> 
     assert sandbox.bearer().get(accepted.headers["location"]).status_code == 200
 
 
-def test_account_is_written_as_the_service_writes_it(sandbox: Sandbox) -> None:
+def test_an_account_has_the_form_of_the_service(sandbox: Sandbox) -> None:
     create(sandbox)
     response = batch(sandbox, "GET", "account1")
     account = response.json()
@@ -191,7 +191,7 @@ def test_account_is_written_as_the_service_writes_it(sandbox: Sandbox) -> None:
     assert response.headers["content-type"] == "application/json; charset=utf-8"
 
 
-def test_optional_fields_stand_where_the_service_puts_them(sandbox: Sandbox) -> None:
+def test_optional_fields_are_in_the_order_of_the_service(sandbox: Sandbox) -> None:
     reference = {"id": "/subscriptions/s/vault", "url": "https://v1.vault.azure.net/"}
     properties = {
         "poolAllocationMode": "UserSubscription",
@@ -286,7 +286,7 @@ def test_create_needs_a_location(sandbox: Sandbox) -> None:
     stopped_at_the_gateway(batch(sandbox, "PUT", "account1", {}), 400, "LocationRequired")
 
 
-def test_create_needs_a_location_that_there_is(sandbox: Sandbox) -> None:
+def test_create_needs_a_location_that_exists(sandbox: Sandbox) -> None:
     response = batch(sandbox, "PUT", "account1", {"location": "atlantis"})
     message = stopped_at_the_gateway(response, 400, "LocationNotAvailableForResourceType")
     assert create(sandbox, location="eastus2euap")["location"] == "eastus2euap"
@@ -313,7 +313,7 @@ def test_create_refuses_what_is_not_json(sandbox: Sandbox, content: bytes) -> No
 # Get, list
 
 
-def test_missing_account_is_the_gateways_to_tell(sandbox: Sandbox) -> None:
+def test_a_missing_account_has_the_error_of_resource_manager(sandbox: Sandbox) -> None:
     message = (
         "The Resource 'Microsoft.Batch/batchAccounts/account1' under resource group 'rg-sandbox' was not found. For"
         " more details please go to https://aka.ms/ARMResourceNotFoundFix"
@@ -439,7 +439,7 @@ def test_patch_replaces_the_tags_as_a_whole(sandbox: Sandbox, sent: Any, shown: 
     assert batch(sandbox, "PATCH", "account1", {"tags": sent}).json().get("tags") == shown
 
 
-def test_patch_takes_auto_storage_away_with_null(sandbox: Sandbox) -> None:
+def test_patch_removes_auto_storage_with_null(sandbox: Sandbox) -> None:
     create(sandbox, properties={"autoStorage": {"storageAccountId": STORAGE}})
     response = batch(sandbox, "PATCH", "account1", {"properties": {"autoStorage": None}})
     assert "autoStorage" not in response.json()["properties"]
@@ -457,7 +457,7 @@ def test_patch_refuses_an_empty_storage_account(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("name", ["poolAllocationMode", "keyVaultReference"])
-def test_patch_refuses_what_is_set_for_good(sandbox: Sandbox, name: str) -> None:
+def test_patch_refuses_changes_of_immutable_properties(sandbox: Sandbox, name: str) -> None:
     create(sandbox)
     response = batch(sandbox, "PATCH", "account1", {"properties": {name: "BatchService"}})
     assert name in refused(response, 400, "InvalidRequestBody")["Reason"]
@@ -473,7 +473,7 @@ def test_patch_refuses_what_is_set_for_good(sandbox: Sandbox, name: str) -> None
     ],
     ids=lambda properties: next(iter(properties)),
 )
-def test_patch_refuses_values_that_there_are_not(sandbox: Sandbox, properties: dict[str, Any]) -> None:
+def test_patch_refuses_unknown_values(sandbox: Sandbox, properties: dict[str, Any]) -> None:
     before = create(sandbox)
     response = batch(sandbox, "PATCH", "account1", {"properties": properties})
     refused(response, 400, "InvalidPropertyValue")
@@ -536,7 +536,7 @@ def test_account_quota(sandbox: Sandbox, position: str) -> None:
     assert sandbox.arm("GET", quotas, VERSION).json() == {"accountQuota": 3}
     for number in range(3):
         create(sandbox, f"account{number}")
-    # Each region has a quota of its own.
+    # Each region has a separate quota.
     assert batch(sandbox, "PUT", "elsewhere", {"location": "northeurope"}).status_code == 202
 
     response = batch(sandbox, "PUT", "last", {"location": "westeurope"})
@@ -552,7 +552,7 @@ def test_account_quota(sandbox: Sandbox, position: str) -> None:
     assert read(sandbox, "last")["properties"]["provisioningState"] == "Succeeded"
 
 
-def test_user_assigned_identities_are_taken_away_by_null(sandbox: Sandbox) -> None:
+def test_user_assigned_identities_are_removed_with_null(sandbox: Sandbox) -> None:
     sandbox.control.behavior(identities_on_put="merged")
     first, second = (user_assigned_identity(sandbox, name)["id"] for name in ("first", "second"))
     create(sandbox, identity={"type": "UserAssigned", "userAssignedIdentities": {first: {}}})
@@ -565,7 +565,7 @@ def test_user_assigned_identities_are_taken_away_by_null(sandbox: Sandbox) -> No
     assert patched({first.upper().replace("/SUBSCRIPTIONS", "/subscriptions"): None}) == [second]
 
 
-def test_identity_can_change_its_sort(sandbox: Sandbox) -> None:
+def test_the_type_of_the_identity_can_change(sandbox: Sandbox) -> None:
     create(sandbox, identity={"type": "SystemAssigned"})
     wanted = {"type": "UserAssigned", "userAssignedIdentities": {user_assigned_identity(sandbox)["id"]: {}}}
     identity = batch(sandbox, "PATCH", "account1", {"identity": wanted}).json()["identity"]
@@ -579,7 +579,7 @@ def test_user_assigned_needs_an_identity(sandbox: Sandbox) -> None:
     assert message == "The identity ids must not be null or empty for 'UserAssigned' identity type."
 
 
-def test_user_assigned_needs_an_identity_that_there_is(sandbox: Sandbox) -> None:
+def test_user_assigned_needs_an_existing_identity(sandbox: Sandbox) -> None:
     missing = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/missing"
     identity = {"type": "UserAssigned", "userAssignedIdentities": {missing: {}}}
     response = batch(sandbox, "PUT", "account1", {"location": "westeurope", "identity": identity})
@@ -593,7 +593,7 @@ def test_user_assigned_needs_a_resource_id(sandbox: Sandbox) -> None:
     stopped_at_the_gateway(response, 400, "LinkedInvalidPropertyId")
 
 
-def test_identities_of_both_sorts_are_refused(sandbox: Sandbox) -> None:
+def test_identities_of_both_types_are_refused(sandbox: Sandbox) -> None:
     create(sandbox)
     identity = {"type": "SystemAssigned, UserAssigned", "userAssignedIdentities": {STORAGE: {}}}
     response = batch(sandbox, "PATCH", "account1", {"identity": identity})
@@ -637,7 +637,7 @@ def test_delete_is_accepted_and_polled(sandbox: Sandbox) -> None:
         assert done.headers.keys().isdisjoint({"etag", "content-type"})
 
 
-def test_delete_takes_its_time(sandbox: Sandbox, control: Control) -> None:
+def test_delete_takes_time(sandbox: Sandbox, control: Control) -> None:
     create(sandbox)
     control.timing(batch_delete=12)
     location = batch(sandbox, "DELETE", "account1").headers["location"]

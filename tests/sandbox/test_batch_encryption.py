@@ -52,7 +52,7 @@ def test_sdk_encrypts_rotates_and_reverts(vault: Vault) -> None:
     assert read(sandbox)["properties"]["encryption"] == {"keySource": "Microsoft.Batch"}
 
 
-def test_account_with_a_user_assigned_identity_is_born_encrypted(vault: Vault) -> None:
+def test_account_with_a_user_assigned_identity_is_created_with_the_key(vault: Vault) -> None:
     sandbox = vault.sandbox
     identity = user_assigned_identity(sandbox)
     vault.permit(identity["properties"]["principalId"])
@@ -62,7 +62,7 @@ def test_account_with_a_user_assigned_identity_is_born_encrypted(vault: Vault) -
     assert works(sandbox)
 
 
-def test_born_encrypted_needs_a_grant_first(policy_vault: Vault) -> None:
+def test_creation_with_a_key_needs_a_grant_first(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     sandbox.control.behavior(refused_creation="at_once")
     before = sandbox.control.call("GET", "/principals")
@@ -168,7 +168,7 @@ def test_vault_behind_a_firewall_lets_batch_in_as_a_trusted_service(policy_vault
     assert "ForbiddenByFirewall" in reason(policy_vault.sandbox)
 
 
-# What is wrong with the request
+# Errors in the request
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_vault_behind_a_firewall_lets_batch_in_as_a_trusted_service(policy_vault
         ({"keyVaultProperties": {"keyIdentifier": "x"}}, "properties.encryption.keySource"),
     ],
 )
-def test_what_is_missing_is_told(sandbox: Sandbox, encryption: dict[str, Any], path: str) -> None:
+def test_a_missing_property_is_reported(sandbox: Sandbox, encryption: dict[str, Any], path: str) -> None:
     create(sandbox)
     response = batch(sandbox, "PATCH", "account1", {"properties": {"encryption": encryption}})
     details = refused(response, 400, "MissingRequiredProperty")
@@ -202,7 +202,7 @@ def test_key_source_must_be_known(sandbox: Sandbox) -> None:
     refused(response, 400, "InvalidPropertyValue")
 
 
-def test_batchs_own_key_has_no_identifier(sandbox: Sandbox) -> None:
+def test_a_microsoft_managed_key_has_no_identifier(sandbox: Sandbox) -> None:
     create(sandbox)
     body = customer("https://vault1.vault.azure.net/keys/key1")
     body["properties"]["encryption"]["keySource"] = "Microsoft.Batch"
@@ -216,7 +216,7 @@ def test_no_encryption_in_a_patch_changes_none(policy_vault: Vault) -> None:
         assert batch(policy_vault.sandbox, "PATCH", "account1", {"properties": properties}).json() == before
 
 
-# What is wrong with the key
+# Errors of the key
 
 
 @pytest.mark.parametrize(
@@ -252,20 +252,20 @@ def test_identity_that_was_deleted(policy_vault: Vault) -> None:
 
 def test_missing_grant(vault: Vault) -> None:
     create(vault.sandbox, identity={"type": "SystemAssigned"})
-    told = refusal(vault.sandbox, str(vault.rsa_key().id))
-    assert "does not have the permission(s) get, wrapKey, unwrapKey" in told
-    assert principal_id(vault.sandbox) in told
+    message = refusal(vault.sandbox, str(vault.rsa_key().id))
+    assert "does not have the permission(s) get, wrapKey, unwrapKey" in message
+    assert principal_id(vault.sandbox) in message
 
 
 @pytest.mark.parametrize("missing", NEEDED)
 def test_missing_permission(policy_vault: Vault, missing: str) -> None:
     create(policy_vault.sandbox, identity={"type": "SystemAssigned"})
     policy_vault.permit(principal_id(policy_vault.sandbox), [name for name in NEEDED if name != missing])
-    told = refusal(policy_vault.sandbox, str(policy_vault.rsa_key().id))
-    assert f"does not have the permission(s) {missing} on the key 'key1'" in told
+    message = refusal(policy_vault.sandbox, str(policy_vault.rsa_key().id))
+    assert f"does not have the permission(s) {missing} on the key 'key1'" in message
 
 
-def test_any_of_several_identities_will_do(policy_vault: Vault) -> None:
+def test_one_of_several_identities_with_access_is_enough(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     first, second = (user_assigned_identity(sandbox, name) for name in ("first", "second"))
     ids: dict[str, Any] = {first["id"]: {}, second["id"]: {}}
@@ -292,16 +292,16 @@ def test_vault_of_another_tenant(policy_vault: Vault) -> None:
     policy_vault.permit(principal_id(policy_vault.sandbox))
     key = policy_vault.rsa_key()
     policy_vault.patch(tenantId=str(uuid.uuid4()))
-    told = refusal(policy_vault.sandbox, str(key.id))
-    assert told == "The key vault 'vault1' belongs to another tenant than the account."
+    message = refusal(policy_vault.sandbox, str(key.id))
+    assert message == "The key vault 'vault1' belongs to another tenant than the account."
 
 
 def test_missing_vault(policy_vault: Vault) -> None:
     protected(policy_vault)
-    told = refusal(policy_vault.sandbox, "https://other.vault.azure.net/keys/key1")
-    assert told == "The key vault 'other.vault.azure.net' was not found."
-    told = refusal(policy_vault.sandbox, "https://vault1.vault.azure.cn/keys/key1")
-    assert told == "The key vault 'vault1.vault.azure.cn' was not found."
+    message = refusal(policy_vault.sandbox, "https://other.vault.azure.net/keys/key1")
+    assert message == "The key vault 'other.vault.azure.net' was not found."
+    message = refusal(policy_vault.sandbox, "https://vault1.vault.azure.cn/keys/key1")
+    assert message == "The key vault 'vault1.vault.azure.cn' was not found."
 
 
 def test_missing_key(policy_vault: Vault) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Batch does while it cannot use the key of an account, and how the account comes back."""
+"""The behaviour of Batch while it cannot use the key of an account, and the recovery of the account."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOSSES: dict[str, tuple[Change, Change, str]] = {
         lambda vault, key: vault.keys.begin_recover_deleted_key(key.name).wait(),
         "was not found",
     ),
-    "grant withdrawn": (
+    "grant revoked": (
         lambda vault, key: vault.forbid(principal_id(vault.sandbox)),
         lambda vault, key: vault.permit(principal_id(vault.sandbox)),
         "does not have the permission(s) get, unwrapKey",
@@ -68,13 +68,13 @@ LOSSES: dict[str, tuple[Change, Change, str]] = {
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
 @pytest.mark.parametrize("cause", LOSSES)
 def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
-    lose, mend, told = LOSSES[cause]
+    lose, restore, expected = LOSSES[cause]
     key = protected(vault, versioned)
     control.timing(batch_recovery=600)
     assert works(vault.sandbox)
     lose(vault, key)
-    assert told in reason(vault.sandbox)
-    mend(vault, key)
+    assert expected in reason(vault.sandbox)
+    restore(vault, key)
     assert "has not recovered yet" in reason(vault.sandbox)
     control.advance(590)
     assert not works(vault.sandbox)
@@ -87,7 +87,7 @@ def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versio
 def test_a_loss_is_noticed_though_nobody_uses_the_account(
     vault: Vault, control: Control, cause: str, versioned: bool
 ) -> None:
-    lose, restore, _told = LOSSES[cause]
+    lose, restore, _expected = LOSSES[cause]
     key = protected(vault, versioned)
     control.timing(batch_recovery=600)
     lose(vault, key)
@@ -130,7 +130,7 @@ def test_key_expires_while_in_use(policy_vault: Vault, control: Control) -> None
     assert works(sandbox)
 
 
-def test_loss_during_recovery_begins_it_anew(policy_vault: Vault, control: Control) -> None:
+def test_a_loss_during_recovery_starts_the_recovery_again(policy_vault: Vault, control: Control) -> None:
     key = protected(policy_vault)
     control.timing(batch_recovery=600)
     disable(policy_vault, key)
@@ -144,7 +144,7 @@ def test_loss_during_recovery_begins_it_anew(policy_vault: Vault, control: Contr
     assert works(policy_vault.sandbox)
 
 
-def test_role_is_felt_late(sandbox: Sandbox, control: Control) -> None:
+def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control) -> None:
     vault = Vault(sandbox, rbac=True).make()
     control.timing(role_propagation=60)
     create(sandbox, identity={"type": "SystemAssigned"})
@@ -169,7 +169,7 @@ def test_identity_deleted_under_the_account(policy_vault: Vault) -> None:
     assert reason(sandbox) == "The account's identity does not exist any more."
 
 
-def test_identity_taken_away_from_the_account(policy_vault: Vault) -> None:
+def test_identity_removed_from_the_account(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     protected(policy_vault)
     response = batch(sandbox, "PATCH", "account1", {"identity": {"type": "None"}})
@@ -188,7 +188,7 @@ def test_identity_changed_with_its_grant_there(policy_vault: Vault) -> None:
     assert works(sandbox)
 
 
-def test_account_without_its_key_can_be_seen_and_deleted_only(policy_vault: Vault) -> None:
+def test_account_without_its_key_can_only_be_read_and_deleted(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     key = protected(policy_vault)
     pool = {"properties": {"vmSize": "STANDARD_D2S_V3"}}
@@ -247,7 +247,7 @@ def test_pools_without_key(policy_vault: Vault, status: str, code: str | None) -
     refused(batch(sandbox, "PATCH", "account1", MICROSOFT), 409, "KeyVaultKeyNotAccessible")
 
 
-def test_sdk_is_told_why(policy_vault: Vault) -> None:
+def test_the_sdk_gets_the_reason(policy_vault: Vault) -> None:
     policy_vault.sandbox.control.behavior(pools_without_key="409")
     disable(policy_vault, protected(policy_vault))
     client = BatchManagementClient(policy_vault.credential(), policy_vault.sandbox.subscription_id)

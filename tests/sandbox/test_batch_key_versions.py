@@ -85,7 +85,7 @@ def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault)
 
 @pytest.mark.parametrize("needed", ["0", "600", "86400"])
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "follows"])
-def test_rotated_account_needs_its_former_version_for_a_while(
+def test_rotated_account_needs_its_previous_version_for_some_time(
     policy_vault: Vault, needed: str, versioned: bool
 ) -> None:
     control = policy_vault.sandbox.control
@@ -115,7 +115,7 @@ def test_account_that_goes_back_to_a_version_needs_the_one_it_came_from(policy_v
     assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
 
 
-def test_account_on_another_key_needs_no_version_of_the_former_one(policy_vault: Vault) -> None:
+def test_account_on_another_key_needs_no_version_of_the_previous_key(policy_vault: Vault) -> None:
     policy_vault.sandbox.control.behavior(previous_version_needed="86400")
     first = protected(policy_vault)
     second = policy_vault.keys.rotate_key("key1")

@@ -74,7 +74,7 @@ def test_vault_without_soft_delete_is_refused() -> None:
     assert caught.value.reason == "Soft delete is not enabled on the key vault 'vault1'."
 
 
-def test_data_encryption_key_lies_wrapped_only_and_is_another_after_each_change() -> None:
+def test_the_data_encryption_key_is_stored_wrapped_and_changes_with_each_move() -> None:
     world, account, vault = world_with_account()
     make_key(world, vault)
     encrypt(world, account)
@@ -103,7 +103,7 @@ def test_another_key_of_the_same_name_and_version_is_noticed() -> None:
     assert world.batch.health(account).reason.startswith("Key Vault answered 400")
 
 
-def test_saved_world_goes_on() -> None:
+def test_a_saved_state_can_be_loaded() -> None:
     world, account, vault = world_with_account()
     make_key(world, vault)
     encrypt(world, account)
@@ -113,7 +113,7 @@ def test_saved_world_goes_on() -> None:
     assert restored.batch.health(again) == Health("answers")
 
 
-def test_ten_thousand_accounts_are_quickly_there() -> None:
+def test_ten_thousand_accounts_are_created_quickly() -> None:
     # Processor time, because the time on the clock depends on what else the machine does.
     started = time.process_time()
     world = seed.new_world(accounts=10_000)

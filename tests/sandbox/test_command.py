@@ -31,7 +31,7 @@ VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
 # Values that a shell would run something of, were they not quoted.
 HARMLESS_QUOTED = ("$(touch struck)", "'; touch struck; '")
-TELL = "import json, os; print(json.dumps(dict(os.environ)))"
+PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
 
 
@@ -51,7 +51,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 def test_run_sets_the_environment(tmp_path: Path) -> None:
     others = {"https_proxy": "http://elsewhere", "no_proxy": "management.azure.com", "ALL_PROXY": "http://elsewhere"}
-    done = command("run", "--", *PYTHON, TELL, **others, KEPT="kept")
+    done = command("run", "--", *PYTHON, PRINT_ENVIRONMENT, **others, KEPT="kept")
     assert done.returncode == 0, done.stderr
     environment = json.loads(done.stdout)
     url = environment["AZURE_SANDBOX_URL"]
@@ -157,11 +157,11 @@ def test_env(running_sandbox: Sandbox) -> None:
     port = running_sandbox.url.rpartition(":")[2]
     done = command("env", "--port", port, https_proxy="http://elsewhere")
     assert done.returncode == 0, done.stderr
-    shell = f"{done.stdout}\nexec {sys.executable} -c '{TELL}'"
-    told = subprocess.run(
+    shell = f"{done.stdout}\nexec {sys.executable} -c '{PRINT_ENVIRONMENT}'"
+    printed = subprocess.run(
         ["sh", "-c", shell], env={**os.environ, "https_proxy": "x"}, capture_output=True, text=True, check=True
     )
-    environment = json.loads(told.stdout)
+    environment = json.loads(printed.stdout)
     assert running_sandbox.environment.items() <= environment.items()
     assert "https_proxy" not in environment
 
@@ -310,7 +310,7 @@ def test_accounts() -> None:
 
 
 def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key and a vault for each thousand, without which these accounts, and no others, are silent."""
+    """Each thousand accounts share a key and a vault. If they are lost, only these accounts are unavailable."""
     with serving("--realistic", "--accounts-on-key", "1001") as sandbox:
         point_at(sandbox, monkeypatch)
         credential = DefaultAzureCredential()
@@ -333,7 +333,7 @@ def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
 # State
 
 
-def test_the_state_lasts(tmp_path: Path) -> None:
+def test_the_state_is_saved_and_loaded(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     group = "resourceGroups/kept"
     with serving("--state-dir", str(directory), "--accounts", "2") as first:
@@ -345,7 +345,7 @@ def test_the_state_lasts(tmp_path: Path) -> None:
         for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "REQUESTS_CA_BUNDLE"):
             assert second.environment[name] == first.environment[name]
         token.proxies = second.session().proxies
-        assert second.arm("GET", path, VERSION, session=token).ok, "the former token and CA are still good"
+        assert second.arm("GET", path, VERSION, session=token).ok, "the earlier token and CA are still valid"
         assert second.control.call("GET", "/clock")["time"] - time.time() > 86000
         second.control.reset()
         assert second.arm("GET", path, VERSION).status_code == 404
@@ -362,7 +362,7 @@ def has_group(sandbox: Sandbox, name: str) -> bool:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 0), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_write_outlasts_the_end(tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_a_write_before_the_end_is_saved(tmp_path: Path, number: signal.Signals, status: int) -> None:
     first = started("--state-dir", str(tmp_path))
     put_group(first, "kept")
     if number == signal.SIGKILL:
@@ -509,23 +509,23 @@ def test_a_state_can_be_used_twice_whatever_the_umask_is(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04N."])
-def test_a_state_that_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_state(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "world.pickle").write_bytes(content)
     done = command("serve", "--port", "0", "--state-dir", str(tmp_path))
     assert done.returncode == 1
-    assert "remove it to begin anew" in done.stderr
+    assert "remove it to start with a new state" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "world.pickle").read_bytes() == content
 
 
-def test_one_sandbox_to_a_state(tmp_path: Path) -> None:
+def test_a_state_directory_is_used_by_one_sandbox(tmp_path: Path) -> None:
     with serving("--state-dir", str(tmp_path)):
         done = command("run", "--state-dir", str(tmp_path), "--", "true")
     assert done.returncode == 1
     assert "in use by another sandbox" in done.stderr
 
 
-def test_run_keeps_its_state_too(tmp_path: Path) -> None:
+def test_run_saves_its_state(tmp_path: Path) -> None:
     for _ in range(2):
         assert command("run", "--state-dir", str(tmp_path), "--", "true").returncode == 0
     assert (tmp_path / "world.pickle").stat().st_size > 1000

@@ -51,7 +51,7 @@ def make_vault(sandbox: Sandbox) -> str:
 # The request log
 
 
-def test_what_an_entry_tells(sandbox: Sandbox, control: Control) -> None:
+def test_fields_of_an_entry(sandbox: Sandbox, control: Control) -> None:
     response = sandbox.arm("PUT", account(sandbox), BATCH_VERSION, {"location": "westeurope"})
     assert response.status_code == 202
     (entry,) = control.requests(writes=True)
@@ -191,7 +191,7 @@ def test_what_the_sandbox_does_not_have_is_called_unknown(sandbox: Sandbox, cont
 # Faults
 
 
-def test_an_answer_to_order(sandbox: Sandbox, control: Control) -> None:
+def test_a_fault_with_an_answer(sandbox: Sandbox, control: Control) -> None:
     control.fault(
         match={"method": "get", "host": "management", "path": "/resourceGroups/"},
         skip=1,
@@ -210,7 +210,7 @@ def test_an_answer_to_order(sandbox: Sandbox, control: Control) -> None:
     assert control.call("GET", "/faults") == {"faults": []}
 
 
-def test_the_sdk_waits_as_it_is_told(sandbox: Sandbox, control: Control) -> None:
+def test_the_sdk_waits_for_the_time_in_retry_after(sandbox: Sandbox, control: Control) -> None:
     control.fault(match={"path": "batchAccounts"}, answer={"status": 429, "headers": {"Retry-After": "1"}})
     started = time.monotonic()
     with BatchManagementClient(DefaultAzureCredential(), sandbox.subscription_id) as client:
@@ -330,7 +330,7 @@ def test_the_clock(sandbox: Sandbox, control: Control) -> None:
     after = control.call("POST", "/clock/advance", {"seconds": 86400})["time"]
     ended = time.time()
     assert began <= before <= after - 86400 <= ended
-    assert get_group(sandbox).ok, "tokens go by the machine's clock"
+    assert get_group(sandbox).ok, "the validity of tokens depends on the machine's clock"
     for wrong in ({}, {"seconds": -1}, {"seconds": "1"}, {"seconds": True}, {"seconds": 10**10}, {"seconds": 1e300}):
         control.call("POST", "/clock/advance", wrong, status=400)
 
@@ -497,7 +497,7 @@ def test_another_name_for_the_control_api_is_refused(control: Control) -> None:
 
 
 def test_answers_are_dated_by_the_sandboxs_clock(sandbox: Sandbox, control: Control) -> None:
-    """A client may go by the service's time, for its own clock may be wrong."""
+    """A client may use the time of the service, because its own clock may be wrong."""
 
     def dated() -> float:
         return parsedate_to_datetime(sandbox.arm("GET", sandbox.group, "2021-04-01").headers["Date"]).timestamp()

@@ -81,7 +81,7 @@ def ask(sandbox: Sandbox, tenant: str = "", version: str = "/v2.0", **fields: st
 
 
 @pytest.mark.parametrize("scope", [MANAGEMENT_SCOPE, VAULT_SCOPE])
-def test_a_secret_is_worth_a_token(sandbox: Sandbox, scope: str) -> None:
+def test_a_secret_gets_a_token(sandbox: Sandbox, scope: str) -> None:
     before = time.time()
     token = ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, sandbox.secret).get_token(scope)
     claims = claims_of(token.token)
@@ -96,7 +96,7 @@ def test_a_secret_is_worth_a_token(sandbox: Sandbox, scope: str) -> None:
     assert "xms_mirid" not in claims
 
 
-def test_a_token_is_worth_an_answer_of_resource_manager(sandbox: Sandbox) -> None:
+def test_resource_manager_accepts_the_token(sandbox: Sandbox) -> None:
     credential = ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, sandbox.secret)
     session = sandbox.session()
     session.headers["authorization"] = f"Bearer {credential.get_token(MANAGEMENT_SCOPE).token}"
@@ -132,7 +132,7 @@ def test_a_slash_too_many_in_the_scope_ends_in_the_audience(sandbox: Sandbox) ->
         ({"tenant": "22222222-2222-2222-2222-222222222222"}, 400, "invalid_tenant", 90002),
     ],
 )
-def test_what_is_wrong_is_told_in_entras_words(
+def test_an_error_has_the_text_of_entra(
     sandbox: Sandbox, fields: dict[str, Any], status: int, error: str, code: int
 ) -> None:
     response = ask(sandbox, **fields)
@@ -256,7 +256,7 @@ def test_a_token_of_another_issuer(
     assert response.json().get("error_codes") == (None if code is None else [code])
 
 
-def test_an_assertion_that_is_none(sandbox: Sandbox) -> None:
+def test_a_malformed_assertion(sandbox: Sandbox) -> None:
     assert assertion(sandbox, "not.a.token").json()["error_codes"] == [50027]
 
 
@@ -323,7 +323,7 @@ def test_a_cloud_has_no_resources_of_another(sandbox: Sandbox) -> None:
 # The metadata service
 
 
-def test_the_machines_own_identity(sandbox: Sandbox) -> None:
+def test_the_managed_identity_of_the_machine(sandbox: Sandbox) -> None:
     token = ManagedIdentityCredential().get_token(VAULT_SCOPE)
     claims = claims_of(token.token)
     assert claims["aud"] == "https://vault.azure.net"
@@ -346,7 +346,7 @@ def test_a_user_assigned_identity(sandbox: Sandbox) -> None:
 
 
 def test_an_identity_that_the_machine_does_not_have(sandbox: Sandbox) -> None:
-    # Older releases of azure-identity tell the error's code instead of its text.
+    # Older releases of azure-identity raise the error's code instead of its text.
     with pytest.raises(CredentialUnavailableError, match=r"Identity not found|invalid_request"):
         ManagedIdentityCredential(client_id=sandbox.client_id).get_token(VAULT_SCOPE)
 
@@ -378,7 +378,7 @@ def test_every_value_of_a_metadata_token_is_a_string(sandbox: Sandbox) -> None:
     assert all(isinstance(value, str) for value in document.values())
 
 
-def test_where_the_machine_is(sandbox: Sandbox) -> None:
+def test_the_location_of_the_machine(sandbox: Sandbox) -> None:
     url = f"{METADATA}/instance?api-version=2021-02-01"
     compute = sandbox.session().get(url, headers={"Metadata": "true"}, timeout=30).json()["compute"]
     assert (compute["subscriptionId"], compute["location"]) == (sandbox.subscription_id, "westeurope")

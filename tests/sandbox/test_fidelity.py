@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fidelity table and the routes are one list, told twice; rows that say `recorded` name cases of recordings."""
+"""The fidelity tables have a row for each route, and rows with the source `recorded` name cases of recordings."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def rows_of(route: Route) -> list[str]:
 def test_every_route_has_a_row_with_its_source(route: Route) -> None:
     rows = rows_of(route)
 
-    assert rows, f"docs/sandbox-fidelity.md does not tell of {route.method} {route.path}"
+    assert rows, f"docs/sandbox-fidelity.md has no row for {route.method} {route.path}"
     assert any(source in row for row in rows for source in SOURCES)
 
 
-def test_a_route_that_is_not_there_is_missed() -> None:
+def test_a_missing_route_is_detected() -> None:
     assert not rows_of(Route("GET", "/keys/{key}/nothing", lambda call: None))  # type: ignore[arg-type,return-value]
 
 
@@ -74,7 +74,7 @@ def cited(row: str) -> list[str]:
 
 def operations(row: str) -> list[tuple[str, str]]:
     """Methods and paths that the row names, the paths as patterns."""
-    # "`GET`, `PUT` `/path`" stands for both methods on the path.
+    # "`GET`, `PUT` `/path`" means both methods on the path.
     row = re.sub(r"`(\w+)`(?=(?:, `\w+`)* `(/[^`]+)`)", r"`\1 \2`", row)
     found = re.findall(r"`(GET|HEAD|PUT|PATCH|POST|DELETE) ([^`]+)`", row)
     return [(method, _pattern(path)) for method, path in found]
@@ -99,7 +99,7 @@ def test_what_is_recorded_is_compared(row: str) -> None:
             assert any(is_of(CASES[name], *operation) for operation in named), f"{name} is of another operation."
 
 
-def test_a_case_of_another_operation_is_noticed() -> None:
+def test_a_case_of_another_operation_is_detected() -> None:
     (operation,) = operations("| x | `GET /keys/{key}` | |")
     assert is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
     assert not is_of({"method": "PUT", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)

@@ -78,7 +78,7 @@ QUICKLY = 50
 
 @dataclass
 class Target:
-    """The sandbox that is shot at. It lives in this process, so that its state can be looked at."""
+    """The tested sandbox. It runs in this process, so that tests can read its state."""
 
     server: Server
     sandbox: Sandbox
@@ -95,7 +95,7 @@ class Target:
 
 
 class Listener(logging.Handler):
-    """What goes wrong behind the answers."""
+    """Records the errors that the answers do not show."""
 
     def __init__(self, complaints: list[str]) -> None:
         super().__init__(logging.ERROR)
@@ -127,11 +127,11 @@ def lasting_target() -> Iterator[Target]:
         one.wire.close()
 
 
-# What has to be so
+# The checks of each answer
 
 
 def examples(share: float) -> Any:
-    """How many are tried: a share of the usual number, quickly; all of what was asked for otherwise."""
+    """The number of examples: a share of the usual number, or the full number if FUZZ_EXAMPLES is set."""
     return settings(
         max_examples=EXAMPLES or round(QUICKLY * share),
         derandomize=not EXAMPLES,
@@ -142,8 +142,8 @@ def examples(share: float) -> Any:
     )
 
 
-# Caches, and what Batch notices of its keys whenever it looks at them.
-UNSEEN = {"world", "_world", "throttle", "key_vault_throttle", "_withdrawn", "lost", "back_at", "version", "wrapped"}
+# Caches, and the results of Batch's checks of its keys.
+UNSEEN = {"world", "_world", "throttle", "key_vault_throttle", "_revoked", "lost", "back_at", "version", "wrapped"}
 
 
 def facts(thing: Any) -> Any:
@@ -170,19 +170,19 @@ def settled(target: Target) -> Any:
 
 def check(target: Target, one: Ask, answer: Answer) -> None:
     """In the form of a service of Azure: or of HTTP's, for what did not get as far as a service."""
-    told = f"{one}\n{answer.status} {answer.body[:1000]!r}\n" + "\n".join(target.complaints)
-    assert not target.complaints, told
-    assert answer.status < 500 or answer.status == 502, told
+    message = f"{one}\n{answer.status} {answer.body[:1000]!r}\n" + "\n".join(target.complaints)
+    assert not target.complaints, message
+    assert answer.status < 500 or answer.status == 502, message
     kind = answer.headers.get("content-type", "")
     if not answer.body:
-        assert answer.status < 400 or one.method == "HEAD", told
+        assert answer.status < 400 or one.method == "HEAD", message
     elif answer.body == NO_HTTP:
-        assert answer.status == 400, told
+        assert answer.status == 400, message
     elif kind.startswith("text/html"):
-        assert answer.status == 200, told
+        assert answer.status == 200, message
     else:
         document = answer.json
-        assert answer.status < 400 or is_error(document), told
+        assert answer.status < 400 or is_error(document), message
 
 
 def is_error(document: Any) -> bool:
@@ -215,7 +215,7 @@ def check_log(target: Target) -> None:
 
 
 def look_around(target: Target) -> None:
-    """Whatever was accepted can be shown."""
+    """Each resource that was accepted can be read."""
     at_management = (
         f"/{SUBSCRIPTION}/resourceGroups?api-version=2022-09-01",
         f"/{SUBSCRIPTION}/resources?api-version=2022-09-01",
@@ -288,7 +288,7 @@ SHARES = {"management": 4.0, "vault with roles": 3.0, "vault with policies": 2.0
 
 
 @pytest.mark.parametrize("name", AZURE)
-def test_azures_operations(target: Target, name: str) -> None:
+def test_random_requests_to_each_operation_of_azure(target: Target, name: str) -> None:
     @examples(SHARES[name])
     @given(st.lists(asks(AZURE[name], KNOWN, BODIES), min_size=1, max_size=4))
     def try_all(requests: list[Ask]) -> None:
@@ -316,7 +316,7 @@ def check_together(target: Target, requests: list[Ask]) -> None:
     look_around(target)
 
 
-def test_what_is_done_to_vaults_keys_and_accounts_together(target: Target) -> None:
+def test_random_operations_on_vaults_keys_and_accounts(target: Target) -> None:
     @examples(1)
     @given(MIXED)
     def try_all(requests: list[Ask]) -> None:
@@ -373,7 +373,7 @@ def signed(header: Any, claims: Any, known: dict[str, str]) -> str:
 
 
 def test_assertions(target: Target) -> None:
-    """Signed by whom they should be, and wrong in other ways."""
+    """Assertions that are signed with the right key, and wrong in other ways."""
     pem = SIGNER.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     wishes = {"federated_subject": "subject", "federated_issuer": "https://issuer", "federated_audience": "audience"}
     target.reset()
@@ -417,7 +417,7 @@ REQUESTS = (
 BYTES = garbled(*REQUESTS) | NOISE
 
 
-def check_alive(target: Target) -> None:
+def check_responds(target: Target) -> None:
     assert target.complaints == []
     assert target.ask(good(MANAGEMENT, "GET", f"/{GROUP}?api-version=2022-09-01")).status == 200
 
@@ -428,7 +428,7 @@ def test_bytes(target: Target) -> None:
     def try_all(content: bytes) -> None:
         answer = last_words(target.wire.plain(), filled(content, target.known))
         assert not answer or answer.startswith(b"HTTP/1.")
-        check_alive(target)
+        check_responds(target)
 
     try_all()
 
@@ -443,7 +443,7 @@ def test_bytes_where_tls_should_begin(target: Target) -> None:
         connection.sendall(connect)
         assert connection.recv(200).startswith(b"HTTP/1.1 200 ")
         last_words(connection, filled(content, target.known))
-        check_alive(target)
+        check_responds(target)
 
     try_all()
 
@@ -453,12 +453,12 @@ def test_bytes_inside_tls(target: Target) -> None:
     @given(BYTES)
     def try_all(content: bytes) -> None:
         last_words(target.wire.tunnel(MANAGEMENT_HOST), filled(content, target.known))
-        check_alive(target)
+        check_responds(target)
 
     try_all()
 
 
-def test_a_change_would_be_noticed(target: Target) -> None:
+def test_a_changed_document_is_detected(target: Target) -> None:
     target.reset()
     before = facts(target.server.world)
     assert facts(target.server.world) == before

@@ -76,7 +76,7 @@ def test_what_a_policy_denies(furnished: Sandbox, position: str, refused: list[s
     assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == refused
 
 
-def test_a_caller_without_rights_is_told_that_first(furnished: Sandbox) -> None:
+def test_missing_rights_are_reported_before_a_lock_or_a_policy(furnished: Sandbox) -> None:
     furnished.control.behavior(resource_lock="accounts", policy_denial="accounts")
     reader = furnished.control.principal("reader", roles=[{"role": "Reader", "scope": furnished.subscription}])
     session = furnished.bearer(client_id=reader["client_id"], secret=reader["secret"])

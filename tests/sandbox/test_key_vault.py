@@ -50,7 +50,7 @@ def delete(sandbox: Sandbox, name: str = "Vault-One") -> None:
 # Versions of the API
 
 
-def test_older_versions_retire(sandbox: Sandbox, control: Control) -> None:
+def test_older_versions_are_refused_after_their_retirement(sandbox: Sandbox, control: Control) -> None:
     """On 27 February 2027, by the sandbox's clock."""
     control.behavior(retired_versions="refused")
     day = datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp()
@@ -69,7 +69,7 @@ def test_older_versions_retire(sandbox: Sandbox, control: Control) -> None:
 # By the SDK
 
 
-def test_the_life_of_a_vault(
+def test_a_vault_is_created_changed_and_deleted(
     sandbox: Sandbox, client: KeyVaultManagementClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vaults, slept = client.vaults, 0.0
@@ -204,7 +204,7 @@ def test_the_order_of_all_properties(sandbox: Sandbox) -> None:
     }
 
 
-def test_network_rules_that_rule_nothing_are_not_shown(sandbox: Sandbox) -> None:
+def test_network_rules_that_restrict_nothing_are_not_shown(sandbox: Sandbox) -> None:
     vault = make_vault(sandbox, networkAcls={"bypass": "AzureServices", "defaultAction": "Allow"})
     assert "networkAcls" not in vault["properties"]
 
@@ -237,7 +237,7 @@ def test_vaults_of_canary_regions(sandbox: Sandbox, region: str) -> None:
 @pytest.mark.parametrize(
     ("version", "sent", "shown"), [(OLD, None, None), (OLD, True, True), (NEW, None, True), (NEW, False, False)]
 )
-def test_the_permission_model_goes_by_the_version(
+def test_the_default_permission_model_depends_on_the_version(
     sandbox: Sandbox, version: str, sent: bool | None, shown: bool | None
 ) -> None:
     vault = make_vault(sandbox, version=version, enableRbacAuthorization=sent, accessPolicies=[])
@@ -247,7 +247,7 @@ def test_the_permission_model_goes_by_the_version(
     assert read_vault(sandbox)["properties"].get("enableRbacAuthorization") is shown
 
 
-def test_dns_takes_its_time(sandbox: Sandbox, control: Control) -> None:
+def test_a_vault_is_in_dns_after_a_delay(sandbox: Sandbox, control: Control) -> None:
     control.timing(vault_dns=31)
     make_vault(sandbox)
     assert read_vault(sandbox)["properties"]["provisioningState"] == "RegisteringDns"
@@ -306,7 +306,7 @@ def test_properties_that_are_refused(sandbox: Sandbox, properties: dict[str, Any
     assert sandbox.arm("GET", vault_path(sandbox), NEW).status_code == 404
 
 
-def test_soft_delete_is_on_whatever_a_new_vault_says(sandbox: Sandbox) -> None:
+def test_soft_delete_of_a_new_vault_is_always_on(sandbox: Sandbox) -> None:
     before = make_vault(sandbox, enableSoftDelete=False)
     assert before["properties"]["enableSoftDelete"] is True
     for method in ("PUT", "PATCH"):
@@ -373,18 +373,18 @@ def test_there_are_no_managed_hsms(sandbox: Sandbox, client: KeyVaultManagementC
     assert error(one) == (404, "NotInSandbox", "")
 
 
-def test_a_vault_stays_where_it_is(sandbox: Sandbox) -> None:
+def test_a_vault_cannot_be_moved(sandbox: Sandbox) -> None:
     make_vault(sandbox)
     moved = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "eastus"})
     assert error(moved) == (409, "InvalidResourceLocation", "")
 
 
-def test_a_region_that_is_none(sandbox: Sandbox) -> None:
+def test_an_unknown_region(sandbox: Sandbox) -> None:
     made = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "atlantis"})
     assert error(made)[:2] == (400, "LocationNotAvailableForResourceType")
 
 
-def test_a_version_that_is_none(sandbox: Sandbox) -> None:
+def test_an_unknown_api_version(sandbox: Sandbox) -> None:
     response = sandbox.arm("GET", vault_path(sandbox), "1999-01-01")
     assert error(response)[:2] == (400, "NoRegisteredProviderFound")
 
@@ -422,7 +422,7 @@ def test_a_patch_merges(sandbox: Sandbox) -> None:
     assert sandbox.arm("PATCH", vault_path(sandbox, "vault-two"), NEW, {}).status_code == 404
 
 
-def test_access_policies_are_added_and_taken_away(sandbox: Sandbox) -> None:
+def test_access_policies_are_added_and_removed(sandbox: Sandbox) -> None:
     mine, theirs = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
     make_vault(sandbox, version=OLD, accessPolicies=[policy(sandbox, theirs, "list")])
 
@@ -453,7 +453,7 @@ def test_access_policies_are_added_and_taken_away(sandbox: Sandbox) -> None:
     assert now() == {mine: ["verify"]}
     wrong = {"properties": {"accessPolicies": [policy(sandbox, mine, "dance")]}}
     assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/add", OLD, wrong).status_code == 400
-    assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/mend", OLD, wrong).status_code == 400
+    assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/repair", OLD, wrong).status_code == 400
 
 
 # Deleting, recovering, purging
@@ -491,7 +491,7 @@ def test_the_name_of_a_deleted_vault_is_taken(sandbox: Sandbox) -> None:
     assert check_name(sandbox, "vault-one") == {"nameAvailable": True}
 
 
-def test_recovery_brings_everything_back_but_tags(sandbox: Sandbox) -> None:
+def test_recovery_restores_everything_except_tags(sandbox: Sandbox) -> None:
     before = make_vault(sandbox, tags={"a": "1"}, enablePurgeProtection=True)
     key = make_key(sandbox)
     delete(sandbox)
@@ -511,7 +511,7 @@ def test_there_must_be_something_to_recover(sandbox: Sandbox) -> None:
     assert error(put_vault(sandbox, createMode="recover")) == (400, "SoftDeletedVaultDoesNotExist", "")
 
 
-def test_purging_takes_its_time(sandbox: Sandbox, control: Control) -> None:
+def test_purging_takes_time(sandbox: Sandbox, control: Control) -> None:
     control.timing(vault_purge=600)
     make_vault(sandbox)
     make_key(sandbox)
@@ -545,7 +545,7 @@ def test_purging_what_must_not_be_purged(sandbox: Sandbox) -> None:
     assert message(refused) == "Operation 'DeletedVaultPurge' is not allowed."
 
 
-def test_time_purges_too(sandbox: Sandbox, control: Control) -> None:
+def test_a_deleted_vault_is_purged_after_its_retention(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox, enablePurgeProtection=True, softDeleteRetentionInDays=7)
     delete(sandbox)
     control.advance(7 * DAY + 1)
@@ -581,7 +581,7 @@ def test_a_private_vault(sandbox: Sandbox, control: Control) -> None:
     )
 
 
-def test_access_policies_take_their_time(sandbox: Sandbox, control: Control) -> None:
+def test_access_policies_take_effect_late(sandbox: Sandbox, control: Control) -> None:
     control.timing(policy_propagation=5)
     make_vault(sandbox, version=OLD, accessPolicies=[])
     who = somebody(control)
@@ -617,7 +617,7 @@ def test_errors_in_the_sdk(sandbox: Sandbox, client: KeyVaultManagementClient) -
     assert refusal.value.error.code == "BadRequest"
 
 
-def test_tags_that_are_none_change_nothing(sandbox: Sandbox) -> None:
+def test_malformed_tags_change_nothing(sandbox: Sandbox) -> None:
     before = make_vault(sandbox, "Vault-One")
     wrong = vault_body(sandbox, tags={"a": 1}, publicNetworkAccess="Disabled")  # type: ignore[dict-item]
     for method in ("PUT", "PATCH"):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Key Vault lets another service of Azure do with a key: no request reaches it, so the rules are asked."""
+"""The use of a key by another service of Azure. No request is sent, so the tests call the rules directly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Scene:
-    """A vault that goes by roles with a key in it, and an identity that may wrap and unwrap."""
+    """A vault that uses Azure RBAC, with a key and an identity that may wrap and unwrap."""
     world = new_world()
     place = (world.operator.subscription_id, world.operator.resource_group, "vault-one")
     properties = {"tenantId": world.directory.tenant_id, "sku": {"name": "standard"}}
@@ -65,7 +65,7 @@ def test_what_was_wrapped_can_be_unwrapped(scene: Scene) -> None:
     assert scene.world.keys.unwrap(scene.principal, version, wrapped) == SECRET
 
 
-def test_what_was_wrapped_stays_so_over_rotation(scene: Scene) -> None:
+def test_a_wrapped_key_can_be_unwrapped_after_a_rotation(scene: Scene) -> None:
     version, wrapped = scene.wrap()
     asyncio.run(scene.world.keys.rotate(scene.vault, "key1"))
     assert scene.wrap()[0] != version
@@ -75,9 +75,9 @@ def test_what_was_wrapped_stays_so_over_rotation(scene: Scene) -> None:
 def test_rotation_that_is_due_is_done(scene: Scene) -> None:
     action = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
     scene.world.keys.set_policy(scene.vault, "key1", {"lifetimeActions": [action]})
-    former = scene.wrap()[0]
+    previous = scene.wrap()[0]
     scene.world.clock.advance(31 * DAY)
-    assert scene.wrap()[0] != former
+    assert scene.wrap()[0] != previous
     assert len(scene.world.keys.versions(scene.vault, "key1")) == 2
 
 

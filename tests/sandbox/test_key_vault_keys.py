@@ -74,7 +74,7 @@ def ask(sandbox: Sandbox, token: str) -> requests.Response:
     return session.get(f"{KEYS}?api-version={DATA}", timeout=30)
 
 
-def test_tokens_for_others(sandbox: Sandbox) -> None:
+def test_tokens_for_another_audience(sandbox: Sandbox) -> None:
     response = ask(sandbox, sandbox.token(MANAGEMENT_SCOPE))
     assert error(response)[:2] == (401, "Unauthorized")
     assert message(response) == (
@@ -85,7 +85,7 @@ def test_tokens_for_others(sandbox: Sandbox) -> None:
     assert "found: https://vault.azure.net/." in message(with_slash)
 
 
-def test_tokens_that_are_none(sandbox: Sandbox) -> None:
+def test_invalid_tokens(sandbox: Sandbox) -> None:
     assert error(ask(sandbox, "nonsense"))[:2] == (401, "Unauthorized")
     forged = sandbox.token("https://vault.azure.net/.default").rpartition(".")[0] + ".AAAA"
     assert message(ask(sandbox, forged)).startswith("AKV10046: Unable to resolve the key used for signature validation")
@@ -223,7 +223,7 @@ def test_hardware_keys_take_a_premium_vault(sandbox: Sandbox) -> None:
     assert make_key(sandbox, "key2", kty="EC-HSM")["key"]["kty"] == "EC-HSM"
 
 
-def test_making_a_key_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_requests_do_not_wait_for_the_creation_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     makers = []
     generate = material.generate
 
@@ -252,7 +252,7 @@ def test_the_same_name_makes_another_version(sandbox: Sandbox) -> None:
     assert data(sandbox, "GET", f"/keys/key1/{version_of(first)}").json() == first
 
 
-def test_what_is_not_there(sandbox: Sandbox) -> None:
+def test_resources_that_do_not_exist(sandbox: Sandbox) -> None:
     response = data(sandbox, "GET", "/keys/key1/")
     assert error(response) == (404, "KeyNotFound", "")
     assert message(response) == NOT_FOUND.format("key1")
@@ -279,13 +279,13 @@ def test_a_patch_keeps_what_it_does_not_name(sandbox: Sandbox, control: Control)
     assert changed["attributes"]["updated"] >= made["attributes"]["created"] + 10
     assert changed["attributes"]["created"] == made["attributes"]["created"]
     assert (changed["attributes"]["exp"], changed["attributes"]["enabled"]) == (exp, False)
-    # A disabled key can be seen and mended.
+    # A disabled key can be read and updated.
     assert data(sandbox, "GET", "/keys/key1").json() == changed
     wish = {"tags": {"c": "3"}, "key_ops": ["decrypt", "encrypt"], "attributes": {"enabled": True}}
-    mended = data(sandbox, "PATCH", f"/keys/key1/{version_of(made)}", wish).json()
-    assert mended["tags"] == {"c": "3"}
-    assert mended["key"]["key_ops"] == ["decrypt", "encrypt"]
-    assert mended["attributes"]["exp"] == exp
+    updated = data(sandbox, "PATCH", f"/keys/key1/{version_of(made)}", wish).json()
+    assert updated["tags"] == {"c": "3"}
+    assert updated["key"]["key_ops"] == ["decrypt", "encrypt"]
+    assert updated["attributes"]["exp"] == exp
 
 
 def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
@@ -319,7 +319,7 @@ def test_lists_of_keys(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("query", ["maxresults=0", "maxresults=26", "maxresults=x", "$skiptoken=x"])
-def test_pages_that_are_none(sandbox: Sandbox, query: str) -> None:
+def test_malformed_page_tokens(sandbox: Sandbox, query: str) -> None:
     assert error(data(sandbox, "GET", f"/keys?{query}")) == (400, "BadParameter", "")
 
 
@@ -364,7 +364,7 @@ def test_a_deleted_key(sandbox: Sandbox) -> None:
     assert len(data(sandbox, "GET", "/keys/key1/versions").json()["value"]) == 2
 
 
-def test_deletion_and_recovery_take_their_time(sandbox: Sandbox, control: Control) -> None:
+def test_deletion_and_recovery_take_time(sandbox: Sandbox, control: Control) -> None:
     control.timing(key_delete=20, key_recover=5)
     make_key(sandbox)
     data(sandbox, "DELETE", "/keys/key1")
@@ -438,11 +438,11 @@ def test_the_level_of_recovery(sandbox: Sandbox, days: int, protected: bool | No
 
 def test_rotation_inherits(sandbox: Sandbox) -> None:
     make_key(sandbox, key_ops=["wrapKey", "unwrapKey"], tags={"a": "1"}, key_size=3072)
-    former = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).json()
+    previous = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).json()
     rotated = data(sandbox, "POST", "/keys/key1/rotate").json()
-    assert rotated["key"]["kid"] != former["key"]["kid"]
-    assert rotated["key"]["n"] != former["key"]["n"]
-    assert (rotated["key"]["key_ops"], rotated["tags"]) == (former["key"]["key_ops"], former["tags"])
+    assert rotated["key"]["kid"] != previous["key"]["kid"]
+    assert rotated["key"]["n"] != previous["key"]["n"]
+    assert (rotated["key"]["key_ops"], rotated["tags"]) == (previous["key"]["key_ops"], previous["tags"])
     assert rotated["attributes"]["key_size"] == 3072
     assert rotated["attributes"]["enabled"] is True
     assert data(sandbox, "GET", "/keys/key1").json() == rotated
@@ -501,7 +501,7 @@ def test_policies_that_are_refused(sandbox: Sandbox, body: dict[str, Any]) -> No
     assert error(data(sandbox, "PUT", "/keys/key1/rotationpolicy", body)) == (400, "BadParameter", "")
 
 
-def test_a_policy_makes_new_versions_when_their_time_has_come(sandbox: Sandbox, control: Control) -> None:
+def test_a_policy_creates_new_versions_when_due(sandbox: Sandbox, control: Control) -> None:
     first = make_key(sandbox, tags={"a": "1"})
     data(sandbox, "PUT", "/keys/key1/rotationpolicy", rotate_after(30, expiryTime="P60D"))
     control.advance(29 * DAY)
@@ -533,7 +533,7 @@ def test_a_policy_can_count_from_the_end(sandbox: Sandbox, control: Control) -> 
     assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["created"] == now + 10 * DAY
 
 
-# Who may
+# Permissions
 
 
 def test_refusals_by_role(sandbox: Sandbox, control: Control) -> None:
@@ -576,7 +576,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_has_a_permission_of_its_own(sandbox: Sandbox, control: Control, name: str) -> None:
+def test_every_operation_needs_a_separate_permission(sandbox: Sandbox, control: Control, name: str) -> None:
     who, (method, path) = somebody(control), OPERATIONS[name]
     others = [other for other in OPERATIONS if other != name]
     make_vault(sandbox, "vault-two", version=OLD, accessPolicies=[policy(sandbox, who["object_id"], *others)])
@@ -588,7 +588,7 @@ def test_every_operation_has_a_permission_of_its_own(sandbox: Sandbox, control: 
     assert data(sandbox, method, path, {}, vault="vault-two", who=who).status_code != 403
 
 
-def test_all_is_all_but_purge(sandbox: Sandbox, control: Control) -> None:
+def test_the_permission_all_does_not_include_purge(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     make_vault(sandbox, "vault-two", version=OLD, accessPolicies=[policy(sandbox, who["object_id"], "All")])
     for name, (method, path) in OPERATIONS.items():
@@ -596,7 +596,7 @@ def test_all_is_all_but_purge(sandbox: Sandbox, control: Control) -> None:
         assert (response.status_code == 403) is (name == "purge"), name
 
 
-def test_a_policy_of_a_vault_that_goes_by_roles_counts_for_nothing(sandbox: Sandbox, control: Control) -> None:
+def test_access_policies_have_no_effect_with_azure_rbac(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     grant = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], "list")]}}
     sandbox.arm("PATCH", vault_path(sandbox), NEW, grant)
@@ -607,7 +607,7 @@ def test_a_policy_of_a_vault_that_goes_by_roles_counts_for_nothing(sandbox: Sand
     assert data(sandbox, "GET", "/keys").status_code == 403
 
 
-def test_a_deleted_vault_is_nowhere(sandbox: Sandbox) -> None:
+def test_keys_of_a_deleted_vault_are_not_available(sandbox: Sandbox) -> None:
     session = sandbox.bearer("https://vault.azure.net/.default")
     assert session.get(f"{KEYS}?api-version={DATA}", timeout=30).status_code == 200
     sandbox.arm("DELETE", vault_path(sandbox), NEW)
@@ -617,7 +617,7 @@ def test_a_deleted_vault_is_nowhere(sandbox: Sandbox) -> None:
         data(sandbox, "GET", "/keys")
 
 
-def test_a_vault_keeps_its_keys_apart(sandbox: Sandbox) -> None:
+def test_vaults_have_separate_keys(sandbox: Sandbox) -> None:
     make_key(sandbox)
     make_vault(sandbox, "vault-two")
     assert data(sandbox, "GET", "/keys/key1", vault="vault-two").status_code == 404
@@ -628,13 +628,13 @@ def test_a_vault_keeps_its_keys_apart(sandbox: Sandbox) -> None:
 
 
 def begin_window(control: Control) -> None:
-    """What is asked from now on is counted together, for ten seconds."""
+    """Begin a new period of ten seconds, in which requests are counted together."""
     control.timing(throttling=True)
     control.advance(10 - control.call("GET", "/clock")["time"] % 10)
 
 
 @pytest.mark.parametrize(("kty", "taken"), [("EC", 20), ("EC-HSM", 10)])
-def test_a_vault_makes_so_many_keys_in_ten_seconds(sandbox: Sandbox, control: Control, kty: str, taken: int) -> None:
+def test_creations_of_keys_are_limited_in_ten_seconds(sandbox: Sandbox, control: Control, kty: str, taken: int) -> None:
     make_vault(sandbox, "vault-two", sku={"family": "A", "name": "premium"})
     begin_window(control)
     asked = [data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two") for _ in range(taken + 1)]
@@ -649,7 +649,7 @@ def test_a_vault_makes_so_many_keys_in_ten_seconds(sandbox: Sandbox, control: Co
     assert data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two").ok
 
 
-def test_a_vault_takes_so_many_requests_in_ten_seconds() -> None:
+def test_requests_to_a_vault_are_limited_in_ten_seconds() -> None:
     throttle = Throttle()
     assert all(throttle.take("vault", "other", 1, 19.9) for _ in range(4000))
     assert not throttle.take("vault", "other", 1, 19.9)

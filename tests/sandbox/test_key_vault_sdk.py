@@ -70,7 +70,7 @@ def plain_rsa() -> tuple[rsa.RSAPrivateKey, JsonWebKey]:
 # Management
 
 
-def test_the_life_of_a_key(client: KeyClient) -> None:
+def test_a_key_is_created_changed_and_deleted(client: KeyClient) -> None:
     made = client.create_rsa_key("key1", size=3072, key_operations=["wrapKey", "unwrapKey"], tags={"a": "1"})
     assert made.properties.recovery_level == "Recoverable+Purgeable"
     assert client.get_key("key1").id == made.id
@@ -251,7 +251,7 @@ def _signatures(key: KeyVaultKey, credential: DefaultAzureCredential, sandbox: S
         ("RSA", "unwrapkey", "RSA-OAEP", "BadParameter"),
     ],
 )
-def test_what_does_not_fit(
+def test_data_that_does_not_fit_the_algorithm(
     client: KeyClient, sandbox: Sandbox, kty: str, operation: str, algorithm: str | None, code: str
 ) -> None:
     make_key(sandbox, kty=kty)
@@ -260,7 +260,7 @@ def test_what_does_not_fit(
     assert refused.json()["error"]["code"] == code
 
 
-def test_a_value_must_be_one(client: KeyClient, sandbox: Sandbox) -> None:
+def test_a_malformed_value_is_refused(client: KeyClient, sandbox: Sandbox) -> None:
     make_key(sandbox)
     for value in (None, 1, "é", text(b"x" * 300)):
         refused = data(sandbox, "POST", "/keys/key1/wrapkey", {"alg": "RSA-OAEP", "value": value})
@@ -271,7 +271,7 @@ def test_a_value_must_be_one(client: KeyClient, sandbox: Sandbox) -> None:
 
 
 def allowed(sandbox: Sandbox) -> dict[str, tuple[int, str]]:
-    """What each operation answers, with values that are right where they can be."""
+    """The answer of each operation, with values that are valid where possible."""
     digest = text(hashlib.sha256(SECRET).digest())
     bodies: dict[str, dict[str, Any]] = {
         "encrypt": {"alg": "RSA-OAEP", "value": digest},
@@ -311,12 +311,12 @@ def test_an_expired_key_still_decrypts_unwraps_and_verifies(
     assert undone.json()["value"] == text(SECRET)
 
 
-def test_an_early_key(client: KeyClient, sandbox: Sandbox) -> None:
+def test_a_key_that_is_not_valid_yet(client: KeyClient, sandbox: Sandbox) -> None:
     make_key(sandbox, attributes={"nbf": 4000000000})
     assert allowed(sandbox) == dict.fromkeys(("encrypt", "wrapkey", "sign"), (403, "KeyNotYetValid"))
 
 
-def test_a_key_does_what_its_operations_say(client: KeyClient, sandbox: Sandbox) -> None:
+def test_a_key_allows_only_its_operations(client: KeyClient, sandbox: Sandbox) -> None:
     make_key(sandbox, key_ops=["wrapKey", "verify"])
     assert allowed(sandbox) == dict.fromkeys(
         ("encrypt", "decrypt", "unwrapkey", "sign"), (403, "KeyOperationForbidden")

@@ -66,7 +66,7 @@ def test_a_repetition_keeps_the_principal(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("version", ["2018-11-30", "2025-05-31-preview", "2026-05-31"])
-def test_versions_that_clients_of_others_ask_for(sandbox: Sandbox, version: str) -> None:
+def test_api_versions_of_other_clients(sandbox: Sandbox, version: str) -> None:
     made = sandbox.arm("PUT", path(sandbox), version, {"location": "westeurope"})
     assert made.status_code == 201
     assert sandbox.arm("GET", path(sandbox), version).json() == made.json()
@@ -92,7 +92,7 @@ def test_deleting_what_is_not_there(sandbox: Sandbox) -> None:
     assert (response.status_code, response.content) == (204, b"")
 
 
-def test_its_principal_leaves_the_directory_with_it(sandbox: Sandbox, control: Control) -> None:
+def test_the_principal_is_deleted_with_the_identity(sandbox: Sandbox, control: Control) -> None:
     made = sandbox.arm("PUT", path(sandbox), VERSION, {"location": "westeurope"}).json()
     principal_id = made["properties"]["principalId"]
     assert assign(sandbox, sandbox.group, READER, principal_id).status_code == 201

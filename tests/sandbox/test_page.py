@@ -90,7 +90,7 @@ def disable(sandbox: Sandbox, version: str) -> None:
 # Over HTTP
 
 
-def test_programs_get_what_they_always_got(sandbox: Sandbox) -> None:
+def test_programs_get_the_description(sandbox: Sandbox) -> None:
     for accept in ("*/*", "", "application/json", "application/json, text/html;q=0.5", "text/html;q=0"):
         response = get(sandbox.url, accept=accept)
         assert response.json() == {"name": "azure-sandbox", "url": sandbox.url, "tenant": sandbox.tenant_id}
@@ -125,14 +125,14 @@ def test_a_question_that_makes_no_sense(sandbox: Sandbox, query: str) -> None:
     assert get(sandbox.url, query).status_code == 200
 
 
-def test_looking_leaves_no_trace(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
+def test_the_page_is_not_in_the_request_log(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
     disable(sandbox, scene["first"])
     before = control.requests()
-    assert "does not answer" in get(sandbox.url).text
+    assert "unavailable" in get(sandbox.url).text
     assert control.requests() == before
 
 
-def test_looking_does_nothing_that_time_has_made_due() -> None:
+def test_the_page_changes_nothing_that_is_due() -> None:
     """Others would rotate the key, notice that the account lost it, and forget what is past its time."""
     world = new_world(accounts=3)
     place = (world.operator.subscription_id, world.operator.resource_group)
@@ -160,13 +160,13 @@ def test_looking_does_nothing_that_time_has_made_due() -> None:
     sandbox = azure_sandbox.server.Sandbox(world)
     before = pickle.dumps(world)
 
-    told = facts(sandbox, Question())
+    page_facts = facts(sandbox, Question())
 
     assert pickle.dumps(world) == before
-    assert [row["name"] for row in told["accounts"]["rows"].shown] == ["batch00000", "batch00002"]
-    assert told["accounts"]["refusing"] == 1
-    assert told["vaults"]["deleted"].total == 0
-    (shown,) = told["vaults"]["rows"].shown
+    assert [row["name"] for row in page_facts["accounts"]["rows"].shown] == ["batch00000", "batch00002"]
+    assert page_facts["accounts"]["refusing"] == 1
+    assert page_facts["vaults"]["deleted"].total == 0
+    (shown,) = page_facts["vaults"]["rows"].shown
     assert [row["state"] for row in shown["versions"].shown] == ["expired"]
     assert world.batch.health(account).reason.endswith("has expired.")
     assert pickle.dumps(world) != before
@@ -262,7 +262,7 @@ def test_a_name_that_was_made_to_resolve_to_this_machine_is_refused(sandbox: San
 @pytest.mark.parametrize(
     "headers", [{}, {"origin": "OWN"}, {"origin": "OWN", "sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}]
 )
-def test_who_may(sandbox: Sandbox, headers: dict[str, str]) -> None:
+def test_requests_that_the_control_api_accepts(sandbox: Sandbox, headers: dict[str, str]) -> None:
     headers = {name: value.replace("OWN", sandbox.url) for name, value in headers.items()}
     assert requests.post(f"{sandbox.url}/reset", headers=headers, timeout=30).ok
 
@@ -317,22 +317,22 @@ def test_accounts(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
         account = row(page, "Accounts", name)
         expect(cell(account, "Key source")).to_have_text(source)
         expect(cell(account, "Version in use")).to_have_text(version + kind)
-        expect(cell(account, "State")).to_have_text("answers")
-    expect(cell(row(page, "All accounts", "Microsoft.Batch"), "answers")).to_have_text("1")
+        expect(cell(account, "State")).to_have_text("available")
+    expect(cell(row(page, "All accounts", "Microsoft.Batch"), "available")).to_have_text("1")
     expect(cell(row(page, "Accounts", "follows"), "Identity")).to_contain_text("reader")
 
 
-def test_state_turns_with_the_key(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+def test_the_state_of_an_account_follows_its_key(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     disable(sandbox, scene["first"])
     page.goto(sandbox.url)
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("does not answer")
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("unavailable")
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text(f"{scene['first']}' is disabled.")
-    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("answers")
-    expect(page.locator(".sums")).to_contain_text("1 not answering")
+    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("available")
+    expect(page.locator(".sums")).to_contain_text("1 unavailable")
     assert batch(sandbox, "POST", "pinned", below="/listKeys").status_code == 409
     assert data(sandbox, "PATCH", f"/keys/key1/{scene['first']}", {"attributes": {"enabled": True}}).ok
     page.reload()
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("answers")
+    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("available")
 
 
 def test_vaults_keys_and_who_may_use_them(
@@ -439,7 +439,9 @@ def test_the_challenge_of_key_vault_is_no_error(sandbox: Sandbox, control: Contr
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_number_wraps(sandbox: Sandbox, scene: dict[str, str], chromium: Browser, width: int) -> None:
+def test_numbers_are_not_broken_over_lines(
+    sandbox: Sandbox, scene: dict[str, str], chromium: Browser, width: int
+) -> None:
     session = sandbox.bearer()
     for _ in range(20):
         sandbox.arm("GET", sandbox.group, "2022-09-01", session=session)
@@ -548,7 +550,7 @@ def test_by_keyboard(sandbox: Sandbox, scene: dict[str, str], page: Page) -> Non
 @pytest.mark.parametrize(
     ("dark", "width"), [(False, 1360), (True, 1360), (False, 390), (True, 390), (False, 820), (False, 1230)]
 )
-def test_anybody_can_read_it(
+def test_the_page_is_accessible(
     sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, dark: bool, width: int
 ) -> None:
     disable(sandbox, scene["first"])
@@ -583,7 +585,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[str]:
-    """Another web site, on a port of its own."""
+    """Another web site, on a separate port."""
     (tmp_path / "index.html").write_text("<!doctype html><title>elsewhere</title>")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -591,7 +593,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_another_site_gets_nothing_done(
+def test_another_site_cannot_use_the_control_api(
     sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, elsewhere: str
 ) -> None:
     """All that a browser lets a site do: the requests that need no permission of the other side."""

@@ -103,7 +103,7 @@ def test_an_unknown_host_is_refused_by_name(sandbox: Sandbox, control: Control, 
     assert (entry["method"], entry["host"], entry["service"]) == ("CONNECT", host, "unknown")
 
 
-def test_the_client_hears_of_it(sandbox: Sandbox) -> None:
+def test_the_client_gets_the_refusal_of_the_proxy(sandbox: Sandbox) -> None:
     with pytest.raises(requests.exceptions.ProxyError, match="502"):
         sandbox.session().get("https://pypi.org/simple/", timeout=10)
 
@@ -135,7 +135,7 @@ def test_a_vaults_name_resolves_once_it_is_registered(sandbox: Sandbox, control:
         sandbox.session().get(url, timeout=10)
 
 
-def test_plain_http_to_a_host_that_has_none(sandbox: Sandbox) -> None:
+def test_plain_http_to_a_host_with_https_only(sandbox: Sandbox) -> None:
     response = sandbox.session().get(f"http://{HOST}/subscriptions", timeout=10)
     assert (response.status_code, response.json()["error"]["code"]) == (403, "HttpsRequired")
     response = sandbox.session().get("http://example.com/", timeout=10)
@@ -151,7 +151,7 @@ def test_the_control_api_is_not_reached_through_a_tunnel(sandbox: Sandbox) -> No
 # Connections
 
 
-def test_a_connection_lasts(sandbox: Sandbox) -> None:
+def test_a_connection_is_reused(sandbox: Sandbox) -> None:
     with tunnel(sandbox) as secure:
         for _ in range(50):
             secure.sendall(request(sandbox))
@@ -224,7 +224,7 @@ def test_a_large_body(sandbox: Sandbox) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (413, "RequestTooLarge")
 
 
-# What clients should not do
+# Requests that clients should not send
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_client_that_does_not_trust_the_authority(sandbox: Sandbox) -> None:
     assert answers(sandbox)
 
 
-def test_clients_that_hang_up(sandbox: Sandbox, control: Control) -> None:
+def test_clients_that_disconnect(sandbox: Sandbox, control: Control) -> None:
     control.fault(delay=0.2, times=None)
     for part in (5, 40, len(request(sandbox))):
         with tunnel(sandbox) as secure:
@@ -312,7 +312,7 @@ def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch, part: bytes)
             assert stream.recv(1024) == b""
 
 
-def test_a_client_that_has_said_all_still_gets_its_answer(sandbox: Sandbox, control: Control) -> None:
+def test_a_client_that_has_closed_its_side_still_gets_its_answer(sandbox: Sandbox, control: Control) -> None:
     control.fault(delay=0.2, match={"path": "/metadata/instance"})
     with connection(sandbox) as plain:
         plain.sendall(b"GET /metadata/instance HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n")
@@ -320,14 +320,14 @@ def test_a_client_that_has_said_all_still_gets_its_answer(sandbox: Sandbox, cont
         assert read_all(plain).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_stops_in_the_middle_is_let_go(sandbox: Sandbox) -> None:
+def test_a_client_that_stops_in_the_middle_is_disconnected(sandbox: Sandbox) -> None:
     with connection(sandbox) as plain:
         plain.sendall(f"POST /reset HTTP/1.1\r\nHost: {sandbox.url[7:]}\r\nContent-Length: 9\r\n\r\n".encode())
         plain.shutdown(socket.SHUT_WR)
         assert read_all(plain) == b""
 
 
-def test_a_silent_client_is_in_nobodys_way(sandbox: Sandbox) -> None:
+def test_an_idle_client_does_not_block_others(sandbox: Sandbox) -> None:
     with connection(sandbox), connection(sandbox) as half:
         half.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
         done = threading.Event()

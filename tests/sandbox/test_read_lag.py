@@ -80,7 +80,7 @@ def test_a_write_is_not_shown_before_its_time(sandbox: Sandbox) -> None:
     assert batch(sandbox, "GET", "account1").json()["tags"] == {"a": "c"}
 
 
-def test_what_batch_does_does_not_lag(sandbox: Sandbox) -> None:
+def test_batch_itself_uses_the_current_state(sandbox: Sandbox) -> None:
     sandbox.control.behavior(read_lag="60")
     batch(sandbox, "PUT", "account1", BODY)
     assert batch(sandbox, "GET", "account1", below="/pools").json() == {"value": []}

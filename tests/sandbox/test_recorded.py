@@ -37,7 +37,7 @@ def ask(sandbox: Sandbox, method: str, address: str, body: Any = None, *, anonym
 
 
 def learnt(response: requests.Response) -> dict[str, str]:
-    """What later requests repeat of an answer."""
+    """The values of an answer that later requests contain."""
     answer = response.json() if response.content else {}
     found = {name: answer[name] for name in ("nextLink", "value") if isinstance(answer.get(name), str)}
     if "key" in answer:

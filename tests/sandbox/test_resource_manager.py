@@ -64,7 +64,7 @@ def test_older_audiences(sandbox: Sandbox, audience: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["nonsense", "a.b.c", ""])
-def test_a_token_that_is_none(sandbox: Sandbox, token: str) -> None:
+def test_a_malformed_token(sandbox: Sandbox, token: str) -> None:
     response = sandbox.arm("GET", sandbox.group, VERSION, session=signed_in(sandbox, token))
     assert error(response) == (401, "InvalidAuthenticationToken")
 
@@ -93,7 +93,7 @@ def test_a_token_that_has_expired(sandbox: Sandbox, control: Control) -> None:
     assert re.fullmatch(pattern, response.json()["error"]["message"])
 
 
-def test_the_token_of_somebody_who_is_gone(sandbox: Sandbox, control: Control) -> None:
+def test_a_token_of_a_deleted_principal(sandbox: Sandbox, control: Control) -> None:
     """It stays a token until it expires; the roles that went with its principal are another matter."""
     somebody = control.principal(roles=[{"role": "Reader", "scope": sandbox.subscription}])
     session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
@@ -158,7 +158,7 @@ def test_a_body_that_is_no_object(sandbox: Sandbox, content: bytes) -> None:
         b"9" * 5000,
     ],
 )
-def test_json_that_could_not_be_given_back(sandbox: Sandbox, control: Control, tags: bytes) -> None:
+def test_json_that_cannot_be_returned_is_refused(sandbox: Sandbox, control: Control, tags: bytes) -> None:
     session = sandbox.bearer()
     url = f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}"
     assert error(session.patch(url, data=b'{"tags": %s}' % tags, timeout=30)) == (400, "InvalidRequestContent")
@@ -166,7 +166,7 @@ def test_json_that_could_not_be_given_back(sandbox: Sandbox, control: Control, t
 
 
 @pytest.mark.parametrize("odd", ["%3F", "%23", "%0A", "%00", "%3Fapi-version", "%FF"])
-def test_a_path_is_all_that_was_quoted(sandbox: Sandbox, odd: str) -> None:
+def test_a_quoted_character_is_part_of_the_path(sandbox: Sandbox, odd: str) -> None:
     response = sandbox.arm("GET", f"{sandbox.group}{odd}", VERSION)
     assert error(response) == (404, "ResourceGroupNotFound")
 
@@ -214,7 +214,7 @@ def test_the_clients_request_id_on_demand(sandbox: Sandbox) -> None:
 # Permissions
 
 
-def test_somebody_without_any_role(sandbox: Sandbox, control: Control) -> None:
+def test_a_caller_without_a_role(sandbox: Sandbox, control: Control) -> None:
     somebody = control.principal()
     session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
     response = sandbox.arm("GET", sandbox.group, VERSION, session=session)
@@ -238,7 +238,7 @@ def test_a_reader_reads(sandbox: Sandbox, control: Control) -> None:
     assert f"'Microsoft.Batch/batchAccounts/delete' over scope '{account}'" in refusal.json()["error"]["message"]
 
 
-def test_a_refusal_does_not_tell_what_is_there(sandbox: Sandbox, control: Control) -> None:
+def test_a_refusal_does_not_reveal_which_resources_exist(sandbox: Sandbox, control: Control) -> None:
     somebody = control.principal()
     session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
     for group in ("rg-sandbox", "nobodys"):
@@ -275,7 +275,7 @@ def test_the_clouds_description_needs_no_token(sandbox: Sandbox) -> None:
 # Resource groups
 
 
-def test_the_life_of_a_group(sandbox: Sandbox) -> None:
+def test_a_group_is_created_changed_and_deleted(sandbox: Sandbox) -> None:
     path = f"{sandbox.subscription}/resourceGroups/New"
     assert sandbox.arm("HEAD", path, VERSION).status_code == 404
     created = sandbox.arm("PUT", path, VERSION, {"location": "West Europe", "tags": {"a": "b"}})
@@ -311,7 +311,7 @@ def test_deleting_a_group_takes_a_while(sandbox: Sandbox, control: Control) -> N
     assert session.get(running.headers["location"], timeout=30).status_code == 200
 
 
-def test_what_a_group_cannot_be(sandbox: Sandbox) -> None:
+def test_malformed_groups_are_refused(sandbox: Sandbox) -> None:
     path = f"{sandbox.subscription}/resourceGroups"
     assert error(sandbox.arm("PUT", f"{path}/new", VERSION, {})) == (400, "LocationRequired")
     assert error(sandbox.arm("PUT", f"{path}/new.", VERSION, {"location": "westeurope"}))[0] == 400
@@ -431,7 +431,7 @@ def test_pages_that_cannot_be(sandbox: Sandbox, query: str) -> None:
     assert error(response) == (400, "InvalidQueryParameter")
 
 
-def test_a_groups_contents_go_with_it(sandbox: Sandbox) -> None:
+def test_a_group_is_deleted_with_its_resources(sandbox: Sandbox) -> None:
     fill(sandbox, "vault-one")
     assert sandbox.arm("DELETE", sandbox.group, VERSION).status_code == 202
     assert sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION).json()["value"] == []
@@ -450,7 +450,7 @@ def test_too_many_requests(sandbox: Sandbox, control: Control) -> None:
         return sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {}}, session=session)
 
     assert [patch().status_code for _ in range(200)] == [200] * 200
-    # What comes back meanwhile, ten in a second, has to be used up as well.
+    # The bucket gains ten tokens a second meanwhile, which have to be used too.
     refused = next(response for response in iter(patch, None) if not response.ok)
     assert error(refused) == (429, "SubscriptionRequestsThrottled")
     assert int(refused.headers["retry-after"]) >= 1
@@ -459,12 +459,12 @@ def test_too_many_requests(sandbox: Sandbox, control: Control) -> None:
     assert patch().ok
 
 
-def test_what_is_left_is_told(sandbox: Sandbox, control: Control) -> None:
+def test_the_remaining_number_of_requests_is_returned(sandbox: Sandbox, control: Control) -> None:
     session, name = sandbox.bearer(), "x-ms-ratelimit-remaining-subscription-global-writes"
     patch = partial(sandbox.arm, "PATCH", sandbox.group, VERSION, {"tags": {}}, session=session)
     assert patch().headers[name] == "11999"
     with ThreadPoolExecutor(8) as pool:
-        told = [int(one.headers[name]) for one in pool.map(lambda _: patch(), range(80))]
-    assert all(11900 < left < 12000 for left in told)
+        returned = [int(one.headers[name]) for one in pool.map(lambda _: patch(), range(80))]
+    assert all(11900 < left < 12000 for left in returned)
     control.advance(1)
     assert patch().headers[name] == "11999"

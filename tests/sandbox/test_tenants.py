@@ -23,7 +23,7 @@ IDENTITIES = "2023-01-31"
 
 @pytest.fixture
 def other(control: Control) -> dict[str, Any]:
-    """A tenant with a subscription of its own."""
+    """A second tenant with a separate subscription."""
     tenant: dict[str, Any] = control.call("POST", "/tenants", {"name": "Elsewhere"}, status=201)
     return tenant
 
@@ -43,7 +43,7 @@ def error(response: requests.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-def test_each_sees_its_own(sandbox: Sandbox, other: dict[str, Any]) -> None:
+def test_each_principal_sees_its_tenant_only(sandbox: Sandbox, other: dict[str, Any]) -> None:
     theirs = session(sandbox, other)
     for whose, tenant_id, name in (
         (theirs, other["tenant_id"], "Elsewhere"),
@@ -67,7 +67,7 @@ def test_a_token_of_another_tenant_is_refused(sandbox: Sandbox, other: dict[str,
     assert sandbox.arm("GET", group(other), VERSION, session=session(sandbox, other)).ok
 
 
-def test_whoever_has_no_token_learns_the_tenant(sandbox: Sandbox, other: dict[str, Any]) -> None:
+def test_a_request_without_a_token_is_answered_with_the_tenant(sandbox: Sandbox, other: dict[str, Any]) -> None:
     """This is how tools find a subscription's tenant."""
     response = sandbox.session().get(f"{MANAGEMENT}{group(other)}?api-version={VERSION}", timeout=30)
     assert f'authorization_uri="https://login.windows.net/{other["tenant_id"]}"' in response.headers["www-authenticate"]
@@ -82,7 +82,7 @@ def test_an_application_is_known_in_its_tenant_only(sandbox: Sandbox, other: dic
     assert other["tenant_id"] in document.json()["issuer"]
 
 
-def test_a_vault_takes_tokens_of_its_own_tenant(sandbox: Sandbox, other: dict[str, Any]) -> None:
+def test_a_vault_takes_tokens_of_its_tenant_only(sandbox: Sandbox, other: dict[str, Any]) -> None:
     make_vault(sandbox, enableRbacAuthorization=True)
     url = "https://vault-one.vault.azure.net/keys?api-version=7.4"
     refused = session(sandbox, other, VAULT_SCOPE).get(url, timeout=30)
@@ -91,7 +91,7 @@ def test_a_vault_takes_tokens_of_its_own_tenant(sandbox: Sandbox, other: dict[st
     assert sandbox.bearer(VAULT_SCOPE).get(url, timeout=30).ok
 
 
-def test_nobody_of_another_tenant_is_given_a_role(sandbox: Sandbox, control: Control, other: dict[str, Any]) -> None:
+def test_a_principal_of_another_tenant_gets_no_role(sandbox: Sandbox, control: Control, other: dict[str, Any]) -> None:
     role = f"{sandbox.subscription}/providers/Microsoft.Authorization/roleDefinitions/{ENCRYPTION_USER}"
     properties = {"roleDefinitionId": role, "principalId": other["object_id"], "principalType": "ServicePrincipal"}
     path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
@@ -131,7 +131,7 @@ def test_names_of_vaults_are_taken_across_tenants(sandbox: Sandbox, other: dict[
     assert put_vault(sandbox, "vault-one").ok
 
 
-def test_reset_forgets_them(sandbox: Sandbox, control: Control, other: dict[str, Any]) -> None:
+def test_reset_removes_other_tenants(sandbox: Sandbox, control: Control, other: dict[str, Any]) -> None:
     control.reset()
     with pytest.raises(ClientAuthenticationError, match="Unable to get authority configuration"):
         ClientSecretCredential(other["tenant_id"], other["client_id"], other["secret"]).get_token(MANAGEMENT_SCOPE)

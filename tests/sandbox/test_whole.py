@@ -118,7 +118,7 @@ def test_an_account_on_a_key_of_a_vault_with_access_policies(azure: Azure) -> No
     assert azure.usable()
 
 
-def test_an_account_born_on_a_key(azure: Azure) -> None:
+def test_an_account_is_created_with_a_key(azure: Azure) -> None:
     vault = azure.vault()
     identity = azure.identities.create_or_update(GROUP, "whole-id", {"location": LOCATION})
     azure.grant(vault, identity.principal_id)
@@ -127,8 +127,8 @@ def test_an_account_born_on_a_key(azure: Azure) -> None:
     assert account.encryption.key_vault_properties.key_identifier == key.id
 
 
-@pytest.mark.parametrize("loss", ["disabled", "deleted", "vault deleted", "grant withdrawn", "firewall"])
-def test_a_key_lost_and_found(azure: Azure, control: Control, loss: str) -> None:
+@pytest.mark.parametrize("loss", ["disabled", "deleted", "vault deleted", "grant revoked", "firewall"])
+def test_an_account_that_loses_its_key_and_is_recovered(azure: Azure, control: Control, loss: str) -> None:
     vault = azure.vault()
     account = azure.account({"type": "SystemAssigned"})
     grant = azure.grant(vault, account.identity.principal_id)
@@ -142,7 +142,7 @@ def test_a_key_lost_and_found(azure: Azure, control: Control, loss: str) -> None
         azure.keys.begin_delete_key("cmk").wait()
     elif loss == "vault deleted":
         azure.vaults.delete(GROUP, VAULT)
-    elif loss == "grant withdrawn":
+    elif loss == "grant revoked":
         azure.assignments.delete_by_id(grant)
     else:
         closed = {"bypass": "None", "defaultAction": "Deny"}
@@ -156,7 +156,7 @@ def test_a_key_lost_and_found(azure: Azure, control: Control, loss: str) -> None
     elif loss == "vault deleted":
         azure.vault(createMode="recover")
         azure.grant(vault, account.identity.principal_id)
-    elif loss == "grant withdrawn":
+    elif loss == "grant revoked":
         azure.grant(vault, account.identity.principal_id)
     else:
         azure.vaults.update(GROUP, VAULT, {"properties": {"networkAcls": {"bypass": "AzureServices"}}})
@@ -165,7 +165,7 @@ def test_a_key_lost_and_found(azure: Azure, control: Control, loss: str) -> None
     assert azure.usable()
 
 
-def test_all_that_is_left_of_an_account_without_its_key(azure: Azure) -> None:
+def test_requests_that_an_account_without_its_key_accepts(azure: Azure) -> None:
     vault = azure.vault()
     account = azure.account({"type": "SystemAssigned"})
     azure.grant(vault, account.identity.principal_id)

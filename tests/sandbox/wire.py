@@ -19,7 +19,7 @@ from azure_sandbox.proxy import KEEP_ALIVE_SECONDS
 
 # The longest that the sandbox may take for anything here: a large RSA key on a busy machine.
 PATIENCE = 20
-# How long it may leave a connection open whose other end has said all it had to say.
+# The longest time in seconds that the sandbox may keep a connection open after the other side has closed.
 CLOSING = 5
 
 
@@ -77,8 +77,8 @@ class Wire:
             answer = Answer(response.status, response.headers, response.read())
         except BaseException as error:
             self._forget(tunnel_host)
-            silent = isinstance(error, (TimeoutError, http.client.RemoteDisconnected))
-            if isinstance(error, OSError) and not silent and len(request) > LONG:
+            no_response = isinstance(error, (TimeoutError, http.client.RemoteDisconnected))
+            if isinstance(error, OSError) and not no_response and len(request) > LONG:
                 return HUNG_UP
             raise
         if response.will_close:
@@ -104,7 +104,7 @@ class Wire:
 
 
 def last_words(connection: socket.socket, content: bytes) -> bytes:
-    """Say something and no more; what comes back until the other end closes, which it has to do soon."""
+    """Send something, and return all that is received until the other side closes, which has to happen soon."""
     with connection, suppress(ConnectionError):
         connection.settimeout(CLOSING)
         connection.sendall(content)

@@ -12,7 +12,7 @@ import pytest
 
 
 class Clock:
-    """In place of the module `time`, in seconds. It goes on by `tick` with each look at it."""
+    """Replaces the module `time`. The time in seconds grows by `tick` with each call."""
 
     def __init__(self, tick: float = 0.0) -> None:
         self.now = 1000.0
@@ -29,7 +29,7 @@ class Clock:
 
 
 def clock_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *, tick: float = 0.0) -> Clock:
-    """The clock that the module goes by."""
+    """The clock that the module uses."""
     clock = Clock(tick)
     monkeypatch.setattr(module, "time", clock)
     return clock

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Azure's services answer, as small functions: fields that are unset are left out, as the services do."""
+"""Functions that make the documents of Azure's services. Unset fields are left out, as the services do."""
 
 from __future__ import annotations
 
@@ -238,14 +238,14 @@ def listed(bundle: dict[str, Any]) -> dict[str, Any]:
 
 
 def rotation_policy(**trigger: str) -> dict[str, Any]:
-    """As Key Vault keeps it: it adds a notification of its own."""
+    """A rotation policy as Key Vault returns it. Key Vault adds a notification."""
     notify = {"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}}
     rotate = [{"trigger": trigger, "action": {"type": "Rotate"}}] if trigger else []
     return {"id": f"{KEY}/rotationpolicy", "lifetimeActions": [*rotate, notify], "attributes": {"created": NOW}}
 
 
 def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """What is read of a key: its versions, the newest last; none if it does not exist."""
+    """The documents of a key: its versions, the newest last; none if the key does not exist."""
     return {
         "key": bundles[-1] if bundles else None,
         "named": None,
@@ -262,7 +262,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
 
 
 def evidence(identifier: str = KEY, **others: Any) -> Evidence:
-    """What preflight reads, of a key that Batch can use."""
+    """The evidence of preflight, by default of a key that Batch can use."""
     given: dict[str, Any] = {
         "principals": (PRINCIPAL,),
         "tenant_id": TENANT,
@@ -277,7 +277,7 @@ def evidence(identifier: str = KEY, **others: Any) -> Evidence:
 
 
 def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """What is read of an account that is on this key, in perfect order but for what is named."""
+    """The documents of an account that uses this key, without any problem except those that are named."""
     beside = {
         "available": False,
         "deleted_vault": None,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an audit reads of many accounts, and reports made of it."""
+"""The documents of many accounts that an audit reads, and reports made of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def asked(**given: Any) -> dict[str, Any]:
 
 
 def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """Accounts on versions OLD and NEW of one key, which lies in a vault that goes by roles, and all is well."""
+    """Compliant accounts that use the versions OLD and NEW of one key, in a vault that uses Azure RBAC."""
     old, new = key(OLD, created=NOW - 100 * DAY), key(NEW)
     versions = [listed(old), listed(new)]
     read = {

@@ -66,7 +66,7 @@ def policies(*others: dict[str, Any], **properties: Any) -> dict[str, Any]:
 
 @dataclass
 class Azure:
-    """What each service reads. Nothing can be written: there are no such methods."""
+    """The reads of each service. There are no methods to write."""
 
     account: dict[str, Any] | None = None
     unavailable_reason: CmkError | None = None
@@ -80,7 +80,7 @@ class Azure:
     diagnosis: dict[str, Any] | None = None
     allowed: Any = field(default_factory=lambda: EVERYTHING)
     is_rehearsal: bool = False
-    # What was asked, and the rights that were asked for.
+    # The reads, and the rights that were checked.
     asked: list[str] = field(default_factory=list)
     needed: list[Needed] = field(default_factory=list)
 
@@ -201,7 +201,7 @@ class Cloud:
         pass
 
     def read_ahead(self, *reads: Any) -> None:
-        """What is not read ahead is read later."""
+        """A value that is not read ahead is read later."""
 
     def sign_in_to_key_vault(self) -> None:
         pass
@@ -222,8 +222,7 @@ def check(role: str, azure: Azure, **options: Any) -> Outcome:
 def refused(role: str, azure: Azure, **options: Any) -> CmkError:
     with pytest.raises(CmkError) as failed:
         check(role, azure, **options)
-    # The caller's rights are the last thing that is asked for, so that all else has been looked at by then. Recover
-    # tells every reason at once.
+    # The caller's rights are checked last, after all other checks. Recover reports all reasons in one error.
     assert role == "recover" or failed.value.code == "permission_denied" or azure.needed == []
     return failed.value
 

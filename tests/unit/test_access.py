@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may get, wrapKey and unwrapKey: by the vault's access policies, or by roles."""
+"""The plan for the access of a principal to a key, with access policies and with Azure RBAC."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def seen(
     }
 
 
-# What is asked for
+# The goal
 
 
 OF_ACCOUNT = {"account_name": "mybatch", "account_resource_group": "rg-batch"}
@@ -161,7 +161,7 @@ def test_vault_has_to_be_there(state: str) -> None:
     assert failed.value.code == "vault_not_found"
 
 
-# A vault that goes by access policies
+# A vault that uses access policies
 
 
 def only_step(plan: Plan) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def only_step(plan: Plan) -> dict[str, Any]:
         pytest.param(["All"], id="All"),
     ],
 )
-def test_who_has_the_permissions_gets_nothing(permissions: list[str]) -> None:
+def test_existing_permissions_are_not_granted_again(permissions: list[str]) -> None:
     plan = access_plan.plan(goal(), seen(vault(policy(keys=permissions))))
 
     assert not plan.changed
@@ -244,7 +244,7 @@ def test_key_name_has_no_effect() -> None:
         pytest.param([policy(OTHER)], id="somebody else's entry"),
     ],
 )
-def test_from_who_has_none_of_the_permissions_nothing_is_taken(entries: list[dict[str, Any]]) -> None:
+def test_revoking_permissions_that_are_missing_changes_nothing(entries: list[dict[str, Any]]) -> None:
     plan = access_plan.plan(goal(state="absent"), seen(vault(*entries)))
 
     assert not plan.changed
@@ -284,14 +284,14 @@ def test_what_else_an_entry_holds_is_kept(entry: dict[str, Any], left: list[str]
 
 
 @pytest.mark.parametrize("every", ["all", "All"])
-def test_a_part_of_all_is_taken_away(every: str) -> None:
+def test_a_part_of_all_permissions_is_revoked(every: str) -> None:
     step = only_step(access_plan.plan(goal(state="absent"), seen(vault(policy(keys=[every])))))
 
     assert step["operation"] == "replace"
     assert set(step["entry"]["permissions"]["keys"]) == ALL_BUT_NEEDED
 
 
-# A vault that goes by roles
+# A vault that uses Azure RBAC
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_part_of_all_is_taken_away(every: str) -> None:
     ],
 )
 @pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
-def test_who_has_a_role_that_reaches_the_scope_gets_none(scope: str, key_name: str | None, role: str) -> None:
+def test_an_existing_role_is_not_assigned_again(scope: str, key_name: str | None, role: str) -> None:
     plan = access_plan.plan(goal(key_name=key_name), seen(vault(rbac=True), assignment(role, scope)))
 
     assert not plan.changed
@@ -465,7 +465,7 @@ BY_ROLE = seen(vault(rbac=True), OWN, accounts=visible(USER))
         pytest.param(BY_ROLE, {"principal_id": PRINCIPAL.upper()}, id="by role, in another letter case"),
     ],
 )
-def test_access_in_use_is_not_withdrawn(state: dict[str, Any], options: dict[str, str]) -> None:
+def test_access_in_use_is_not_revoked(state: dict[str, Any], options: dict[str, str]) -> None:
     wanted = goal(state="absent", **options)
 
     with pytest.raises(Refused) as refused:
@@ -475,7 +475,7 @@ def test_access_in_use_is_not_withdrawn(state: dict[str, Any], options: dict[str
     assert refused.value.facts["accounts"] == [account_id("user")]
 
 
-def test_forced_withdrawal_names_who_loses_the_key() -> None:
+def test_forced_revocation_names_the_accounts_that_lose_the_key() -> None:
     plan = access_plan.plan(goal(state="absent", force=True), BY_POLICY)
 
     assert plan.changed
@@ -486,24 +486,24 @@ def test_forced_withdrawal_names_who_loses_the_key() -> None:
 @pytest.mark.parametrize(
     "state",
     [
-        pytest.param(seen(vault(), accounts=visible(USER)), id="nothing to withdraw"),
+        pytest.param(seen(vault(), accounts=visible(USER)), id="nothing to revoke"),
         pytest.param(
             seen(vault(policy()), accounts=visible(account(key=KEY, identity=system_assigned(OTHER)))), id="others only"
         ),
     ],
 )
-def test_guard_does_not_stand_in_the_way_of_what_harms_nobody(state: dict[str, Any]) -> None:
+def test_a_revocation_that_affects_no_account_has_no_warning(state: dict[str, Any]) -> None:
     assert access_plan.plan(goal(state="absent"), state).warnings == ()
 
 
-def test_access_to_a_key_that_nobody_is_on_is_withdrawn() -> None:
+def test_access_to_an_unused_key_is_revoked() -> None:
     at_key = assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/other")
     state = seen(vault(rbac=True), at_key, accounts=visible(USER))
 
     assert access_plan.plan(goal(state="absent", key_name="other"), state).changed
 
 
-# What is told
+# What is reported
 
 
 def test_description() -> None:
@@ -516,7 +516,7 @@ def test_description() -> None:
     }
 
 
-# Whatever the other entries are
+# With any other entries
 
 PERMISSIONS = st.lists(st.sampled_from([*access_plan._ALL, "all", "Get", "WRAPKEY"]), unique=True, max_size=6)
 ENTRIES = st.lists(
@@ -573,7 +573,7 @@ def test_only_its_own_entry_is_touched_and_the_second_plan_is_empty(entries: lis
         pytest.param(seen(vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)), id="role"),
     ],
 )
-def test_access_in_use_is_kept_if_that_is_asked(document: dict[str, Any]) -> None:
+def test_access_in_use_is_kept_on_request(document: dict[str, Any]) -> None:
     used = {**document, "visible": visible(account("user", key=KEY, identity=system_assigned()))}
     wanted = goal(state="absent", in_use="keep")
 
@@ -586,7 +586,7 @@ def test_access_in_use_is_kept_if_that_is_asked(document: dict[str, Any]) -> Non
     assert refused.value.facts["accounts"] == [account_id("user")]
     forced = access_plan.plan(goal(state="absent", force=True), used)
     assert (forced.changed, forced.report) == (True, {"in_use_by": [account_id("user")]})
-    # What nobody uses is revoked; afterwards a newcomer is an error, for it gets the access back.
+    # Unused access is revoked. If an account starts to use it meanwhile, the task fails and restores the access.
     revoked = access_plan.plan(wanted, document)
     assert (revoked.changed, revoked.report) == (True, {"in_use_by": []})
     with pytest.raises(Refused) as refused:
@@ -594,7 +594,7 @@ def test_access_in_use_is_kept_if_that_is_asked(document: dict[str, Any]) -> Non
     assert refused.value.code == "in_use"
 
 
-def test_access_that_may_be_in_use_is_not_kept_in_silence() -> None:
+def test_access_that_may_be_in_use_is_an_error_also_with_keep() -> None:
     hidden = seen(vault(policy()), accounts=visible(unlisted=("/subscriptions/hidden",)))
     with pytest.raises(Refused) as refused:
         access_plan.plan(goal(state="absent", in_use="keep"), hidden)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may use a key is read again after an account was switched to the key."""
+"""The access to a key is read again after an account was switched to the key."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def test_a_key_that_may_not_be_read_is_the_reason_why() -> None:
         ({**system_assigned(), "tenantId": OTHER}, OTHER),
         (user_assigned(one=OTHER), TENANT),
     ],
-    ids=["its own", "another", "not told"],
+    ids=["its own", "another", "not returned"],
 )
 def test_the_tenant_of_an_account(identity: dict[str, Any], tenant: str) -> None:
     key_identifier = parse_key_identifier(KEY, "key_identifier")

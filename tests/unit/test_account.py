@@ -69,10 +69,10 @@ def with_ids(*names: str) -> dict[str, Any]:
     return {"type": "UserAssigned", "userAssignedIdentities": {identity_id(name): {} for name in names}}
 
 
-# What is asked for
+# The goal
 
 
-def test_a_key_at_birth_needs_a_user_assigned_identity() -> None:
+def test_creation_with_a_key_needs_a_user_assigned_identity() -> None:
     with pytest.raises(InvalidOption, match="system-assigned") as refused:
         goal(key_identifier=KEY)
 
@@ -162,7 +162,7 @@ def test_region_of_the_group_is_not_needed_where_a_region_is_given() -> None:
 
 
 @pytest.mark.parametrize("identifier", [KEY, f"{KEY}/{NEW}"], ids=["follows", "pinned"])
-def test_account_is_born_on_a_key_that_passed_preflight(identifier: str) -> None:
+def test_account_is_created_with_a_key_that_passed_preflight(identifier: str) -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=identifier)
 
     plan = account_plan.plan(wanted, seen(evidence=evidence()))
@@ -195,24 +195,24 @@ def test_an_account_may_be_created_as_one_that_follows_its_key(
     assert plan.after["key_identifier"] == created
 
 
-def born(on: str | None = KEY, **read: Any) -> dict[str, Any]:
-    """The account once it was created with its key, and what was read of that key by then."""
+def created_account(on: str | None = KEY, **read: Any) -> dict[str, Any]:
+    """The account after it was created with its key, and the state of that key at that time."""
     document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}))
     return seen(document, created_in=document["location"], confirmed=evidence(**read) if read else None)
 
 
 def test_access_that_was_revoked_while_the_account_was_created() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
-    former = account_plan.plan(wanted, seen(evidence=evidence())).rollback_goal
+    rollback = account_plan.plan(wanted, seen(evidence=evidence())).rollback_goal
 
     with pytest.raises(Refused) as refused:
-        account_plan.plan(wanted, born(vault=vault(policy(OTHER))))
+        account_plan.plan(wanted, created_account(vault=vault(policy(OTHER))))
 
     assert refused.value.facts["failed_checks"] == ["access_granted"]
-    back = account_plan.plan(former, born())
+    back = account_plan.plan(rollback, created_account())
     assert back.steps == (update(properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
-    assert not account_plan.plan(former, born(None)).changed
-    assert "a Microsoft-managed key" in former.described(account_plan.plan(former, born(None)).before)
+    assert not account_plan.plan(rollback, created_account(None)).changed
+    assert "a Microsoft-managed key" in rollback.described(account_plan.plan(rollback, created_account(None)).before)
 
 
 def failed(on: str | None = KEY, *, is_creation: bool = True, **properties: Any) -> dict[str, Any]:
@@ -278,15 +278,15 @@ def test_the_rollback_of_a_creation_that_has_failed_repeats_it_without_the_key()
 
 @pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])
 def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: str | None) -> None:
-    former = account_plan.plan(
+    rollback = account_plan.plan(
         goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
     ).rollback_goal
 
-    assert not account_plan.plan(former, born(on)).changed
-    assert not account_plan.plan(former, seen(None, created_in="westeurope")).changed
-    creating = born()
+    assert not account_plan.plan(rollback, created_account(on)).changed
+    assert not account_plan.plan(rollback, seen(None, created_in="westeurope")).changed
+    creating = created_account()
     creating["account"]["properties"]["provisioningState"] = "Creating"
-    assert not account_plan.plan(former, creating).changed
+    assert not account_plan.plan(rollback, creating).changed
 
 
 @pytest.mark.parametrize(
@@ -299,17 +299,17 @@ def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: s
     ],
 )
 def test_the_rollback_of_a_creation_leaves_an_account_of_others_on_its_key(others: dict[str, Any]) -> None:
-    former = account_plan.plan(
+    rollback = account_plan.plan(
         goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
     ).rollback_goal
-    theirs = born()
+    theirs = created_account()
     theirs["account"]["identity"] = others.pop("identity", theirs["account"]["identity"])
 
-    assert account_plan.plan(former, born()).changed
-    assert not account_plan.plan(former, {**theirs, **others}).changed
+    assert account_plan.plan(rollback, created_account()).changed
+    assert not account_plan.plan(rollback, {**theirs, **others}).changed
 
 
-def test_account_is_not_born_on_a_key_that_fails_preflight() -> None:
+def test_account_is_not_created_with_a_key_that_fails_preflight() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
 
     with pytest.raises(Refused) as refused:
@@ -319,7 +319,7 @@ def test_account_is_not_born_on_a_key_that_fails_preflight() -> None:
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
 
 
-def test_what_preflight_could_not_see_is_a_warning() -> None:
+def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=KEY)
     denied = CmkError("You may not.", code="permission_denied")
 
@@ -358,7 +358,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden
         pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="leave to change it is no wish to"),
     ],
 )
-def test_account_with_the_identity_stays_as_it_is(options: dict[str, Any], identity: dict[str, Any]) -> None:
+def test_an_account_with_the_identity_is_not_changed(options: dict[str, Any], identity: dict[str, Any]) -> None:
     document = account(identity=identity, tags={"owner": "me"})
 
     plan = account_plan.plan(goal(**options), seen(document))
@@ -369,7 +369,7 @@ def test_account_with_the_identity_stays_as_it_is(options: dict[str, Any], ident
 
 
 @pytest.mark.parametrize("identity", [system_assigned(), user_assigned(one=PRINCIPAL)], ids=["kept", "changed"])
-def test_that_the_account_is_in_another_region_is_told(identity: dict[str, Any]) -> None:
+def test_an_account_in_another_region_is_reported(identity: dict[str, Any]) -> None:
     plan = account_plan.plan(goal(location="northeurope", adopt_existing=True), seen(account(identity=identity)))
 
     assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
@@ -395,7 +395,7 @@ def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
         pytest.param(f"{KEY}/{NEW}".upper(), False, id="on that key"),
     ],
 )
-def test_key_of_an_existing_account_is_not_changed_and_that_is_told(on: str | None, warned: bool) -> None:
+def test_the_key_of_an_existing_account_is_not_changed_and_a_warning_says_so(on: str | None, warned: bool) -> None:
     wanted = goal(identity_id=identity_id("one"), key_identifier=f"{KEY}/{NEW}")
 
     plan = account_plan.plan(wanted, seen(account(key=on, identity=user_assigned(one=PRINCIPAL))))
@@ -481,7 +481,7 @@ def test_account_that_is_not_there_needs_no_deleting() -> None:
     assert plan.before == plan.after == {"exists": False}
 
 
-# What is told
+# What is reported
 
 
 def test_description_of_no_account() -> None:
@@ -534,7 +534,7 @@ def test_required_account() -> None:
     assert failed.value.facts["value"] == "mybatch"
 
 
-# Whatever it was
+# From any state
 
 
 def as_azure_does(document: dict[str, Any] | None, step: Step) -> dict[str, Any] | None:
@@ -570,7 +570,7 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @given(OPTIONS, DOCUMENTS)
-def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+def test_second_plan_is_empty_and_the_first_predicted_its_state(
     options: dict[str, Any], document: dict[str, Any] | None
 ) -> None:
     assume(options["identity_id"] or not options["key_identifier"])

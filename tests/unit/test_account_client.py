@@ -48,7 +48,7 @@ BODY = {"location": "westeurope"}
 
 
 class Azure:
-    """What Azure answers: each list one answer after the other, the last one from then on. Errors are raised."""
+    """The answers of Azure: each list one answer after the other, and then always the last. Errors are raised."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Azure:
         self._permissions = permissions
         self.asked: list[str] = []
         self.written: list[str] = []
-        # What the first write raises, and what becomes of it once Azure has accepted it.
+        # The error of the first write, and the result of the write after Azure has accepted it.
         self.refuses_first: BaseException | None = None
         self.fails_first: CmkError | None = None
 
@@ -291,7 +291,7 @@ def test_pools_are_listed_before_a_change_unless_permissions_say_that_they_may_b
 
 
 def retry_until_accepted(accounts: Accounts, clock: Clock, *answers: CmkError | None, look: Any = lambda: None) -> int:
-    """How often it was written."""
+    """The number of writes."""
     left, writes = list(answers), 0
 
     def write() -> None:
@@ -426,7 +426,7 @@ def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(client: Make, clo
     assert clock.now == began
 
 
-def test_what_was_read_before_a_change_is_not_given_after_it(client: Make) -> None:
+def test_reads_before_a_change_are_not_used_after_it(client: Make) -> None:
     azure = Azure(reads=(CREATING, DONE))
     accounts = client(azure)
 
@@ -436,9 +436,7 @@ def test_what_was_read_before_a_change_is_not_given_after_it(client: Make) -> No
     assert accounts.get(GROUP, NAME) == DONE
 
 
-def test_an_interrupt_comes_once_what_was_read_before_the_change_is_forgotten(
-    client: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_is_raised_after_the_cache_is_cleared(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback would find the account as it was before, and write nothing."""
     accounts = client(Azure(reads=(CREATING, DONE)))
     accounts.get(GROUP, NAME)
@@ -455,7 +453,7 @@ def test_an_interrupt_comes_once_what_was_read_before_the_change_is_forgotten(
     assert accounts.get(GROUP, NAME) == DONE
 
 
-def test_an_interrupt_comes_once_what_was_read_of_a_vault_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_raised_after_the_cached_vault_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session({"wait_timeout": 60})
     session.__dict__.update(_fingerprint="me")
     session.cache.read(lambda: "before", "vault", "v")

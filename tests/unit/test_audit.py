@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an audit makes of what it has read."""
+"""The report of an audit, made of the documents that it has read."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def only(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def keys(**others: Any) -> dict[str, Any]:
-    """What was read of the key, with some of it otherwise."""
+    """The documents of the key, with other values for some fields."""
     return {KEY: {**seen()["keys"][KEY], **others}}
 
 
-# How an account stands
+# The current state of an account
 
 
 def test_an_account_on_the_newest_version() -> None:
@@ -205,7 +205,7 @@ def test_one_of_two_identities_has_access(pools: Any, access: str | None, state:
         assert "pools: true" in only(one)["unknown"]["access"]
 
 
-def test_what_was_not_seen_is_told_with_its_reason() -> None:
+def test_what_could_not_be_read_is_reported_with_its_reason() -> None:
     one = only(
         report(
             on(),
@@ -238,13 +238,13 @@ def test_identities() -> None:
     assert standing(Denied("Not for you."))["unknown"] == {f"identity {identity_id('id-one')}": "Not for you."}
 
 
-def test_pools_and_silence() -> None:
+def test_pools_of_an_unavailable_account() -> None:
     mine = on()["id"].lower()
-    silent = Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
+    unavailable = Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
     forbidden = Denied("Not for you.", azure={"status": 403, "code": "AuthorizationFailed"})
 
     assert only(report(on(), pools={mine: []}))["available"] is True
-    lost = report(on(), pools={mine: silent})
+    lost = report(on(), pools={mine: unavailable})
     assert (only(lost)["available"], only(lost)["unavailable_reason"]) == (False, "Its key is gone.")
     assert found(lost) == ["account_unavailable"]
     hidden = only(report(on(), pools={mine: forbidden}))
@@ -253,7 +253,7 @@ def test_pools_and_silence() -> None:
     assert (busy["available"], busy["state"]) == (None, "unknown")
 
 
-def test_vaults_that_do_not_protect() -> None:
+def test_vaults_without_soft_delete_or_purge_protection() -> None:
     bare = vault(rbac=True, enablePurgeProtection=None, enableSoftDelete=False)
     assert found(report(on(), vaults={"myvault": bare})) == [
         "vault_without_soft_delete",
@@ -329,7 +329,7 @@ def test_those_at_risk_come_first() -> None:
     assert one["summary"]["accepted"] == 1
 
 
-def test_how_grave() -> None:
+def test_the_severity_of_a_finding() -> None:
     one = many(8)
 
     assert [line.split(":")[0] for line in at_least(one, "critical")] == ["lost", "lost"]
@@ -337,14 +337,14 @@ def test_how_grave() -> None:
     assert len(at_least(one, "info")) == sum(one["summary"]["severities"].values())
 
 
-def test_every_rule_is_told_in_the_manual() -> None:
+def test_every_rule_is_in_the_documentation() -> None:
     manual = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
-    told = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^### |\Z)", manual, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^### |\Z)", manual, re.MULTILINE | re.DOTALL))
 
-    assert list(told) == list(RULES)
+    assert list(sections) == list(RULES)
     for name, rule in RULES.items():
-        assert told[name].startswith(f"**{rule.severity}**: {rule.title}. {rule.why}"), name
-        assert f"Remedy: {rule.remedy}\n" in told[name], name
+        assert sections[name].startswith(f"**{rule.severity}**: {rule.title}. {rule.why}"), name
+        assert f"Remedy: {rule.remedy}\n" in sections[name], name
 
 
 # Two of them
@@ -354,18 +354,18 @@ def test_what_was_not_seen_in_both_is_not_compared() -> None:
     whole, less = report(on(), account("plain")), report()
     less["unseen_subscriptions"] = [on()["id"].split("/")[2]]
 
-    told = compared(whole, less)
+    comparison = compared(whole, less)
 
-    assert (told["vanished"], told["closed"]) == ([], [])
-    assert told["not_compared"] == less["unseen_subscriptions"]
+    assert (comparison["vanished"], comparison["closed"]) == ([], [])
+    assert comparison["not_compared"] == less["unseen_subscriptions"]
 
 
-def test_days_that_go_by_are_no_change() -> None:
+def test_a_later_date_is_no_change() -> None:
     before, after = report(on()), report(on(), now=NOW + 3 * DAY)
 
     assert only(after)["version_age_days"] == 13
-    told = compared(before, after)
-    assert [value for name, value in told.items() if name != "since"] == [[]] * 6
+    comparison = compared(before, after)
+    assert [value for name, value in comparison.items() if name != "since"] == [[]] * 6
 
 
 # Formats
@@ -592,7 +592,7 @@ def test_an_accepted_finding_counts_for_no_cause() -> None:
 
 
 def test_a_report_does_not_follow_links(tmp_path: Path) -> None:
-    """Whoever else may write to the folder could name a file that this user can write to."""
+    """Another user who may write to the folder could create a link to a file of this user."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
     folder = tmp_path / "reports"

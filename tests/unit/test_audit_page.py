@@ -135,7 +135,7 @@ def test_columns_are_sorted(view: browser.View, some: dict[str, Any], tmp_path: 
     sort(page, "Age")
     ages = page.locator("#rows tr td:nth-child(6)").all_text_contents()
     assert ages == sorted(ages, key=lambda age: int(age.removesuffix(" days")) if age.endswith("days") else 10**6)
-    # What is not known comes last, in both directions.
+    # Unknown values are last, in both directions.
     sort(page, "Age")
     assert page.locator("#rows tr td:nth-child(6)").first.text_content() == "100 days"
 
@@ -418,7 +418,7 @@ def test_ten_thousand_accounts_do_not_freeze_it(view: browser.View, tmp_path: Pa
     devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
 
     def seconds(act: Callable[[], object]) -> float:
-        """A page that was loaded anew begins at 0."""
+        """The processor time, which begins at 0 when a page is loaded again."""
         act()
         measured = devtools.send("Performance.getMetrics")["metrics"]
         return float(next(one["value"] for one in measured if one["name"] == "TaskDuration"))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the benchmarks find is told as it is, in the place for it. They themselves are run by `make bench`."""
+"""The benchmarks write their figures to the right place in docs/benchmarks.md. `make bench` runs the benchmarks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_is_not_reached_is_said(reached: bool, word: str) -> None:
 
 @pytest.mark.parametrize(("power", "reached"), [(1.0, True), (1.05, True), (1.2, False), (2.0, False)])
 def test_what_grows_faster_than_the_accounts_is_not_linear(power: float, reached: bool) -> None:
-    """Whatever a run costs in any case, which would make an account of a large run look cheap."""
+    """A run also has a fixed cost, which makes the average account of a large run look cheap."""
     found = linear("time", [(accounts, 60 + 0.1 * accounts**power) for accounts in (10, 100, 1000, 10000)])
     assert found.reached is reached
     assert f"{STEEPER} times among 1000 to 10000 what it costs among 100 to 1000" in found.what

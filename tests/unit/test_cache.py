@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What this task, or another one of the run, has read a moment ago is not read again."""
+"""Reads are cached for a few seconds in a task and in a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Shelf:
-    """What a service holds, and how often it was asked."""
+    """A service with its resources, which counts the reads."""
 
     def __init__(self, **held: Any) -> None:
         self.held = held
@@ -47,10 +47,10 @@ def task(folder: Path | None = None, caller: str = "me") -> Cache:
     return Cache(RunFiles(str(folder) if folder else None), lambda: caller)
 
 
-# What this task has read
+# The cache of a task
 
 
-def test_it_is_asked_for_once_in_a_moment(clock: Clock) -> None:
+def test_a_resource_is_read_once_within_its_ttl(clock: Clock) -> None:
     cache, shelf = task(), Shelf(atlas={"pages": 1})
 
     assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [{"pages": 1}] * 3
@@ -60,14 +60,14 @@ def test_it_is_asked_for_once_in_a_moment(clock: Clock) -> None:
     assert shelf.asked == ["atlas"] * 2
 
 
-def test_what_is_not_there_is_asked_for_each_time(clock: Clock) -> None:
+def test_a_missing_resource_is_read_each_time(clock: Clock) -> None:
     cache, shelf = task(), Shelf()
 
     assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
     assert shelf.asked == ["atlas"] * 3
 
 
-def test_a_task_that_changes_nothing_asks_once_for_what_is_not_there(clock: Clock) -> None:
+def test_a_read_only_task_reads_a_missing_resource_once(clock: Clock) -> None:
     cache, shelf = task(), Shelf()
     cache.changes_nothing = True
 
@@ -122,7 +122,7 @@ def test_a_failure_is_not_kept(clock: Clock) -> None:
     assert cache.read(lambda: 1, "book") == 1
 
 
-def test_two_who_ask_at_once_ask_once(clock: Clock) -> None:
+def test_two_concurrent_reads_are_one_request(clock: Clock) -> None:
     cache, asked = task(), []
 
     def read() -> str:
@@ -167,7 +167,7 @@ def test_a_value_is_as_old_as_the_beginning_of_its_read_by_this_task(clock: Cloc
     assert cache.read(lambda: "again", "book", "atlas") == "again"
 
 
-# What a task of the run has read
+# The cache of a run
 
 
 def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: Clock) -> None:
@@ -178,7 +178,7 @@ def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: C
     assert task(tmp_path).read(lambda: 2, "book", "atlas") == 2
 
 
-def test_that_a_task_finds_nothing_is_not_told_to_the_next(tmp_path: Path, clock: Clock) -> None:
+def test_a_resource_that_is_not_found_is_not_cached_for_the_next_task(tmp_path: Path, clock: Clock) -> None:
     first = task(tmp_path)
     first.changes_nothing = True
     first.read(lambda: None, "book", "atlas")
@@ -216,7 +216,7 @@ def test_what_a_task_waits_for_is_not_taken_from_others(tmp_path: Path, clock: C
     assert waiting.recent(lambda: "shown", "book", "atlas") == "shown"
 
 
-def test_it_is_read_once_in_a_while(tmp_path: Path, clock: Clock) -> None:
+def test_a_resource_is_read_once_by_the_tasks_of_a_run(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf(atlas={"pages": 1})
 
     def read() -> Any:
@@ -231,7 +231,7 @@ def test_it_is_read_once_in_a_while(tmp_path: Path, clock: Clock) -> None:
     assert read() == {"pages": 2}
 
 
-def test_that_there_is_none_is_read_again(tmp_path: Path, clock: Clock) -> None:
+def test_a_missing_resource_is_read_again(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf()
 
     assert [task(tmp_path).recent(lambda: shelf.read("novel"), "book", "novel") for _task in range(2)] == [None, None]
@@ -239,7 +239,7 @@ def test_that_there_is_none_is_read_again(tmp_path: Path, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("kinds", "pages"), [((), 2), (("book",), 2), (("map", "book"), 2), (("map",), 1)], ids=str)
-def test_a_write_of_the_run_makes_all_of_its_kind_old(
+def test_a_write_of_the_run_invalidates_reads_of_the_same_kind(
     tmp_path: Path, clock: Clock, kinds: tuple[str, ...], pages: int
 ) -> None:
     shelf = Shelf(atlas=1)
@@ -317,7 +317,7 @@ def test_a_few_are_read_one_by_one_and_many_at_once(tmp_path: Path, clock: Clock
     assert shelf.asked == ["all"]
 
 
-def test_what_a_task_has_read_itself_is_not_told_to_others_once_it_is_out_of_date(tmp_path: Path, clock: Clock) -> None:
+def test_a_read_that_is_out_of_date_is_not_cached_for_other_tasks(tmp_path: Path, clock: Clock) -> None:
     """Another task may have changed it since."""
     shelf, cache = Shelf(vault="without grant"), task(tmp_path)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Use is checked again after a key, a version, access or a vault has been taken away, and the change is undone if an
+"""Use is checked again after a key, a version, access or a vault has been removed, and the change is undone if an
 account uses it by then.
 
 Each test runs `converge` with the real plans, against an Azure that is a few dictionaries in memory.
@@ -181,11 +181,11 @@ def vault_goal(**options: Any) -> vault_goal_module.Goal:
 
 @dataclass(frozen=True)
 class Case:
-    """Something that is taken away, and accounts that use it or do not."""
+    """A resource that is removed, and accounts that use it or do not use it."""
 
     take: Callable[..., tuple[Any, Any, Any]]
     world: Callable[[], World]
-    # What is written to take it away, and to undo that.
+    # The writes of the removal, and those that undo it.
     away: list[str]
     back: list[str]
     users: list[str]
@@ -367,7 +367,7 @@ def test_nothing_is_written_when_an_account_uses_it_from_the_start(case: Case, u
 
 
 @EACH
-def test_it_stays_away_when_nobody_uses_it(case: Case) -> None:
+def test_it_stays_removed_if_no_account_uses_it(case: Case) -> None:
     world = case.world()
     before = world.state()
 
@@ -389,7 +389,7 @@ def test_accounts_that_use_something_else_do_not_matter(case: Case) -> None:
 
 
 @EACH
-def test_with_force_it_stays_away_whoever_uses_it(case: Case) -> None:
+def test_with_force_it_stays_removed_although_it_is_in_use(case: Case) -> None:
     world = case.world()
     world.accounts, world.newcomers = [on(case.users[0], "user")], [on(case.users[0])]
 
@@ -433,7 +433,7 @@ KEEPS = {name: case for name, case in CASES.items() if not name.startswith("vaul
 @pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
 @pytest.mark.parametrize("newcomer", [True, False], ids=["newcomer", "from the start"])
 def test_what_is_kept_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
-    """Also if it was taken away, and given back because an account uses it by then."""
+    """Also if the change was made, and then undone because an account uses the resource."""
     world = case.world()
     if newcomer:
         world.newcomers = [on(case.users[0])]
@@ -450,7 +450,7 @@ def test_what_is_kept_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
 
 
 @pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
-def test_what_could_not_be_given_back_is_a_failure_also_with_keep(case: Case) -> None:
+def test_a_failed_restore_is_a_failure_also_with_keep(case: Case) -> None:
     world = case.world()
     world.newcomers, world.refuses_to_undo = [on(case.users[0])], case.back[0]
 
@@ -473,14 +473,14 @@ class FailsOnce:
     def read(self, goal: Any) -> Any:
         self.reads += 1
         if self.reads == 2:
-            raise Unavailable("Azure does not answer.")
+            raise Unavailable("Azure does not respond.")
         return self.service.read(goal)
 
 
 @EACH
 @pytest.mark.parametrize("used", [True, False])
 def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None:
-    """What a failed change has taken away before it failed is restored only for those who use it."""
+    """If a change fails halfway, its removals are undone only if an account uses the resource."""
     world = case.world()
     world.newcomers = [on(case.users[0])] if used else case.others
     goal, service, planner = case.take(world, False)
@@ -494,7 +494,7 @@ def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None
 
 
 def test_after_all_permissions_are_restored_none_is_missing() -> None:
-    """`all` becomes the permissions that it stands for, without those that Batch needs; then these are added again."""
+    """`all` is replaced by all permissions except those that Batch needs; then these are added again."""
     world = World(vault=vault(policy(keys=["all"]), THEIRS), newcomers=[on(KEY)])
 
     with pytest.raises(Refused) as refused:

@@ -31,7 +31,7 @@ class Interrupted(BaseException):
 
 @pytest.fixture
 def hung() -> Iterator[threading.Event]:
-    """What a request that hangs waits for. It is set in the end."""
+    """The event for which a request that hangs waits. It is set at the end."""
     released = threading.Event()
     yield released
     released.set()

@@ -44,7 +44,7 @@ class Time:
 
 
 class Pools:
-    """What an account's pools answer, one after the other; the last one from then on."""
+    """The answers of the list of an account's pools, one after the other, and then always the last answer."""
 
     def __init__(self, *answers: CmkError | None) -> None:
         self.answers = list(answers)

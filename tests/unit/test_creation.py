@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What exists is not created over: by its list, by its name, and by what accounts on a new vault lack afterwards."""
+"""An existing resource is not replaced: checks of the list and of the name, and access of accounts to a new vault."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Session:
         return nullcontext()
 
 
-def in_turn(*values: Any) -> Callable[[], Any]:
-    """Each in its turn, the last for ever; errors are raised."""
+def returning(*values: Any) -> Callable[[], Any]:
+    """A function that returns the values one after the other, and then always the last value. Errors are raised."""
     left = list(values)
 
     def give() -> Any:
@@ -84,13 +84,13 @@ def in_turn(*values: Any) -> Callable[[], Any]:
 )
 def test_a_resource_that_exists_by_now_is_not_created(free: list[Any], shown: list[Any], exists: bool) -> None:
     with pytest.raises(PlanOutdated, match="vault v was created by somebody else") if exists else nullcontext():
-        require_missing(Session(), "vault v", TAKEN, is_free=in_turn(*free), is_shown=in_turn(*shown))
+        require_missing(Session(), "vault v", TAKEN, is_free=returning(*free), is_shown=returning(*shown))
 
 
 def test_a_name_that_is_taken_is_refused_in_a_while() -> None:
     session = Session()
     with pytest.raises(Refused) as refused:
-        require_missing(session, "vault v", TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
+        require_missing(session, "vault v", TAKEN, is_free=returning(False), is_shown=returning(False))
 
     assert refused.value is TAKEN
     assert 50 < session.asked < 70
@@ -99,7 +99,7 @@ def test_a_name_that_is_taken_is_refused_in_a_while() -> None:
 def test_no_longer_than_the_task_may_wait() -> None:
     session = Session(wait_timeout=3)
     with pytest.raises(Refused):
-        require_missing(session, "vault v", TAKEN, is_free=in_turn(False), is_shown=in_turn(False))
+        require_missing(session, "vault v", TAKEN, is_free=returning(False), is_shown=returning(False))
 
     assert session.asked <= 4
 
@@ -107,18 +107,18 @@ def test_no_longer_than_the_task_may_wait() -> None:
 @pytest.mark.parametrize("error", [Unavailable("Busy."), Rejected("No.", azure={})])
 def test_a_name_that_cannot_be_checked_is_not_used(error: CmkError) -> None:
     with pytest.raises(type(error)):
-        require_missing(Session(), "vault v", TAKEN, is_free=in_turn(error), is_shown=in_turn(False))
+        require_missing(Session(), "vault v", TAKEN, is_free=returning(error), is_shown=returning(False))
 
 
 def test_a_listed_resource_is_waited_for() -> None:
     session = Session()
-    until_shown(session, "vault v", is_shown=in_turn(False, False, True), is_listed=in_turn(True))
+    until_shown(session, "vault v", is_shown=returning(False, False, True), is_listed=returning(True))
     assert session.asked == 2
 
-    until_shown(session, "vault v", is_shown=in_turn(False), is_listed=in_turn(True, False))
+    until_shown(session, "vault v", is_shown=returning(False), is_listed=returning(True, False))
 
     with pytest.raises(TimedOut) as failed:
-        until_shown(Session(5), "vault v", is_shown=in_turn(False), is_listed=in_turn(True))
+        until_shown(Session(5), "vault v", is_shown=returning(False), is_listed=returning(True))
     assert failed.value.facts["option"] == "wait_timeout"
 
 
@@ -150,7 +150,7 @@ class Azure:
     def create(self, **properties: Any) -> None:
         self.service.create("rg-keys", "myvault", {"location": "westeurope", "properties": properties})
 
-    # What it asks of others: what is visible, and who has access.
+    # Reads of other services: visible accounts, and access.
 
     def everywhere(self) -> dict[str, Any]:
         return visible(*self._accounts)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who the caller is, and tokens that the tasks of a run share and nobody else can read."""
+"""The caller's credentials, and tokens that the tasks of a run share and no other user can read."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def file(home: Path) -> Path:
         pytest.param({}, "cli", id="nothing"),
         pytest.param({"client_id": "c", "secret": "s"}, "env", id="secret"),
         pytest.param({"client_id": "c", "x509_certificate_path": "/c.pem"}, "env", id="certificate"),
-        pytest.param({"auth_source": "msi", "client_id": "c"}, "msi", id="as told"),
+        pytest.param({"auth_source": "msi", "client_id": "c"}, "msi", id="set to msi"),
     ],
 )
 @pytest.mark.usefixtures("home")
@@ -87,8 +87,8 @@ def test_source_without_a_file(given: dict[str, Any], source: str) -> None:
         pytest.param({"profile": "other"}, "credential_file", "of-other", id="profile"),
         pytest.param({"profile": "other", "secret": "s"}, "credential_file", "of-other", id="profile and secret"),
         pytest.param({"secret": "s"}, "env", None, id="secret"),
-        pytest.param({"auth_source": "credential_file"}, "credential_file", "of-default", id="as told"),
-        pytest.param({"auth_source": "cli"}, "cli", None, id="told otherwise"),
+        pytest.param({"auth_source": "credential_file"}, "credential_file", "of-default", id="set to credential_file"),
+        pytest.param({"auth_source": "cli"}, "cli", None, id="set to cli"),
     ],
 )
 @pytest.mark.usefixtures("file")
@@ -157,7 +157,7 @@ def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "option", "told"),
+    ("given", "option", "expected"),
     [
         ({}, "tenant", "tenant and client_id and secret are not set. Set tenant and client_id and secret "),
         ({"tenant": "t"}, "client_id", "tenant is set, but client_id and secret are not set. "),
@@ -175,13 +175,13 @@ def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
         ),
     ],
 )
-def test_what_is_missing_is_named(given: dict[str, Any], option: str, told: str) -> None:
+def test_what_is_missing_is_named(given: dict[str, Any], option: str, expected: str) -> None:
     with pytest.raises(CmkError) as refused:
         credentials_module.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
 
     assert refused.value.code == "credentials_missing"
     assert refused.value.facts["option"] == option
-    assert refused.value.msg.startswith(f"Could not sign in as an application: {told}")
+    assert refused.value.msg.startswith(f"Could not sign in as an application: {expected}")
     assert refused.value.facts["remedy"] in refused.value.msg
 
 
@@ -378,7 +378,7 @@ def test_only_its_owner_can_read_a_token(tmp_path: Path) -> None:
         ("cloud_environment", "AzureChinaCloud"),
     ],
 )
-def test_callers_are_told_apart(name: str, value: str) -> None:
+def test_callers_with_other_options_have_another_fingerprint(name: str, value: str) -> None:
     assert credentials_module.fingerprint(options(**{name: value})) != credentials_module.fingerprint(options())
 
 
@@ -390,7 +390,7 @@ def test_callers_are_told_apart(name: str, value: str) -> None:
         *("IMDS_ENDPOINT", "MSI_ENDPOINT", "MSI_SECRET"),
     ],
 )
-def test_callers_are_told_apart_by_their_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callers_with_another_environment_have_another_fingerprint(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = credentials_module.fingerprint(options())
     monkeypatch.setenv("HOMEWORK", "of no account")
     assert credentials_module.fingerprint(options()) == before
@@ -445,7 +445,7 @@ def test_a_value_that_azure_identity_refuses(step: str) -> None:
 
 
 def no_credentials(source: str, monkeypatch: pytest.MonkeyPatch) -> CmkError:
-    """What is raised if azure-identity has no credentials of the source."""
+    """The error if azure-identity has no credentials of the source."""
     identity = pytest.importorskip("azure.identity")
 
     def refuse(*_scopes: str, **_options: Any) -> Any:

@@ -26,14 +26,14 @@ def causes(observed: dict[str, Any]) -> dict[str, str | None]:
     return {cause["name"]: cause["repair"] for cause in diagnosis.describe(observed)["causes"]}
 
 
-def test_nothing_ails_a_key_that_is_in_order() -> None:
-    told = diagnosis.describe(diagnosed())
+def test_a_usable_key_has_no_cause() -> None:
+    described = diagnosis.describe(diagnosed())
 
-    assert told["causes"] == []
-    assert told["recoverable"] is True
-    assert told["vault"] == PLACE
-    assert told["key_identifiers"] == [f"{KEY}/{NEW}"]
-    assert {check["status"] for check in told["preflight"]} == {"ok"}
+    assert described["causes"] == []
+    assert described["recoverable"] is True
+    assert described["vault"] == PLACE
+    assert described["key_identifiers"] == [f"{KEY}/{NEW}"]
+    assert {check["status"] for check in described["preflight"]} == {"ok"}
 
 
 def says(said: str) -> Rejected:
@@ -68,11 +68,11 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
         ),
         pytest.param(diagnosed(bundle=None, versions=[], deleted_key=key()), {"key_deleted": "key"}, id="key deleted"),
         pytest.param(diagnosed(bundle=None, versions=[]), {"key_missing": None}, id="key purged"),
-        pytest.param(diagnosed(f"{KEY}/{OLD}", bundle=None), {"version_missing": None}, id="key made anew"),
+        pytest.param(diagnosed(f"{KEY}/{OLD}", bundle=None), {"version_missing": None}, id="key created again"),
         pytest.param(
             diagnosed(KEY, unavailable_reason=says(f"The key '{KEY}/{OLD}' was not found.")),
             {"version_missing": None},
-            id="key made anew, which the account follows",
+            id="key created again, which the account follows",
         ),
         pytest.param(
             diagnosed(KEY, unavailable_reason=says(f"The key '{KEY}/{NEW}' was not found.")),
@@ -102,9 +102,9 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
 )
 def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
     assert causes(observed) == found
-    told = diagnosis.describe(observed)
-    assert told["recoverable"] is (None not in found.values())
-    assert all(cause["evidence"] and cause["remedy"] for cause in told["causes"])
+    described = diagnosis.describe(observed)
+    assert described["recoverable"] is (None not in found.values())
+    assert all(cause["evidence"] and cause["remedy"] for cause in described["causes"])
 
 
 @pytest.mark.parametrize(("available", "found"), [(True, {}), (None, {}), (False, {"access_missing": "access"})])
@@ -138,7 +138,9 @@ CLOSED_NETWORK = {"network_closed": "network"}
     [
         pytest.param(LET_IN, True, {}, set(), id="an address that Batch may use, and the account is available"),
         pytest.param(LET_IN, None, {}, {"network"}, id="an address that Batch may use, and nobody has asked"),
-        pytest.param(LET_IN, False, CLOSED_NETWORK, set(), id="an address that Batch may use, to no avail"),
+        pytest.param(
+            LET_IN, False, CLOSED_NETWORK, set(), id="an address that Batch may use, and the account is unavailable"
+        ),
         pytest.param(CLOSED, None, CLOSED_NETWORK, set(), id="no address"),
         pytest.param(CLOSED, True, CLOSED_NETWORK, set(), id="no address, and Batch has not noticed yet"),
         pytest.param(NOT_PUBLIC, None, CLOSED_NETWORK, set(), id="not public, so the address is of no use"),
@@ -195,7 +197,7 @@ def test_rights_to_repair(observed: dict[str, Any], needed: list[rights.Needed])
     assert diagnosis.rights_to_repair(observed) == needed
 
 
-def test_a_deleted_vault_is_told_with_its_place() -> None:
+def test_a_deleted_vault_is_reported_with_its_location() -> None:
     observed = diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
 
     assert diagnosis.describe(observed)["vault"] == PLACE
@@ -203,12 +205,12 @@ def test_a_deleted_vault_is_told_with_its_place() -> None:
 
 def test_what_the_caller_may_not_see_is_no_cause() -> None:
     hidden = Denied("Not for you.")
-    told = diagnosis.describe(diagnosed(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
+    described = diagnosis.describe(diagnosed(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
 
-    assert told["causes"] == []
-    assert told["vault"] is None
-    assert told["key_identifiers"] == [f"{KEY}/{NEW}"]
-    assert "unknown" in {check["status"] for check in told["preflight"]}
+    assert described["causes"] == []
+    assert described["vault"] is None
+    assert described["key_identifiers"] == [f"{KEY}/{NEW}"]
+    assert "unknown" in {check["status"] for check in described["preflight"]}
 
 
 # Those who follow
@@ -240,11 +242,11 @@ def test_versions_that_a_follower_needs(
     bundles = [
         key(name, created=NOW - age, updated=NOW - age, enabled=name not in disabled) for name, age in ages.items()
     ]
-    told = diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1], available=available))
+    described = diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1], available=available))
 
     # If none of them is unusable, the newest one has to be usable.
-    assert told["key_identifiers"] == ([f"{KEY}/{version}" for version in versions] or [KEY])
-    assert [cause["name"] for cause in told["causes"]] == (["version_unusable"] if versions else [])
+    assert described["key_identifiers"] == ([f"{KEY}/{version}" for version in versions] or [KEY])
+    assert [cause["name"] for cause in described["causes"]] == (["version_unusable"] if versions else [])
 
 
 @pytest.mark.parametrize("identifier", [f"{KEY}/{NEW}", KEY], ids=["pinned", "follows"])
@@ -265,18 +267,18 @@ def test_versions_that_batch_may_need_after_a_move(
     available: bool | None,
     versions: list[str],
 ) -> None:
-    told = diagnosis.describe(lost_previous(identifier, disabled, since, newest_is, available))
+    described = diagnosis.describe(lost_previous(identifier, disabled, since, newest_is, available))
 
     pinned = [] if identifier == KEY and versions else [identifier]
-    assert set(told["key_identifiers"]) == {f"{KEY}/{version}" for version in versions} | set(pinned)
-    assert [cause["name"] for cause in told["causes"]] == (["version_unusable"] if versions else [])
+    assert set(described["key_identifiers"]) == {f"{KEY}/{version}" for version in versions} | set(pinned)
+    assert [cause["name"] for cause in described["causes"]] == (["version_unusable"] if versions else [])
 
 
 def test_a_version_that_was_disabled_before_the_account_moved_is_not_needed() -> None:
-    told = diagnosis.describe(lost_previous(f"{KEY}/{NEW}", (MIDDLE,), 2 * DAY, DAY - 1, available=False))
+    described = diagnosis.describe(lost_previous(f"{KEY}/{NEW}", (MIDDLE,), 2 * DAY, DAY - 1, available=False))
 
-    assert told["key_identifiers"] == [f"{KEY}/{NEW}"]
-    assert told["causes"] == []
+    assert described["key_identifiers"] == [f"{KEY}/{NEW}"]
+    assert described["causes"] == []
 
 
 def test_a_follower_that_has_lost_its_version_before_it_took_the_newest() -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is documented is what is there: options, return values, roles, codes of errors."""
+"""The documentation agrees with the code: options, return values, roles, error codes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def module(name: str) -> ModuleType:
 
 
 def fragment(name: str) -> dict[str, Any]:
-    """One of a file's fragments, FILE.FRAGMENT, or the one that has no name of its own."""
+    """A fragment of a file, FILE.FRAGMENT, or the file's fragment DOCUMENTATION, which has no name."""
     file, _dot, own = name.partition(".")
     fragments = importlib.import_module(f"{PLUGINS}.doc_fragments.{file}").ModuleDocFragment
     return yaml.safe_load(getattr(fragments, own.upper() or "DOCUMENTATION"))
@@ -63,7 +63,7 @@ def documentation(name: str) -> dict[str, Any]:
     return {**own, "options": {k: v for part in (*shared, own) for k, v in (part.get("options") or {}).items()}}
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_modules_and_roles_are_found() -> None:
     assert len(MODULES) >= 6
     assert {"provision", "rotate", "revert"} <= set(ROLES)
     assert PLAYBOOKS
@@ -140,8 +140,8 @@ def test_top_level_return_values_say_when_they_are_there(name: str) -> None:
 
 ANSWERS = {"account": account(identity=system_assigned()), "unavailable_reason": None, "diagnosis": None}
 UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-# What a module tells of a thing that exists, beside what a failure tells.
-TOLD = {
+# The return values of a module for a resource that exists, without those of a failure.
+RETURNED = {
     "batch_account_identity": {**account_document.describe(account()), "preflight": []},
     "batch_encryption": {
         **encryption_document.describe(account()),
@@ -176,12 +176,12 @@ FAILURES = {"code", "accounts", "restored", "applied", "current_state", "restore
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_return_values_are_those_that_are_told(name: str) -> None:
-    assert set(yaml.safe_load(module(name).RETURN)) - FAILURES == {*TOLD[name], "summary"} - FAILURES
+def test_documented_return_values_are_those_that_are_returned(name: str) -> None:
+    assert set(yaml.safe_load(module(name).RETURN)) - FAILURES == {*RETURNED[name], "summary"} - FAILURES
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_identity_is_documented_as_it_is_told(name: str) -> None:
+def test_identity_is_documented_as_it_is_returned(name: str) -> None:
     returned = yaml.safe_load(module(name).RETURN)
 
     if "contains" in returned.get("identity", {}):
@@ -309,7 +309,7 @@ def test_defaults_of_a_role_are_those_that_are_documented(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_default_that_is_another_variable_is_told(role: str) -> None:
+def test_default_that_is_another_variable_is_documented(role: str) -> None:
     for name, value in defaults(role).items():
         if is_template(value):
             # It may be one of the role's own variables, which no user sets.
@@ -363,7 +363,7 @@ def tasks_of(role: str) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_role_uses_documented_options(role: str) -> None:
-    """All tasks wait and sign in as the role is told."""
+    """All tasks get the role's options for waiting and signing in."""
     own = [(name, task[f"azbatch.cmk.{name}"]) for task in tasks_of(role) for name in modules_of(task)]
 
     assert own
@@ -399,10 +399,10 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
 def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
     manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
     rows = [row.split("|")[1:3] for row in manual.partition("## Result")[2].splitlines() if "`" in row and "|" in row]
-    told = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
+    documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
     # The accounts are returned on request, and the role does not ask.
-    assert told == {*TOLD[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
+    assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
 
 
@@ -494,7 +494,7 @@ def options_checked() -> set[str]:
 
 
 def codes_of_kinds() -> set[str]:
-    """The code that a class of errors has. The one at the root stands for none: see below."""
+    """The code that a class of errors has. The base class has none: see below."""
     found: set[str] = set()
     for kind in (node for node in NODES if isinstance(node, ast.ClassDef) and node.name != "CmkError"):
         for line in kind.body:

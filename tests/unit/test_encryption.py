@@ -77,7 +77,7 @@ def move(previous: str | None, identifier: str | None, *, even_if_unavailable: b
     return Step(EncryptionWrites.set_encryption, {**PLACE, **sent})
 
 
-# What is asked for
+# The goal
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | 
     assert plan.after["key_source"] == ("microsoft_keyvault" if asked else "microsoft_batch")
 
 
-def test_preflight_is_told_before_a_key_and_not_needed_on_the_way_back() -> None:
+def test_preflight_is_reported_for_a_move_to_a_key_only() -> None:
     there = encryption_plan.plan(goal(KEY), seen(None))
     back = encryption_plan.plan(goal(None), {"account": account(key=KEY), "unavailable_reason": None})
 
@@ -170,7 +170,7 @@ def test_account_is_not_pointed_at_a_key_that_fails_preflight() -> None:
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
 
 
-def test_what_preflight_could_not_see_is_a_warning() -> None:
+def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
     plan = encryption_plan.plan(goal(KEY), seen(None, bundle=Denied("You may not.")))
 
     assert plan.changed
@@ -194,7 +194,7 @@ def test_account_has_to_be_there(asked: str | None) -> None:
         pytest.param(None, KEY, id="Microsoft-managed"),
     ],
 )
-def test_account_that_does_not_answer_is_left_alone(on: str | None, asked: str | None) -> None:
+def test_an_unavailable_account_is_not_changed(on: str | None, asked: str | None) -> None:
     with pytest.raises(Unavailable) as failed:
         encryption_plan.plan(goal(asked), seen(on, unavailable_reason=UNAVAILABLE))
 
@@ -221,24 +221,24 @@ def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
     assert "Microsoft.Batch/batchAccounts/pools/read" in plan.warnings[0]
 
 
-def test_nobody_waits_for_an_account_that_may_not_be_asked() -> None:
+def test_an_account_with_unknown_availability_is_not_waited_for() -> None:
     with pytest.raises(Denied) as refused:
         encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=HIDDEN))
 
     assert refused.value.code == "availability_unknown"
 
 
-def test_the_way_back_is_gone_although_the_account_may_not_be_asked() -> None:
-    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
+def test_a_rollback_does_not_need_the_right_to_check_the_account() -> None:
+    rollback = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
 
-    assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=HIDDEN)).steps == (
+    assert encryption_plan.plan(rollback, seen(PINNED_NEW, unavailable_reason=HIDDEN)).steps == (
         move(PINNED_NEW, PINNED_OLD, even_if_unavailable=True),
     )
-    current = encryption_plan.plan(former, seen(PINNED_OLD, unavailable_reason=HIDDEN)).before
-    assert "may or may not be available" in former.described(current)
+    current = encryption_plan.plan(rollback, seen(PINNED_OLD, unavailable_reason=HIDDEN)).before
+    assert "may or may not be available" in rollback.described(current)
 
 
-def test_account_on_a_kind_of_key_that_is_not_known_here_is_not_said_to_be_on_a_microsoft_managed_one() -> None:
+def test_an_unknown_key_source_is_not_reported_as_microsoft_managed() -> None:
     assert encryption_plan.plan(goal(None), seen(UNKNOWN_KIND)).changed
     assert encryption_document.describe(account(key=UNKNOWN_KIND))["key_source"] == "microsoft_keyvault"
 
@@ -408,10 +408,10 @@ def test_an_expected_key_has_to_be_one() -> None:
     assert refused.value.facts["option"] == "expected_key_identifier"
 
 
-# The way back from a switch that failed
+# The rollback of a switch that failed
 
 
-# How the account is moved, by whatever options: from following to pinned, with `update_version: false`, and so on.
+# The ways to move an account, by any options: from following to pinned, with `update_version: false`, and so on.
 WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (None, PINNED_NEW, {}),
     (None, PINNED_NEW, {"update_version": False}),
@@ -451,18 +451,18 @@ def test_a_rollback_leads_back_to_just_what_was_there(
         assert plan.rollback_goal.is_satisfied_by(account(key=place)) is (place == on)
 
 
-def test_a_rollback_is_made_although_nobody_may_see_who_may_use_the_previous_key() -> None:
+def test_a_rollback_is_made_if_access_to_the_previous_key_cannot_be_read() -> None:
     hidden = {"vault": Denied("You may not read the vault.")}
     with pytest.raises(Refused) as refused:
         encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD, **hidden))
     assert refused.value.code == "access_unknown"
-    former = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
+    rollback = encryption_plan.plan(goal(PINNED_NEW), seen(PINNED_OLD)).rollback_goal
 
-    assert encryption_plan.plan(former, seen(PINNED_NEW, unavailable_reason=UNAVAILABLE, **hidden)).changed
+    assert encryption_plan.plan(rollback, seen(PINNED_NEW, unavailable_reason=UNAVAILABLE, **hidden)).changed
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)
-def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str | None, options: dict[str, Any]) -> None:
+def test_the_fallback_is_a_microsoft_managed_key(on: str | None, asked: str | None, options: dict[str, Any]) -> None:
     plan = encryption_plan.plan(goal(asked, **options), seen(on))
     if on is None:
         assert plan.if_refused is None
@@ -473,7 +473,7 @@ def test_the_last_resort_is_a_microsoft_managed_key(on: str | None, asked: str |
         assert last.steps == ((move(place, None, even_if_unavailable=True),) if moves else ())
 
 
-def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones() -> None:
+def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
     wanted = goal(KEY, vault_resource_group="rg-keys", replace_key=True)
     plan = encryption_plan.plan(wanted, seen(ELSEWHERE))
 
@@ -482,19 +482,19 @@ def test_vault_of_the_former_key_is_not_looked_for_in_the_group_of_the_new_ones(
 
 class Batch:
     """An account whose key is written and read. Batch `refuses` a key, or the account is `unavailable` with it. Access
-    to all keys that begin with `withdrawn` is taken away as soon as the account is written."""
+    to all keys that begin with `revoked` is revoked as soon as the account is written."""
 
-    def __init__(self, on: str | None, *, refuses: str = "", unavailable: str = "", withdrawn: str = "") -> None:
+    def __init__(self, on: str | None, *, refuses: str = "", unavailable: str = "", revoked: str = "") -> None:
         self.on = on
         self.refuses = refuses
         self.unavailable = unavailable
-        self.withdrawn = withdrawn
+        self.revoked = revoked
         self.writes: list[str | None] = []
 
     def read(self, wanted: Any) -> dict[str, Any]:
         unavailable_reason = UNAVAILABLE if self.unavailable and self.on == self.unavailable else None
         key = str(wanted.key or "")
-        is_gone = bool(self.writes and self.withdrawn) and key.startswith(self.withdrawn)
+        is_gone = bool(self.writes and self.revoked) and key.startswith(self.revoked)
         return seen(
             self.on, unavailable_reason=unavailable_reason, **({"vault": vault(policy(OTHER))} if is_gone else {})
         )
@@ -507,44 +507,44 @@ class Batch:
         self.on = asked
 
 
-@pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
-def test_switch_is_made_and_confirmed(former: str | None) -> None:
-    batch = Batch(former)
+@pytest.mark.parametrize("previous", [None, PINNED_OLD, KEY])
+def test_switch_is_made_and_confirmed(previous: str | None) -> None:
+    batch = Batch(previous)
 
     outcome = converge(goal(PINNED_NEW, follow_latest=False), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW]
     assert outcome.changed
     assert outcome.after["key_identifier"] == PINNED_NEW
-    assert outcome.report["previous_key_identifier"] == former
+    assert outcome.report["previous_key_identifier"] == previous
     assert not converge(goal(PINNED_NEW), batch, encryption_plan).changed
 
 
-@pytest.mark.parametrize("former", [None, PINNED_OLD, KEY])
-def test_an_account_that_becomes_unavailable_is_put_back(former: str | None) -> None:
-    batch = Batch(former, unavailable=PINNED_NEW)
+@pytest.mark.parametrize("previous", [None, PINNED_OLD, KEY])
+def test_a_switch_of_an_account_that_becomes_unavailable_is_rolled_back(previous: str | None) -> None:
+    batch = Batch(previous, unavailable=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
         converge(goal(PINNED_NEW, follow_latest=False), batch, encryption_plan)
 
-    assert batch.writes == [PINNED_NEW, former]
-    assert batch.on == former
+    assert batch.writes == [PINNED_NEW, previous]
+    assert batch.on == previous
     assert failed.value.code == "account_unavailable"
     assert failed.value.facts["restored"] is True
-    assert failed.value.facts["current_state"]["key_identifier"] == former
+    assert failed.value.facts["current_state"]["key_identifier"] == previous
 
 
 @pytest.mark.parametrize(
-    ("former", "ends"),
+    ("previous", "ends"),
     [
         pytest.param(None, None, id="from Microsoft's"),
         pytest.param(ELSEWHERE, ELSEWHERE, id="from a key that is still there"),
         pytest.param(PINNED_OLD, None, id="from a key that is gone too"),
     ],
 )
-def test_access_that_was_withdrawn_meanwhile(former: str | None, ends: str | None) -> None:
-    """Batch does not know yet; the account is not left there, and goes to Microsoft's key if it has no other."""
-    batch = Batch(former, withdrawn=KEY)
+def test_access_that_was_revoked_meanwhile(previous: str | None, ends: str | None) -> None:
+    """Batch still accepts the key. The account is moved to its previous key, or to a Microsoft-managed key."""
+    batch = Batch(previous, revoked=KEY)
 
     with pytest.raises(Refused) as failed:
         converge(goal(PINNED_NEW, replace_key=True), batch, encryption_plan)
@@ -552,7 +552,7 @@ def test_access_that_was_withdrawn_meanwhile(former: str | None, ends: str | Non
     assert batch.writes == [PINNED_NEW, ends]
     assert failed.value.code == "preflight_failed"
     assert failed.value.facts["failed_checks"] == ["access_granted"]
-    assert failed.value.facts["restored"] is (ends == former)
+    assert failed.value.facts["restored"] is (ends == previous)
     assert failed.value.facts["current_state"]["key_identifier"] == ends
     assert f"uses {ends or 'a Microsoft-managed key'} now" in failed.value.msg
 
@@ -579,7 +579,7 @@ def test_a_prediction_preflights_and_writes_nothing() -> None:
     assert plan.report["preflight"]
 
 
-# What is told
+# What is reported
 
 
 @pytest.mark.parametrize(
@@ -614,7 +614,7 @@ def test_description(on: str | None, described: dict[str, Any]) -> None:
     }
 
 
-def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() -> None:
+def test_wait_until_available_waits_for_an_unavailable_account() -> None:
     plan = encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=UNAVAILABLE))
 
     assert plan.steps == (Step(EncryptionWrites.wait_until_available, {"group": "rg-batch", "name": "mybatch"}),)
@@ -622,20 +622,20 @@ def test_an_account_that_does_not_answer_is_waited_for_if_that_is_asked_for() ->
     assert not encryption_plan.plan(plan.goal, seen(KEY)).changed
 
 
-def test_nobody_waits_for_an_account_on_another_key() -> None:
+def test_an_account_on_another_key_is_not_waited_for() -> None:
     with pytest.raises(Unavailable):
         encryption_plan.plan(goal(ELSEWHERE, wait_until_available=True), seen(KEY, unavailable_reason=UNAVAILABLE))
 
 
 @pytest.mark.parametrize(
-    ("on", "available", "told"),
+    ("on", "available", "expected"),
     [
         (PINNED_OLD, True, f"uses {PINNED_OLD} now and is available"),
         (None, False, "a Microsoft-managed key now and is not available"),
     ],
 )
-def test_where_an_account_stands_is_told(on: str | None, available: bool, told: str) -> None:
-    assert told in goal(KEY).described({"key_identifier": on, "available": available})
+def test_the_current_state_of_an_account_is_described(on: str | None, available: bool, expected: str) -> None:
+    assert expected in goal(KEY).described({"key_identifier": on, "available": available})
 
 
 def test_survey_of_no_account() -> None:
@@ -648,28 +648,30 @@ def test_survey_of_no_account() -> None:
 def test_survey_of_an_account(unavailable_reason: CmkError | None) -> None:
     document = account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER))
 
-    told = encryption_survey.survey({"account": document, "unavailable_reason": unavailable_reason, "diagnosis": None})
+    surveyed = encryption_survey.survey(
+        {"account": document, "unavailable_reason": unavailable_reason, "diagnosis": None}
+    )
 
-    assert told["exists"] is True
-    assert told["key_identifier"] == KEY
-    assert told["identity"]["type"] == "user_assigned"
-    assert told["principal_ids"] == [PRINCIPAL, OTHER]
-    assert told["available"] is (unavailable_reason is None)
-    assert told["unavailable_reason"] == (unavailable_reason.msg if unavailable_reason else None)
+    assert surveyed["exists"] is True
+    assert surveyed["key_identifier"] == KEY
+    assert surveyed["identity"]["type"] == "user_assigned"
+    assert surveyed["principal_ids"] == [PRINCIPAL, OTHER]
+    assert surveyed["available"] is (unavailable_reason is None)
+    assert surveyed["unavailable_reason"] == (unavailable_reason.msg if unavailable_reason else None)
 
 
-def test_survey_of_an_account_that_may_not_be_asked() -> None:
+def test_survey_of_an_account_with_unknown_availability() -> None:
     observed = {"account": account(key=KEY), "unavailable_reason": HIDDEN, "diagnosis": None}
 
-    told = encryption_survey.survey(observed)
+    surveyed = encryption_survey.survey(observed)
 
-    assert (told["available"], told["unavailable_reason"]) == (None, None)
+    assert (surveyed["available"], surveyed["unavailable_reason"]) == (None, None)
     assert "Microsoft.Batch/batchAccounts/pools/read" in encryption_survey.survey_warnings(observed)[0]
     assert encryption_survey.survey_warnings({**observed, "unavailable_reason": UNAVAILABLE}) == ()
     assert encryption_survey.survey_warnings({**observed, "account": None}) == ()
 
 
-# Whatever it was
+# From any state
 
 PLACES = st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW, PINNED_NEW.upper(), ELSEWHERE])
 

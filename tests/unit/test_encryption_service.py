@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is read of an account before its key is changed, and of a key before it is disabled."""
+"""The reads of an account before its key is changed, and of a key before it is disabled."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_of_an_account_that_is_missing_nothing_else_is_read(missing: str) -> Non
     assert (services.asked, services.group_may_be_missing) == ([], missing == "skip")
 
 
-# What the run remembers of moves
+# The moves that the run stores
 
 
 def switch(evidence_of: str | None, *, even_if_unavailable: bool = False, fails: CmkError | None = None) -> Moved:
@@ -243,7 +243,7 @@ def key_identifier(value: str) -> KeyIdentifier:
 
 
 @pytest.mark.parametrize("fails", [None, Unavailable("No.", code="account_unavailable")])
-def test_the_run_remembers_which_keys_it_has_moved_accounts_to(fails: CmkError | None) -> None:
+def test_the_run_stores_the_keys_to_which_it_has_moved_accounts(fails: CmkError | None) -> None:
     """Also if the account turns out not to be available: other nodes may use the key already."""
     moved = switch(PINNED_NEW, fails=fails)
 
@@ -268,7 +268,7 @@ def refused_once(
     shown: bool = True,
     even_if_unavailable: bool = False,
 ) -> list[str]:
-    """What a switch asks once Batch has refused it, if the key and the account are then seen like that."""
+    """The reads of a switch after Batch has refused it, with the given state of the key and the account."""
     asked: list[str] = []
 
     def retry_until_accepted(write: Any, *_more: Any, look: Any) -> None:
@@ -288,7 +288,7 @@ def refused_once(
         preflight.require(refreshed)
 
     def get(*_place: Any) -> dict[str, Any] | None:
-        # What the task itself has read before may be older, which does not matter for the availability.
+        # The cache of the task may be older, which does not matter for the availability.
         assert asked[-1] in ("unavailable_reason", "forget account")
         return account(key=moved_to, identity=system_assigned()) if shown else None
 
@@ -323,8 +323,8 @@ def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
         refused_once(evidence(PINNED_NEW), moved_to=moved_to, even_if_unavailable=even_if_unavailable)
 
 
-def test_a_key_that_batch_refuses_is_looked_at_again() -> None:
-    """It may have been disabled since a task of the run saw it, and would be waited for in vain."""
+def test_a_key_that_batch_refuses_is_checked_again() -> None:
+    """The key may have been disabled after a task of the run read it. Then a wait has no effect."""
     with pytest.raises(Refused) as failed:
         refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)))
     assert failed.value.facts["failed_checks"] == ["key_enabled"]
@@ -351,7 +351,7 @@ def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> Non
     ("failure", "may_be_moved"), [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False)]
 )
 def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_be_moved: bool) -> None:
-    """What a rollback uses, because its read of the account may be older than the change."""
+    """The option of a rollback, because its read of the account may be older than the change."""
 
     def update(*_body: Any, **_options: Any) -> None:
         raise failure
@@ -450,7 +450,7 @@ def test_without_a_move_no_account_is_asked() -> None:
     assert keys.asked == []
 
 
-def test_the_second_look_lists_the_accounts_and_asks_none() -> None:
+def test_the_second_check_lists_accounts_without_reading_them() -> None:
     keys = KeyService(on(PINNED_NEW), ages={account_id(): 2.0 * DAY})
     plan = disable(keys)
     keys.asked.clear()

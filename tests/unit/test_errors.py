@@ -56,7 +56,7 @@ def test_facts_can_be_added_on_the_way_up() -> None:
     assert error.result()["applied"] == ["create"]
 
 
-def test_invalid_option_tells_option_value_problem_and_remedy() -> None:
+def test_invalid_option_has_option_value_problem_and_remedy() -> None:
     error = InvalidOption("key_size", 1024, "Batch takes other sizes.", "Use 2048.")
 
     assert error.msg == "key_size is 1024: Batch takes other sizes. Use 2048."

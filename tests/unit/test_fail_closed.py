@@ -99,7 +99,7 @@ ALL_OTHERS = {
 
 
 def test_revoking_from_all_permissions_keeps_the_others() -> None:
-    """`all` stands for every key permission but purge (Key Vault, "Assign an access policy")."""
+    """`all` means every key permission except purge (Key Vault, "Assign an access policy")."""
     observed = {"vault": vault(policy(keys=["all"])), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
     plan = access_plan.plan(access_goal(state="absent"), {**observed, "visible": visible()})
 
@@ -119,9 +119,9 @@ def test_revoking_from_all_permissions_keeps_the_others() -> None:
 def test_which_refusal_to_list_pools_means_that_the_account_is_unavailable(
     refusal: CmkError, available: bool | None
 ) -> None:
-    [told] = report(on(), pools={account_id("mybatch").lower(): refusal})["accounts"]
+    [one] = report(on(), pools={account_id("mybatch").lower(): refusal})["accounts"]
 
-    assert told["available"] is available
+    assert one["available"] is available
 
 
 @pytest.mark.parametrize("principal", [PRINCIPAL, PRINCIPAL.upper()])

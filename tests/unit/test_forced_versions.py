@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a run counts the versions that it was asked to make whatever the age of the newest."""
+"""The count of forced versions in a run."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def forced(tmp_path: Path) -> ForcedVersions:
 
 
 def rotate(forced: ForcedVersions, account: str, key: str = "key", **result: Any) -> bool:
-    """A forced rotation in a process of its own; whether it was to make a version."""
-    told: list[bool] = []
+    """A forced rotation in a separate process. Returns whether the process had to create a version."""
+    forces: list[bool] = []
 
     def execute(force: bool) -> dict[str, Any]:
-        told.append(force)
+        forces.append(force)
         return {"changed": force, **result}
 
-    assert forced.around(key, account, execute)["changed"] is result.get("changed", told[0])
-    return told == [True]
+    assert forced.around(key, account, execute)["changed"] is result.get("changed", forces[0])
+    return forces == [True]
 
 
 def test_all_accounts_share_a_version_and_each_round_has_its_own(forced: ForcedVersions) -> None:

@@ -138,7 +138,7 @@ def test_what_is_disabled_already_has_no_grace_time() -> None:
     assert plan.report == {"in_use_by": [], "kept_until": None}
 
 
-def test_the_second_look_does_not_count_its_own_time() -> None:
+def test_the_second_check_ignores_the_grace_period() -> None:
     plan = key_plan.plan(goal(), observed())
 
     assert key_plan.plan(plan.goal, {**observed(), "moved_in_run": True, "ages": {"one": 0}}).goal.taken_away
@@ -189,14 +189,14 @@ def test_a_version_of_the_same_second_is_not_newer() -> None:
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
-def test_the_second_look_is_at_the_users_alone(version: str) -> None:
-    """Whatever became the newest meanwhile: what nobody uses stays disabled."""
+def test_the_second_check_ignores_which_version_is_the_newest(version: str) -> None:
+    """An unused version stays disabled, also if another version became the newest meanwhile."""
     plan = key_plan.plan(goal("P0D", version=MIDDLE, to=f"{KEY}/{NEW}"), observed())
-    withdrawn = replace(plan.goal, version=version, moved_to=parse_key_identifier(f"{KEY}/{OLD}", "key"))
+    moved_back = replace(plan.goal, version=version, moved_to=parse_key_identifier(f"{KEY}/{OLD}", "key"))
     seen = observed()
     seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]
 
-    assert key_plan.plan(withdrawn, seen).warnings == ()
+    assert key_plan.plan(moved_back, seen).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -213,5 +213,5 @@ def test_the_second_look_is_at_the_users_alone(version: str) -> None:
         pytest.param(observed(10 * DAY, account(key=KEY)), MIDDLE, True, id="one follows, and is on the newest"),
     ],
 )
-def test_whether_a_look_at_each_account_is_worth_it(seen: dict[str, Any], version: str | None, would: bool) -> None:
+def test_when_a_version_would_be_disabled(seen: dict[str, Any], version: str | None, would: bool) -> None:
     assert key_disabled.would_disable(goal(version=version), seen) is would

@@ -263,7 +263,9 @@ def test_what_is_no_id_of_a_user_assigned_identity_is_refused(value: str) -> Non
         pytest.param(system_assigned(), (PRINCIPAL,), id="system-assigned"),
         pytest.param(user_assigned(one=PRINCIPAL), (PRINCIPAL,), id="user-assigned"),
         pytest.param(user_assigned(one=PRINCIPAL, two=OTHER), (PRINCIPAL, OTHER), id="several"),
-        pytest.param({"type": "UserAssigned", "userAssignedIdentities": {identity_id(): {}}}, (), id="not told yet"),
+        pytest.param(
+            {"type": "UserAssigned", "userAssignedIdentities": {identity_id(): {}}}, (), id="not returned yet"
+        ),
     ],
 )
 def test_principals_of_an_identity(identity: dict, principals: tuple[str, ...]) -> None:

@@ -105,7 +105,7 @@ def test_rule(rule: Rule) -> None:
     assert not findings(rule, ALL), rule.__doc__
 
 
-def test_no_import_goes_round_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     assert not cycle(IN_UTILS)
 
 

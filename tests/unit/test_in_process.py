@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A module runs inside Ansible's own process when it may, and tells the same there as anywhere else."""
+"""A module runs inside Ansible's own process if possible, and returns the same result as in a separate process."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def _sdk_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({}, id="by default"),
         pytest.param({"check_mode": True}, id="in check mode"),
         pytest.param({"diff": True}, id="in diff mode"),
-        pytest.param({"variables": {"cmk_in_process": True}}, id="when told to"),
-        pytest.param({"variables": {"cmk_in_process": "yes"}}, id="when told to, in a word"),
+        pytest.param({"variables": {"cmk_in_process": True}}, id="if set"),
+        pytest.param({"variables": {"cmk_in_process": "yes"}}, id="if set as a string"),
     ],
 )
 def test_task_runs_here(options: dict[str, Any]) -> None:
@@ -108,8 +108,8 @@ def test_task_runs_here(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"variables": {"cmk_in_process": False}}, id="told to"),
-        pytest.param({"variables": {"cmk_in_process": "no"}}, id="told to, in a word"),
+        pytest.param({"variables": {"cmk_in_process": False}}, id="if disabled"),
+        pytest.param({"variables": {"cmk_in_process": "no"}}, id="if disabled as a string"),
         pytest.param({"connection": "ssh"}, id="on another machine"),
         pytest.param({"become": True}, id="as another user"),
         pytest.param({"async_val": 60}, id="in the background"),
@@ -282,11 +282,11 @@ def test_a_forced_version_is_counted_for_an_account(options: dict[str, Any], cou
         assert module.forced_version(options_of(module, **named, **options)) == counted
 
 
-# How it runs here
+# The run in process
 
 
 class Module:
-    """Stands in for a module of the collection: it keeps what it is run with, and does what it is told."""
+    """Replaces a module of the collection: records its arguments, and returns or raises the given outcome."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {"name": {"type": "str", "required": True}, "size": {"type": "int"}}
 
@@ -413,7 +413,7 @@ def test_failure_is_a_result_with_its_code_and_facts() -> None:
     }
 
 
-# What is around it
+# The environment of the run
 
 
 def run_around(module: Any, environment: dict[str, str], **keywords: Any) -> dict[str, Any]:
@@ -457,7 +457,7 @@ def test_what_the_sdks_log_is_not_logged(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize(("no_log", "shown"), [(False, 1), (True, 0)])
-def test_progress_is_shown_unless_told_not_to(no_log: bool, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_without_no_log(no_log: bool, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(_in_process.Display, "display", lambda _self, message: lines.append(message))
     run_around(Looking(Outcome(True, {}, {})), {}, no_log=no_log)
@@ -468,7 +468,7 @@ def test_progress_is_shown_unless_told_not_to(no_log: bool, shown: int, monkeypa
 # No secrets
 
 
-HUSHED = Outcome(True, {"key": "a hushed b"}, {"key": ["hushed"]}, ("hushed",), {"told": "hushed"})
+HUSHED = Outcome(True, {"key": "a hushed b"}, {"key": ["hushed"]}, ("hushed",), {"report": "hushed"})
 REJECTED = CmkError("It said hushed.", code="rejected_by_service", azure={"message": "hushed"})
 
 
@@ -477,7 +477,7 @@ def test_secret_is_in_no_result(outcome: Outcome | CmkError) -> None:
     assert "hushed" not in json.dumps(run_module(Module(outcome), name="x", secret="hushed"))
 
 
-# What it tells, here and elsewhere
+# The results in process and in a separate process
 
 SECRET = "correct-horse-battery"
 ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
@@ -523,7 +523,7 @@ def tasks() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of all tasks by the names under which they are registered, and what was shown of them."""
     folder = tmp_path_factory.mktemp("in-process")
     cases = tasks()
@@ -531,7 +531,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     collected = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}"
     keep = {
         "name": "Keep",
-        "ansible.builtin.copy": {"content": collected, "dest": str(folder / "told"), "mode": "0600"},
+        "ansible.builtin.copy": {"content": collected, "dest": str(folder / "results"), "mode": "0600"},
     }
     play = {"hosts": "localhost", "gather_facts": False, "vars": {"nothing_here": "no"}, "tasks": [*cases, keep]}
     (folder / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
@@ -541,48 +541,48 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
         "ANSIBLE_LOCALHOST_WARNING": "false",
         "ANSIBLE_INVENTORY": "localhost,",
-        # Whatever looks for Azure all the same finds nobody.
+        # A request to Azure fails.
         "HTTPS_PROXY": "http://127.0.0.1:9",
     }
     command = [sys.executable, "-m", "ansible", "playbook", "--connection", "local", "-vvv", str(folder / "play.yml")]
     ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    return {**json.loads((folder / "told").read_text(encoding="utf-8")), "shown": ran.stdout + ran.stderr}
+    return {**json.loads((folder / "results").read_text(encoding="utf-8")), "shown": ran.stdout + ran.stderr}
 
 
-def both(told: dict[str, Any], case: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def both(results: dict[str, Any], case: str) -> tuple[dict[str, Any], dict[str, Any]]:
     number = list(CASES).index(case)
-    return told[f"here_{number}"], told[f"elsewhere_{number}"]
+    return results[f"here_{number}"], results[f"elsewhere_{number}"]
 
 
 def comparable(result: dict[str, Any]) -> dict[str, Any]:
-    """Without what tells where something happened, not what: a traceback, and kinds of strings of Ansible's own."""
+    """A result without the details of the process: the traceback, and the names of Ansible's string classes."""
     kept = {name: value for name, value in result.items() if name not in ("exception", "invocation")}
     return {**kept, "msg": re.sub(r"<class '[\w.]+'>", "a class", kept["msg"])}
 
 
-def shown(told: dict[str, Any], case: str) -> list[str]:
-    """What is shown of a case, arguments and all, each time that it is run."""
+def shown(results: dict[str, Any], case: str) -> list[str]:
+    """The output of a case with its arguments, for each run of the case."""
     number = list(CASES).index(case)
-    return [part for part in told["shown"].split("TASK [") if part.startswith(f"Case {number}, ")]
+    return [part for part in results["shown"].split("TASK [") if part.startswith(f"Case {number}, ")]
 
 
-def test_module_that_is_handed_over_needs_an_interpreter(told: dict[str, Any]) -> None:
-    assert told["nowhere"]["failed"]
-    assert "code" not in told["nowhere"]
+def test_module_that_is_handed_over_needs_an_interpreter(results: dict[str, Any]) -> None:
+    assert results["nowhere"]["failed"]
+    assert "code" not in results["nowhere"]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_same_is_told_here_and_elsewhere(told: dict[str, Any], case: str) -> None:
-    here, elsewhere = both(told, case)
+def test_the_results_in_process_and_in_a_separate_process_are_equal(results: dict[str, Any], case: str) -> None:
+    here, elsewhere = both(results, case)
 
     assert elsewhere["failed"]
     assert comparable(here) == comparable(elsewhere)
 
 
-def test_arguments_are_in_the_result_here_exactly_when_they_are_elsewhere(told: dict[str, Any]) -> None:
+def test_arguments_are_in_the_result_here_exactly_when_they_are_elsewhere(results: dict[str, Any]) -> None:
     # From 2.21 on Ansible leaves them out unless its user wants them.
-    here, elsewhere = both(told, "a malformed name")
+    here, elsewhere = both(results, "a malformed name")
 
     assert ("invocation" in here) is ("invocation" in elsewhere)
 
@@ -597,14 +597,14 @@ def test_arguments_are_in_the_result_here_exactly_when_they_are_elsewhere(told: 
         ("a variable of the environment", "unknown_cloud"),
     ],
 )
-def test_failure_has_its_code(told: dict[str, Any], case: str, code: str) -> None:
-    for result in both(told, case):
+def test_failure_has_its_code(results: dict[str, Any], case: str, code: str) -> None:
+    for result in both(results, case):
         assert result["code"] == code
         assert result["changed"] is False
 
 
 @pytest.mark.parametrize("case", ["a missing option", "an unknown option", "a wrong choice", "a wrong type"])
-def test_wrong_use_names_the_option(told: dict[str, Any], case: str) -> None:
+def test_wrong_use_names_the_option(results: dict[str, Any], case: str) -> None:
     option = {
         "a missing option": "account_name",
         "an unknown option": "colour",
@@ -612,28 +612,28 @@ def test_wrong_use_names_the_option(told: dict[str, Any], case: str) -> None:
         "a wrong type": "wait_timeout",
     }[case]
 
-    for result in both(told, case):
+    for result in both(results, case):
         assert option in result["msg"]
         assert "code" not in result
 
 
 @pytest.mark.parametrize("case", ["a name with a secret in it", "a secret of the environment"])
-def test_secret_is_taken_out_of_the_result(told: dict[str, Any], case: str) -> None:
-    for result in both(told, case):
+def test_secret_is_taken_out_of_the_result(results: dict[str, Any], case: str) -> None:
+    for result in both(results, case):
         assert result["code"] == "invalid_account_name"
         assert SECRET not in json.dumps(result)
         assert "********" in result["msg"]
-    for text in shown(told, case):
+    for text in shown(results, case):
         assert '"secret": "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"' in text or '"invocation"' not in text
 
 
-def test_secret_is_shown_nowhere(told: dict[str, Any]) -> None:
+def test_secret_is_shown_nowhere(results: dict[str, Any]) -> None:
     # The environment of a task that is handed over goes through a shell's command line, whatever the module.
-    assert SECRET not in told["shown"].replace(f"AZURE_SECRET={SECRET}", "")
+    assert SECRET not in results["shown"].replace(f"AZURE_SECRET={SECRET}", "")
 
 
-def test_identifier_of_a_key_is_no_secret(told: dict[str, Any]) -> None:
-    for text in shown(told, "credentials that are missing"):
+def test_identifier_of_a_key_is_no_secret(results: dict[str, Any]) -> None:
+    for text in shown(results, "credentials that are missing"):
         assert f'"key_identifier": "{SWITCH["key_identifier"]}"' in text or '"invocation"' not in text
-    for result in both(told, "a malformed identifier"):
+    for result in both(results, "a malformed identifier"):
         assert result["value"] == "https://myvault.vault.azure.net/keys/"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is known of an account as a host, the host's name and groups, and which accounts are wanted."""
+"""An account as a host: its variables, its name, its groups, and the filters."""
 
 from __future__ import annotations
 
@@ -70,21 +70,25 @@ def test_pinned_account() -> None:
 
 
 def test_following_account() -> None:
-    told = known(key=KEY)
+    variables = known(key=KEY)
 
-    assert (told["cmk_follows_latest"], told["cmk_key_version"], told["cmk_key_identifier"]) == (True, None, KEY)
+    assert (variables["cmk_follows_latest"], variables["cmk_key_version"], variables["cmk_key_identifier"]) == (
+        True,
+        None,
+        KEY,
+    )
 
 
 def test_account_on_a_microsoft_managed_key_says_nothing_of_a_vault() -> None:
-    told = known()
+    variables = known()
 
-    assert set(told) == ALWAYS
-    assert (told["cmk_key_source"], told["cmk_key_identifier"], told["cmk_key_version"]) == (
+    assert set(variables) == ALWAYS
+    assert (variables["cmk_key_source"], variables["cmk_key_identifier"], variables["cmk_key_version"]) == (
         "microsoft_batch",
         None,
         None,
     )
-    assert told["cmk_tags"] == {}
+    assert variables["cmk_tags"] == {}
 
 
 @pytest.mark.parametrize(
@@ -98,10 +102,10 @@ def test_account_on_a_microsoft_managed_key_says_nothing_of_a_vault() -> None:
     ],
 )
 def test_identity_is_as_provision_wants_it(identity: Any, option: str | None, principals: list[str]) -> None:
-    told = known(identity=identity)
+    variables = known(identity=identity)
 
-    assert told.get("cmk_identity") == option
-    assert told["cmk_principal_ids"] == principals
+    assert variables.get("cmk_identity") == option
+    assert variables["cmk_principal_ids"] == principals
 
 
 def test_account_without_unset_fields() -> None:
@@ -126,14 +130,14 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize(("told", "source", "more"), GROUPS.values(), ids=GROUPS)
-def test_groups(told: _inventory.Record, source: str, more: list[str]) -> None:
+@pytest.mark.parametrize(("record", "source", "more"), GROUPS.values(), ids=GROUPS)
+def test_groups(record: _inventory.Record, source: str, more: list[str]) -> None:
     place = [f"subscription_{SUBSCRIPTION}", "region_westeurope", "resource_group_rg-batch"]
 
-    assert list(_inventory.groups(told)) == [source, *place, *more]
+    assert list(_inventory.groups(record)) == [source, *place, *more]
 
 
-def test_subscriptions_come_in_turns() -> None:
+def test_hosts_are_interleaved_across_subscriptions() -> None:
     places = ["a", "a", "b", "a", "b", "c"]
     records = [{**known(str(number)), "cmk_subscription_id": one} for number, one in enumerate(places)]
 
@@ -148,7 +152,7 @@ def test_hosts_have_the_names_of_their_accounts() -> None:
     assert [_inventory.host_name(one, shared) for one in records] == ["one", "two", "three"]
 
 
-def test_hosts_of_accounts_with_the_same_name_tell_the_region() -> None:
+def test_hosts_of_accounts_with_the_same_name_have_the_region_in_their_name() -> None:
     records = [known("same"), known("Same", "northeurope"), known("other")]
     shared = _inventory.shared_names(records)
 
@@ -196,7 +200,7 @@ def test_first_filter_that_holds_decides(filters: list[Any], included: bool) -> 
         {"exclude": 1},
     ],
 )
-def test_wrong_filter_is_told_with_the_way_to_write_it(wrong: Any) -> None:
+def test_the_error_of_a_wrong_filter_shows_the_syntax(wrong: Any) -> None:
     with pytest.raises(InvalidOption, match=r"filters is .*`include: CONDITION` or `exclude: CONDITION`") as refused:
         _inventory.rules([{"include": "a"}, wrong])
 
@@ -215,7 +219,7 @@ def test_subscription_that_is_no_guid(wrong: Any) -> None:
     assert refused.value.code == "invalid_subscriptions"
 
 
-# What others say of it
+# The documentation
 
 
 def documented(table: str) -> dict[str, str]:
@@ -226,29 +230,31 @@ def documented(table: str) -> dict[str, str]:
 
 
 def test_a_group_has_one_key() -> None:
-    """Whatever hyphens are in the names of the vault and of the key."""
+    """With any hyphens in the names of the vault and of the key."""
     keys = [("kv-a", "b-c"), ("kv-a-b", "c"), ("kv", "a-b-c"), ("kv-a", "-b-c"), ("kv", "-a-b-c"), ("source", "x")]
     accounts = [known(key=f"https://{vault}.vault.azure.net/keys/{key}/{NEW}") for vault, key in keys]
     named = [{name.replace("-", "_") for name in _inventory.groups(one) if name.startswith("key_")} for one in accounts]
 
-    # One that tells the source of the key, which they share, and one of the key alone.
+    # A group for the key source, which all accounts share, and a group for each key.
     assert len(set.union(*named)) == len(keys) + 1
 
 
 def test_manual_lists_the_variables() -> None:
-    told = documented("| Variable | What it is | Role option |")
+    rows = documented("| Variable | What it is | Role option |")
 
-    assert set(told) == ALWAYS | SOMETIMES
+    assert set(rows) == ALWAYS | SOMETIMES
     options = {name for options in SPECIFICATIONS for name in options}
-    assert {name for name, is_option in told.items() if is_option == "yes"} == options & (ALWAYS | SOMETIMES)
+    assert {name for name, is_option in rows.items() if is_option == "yes"} == options & (ALWAYS | SOMETIMES)
 
 
 def test_manual_lists_the_groups() -> None:
     names = ("cmk_subscription_id", "cmk_location", "cmk_resource_group", "cmk_vault_name", "cmk_key_name")
-    anonymous = [{**told, **{name: "X" for name in names if name in told}} for told, _source, _more in GROUPS.values()]
-    told = documented("| Group | Which accounts |")
+    anonymous = [
+        {**record, **{name: "X" for name in names if name in record}} for record, _source, _more in GROUPS.values()
+    ]
+    rows = documented("| Group | Which accounts |")
 
-    assert {re.sub(r"[A-Z]+", "X", name) for name in told} == {
+    assert {re.sub(r"[A-Z]+", "X", name) for name in rows} == {
         name for one in anonymous for name in _inventory.groups(one)
     }
 

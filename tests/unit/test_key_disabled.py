@@ -105,7 +105,9 @@ def test_all_versions_are_disabled() -> None:
         pytest.param(None, (OLD, MIDDLE, NEW), id="all"),
     ],
 )
-def test_what_is_disabled_stays_as_it_is_whoever_uses_it(version: str | None, disabled: tuple[str, ...]) -> None:
+def test_a_disabled_version_is_not_changed_although_it_is_in_use(
+    version: str | None, disabled: tuple[str, ...]
+) -> None:
     plan = disable(versions(account(key=f"{KEY}/{OLD}"), disabled=disabled), version)
 
     assert not plan.changed
@@ -155,7 +157,7 @@ def test_version_in_use_is_not_disabled(key_of_account: str | None, version: str
         pytest.param(LAG, NEW, True, id="after the lag, the newest"),
     ],
 )
-def test_follower_may_be_on_a_former_version_for_a_while(newest_is: int, version: str, in_use: bool) -> None:
+def test_follower_may_use_a_previous_version_for_some_time(newest_is: int, version: str, in_use: bool) -> None:
     observed = versions(account(key=KEY), newest_is=newest_is)
 
     assert_refused_if(in_use, observed, version)
@@ -174,7 +176,7 @@ def test_follower_may_be_on_a_former_version_for_a_while(newest_is: int, version
     ],
     ids=["disabled", "expired", "not valid yet", "valid a moment ago", "changed a moment ago", "no wrapKey", "no RSA"],
 )
-def test_follower_stays_on_a_former_version_while_batch_cannot_use_the_newest(newest: dict[str, Any]) -> None:
+def test_follower_uses_a_previous_version_while_batch_cannot_use_the_newest(newest: dict[str, Any]) -> None:
     bundles = [key(OLD, created=NOW - 200 * DAY), key(NEW, **newest)]
     observed = observed_key(*bundles, visible=visible(account(key=KEY)))
 
@@ -240,7 +242,7 @@ KEEP: list[Any] = [
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_what_accounts_use_is_kept_if_that_is_asked(options: dict[str, Any], used: str) -> None:
+def test_a_version_in_use_is_kept_on_request(options: dict[str, Any], used: str) -> None:
     in_use = versions(account("one", key=used), account("two"), account("three", key=used))
     users = [account_id("one"), account_id("three")]
 
@@ -249,7 +251,7 @@ def test_what_accounts_use_is_kept_if_that_is_asked(options: dict[str, Any], use
     assert (kept.changed, kept.warnings) == (False, ())
     assert kept.before == kept.after == key_document.describe(in_use)
     assert kept.report == {"in_use_by": users, "kept_until": None}
-    # By default it is refused, and it is taken away by force.
+    # By default the task is refused, and force removes the version.
     with pytest.raises(Refused) as refused:
         key_plan.plan(key_goal(**options), in_use)
     assert refused.value.facts["accounts"] == users
@@ -258,7 +260,7 @@ def test_what_accounts_use_is_kept_if_that_is_asked(options: dict[str, Any], use
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_what_nobody_uses_is_taken_away_also_with_keep(options: dict[str, Any], used: str) -> None:
+def test_an_unused_version_is_removed_also_with_keep(options: dict[str, Any], used: str) -> None:
     plan = key_plan.plan(key_goal(**options, in_use="keep"), versions(account("two")))
 
     assert plan.changed
@@ -266,7 +268,7 @@ def test_what_nobody_uses_is_taken_away_also_with_keep(options: dict[str, Any], 
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_what_may_be_in_use_is_not_kept_in_silence(options: dict[str, Any], used: str) -> None:
+def test_a_version_that_may_be_in_use_is_an_error_also_with_keep(options: dict[str, Any], used: str) -> None:
     with pytest.raises(Refused) as refused:
         key_plan.plan(key_goal(**options, in_use="keep"), versions(unlisted=UNLISTED))
 
@@ -274,8 +276,8 @@ def test_what_may_be_in_use_is_not_kept_in_silence(options: dict[str, Any], used
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
-def test_with_keep_too_a_newcomer_gets_it_back(options: dict[str, Any], used: str) -> None:
-    """The second look, at what has been taken away: keep is for what is still there."""
+def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options: dict[str, Any], used: str) -> None:
+    """In the second check, the version is already disabled or deleted, and `in_use: keep` has no effect."""
     plan = key_plan.plan(key_goal(**options, in_use="keep"), versions())
     gone = versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
     if options["state"] == "absent":
@@ -288,7 +290,7 @@ def test_with_keep_too_a_newcomer_gets_it_back(options: dict[str, Any], used: st
 
 
 @pytest.mark.parametrize("act", [disable, delete])
-def test_forced_act_names_who_loses_the_key_and_who_was_not_seen(act: Any) -> None:
+def test_a_forced_change_names_the_accounts_that_lose_the_key_and_the_unlisted_scopes(act: Any) -> None:
     plan = act(versions(account(key=KEY), unlisted=UNLISTED), force=True)
 
     assert plan.changed
@@ -324,14 +326,14 @@ def test_deleted_key_is_recovered() -> None:
     assert not key_plan.plan(plan.goal, versions()).changed
 
 
-def test_key_that_is_there_is_left_as_it_is() -> None:
+def test_an_existing_key_is_not_changed() -> None:
     plan = recover(versions(disabled=(NEW,)))
 
     assert not plan.changed
     assert plan.before == plan.after
 
 
-def test_key_that_never_was_cannot_be_recovered() -> None:
+def test_a_key_that_never_existed_cannot_be_recovered() -> None:
     with pytest.raises(NotFound) as failed:
         recover(observed_key())
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Key Vault's documents say of a key."""
+"""The state of a key, from Key Vault's documents."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def test_elliptic_key_has_no_modulus() -> None:
         pytest.param({}, NEW, None, id="none listed"),
     ],
 )
-def test_previous_version_goes_by_time(created: dict[str, int], current: str, previous: str | None) -> None:
+def test_previous_version_is_found_by_creation_time(
+    created: dict[str, int], current: str, previous: str | None
+) -> None:
     versions = [listed(key(version, created=NOW + days * DAY)) for version, days in sorted(created.items())]
 
     assert key_document.previous_version(versions, current) == previous

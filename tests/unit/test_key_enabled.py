@@ -19,9 +19,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import 
 MONTH = 30 * DAY
 
 
-def plan(former: dict[str, Any], version: str | None = OLD) -> Plan:
+def plan(bundle: dict[str, Any], version: str | None = OLD) -> Plan:
     """Of a key with two versions, the newest of which is in order."""
-    observed = observed_key(former, key(NEW), named=former)
+    observed = observed_key(bundle, key(NEW), named=bundle)
     return key_plan.plan(key_goal(state="enabled", version=version, extend_expired_by="P30D"), observed)
 
 
@@ -41,13 +41,13 @@ def plan(former: dict[str, Any], version: str | None = OLD) -> Plan:
         ),
     ],
 )
-def test_what_ails_a_version_is_mended(fields: dict[str, Any], body: dict[str, Any], after: dict[str, Any]) -> None:
-    mended = plan(key(OLD, **fields))
+def test_an_unusable_version_is_repaired(fields: dict[str, Any], body: dict[str, Any], after: dict[str, Any]) -> None:
+    repair = plan(key(OLD, **fields))
 
-    [step] = mended.steps
+    [step] = repair.steps
     assert step.arguments == {"vault": "myvault", "name": "batch", "version": OLD, "body": body}
-    assert mended.before["version"] == OLD
-    assert {name: mended.after[name] for name in after} == after
+    assert repair.before["version"] == OLD
+    assert {name: repair.after[name] for name in after} == after
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_newest_version_is_meant_where_none_is_named() -> None:
         pytest.param(observed_key(), "key_not_found", id="the key is gone"),
     ],
 )
-def test_what_is_not_there_is_told(observed: dict[str, Any], code: str) -> None:
+def test_a_missing_key_or_version_is_an_error(observed: dict[str, Any], code: str) -> None:
     with pytest.raises(CmkError) as refused:
         key_plan.plan(key_goal(state="enabled", version=OLD), observed)
 

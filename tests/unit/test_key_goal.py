@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a task may want of a key."""
+"""The goals of a task for a key, and malformed options."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_rotation_cannot_be_set_and_removed() -> None:
     assert refused.value.facts["option"] == "remove_rotation_policy"
 
 
-def test_key_that_is_not_there_is_told_with_its_remedy() -> None:
+def test_the_error_of_a_missing_key_has_a_remedy() -> None:
     failure = key_goal_module.key_not_found(key_goal())
 
     assert failure.code == "key_not_found"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys that are to be usable: mended, or followed by a new version when that is due."""
+"""Plans for keys that are to be usable: repair a version, or create a new version if rotation is due."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
     assert made.after["exists"] is True
     assert made.after["enabled"] is True
     assert made.after["key_ops"] == WRAP
-    # What only Key Vault can know.
+    # Values that only Key Vault can set.
     assert made.after["key_identifier"] is made.after["version"] is made.after["created_on"] is None
 
 
@@ -80,7 +80,7 @@ def test_a_deleted_key_is_recovered_if_asked() -> None:
 
     assert planned.steps == (Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"}),)
     assert (planned.before["soft_deleted"], planned.after) == (True, {"exists": True, "soft_deleted": False})
-    # Whatever the recovered version lacks is no reason to call the recovery unconfirmed.
+    # A recovered version that is not usable yet does not make the recovery unconfirmed.
     assert not key_plan.plan(planned.goal, observed_key(key(enabled=False))).changed
 
 
@@ -104,7 +104,7 @@ FOUND = {"exists": True, "soft_deleted": False}
         pytest.param(Outcome(False, FOUND, FOUND), 1, FOUND, id="nothing to do"),
     ],
 )
-def test_a_recovered_key_is_looked_at_again(first: Outcome, calls: int, before: dict[str, Any]) -> None:
+def test_a_recovered_key_is_read_again(first: Outcome, calls: int, before: dict[str, Any]) -> None:
     outcomes = [first, Outcome(False, FOUND, {**FOUND, "enabled": True}, ("two",))]
     asked: list[Any] = []
 
@@ -143,7 +143,7 @@ def test_a_recovered_key_is_looked_at_again(first: Outcome, calls: int, before: 
         pytest.param({"force": True}, key(), id="forced to nothing"),
     ],
 )
-def test_fit_key_stays_as_it_is(options: dict[str, Any], bundle: dict[str, Any]) -> None:
+def test_a_usable_key_is_not_changed(options: dict[str, Any], bundle: dict[str, Any]) -> None:
     made = plan(bundle, **options)
 
     assert not made.changed
@@ -179,10 +179,10 @@ def test_new_version_is_made_when_it_is_due(options: dict[str, Any], bundle: dic
     assert made.after["expires_on"] is None
 
 
-def test_new_version_is_like_the_one_before() -> None:
-    former = key(kty="RSA-HSM", size=4096, key_ops=["sign", "unwrapKey"], tags={"owner": "me"}, exp=NOW - DAY)
+def test_a_new_version_has_the_properties_of_the_previous_version() -> None:
+    previous = key(kty="RSA-HSM", size=4096, key_ops=["sign", "unwrapKey"], tags={"owner": "me"}, exp=NOW - DAY)
 
-    assert plan(former).steps == (
+    assert plan(previous).steps == (
         create(
             kty="RSA-HSM",
             key_size=4096,
@@ -202,14 +202,14 @@ def test_new_version_may_have_another_size() -> None:
 
 def test_wish_for_a_new_version_is_met_by_any_other_than_the_one_seen() -> None:
     wanted = key_goal(new_version=True)
-    former, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
+    previous, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
 
-    first = key_plan.plan(wanted, observed_key(former))
+    first = key_plan.plan(wanted, observed_key(previous))
 
     assert first.goal.new_version is False
-    assert not key_plan.plan(first.goal, observed_key(former, newer)).changed
-    # The service said yes, and still shows the former.
-    assert key_plan.plan(first.goal, observed_key(former)).changed
+    assert not key_plan.plan(first.goal, observed_key(previous, newer)).changed
+    # The service accepted the request, and still returns the previous version.
+    assert key_plan.plan(first.goal, observed_key(previous)).changed
 
 
 def test_wish_for_a_new_version_is_met_by_the_first() -> None:
@@ -281,7 +281,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
     assert refused.value.facts["option"] == "new_version_for"
 
 
-# A version that is mended
+# A version that is repaired
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
         ),
     ],
 )
-def test_version_is_mended_and_nothing_else_is_sent(
+def test_version_is_repaired_and_nothing_else_is_sent(
     options: dict[str, Any], bundle: dict[str, Any], body: dict[str, Any], after: dict[str, Any]
 ) -> None:
     made = plan(bundle, **options)
@@ -319,7 +319,7 @@ def test_version_is_mended_and_nothing_else_is_sent(
     assert made.after["version"] == NEW
 
 
-def test_version_that_is_enabled_again_is_foreseen_among_those_that_are() -> None:
+def test_check_mode_predicts_the_enabled_versions() -> None:
     assert plan(key(enabled=False), enable_key=True).after["enabled_versions"] == [NEW]
 
 
@@ -364,7 +364,7 @@ def test_a_disabled_key_is_enabled_only_when_asked(
 
 
 @pytest.mark.parametrize("options", [{"new_version": True}, {"max_version_age": "P19D"}])
-def test_expiry_that_has_passed_is_no_matter_for_a_new_version(options: dict[str, Any]) -> None:
+def test_an_expiry_in_the_past_is_allowed_if_a_new_version_is_due(options: dict[str, Any]) -> None:
     [step] = plan(key(created=NOW - 20 * DAY), expires_in="P20D", **options).steps
 
     assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
@@ -419,10 +419,10 @@ def test_rotation_policy_of_a_new_key() -> None:
 
 
 def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
-    former = rotation_policy(timeBeforeExpiry="P10D")
+    previous = rotation_policy(timeBeforeExpiry="P10D")
     wanted = rotation(time_after_create="P90D")
 
-    made = key_plan.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=former))
+    made = key_plan.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=previous))
 
     [step] = made.steps
     assert step.write == KeyWrites.set_rotation_policy
@@ -437,7 +437,7 @@ def test_rotation_policy_that_is_as_asked_stays() -> None:
     assert not key_plan.plan(key_goal(rotation_policy=rotation(time_after_create="P90D")), observed).changed
 
 
-# Whatever it was
+# From any state
 
 
 def as_azure_does(observed: dict[str, Any], steps: tuple[Step, ...]) -> dict[str, Any]:
@@ -494,7 +494,7 @@ def falls_due_meanwhile(bundle: dict[str, Any]) -> bool:
 
 
 @given(st.none() | BUNDLES | EXPIRING, POLICIES, OPTIONS)
-def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+def test_second_plan_is_empty_and_the_first_predicted_its_state(
     bundle: dict[str, Any] | None, policy: dict[str, Any] | None, options: dict[str, Any]
 ) -> None:
     assume(not bundle or not falls_due_meanwhile(bundle))

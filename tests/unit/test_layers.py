@@ -18,11 +18,11 @@ from sources import ROOT, UTILS, Import, Source, below_utils, sources, written
 LAYERS = {
     r"_core\..+": "core",
     r"_resources\.\w+\.document": "document",
-    # The rotation policy is a document of Key Vault of its own.
+    # The rotation policy is a separate document of Key Vault.
     r"_resources\.key\.rotation_policy": "document",
     r"_checks\..+": "check",
     r"_resources\.\w+\.client": "client",
-    # What the tasks of a run share about a key: it reads and writes the run's store, and does not call Azure.
+    # State of a key that the tasks of a run share: reads and writes the run's store, and does not call Azure.
     r"_resources\.key\.(newest|forced_versions)": "shared",
     r"_resources\.\w+\.\w+": "plan",
     r"_azure\.cloud": "composition root",
@@ -73,7 +73,7 @@ def resource(util: str) -> str:
 
 
 def breaches(source: Source, known: set[str]) -> Iterator[str]:
-    """What the file imports and may not."""
+    """The imports of the file that are not allowed."""
     own = layer(source.util) if source.util and source.path.name != "__init__.py" else None
     for one in source.imports:
         where = f"{source.path}:{one.line}"

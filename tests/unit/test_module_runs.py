@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How a module runs its plans: with which lock, for which account, once in a run or for each task."""
+"""The execution of a module's plans: the lock, the account, and once in a run or for each task."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_the_newest_version_for_an_account_is_that_of_the_run(
     # An account that follows the key needs no move to the version that is made.
     move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
     assert cloud.checked == ([CREATE_KEY, *move] if options else [])
-    # What is read of an account on another key may be old.
+    # The cached state of an account on another key may be old.
     assert (cloud.refresh_if(on(KEY)), cloud.refresh_if(on(f"{KEY}2")), cloud.refresh_if(on(None))) == (
         False,
         True,
@@ -256,7 +256,7 @@ def test_what_an_account_used_before_is_disabled_although_it_uses_another_key_no
     assert (cloud.did, cloud.newest_of) == ([("update", OLD, "myvault")], [])
 
 
-def test_what_is_kept_for_its_users_is_looked_at_once_in_a_run() -> None:
+def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
     options = {"key_identifier": PINNED_OLD, "state": "disabled", "in_use": "keep"}
     cloud = Cloud(on(PINNED_OLD))
     outcome = run_key(cloud, **options)

@@ -48,7 +48,7 @@ class KeyVault:
         self.versions = [key(version(1), created=NOW - 100 * DAY)]
         self.reads = 0
         self.takes = 0.0
-        # How many versions a replica of the vault does not show yet.
+        # The number of versions that a replica of the vault does not show yet.
         self.lag = 0
         self.refuses = False
 
@@ -94,7 +94,7 @@ class KeyVault:
 
 
 class Keys:
-    """The service as one task has it, which keeps what it has read until it is told to forget it."""
+    """The service of one task, which caches its reads until `forget` is called."""
 
     def __init__(self, vault: KeyVault, session: Any) -> None:
         self.vault = vault
@@ -179,7 +179,7 @@ def test_a_forced_version_serves_a_due_one(vault: KeyVault) -> None:
     assert vault.count == 2
 
 
-def test_an_account_on_the_newest_needs_no_look_of_its_own(vault: KeyVault) -> None:
+def test_an_account_on_the_newest_needs_no_separate_read(vault: KeyVault) -> None:
     for _task in range(3):
         assert vault.task(used=1) == 1
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What one task of a run does for all of them."""
+"""Changes that one task of a run makes for all tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Maker:
         self.failures: list[CmkError] = []
 
     def task(self, name: str = "key") -> Outcome:
-        # Each task of a run has a cloud of its own.
+        # Each task of a run has a separate Cloud.
         return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None).run_once(self.look, name)
 
     def look(self) -> Outcome:
@@ -53,7 +53,7 @@ def test_one_of_many_makes_it(tmp_path: Path) -> None:
     assert all(outcome.after == {"enabled": False} for outcome in outcomes)
 
 
-def test_what_others_did_is_told_as_it_is_now(tmp_path: Path) -> None:
+def test_a_change_of_another_task_is_reported_as_the_current_state(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     first, second = maker.task(), maker.task()
 
@@ -68,7 +68,7 @@ def test_different_things_are_made_apart(tmp_path: Path) -> None:
     assert [maker.task(name).changed for name in ("one", "other", "one")] == [True, True, False]
 
 
-def test_a_task_in_a_process_of_its_own_makes_it() -> None:
+def test_a_task_in_a_separate_process_makes_the_change() -> None:
     maker = Maker(None)
 
     assert [maker.task().changed for _task in range(2)] == [True, True]
@@ -85,7 +85,7 @@ def test_a_failure_is_everyones_own(tmp_path: Path) -> None:
     assert maker.looks == 3
 
 
-def test_what_is_kept_for_the_grace_period_is_not_looked_at_again_in_the_run(tmp_path: Path) -> None:
+def test_a_version_that_is_kept_for_the_grace_period_is_not_checked_again_in_the_run(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     maker.until = "2026-01-02T00:00:00Z"
 
@@ -99,13 +99,13 @@ def test_what_is_kept_for_the_grace_period_is_not_looked_at_again_in_the_run(tmp
     ("users", "looks"),
     [
         # By how many tasks, how many looks there were.
-        pytest.param(0, [1, 1, 1, 1, 1, 1], id="none: there is nothing to look at again"),
+        pytest.param(0, [1, 1, 1, 1, 1, 1], id="none: there is nothing to check again"),
         pytest.param(1, [1, 2, 3, 4, 5, 6], id="one: the next task may be that account's"),
         pytest.param(2, [1, 1, 2, 2, 3, 3], id="two"),
         pytest.param(3, [1, 1, 1, 2, 2, 2], id="three"),
     ],
 )
-def test_what_is_in_use_is_looked_at_again_when_its_users_may_have_gone(
+def test_a_version_in_use_is_checked_again_when_its_users_may_have_moved(
     tmp_path: Path, users: int, looks: list[int]
 ) -> None:
     maker = Maker(tmp_path)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must hold before Batch is pointed at a key: every check, when it holds, fails and cannot be seen."""
+"""The checks before an account is moved to a key: each check passes, fails and is unknown."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ GONE = Unavailable("No answer.", code="vault_unreachable")
 def checks(**read: Any) -> dict[str, dict[str, str]]:
     """Every check by its name, whether or not they let the account through."""
     try:
-        told = preflight.describe(preflight.require(evidence(**read)))
+        described = preflight.describe(preflight.require(evidence(**read)))
     except Refused as refused:
-        told = refused.facts["preflight"]
-    return {check["name"]: check for check in told}
+        described = refused.facts["preflight"]
+    return {check["name"]: check for check in described}
 
 
 def roles(*assigned: dict[str, Any], of: str = PRINCIPAL) -> dict[str, Any]:
@@ -160,7 +160,7 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ("access_granted", "failed", roles()),
         ("access_granted", "failed", roles(assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/other"))),
         ("access_granted", "failed", roles(assignment(ENCRYPTION_USER, VAULT_ID, principal=OTHER), of=OTHER)),
-        # A policy counts for nothing in a vault that goes by roles.
+        # An access policy has no effect in a vault that uses Azure RBAC.
         ("access_granted", "failed", {**roles(), "vault": vault(policy(), rbac=True)}),
         ("access_granted", "unknown", {**roles(), "assignments": DENIED}),
         ("access_granted", "unknown", {"principals": ()}),
@@ -230,14 +230,14 @@ def test_names_are_stable() -> None:
     assert list(checks()) == NAMES
 
 
-def test_all_is_well() -> None:
+def test_compliant_accounts() -> None:
     passed = preflight.require(evidence())
 
     assert {check.status for check in passed} == {"ok"}
     assert preflight.warnings(passed) == ()
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_all_failed_checks_are_reported_at_once() -> None:
     wrong = evidence(
         f"{KEY}/{NEW}",
         principals=(OTHER,),
@@ -320,7 +320,7 @@ def test_an_account_is_let_through_exactly_when_no_check_fails(read: dict[str, A
         assert len(preflight.warnings(passed)) == list(statuses.values()).count("unknown")
 
 
-def test_a_key_that_expires_soon_is_for_no_account_to_come() -> None:
+def test_a_key_that_expires_soon_fails_for_an_account_that_moves_to_it() -> None:
     soon, later = (evidence(bundle=key(exp=NOW + seconds)) for seconds in (3600, 3601))
 
     with pytest.raises(Refused) as refused:
@@ -328,5 +328,5 @@ def test_a_key_that_expires_soon_is_for_no_account_to_come() -> None:
 
     assert refused.value.facts["failed_checks"] == ["key_not_expired"]
     assert preflight.require(preflight.lasting(later))
-    # An account goes back to it, and one that is on it is not ailing.
+    # A rollback to the key passes the check, and an account that already uses the key has no finding.
     assert preflight.require(soon)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is told of a run over many hosts."""
+"""The progress line of a run over many hosts."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
     progress.failed.add("host2")
     progress.stopped = True
     progress.end_wave(0)
-    told = "1 of 4 hosts done, 1 failed; stopped in wave 2: 1 of 2 finished 'Rotate'; 0.5 hosts/s"
-    assert progress.line(2.0) == told
+    expected = "1 of 4 hosts done, 1 failed; stopped in wave 2: 1 of 2 finished 'Rotate'; 0.5 hosts/s"
+    assert progress.line(2.0) == expected
 
 
 def test_hosts_that_were_changed_are_done_although_the_play_has_stopped() -> None:
@@ -54,8 +54,8 @@ def test_hosts_that_were_changed_are_done_although_the_play_has_stopped() -> Non
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1 h 30 min"), (86400, "24 h 0 min")],
 )
-def test_durations(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+def test_durations(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected

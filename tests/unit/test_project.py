@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What two files of the project say has to agree."""
+"""Files of the project that have to agree."""
 
 from __future__ import annotations
 

@@ -74,9 +74,7 @@ def test_subscriptions_and_vaults_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["a run", "a process"])
-def test_a_full_bucket_is_emptied_at_once_and_then_drawn_from_evenly(
-    tmp_path: Path, clock: Clock, shared: bool
-) -> None:
+def test_a_full_bucket_is_used_at_once_and_then_evenly(tmp_path: Path, clock: Clock, shared: bool) -> None:
     files = RunFiles(str(tmp_path) if shared else None)
 
     def draw() -> float:
@@ -102,7 +100,7 @@ def test_what_the_service_says_counts_if_it_is_less(tmp_path: Path, clock: Clock
     assert buckets.acquire(BUCKET) == 4.0
 
 
-def test_callers_have_buckets_of_their_own(tmp_path: Path, clock: Clock) -> None:
+def test_each_caller_has_separate_buckets(tmp_path: Path, clock: Clock) -> None:
     ours, theirs = (Buckets(RunFiles(str(tmp_path)), who) for who in ("me", "you"))
     ours.learn(BUCKET, 0)
 
@@ -127,7 +125,7 @@ WRITES = Bucket(("management.azure.com", "s-1", "writes"), 200, 10.0)
 
 
 class Azure:
-    """Answers as it is told: a status, and headers. It keeps when it was asked."""
+    """Returns the given answers, each a status and headers, and records the times of the requests."""
 
     def __init__(self, clock: Clock, answers: Iterator[tuple[int, Mapping[str, str]]]) -> None:
         self._clock = clock
@@ -157,9 +155,9 @@ class Paced:
     def __init__(self, clock: Clock, *answers: tuple[int, Mapping[str, str]], wait_timeout: float = 900) -> None:
         pytest.importorskip("azure.core")
         self.azure = Azure(clock, iter(answers))
-        self.told: list[str] = []
+        self.lines: list[str] = []
         self.buckets = Buckets(RunFiles(None), "me")
-        self._policy = rate_limit.policy(self.buckets, Patience(wait_timeout, self.told.append))
+        self._policy = rate_limit.policy(self.buckets, Patience(wait_timeout, self.lines.append))
         self._policy.next = self.azure
 
     def send(self, url: str = URL, method: str = "GET", *, tries: int = 1, **options: Any) -> Any:
@@ -173,7 +171,7 @@ def remaining(reads: int, kind: str = "") -> tuple[int, dict[str, str]]:
     return 200, {f"x-ms-ratelimit-remaining-subscription-{kind}reads": str(reads)}
 
 
-def test_each_request_draws_and_sleeps_until_it_is_its_turn(clock: Clock) -> None:
+def test_each_request_acquires_a_token_and_waits(clock: Clock) -> None:
     paced = Paced(clock)
     for _request in range(252):
         paced.send()
@@ -182,7 +180,7 @@ def test_each_request_draws_and_sleeps_until_it_is_its_turn(clock: Clock) -> Non
 
 
 @pytest.mark.parametrize(("before", "is_late"), [(0, False), (299, False), (300, True)])
-def test_a_request_that_is_late_is_looked_at_once_more(clock: Clock, before: int, is_late: bool) -> None:
+def test_a_request_that_waited_is_checked_again(clock: Clock, before: int, is_late: bool) -> None:
     """The bucket holds 200 writes and gains 10 a second, so the 300th waits for ten seconds."""
     paced, asked = Paced(clock), []
     for _request in range(before):
@@ -228,7 +226,7 @@ def test_a_request_that_must_not_be_sent_any_more_is_not_sent(clock: Clock) -> N
     assert paced.azure.asked == []
 
 
-def test_what_is_not_counted_draws_nothing(clock: Clock) -> None:
+def test_a_request_that_is_not_counted_acquires_no_token(clock: Clock) -> None:
     paced = Paced(clock)
     for _request in range(300):
         paced.send("https://kv.vault.azure.net/keys/k")
@@ -269,7 +267,7 @@ def test_a_date_in_retry_after(clock: Clock) -> None:
     assert paced.send().status_code == 429
     # However long this test takes, within four minutes.
     assert -25 * 300 <= paced.buckets._left(READS) < -25 * 60
-    assert len(paced.told) == 1
+    assert len(paced.lines) == 1
 
 
 def test_a_date_that_has_passed(clock: Clock) -> None:
@@ -277,10 +275,10 @@ def test_a_date_that_has_passed(clock: Clock) -> None:
     paced.send()
 
     assert paced.buckets._left(READS) == 0
-    assert paced.told == []
+    assert paced.lines == []
 
 
-def test_a_retry_after_that_nobody_understands_is_taken_away(clock: Clock) -> None:
+def test_a_malformed_retry_after_is_removed(clock: Clock) -> None:
     """The SDK's retries would fail by it."""
     paced = Paced(clock, (429, {"Retry-After": "soon"}))
 
@@ -303,7 +301,7 @@ def test_a_wait_that_is_longer_than_the_task_may_take_is_an_error_at_once(
     assert failed.value.facts["retry_after"] > 900
     assert str(status) in failed.value.msg
     assert failed.value.facts["remedy"] in failed.value.msg
-    assert (clock.now, paced.told) == (1000, [])
+    assert (clock.now, paced.lines) == (1000, [])
 
 
 @pytest.mark.parametrize(("seconds", "notified"), [("5", 0), ("6", 1), ("900", 1)])
@@ -312,11 +310,11 @@ def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: st
     paced.send()
 
     line = f"Waiting {seconds} s before the next request: management.azure.com is busy (HTTP 429)"
-    assert paced.told == [line] * notified
+    assert paced.lines == [line] * notified
 
 
 def test_an_answer_that_is_no_error_may_name_a_wait(clock: Clock) -> None:
-    """As that of an operation under way does, which its poller goes by."""
+    """Such as the response of an operation in progress. The poller uses its Retry-After."""
     paced = Paced(clock, (202, {"Retry-After": "7200"}))
 
     assert paced.send().status_code == 202
@@ -328,7 +326,7 @@ def test_after_a_refusal_the_other_tasks_wait_as_well(clock: Clock) -> None:
     paced.send()
 
     assert paced.azure.asked == [0, pytest.approx(30.04)]
-    assert "30 s" in paced.told[1]
+    assert "30 s" in paced.lines[1]
 
 
 def test_other_tasks_do_not_wait_longer_than_they_may(clock: Clock) -> None:
@@ -342,7 +340,7 @@ def test_other_tasks_do_not_wait_longer_than_they_may(clock: Clock) -> None:
     assert clock.now == 1000
 
 
-def test_the_runs_own_limit_fails_no_impatient_task(clock: Clock) -> None:
+def test_the_rate_limit_of_the_run_fails_no_task_with_a_short_timeout(clock: Clock) -> None:
     paced = Paced(clock, wait_timeout=0)
     paced.buckets.learn(READS, -25 * 50)
     paced.send()
@@ -350,15 +348,15 @@ def test_the_runs_own_limit_fails_no_impatient_task(clock: Clock) -> None:
     assert paced.azure.asked == [pytest.approx(50.04)]
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(1, 0), (20, 1)])
-def test_a_credential_sleeps_between_its_tries(seconds: float, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (20, 1)])
+def test_a_credential_sleeps_between_its_tries(seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     lines: list[str] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     rate_limit.transport(Patience(30, lines.append)).sleep(seconds)
 
     assert slept == [seconds]
-    assert len(lines) == told
+    assert len(lines) == expected
 
 
 def test_a_credential_sleeps_no_longer_than_the_task_may_take(monkeypatch: pytest.MonkeyPatch) -> None:

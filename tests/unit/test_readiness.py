@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is refused before the first task of any role."""
+"""The first task of all roles: which runs are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_account_that_is_missing(role: str) -> None:
     assert (skipped.changed, skipped.after["exists"]) == (False, False)
     assert "mybatch" in skipped.warnings[0]
     assert azure.group_may_be_missing
-    # Nothing is looked at.
+    # Nothing is read.
     assert azure.asked == []
 
 
@@ -59,11 +59,11 @@ def test_an_account_that_is_to_be_created_may_be_missing_and_its_group_may_not(m
 
 @EACH_ROLE
 def test_the_account_is_reported_as_it_is(role: str) -> None:
-    told = check(role, Azure(on(PINNED_NEW))).after
+    checked = check(role, Azure(on(PINNED_NEW))).after
 
-    assert (told["exists"], told["key_identifier"], told["principal_ids"]) == (True, PINNED_NEW, [PRINCIPAL])
-    assert "available" not in told
-    assert ("previous_key_identifier" in told) is (role == "revert")
+    assert (checked["exists"], checked["key_identifier"], checked["principal_ids"]) == (True, PINNED_NEW, [PRINCIPAL])
+    assert "available" not in checked
+    assert ("previous_key_identifier" in checked) is (role == "revert")
 
 
 @EACH_ROLE

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is refused before the first task of `provision`."""
+"""The first task of `provision`: which runs are refused."""
 
 from __future__ import annotations
 

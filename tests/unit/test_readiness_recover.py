@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is repaired, and what is refused, before the first task of `recover`."""
+"""The first task of `recover`: which repairs are needed, and which runs are refused."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ def test_a_refusal_after_a_repair_says_what_was_repaired() -> None:
     assert found.after["causes_so_far"] == ["vault_deleted", "version_unusable"]
 
 
-def test_every_reason_is_told_at_once() -> None:
+def test_all_reasons_are_reported_at_once() -> None:
     azure = lost(vault=vault(), **IS_DISABLED)
     azure.allowed = READS
     failure = refused("recover", azure, allowed_repairs=["access"])
 
     assert failure.code == "repair_not_allowed"
-    told = ("allowed_repairs: key. ", "is disabled", UPDATE_KEY, f"{ASSIGNMENTS}/write")
-    assert all(part in failure.msg for part in told)
+    expected = ("allowed_repairs: key. ", "is disabled", UPDATE_KEY, f"{ASSIGNMENTS}/write")
+    assert all(part in failure.msg for part in expected)
 
 
 FIREWALL = Denied("Could not read the key. Run from elsewhere.", code="network_denied")
@@ -127,14 +127,14 @@ SAYS_DISABLED = "Reason: The key 'https://myvault.vault.azure.net/keys/batch' is
 
 
 def kept_out(said: str, **observed: Any) -> Azure:
-    """A caller whom the firewall of the vault keeps out, and what Batch says."""
+    """A caller that the firewall of the vault blocks, and the message of Batch."""
     reason = Rejected(f"Azure says: {said}", azure={"message": said})
     azure = lost(bundle=FIREWALL, versions=None, unavailable_reason=reason, **observed)
     azure.unavailable_reason = reason
     return azure
 
 
-def test_a_firewall_is_opened_by_a_caller_whom_it_keeps_out() -> None:
+def test_a_firewall_is_opened_by_a_caller_that_it_blocks() -> None:
     assert repairs(kept_out("(Forbidden) no.", vault=CLOSED)) == ["network"]
     # The account may need ten minutes from then on.
     assert repairs(kept_out("(Forbidden) no."), causes_so_far=["network_closed"]) == []
@@ -162,12 +162,12 @@ def test_what_batch_says_of_a_key_that_the_caller_cannot_read(observed: Any, sai
         assert all(part in failure.msg for part in (said, FIREWALL.msg))
 
 
-def test_nobody_waits_for_what_nothing_was_done_about() -> None:
+def test_recover_does_not_wait_for_a_cause_without_a_repair() -> None:
     assert refused("recover", kept_out("(Forbidden) no.")).code == "network_denied"
 
 
 def test_an_available_account_needs_no_repair() -> None:
-    """Whatever its key looks like: Batch may not have noticed yet, or may use another version."""
+    """In any state of its key: Batch may not have noticed a loss yet, or may use another version."""
     azure = lost(DISABLED, bundle=DISABLED)
     azure.unavailable_reason = None
 
@@ -235,7 +235,7 @@ def test_a_repair_that_is_not_allowed_is_refused(observed: dict[str, Any], allow
 
 
 @pytest.mark.parametrize("observed", [{}, {"vault": vault()}, {"principals": ()}])
-def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_available(observed: dict[str, Any]) -> None:
+def test_an_account_is_not_repaired_if_its_availability_is_unknown(observed: dict[str, Any]) -> None:
     azure = lost(**observed)
     azure.unavailable_reason = HIDDEN
 
@@ -245,7 +245,7 @@ def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_availabl
 
 @pytest.mark.parametrize("is_rehearsal", [False, True])
 @pytest.mark.parametrize(
-    ("observed", "told"),
+    ("observed", "expected"),
     [
         ({"vault": HIDDEN}, HIDDEN.msg),
         ({"bundle": HIDDEN, "versions": None}, HIDDEN.msg),
@@ -253,19 +253,19 @@ def test_nobody_repairs_an_account_of_which_nothing_tells_whether_it_is_availabl
         ({"bundle": Unavailable("Busy."), "versions": None}, "Busy."),
         # The vault is in another subscription.
         ({"vault": None}, f"{VAULTS}/read"),
-        # Whatever else was found.
+        # Regardless of other causes.
         ({"vault": HIDDEN, **IS_DISABLED}, HIDDEN.msg),
         ({"bundle": HIDDEN, "versions": None, "vault": CLOSED}, HIDDEN.msg),
     ],
 )
-def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], told: str, is_rehearsal: bool) -> None:
+def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], expected: str, is_rehearsal: bool) -> None:
     azure = lost(**observed)
     azure.is_rehearsal = is_rehearsal
     failure = refused("recover", azure)
 
-    assert told in failure.msg
+    assert expected in failure.msg
     assert failure.msg.endswith("Nothing was changed.")
-    assert failure.code == ("service_unavailable" if told == "Busy." else "permission_denied")
+    assert failure.code == ("service_unavailable" if expected == "Busy." else "permission_denied")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is refused before the first task of `revert`."""
+"""The first task of `revert`: which runs are refused."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_rights_to_revert(options: dict[str, Any], needed: list[str]) -> None:
 
 @EACH_TAKE
 @pytest.mark.parametrize("used", [ELSEWHERE, f"{KEY}2"])
-def test_a_key_that_the_account_does_not_use_is_not_taken_away(options: dict[str, Any], used: str) -> None:
+def test_a_key_that_the_account_does_not_use_is_not_removed(options: dict[str, Any], used: str) -> None:
     azure = Azure(on(used))
     failure = refused("revert", azure, **options)
 
     assert failure.code == "account_on_another_key"
     assert used in failure.msg
     assert azure.asked == []
-    # If nothing is taken away, it does not matter.
+    # If nothing is disabled, deleted or revoked, another key does not matter.
     assert revert(Azure(on(used))) == [WRITE]
 
 
@@ -83,20 +83,20 @@ def test_a_revert_that_takes_something_is_refused_if_not_all_are_listed(
     assert azure.asked == ["availability", "listing", f"users of {'myvault' if is_known else None}"]
 
 
-def test_who_takes_nothing_away_need_not_list() -> None:
+def test_a_revert_that_keeps_key_and_access_needs_no_right_to_list() -> None:
     assert "listing" not in asked("revert", Azure(on(KEY), unlisted=("/subscriptions/hidden",)))
 
 
 @EACH_TAKE
-def test_nothing_tells_which_key_an_account_used_that_is_back_already(options: dict[str, Any]) -> None:
-    """It may never have been on the key that is named."""
+def test_the_previous_key_of_a_reverted_account_is_unknown(options: dict[str, Any]) -> None:
+    """The account may never have used the key that the task names."""
     azure = Azure(on(None))
     outcome = check("revert", azure, **options)
 
     [warning] = outcome.warnings
     assert "cmk_previous_key_identifier" in warning
     assert outcome.after["previous_key_identifier"] is None
-    # Nothing of the key or the access is even looked at.
+    # The key and the access are not read.
     assert not {"keys", "access"} & set(azure.asked)
     assert planned(azure) == []
     assert check("revert", Azure(on(None))).warnings == ()
@@ -116,9 +116,9 @@ def test_an_account_that_is_back_already_leaves_the_key_behind_that_somebody_con
 
 
 def test_the_previous_key_is_the_one_that_the_account_uses() -> None:
-    told = check("revert", Azure(on(PINNED_NEW)), previous_key_identifier=PINNED_OLD).after
+    checked = check("revert", Azure(on(PINNED_NEW)), previous_key_identifier=PINNED_OLD).after
 
-    assert told["previous_key_identifier"] == PINNED_NEW
+    assert checked["previous_key_identifier"] == PINNED_NEW
 
 
 @pytest.mark.parametrize("used", [PINNED_NEW, None])
@@ -155,7 +155,7 @@ def test_what_a_later_task_of_a_revert_would_refuse(azure: Azure, options: dict[
     assert refused("revert", azure, **options).code == code
 
 
-def test_access_of_each_identity_is_looked_at() -> None:
+def test_the_access_of_each_identity_is_checked() -> None:
     azure = Azure(on(PINNED_NEW, user_assigned(one=PRINCIPAL, two=OTHER)))
     revert(azure, revokes_access=True)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is refused before the first task of `rotate`."""
+"""The first task of `rotate`: which runs are refused."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_rights_to_disable_the_previous_version() -> None:
     assert azure.asked == ["availability", "listing", "users of myvault"]
     needed = needs("rotate", Azure(on(PINNED_OLD), vault=vault(rbac=True)), previous_key="disable")
     assert needed == [UPDATE_KEY]
-    # By access policies, the permission list is one of its own.
+    # With access policies, list is a separate permission.
     listless = vault(policy("caller", ["get"]))
     assert needs("rotate", Azure(on(PINNED_OLD), vault=listless), previous_key="disable") == [
         *["the key permission list", "the key permission update"]
@@ -108,7 +108,7 @@ def test_a_rotation_that_disables_something_is_refused_if_not_all_are_listed(opt
     assert failure.code == "users_unknown"
     assert "keep the previous version" in failure.facts["remedy"]
     assert azure.asked == ["availability", "listing", "users of myvault"]
-    # Who takes nothing away need not list.
+    # A run that disables nothing needs no right to list.
     assert "listing" not in asked("rotate", Azure(on(PINNED_OLD), unlisted=("/subscriptions/hidden",)), **options)
 
 

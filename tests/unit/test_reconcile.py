@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Read, plan, apply, read and plan again, with a resource and a service of the test's own."""
+"""Read, plan, apply, read and plan again, with a resource and a service that exist in this test only."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import
 @pytest.fixture(autouse=True)
 def signals_that_end() -> Iterator[None]:
     """As in a terminal: a shell without job control starts what runs in the background with SIGINT ignored."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, former)
+    signal.signal(signal.SIGINT, handler)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Books that are to stand on a shelf, and whether one more is wanted whatever stands there."""
+    """The books that a shelf is to contain, and whether one more book is wanted in any case. With the book "fable", the
+    plan has a rollback."""
 
     books: frozenset[str]
     one_more: bool = False
@@ -48,7 +49,7 @@ class Goal:
     put_back: bool = False
 
     def described(self, current: Mapping[str, Any]) -> str:
-        return f"{len(current['books'])} books stand there now."
+        return f"{len(current['books'])} books are on the shelf."
 
 
 class Books:
@@ -69,7 +70,7 @@ class Books:
             {"books": sorted(observed | goal.books)},
             tuple(steps),
             warnings=tuple(f"{book} is heavy." for book in missing if book == "atlas"),
-            rollback_goal=replace(goal, books=observed, put_back=True) if "former" in goal.books else None,
+            rollback_goal=replace(goal, books=observed, put_back=True) if "fable" in goal.books else None,
             report={"shelf": "upper"} if steps else {},
         )
 
@@ -120,7 +121,7 @@ def test_a_plan_changes_something_if_it_has_a_step() -> None:
     assert Plan(None, {}, {}, (step(Shelf.add, book="atlas"),)).changed
 
 
-def test_result_is_the_state_with_what_is_told_beside_it() -> None:
+def test_result_is_the_state_with_warnings_and_report() -> None:
     outcome = Outcome(True, {"size": 1}, {"size": 2}, ("It is heavy.",), {"preflight": []})
 
     assert outcome.result() == {
@@ -220,7 +221,7 @@ def test_a_change_is_written_and_read_again() -> None:
     )
 
 
-def test_what_is_told_is_what_was_seen_and_not_what_was_foreseen() -> None:
+def test_the_result_is_the_state_that_was_read_and_not_the_prediction() -> None:
     class Busy(Shelf):
         def add(self, book: str) -> None:
             super().add(book)
@@ -304,7 +305,7 @@ def test_a_plan_that_is_outdated_twice_is_a_failure_without_rollback() -> None:
     shelf = Contested(others=["novel", "poems"])
 
     with pytest.raises(PlanOutdated) as failed:
-        run(goal("former", "atlas"), shelf)
+        run(goal("fable", "atlas"), shelf)
 
     assert failed.value.facts == {"applied": []}
     assert shelf.did == ["read", "read"]
@@ -322,13 +323,13 @@ def test_a_plan_that_is_outdated_after_a_write_is_rolled_back() -> None:
     shelf = Later(others=["novel"])
 
     with pytest.raises(PlanOutdated) as failed:
-        run(goal("former", "atlas"), shelf)
+        run(goal("fable", "atlas"), shelf)
 
     assert failed.value.facts["applied"] == ["add"]
     assert shelf.books == set()
 
 
-def test_a_failure_tells_what_had_been_applied_before_it() -> None:
+def test_a_failure_has_the_steps_that_were_applied_before() -> None:
     shelf = Shelf(nailed=frozenset({"novel"}))
 
     with pytest.raises(Rejected) as failed:
@@ -375,22 +376,22 @@ class Signal(Shelf):
     ("shelf", "code"),
     [(Broken, "internal_error"), (Interruption, "interrupted"), (Timeout, "timed_out"), (Signal, "interrupted")],
 )
-def test_whatever_ends_a_change_it_is_put_back(shelf: type[Shelf], code: str) -> None:
-    former = signal.getsignal(signal.SIGTERM)
+def test_a_change_that_is_interrupted_is_rolled_back(shelf: type[Shelf], code: str) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     ended = shelf({"atlas"})
 
     with pytest.raises(CmkError) as failed:
-        run(goal("former", "novel"), ended)
+        run(goal("fable", "novel"), ended)
 
     assert ended.books == {"atlas"}
     assert failed.value.code == code
     assert failed.value.facts["applied"] == []
     assert failed.value.facts["restored"] is True
     assert failed.value.facts["current_state"] == {"books": ["atlas"]}
-    assert signal.getsignal(signal.SIGTERM) is former
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_second_signal_waits_for_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_waits_for_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ansible sends a worker two, one right after the other."""
 
     def interrupted_again(ended: BaseException) -> CmkError:
@@ -401,33 +402,33 @@ def test_a_second_signal_waits_for_the_way_back(monkeypatch: pytest.MonkeyPatch)
     shelf = Signal({"atlas"})
 
     with pytest.raises(KeyboardInterrupt):
-        run(goal("former", "novel"), shelf)
+        run(goal("fable", "novel"), shelf)
 
     assert shelf.books == {"atlas"}
 
 
-def test_the_timeout_of_ansible_is_told() -> None:
+def test_the_timeout_of_ansible_is_reported() -> None:
     with pytest.raises(CmkError) as failed:
-        run(goal("former"), Timeout())
+        run(goal("fable"), Timeout())
 
     assert failed.value.facts["timedout"] == {"period": 3}
     assert "3 s" in failed.value.msg
 
 
-def test_a_bug_on_the_way_back_does_not_hide_the_failure() -> None:
+def test_a_bug_in_the_rollback_does_not_hide_the_failure() -> None:
     class Twice(Shelf):
         def remove(self, book: str) -> None:
             raise KeyError(book)
 
     with pytest.raises(NotConverged) as failed:
-        run(goal("former", "novel"), Twice({"atlas"}, stuck=frozenset({"novel"})))
+        run(goal("fable", "novel"), Twice({"atlas"}, stuck=frozenset({"novel"})))
 
     assert failed.value.facts["restored"] is False
     assert failed.value.facts["restore_failure"]["code"] == "internal_error"
 
 
-def test_a_signal_does_not_end_the_way_back() -> None:
-    """It is told once the shelf is as it was, as what the whole process has to end for."""
+def test_a_signal_does_not_end_the_rollback() -> None:
+    """The signal ends the process after the rollback."""
 
     class Impatient(Shelf):
         def remove(self, book: str) -> None:
@@ -437,7 +438,7 @@ def test_a_signal_does_not_end_the_way_back() -> None:
     shelf = Impatient({"atlas"}, stuck=frozenset({"novel"}))
 
     with pytest.raises(NotConverged) as failed:
-        run(goal("former", "novel"), shelf)
+        run(goal("fable", "novel"), shelf)
 
     assert shelf.books == {"atlas"}
     assert failed.value.facts["restored"] is True
@@ -484,7 +485,7 @@ class Missing(Late):
 def test_a_change_is_looked_for_until_it_shows(shelf: type[Late]) -> None:
     late = shelf({"atlas"})
 
-    assert run(goal("novel", "former"), late).after == {"books": ["atlas", "former", "novel"]}
+    assert run(goal("novel", "fable"), late).after == {"books": ["atlas", "fable", "novel"]}
     assert "remove" not in late.did
 
 
@@ -494,7 +495,7 @@ def test_a_change_that_never_shows_is_a_failure(shelf: type[Late], code: str) ->
     late.stale = 5
 
     with pytest.raises(CmkError) as failed:
-        run(goal("novel", "former"), late)
+        run(goal("novel", "fable"), late)
 
     assert failed.value.code == code
     assert failed.value.facts["applied"] == ["add", "add"]
@@ -514,7 +515,7 @@ def test_a_refusal_counts_at_once() -> None:
     shelf = Newcomer({"atlas"})
 
     with pytest.raises(Refused):
-        run(goal("novel", "former"), shelf)
+        run(goal("novel", "fable"), shelf)
 
     assert shelf.did.count("look") == 1
     assert shelf.books == {"atlas"}
@@ -544,7 +545,7 @@ def test_a_rollback_begins_with_what_there_is_now() -> None:
     shelf = Remembering({"atlas"}, nailed=frozenset({"poem"}))
 
     with pytest.raises(Rejected):
-        run(goal("former", "novel", "poem"), shelf)
+        run(goal("fable", "novel", "poem"), shelf)
 
     # The book that is gone is not removed again.
     assert shelf.did.count("remove") == 1
@@ -562,13 +563,13 @@ def test_a_rollback_that_is_outdated_is_planned_again() -> None:
     shelf = Taken({"atlas"}, nailed=frozenset({"poem"}))
 
     with pytest.raises(Rejected) as failed:
-        run(goal("former", "novel", "poem"), shelf)
+        run(goal("fable", "novel", "poem"), shelf)
 
     assert failed.value.facts["restored"] is True
     assert shelf.books == {"atlas"}
 
 
-def test_the_way_back_is_looked_for_too() -> None:
+def test_a_rollback_is_confirmed_although_reads_lag() -> None:
     class Slow(Late):
         stale = 0
 
@@ -579,40 +580,40 @@ def test_the_way_back_is_looked_for_too() -> None:
     shelf = Slow({"atlas"}, stuck=frozenset({"novel"}))
 
     with pytest.raises(NotConverged) as failed:
-        run(goal("novel", "former"), shelf)
+        run(goal("novel", "fable"), shelf)
 
     assert failed.value.facts["restored"] is True
 
 
-# The way back
+# The rollback
 
 
-def test_a_failed_change_is_put_back() -> None:
+def test_a_failed_change_is_rolled_back() -> None:
     shelf = Shelf({"atlas"}, stuck=frozenset({"novel"}))
 
     with pytest.raises(NotConverged) as failed:
-        run(goal("former", "novel"), shelf)
+        run(goal("fable", "novel"), shelf)
 
     assert shelf.books == {"atlas"}
     assert failed.value.facts["applied"] == ["add", "add"]
     assert failed.value.facts["restored"] is True
     assert failed.value.facts["current_state"] == {"books": ["atlas"]}
-    assert failed.value.msg.endswith("1 books stand there now.")
-    # Written, read; then the way back: read, written, read.
+    assert failed.value.msg.endswith("1 books are on the shelf.")
+    # Write, read; then the rollback: read, write, read.
     assert shelf.did == ["read", "add", "add", "read", "read", "remove", "read"]
 
 
-def test_where_nothing_moved_nothing_is_put_back() -> None:
-    shelf = Shelf({"atlas"}, nailed=frozenset({"former"}))
+def test_without_an_applied_step_nothing_is_rolled_back() -> None:
+    shelf = Shelf({"atlas"}, nailed=frozenset({"fable"}))
 
     with pytest.raises(Rejected) as failed:
-        run(goal("former"), shelf)
+        run(goal("fable"), shelf)
 
     assert failed.value.facts == {"applied": [], "restored": True, "current_state": {"books": ["atlas"]}}
     assert shelf.did == ["read", "add", "read", "read"]
 
 
-def test_failing_to_put_back_is_told_beside_the_first_failure() -> None:
+def test_a_failed_rollback_is_reported_with_the_first_failure() -> None:
     class Jammed(Shelf):
         def remove(self, book: str) -> None:
             raise Rejected(f"{book} cannot be removed.", azure={"code": "Stuck"})
@@ -620,19 +621,19 @@ def test_failing_to_put_back_is_told_beside_the_first_failure() -> None:
     shelf = Jammed({"atlas"}, stuck=frozenset({"novel"}))
 
     with pytest.raises(NotConverged) as failed:
-        run(goal("former", "novel"), shelf)
+        run(goal("fable", "novel"), shelf)
 
     assert failed.value.facts["restored"] is False
     assert failed.value.facts["restore_failure"] == {
-        "msg": "former cannot be removed.",
+        "msg": "fable cannot be removed.",
         "code": "rejected_by_service",
         "azure": {"code": "Stuck"},
     }
     assert "current_state" not in failed.value.facts
-    assert failed.value.msg.endswith("Restoring the previous setting also failed: former cannot be removed.")
+    assert failed.value.msg.endswith("Restoring the previous setting also failed: fable cannot be removed.")
 
 
-def test_putting_back_is_confirmed_too() -> None:
+def test_a_rollback_is_confirmed() -> None:
     class Deaf(Shelf):
         def remove(self, book: str) -> None:
             self.calls.append(("remove", book))
@@ -640,10 +641,10 @@ def test_putting_back_is_confirmed_too() -> None:
     shelf = Deaf({"atlas"}, stuck=frozenset({"novel"}))
 
     with pytest.raises(NotConverged) as failed:
-        run(goal("former", "novel"), shelf)
+        run(goal("fable", "novel"), shelf)
 
     assert failed.value.facts["restored"] is False
-    assert failed.value.facts["current_state"] == {"books": ["atlas", "former"]}
+    assert failed.value.facts["current_state"] == {"books": ["atlas", "fable"]}
 
 
 def test_the_first_failure_is_the_one_that_is_raised() -> None:
@@ -654,7 +655,7 @@ def test_the_first_failure_is_the_one_that_is_raised() -> None:
             return super().read(goal)
 
     with pytest.raises(NotConverged) as failed:
-        run(goal("former", "novel"), Unreadable(stuck=frozenset({"novel"})))
+        run(goal("fable", "novel"), Unreadable(stuck=frozenset({"novel"})))
 
     assert failed.value.facts["restored"] is False
     assert failed.value.facts["restore_failure"]["code"] == "service_unavailable"
@@ -703,7 +704,7 @@ class Lamps:
         self.lit[name] = on
 
 
-FORMER, FALLBACK = Lamp(lit=False), Lamp("blue")
+BEFORE, FALLBACK = Lamp(lit=False), Lamp("blue")
 
 
 def undone(lamps: Lamps, **ways: Lamp) -> CmkError:
@@ -716,7 +717,7 @@ def undone(lamps: Lamps, **ways: Lamp) -> CmkError:
 def test_the_previous_setting_is_restored_and_nothing_else(failure: type[CmkError]) -> None:
     lamps = Lamps(failure)
 
-    assert undone(lamps, rollback_goal=FORMER, if_refused=FALLBACK).facts["restored"] is True
+    assert undone(lamps, rollback_goal=BEFORE, if_refused=FALLBACK).facts["restored"] is True
     assert lamps.lit == {"red": False}
 
 
@@ -725,18 +726,18 @@ def test_the_fallback_is_for_a_refused_change_whose_previous_setting_cannot_be_r
     failure: type[CmkError], lit: dict[str, bool]
 ) -> None:
     lamps = Lamps(failure, stuck=("red",))
-    undone(lamps, rollback_goal=FORMER, if_refused=FALLBACK)
+    undone(lamps, rollback_goal=BEFORE, if_refused=FALLBACK)
 
     assert lamps.lit == lit
 
 
-@pytest.mark.parametrize("former", [FORMER, None], ids=["with a rollback", "without a rollback"])
+@pytest.mark.parametrize("rollback", [BEFORE, None], ids=["with a rollback", "without a rollback"])
 @pytest.mark.parametrize("found", [Refused, Denied, Unavailable])
 def test_the_fallback_after_a_failed_rollback_is_for_a_change_that_is_refused_when_it_is_read_again(
-    found: type[CmkError], former: Any
+    found: type[CmkError], rollback: Any
 ) -> None:
-    """A change that was neither confirmed nor rolled back stays, unless it is known to be of no use. What was taken
-    away without a rollback is given back in any case."""
+    """A change that was neither confirmed nor rolled back stays, unless it is known to be unusable. For a change
+    without a rollback, the fallback is always applied."""
 
     class Dark(Lamps):
         def read(self, goal: Lamp) -> bool:
@@ -745,13 +746,13 @@ def test_the_fallback_after_a_failed_rollback_is_for_a_change_that_is_refused_wh
             return self.lit.get(goal.name, False)
 
     lamps = Dark(Denied, stuck=("red",))
-    undone(lamps, rollback_goal=former, if_refused=FALLBACK)
+    undone(lamps, rollback_goal=rollback, if_refused=FALLBACK)
 
-    assert lamps.lit == ({"red": True, "blue": True} if former is None or found is Refused else {"red": True})
+    assert lamps.lit == ({"red": True, "blue": True} if rollback is None or found is Refused else {"red": True})
 
 
 @pytest.mark.parametrize("failure", [Denied, Refused])
-def test_without_a_way_back_nothing_is_undone(failure: type[CmkError]) -> None:
+def test_without_a_rollback_nothing_is_undone(failure: type[CmkError]) -> None:
     lamps = Lamps(failure)
 
     assert "restored" not in undone(lamps).facts
@@ -773,7 +774,7 @@ def test_a_change_begins_only_if_its_requirement_holds() -> None:
     assert not converge(goal("novel"), shelf, Books, before_change=refuse).changed
 
 
-# What accounts came to use while it was taken away
+# Resources that accounts started to use during the removal
 
 
 def in_use(**facts: Any) -> Refused:
@@ -786,14 +787,14 @@ KEPT = Outcome(False, {}, {}, report={"in_use_by": ["a newcomer"]})
 @pytest.mark.parametrize(
     ("failure", "made"),
     [
-        pytest.param(in_use(restored=True), 2, id="given back"),
-        pytest.param(in_use(restored=False), 1, id="not given back"),
-        pytest.param(in_use(), 1, id="refused before anything was taken away"),
+        pytest.param(in_use(restored=True), 2, id="restored"),
+        pytest.param(in_use(restored=False), 1, id="not restored"),
+        pytest.param(in_use(), 1, id="refused before the removal"),
         pytest.param(Refused("No.", code="users_unknown", restored=True), 1, id="refused for another reason"),
         pytest.param(Denied("No.", restored=True), 1, id="failed"),
     ],
 )
-def test_what_was_given_back_is_reported_as_in_use(failure: CmkError, made: int) -> None:
+def test_a_restored_resource_is_reported_as_in_use(failure: CmkError, made: int) -> None:
     results = [failure, KEPT]
 
     def make() -> Outcome:

@@ -20,7 +20,7 @@ def test_a_region_is_known_by_its_names(location: str) -> None:
 
 
 @pytest.mark.parametrize("regions", [None, []], ids=["may not be read", "none listed"])
-def test_what_cannot_be_told_is_left_to_azure(regions: list[str] | None) -> None:
+def test_azure_decides_if_the_regions_are_unknown(regions: list[str] | None) -> None:
     regions_module.require_available("atlantis", regions, "The vault")
 
 
@@ -34,13 +34,13 @@ def test_a_region_that_is_not_available_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wanted", [None, "westeurope", "West Europe"])
-def test_a_resource_in_its_region_is_no_news(wanted: str | None) -> None:
+def test_a_resource_in_its_region_has_no_warning(wanted: str | None) -> None:
     assert regions_module.difference("The vault", "westeurope", wanted) == ()
 
 
-def test_a_resource_in_another_region_is_told_with_both() -> None:
-    (told,) = regions_module.difference("The vault v", "westeurope", "northeurope")
+def test_a_resource_in_another_region_is_reported_with_both_regions() -> None:
+    (warning,) = regions_module.difference("The vault v", "westeurope", "northeurope")
 
-    assert "The vault v" in told
-    assert "westeurope" in told
-    assert "northeurope" in told
+    assert "The vault v" in warning
+    assert "westeurope" in warning
+    assert "northeurope" in warning

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a rehearsal answers to each kind of request, and that no write leaves the machine."""
+"""Check mode across the tasks of a run: the answer to each kind of request. No write leaves the machine."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def azure() -> Azure:
 # Requests that change something, and those that are not known
 
 
-def test_a_read_that_the_picture_knows_nothing_of_is_azures(azure: Azure) -> None:
+def test_a_read_without_a_planned_change_is_sent_to_azure(azure: Azure) -> None:
     azure.has("/subscriptions", {"value": ["one"]})
 
     assert azure.get("/subscriptions") == {"value": ["one"]}
@@ -277,7 +277,7 @@ def test_an_account_that_is_not_available_takes_no_change(azure: Azure) -> None:
 
 @pytest.mark.parametrize(("failed", "pools"), [([], {"value": []}), (["key_enabled"], 409)])
 def test_preflight_decides_whether_an_account_is_available(azure: Azure, failed: list[str], pools: Any) -> None:
-    """Once the picture has changed what that depends on."""
+    """After the planned changes affect the checks of preflight."""
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key/{V1}"}}
     azure.has(f"{ACCOUNTS}/there", account(encryption=encryption))
     azure.has(f"{ACCOUNTS}/there/pools", {"error": {}}, 409)
@@ -290,7 +290,7 @@ def test_preflight_decides_whether_an_account_is_available(azure: Azure, failed:
     assert azure.get(f"{ACCOUNTS}/there/pools") == pools
 
 
-def test_who_may_not_list_pools_may_not_in_the_picture(azure: Azure) -> None:
+def test_check_mode_keeps_a_missing_right_to_list_pools(azure: Azure) -> None:
     azure.has(f"{ACCOUNTS}/there", account())
     azure.has(f"{ACCOUNTS}/there/pools", {"error": {"code": "AuthorizationFailed"}}, 403)
     azure.call("PATCH", f"{ACCOUNTS}/there", {"tags": {}})
@@ -530,7 +530,7 @@ def test_a_key_that_was_deleted_before_is_recovered(azure: Azure) -> None:
     assert azure.get(f"{KEYS}/deletedkeys/key") == 404
 
 
-def test_who_may_not_list_the_versions_of_a_recovered_key_may_not_in_the_picture(azure: Azure) -> None:
+def test_check_mode_keeps_a_missing_right_to_list_versions_of_a_recovered_key(azure: Azure) -> None:
     azure.has("/deletedkeys/key", {**bundle(V2), "recoveryId": f"{KEYS}/deletedkeys/key"})
     azure.has("/keys/key/versions", {"error": {"code": "Forbidden", "message": "No."}}, 403)
     azure.call("POST", f"{KEYS}/deletedkeys/key/recover")
@@ -539,17 +539,17 @@ def test_who_may_not_list_the_versions_of_a_recovered_key_may_not_in_the_picture
     assert azure.get(f"{KEYS}/keys/key")["key"]["kid"].endswith(V2)
 
 
-def test_who_may_not_read_a_key_may_not_in_the_picture(with_key: Azure) -> None:
+def test_check_mode_keeps_a_missing_right_to_read_a_key(with_key: Azure) -> None:
     with_key.call("POST", f"{KEYS}/keys/key/create", {"kty": "RSA"})
     with_key.has("/keys/key", {"error": {"code": "Forbidden"}}, 403)
 
     assert with_key.get(f"{KEYS}/keys/key") == 403
 
 
-# The picture and the run
+# The planned changes and the run
 
 
-def test_later_tasks_of_a_run_have_the_picture_until_it_ends(tmp_path: Any) -> None:
+def test_later_tasks_of_a_run_have_its_planned_changes_until_the_run_ends(tmp_path: Any) -> None:
     def task() -> Azure:
         azure = Azure(RunFiles(str(tmp_path)).for_rehearsal())
         azure.has(VAULTS, {"value": []})
@@ -563,7 +563,7 @@ def test_later_tasks_of_a_run_have_the_picture_until_it_ends(tmp_path: Any) -> N
     assert task().ids(VAULTS) == []
 
 
-def test_a_module_of_its_own_has_a_picture_of_its_own() -> None:
+def test_a_module_in_a_separate_process_has_separate_planned_changes() -> None:
     one, other = Azure(), Azure()
     made_vault(one)
 
@@ -593,7 +593,7 @@ def test_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Session({"wait_timeout": 600}, rehearse=True).poll_until(lambda: complaint, 1e12, "it") is complaint
 
 
-def test_the_picture_is_apart_from_what_other_tasks_know(tmp_path: Any) -> None:
+def test_planned_changes_are_not_in_the_cache_of_other_tasks(tmp_path: Any) -> None:
     rehearsing = Session({"wait_timeout": 1}, str(tmp_path), rehearse=True)
     rehearsing.files.store("rehearsed", "name")
 

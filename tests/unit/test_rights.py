@@ -88,7 +88,7 @@ MAKE_KEY = rights.to_use_key("create", "myvault")
 
 
 class Resources:
-    """What the caller may do at each scope; an error where that cannot be read."""
+    """The caller's permissions at each scope; an error if they cannot be read."""
 
     def __init__(self, **allowed: Any) -> None:
         self.allowed = allowed

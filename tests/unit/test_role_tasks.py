@@ -270,11 +270,11 @@ def test_what_the_account_used_before_is_disabled_if_that_is_asked(
     assert [options["key_identifier"] for _module, options in disabled] == previous
     for module, options in disabled:
         assert (module, options["state"]) == ("keyvault_cmk_key", "disabled")
-        # What accounts use stays, and nothing is disabled that is not older than the version that they were moved to.
+        # A version in use stays, and only versions that are older than the new version of the accounts are disabled.
         assert (options["in_use"], options["moved_to"], options["grace_period"]) == ("keep", PINNED_NEW, "P2D")
 
 
-def test_an_account_that_is_gone_is_not_rotated() -> None:
+def test_a_missing_account_is_not_rotated() -> None:
     run = rotate({"__rotate_before": {"exists": False}}, cmk_previous_version="disable", cmk_missing_account="skip")
 
     assert run.modules == ["batch_encryption_info"]
@@ -298,7 +298,7 @@ def test_key_and_access_stay_unless_it_is_asked() -> None:
 
 
 @pytest.mark.parametrize(("asked", "state"), [("disable", "disabled"), ("delete", "absent")])
-def test_what_is_left_behind_is_taken_away_last_unless_accounts_use_it(asked: str, state: str) -> None:
+def test_the_previous_key_is_removed_last_unless_accounts_use_it(asked: str, state: str) -> None:
     run = revert(cmk_revert_key=asked, cmk_revert_access="revoke")
 
     assert run.modules == ["batch_encryption_info", "batch_encryption", "keyvault_cmk_key", "keyvault_cmk_access"]
@@ -309,14 +309,14 @@ def test_what_is_left_behind_is_taken_away_last_unless_accounts_use_it(asked: st
     assert (check["previous_key"], check["revokes_access"]) == (asked, True)
 
 
-def test_a_previous_key_that_nobody_knows_is_not_taken_away() -> None:
+def test_an_unknown_previous_key_is_not_removed() -> None:
     unknown = {"__revert_before": {**BEFORE, "previous_key_identifier": None}}
     run = revert(unknown, cmk_revert_key="disable", cmk_revert_access="revoke")
 
     assert run.modules == ["batch_encryption_info", "batch_encryption"]
 
 
-def test_an_account_that_is_gone_is_not_moved() -> None:
+def test_a_missing_account_is_not_moved() -> None:
     gone = {"__revert_before": {"exists": False, "previous_key_identifier": None}}
 
     assert revert(gone, cmk_revert_key="delete", cmk_revert_access="revoke").modules == ["batch_encryption_info"]

@@ -100,11 +100,11 @@ def test_body_of_a_first_policy() -> None:
     }
 
 
-def test_body_keeps_notifications_and_drops_the_former_rotation() -> None:
-    former = rotation_policy(timeBeforeExpiry="P30D")
-    [_rotate, notify] = former["lifetimeActions"]
+def test_body_keeps_notifications_and_drops_the_previous_rotation() -> None:
+    previous = rotation_policy(timeBeforeExpiry="P30D")
+    [_rotate, notify] = previous["lifetimeActions"]
 
-    body = key_rotation_policy.body(wish(time_after_create="P90D"), former)
+    body = key_rotation_policy.body(wish(time_after_create="P90D"), previous)
 
     assert body == {
         "lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}, notify],

@@ -81,7 +81,7 @@ def test_without_its_folder_a_run_stores_nothing_and_does_not_fail(damaged: Path
 
 
 def test_a_folder_that_cannot_be_written_to_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the run changes since cannot be noted there, so what is there may be out of date."""
+    """The run cannot store its later changes there, so the values may be out of date."""
     files = RunFiles(str(folder))
     files.store(1, "name")
     monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
@@ -145,7 +145,7 @@ def test_a_lock_ends_with_an_error(damaged: Path) -> None:
             raise KeyError
 
 
-# What killed runs left
+# Files of killed runs
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def names(folder: Path) -> list[str]:
 
 
 def begin(folder: Path) -> None:
-    """In a process of its own, since the mark stays."""
+    """In a separate process, because the mark remains set in the process."""
     process = FORK.Process(target=begin_run, args=(str(folder),))
     process.start()
     process.join(60)

@@ -19,9 +19,9 @@ SHARED = "shared"
 LIBRARIES = {"starlette"}
 # Each may import those before it.
 SERVICES = ["entra", "resource_manager", "authorization", "managed_identity", "key_vault", "key_vault_keys", "batch"]
-# What requests pass before they reach a service of Resource Manager: it asks for the caller's rights.
+# Requests pass this layer before they reach a service of Resource Manager. It checks the caller's rights.
 GATEWAY = {"resource_manager.frame", "resource_manager.http"}
-# How a service is called from outside: only the composition root imports that of several services.
+# The HTTP layer of a service. Only the composition root imports the HTTP layers of several services.
 OUTSIDE = {"frame", "http", "routes", "metadata"}
 ROOTS = {"services", "world", "seed", "state", "server", "running", "command", "control", "page"}
 # Modules at the top that know no service.
@@ -35,7 +35,7 @@ def below(name: str) -> str | None:
 
 
 def breaches(source: Source) -> Iterator[str]:
-    """What a module of the shared package or of a service imports and may not."""
+    """The imports of a module of the shared package or of a service that are not allowed."""
     own = below(source.name)
     if own is None or own.partition(".")[0] not in {SHARED, *SERVICES}:
         return
@@ -68,7 +68,7 @@ def test_every_import_is_allowed() -> None:
     assert [breach for source in ALL for breach in breaches(source)] == []
 
 
-def test_no_import_goes_round_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     """Not even one for types."""
     assert cycle(ALL, for_types=True) == []
 

@@ -30,7 +30,7 @@ sdk = pytest.importorskip("azure.core.exceptions")
 
 
 class Answer:
-    """An HTTP answer, as far as the SDK's exceptions look at it."""
+    """An HTTP response, with the attributes that the SDK's exceptions read."""
 
     def __init__(self, status: int, body: str, reason: str = "") -> None:
         self.status_code = status
@@ -117,7 +117,7 @@ def test_azures_own_words_are_kept() -> None:
         (POLICY, "keys wrapKey"),
         ("No.", "this"),
     ],
-    ids=["management", "role", "policy", "not told"],
+    ids=["management", "role", "policy", "not named"],
 )
 def test_missing_right_is_named(message: str, action: str) -> None:
     failure = translated(sdk.HttpResponseError(response=Answer(403, error("Forbidden", message))))
@@ -281,8 +281,8 @@ def test_operation_that_does_not_end_in_time() -> None:
 
 
 @pytest.fixture(autouse=True)
-def each_anew() -> Iterator[None]:
-    """Packages are looked at once in a process."""
+def without_cache() -> Iterator[None]:
+    """Clears the cache of package versions, which are read once in a process."""
     azure_sdk.load.cache_clear()
     yield
     azure_sdk.load.cache_clear()
@@ -336,7 +336,7 @@ def test_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str, en
 
 
 @pytest.mark.parametrize("name", ["azure.core.pipeline", "azure.identity._internal", "msal", "urllib3.connectionpool"])
-def test_what_the_sdks_log_reaches_nobody(
+def test_messages_of_the_sdks_are_not_shown(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.DEBUG):

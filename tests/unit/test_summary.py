@@ -29,7 +29,7 @@ WHERE = "of key batch in vault myvault"
 
 
 @pytest.mark.parametrize(
-    ("used", "uses", "available", "told"),
+    ("used", "uses", "available", "expected"),
     [
         (V2, V2, (True, True), f"mybatch uses {S2} {WHERE}."),
         (V1, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: {S1})."),
@@ -49,13 +49,13 @@ WHERE = "of key batch in vault myvault"
         (V2, V2, (False, False), f"mybatch uses {S2} {WHERE}. The account is not available."),
     ],
 )
-def test_encryption(used: str | None, uses: str | None, available: tuple[Any, Any], told: str) -> None:
+def test_encryption(used: str | None, uses: str | None, available: tuple[Any, Any], expected: str) -> None:
     before, after = (
         {"exists": True, "name": "mybatch", "key_identifier": identifier, "available": one}
         for identifier, one in zip((used, uses), available, strict=True)
     )
 
-    assert encryption_document.summary("mybatch", before, after) == told
+    assert encryption_document.summary("mybatch", before, after) == expected
 
 
 def test_encryption_of_an_account_that_does_not_exist() -> None:
@@ -66,7 +66,7 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "expected"),
     [
         ({"exists": False}, "There is no Batch account mybatch."),
         ({"available": True}, f"mybatch uses {S2} {WHERE} and is available."),
@@ -77,10 +77,10 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
         ),
     ],
 )
-def test_survey(found: dict[str, Any], told: str) -> None:
+def test_survey(found: dict[str, Any], expected: str) -> None:
     found = {"exists": True, "key_identifier": V2, "diagnosis": None, **found}
 
-    assert encryption_document.survey_summary("mybatch", found) == told
+    assert encryption_document.survey_summary("mybatch", found) == expected
 
 
 NO_ACCOUNT = account_document.describe(None)
@@ -91,7 +91,7 @@ PLACE = f"mybatch in {SYSTEM['location']}"
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         (NO_ACCOUNT, SYSTEM, f"Created the Batch account {PLACE} with a system-assigned identity."),
         (
@@ -105,8 +105,8 @@ PLACE = f"mybatch in {SYSTEM['location']}"
         (NO_ACCOUNT, NO_ACCOUNT, "There is no Batch account mybatch."),
     ],
 )
-def test_account(before: dict[str, Any], after: dict[str, Any], told: str) -> None:
-    assert account_document.summary("mybatch", before, after) == told
+def test_account(before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
+    assert account_document.summary("mybatch", before, after) == expected
 
 
 NO_VAULT = vault_document.describe(None)
@@ -115,7 +115,7 @@ SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge
 
 
 @pytest.mark.parametrize(
-    ("recover", "before", "after", "told"),
+    ("recover", "before", "after", "expected"),
     [
         (False, NO_VAULT, VAULT, f"Created {SAFE}"),
         (True, NO_VAULT, VAULT, f"Recovered or created {SAFE}"),
@@ -130,10 +130,10 @@ SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge
         (False, NO_VAULT, NO_VAULT, "There is no key vault myvault."),
     ],
 )
-def test_vault(recover: bool, before: dict[str, Any], after: dict[str, Any], told: str) -> None:
+def test_vault(recover: bool, before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
     goal = VaultGoal("rg", "myvault", None, None, "standard", 90, recover, False, True, False)
 
-    assert vault_plan.summary(goal, before, after) == told
+    assert vault_plan.summary(goal, before, after) == expected
 
 
 NO_KEY = {"exists": False, "soft_deleted": False}
@@ -143,7 +143,7 @@ UNKNOWN = {**KEY_1, "version": None}
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         (NO_KEY, KEY_1, f"Created key batch in vault myvault, {S1}."),
         (NO_KEY, UNKNOWN, "Created key batch in vault myvault, a new version."),
@@ -179,15 +179,15 @@ UNKNOWN = {**KEY_1, "version": None}
         (NO_KEY, NO_KEY, "There is no key batch in vault myvault."),
     ],
 )
-def test_key(before: dict[str, Any], after: dict[str, Any], told: str) -> None:
-    assert key_document.summary("myvault", "batch", before, after) == told
+def test_key(before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
+    assert key_document.summary("myvault", "batch", before, after) == expected
 
 
 ALL = ["get", "unwrapKey", "wrapKey"]
 
 
 @pytest.mark.parametrize(
-    ("scope", "before", "after", "told"),
+    ("scope", "before", "after", "expected"),
     [
         ("", [], ALL, "get, unwrapKey and wrapKey on the keys in vault myvault (before: no access)."),
         ("", ALL, ALL, "get, unwrapKey and wrapKey on the keys in vault myvault."),
@@ -195,11 +195,11 @@ ALL = ["get", "unwrapKey", "wrapKey"]
         ("/keys/batch", ["get"], ["get"], "get on key batch in vault myvault."),
     ],
 )
-def test_access(scope: str, before: list[str], after: list[str], told: str) -> None:
+def test_access(scope: str, before: list[str], after: list[str], expected: str) -> None:
     place = f"/subscriptions/s/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/myvault{scope}"
     was, now = ({"principal_id": PRINCIPAL, "scope": place, "granted": granted} for granted in (before, after))
 
-    assert access_document.summary(was, now) == f"The principal {PRINCIPAL} has {told}"
+    assert access_document.summary(was, now) == f"The principal {PRINCIPAL} has {expected}"
 
 
 def test_audit() -> None:
@@ -215,18 +215,18 @@ def test_audit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "planned", "told"),
+    ("changed", "planned", "expected"),
     [
         (True, False, "It is so."),
         (True, True, "Predicted: It is so."),
         (False, True, "It is so."),
     ],
 )
-def test_summary_of_an_outcome(changed: bool, planned: bool, told: str) -> None:
+def test_summary_of_an_outcome(changed: bool, planned: bool, expected: str) -> None:
     outcome = Outcome(changed, {"a": 1}, {"a": 2}, report={"preflight": []}).summarized("It is so.")
     result = outcome.result(planned=planned)
 
-    assert result["summary"] == told
+    assert result["summary"] == expected
     assert result["preflight"] == []
     assert result["diff"] == {"before": {"a": 1}, "after": {"a": 2}}
 

@@ -18,7 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
-FORMER, WANTED, THEIRS = f"{KEY}/{OLD}", f"{KEY}/{NEW}", "https://vault2.vault.azure.net/keys/batch"
+BEFORE, WANTED, THEIRS = f"{KEY}/{OLD}", f"{KEY}/{NEW}", "https://vault2.vault.azure.net/keys/batch"
 
 
 class Batch:
@@ -56,7 +56,7 @@ def switch(batch: Batch) -> CmkError:
 
 @pytest.mark.parametrize("moved_to", [THEIRS, None, KEY], ids=["another key", "Microsoft-managed", "follows"])
 def test_a_rollback_leaves_the_account_where_somebody_else_has_moved_it(moved_to: str | None) -> None:
-    batch = Batch(FORMER, moved_to=(moved_to,))
+    batch = Batch(BEFORE, moved_to=(moved_to,))
 
     failure = switch(batch)
 
@@ -66,11 +66,11 @@ def test_a_rollback_leaves_the_account_where_somebody_else_has_moved_it(moved_to
 
 
 def test_a_rollback_moves_the_account_from_the_key_of_the_switch() -> None:
-    batch = Batch(FORMER, moved_to=(WANTED,))
+    batch = Batch(BEFORE, moved_to=(WANTED,))
 
     failure = switch(batch)
 
-    assert (batch.on, batch.writes) == (FORMER, [WANTED, FORMER])
+    assert (batch.on, batch.writes) == (BEFORE, [WANTED, BEFORE])
     assert failure.facts["restored"] is True
 
 
@@ -82,6 +82,6 @@ def test_an_unavailable_account_is_not_waited_for_unless_that_is_asked_for() -> 
 
 
 def test_an_account_on_a_microsoft_managed_key_is_described() -> None:
-    told = encryption_survey.survey({"account": account(), "unavailable_reason": None, "diagnosis": None})
+    surveyed = encryption_survey.survey({"account": account(), "unavailable_reason": None, "diagnosis": None})
 
-    assert (told["vault_name"], told["key_name"], told["key_identifier"]) == (None, None, None)
+    assert (surveyed["vault_name"], surveyed["key_name"], surveyed["key_identifier"]) == (None, None, None)

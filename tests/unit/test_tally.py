@@ -69,7 +69,7 @@ def test_a_wave_in_which_the_play_stops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "told"),
+    ("role", "expected"),
     [
         ("azbatch.cmk.provision", "1 provisioned, 0 unchanged, 0 failed"),
         ("azbatch.cmk.recover", "1 recovered, 0 unchanged, 0 failed"),
@@ -78,13 +78,13 @@ def test_a_wave_in_which_the_play_stops() -> None:
         ("somebody.else.role", "1 changed, 0 unchanged, 0 failed"),
     ],
 )
-def test_words_of_the_roles(role: str, told: str) -> None:
+def test_words_of_the_roles(role: str, expected: str) -> None:
     tally = Tally(1)
     tally.add("host", role, KEYS, {"changed": True}, failed=False)
     tally.add("host", "", "ansible.builtin.debug", {"changed": False}, failed=False)
     tally.end_wave()
 
-    assert tally.line() == told
+    assert tally.line() == expected
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ FOLLOWING = disk("following", KEY, principals=(OTHER,))
 # The version is that of the pool's beginning.
 FOLLOWING_FROM_OLD = disk("from-old", f"{KEY}/{OLD}", follows=True, principals=None)
 ON_OTHER = disk("other", OTHER_KEY)
-UNKNOWN = disk("dead", None, principals=None)
+UNKNOWN = disk("unavailable", None, principals=None)
 DISKS = visible(disks=(ON_OLD, FOLLOWING, FOLLOWING_FROM_OLD, ON_OTHER))
 
 
@@ -157,7 +157,7 @@ DISKS = visible(disks=(ON_OLD, FOLLOWING, FOLLOWING_FROM_OLD, ON_OTHER))
 def test_pools_that_encrypt_their_disks_with_a_key(find: Callable[[Any], list[str]], pools: str) -> None:
     assert [one.rpartition("/")[2] for one in find(DISKS)] == pools.split()
     # The pools of an unavailable account may use any key, whatever the account itself is on.
-    assert find(visible(account("dead", key=OTHER_KEY), disks=(UNKNOWN,))) == [UNKNOWN["id"]]
+    assert find(visible(account("unavailable", key=OTHER_KEY), disks=(UNKNOWN,))) == [UNKNOWN["id"]]
 
 
 def test_a_vault_that_an_account_refers_to_is_in_use() -> None:
@@ -172,7 +172,7 @@ def test_accounts_alone_are_asked_when_they_were_moved() -> None:
     assert usage.accounts_on_key({**EVERYONE, **DISKS, "accounts": [FOLLOWS]}, identifier(KEY)) == [FOLLOWS["id"]]
 
 
-def test_guard_tells_pools_from_accounts() -> None:
+def test_guard_reports_pools_and_accounts() -> None:
     seen = visible(PINNED_OLD, disks=(ON_OLD, UNKNOWN))
 
     with pytest.raises(Refused) as refused:
@@ -184,7 +184,7 @@ def test_guard_tells_pools_from_accounts() -> None:
     assert f"these may use any key: {UNKNOWN['id']}." in refused.value.msg
 
 
-def test_rights_to_list_accounts_and_pools_are_told_apart() -> None:
+def test_rights_to_list_accounts_and_to_list_pools_are_reported_separately() -> None:
     pools = not_listed(SUBSCRIPTION, "Microsoft.Batch/batchAccounts/pools/read")
     seen = {**visible(unlisted=("/subscriptions/other",)), "unlisted": [not_listed("/subscriptions/other"), pools]}
 
@@ -199,7 +199,7 @@ def test_rights_to_list_accounts_and_pools_are_told_apart() -> None:
     assert "Not all pools of /subscriptions/hidden" in refused.value.msg
 
 
-def test_guard_lets_through_what_nobody_uses() -> None:
+def test_guard_allows_changes_of_unused_resources() -> None:
     assert usage.guard([], visible(), "the key is deleted", force=False) == ()
 
 
@@ -217,12 +217,12 @@ def test_guard_refuses_and_names_who_would_lose_the_key() -> None:
     assert "the key batch is deleted" in refused.value.msg
 
 
-def test_forced_guard_says_what_it_does_to_whom() -> None:
-    told, unlisted = usage.guard(
+def test_a_forced_change_names_the_affected_accounts() -> None:
+    users, unlisted = usage.guard(
         [account_id("one")], visible(unlisted=(SUBSCRIPTION,)), "the key is deleted", force=True
     )
 
-    assert account_id("one") in told
+    assert account_id("one") in users
     assert SUBSCRIPTION in unlisted
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Nothing that accounts may use is taken away where they could not be listed (invariant I2)."""
+"""If accounts could not be listed, nothing that they may use is disabled, deleted or revoked (invariant I2)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_could_not_be_listed_counts_as_in_use(act: Act) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_it_is_taken_away_by_force_with_a_warning(act: Act) -> None:
+def test_a_forced_removal_has_a_warning(act: Act) -> None:
     plan = act(SOMEWHERE, True)
 
     assert plan.steps
@@ -97,7 +97,7 @@ def test_it_is_taken_away_by_force_with_a_warning(act: Act) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_it_is_taken_away_where_all_could_be_listed(act: Act) -> None:
+def test_it_is_removed_if_all_accounts_could_be_listed(act: Act) -> None:
     plan = act({**SOMEWHERE, "unlisted": []}, False)
 
     assert plan.steps

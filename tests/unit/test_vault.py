@@ -48,7 +48,7 @@ def step(write: Any, **body: Any) -> Step[VaultWrites]:
     return Step(write, {"group": "rg-keys", "name": "myvault", "body": body})
 
 
-# What is asked for
+# The goal
 
 
 @pytest.mark.parametrize("days", [7, 30, 90])
@@ -166,7 +166,7 @@ def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) 
     assert plan.after["purge_protection"] is True
 
 
-def test_leave_to_recover_is_no_reason_to_where_nothing_was_deleted() -> None:
+def test_recover_has_no_effect_if_nothing_was_deleted() -> None:
     [created] = vault_plan.plan(goal(recover=True), seen()).steps
 
     assert "createMode" not in created.arguments["body"]["properties"]
@@ -192,7 +192,7 @@ def test_leave_to_recover_is_no_reason_to_where_nothing_was_deleted() -> None:
         pytest.param({"recover": True}, vault(), id="recovered already"),
     ],
 )
-def test_fit_vault_stays_as_it_is(options: dict[str, Any], document: dict[str, Any]) -> None:
+def test_a_vault_that_batch_accepts_is_not_changed(options: dict[str, Any], document: dict[str, Any]) -> None:
     plan = vault_plan.plan(goal(**options), seen(document))
 
     assert not plan.changed
@@ -244,7 +244,7 @@ def test_a_region_without_key_vault_is_refused(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("purge_protection", [True, None], ids=["kept", "changed"])
-def test_that_the_vault_is_in_another_region_is_told(purge_protection: bool | None) -> None:
+def test_a_vault_in_another_region_is_reported(purge_protection: bool | None) -> None:
     plan = vault_plan.plan(goal(location="northeurope"), seen(vault(enablePurgeProtection=purge_protection)))
 
     assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
@@ -323,7 +323,7 @@ def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
     assert account_id("user") in plan.warnings[0]
 
 
-# What is told
+# What is reported
 
 
 def test_description_of_a_vault() -> None:
@@ -354,7 +354,7 @@ def test_fields_that_azure_leaves_out_have_their_defaults() -> None:
 
 
 @pytest.mark.parametrize("uri", ["https://MyVault.vault.azure.net", "https://myvault.vault.azure.net/"])
-def test_url_is_the_same_at_birth_and_ever_after(uri: str) -> None:
+def test_the_url_is_the_same_after_creation_and_later(uri: str) -> None:
     assert vault_document.url(vault(vaultUri=uri)) == "https://myvault.vault.azure.net"
 
 
@@ -368,7 +368,7 @@ def test_required_vault() -> None:
     assert failed.value.code == "vault_not_found"
 
 
-# Whatever it was
+# From any state
 
 
 def as_azure_does(state: dict[str, Any], document: dict[str, Any] | None, done: Step) -> dict[str, Any]:
@@ -396,7 +396,7 @@ STATES = st.one_of(
 
 
 @given(STATES, st.sampled_from([None, "access_policy"]), st.booleans())
-def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
+def test_second_plan_is_empty_and_the_first_predicted_its_state(
     state: dict[str, Any], authorization: str | None, recover: bool
 ) -> None:
     try:
@@ -413,7 +413,7 @@ def test_second_plan_is_empty_and_the_first_had_foreseen_its_state(
     assert {name: second.before[name] for name in first.after} == first.after
 
 
-def test_how_a_deleted_vault_authorizes_is_found_out_once_it_is_back() -> None:
+def test_the_permission_model_of_a_deleted_vault_is_read_after_its_recovery() -> None:
     first = vault_plan.plan(goal(authorization="rbac", recover=True), seen(deleted=deleted_vault()))
 
     with pytest.raises(Refused) as refused:

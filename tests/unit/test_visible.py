@@ -39,7 +39,7 @@ def of(subscription: str, name: str, group: str = "group1") -> dict[str, Any]:
     return {**account(name), "id": f"{place}/providers/Microsoft.Batch/batchAccounts/{name}"}
 
 
-def told(answer: Answer) -> Any:
+def returned(answer: Answer) -> Any:
     if isinstance(answer, CmkError):
         raise answer
     return answer
@@ -64,28 +64,28 @@ class Resources:
         vars(self).update(answers)
 
     def subscription_ids(self) -> list[str]:
-        return list(told(self.subscriptions))
+        return list(returned(self.subscriptions))
 
     listed_subscription_ids = subscription_ids
 
     def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
-        return list(told(self.lists[(subscription, group) if group else subscription]))
+        return list(returned(self.lists[(subscription, group) if group else subscription]))
 
     def permissions_since(self, scope: str, since: float) -> list[dict[str, Any]]:
         assert since <= time.monotonic()
-        return list(told(self.allowed[scope.rpartition("/")[2]]))
+        return list(returned(self.allowed[scope.rpartition("/")[2]]))
 
     def groups(self, subscription: str) -> list[str]:
-        return list(told(self.in_groups.get(subscription, [])))
+        return list(returned(self.in_groups.get(subscription, [])))
 
     def account(self, account_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = told(self.single[account_id])
+        found: dict[str, Any] = returned(self.single[account_id])
         return found
 
     def pools(self, account_id: str) -> list[dict[str, Any]]:
         self.asked.append(account_id)
         answers = self.of_account.get(account_id, [])
-        return list(told(answers.pop(0) if isinstance(answers, Several) else answers))
+        return list(returned(answers.pop(0) if isinstance(answers, Several) else answers))
 
 
 class Session:
@@ -122,7 +122,7 @@ Look = Callable[[VisibleAccounts], dict[str, Any]]
 
 
 def test_the_own_subscription_is_asked_if_azure_lists_none() -> None:
-    """An audit of a caller for whom Azure lists no subscription must not find that all is well."""
+    """If Azure lists no subscription for the caller, an audit must not report that all accounts are compliant."""
     found = visible(Resources(subscriptions=[], lists={OWN: Denied("403")})).listed(())
     assert (names(found), gap(found)["scope"]) == ([], f"/subscriptions/{OWN}")
 
@@ -142,7 +142,7 @@ def test_a_list_of_what_the_caller_may_read_is_not_whole(look: Look) -> None:
 
 
 @pytest.mark.parametrize("reason", [Denied("no"), NotFound("none"), Unavailable("busy"), Rejected("odd")])
-def test_a_list_is_not_whole_if_nobody_tells_what_the_caller_may_do(look: Look, reason: CmkError) -> None:
+def test_a_list_is_incomplete_if_the_callers_permissions_are_unknown(look: Look, reason: CmkError) -> None:
     found = look(visible(Resources(allowed={OWN: READER, OTHER: reason})))
 
     assert names(found) == ["one", "two"]
@@ -250,7 +250,7 @@ def pool(key: str | None = None, *, latest: bool | None = None, identity: Answer
 
 
 @pytest.mark.parametrize(
-    ("pools", "told"),
+    ("pools", "expected"),
     [
         pytest.param([], [], id="no pools"),
         pytest.param([{"id": "1", "name": "1", "properties": {}}], [], id="a pool without a configuration"),
@@ -258,7 +258,7 @@ def pool(key: str | None = None, *, latest: bool | None = None, identity: Answer
         pytest.param(
             [pool("https://v.vault.azure.net/keys/k")],
             [("https://v.vault.azure.net/keys/k", False, None)],
-            id="identity not told",
+            id="identity not returned",
         ),
         pytest.param([pool("k")], [(None, False, None)], id="no identifier of a key"),
         pytest.param(
@@ -274,15 +274,15 @@ def pool(key: str | None = None, *, latest: bool | None = None, identity: Answer
         pytest.param(
             [pool("https://v.vault.azure.net/keys/k", identity={"a": {"principalId": "p"}, "b": {}})],
             [("https://v.vault.azure.net/keys/k", False, None)],
-            id="one principal is not told",
+            id="one principal is not returned",
         ),
     ],
 )
-def test_keys_of_pools(pools: Answer, told: Answer) -> None:
+def test_keys_of_pools(pools: Answer, expected: Answer) -> None:
     found = visible(Resources(of_account={ONE: pools})).read()
 
     assert found["unlisted"] == []
-    assert [(one["key"], one["follows_latest"], one["principals"]) for one in found["disks"]] == told
+    assert [(one["key"], one["follows_latest"], one["principals"]) for one in found["disks"]] == expected
 
 
 def test_an_account_without_its_key_may_have_pools_with_any_key() -> None:
@@ -291,7 +291,7 @@ def test_an_account_without_its_key_may_have_pools_with_any_key() -> None:
     assert [(one["id"], one["key"], one["principals"]) for one in found["disks"]] == [(ONE, None, None)]
 
 
-def test_pools_that_may_not_be_listed_are_told_once_for_a_subscription() -> None:
+def test_pools_that_cannot_be_listed_are_reported_once_for_each_subscription() -> None:
     denied = Denied("No.", azure={"code": "AuthorizationFailed"})
     more = of(OWN, "more")
     everything = Resources(
@@ -362,7 +362,7 @@ class Listing:
 
     def vaults(self) -> Vaults:
         found = Vaults(Session(), self, None, lambda: None)  # type: ignore[arg-type]
-        found._listed = lambda _subscription, group=None: told(  # type: ignore[method-assign]
+        found._listed = lambda _subscription, group=None: returned(  # type: ignore[method-assign]
             self.in_groups[group] if group else self.subscription
         )
         return found
@@ -410,7 +410,7 @@ def answered(_call: Any, group: str, name: str) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize(("changes_nothing", "second"), [(True, ["group1/one"]), (False, ["group1/one", "group1/two"])])
 def test_only_a_task_that_changes_nothing_lists_accounts_once(changes_nothing: bool, second: list[str]) -> None:
-    """Any other has to see an account that came to use what the task takes away."""
+    """Every other task has to list accounts again, because an account may have started to use the resource."""
     resources = Resources(lists={OWN: [of(OWN, "one")], OTHER: []})
     session: Any = Session()
     session.cache.changes_nothing = changes_nothing

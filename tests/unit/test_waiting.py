@@ -31,18 +31,18 @@ def waited_for(
     monkeypatch: pytest.MonkeyPatch, complaints: Iterator[CmkError | None], seconds: float
 ) -> tuple[CmkError | None, list[str]]:
     clock = clock_of(session_module, monkeypatch)
-    told: list[str] = []
-    session = Session({"wait_timeout": 600}, notify=told.append)
-    return session.poll_until(lambda: next(complaints), clock.now + seconds, "mybatch to become available"), told
+    lines: list[str] = []
+    session = Session({"wait_timeout": 600}, notify=lines.append)
+    return session.poll_until(lambda: next(complaints), clock.now + seconds, "mybatch to become available"), lines
 
 
 def test_a_line_has_the_elapsed_and_the_total_time_and_the_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
     complaints = iter([rejected("No key."), rejected("No key."), rejected("Busy."), rejected("Busy."), None])
 
-    failure, told = waited_for(monkeypatch, complaints, 600)
+    failure, lines = waited_for(monkeypatch, complaints, 600)
 
     assert failure is None
-    assert told == [
+    assert lines == [
         "Waiting for mybatch to become available (0 of 600 s). Azure says: (Conflict) No key.",
         "Waiting for mybatch to become available (1 of 600 s)",
         "Waiting for mybatch to become available (3 of 600 s). Azure says: (Conflict) Busy.",
@@ -53,11 +53,11 @@ def test_a_line_has_the_elapsed_and_the_total_time_and_the_reason_once(monkeypat
 def test_the_last_complaint_is_returned_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     complaints = iter([rejected("1"), rejected("2"), rejected("3"), rejected("4")])
 
-    failure, told = waited_for(monkeypatch, complaints, 5)
+    failure, lines = waited_for(monkeypatch, complaints, 5)
 
     assert failure is not None
     assert failure.facts["azure"]["message"] == "4"
-    assert [line.partition(" (")[2].partition(")")[0] for line in told] == ["0 of 5 s", "1 of 5 s", "3 of 5 s"]
+    assert [line.partition(" (")[2].partition(")")[0] for line in lines] == ["0 of 5 s", "1 of 5 s", "3 of 5 s"]
 
 
 @pytest.mark.parametrize(

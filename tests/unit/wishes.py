@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What several tests ask for: the options of a task, most of them left out."""
+"""Goals for several tests, made of the options of a task, most of which are left out."""
 
 from __future__ import annotations
 

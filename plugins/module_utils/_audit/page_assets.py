@@ -291,7 +291,8 @@ SCRIPT = """
     return [...(form[name]?.options ?? [])].find((option) => option.value === value)?.text ?? value;
   };
   const describe = () => {
-    find("shown").textContent = shown.length === rows.length ? `${rows.length > 1 ? "All " : ""}${accounts(rows.length)}.`
+    find("shown").textContent = shown.length === rows.length
+      ? `${rows.length > 1 ? "All " : ""}${accounts(rows.length)}.`
       : `${accounts(shown.length)} of ${number(rows.length)} match the filters. The others are left out.`;
     const chips = [...wanted].map(([name, value]) =>
       chip(`${name}: ${label(name, value)}`, "#" + new URLSearchParams([[name, value]])));

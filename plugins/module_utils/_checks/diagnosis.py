@@ -198,8 +198,8 @@ def _previous_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -
     if doubtful := _lost_too_early(evidence, versions or ()):
         key = replace(evidence.key, version=doubtful[0])
         return [
-            f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was created. "
-            "The account may need it. Make that version usable with azbatch.cmk.recover, or with "
+            f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was "
+            "created. The account may need it. Make that version usable with azbatch.cmk.recover, or with "
             f"azbatch.cmk.keyvault_cmk_key (key_identifier: {key}, state: enabled), and disable it two days later."
         ]
     return []

@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A local stand-in for the parts of Azure that Batch accounts on customer-managed keys need."""
+"""A local emulator of the parts of Azure that Batch accounts with customer-managed keys need."""

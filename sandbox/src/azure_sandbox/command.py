@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="azure-sandbox",
-        description="A local stand-in for the parts of Azure that Batch accounts on customer-managed keys need.",
+        description="A local emulator of the parts of Azure that Batch accounts with customer-managed keys need.",
     )
     actions = parser.add_subparsers(required=True, metavar="run | serve | env")
     common = _common_options()
@@ -220,7 +220,7 @@ def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
         elif not _from_terminal(number):
             process.send_signal(number)
 
-    former = {number: signal.signal(number, forward) for number in FORWARDED}
+    previous = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
         process = subprocess.Popen(command, env=environment)
         for number in pending:
@@ -233,7 +233,7 @@ def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
         print(f"azure-sandbox: {error.filename}: {error.strerror}", file=sys.stderr)
         return NOT_EXECUTABLE
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
     return status if status >= 0 else 128 - status
 

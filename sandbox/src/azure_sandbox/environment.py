@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who uses the sandbox, and the environment that points unchanged clients at it."""
+"""The credentials of the operator, and the environment with which unchanged clients use the sandbox."""
 
 from __future__ import annotations
 

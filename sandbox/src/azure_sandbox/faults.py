@@ -44,7 +44,7 @@ class Fault:
     drop: str | None
     # How many bytes of the answer's body arrive before the connection ends; none: all.
     truncate: int | None
-    # All tokens issued so far have expired when the request is looked at.
+    # All tokens issued so far have expired when the request is checked.
     expire_tokens: bool
     matched: int = 0
     struck: int = 0

@@ -105,7 +105,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class Proxy:
-    """What the connections share."""
+    """The state that all connections share."""
 
     def __init__(
         self,

@@ -99,7 +99,7 @@ class Running:
 
 
 class InThread:
-    """In an event loop of its own, beside whatever the main thread does."""
+    """Runs the sandbox in a separate thread with its own event loop."""
 
     def __init__(self, options: Options) -> None:
         self._running = Running(options)

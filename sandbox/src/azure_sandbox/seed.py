@@ -52,7 +52,7 @@ def new_world(
 
 
 def _on_key(world: World, subscription: str, vault_name: str) -> Wish:
-    """What puts accounts of a subscription on a key that they share: vault, key, and an identity that may use it."""
+    """Create the vault, key and identity that accounts of a subscription share. Returns the settings of an account."""
     tenant_id = world.resources.tenant_of(subscription)
     properties = {"tenantId": tenant_id, "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": True}
     body = {"location": LOCATION, "properties": properties}
@@ -80,7 +80,7 @@ def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:
 
 
 def add_tenant(world: World, name: str) -> Operator:
-    """A tenant with a subscription of that name, and whom both belong to."""
+    """A tenant with a subscription of that name, and the principal that owns both."""
     return _operator(world, world.directory.add_tenant(), name)
 
 

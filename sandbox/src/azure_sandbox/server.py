@@ -147,7 +147,7 @@ class Sandbox:
         if response is None:
             await _drop(scope, receive)
         else:
-            # By the sandbox's clock: a client may go by the service's time rather than by its own.
+            # The time of the sandbox's clock, because a client may use the time of the service.
             response.headers["date"] = _http_date(int(self.world.clock.time()))
             if fault is None or fault.truncate is None:
                 await response(scope, receive, send)
@@ -200,11 +200,11 @@ class Sandbox:
             return answer({"error": {"code": "BadRequest", "message": str(error)}}, 400)
         except Exception:
             logger.exception("%s %s%s", call.request.method, call.host, call.url_path)
-            message = "The sandbox failed; its own log tells where. This is a defect of the sandbox."
+            message = "The sandbox failed; its log has the traceback. This is a defect of the sandbox."
             return answer({"error": {"code": "InternalServerError", "message": message}}, 500)
 
     def _reassess(self, service: Service, call: Call[World]) -> None:
-        """Batch goes by what it can do with its keys; vaults, keys, roles and identities all bear on that."""
+        """Let Batch check its keys again after a change of a vault, a key, a role assignment or an identity."""
         path = call.url_path.lower()
         if service is KEY_VAULT_KEYS:
             self.world.batch.reassess(call.host.partition(".")[0])
@@ -240,7 +240,7 @@ class Sandbox:
 def _route(service: str, call: Call[World], response: Response | None) -> str:
     if call.route is not None:
         return call.route.path
-    # Without a token nothing more is looked at, so that nothing is known to be unknown.
+    # Without a token, the sandbox does not check whether the operation exists, so the route is not `unknown`.
     if response is None or response.status_code != 401:
         return UNKNOWN
     # Clients of Key Vault send their first request without a token, because the answer names the tenant to sign in to.

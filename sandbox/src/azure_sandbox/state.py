@@ -25,7 +25,7 @@ LOCK = "lock"
 # How the name of a file begins that is still being written.
 NEW = f".{FILE}."
 # Of the shape of what is saved; a file of another one is refused.
-FORMAT = 4
+FORMAT = 5
 
 
 class StateProblem(Exception):
@@ -61,7 +61,7 @@ def locked(path: Path) -> Iterator[Path]:
 
 
 def _require_own(path: Path, kind: str) -> None:
-    """Nobody but this user can have written it. Raises StateProblem."""
+    """Check that no other user could have written the file or directory. Raises StateProblem."""
     if not os.path.lexists(path):
         return
     if path.is_symlink():
@@ -81,10 +81,12 @@ def load(directory: Path) -> State | None:
     try:
         saved = pickle.loads(path.read_bytes())
         if saved["format"] != FORMAT:
-            raise StateProblem(f"{path} was saved by another version of azure-sandbox; remove it to begin anew")
+            raise StateProblem(
+                f"{path} was saved by another version of azure-sandbox; remove it to start with a new state"
+            )
         return State(saved["world"], saved["beginning"])
     except (pickle.UnpicklingError, AttributeError, EOFError, ImportError, KeyError, TypeError) as error:
-        raise StateProblem(f"{path} can't be read ({error}); remove it to begin anew") from error
+        raise StateProblem(f"{path} can't be read ({error}); remove it to start with a new state") from error
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes what every finished task gave back, and which requests it made, as a line of JSON each."""
+"""Writes a line of JSON for each finished task, with its result and its requests."""
 
 from __future__ import annotations
 

@@ -190,8 +190,9 @@ def key_soft_deleted(goal: Goal) -> Refused:
 def key_disabled(goal: Goal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled. Somebody may have "
-        "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be used again, set enable_key: true. If only this version was revoked and another one is "
-        "enabled, create a new version instead (azbatch.cmk.keyvault_cmk_key, new_version: true).",
+        "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be "
+        "used again, set enable_key: true. If only this version was revoked and another one is enabled, create a new "
+        "version instead (azbatch.cmk.keyvault_cmk_key, new_version: true).",
         code="key_disabled",
         option="enable_key",
         value=False,

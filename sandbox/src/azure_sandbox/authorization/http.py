@@ -49,7 +49,7 @@ def _properties(call: Call) -> dict[str, Any]:
 
 
 def _check_group(call: Call) -> None:
-    """The scope is no path parameter of its own, so the frame has not looked for the group."""
+    """Check that the resource group exists. The scope is one path parameter, so the frame has not checked this."""
     parts = _scope(call).split("/")
     named = len(parts) > 4 and parts[3].lower() == "resourcegroups"
     if named and call.world.resources.group(parts[2], parts[4]) is None:
@@ -98,7 +98,7 @@ def list_assignments(call: Call) -> Response:
 
 
 def list_permissions(call: Call) -> Response:
-    """What the caller's own roles allow at the scope."""
+    """The permissions of the caller's roles at the scope."""
     _check_group(call)
     assert call.caller is not None
     held = call.world.authorization.permissions(call.caller, _scope(call))

@@ -54,7 +54,7 @@ def _pattern(wildcard: str) -> re.Pattern[str]:
 
 
 def _among(action: str, wildcards: Iterable[str]) -> bool:
-    """A `*` in an action stands for any text, slashes included."""
+    """A `*` in an action matches any text, including slashes."""
     return any(_pattern(wildcard).fullmatch(action) for wildcard in wildcards)
 
 

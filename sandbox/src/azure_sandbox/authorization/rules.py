@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may do what, and where."""
+"""Role assignments and role definitions: which principal may do what at which scope."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RoleAssignment:
     condition: str | None = None
     condition_version: str | None = None
     delegated_identity: str | None = None
-    # The data plane goes by the assignment between these two moments.
+    # The data plane applies the assignment between these two times.
     felt_from: float = 0
     felt_until: float = NEVER
 
@@ -80,7 +80,7 @@ _REPLICATION_SECONDS = 60
 
 
 class World(shared.World, Protocol):
-    """What role assignments need of other services."""
+    """The parts of other services that role assignments need."""
 
     directory: Directory
     resources: Resources
@@ -91,7 +91,7 @@ class Authorization:
     world: World
     _assignments: dict[str, RoleAssignment] = field(default_factory=dict)
     # Deleted, but still in the data plane's cache.
-    _withdrawn: list[RoleAssignment] = field(default_factory=list)
+    _revoked: list[RoleAssignment] = field(default_factory=list)
     _roles: dict[str, RoleDefinition] = field(default_factory=lambda: {role.guid: role for role in BUILT_IN})
     _lag: ReadLag[str, RoleAssignment] = field(init=False)
 
@@ -102,14 +102,14 @@ class Authorization:
         return any(self._roles[held.role].allows(action) for held in self._held(principal, scope))
 
     def permissions(self, principal: Principal, scope: str) -> list[Permission]:
-        """What the principal's roles allow at the scope."""
+        """The permissions of the principal's roles at the scope."""
         return [one for held in self._held(principal, scope) for one in self._roles[held.role].permissions]
 
     def data_assignment(self, principal: Principal, action: str, scope: str) -> RoleAssignment | None:
         now = self.world.clock.time()
-        self._withdrawn = [gone for gone in self._withdrawn if gone.felt_until > now]
+        self._revoked = [gone for gone in self._revoked if gone.felt_until > now]
         felt = [held for held in self._held(principal, scope) if held.felt_from <= now]
-        felt += [gone for gone in self._withdrawn if self._reaches(gone, principal, scope) and gone.felt_from <= now]
+        felt += [gone for gone in self._revoked if self._reaches(gone, principal, scope) and gone.felt_from <= now]
         return next((held for held in felt if self._allows_data(held.role, action)), None)
 
     def assign(self, scope: str, role: str, principal_id: str) -> RoleAssignment:
@@ -139,14 +139,14 @@ class Authorization:
         return [r for r in self._roles.values() if any(covers(offered, scope) for offered in r.assignable_scopes)]
 
     def assignment(self, scope: str, guid: str) -> RoleAssignment:
-        """What a read of the assignment shows."""
+        """The assignment as a read returns it."""
         held = self._lag.shown(guid.lower(), self._assignments.get(guid.lower()))
         if held is None or held.scope.lower() != tidy_scope(scope).lower():
             raise errors.assignment_not_found(guid)
         return held
 
     def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
-        """What a list shows: those at `scope` and inherited from above it, and those below it if asked for."""
+        """The assignments of a list: those at `scope`, those inherited from above, and with `below` those below."""
         for held in self._lag.all(self._assignments):
             if principal_id is not None and held.principal_id.lower() != principal_id.lower():
                 continue
@@ -154,17 +154,17 @@ class Authorization:
                 yield held
 
     def felt(self, now: float) -> Iterator[RoleAssignment]:
-        """What the data plane goes by or is about to, without forgetting what it no longer goes by."""
+        """The assignments that the data plane applies now or later. Removes none that have ended from memory."""
         yield from self._assignments.values()
-        yield from (gone for gone in self._withdrawn if gone.felt_until > now)
+        yield from (gone for gone in self._revoked if gone.felt_until > now)
 
     def put(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> tuple[RoleAssignment, bool]:
         """The assignment, and whether it is new or has been changed."""
         wanted = self._wanted(scope, guid, properties, by)
-        former = self._assignments.get(wanted.guid)
-        self._lag.note(wanted.guid, former)
-        if former is not None:
-            return former, self._update(former, wanted)
+        previous = self._assignments.get(wanted.guid)
+        self._lag.note(wanted.guid, previous)
+        if previous is not None:
+            return previous, self._update(previous, wanted)
         twin = next((held for held in self._assignments.values() if held.same_grant(wanted)), None)
         if twin is not None:
             raise errors.assignment_exists(twin.guid)
@@ -179,7 +179,7 @@ class Authorization:
         del self._assignments[held.guid]
         until = self.world.clock.time() + self.world.timing.role_propagation
         gone = replace(held, felt_until=until, updated_on=self.world.clock.iso())
-        self._withdrawn.append(gone)
+        self._revoked.append(gone)
         return gone
 
     def forget_below(self, scope: str) -> None:
@@ -188,15 +188,15 @@ class Authorization:
             self.delete(held.scope, held.guid)
 
     def put_role(self, guid: str, properties: dict[str, Any], by: str | None) -> RoleDefinition:
-        former = self._roles.get(guid.lower())
-        if former is not None and former.kind == "BuiltInRole":
+        previous = self._roles.get(guid.lower())
+        if previous is not None and previous.kind == "BuiltInRole":
             raise errors.built_in_role(guid)
         name = properties.get("roleName")
         scopes = properties.get("assignableScopes")
         if not isinstance(name, str) or not name or not _texts(scopes) or not scopes:
             raise errors.invalid_role("The role definition must have a roleName and assignableScopes.")
         twin = self.role_named(name)
-        if twin is not None and twin is not former:
+        if twin is not None and twin is not previous:
             raise errors.role_name_taken(name)
         now = self.world.clock.iso()
         role = RoleDefinition(
@@ -206,9 +206,9 @@ class Authorization:
             _permissions(properties.get("permissions") or []),
             "CustomRole",
             tuple(scopes),
-            former.created_on if former else now,
+            previous.created_on if previous else now,
             now,
-            former.created_by if former else by,
+            previous.created_by if previous else by,
             by,
         )
         self._roles[role.guid] = role
@@ -273,22 +273,22 @@ class Authorization:
         return not trusted if principal is None else principal.tenant_id != tenant_id
 
     def _is_replicated(self, principal_id: str) -> bool:
-        """Whether the directory finds a managed identity without being told its kind."""
+        """Whether the directory finds a managed identity if the request does not say which kind of principal it is."""
         principal = self.world.directory.principal(principal_id)
         if principal is None or principal.kind != "ManagedIdentity" or self.world.behavior.new_principal == "known":
             return True
         return principal.created + _REPLICATION_SECONDS <= self.world.clock.time()
 
     @staticmethod
-    def _update(former: RoleAssignment, wanted: RoleAssignment) -> bool:
+    def _update(previous: RoleAssignment, wanted: RoleAssignment) -> bool:
         """Whether there was anything to change."""
-        if not former.same_grant(wanted):
+        if not previous.same_grant(wanted):
             raise errors.update_not_permitted()
         extras = ("description", "condition", "condition_version")
-        changes = any(getattr(former, name) != getattr(wanted, name) for name in extras)
+        changes = any(getattr(previous, name) != getattr(wanted, name) for name in extras)
         if changes:
             for name in (*extras, "updated_on", "updated_by"):
-                setattr(former, name, getattr(wanted, name))
+                setattr(previous, name, getattr(wanted, name))
         return changes
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Batch keeps of an account."""
+"""A Batch account, as Batch stores it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Identity:
     type: str = "None"
     principal_id: str = ""
     tenant_id: str = ""
-    # By the resource id in the caller's letter case, which is how Batch gives it back.
+    # By resource id. Batch returns the id in the letter case of the request.
     user_assigned: dict[str, AssignedIdentity] = field(default_factory=dict)
 
     @property

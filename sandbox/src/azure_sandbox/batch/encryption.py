@@ -53,7 +53,7 @@ class KeyIdentifier:
 
 @dataclass
 class KeyUse:
-    """For one look at one or more accounts, during which nothing else changes."""
+    """For one check of one or more accounts, during which nothing else changes."""
 
     world: World
     # What `_newest` found, by key identifier.
@@ -61,11 +61,11 @@ class KeyUse:
     # The key identifiers, versions and principals of accounts that could not follow: others that share them cannot.
     _stuck: set[tuple[str, ...]] = field(default_factory=set, init=False)
 
-    def protect(self, identity: Identity, key_identifier: str, former: Protection | None) -> Protection:
+    def protect(self, identity: Identity, key_identifier: str, before: Protection | None) -> Protection:
         """A fresh data-encryption key under the customer's key. Raises Refusal."""
         fresh = self._protect(identity, key_identifier, os.urandom(32))
-        if former is not None:
-            fresh.previous = self._still_needed(former, fresh.version)
+        if before is not None:
+            fresh.previous = self._still_needed(before, fresh.version)
         return fresh
 
     def unusable(self, account: Account) -> str:
@@ -83,13 +83,13 @@ class KeyUse:
         now = self.world.clock.time()
         return [one for one in protection.previous if one.until > now]
 
-    def _still_needed(self, former: Protection, version: str) -> list[PreviousVersion]:
+    def _still_needed(self, before: Protection, version: str) -> list[PreviousVersion]:
         """The versions of the same key that Batch still needs after a move to `version`."""
         lasts = int(self.world.behavior.previous_version_needed)
         until = self.world.clock.time() + lasts
-        left = PreviousVersion(former.version, former.wrapped, former.digest, until)
+        left = PreviousVersion(before.version, before.wrapped, before.digest, until)
         key = version.rpartition("/")[0]
-        needed = [*self._previous(former), *([left] if lasts else ())]
+        needed = [*self._previous(before), *([left] if lasts else ())]
         return [one for one in needed if one.version.rpartition("/")[0] == key and one.version != version]
 
     def follow(self, account: Account) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Batch answers when it refuses. Sources: docs/sandbox-fidelity.md, "Batch"."""
+"""Errors of Batch. Sources: docs/sandbox-fidelity.md, "Batch"."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Refusal(Exception):
 
     @property
     def parts(self) -> tuple[int, str, str, dict[str, str]]:
-        """What it is made of, because an exception cannot be saved."""
+        """The parts of the error, because an exception cannot be saved."""
         return self.status, self.code, self.summary, self.details
 
     def answer(self, request_id: str, time: str) -> AzureError:

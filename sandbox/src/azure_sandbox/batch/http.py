@@ -174,7 +174,7 @@ def _unskip(token: str) -> tuple[str, str, str] | None:
 
 
 def _check_linked(call: Call, wish: Wish) -> None:
-    """Who gives an account an identity must be allowed to assign that identity."""
+    """Check that the caller may assign the identities that the request adds."""
     caller = call.caller
     if wish.identity is None or caller is None:
         return
@@ -189,7 +189,7 @@ def _check_linked(call: Call, wish: Wish) -> None:
 
 
 def _accepted(call: Call, operation: Work, path: str) -> Response:
-    """A Location for the next poll, signed afresh every time; the former ones stay good."""
+    """A Location for the next poll, with a new signature each time. Earlier Locations stay valid."""
     now = call.world.clock.time()
     certificate = _base64url(hashlib.sha512(b"asyncoperationsigningcertificate").digest() * 8)
     signed = f"t={documents.ticks(now)}&c={certificate}&s={_base64url(os.urandom(256))}&h={_base64url(os.urandom(32))}"
@@ -197,7 +197,7 @@ def _accepted(call: Call, operation: Work, path: str) -> Response:
         "location": f"https://{call.host}{path}?api-version={call.api_version}&{signed}",
         "retry-after": str(call.world.timing.retry_after),
     }
-    # The operation goes by the id of the request that began it.
+    # The id of the operation is the id of the request that began it.
     if call.request.method != "GET":
         headers["x-ms-request-id"] = operation.id
     return answer(status=202, headers=headers)

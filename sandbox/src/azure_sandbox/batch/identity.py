@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which identity an account has, and what becomes of the one it had."""
+"""The identity of an account, and the removal of its previous identity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .world import World
 
 
 def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identity:
-    """What the account's identity is to be. A new one of its own is in the directory from here on."""
+    """The identity that the account is to have. A new system-assigned identity is added to the directory here."""
     if wish is None or (wish.type == account.identity.type and wish.type != "UserAssigned"):
         return account.identity
     if wish.type == "None":
@@ -42,7 +42,7 @@ def _user_assigned(world: World, account: Account, wish: IdentityWish) -> dict[s
     return assigned
 
 
-def let_go(world: World, former: Identity, unless: Identity) -> None:
+def let_go(world: World, previous: Identity, unless: Identity) -> None:
     """An account's own identity ends with its assignment."""
-    if former.principal_id and former.principal_id != unless.principal_id:
-        world.directory.remove_principal(former.principal_id)
+    if previous.principal_id and previous.principal_id != unless.principal_id:
+        world.directory.remove_principal(previous.principal_id)

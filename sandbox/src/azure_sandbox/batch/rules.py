@@ -77,7 +77,7 @@ class BatchAccounts:
         return _required(self.find(subscription, group, name), name, group)
 
     def shown(self, subscription: str, group: str, name: str) -> Account:
-        """What a read of the account shows."""
+        """The account as a read returns it."""
         current = self.find(subscription, group, name)
         return _required(self._lag.shown(account_key(subscription, group, name), current), name, group)
 
@@ -225,7 +225,7 @@ class BatchAccounts:
         raise errors.key_not_accessible(account.protection.key_identifier, found.reason)
 
     def health(self, account: Account) -> Health:
-        """What Batch finds when the account is used, which is noted."""
+        """Check the account's key as Batch does when the account is used, and store the result."""
         return health(account, self._assess, self.world.clock.time(), self.world.timing.batch_recovery)
 
     def reassess(self, vault_name: str | None = None) -> None:
@@ -268,8 +268,8 @@ class BatchAccounts:
 
     def put_pool(self, account: Account, name: str, document: dict[str, Any]) -> Pool:
         now = self.world.clock.time()
-        former = account.pools.get(name.lower())
-        created = former.created if former else now
+        previous = account.pools.get(name.lower())
+        created = previous.created if previous else now
         properties = document.get("properties") or {}
         if not isinstance(properties, dict):
             raise errors.invalid_body("properties is not an object")

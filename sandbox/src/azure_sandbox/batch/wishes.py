@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a request wants of an account: checked for its form, before anything is looked up."""
+"""The contents of a request for an account, whose form is checked before any resource is read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOT_UPDATABLE = ("poolAllocationMode", "keyVaultReference")
 @dataclass
 class IdentityWish:
     type: str
-    # By resource id: true to assign, false (null in the request) to take away.
+    # By resource id: true to assign, false (null in the request) to remove.
     ids: dict[str, bool] = field(default_factory=dict)
 
 
@@ -38,7 +38,7 @@ class EncryptionWish:
 
 @dataclass
 class Wish:
-    """None everywhere means that the request does not speak of it."""
+    """The settings in the request. None means that the request does not contain the setting."""
 
     location: str | None = None
     tags: dict[str, str] | None = None

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Batch accounts need of other services."""
+"""The parts of other services that Batch accounts need."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 
 """Keeps other web sites off the control API.
 
-The API asks for no password: whoever is on this machine may use it. So is any browser on it, and a browser lets every
-site that it shows send requests to any address. Two things stop that:
+The API asks for no password: every user of this machine may use it. A browser on this machine may use it too, and a
+browser lets every site that it shows send requests to any address. Two things stop that:
 
 - Host. A site can let its own name resolve to 127.0.0.1 (DNS rebinding), and then counts as the same site as the
   sandbox. Its requests still carry its name as Host, and `Sandbox.service` knows the control API by the names

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the control API and the page need of the sandbox."""
+"""The parts of the sandbox that the control API and the page need."""
 
 from __future__ import annotations
 

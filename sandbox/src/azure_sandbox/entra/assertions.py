@@ -48,7 +48,7 @@ def add_certificate(directory: Directory, principal: Principal, pem: bytes) -> s
 
 
 def federated_token(directory: Directory, principal: Principal) -> str:
-    """What AZURE_FEDERATED_TOKEN_FILE would hold; the principal takes such tokens from now on."""
+    """A token for AZURE_FEDERATED_TOKEN_FILE. The principal accepts such tokens from now on."""
     issuer, subject = sandbox_issuer(directory), f"system:serviceaccount:sandbox:{principal.object_id}"
     credential = FederatedCredential(issuer, subject, FEDERATED_AUDIENCE)
     held = directory.credentials(principal).federated

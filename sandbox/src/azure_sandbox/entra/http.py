@@ -76,7 +76,7 @@ def openid_configuration(call: Call) -> Response:
     asked = call.path["tenant"].lower()
     version = "/v2.0" if "/v2.0/" in call.url_path.lower() else ""
     cloud = _cloud(call)
-    # "common" stands for a tenant yet unknown, and its documents say so.
+    # "common" means that the tenant is not known yet, and its documents have a placeholder.
     issuer_tenant = "{tenantid}" if asked in ANY_TENANT else asked
     base = f"{cloud.authority}/{asked}"
     oauth2 = f"{base}/oauth2{version}"
@@ -178,12 +178,12 @@ def _token(call: Call, form: Mapping[str, str], resource: str) -> tuple[str, int
 
 
 def _is_bare(directory: Directory, principal: Principal) -> bool:
-    """A managed identity has no credentials of its own to come here with."""
+    """Whether the principal is a managed identity without a federated credential, which cannot request a token here."""
     return principal.kind == "ManagedIdentity" and not directory.credentials(principal).federated
 
 
 def _authenticate(call: Call, form: Mapping[str, str], principal: Principal, cloud: Cloud) -> str:
-    """How the principal proved itself, as appidacr tells it: 1 by a secret, 2 by an assertion."""
+    """The value of the claim appidacr: 1 if the principal authenticated with a secret, 2 with an assertion."""
     directory = call.world.directory
     assertion = form.get("client_assertion")
     if assertion:

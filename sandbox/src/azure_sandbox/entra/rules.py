@@ -35,7 +35,7 @@ class Secret:
 
 @dataclass
 class FederatedCredential:
-    """Whose tokens are taken for the principal's own."""
+    """The issuer, subject and audience of the federated tokens that the principal accepts."""
 
     issuer: str
     subject: str
@@ -68,7 +68,7 @@ class Directory:
 
     @property
     def tenant_id(self) -> str:
-        """Of the one that was there first, which is whoever does not name another."""
+        """The first tenant, which is the tenant of a request that names none."""
         return self.tenants[0]
 
     def add_tenant(self) -> str:
@@ -136,7 +136,7 @@ class Directory:
         self.epoch += 1
 
     def authenticate(self, authorization_header: str | None, audiences: frozenset[str] | set[str]) -> Principal:
-        """Whose token it is. Raises TokenProblem."""
+        """The principal of the token. Raises TokenProblem."""
         scheme, _, token = (authorization_header or "").partition(" ")
         if not authorization_header or scheme.lower() != "bearer":
             raise TokenProblem("missing")

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from ..shared.clouds import CLOUDS, Cloud
 
 ALGORITHM = "RS256"
-# Checked tokens are remembered; more than these, and the memory starts anew.
+# The number of checked tokens that are cached. The cache is cleared when there are more.
 REMEMBERED = 10_000
 
 
@@ -77,7 +77,7 @@ def jwk(pem: bytes, issuer: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom a token is about, and how they proved it."""
+    """The principal of a token, and how the principal authenticated."""
 
     object_id: str
     app_id: str
@@ -102,7 +102,7 @@ def issue(pem: bytes, cloud: Cloud, subject: Subject, audience: str, lifetime: i
         "idp": cloud.issuer(subject.tenant_id),
         "idtyp": "app",
         "oid": subject.object_id,
-        # Opaque to clients; here it tells the epoch.
+        # Opaque to clients. The sandbox stores the epoch in it.
         "rh": f"{epoch}.{base64url(uuid.uuid4().bytes)}.",
         "sub": subject.object_id,
         "tid": subject.tenant_id,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may enter a vault's data plane, from where, and for what."""
+"""Access to a vault's data plane: firewall, access policies and role assignments."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class KeyVaultDenied(AzureError):
 
 
 class World(shared.World, Protocol):
-    """What the access to vaults needs of other services."""
+    """The parts of other services that the access to vaults needs."""
 
     authorization: Authorization
 
@@ -73,7 +73,7 @@ class Door:
             raise _by_firewall(vault, principal)
 
     def permit(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> RoleAssignment | None:
-        """The assignment that allows it, where the vault goes by roles."""
+        """The role assignment that allows the operation, if the vault uses Azure RBAC."""
         if not vault.rbac:
             self._permit_by_policy(vault, principal, permission)
             return None

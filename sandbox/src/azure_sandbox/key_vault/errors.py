@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Microsoft.KeyVault answers when it refuses on the management plane."""
+"""Errors of Microsoft.KeyVault on the management plane."""
 
 from __future__ import annotations
 

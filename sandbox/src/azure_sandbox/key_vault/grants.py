@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may do what with the keys of all vaults, found at once.
+"""The access to the keys of all vaults, computed at once.
 
 Door answers that for one caller at a time, and looks through all role assignments each time; a survey of thousands of
 accounts would take minutes that way."""

@@ -19,7 +19,7 @@ from .rules import Order, Vaults
 from .vault import Vault
 
 _HEADERS = {"x-aspnet-version": "4.0.30319", "x-ms-keyvault-service-version": "1.5.1243.0"}
-# The longest that Azure lets a client wait between two looks at a purge.
+# The longest Retry-After of Azure between two polls of a purge, in seconds.
 _PURGE_RETRY_SECONDS = 5
 
 

@@ -34,7 +34,7 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
 
 
 def fields(properties: dict[str, Any], vault: Vault | None) -> dict[str, Any]:
-    """What `properties` says, as fields of Vault. A null says nothing."""
+    """The fields of Vault that `properties` sets. A null sets nothing."""
     said = {name: value for name, value in properties.items() if value is not None}
     # Refused at creation as well, and on vaults that never had it.
     if said.get("enablePurgeProtection") is False:

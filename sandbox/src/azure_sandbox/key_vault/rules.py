@@ -32,7 +32,7 @@ TYPE = "Microsoft.KeyVault/vaults"
 
 @dataclass(frozen=True)
 class Order:
-    """What a PUT asks for, and where."""
+    """The contents of a PUT, and its scope."""
 
     subscription: str
     group: str
@@ -63,7 +63,7 @@ class Order:
 
 
 class Safes(Protocol):
-    """Who keeps what vaults hold."""
+    """The service that stores the keys of vaults."""
 
     def forget(self, vault: Vault) -> None: ...
 
@@ -96,7 +96,7 @@ class Vaults:
         return vault if vault is not None and vault.is_in(subscription, group) else None
 
     def shown(self, subscription: str, group: str, name: str) -> Vault | None:
-        """What a read of the vault shows."""
+        """The vault as a read returns it."""
         vault = self._lag.shown(name.lower(), self.by_name(name))
         return vault if vault is not None and vault.is_in(subscription, group) else None
 
@@ -112,7 +112,7 @@ class Vaults:
             self.delete(vault)
 
     def listed(self, subscription: str, group: str | None = None) -> builtins.list[Vault]:
-        """What a list of vaults shows."""
+        """The vaults as a list returns them."""
         return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
 
     def standing(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
@@ -166,7 +166,7 @@ class Vaults:
         if order.location != vault.location:
             raise other_location(vault.name, vault.location, vault.resource_group, order.location)
         self._require(order, bool(order.properties.get("enableRbacAuthorization", vault.rbac)))
-        # Whatever is wrong is told before anything is changed.
+        # Every error is raised before anything is changed.
         named_tags = order.tags
         reset = {"network": NetworkRules(), "public_network_access": "Enabled", "flags": {}}
         self._change(vault, {**reset, **request.fields(order.properties, vault)}, order.by)
@@ -200,7 +200,7 @@ class Vaults:
         del self._live[vault.name.lower()]
         vault.deleted_at = self.world.clock.time()
         self._deleted[vault.name.lower()] = vault
-        # They do not come back with a recovered vault.
+        # A recovery of the vault does not restore them.
         self.world.authorization.forget_below(vault.id)
 
     def purge(self, vault: Vault) -> Operation[str]:
@@ -225,7 +225,7 @@ class Vaults:
         Door(self.world).admit(vault, principal, trusted_service=trusted_service)
 
     def permits(self, vault: Vault, principal: Principal, permission: str, key_name: str = "") -> RoleAssignment | None:
-        """Whether the caller may, by role or policy, whichever the vault goes by; raises KeyVaultDenied."""
+        """Check the caller's roles or the access policies, as the vault is configured. Raises KeyVaultDenied."""
         return Door(self.world).permit(vault, principal, permission, key_name)
 
     def _create(self, order: Order) -> Vault:
@@ -286,7 +286,7 @@ class Vaults:
         vault.set_policies(policies, self.world.clock.time(), self.world.timing.policy_propagation)
 
     def _settle(self) -> None:
-        """What time has done to the deleted vaults."""
+        """Complete the purges of deleted vaults, and purge those whose retention has ended."""
         now = self.world.clock.time()
         for purge in self._purges:
             vault = self._deleted.get(purge.about.lower())
@@ -309,21 +309,21 @@ def _names(policy: AccessPolicy, without: AccessPolicy | None = None) -> dict[st
     return left
 
 
-def _with(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
-    if former is None:
+def _with(previous: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
+    if previous is None:
         return policy
-    merged = dict(former.permissions)
-    for kind, names in _names(policy, former).items():
+    merged = dict(previous.permissions)
+    for kind, names in _names(policy, previous).items():
         merged[kind] = (*merged.get(kind, ()), *names)
-    return replace(former, permissions=merged)
+    return replace(previous, permissions=merged)
 
 
-def _with_instead(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
+def _with_instead(previous: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy:
     return policy
 
 
-def _without(former: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy | None:
-    if former is None:
+def _without(previous: AccessPolicy | None, policy: AccessPolicy) -> AccessPolicy | None:
+    if previous is None:
         return None
-    left = _names(former, policy)
-    return replace(former, permissions=left) if any(left.values()) else None
+    left = _names(previous, policy)
+    return replace(previous, permissions=left) if any(left.values()) else None

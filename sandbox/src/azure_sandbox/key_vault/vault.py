@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a vault is."""
+"""The state of a vault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-# Since this version of the management plane a new vault that does not say otherwise goes by roles.
+# Since this version of the management plane, a new vault uses Azure RBAC by default.
 RBAC_BY_DEFAULT_SINCE = "2026-02-01"
 
 
@@ -72,7 +72,7 @@ class Vault:
     deleted_at: float | None = None
     # What the vault holds belongs to this one, not to a later vault of the same name.
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
-    # Policies that the data plane goes by, each from its moment on; the last one is what the vault shows.
+    # The lists of access policies that the data plane applies, each with its start time. The vault shows the last list.
     felt_policies: list[tuple[float, list[AccessPolicy]]] = field(default_factory=list)
 
     @property

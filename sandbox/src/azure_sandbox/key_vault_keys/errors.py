@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the data plane of Key Vault answers when it refuses."""
+"""Errors of Key Vault's data plane."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def token_problem(kind: str, detail: str, authority: str, resource: str, issuer:
 
 
 def throttled() -> AzureError:
-    """Without a Retry-After, as it was captured: clients have to go by their own pace."""
+    """Without a Retry-After, as it was recorded. Clients choose their delays themselves."""
     return _error(
         429,
         "Throttled",

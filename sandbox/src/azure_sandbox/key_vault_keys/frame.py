@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request on a vault's host passes here: token, operation, version, pace, network, permission, then the
+"""Every request on a vault's host passes here: token, operation, version, rate limit, network, permission, then the
 operation.
 
-Azure tells a caller who may not read a key nothing about whether it exists, so existence comes last.
+Azure does not reveal whether a key exists to a caller who may not read the key, so existence is checked last.
 """
 
 from __future__ import annotations

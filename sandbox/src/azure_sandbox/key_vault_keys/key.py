@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a key, a version of it and its rotation policy are."""
+"""A key, its versions and its rotation policy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class KeyVersion:
 @dataclass
 class Key:
     name: str
-    # In order of creation: the last one is what the key's name alone stands for.
+    # In order of creation: the key's name without a version means the last one.
     versions: list[KeyVersion]
     policy: RotationPolicy | None = None
     # A recovered key answers from then on.
@@ -75,7 +75,7 @@ class Safe:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a request to create or import wants the new version to be."""
+    """The properties of a new version in a request to create or import it."""
 
     kty: str
     size: int | None = None

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a key is made of, and what can be done with it. Private keys are kept as PKCS #8 DER."""
+"""Key material, and the operations with it. Private keys are stored as PKCS #8 DER."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIGNATURE_ALGORITHMS = frozenset([*_CURVE_OF, *(family + bits for family in ("RS
 
 
 class BadMaterial(Exception):
-    """What was given does not fit the key, or is no key."""
+    """The given data does not fit the key, or is no key."""
 
 
 def base64url(data: bytes) -> str:

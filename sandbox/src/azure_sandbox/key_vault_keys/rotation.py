@@ -74,7 +74,7 @@ def add(moment: int, duration: str, sign: int = 1) -> int:
     return int((shifted + sign * rest - _EPOCH).total_seconds())
 
 
-def read(document: dict[str, Any], former: RotationPolicy | None, now: int) -> RotationPolicy:
+def read(document: dict[str, Any], previous: RotationPolicy | None, now: int) -> RotationPolicy:
     """The service does not keep what it was sent: it adds a notification where there is none."""
     entries = document.get("lifetimeActions") or []
     if not isinstance(entries, list):
@@ -85,7 +85,7 @@ def read(document: dict[str, Any], former: RotationPolicy | None, now: int) -> R
     if not any(action.kind == "Notify" for action in actions):
         actions = (*actions, NOTIFY)
     expiry = _mapping(document.get("attributes")).get("expiryTime") or None
-    policy = RotationPolicy(actions, expiry, former.created if former and former.created else now, now)
+    policy = RotationPolicy(actions, expiry, previous.created if previous and previous.created else now, now)
     _check(policy)
     return policy
 

@@ -25,7 +25,7 @@ WRAP_ALGORITHM = "RSA-OAEP"
 
 
 class World(shared.World, Protocol):
-    """What keys need of other services."""
+    """The parts of other services that keys need."""
 
     vaults: Vaults
 
@@ -34,7 +34,7 @@ class World(shared.World, Protocol):
 class Keys:
     world: World
     _safes: dict[str, Safe] = field(default_factory=dict)
-    # What a backup's text stands for.
+    # The key of each backup, by the backup's text.
     _backups: dict[str, Key] = field(default_factory=dict)
 
     # Entering a vault
@@ -119,7 +119,7 @@ class Keys:
         return [live[name] for name in sorted(live) if live[name].visible_from <= now]
 
     def versions(self, vault: Vault, name: str) -> list[KeyVersion]:
-        """By their identifiers, not by age; none for a key that is not there."""
+        """The versions of a key, sorted by identifier and not by age. Empty if the key does not exist."""
         key = self._safe(vault).live.get(name.lower())
         if key is None or key.visible_from > self.world.clock.time():
             return []
@@ -291,17 +291,17 @@ class Keys:
 
     @staticmethod
     def _successor(key: Key, private_key: bytes, created: int) -> KeyVersion:
-        former = key.latest
+        previous = key.latest
         return KeyVersion(
-            former.kty,
-            [*former.key_ops],
+            previous.kty,
+            [*previous.key_ops],
             private_key,
             material.public_jwk(private_key),
-            former.size,
+            previous.size,
             created,
             created,
             expires=key.policy.expires(created) if key.policy else None,
-            tags=dict(former.tags) if former.tags else None,
+            tags=dict(previous.tags) if previous.tags else None,
         )
 
 

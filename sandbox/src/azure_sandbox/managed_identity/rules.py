@@ -36,7 +36,7 @@ class UserAssignedIdentity:
 
 
 class World(shared.World, Protocol):
-    """What user-assigned identities need of other services."""
+    """The parts of other services that user-assigned identities need."""
 
     directory: Directory
     resources: Resources

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Batch accounts: where their key comes from, which version wraps it, and whether they answer."""
+"""Batch accounts: the key source, the key version that is in use, and whether the account is available."""
 
 from __future__ import annotations
 

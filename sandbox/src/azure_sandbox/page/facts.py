@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All that the page tells, as plain values."""
+"""Everything that the page shows, as plain values."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _part(name: str) -> str:
 
 @cache
 def _template() -> Template:
-    # Few who start a sandbox look at the page; the others need not wait for this to load.
+    # Loaded on the first request, because few users of a sandbox open the page.
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(

@@ -42,7 +42,7 @@
       replace(await answer.text());
       status.textContent = `every ${seconds} s`;
     } catch {
-      status.textContent = "The sandbox does not answer.";
+      status.textContent = "The sandbox does not respond.";
     } finally {
       busy = false;
     }

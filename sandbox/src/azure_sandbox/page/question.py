@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a reader of the page wants to see of it."""
+"""The query of the page: filters, and numbers of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCES = {
     "pinned": "Microsoft.KeyVault, pinned to a version",
     "following": "Microsoft.KeyVault, following the newest",
 }
-HEALTHS = {"answers": "answers", "refuses": "does not answer", "busy": "in progress"}
+HEALTHS = {"answers": "available", "refuses": "unavailable", "busy": "in progress"}
 SHOWN = {"": "all", "writes": "writes", "unknown": "unknown ones", "faults": "struck by a fault"}
 
 
@@ -37,7 +37,7 @@ class Question:
 
     @classmethod
     def read(cls, query: Mapping[str, str]) -> Question:
-        """What makes no sense is left out: a page is a poor place for an error."""
+        """Read the query parameters. Malformed values are ignored."""
         wanted = cls(
             query.get("filter", "").strip(),
             _one_of(query.get("source"), SOURCES),

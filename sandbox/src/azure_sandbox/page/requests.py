@@ -43,7 +43,7 @@ def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
 
 
 class _Names(dict[str | None, str]):
-    """Of principals by their object ids: a log has many entries of few principals."""
+    """Names of principals by object id. Cached, because a log has many entries of few principals."""
 
     def __init__(self, world: World) -> None:
         super().__init__({None: ""})
@@ -59,7 +59,7 @@ def _texts(entry: Entry, names: _Names) -> tuple[object, ...]:
 
 
 def _is_unknown(entry: Entry) -> bool:
-    """Of what a fault struck nobody knows whether it would have been."""
+    """Whether the sandbox has no such operation. Not known of a request that a fault answered, so false."""
     return entry.route == "unknown" and entry.fault is None
 
 

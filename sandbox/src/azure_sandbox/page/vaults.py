@@ -129,9 +129,9 @@ def _holder(world: World, vault: Vault, holder: Holder) -> dict[str, Any]:
     inside = holder.scope.lower() != vault.id.lower()
     notes = []
     if holder.felt_from > world.clock.time():
-        notes.append(f"felt from {shown.moment(holder.felt_from)} on")
+        notes.append(f"in effect from {shown.moment(holder.felt_from)}")
     if holder.felt_until != float("inf"):
-        notes.append(f"withdrawn, felt until {shown.moment(holder.felt_until)}")
+        notes.append(f"revoked, in effect until {shown.moment(holder.felt_until)}")
     return {
         "principal": shown.principal(world, holder.principal_id),
         "by": holder.role or "access policy",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What lies in resource groups: the resources of all providers, as Resource Manager's own lists show them."""
+"""The contents of resource groups: resources of all providers, as Resource Manager's own lists show them."""
 
 from __future__ import annotations
 

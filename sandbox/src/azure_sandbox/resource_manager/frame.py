@@ -188,7 +188,7 @@ def _check_permission(call: Call, route: Route, path: str) -> None:
 def scope_of(path: str) -> str:
     """The innermost resource, group or subscription that the path lies in: what an assignment can be made at.
 
-    A list's own name, an action's name and the like stand for nothing that has a name, and are left off.
+    The name of a list or an action is not the name of a resource, and is left out.
     """
     above, found, rest = path.rpartition("/providers/")
     if not found:

@@ -30,7 +30,7 @@ def check(call: Call[World], path: str) -> None:
         locked = _resource(path, behavior.resource_lock)
     if locked:
         raise errors.scope_locked(path, "delete" if method == "DELETE" else "write", locked)
-    # An assignment of a role is a resource of its own.
+    # A role assignment is a separate resource, which the denial does not cover.
     is_changed = method in ("PUT", "PATCH") and "/roleassignments/" not in path.lower()
     if is_changed and (denied := _resource(path, behavior.policy_denial)):
         raise errors.disallowed_by_policy(denied.rpartition("/")[2])

@@ -16,7 +16,7 @@ from ..shared import world as shared
 
 @dataclass(frozen=True)
 class Limit:
-    """A bucket's size, and how much of it comes back each second."""
+    """A bucket's size, and the number of tokens that it gains each second."""
 
     size: int
     refill: float
@@ -25,8 +25,8 @@ class Limit:
 # Per principal and subscription, as Microsoft documents them ("Understand how Azure Resource Manager throttles
 # requests").
 LIMITS = {"reads": Limit(250, 25), "writes": Limit(200, 10), "deletes": Limit(200, 10)}
-# Of all principals in a subscription together: what the headers tell. They were recorded as full but for the request
-# itself, whatever came before, so that they come back fast; refused by them was nobody.
+# The limits of all principals in a subscription together, which the headers show. In the recordings, only the request
+# itself is missing from the full number, so the buckets are refilled fast. No request was refused by these limits.
 GLOBAL_LIMITS = {"reads": Limit(16500, 375), "writes": Limit(12000, 150), "deletes": Limit(12000, 150)}
 EVERYBODY = ""
 
@@ -74,7 +74,7 @@ def check(call: Call) -> None:
 
 
 def remaining(call: Call) -> tuple[str, str]:
-    """The header that tells it."""
+    """The header with the remaining number of requests: its name and its value."""
     kind, throttle = _kind(call.request.method), call.world.throttle
     key = (kind, call.path.get("subscription", "").lower(), EVERYBODY)
     throttle.take(key, GLOBAL_LIMITS[kind], call.world.clock.time())

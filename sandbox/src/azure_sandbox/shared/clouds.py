@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Azure clouds, by the host names that their services go by. One tenant is seen in all of them."""
+"""The Azure clouds with the host names of their services. A tenant exists in all clouds."""
 
 from __future__ import annotations
 

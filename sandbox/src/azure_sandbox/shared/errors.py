@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Resource Manager's gateway answers itself: one line of message, no target, no details."""
+"""Errors of Resource Manager's gateway itself: one line of message, no target, no details."""
 
 from __future__ import annotations
 

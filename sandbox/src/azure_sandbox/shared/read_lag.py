@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What reads show of resources that have just been written: with the switch `read_lag`, what was there before."""
+"""Reads that show the previous state of a resource for some time after a write (switch `read_lag`)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ReadLag(Generic[K, T]):
             self._before.setdefault(key, []).append((self.world.clock.time(), copy.deepcopy(before)))
 
     def shown(self, key: K, current: T | None) -> T | None:
-        """What a read shows now."""
+        """The state that a read returns now."""
         since = self.world.clock.time() - self._seconds
         writes = [(at, before) for at, before in self._before.get(key, ()) if at > since]
         if writes:
@@ -46,6 +46,6 @@ class ReadLag(Generic[K, T]):
         return current
 
     def all(self, current: Mapping[K, T]) -> list[T]:
-        """What a list shows now."""
+        """The states that a list returns now."""
         keys = dict.fromkeys([*current, *self._before])
         return [one for key in keys if (one := self.shown(key, current.get(key))) is not None]

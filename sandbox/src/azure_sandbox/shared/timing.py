@@ -25,7 +25,7 @@ class Timing:
     vault_purge: float = 0
     key_delete: float = 0
     key_recover: float = 0
-    # Until a changed role assignment is what the data plane goes by; withdrawn ones last as long.
+    # Seconds until the data plane applies a new or a deleted role assignment.
     role_propagation: float = 0
     policy_propagation: float = 0
     # Whether Resource Manager and Key Vault answer 429 to too many requests.

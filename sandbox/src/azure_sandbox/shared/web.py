@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the services' HTTP layers share: a call, a route, an answer."""
+"""Code that the services' HTTP layers share: a call, a route, an answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BadJson(Exception):
     """The request's body is not a JSON object; the plane that was called words it."""
 
 
-# Deeper documents are refused, as the readers that Azure's services are made with do unless they are told otherwise.
+# Deeper documents are refused, as the JSON readers of Azure's services refuse them by default.
 JSON_DEPTH = 64
 # What a header can hold as it is.
 HEADER_CHARACTERS = "".join(map(chr, range(0x20, 0x7F)))
@@ -88,7 +88,7 @@ class Call(Generic[W_co]):
     path: Mapping[str, str] = field(default_factory=dict)
     # Set by the plane once the token has been checked.
     caller: Principal | None = None
-    # Set by the plane once it is found; the request log tells it.
+    # Set by the plane once the route is found. The request log shows it.
     route: Route | None = None
     # Set by the server: whether it changed what Azure holds.
     wrote: bool = False
@@ -164,6 +164,6 @@ def answer(
     if document is None:
         return Response(status_code=status, headers={**sent, "content-length": "0"})
     media_type = "application/json; charset=utf-8" if charset else "application/json"
-    # Half a surrogate pair can still come in a token's claims, which are told back.
+    # Half a surrogate pair can still be in a token's claims, which are part of some answers.
     content = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     return Response(content, status, headers=sent, media_type=media_type)

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every service needs of the world, and who sends requests.
+"""The protocol that every service needs of the world, and the principals that send requests.
 
-A service that needs others declares a protocol of its own, with this one as its base. So services name those below
+A service that needs other services declares its own protocol, with this one as its base. So services name those below
 them, and nothing names the world that holds them all.
 """
 
