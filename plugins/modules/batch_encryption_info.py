@@ -309,8 +309,9 @@ available:
   description:
     - Whether the account is available. An account that has lost its key can still be read, but is not available.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read), or if the key,
-      the access to it or the vault could not be read. Null also if Batch lists the pools of the account, but the account
-      may need a version that was disabled or has expired, or its key was repaired a moment ago.
+      the access to it or the vault could not be read.
+    - Null also if Batch lists the pools of the account, but the account may need a version that was disabled or has
+      expired, or its key was repaired a moment ago.
   returned: success, if the account exists
   type: bool
   sample: true
