@@ -78,7 +78,10 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
     predicted, came = check.before_failure(), run.before_failure()
     if until is None and predicted.get(KEY_RECOVERED, {}).get("changed"):
         until = KEY_RECOVERED
-    if until not in predicted:
+    if check.failure is None and _is_not_shown(run.report):
+        assert list(came) == list(predicted)[: len(came)]
+        predicted = {name: predicted[name] for name in came}
+    elif until not in predicted:
         assert check.failure == run.failure, (check.report, run.report)
         assert list(predicted) == list(came)
     for name, one in predicted.items():
@@ -91,6 +94,15 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
             assert_predicted(one["diff"], came[name]["diff"], name)
         if name == until:
             return
+
+
+def _is_not_shown(failure: Result) -> bool:
+    """Whether Azure shows the cause of a failure only when it refuses a change: that the caller is in none of the groups
+    of a vault's access policies, or that the account needs a previous version which was disabled early."""
+    if not failure.get("failed"):
+        return False
+    by_policy = failure["code"] == "permission_denied" and failure.get("action", "").startswith("keys ")
+    return by_policy or failure.get("current_state", {}).get("available", False) is None
 
 
 def _had_to_wait(predicted: Result, came: Result) -> bool:

@@ -75,6 +75,19 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
     assert again["changed"] is False
 
 
+def test_check_mode_of_a_move_that_batch_would_refuse(runner: OneProcess, service: Service, position: str) -> None:
+    """Batch refuses to change an account that has lost its key, however it lists the pools."""
+    lose(service, "disabled")
+    service.make_key("other")
+    wish = {**VARS, "cmk_new_key_identifier": service.key("other").id}
+
+    check, run = (runner.role("rotate", wish, check=check) for check in (True, False))
+
+    assert (check["task"], check["code"]) == (run["task"], run["code"]), (check, run)
+    assert run["code"] == "account_unavailable"
+    assert "is available" not in run["msg"].replace("It is available within ten minutes", "")
+
+
 def test_provision_of_an_account_without_its_key(runner: OneProcess, service: Service, position: str) -> None:
     lose(service, "disabled")
 
