@@ -97,7 +97,7 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
 
 
 def _is_not_shown(failure: Result) -> bool:
-    """Whether Azure shows the cause of a failure only when it refuses a change: that the caller is in none of the groups
+    """Whether Azure shows the cause of a failure only by refusing a change: that the caller is in none of the groups
     of a vault's access policies, or that the account needs a previous version which was disabled early."""
     if not failure.get("failed"):
         return False
