@@ -108,6 +108,11 @@ def test_an_account_that_takes_its_time(runner: OneProcess, service: Service, po
     assert position == "200" or service.is_available()
     if position == "200":
         assert any("is available is not known" in warning for warning in report["warnings"])
+    # Another run sees that the version was changed. A change of the vault may be about another account.
+    info = done(runner.another().module("batch_encryption_info", ON_ACCOUNT))
+    assert info["available"] in (None, service.is_available()) or fault != "disabled"
+    service.sandbox.control.advance(REALISTIC["batch_recovery"] + 600)
+    assert done(runner.another().module("batch_encryption_info", ON_ACCOUNT))["available"] is True
 
 
 def lose_slowly(service: Service, fault: str) -> None:

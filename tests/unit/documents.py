@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
@@ -161,7 +162,10 @@ def deleted_vault(*, protected: bool = True, tags: dict[str, str] | None = None)
     }
 
 
-def assignment(role: str, scope: str, *, principal: str = PRINCIPAL, name: str = "an-assignment") -> dict[str, Any]:
+def assignment(
+    role: str, scope: str, *, principal: str = PRINCIPAL, name: str = "an-assignment", age: int = 30 * DAY
+) -> dict[str, Any]:
+    made = datetime.fromtimestamp(NOW - age, timezone.utc)
     return {
         "properties": {
             "roleDefinitionId": f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Authorization"
@@ -170,6 +174,7 @@ def assignment(role: str, scope: str, *, principal: str = PRINCIPAL, name: str =
             "principalType": "ServicePrincipal",
             "scope": scope,
             "condition": None,
+            "createdOn": f"{made:%Y-%m-%dT%H:%M:%S}.1234567Z",
         },
         "id": f"{scope.rstrip('/')}/providers/Microsoft.Authorization/roleAssignments/{name}",
         "type": "Microsoft.Authorization/roleAssignments",

@@ -9,7 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, OTHER, PRINCIPAL, TENANT, VAULT_ID, diagnosed, key, policy, vault
+from documents import (
+    DAY,
+    ENCRYPTION_USER,
+    KEY,
+    MIDDLE,
+    NEW,
+    NOW,
+    OLD,
+    OTHER,
+    PRINCIPAL,
+    TENANT,
+    VAULT_ID,
+    assignment,
+    diagnosed,
+    key,
+    policy,
+    vault,
+)
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, preflight, rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Rejected, Unavailable
@@ -307,3 +324,58 @@ def lost_previous(
         for name, age in ages.items()
     ]
     return diagnosed(identifier, *bundles, bundle=bundles[-1], available=available)
+
+
+# A repair that Batch may not have noticed yet
+
+
+ENABLED = key(updated=NOW - 500)
+
+
+def by_role(*ages: int) -> dict[str, Any]:
+    """The account has access by role assignments of these ages."""
+    made = [assignment(ENCRYPTION_USER, VAULT_ID, age=age) for age in ages]
+    return {"vault": vault(rbac=True), "assignments": {PRINCIPAL: made}}
+
+
+@pytest.mark.parametrize(
+    ("observed", "changed"),
+    [
+        pytest.param(diagnosed(), None, id="nothing changed"),
+        pytest.param(diagnosed(bundle=ENABLED), NOW - 500, id="version enabled"),
+        pytest.param(diagnosed(bundle=key(updated=NOW - 600)), None, id="version enabled long ago"),
+        pytest.param(diagnosed(bundle=key(created=NOW - 5, updated=NOW - 5)), None, id="version created"),
+        pytest.param(diagnosed(bundle=None, versions=[]), None, id="no key"),
+        pytest.param(diagnosed(**by_role(60)), NOW - 60, id="access granted"),
+        pytest.param(diagnosed(**by_role(600)), None, id="access granted long ago"),
+        pytest.param(diagnosed(**by_role(60, DAY)), None, id="access granted a second time"),
+        pytest.param(diagnosed(bundle=ENABLED, **by_role(60)), NOW - 60, id="both"),
+        pytest.param(diagnosed(vault=vault(rbac=True), assignments={PRINCIPAL: []}), None, id="no access"),
+        pytest.param(diagnosed(assignments=Denied("Not for you.")), None, id="access not read"),
+    ],
+)
+def test_changes_that_batch_may_not_have_noticed(observed: dict[str, Any], changed: int | None) -> None:
+    assert diagnosis.key_changed_at(observed) == changed
+
+
+@pytest.mark.parametrize(
+    ("account_changed_at", "is_known"),
+    [
+        pytest.param(NOW - 501, False, id="before the key"),
+        pytest.param(NOW - 500, True, id="in the same second"),
+        pytest.param(NOW - 400, True, id="after the key"),
+        pytest.param(None, False, id="not known"),
+    ],
+)
+def test_an_account_that_was_changed_after_its_key_has_used_the_key(
+    account_changed_at: int | None, is_known: bool
+) -> None:
+    lost, unknown = diagnosis.lost_key({**diagnosed(bundle=ENABLED), "account_changed_at": account_changed_at})
+
+    assert lost == []
+    assert (unknown == []) is is_known
+    assert is_known or "2026-05-28T20:" in unknown[0]
+
+
+def test_when_an_account_was_changed_may_not_be_read() -> None:
+    assert diagnosis.lost_key(diagnosed(bundle=ENABLED)) == ([], [])

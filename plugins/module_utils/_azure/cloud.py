@@ -161,7 +161,7 @@ class Cloud:
 
     @cached_property
     def _diagnosis(self) -> Diagnosis:
-        return Diagnosis(self._evidence, self.vaults, self.keys, self._identities)
+        return Diagnosis(self._evidence, self.vaults, self.keys, self._identities, self._resources)
 
     @cached_property
     def _resources(self) -> Resources:

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._checks.diagnosis import key_changed_at
 from .._checks.preflight import is_unreachable
+from .._core.concurrent import value_or_error
 from .._core.documents import Account, Identity, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
@@ -24,10 +26,14 @@ from .identities import Identities
 if TYPE_CHECKING:
     from .._resources.key.client import Keys
     from .._resources.vault.client import Vaults
+    from .resources import Resources
 
 
 class Diagnosis:
-    def __init__(self, evidence: EvidenceReader, vaults: Vaults, keys: Keys, identities: Identities) -> None:
+    def __init__(
+        self, evidence: EvidenceReader, vaults: Vaults, keys: Keys, identities: Identities, resources: Resources
+    ) -> None:
+        self._resources = resources
         self._evidence = evidence
         self._vaults = vaults
         self._keys = keys
@@ -36,7 +42,7 @@ class Diagnosis:
     def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         evidence = self._evidence.of_account_now(account, key)
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
-        return {
+        found = {
             "evidence": evidence,
             # An error if there may be one where the caller may not look.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
@@ -44,16 +50,26 @@ class Diagnosis:
             "versions": None if evidence.vault is None else self._versions(key),
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
+        return self._with_time(account, found)
 
     def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         """What shows whether Batch can use the key, as other tasks of the run may have read it a moment ago."""
         evidence = self._evidence.of_account(account, key)
-        return {
+        found = {
             "evidence": evidence,
             "deleted_vault": None,
             "versions": self._recent_versions(key, evidence.bundle, evidence.now),
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
+        return self._with_time(account, found)
+
+    def _with_time(self, account: Account, found: dict[str, Any]) -> dict[str, Any]:
+        """With the time when the account was changed, if the key was changed a few minutes ago. An account that was
+        changed after that has used the key."""
+        if key_changed_at(found) is None:
+            return found
+        changed = value_or_error(lambda: self._resources.changed_at(account["id"]), CmkError)
+        return {**found, "account_changed_at": None if isinstance(changed, CmkError) else changed}
 
     def _versions(self, key: KeyIdentifier) -> list[KeyItem] | None:
         return _or_none(lambda: self._keys.versions(key))

@@ -110,14 +110,24 @@ class Resources:
             return self._all(f"{place}/providers/Microsoft.Batch/batchAccounts", _ACCOUNTS)
 
     def age(self, account_id: str) -> float | None:
-        """Seconds since a Batch account was changed, by Resource Manager's clock; None if the answer does not say. An
-        account's document has no such time, the headers of the answer have."""
+        """Seconds since a Batch account was changed, by Resource Manager's clock; None if the response does not say."""
+        changed, now = self._times(account_id)
+        return None if changed is None or now is None else now - changed
+
+    def changed_at(self, account_id: str) -> float | None:
+        """When a Batch account was changed, in seconds since 1970; None if the response does not say."""
+        return self._times(account_id)[0]
+
+    def _times(self, account_id: str) -> tuple[float | None, float | None]:
+        """When an account was changed, and the time of the response. The document of an account has no such time, but
+        the headers of the response do."""
         with sdk.translated(f"read the Batch account {account_id.rpartition('/')[2]}"):
             headers = self._answer(account_id, _ACCOUNTS).headers
-        if "Last-Modified" not in headers or "Date" not in headers:
-            return None
-        changed, now = (parsedate_to_datetime(headers[name]) for name in ("Last-Modified", "Date"))
-        return (now - changed).total_seconds()
+        changed, now = (
+            parsedate_to_datetime(headers[name]).timestamp() if name in headers else None
+            for name in ("Last-Modified", "Date")
+        )
+        return changed, now
 
     def pools(self, account_id: str) -> list[Pool]:
         """Those of a Batch account, as azure-mgmt-batch 17.3 would not show them: with the keys of their disks."""

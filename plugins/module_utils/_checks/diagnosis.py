@@ -12,9 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any
 
-from .._core.documents import DeletedVault, KeyBundle, KeyItem
+from .._core.documents import DeletedVault, KeyBundle, KeyItem, RoleAssignment
+from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._resources.access.document import NEEDED
@@ -40,6 +42,8 @@ _SAID_BY_BATCH = {
 }
 _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _ACCESSIBLE_AGAIN = "accessible again"
+# Once Batch can use a key again, an account may need so long until it is available (the vendor's guide).
+_RECOVERY_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,40 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     elif network.status == FAILED:
         unknown.append(f"{network.evidence} Its IP rules let other addresses in.")
     unknown += [check.evidence for check in (access, network) if check.status == preflight.UNKNOWN]
+    changed = key_changed_at(observed) if "account_changed_at" in observed else None
+    if changed and (observed["account_changed_at"] or 0) < changed:
+        unknown.append(
+            "The key, or the access to it, was changed a few minutes ago. An account that had lost its key before is "
+            f"available again at {instant(changed + _RECOVERY_SECONDS)} at the latest."
+        )
     return lost, list(dict.fromkeys(unknown))
+
+
+def key_changed_at(observed: Mapping[str, Any]) -> float | None:
+    """When a change may have made the key usable for Batch again, if that was in the last minutes: a change of the
+    version, or the role assignment without which there would be no access."""
+    evidence: Evidence = observed["evidence"]
+    since = evidence.now - _RECOVERY_SECONDS
+    changes: list[float] = []
+    if isinstance(evidence.bundle, Mapping):
+        attributes = evidence.bundle["attributes"]
+        updated = attributes.get("updated") or 0
+        changes += [updated] if updated > max(since, attributes["created"]) else []
+    if isinstance(evidence.assignments, Mapping) and _has_access(evidence):
+        created = [_created_at(one) for of_one in evidence.assignments.values() for one in of_one]
+        older = {
+            principal: [one for one in given if _created_at(one) <= since]
+            for principal, given in evidence.assignments.items()
+        }
+        changes += [max(created)] if created and not _has_access(replace(evidence, assignments=older)) else []
+    return max(changes, default=None)
+
+
+def _created_at(assignment: RoleAssignment) -> float:
+    text = assignment["properties"].get("createdOn")
+    # Azure counts to a tenth of a microsecond, which Python does not.
+    made = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S") if text else None
+    return made.replace(tzinfo=timezone.utc).timestamp() if made else 0
 
 
 def _previous_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:

@@ -274,6 +274,7 @@ class _RoleAssignmentPropertiesAlways(TypedDict):
 
 class RoleAssignmentProperties(_RoleAssignmentPropertiesAlways, total=False):
     principalType: str
+    createdOn: str
 
 
 class RoleAssignment(TypedDict):
