@@ -104,9 +104,8 @@ def test_recover(world: World, service: Service, loss: str) -> None:
 
     run = world.prepared(Run("recover", "account1"))
     report = run()
-    if late := report.get("failed") and int(service.sandbox.control.call("GET", "/behavior")["read_lag"]):
+    if late := not report["changed"] and int(service.sandbox.control.call("GET", "/behavior")["read_lag"]):
         # The loss was not to be seen yet.
-        assert report["changed"] is False
         service.sandbox.control.advance(late)
         report = world.prepared(Run("recover", "account1"), beside=True)()
 

@@ -118,7 +118,7 @@ def test_key_is_disabled_or_deleted_by_a_later_run(roles: RolesRunner, service: 
     principal, first = service.on_key()
     service.point(None)
     unnamed = revert(roles, cmk_revert_key=wish, **REVOKE)
-    assert "cmk_previous_key_identifier" in str(unnamed[CHECK]["warnings"])
+    assert "previous_key_identifier" in str(unnamed[CHECK]["warnings"])
     unchanged(unnamed)
     assert service.key().properties.enabled
     assert is_granted(service, principal)

@@ -226,7 +226,7 @@ def switch(evidence_of: str | None, *, even_if_unavailable: bool = False, fails:
         retry_until_accepted=lambda write, *_more, **_look: write(), update=lambda *_body, if_late: None
     )
     accounts.confirm_key = confirm_key
-    session: Any = SimpleNamespace(wait_timeout=0)
+    session: Any = SimpleNamespace(wait_timeout=0, rehearsal=None)
     service = Encryption(session, accounts, None, None, None, moved)  # type: ignore[arg-type]
     read = evidence(evidence_of) if evidence_of else None
     try:
@@ -299,7 +299,7 @@ def refused_once(
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key: seen)
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
-    session: Any = SimpleNamespace(wait_timeout=0, cache=cache)
+    session: Any = SimpleNamespace(wait_timeout=0, cache=cache, rehearsal=None)
     service = Encryption(
         session, accounts, SimpleNamespace(require_usable=require_usable), diagnosis, None, Moved(RunFiles(None))
     )  # type: ignore[arg-type]
@@ -357,7 +357,7 @@ def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_
         raise failure
 
     accounts: Any = SimpleNamespace(retry_until_accepted=lambda write, *_more, **_look: write(), update=update)
-    session: Any = SimpleNamespace(wait_timeout=0)
+    session: Any = SimpleNamespace(wait_timeout=0, rehearsal=None)
     service = Encryption(session, accounts, None, None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
     with pytest.raises(type(failure)):
         service.set_encryption("rg-batch", "mybatch", {}, previous=None, evidence=None, even_if_unavailable=False)

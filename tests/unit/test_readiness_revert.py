@@ -94,7 +94,7 @@ def test_the_previous_key_of_a_reverted_account_is_unknown(options: dict[str, An
     outcome = check("revert", azure, **options)
 
     [warning] = outcome.warnings
-    assert "cmk_previous_key_identifier" in warning
+    assert "previous_key_identifier" in warning
     assert outcome.after["previous_key_identifier"] is None
     # The key and the access are not read.
     assert not {"keys", "access"} & set(azure.asked)

@@ -184,5 +184,5 @@ def test_an_account_without_an_identity_is_not_moved_to_a_different_key() -> Non
 def test_a_previous_key_that_is_not_known_is_a_warning(used: str, options: dict[str, Any], is_unknown: bool) -> None:
     warnings = check("rotate", Azure(on(used)), **options).warnings
 
-    assert any("cmk_previous_key_identifier" in one and "mybatch" in one for one in warnings) is is_unknown
+    assert any("previous_key_identifier" in one and "mybatch" in one for one in warnings) is is_unknown
     assert bool(warnings) is is_unknown
