@@ -64,6 +64,8 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
         assert report.get("failed"), report
         assert service.encryption() == used
 
+    check = done(runner.another().role("recover", VARS, check=True))
+    assert check["changed"] is True
     report = done(runner.another().role("recover", VARS))
     assert report["changed"] is True
     # If Batch lists the pools without the key, nothing shows when the account is available again.
