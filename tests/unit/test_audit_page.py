@@ -339,6 +339,18 @@ def test_everyone_can_read_it(chromium: Browser, some: dict[str, Any], tmp_path:
         assert view.complaints == []
 
 
+def test_the_timeline_begins_at_the_current_month_on_a_phone(
+    chromium: Browser, some: dict[str, Any], tmp_path: Path
+) -> None:
+    with browser.viewing(chromium, width=390) as view:
+        page = shown(view, some, tmp_path)
+
+        now, frame = (page.locator(one).bounding_box() for one in (".wide line.now", ".wide:has(svg)"))
+        assert now is not None
+        assert frame is not None
+        assert frame["x"] < now["x"] < frame["x"] + frame["width"]
+
+
 def test_accounts_are_cards_on_a_phone(chromium: Browser, some: dict[str, Any], tmp_path: Path) -> None:
     with browser.viewing(chromium, width=390) as view:
         page = shown(view, some, tmp_path)

@@ -95,7 +95,8 @@ def _charts(report: Report) -> str:
         bars("Expiry of the version in use", expiries(accounts)),
         bars("Age of the version in use", ages(accounts)),
     )
-    course = timeline("Versions in use, by the month of their creation or expiry", accounts, report["generated_on"])
+    title = "Versions in use by month: created (left bar) or expiring (right bar)"
+    course = timeline(title, accounts, report["generated_on"])
     return f'<section><h2>Statistics of all accounts</h2><div class="charts">{"".join(drawn)}</div>{course}</section>'
 
 

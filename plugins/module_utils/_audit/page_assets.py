@@ -394,6 +394,10 @@ SCRIPT = """
       }
     });
   });
+  // On a narrow screen, the current month is in the middle of the timeline.
+  all(".wide:has(svg)").forEach((one) => {
+    one.scrollLeft = (one.scrollWidth - one.clientWidth) / 2;
+  });
   find("filters").hidden = find("shown").hidden = false;
   find("filters").open = matchMedia("(min-width: 48rem)").matches;
   apply();
