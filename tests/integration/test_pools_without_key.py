@@ -103,6 +103,8 @@ def test_an_account_that_takes_its_time(runner: OneProcess, service: Service, po
     """Recover waits if Batch shows when the account is available. It says nothing else that is not so."""
     service.sandbox.control.timing(**REALISTIC)
     lose_slowly(service, fault)
+    # Times of changes are whole seconds.
+    service.sandbox.control.advance(2)
 
     report = done(runner.role("recover", {**VARS, "cmk_wait_timeout": 900}))
 
