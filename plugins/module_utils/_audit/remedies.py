@@ -100,8 +100,8 @@ def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record],
             "compose:",
             *_by_vault("cmk_vault_resource_group", {name: place[1] for name, place in vaults.items()}),
         ]
-    if vaults and each == "vault":
-        lines += _by_vault("vault_subscription_id", {name: place[0] for name, place in vaults.items()})
+        if each == "vault":
+            lines += _by_vault("vault_subscription_id", {name: place[0] for name, place in vaults.items()})
     return _yaml(lines)
 
 

@@ -17,7 +17,7 @@ from email.utils import formatdate
 from .._core.documents import Account
 from .._core.ids import key_of, place_of
 from .._core.placeholders import guid
-from .._resources.account.document import is_failed
+from .._resources.account.document import is_failed, is_of_caller
 from .picture import Entry, Picture
 from .rehearsed_vaults import RehearsedVaults
 from .responses import Call, Document, Response, completed, missing
@@ -185,9 +185,8 @@ class RehearsedAccounts:
         if failed:
             return _unavailable(str(key), failed)
         # However Batch lists the pools of an account that has lost its key. A caller is refused by Resource Manager.
-        code = str((pools.body or {}).get("error", {}).get("code")).lower()
-        is_of_caller = pools.status == 403 and code.endswith("authorizationfailed")
-        return pools if pools.status in (200, 429) or is_of_caller else Response(200, {"value": []})
+        is_refused = pools.status == 403 and is_of_caller((pools.body or {}).get("error", {}).get("code"))
+        return pools if pools.status in (200, 429) or is_refused else Response(200, {"value": []})
 
     def _listed(self, call: Call, scope: str) -> Response:
         changed = {

@@ -214,13 +214,15 @@ def key_changed_at(observed: Mapping[str, Any]) -> float | None:
         attributes = evidence.bundle["attributes"]
         updated = attributes.get("updated") or 0
         changes += [updated] if updated > max(since, attributes["created"]) else []
-    if isinstance(evidence.assignments, Mapping) and _has_access(evidence):
-        created = [_created_at(one) for of_one in evidence.assignments.values() for one in of_one]
+    if isinstance(evidence.assignments, Mapping):
         older = {
             principal: [one for one in given if _created_at(one) <= since]
             for principal, given in evidence.assignments.items()
         }
-        changes += [max(created)] if created and not _has_access(replace(evidence, assignments=older)) else []
+        # Nearly always, all of them are older.
+        if older != evidence.assignments and _has_access(evidence):
+            created = [_created_at(one) for given in evidence.assignments.values() for one in given]
+            changes += [] if _has_access(replace(evidence, assignments=older)) else [max(created)]
     return max(changes, default=None)
 
 
@@ -374,15 +376,14 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     if evidence.key.version is not None:
         return [by_version[version] for version in (evidence.key.version, *lost) if version in by_version]
     used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
-    items = [by_version[version] for version in used if version in by_version]
+    followed = [version for version in used if version in by_version]
     if observed["available"]:
-        return items[:1]
-    said = _said(observed)
-    named = [item for item in versions if version_of(item) in said and item not in items[:2]]
-    named += [by_version[version] for version in lost if by_version[version] not in [*items[:2], *named]]
-    if observed["available"] is False and not any(_reason(item, evidence.now) for item in [*items[:2], *named]):
-        return items
-    return [*items[:2], *named]
+        return [by_version[version] for version in followed[:1]]
+    named = [version for version in by_version if version in _said(observed)]
+    items = [by_version[version] for version in dict.fromkeys([*followed[:2], *named, *lost])]
+    if observed["available"] is False and not any(_reason(item, evidence.now) for item in items):
+        return [by_version[version] for version in followed]
+    return items
 
 
 def _lost_too_early(evidence: Evidence, versions: Sequence[KeyItem]) -> list[str]:

@@ -34,13 +34,12 @@ def summary(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     vault, _keys, key = after["scope"].rpartition("/vaults/")[2].partition("/keys/")
     where = f"key {key} in vault {vault}" if key else f"the keys in vault {vault}"
     previous = "" if before == after else f" (before: {_granted_text(before)})"
-    return (
-        f"The principal {after['principal_id']} has {_granted_text(after, f' on {where}', f' to {where}')}{previous}."
-    )
+    at = "on" if after["granted"] else "to"
+    return f"The principal {after['principal_id']} has {_granted_text(after)} {at} {where}{previous}."
 
 
-def _granted_text(described: Mapping[str, Any], on: str = "", to: str = "") -> str:
-    return f"{and_text(described['granted'])}{on}" if described["granted"] else f"no access{to}"
+def _granted_text(described: Mapping[str, Any]) -> str:
+    return and_text(described["granted"]) if described["granted"] else "no access"
 
 
 def granted(

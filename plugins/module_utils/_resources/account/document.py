@@ -70,9 +70,13 @@ def _identity_text(identity: Mapping[str, Any]) -> str:
 def is_unavailable(refusal: CmkError) -> bool:
     """Of an account that was asked for its pools: whether it is the account that is not available, and not the caller
     who may not ask."""
-    code = str(refusal.facts.get("azure", {}).get("code")).lower()
-    # AuthorizationFailed, LinkedAuthorizationFailed and the like are said by Resource Manager, of the caller.
-    return isinstance(refusal, Denied | Rejected) and not code.endswith("authorizationfailed")
+    return isinstance(refusal, Denied | Rejected) and not is_of_caller(refusal.facts.get("azure", {}).get("code"))
+
+
+def is_of_caller(code: object) -> bool:
+    """Whether Resource Manager refuses the caller with this code: AuthorizationFailed, LinkedAuthorizationFailed and
+    the like."""
+    return str(code).lower().endswith("authorizationfailed")
 
 
 class KeyUnusable(Unavailable):
