@@ -14,17 +14,17 @@ from key_vault_calls import ENCRYPTION_USER, NEW, assign, data, make_key, make_v
 from oddities import Form, Plane
 from sandbox_client import VAULT_SCOPE, Sandbox
 
-from azure_sandbox.authorization import routes as authorization
-from azure_sandbox.batch import routes as batch_routes
+from azure_sandbox.authorization import http as authorization
+from azure_sandbox.batch import http as batch_routes
 from azure_sandbox.control import routes as control_routes
+from azure_sandbox.entra import http as entra
 from azure_sandbox.entra import metadata
-from azure_sandbox.entra import routes as entra
-from azure_sandbox.key_vault import routes as key_vault
+from azure_sandbox.key_vault import http as key_vault
 from azure_sandbox.key_vault_keys import documents as key_documents
-from azure_sandbox.key_vault_keys import routes as key_vault_keys
+from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.key_vault_keys.material import base64url
-from azure_sandbox.managed_identity import routes as managed_identity
-from azure_sandbox.resource_manager import routes as resource_manager
+from azure_sandbox.managed_identity import http as managed_identity
+from azure_sandbox.resource_manager import http as resource_manager
 from azure_sandbox.server import Sandbox as Server
 from azure_sandbox.shared.web import Route
 

@@ -15,9 +15,8 @@ import pytest
 
 from azure_sandbox import seed
 from azure_sandbox.batch import wishes
-from azure_sandbox.batch.account import Account
+from azure_sandbox.batch.account import Account, Health
 from azure_sandbox.batch.errors import Refusal
-from azure_sandbox.batch.health import Health
 from azure_sandbox.key_vault.rules import Order
 from azure_sandbox.key_vault.vault import Vault
 from azure_sandbox.key_vault_keys.key import Wish

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 from recorded import RECORDINGS
 
-from azure_sandbox.authorization import routes as authorization
-from azure_sandbox.batch import routes as batch
-from azure_sandbox.entra import routes as entra
-from azure_sandbox.key_vault import routes as key_vault
-from azure_sandbox.key_vault_keys import routes as key_vault_keys
-from azure_sandbox.managed_identity import routes as managed_identity
-from azure_sandbox.resource_manager import routes as resource_manager
+from azure_sandbox.authorization import http as authorization
+from azure_sandbox.batch import http as batch
+from azure_sandbox.entra import http as entra
+from azure_sandbox.key_vault import http as key_vault
+from azure_sandbox.key_vault_keys import http as key_vault_keys
+from azure_sandbox.managed_identity import http as managed_identity
+from azure_sandbox.resource_manager import http as resource_manager
 from azure_sandbox.shared.behavior import POSITIONS
 from azure_sandbox.shared.timing import Timing
 from azure_sandbox.shared.web import Route

@@ -20,8 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import peer
-from .environment import IN_THE_WAY, NAMES
+from .environment import IN_THE_WAY, NAMES, user_of
 from .running import InThread, Options, Running
 from .shared.behavior import DEFAULT, POSITIONS, Behavior, changed
 from .state import StateProblem
@@ -183,7 +182,7 @@ def _variables(port: int) -> dict[str, str]:
         connection.request("GET", "/environment")
         response = connection.getresponse()
         # Before the whole body is read, after which a connection may be closed.
-        owner = peer.user_id(connection.sock)
+        owner = user_of(connection.sock)
         content = response.read(ENVIRONMENT_LIMIT)
     if owner != os.getuid():
         whose = "a process of an unknown user" if owner is None else f"a process of the user with the id {owner}"

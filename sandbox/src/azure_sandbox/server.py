@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from . import control
-from .control.guard import SAFE_METHODS
+from .control.reading import SAFE_METHODS
 from .environment import environment
 from .faults import Fault, Faults
 from .proxy import Refusal

@@ -13,16 +13,16 @@ from typing import Any
 
 from starlette.responses import Response
 
-from .authorization import routes as authorization
-from .batch import routes as batch
-from .entra import frame as entra
+from .authorization import http as authorization
+from .batch import http as batch
+from .entra import http as entra
 from .entra import metadata
-from .key_vault import routes as key_vault
+from .key_vault import http as key_vault
 from .key_vault_keys import frame as key_vault_keys
-from .managed_identity import routes as managed_identity
+from .managed_identity import http as managed_identity
 from .resource_manager import frame as resource_manager
+from .resource_manager import http as resources
 from .resource_manager import providers
-from .resource_manager import routes as resources
 from .shared import clouds
 from .shared.web import Call
 

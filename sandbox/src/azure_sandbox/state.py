@@ -25,7 +25,7 @@ LOCK = "lock"
 # How the name of a file begins that is still being written.
 NEW = f".{FILE}."
 # Of the shape of what is saved; a file of another one is refused.
-FORMAT = 5
+FORMAT = 6
 
 
 class StateProblem(Exception):

@@ -17,8 +17,7 @@ from .managed_identity.rules import Identities
 from .resource_manager.rules import Resources
 from .resource_manager.throttling import Throttle
 from .shared.behavior import DEFAULT, Behavior
-from .shared.clock import Clock
-from .shared.timing import QUICK, Timing
+from .shared.timing import QUICK, Clock, Timing
 
 
 class World:

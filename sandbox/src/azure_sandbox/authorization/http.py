@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ..shared import web
 from ..shared.errors import resource_group_not_found
-from ..shared.web import answer
+from ..shared.web import Route, answer
 from . import documents, errors, filters, rules
 from .rules import Authorization, RoleAssignment, subscription_in, tidy_scope
 
@@ -126,3 +126,43 @@ def list_roles(call: Call) -> Response:
     wanted = filters.read(call.query("$filter"))
     found = [role for role in call.world.authorization.roles(_scope(call)) if wanted.takes(role)]
     return answer({"value": [documents.role(role, _subscription(call)) for role in found]})
+
+
+PROVIDER = "Microsoft.Authorization"
+
+API_VERSIONS: frozenset[str] = frozenset(
+    {
+        "2015-07-01",
+        "2017-10-01-preview",
+        "2018-01-01-preview",
+        "2018-07-01",
+        "2018-09-01-preview",
+        "2020-04-01-preview",
+        "2020-08-01-preview",
+        "2020-10-01-preview",
+        "2022-04-01",
+        "2022-05-01-preview",
+    }
+)
+
+_HERE = "/providers/Microsoft.Authorization"
+_ACTION = "Microsoft.Authorization/"
+
+
+def _at(scope: str) -> tuple[Route, ...]:
+    assignments, roles = scope + _HERE + "/roleAssignments", scope + _HERE + "/roleDefinitions"
+    return (
+        Route("GET", scope + _HERE + "/permissions", list_permissions, _ACTION + "permissions/read"),
+        Route("GET", assignments, list_assignments, _ACTION + "roleAssignments/read"),
+        Route("GET", assignments + "/{name}", get_assignment, _ACTION + "roleAssignments/read"),
+        Route("PUT", assignments + "/{name}", put_assignment, _ACTION + "roleAssignments/write"),
+        Route("DELETE", assignments + "/{name}", delete_assignment, _ACTION + "roleAssignments/delete"),
+        Route("GET", roles, list_roles, _ACTION + "roleDefinitions/read"),
+        Route("GET", roles + "/{name}", get_role, _ACTION + "roleDefinitions/read"),
+        Route("PUT", roles + "/{name}", put_role, _ACTION + "roleDefinitions/write"),
+        Route("DELETE", roles + "/{name}", delete_role, _ACTION + "roleDefinitions/delete"),
+    )
+
+
+# At any resource, group or subscription, and at the root above them all.
+ROUTES: tuple[Route, ...] = (*_at("/{scope:path}"), *_at(""))

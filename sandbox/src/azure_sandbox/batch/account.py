@@ -1,15 +1,20 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Batch account, as Batch stores it."""
+
+"""A Batch account as Batch stores it, the rules for its availability, and the register of all accounts."""
 
 from __future__ import annotations
 
 import base64
 import os
 import uuid
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..shared import paging
 
 # Subscription, group and name of an account, in lower case
 Key = tuple[str, str, str]
@@ -142,3 +147,81 @@ class Account:
 
 def account_key(subscription: str, group: str, name: str) -> Key:
     return subscription.lower(), group.lower(), name.lower()
+
+
+# Whether an account is available: the rules that Batch and the page share. They change nothing.
+
+ANSWERS, REFUSES, BUSY = "answers", "refuses", "busy"
+
+
+@dataclass(frozen=True)
+class Health:
+    kind: str
+    reason: str = ""
+
+
+def health(account: Account, unusable: Callable[[Account], str], now: float, recovery_seconds: float) -> Health:
+    """`unusable` says why the account's key cannot be used, or nothing."""
+    state = account.state(now)
+    if state == "Failed":
+        return Health(REFUSES, "The creation of the account has failed.")
+    if state != "Succeeded":
+        return Health(BUSY, state)
+    protection = account.protection
+    if protection is None:
+        return Health(ANSWERS)
+    reason = unusable(account)
+    if reason:
+        return Health(REFUSES, reason)
+    if not protection.lost:
+        return Health(ANSWERS)
+    # Batch waits from the moment at which it notices; that moment is yet to come where back_at is none.
+    back_at = now if protection.back_at is None else protection.back_at
+    if now >= back_at + recovery_seconds:
+        return Health(ANSWERS)
+    was = protection.lost
+    return Health(REFUSES, f"The key is accessible again, but the account has not recovered yet. It was: {was}")
+
+
+# Which accounts there are, found by id, by name in a region, or page by page.
+
+PAGE = 100
+
+
+@dataclass
+class Register:
+    _accounts: dict[Key, Account] = field(default_factory=dict)
+    # Sorted, so that a page of a long list is quickly found.
+    _order: list[Key] = field(default_factory=list)
+    # By location and name, which are unique together.
+    _names: dict[tuple[str, str], Key] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter([self._accounts[key] for key in self._order])
+
+    def __getitem__(self, key: Key) -> Account:
+        return self._accounts[key]
+
+    def find(self, subscription: str, group: str, name: str) -> Account | None:
+        return self._accounts.get(account_key(subscription, group, name))
+
+    def has_name(self, location: str, name: str) -> bool:
+        return (location, name.lower()) in self._names
+
+    def page(self, subscription: str, group: str | None, last: Key | None) -> tuple[list[Account], Key | None]:
+        """Up to a page of accounts, and the key to go on after."""
+        scope = (subscription.lower(),) if group is None else (subscription.lower(), group.lower())
+        start = bisect_left(self._order, scope)
+        end = bisect_right(self._order, scope, key=lambda key: key[: len(scope)])
+        keys, more = paging.after(self._order[start:end], lambda key: key, last, PAGE)
+        return [self._accounts[key] for key in keys], more
+
+    def add(self, account: Account) -> None:
+        self._accounts[account.key] = account
+        insort(self._order, account.key)
+        self._names[account.location, account.name.lower()] = account.key
+
+    def remove(self, account: Account) -> None:
+        del self._accounts[account.key]
+        del self._order[bisect_left(self._order, account.key)]
+        del self._names[account.location, account.name.lower()]

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from ..shared import web
 from ..shared.errors import authorization_failed
-from ..shared.web import answer
+from ..shared.web import Route, answer
 from . import documents, errors, wishes, world
 from .account import Account
 from .errors import Refusal
@@ -329,3 +329,97 @@ def delete_pool(call: Call) -> Response:
     if operation is None:
         return answer(status=204)
     return _accepted(call, operation, pool_deletion(account, name))
+
+
+PROVIDER = "Microsoft.Batch"
+
+API_VERSIONS = frozenset(
+    {
+        "2018-12-01",
+        "2019-04-01",
+        "2019-08-01",
+        "2020-03-01",
+        "2020-03-01-preview",
+        "2020-05-01",
+        "2020-09-01",
+        "2021-01-01",
+        "2021-06-01",
+        "2022-01-01",
+        "2022-06-01",
+        "2022-10-01",
+        "2023-05-01",
+        "2023-11-01",
+        "2024-02-01",
+        "2024-07-01",
+        "2025-06-01",
+        "2026-08-01",
+    }
+)
+
+_SUBSCRIPTION = "/subscriptions/{subscription}/providers/Microsoft.Batch"
+_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch"
+_LOCATION = _SUBSCRIPTION + "/locations/{location}"
+_ACCOUNT = _GROUP + "/batchAccounts/{account}"
+_POOL = _ACCOUNT + "/pools/{name}"
+
+_WRITE = "Microsoft.Batch/batchAccounts/write"
+_DELETE = "Microsoft.Batch/batchAccounts/delete"
+_READ_POOLS = "Microsoft.Batch/batchAccounts/pools/read"
+
+ROUTES: tuple[Route, ...] = (
+    # Whether the caller must be allowed to read all of them is a switch.
+    Route("GET", _SUBSCRIPTION + "/batchAccounts", list_all_accounts),
+    Route("GET", _GROUP + "/batchAccounts", list_accounts, READ),
+    Route("PUT", _ACCOUNT, put, _WRITE),
+    Route("GET", _ACCOUNT, get, READ),
+    Route("PATCH", _ACCOUNT, patch, _WRITE),
+    Route("DELETE", _ACCOUNT, delete, _DELETE),
+    Route(
+        "GET",
+        _ACCOUNT + "/operationResults/{operation}",
+        create_result,
+        "Microsoft.Batch/batchAccounts/operationResults/read",
+    ),
+    Route(
+        "GET",
+        _LOCATION + "/accountOperationResults/{operation}",
+        delete_result,
+        "Microsoft.Batch/locations/accountOperationResults/read",
+    ),
+    Route("POST", _ACCOUNT + "/listKeys", list_keys, "Microsoft.Batch/batchAccounts/listkeys/action"),
+    Route(
+        "POST",
+        _ACCOUNT + "/regenerateKeys",
+        regenerate_keys,
+        "Microsoft.Batch/batchAccounts/regeneratekeys/action",
+    ),
+    Route(
+        "POST",
+        _ACCOUNT + "/syncAutoStorageKeys",
+        sync_auto_storage_keys,
+        "Microsoft.Batch/batchAccounts/syncAutoStorageKeys/action",
+    ),
+    Route(
+        "GET",
+        _ACCOUNT + "/outboundNetworkDependenciesEndpoints",
+        list_outbound_dependencies,
+        "Microsoft.Batch/batchAccounts/outboundNetworkDependenciesEndpoints/read",
+    ),
+    Route(
+        "POST",
+        _LOCATION + "/checkNameAvailability",
+        check_name,
+        "Microsoft.Batch/locations/checkNameAvailability/action",
+    ),
+    Route("GET", _LOCATION + "/quotas", quotas, "Microsoft.Batch/locations/quotas/read"),
+    Route("GET", _ACCOUNT + "/pools", list_pools, _READ_POOLS),
+    Route("GET", _POOL, get_pool, _READ_POOLS),
+    Route("PUT", _POOL, put_pool, "Microsoft.Batch/batchAccounts/pools/write"),
+    Route("DELETE", _POOL, delete_pool, "Microsoft.Batch/batchAccounts/pools/delete"),
+    Route(
+        "GET",
+        _ACCOUNT + "/poolOperationResults/{operation}",
+        delete_pool_result,
+        "Microsoft.Batch/batchAccounts/poolOperationResults/read",
+    ),
+)

@@ -16,10 +16,9 @@ from ..key_vault_keys import documents
 from ..key_vault_keys.key import Key, KeyVersion
 from ..shared.web import AzureError
 from ..shared.world import Principal
-from .account import Account, PreviousVersion, Protection
+from .account import Account, Health, PreviousVersion, Protection, health
 from .encryption import KeyIdentifier, KeyUse, refused_by_key_vault
 from .errors import key_refused
-from .health import Health, health
 
 
 @dataclass

@@ -12,17 +12,28 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..key_vault.grants import Grants
-from ..resource_manager.contents import Resource
+from ..resource_manager.rules import Resource
 from ..shared.errors import location_required, location_unavailable, resource_not_found
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
-from ..shared.regions import CANARY, REGIONS, tidy_location
+from ..shared.resource import CANARY, REGIONS, tidy_location
 from . import errors, identity
-from .account import Account, Identity, Key, Pool, Protection, account_key, new_key
+from .account import (
+    ANSWERS,
+    BUSY,
+    Account,
+    Health,
+    Identity,
+    Key,
+    Pool,
+    Protection,
+    Register,
+    account_key,
+    health,
+    new_key,
+)
 from .encryption import KeyIdentifier, KeyUse
-from .health import ANSWERS, BUSY, Health, health
 from .outlook import Outlook
-from .register import Register
 from .wishes import EncryptionWish, Wish
 from .world import World
 

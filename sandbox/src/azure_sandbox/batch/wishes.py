@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..shared import tags
-from ..shared.regions import tidy_location
+from ..shared.resource import read_tags, tidy_location
 from . import errors
 from .account import MICROSOFT_BATCH, MICROSOFT_KEY_VAULT
 
@@ -109,7 +108,7 @@ def _one_of(properties: dict[str, Any], name: str, values: tuple[str, ...]) -> s
 
 
 def _tags(document: dict[str, Any]) -> dict[str, str] | None:
-    return None if document.get("tags") is None else tags.read(document["tags"])
+    return None if document.get("tags") is None else read_tags(document["tags"])
 
 
 def _identity(document: dict[str, Any]) -> IdentityWish | None:

@@ -2,12 +2,27 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Members of a body of the control API, each of the kind that it has to be, and what is answered otherwise."""
+"""Which requests the control API accepts, the members of their bodies, and the responses to other requests.
+
+The API has no authentication: every user of this machine may use it. A browser on this machine may use it too, and
+would send the requests of any web site that it shows. Two headers prevent this:
+
+- `Host`: a web site can resolve its own name to 127.0.0.1 (DNS rebinding), so that the browser treats the sandbox as
+  the same site. The requests still have the name of the web site as `Host`. `Sandbox.service` accepts only
+  `127.0.0.1:PORT` and `localhost:PORT` as names of the control API.
+- `Origin`: a web site can send a form, or a POST that needs no preflight request, to 127.0.0.1. It can't read the
+  response, but a POST /reset would have its effect. The browser names the web site in `Origin` or `Sec-Fetch-Site`.
+
+Clients other than browsers send neither `Origin` nor `Sec-Fetch-Site`, and are accepted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
 
 from ..shared.web import AzureError
 
@@ -46,6 +61,25 @@ def objects(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise bad_request(f"{name} is a list of objects")
     return values
+
+
+SAFE_METHODS = ("GET", "HEAD")
+
+
+def check_site(url: str, request: Request) -> None:
+    """`url` is the sandbox's own. Raises AzureError."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.lower() not in _own(url):
+        raise other_site(origin)
+    # Following a link to the sandbox from another site is not forbidden: that is a GET, which changes nothing.
+    site = request.headers.get("sec-fetch-site", "none").lower()
+    if request.method not in SAFE_METHODS and site not in ("none", "same-origin"):
+        raise other_site(site)
+
+
+def _own(url: str) -> set[str]:
+    port = urlsplit(url).port
+    return {f"http://{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
 
 # Refusals

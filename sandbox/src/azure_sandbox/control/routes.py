@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from ..page import http as page
 from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import guard, http, reading
+from . import http, reading
 from .sandbox import Sandbox
 
 
@@ -54,7 +54,7 @@ def service(sandbox: Sandbox) -> Callable[[Call[Any]], Awaitable[Response]]:
     async def handle(call: Call[Any]) -> Response:
         route, call.path, methods = routes.match(call.request.method, call.url_path)
         try:
-            guard.check(sandbox.url, call.request)
+            reading.check_site(sandbox.url, call.request)
             if route is None:
                 path = call.url_path
                 raise reading.method_not_allowed(methods) if methods else reading.not_found(f"there is no {path}")

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from ..shared import clouds, web
 from ..shared import world as shared
 from ..shared.clouds import Cloud
-from ..shared.web import answer
+from ..shared.web import AzureError, Route, Routes, answer, call_handler
 from . import assertions, errors, tokens
 from .rules import Directory, Principal
 
@@ -229,3 +229,38 @@ def headers(call: Call) -> dict[str, str]:
     if GUID.fullmatch(asked):
         common["client-request-id"] = asked
     return common
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/{tenant}/oauth2/v2.0/token", token_v2),
+    Route("POST", "/{tenant}/oauth2/token", token_v1),
+    Route("GET", "/{tenant}/v2.0/.well-known/openid-configuration", openid_configuration),
+    Route("GET", "/{tenant}/.well-known/openid-configuration", openid_configuration),
+    Route("GET", "/{tenant}/discovery/v2.0/keys", signing_keys),
+    Route("GET", "/{tenant}/discovery/keys", signing_keys),
+    Route("GET", "/{tenant}/discovery/instance", instance_discovery),
+)
+
+
+_routes = Routes(ROUTES)
+
+
+async def handle(call: Call) -> Response:
+    path = call.url_path.rstrip("/")
+    call.route, call.path, methods = _routes.match(call.request.method, path)
+    try:
+        if call.route is None:
+            raise _not_here(call, path, methods)
+        return await call_handler(call.route, call)
+    except AzureError as error:
+        return answer(error.body, error.status, {**headers(call), **error.headers})
+
+
+def _not_here(call: Call, path: str, methods: set[str]) -> AzureError:
+    if methods:
+        error = errors.entra_error(405, "invalid_request", 900561, "The endpoint only accepts other methods.")
+        error.headers["allow"] = ", ".join(sorted(methods))
+        return error
+    return errors.entra_error(
+        404, "not_found", 90014, f"{call.request.method} {path} is not in the sandbox (see docs/sandbox-fidelity.md)."
+    )

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from ..shared import clouds, web
 from ..shared.errors import resource_not_found
 from ..shared.paging import page
-from ..shared.web import answer
+from ..shared.web import Route, answer
 from . import documents, errors, request, rules
 from .rules import Order, Vaults
 from .vault import Vault
@@ -174,3 +174,73 @@ def check_name(call: Call) -> Response:
 def list_no_hsms(call: Call) -> Response:
     """There are none, but clients that list vaults ask for managed HSMs in the same breath."""
     return answer({"value": []}, headers=_HEADERS)
+
+
+PROVIDER = "Microsoft.KeyVault"
+
+API_VERSIONS = frozenset(
+    {
+        "2021-10-01",
+        "2021-11-01-preview",
+        "2022-02-01-preview",
+        "2022-07-01",
+        "2022-11-01",
+        "2023-02-01",
+        "2023-07-01",
+        "2024-04-01-preview",
+        "2024-11-01",
+        "2024-12-01-preview",
+        "2025-05-01",
+        "2026-02-01",
+        "2026-05-15",
+    }
+)
+
+_SUBSCRIPTION = "/subscriptions/{subscription}/providers/Microsoft.KeyVault"
+_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.KeyVault"
+_VAULTS = _GROUP + "/vaults"
+_VAULT = _VAULTS + "/{vault}"
+_LOCATION = _SUBSCRIPTION + "/locations/{location}"
+_DELETED = _LOCATION + "/deletedVaults/{vault}"
+
+_WRITE = "Microsoft.KeyVault/vaults/write"
+_READ = "Microsoft.KeyVault/vaults/read"
+_READ_HSMS = "Microsoft.KeyVault/managedHSMs/read"
+
+ROUTES: tuple[Route, ...] = (
+    Route("PUT", _VAULT, put, _WRITE),
+    Route("GET", _VAULT, get, _READ),
+    Route("PATCH", _VAULT, patch, _WRITE),
+    Route("DELETE", _VAULT, delete, "Microsoft.KeyVault/vaults/delete"),
+    Route("GET", _VAULTS, list_in_group, _READ),
+    Route("GET", _SUBSCRIPTION + "/vaults", list_in_subscription, _READ),
+    Route(
+        "PUT",
+        _VAULT + "/accessPolicies/{operation}",
+        put_access_policies,
+        "Microsoft.KeyVault/vaults/accessPolicies/write",
+    ),
+    Route("GET", _SUBSCRIPTION + "/deletedVaults", list_deleted, "Microsoft.KeyVault/deletedVaults/read"),
+    Route("GET", _DELETED, get_deleted, "Microsoft.KeyVault/locations/deletedVaults/read"),
+    Route("POST", _DELETED + "/purge", purge, "Microsoft.KeyVault/locations/deletedVaults/purge/action"),
+    Route(
+        "GET",
+        _LOCATION + "/operationResults/{name}",
+        get_operation,
+        "Microsoft.KeyVault/locations/operationResults/read",
+    ),
+    Route(
+        "POST",
+        _SUBSCRIPTION + "/checkNameAvailability",
+        check_name,
+        "Microsoft.KeyVault/checkNameAvailability/read",
+    ),
+    Route("GET", _SUBSCRIPTION + "/managedHSMs", list_no_hsms, _READ_HSMS),
+    Route("GET", _GROUP + "/managedHSMs", list_no_hsms, _READ_HSMS),
+    Route(
+        "GET",
+        _SUBSCRIPTION + "/deletedManagedHSMs",
+        list_no_hsms,
+        "Microsoft.KeyVault/deletedManagedHsms/read",
+    ),
+)

@@ -13,12 +13,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 from ..authorization.rules import RoleAssignment
-from ..resource_manager.contents import Resource
-from ..shared import tags
+from ..resource_manager.rules import Resource
 from ..shared.errors import location_required, location_unavailable, other_location
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
-from ..shared.regions import CANARY, REGIONS, tidy_location
+from ..shared.resource import CANARY, REGIONS, read_tags, tidy_location
 from ..shared.world import Principal
 from . import access, errors, request
 from .access import Door, KeyVaultDenied
@@ -55,7 +54,7 @@ class Order:
 
     @property
     def tags(self) -> dict[str, str]:
-        return tags.read(self.document.get("tags"))
+        return read_tags(self.document.get("tags"))
 
     def is_for(self, vault: Vault) -> bool:
         here = (self.subscription.lower(), self.group.lower())
@@ -175,7 +174,7 @@ class Vaults:
 
     def patch(self, vault: Vault, document: dict[str, Any], by: str) -> None:
         changes = request.fields(request.mapping(document.get("properties"), "properties"), vault)
-        named_tags = tags.read(document.get("tags"))
+        named_tags = read_tags(document.get("tags"))
         if "flags" in changes:
             changes["flags"] = {**vault.flags, **changes["flags"]}
         self._change(vault, changes, by)

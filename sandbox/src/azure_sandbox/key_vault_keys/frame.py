@@ -21,9 +21,9 @@ from ..key_vault.access import CLIENT_ADDRESS
 from ..key_vault.vault import Vault
 from ..shared import clouds, web
 from ..shared.web import AzureError, BadJson, Routes, answer, call_handler
-from . import documents, errors, http, routes, throttling
+from . import documents, errors, http, throttling
 
-_routes = Routes(routes.ROUTES)
+_routes = Routes(http.ROUTES)
 
 # Key Vault's own application, which old clients name as the audience.
 KEY_VAULT_APPLICATION = "cfa8b339-82a2-471a-a3c9-0fc0be7a4093"

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from ..key_vault.vault import Vault
 from ..shared import paging, web
-from ..shared.web import answer
+from ..shared.web import Route, answer
 from . import documents, errors, material, operations, request, rules
 from .key import Key, KeyVersion
 from .material import BadMaterial, base64url, from_base64url
@@ -251,3 +251,48 @@ def verify(call: Call) -> Response:
     found, now = _named(call), call.world.clock.time()
     digest, signature = _bytes(call, "digest"), _bytes(call, "value")
     return answer({"value": operations.verify(found[1], call.json.get("alg"), digest, signature, now)})
+
+
+def _cryptography() -> list[Route]:
+    """With a version, without one, and with an empty one, as clients build it from an identifier without."""
+    handlers = {
+        "encrypt": (encrypt, "encrypt"),
+        "decrypt": (decrypt, "decrypt"),
+        "wrapkey": (wrap_key, "wrapKey"),
+        "unwrapkey": (unwrap_key, "unwrapKey"),
+        "sign": (sign, "sign"),
+        "verify": (verify, "verify"),
+    }
+    return [
+        Route("POST", f"/keys/{{key}}{version}/{name}", handler, permission)
+        for name, (handler, permission) in handlers.items()
+        for version in ("/{version}", "", "/")
+    ]
+
+
+# The first that matches is taken: fixed names before versions.
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/keys//create", create_without_name, "create"),
+    Route("POST", "/keys/restore", restore, "restore"),
+    Route("POST", "/keys/{key}/create", create, "create"),
+    Route("POST", "/keys/{key}/rotate", rotate, "rotate"),
+    Route("POST", "/keys/{key}/backup", backup, "backup"),
+    Route("GET", "/keys/{key}/rotationpolicy", get_policy, "getrotationpolicy"),
+    Route("PUT", "/keys/{key}/rotationpolicy", put_policy, "setrotationpolicy"),
+    Route("GET", "/keys/{key}/versions", list_versions, "list"),
+    *_cryptography(),
+    Route("GET", "/keys", list_keys, "list"),
+    Route("PUT", "/keys/{key}", import_key, "import"),
+    Route("DELETE", "/keys/{key}", delete, "delete"),
+    Route("GET", "/keys/{key}", get, "get"),
+    # The SDK asks for the latest version this way.
+    Route("GET", "/keys/{key}/", get, "get"),
+    Route("GET", "/keys/{key}/{version}", get, "get"),
+    Route("PATCH", "/keys/{key}", update, "update"),
+    Route("PATCH", "/keys/{key}/", update, "update"),
+    Route("PATCH", "/keys/{key}/{version}", update, "update"),
+    Route("GET", "/deletedkeys", list_deleted, "list"),
+    Route("GET", "/deletedkeys/{key}", get_deleted, "get"),
+    Route("DELETE", "/deletedkeys/{key}", purge, "purge"),
+    Route("POST", "/deletedkeys/{key}/recover", recover, "recover"),
+)

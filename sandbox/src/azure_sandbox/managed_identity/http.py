@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..shared import tags, web
+from ..shared import web
 from ..shared.errors import location_required
-from ..shared.web import BadJson, answer
+from ..shared.resource import read_tags
+from ..shared.web import BadJson, Route, answer
 from . import rules
 from .rules import TYPE, Identities, UserAssignedIdentity, identity_id, identity_not_found
 
@@ -65,7 +66,7 @@ def put(call: Call) -> Response:
         raise location_required()
     isolation_scope = _object(call, "properties").get("isolationScope")
     place = (call.path["subscription"], call.path["group"], call.path["identity"])
-    identity, is_new = call.world.identities.put(*place, location, tags.read(call.json.get("tags")), isolation_scope)
+    identity, is_new = call.world.identities.put(*place, location, read_tags(call.json.get("tags")), isolation_scope)
     document = _document(call, identity)
     # A resource id, not a URL, and nothing to poll.
     return answer(document, 201, {"location": identity.id}) if is_new else answer(document)
@@ -78,7 +79,7 @@ def get(call: Call) -> Response:
 def patch(call: Call) -> Response:
     identity = _get(call)
     if call.json.get("tags") is not None:
-        call.world.identities.tag(identity, tags.read(call.json["tags"]))
+        call.world.identities.tag(identity, read_tags(call.json["tags"]))
     return answer(_document(call, identity))
 
 
@@ -89,3 +90,35 @@ def delete(call: Call) -> Response:
 def list_identities(call: Call) -> Response:
     identities = call.world.identities.list(call.path["subscription"], call.path.get("group"))
     return answer({"value": [_document(call, identity) for identity in identities]})
+
+
+PROVIDER = "Microsoft.ManagedIdentity"
+
+API_VERSIONS: frozenset[str] = frozenset(
+    {
+        "2018-11-30",
+        "2021-09-30-preview",
+        "2022-01-31-preview",
+        "2023-01-31",
+        "2023-07-31-preview",
+        "2024-11-30",
+        "2025-01-31-preview",
+        "2025-05-31-preview",
+        "2026-04-30",
+        "2026-05-31",
+    }
+)
+
+_LIST = "/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}" + _LIST
+_IDENTITY = _GROUP + "/{identity}"
+_ACTION = "Microsoft.ManagedIdentity/userAssignedIdentities/"
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/subscriptions/{subscription}" + _LIST, list_identities, _ACTION + "read"),
+    Route("GET", _GROUP, list_identities, _ACTION + "read"),
+    Route("PUT", _IDENTITY, put, _ACTION + "write"),
+    Route("GET", _IDENTITY, get, _ACTION + "read"),
+    Route("PATCH", _IDENTITY, patch, _ACTION + "write"),
+    Route("DELETE", _IDENTITY, delete, _ACTION + "delete"),
+)

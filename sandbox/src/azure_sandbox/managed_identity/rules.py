@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..entra.rules import Directory
-from ..resource_manager.contents import Resource
-from ..resource_manager.rules import Resources
+from ..resource_manager.rules import Resource, Resources
 from ..shared import world as shared
 from ..shared.errors import other_location, resource_not_found
-from ..shared.regions import tidy_location
+from ..shared.resource import tidy_location
 from ..shared.web import AzureError
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ..batch.account import Account, Protection
+from ..batch.account import Account, Health, Protection
 from ..batch.encryption import KeyIdentifier
-from ..batch.health import Health
 from ..batch.outlook import Outlook
 from ..world import World
 from . import shown

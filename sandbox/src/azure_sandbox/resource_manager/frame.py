@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Protocol
@@ -19,11 +20,12 @@ from ..authorization.rules import subscription_in, tidy_scope
 from ..entra.rules import Directory, TokenProblem
 from ..shared import clouds, errors, web
 from ..shared.clouds import Cloud
+from ..shared.errors import FAILURE_CAUSE
 from ..shared.web import AzureError, BadJson, Route, Routes, answer, call_handler
-from . import governance, headers, http, providers, routes, throttling
+from . import governance, http, providers, throttling
 from .providers import Provider
 
-_public = Routes(routes.PUBLIC_ROUTES)
+_public = Routes(http.PUBLIC_ROUTES)
 
 
 class World(http.World, throttling.World, Protocol):
@@ -40,7 +42,7 @@ async def handle(call: Call) -> Response:
         response = _refusal(errors.invalid_request_content(str(error)))
     except AzureError as error:
         response = _refusal(error)
-    headers.add(call, response)
+    _add_headers(call, response)
     return response
 
 
@@ -115,7 +117,7 @@ def _provider(path: str) -> Provider:
     _, found, rest = path.lower().rpartition("/providers/")
     namespace, _, below = rest.partition("/")
     if not found or not below or below in ("register", "unregister"):
-        namespace = routes.PROVIDER.lower()
+        namespace = http.PROVIDER.lower()
     provider = providers.PROVIDERS.get(namespace)
     if provider is None:
         raise errors.invalid_resource_namespace(path[len(path) - len(rest) :].partition("/")[0])
@@ -123,7 +125,7 @@ def _provider(path: str) -> Provider:
 
 
 def _is_own(provider: Provider) -> bool:
-    return provider.namespace == routes.PROVIDER
+    return provider.namespace == http.PROVIDER
 
 
 def _no_route(call: Call, provider: Provider, path: str, methods: set[str]) -> AzureError:
@@ -209,3 +211,44 @@ def _check_group(call: Call, provider: Provider) -> None:
         return
     if call.world.resources.group(call.path["subscription"], name) is None:
         raise errors.resource_group_not_found(name)
+
+
+_FIXED_HEADERS = (
+    ("cache-control", "no-cache"),
+    ("pragma", "no-cache"),
+    ("expires", "-1"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+    ("x-content-type-options", "nosniff"),
+    ("x-cache", "CONFIG_NOCACHE"),
+)
+_REGION = "westeurope"
+
+
+def _add_headers(call: Call, response: Response) -> None:
+    """Add the headers that every answer of Resource Manager has. Those that the handler has set stay as they are."""
+    present = {name for name, _ in response.raw_headers}
+    for name, value in _headers(call, gateway=FAILURE_CAUSE.encode() in present):
+        if (encoded := name.encode()) not in present:
+            response.raw_headers.append((encoded, value.encode("latin-1")))
+
+
+def _headers(call: Call, *, gateway: bool) -> Iterator[tuple[str, str]]:
+    yield from _FIXED_HEADERS
+    correlation = str(uuid.uuid4())
+    # The gateway's own answers have one id for both.
+    yield "x-ms-request-id", correlation if gateway else str(uuid.uuid4())
+    yield "x-ms-correlation-request-id", correlation
+    now = time.gmtime()
+    yield "x-ms-routing-request-id", f"{_REGION.upper()}:{time.strftime('%Y%m%dT%H%M%SZ', now)}:{correlation}"
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+    yield "x-msedge-ref", f"Ref A: {correlation.replace('-', '').upper()} Ref B: SANDBOX Ref C: {moment}"
+    asked = call.request.headers
+    if asked.get("x-ms-return-client-request-id", "").lower() == "true":
+        own = asked.get("x-ms-client-request-id", "")
+        if own.isascii() and own.isprintable():
+            yield "x-ms-client-request-id", own
+    if call.caller is not None:
+        yield throttling.remaining(call)
+        if not gateway:
+            who = f"tenantId={call.caller.tenant_id},objectId={call.caller.object_id}"
+            yield "x-ms-operation-identifier", f"{who}/{_REGION}/{correlation}"

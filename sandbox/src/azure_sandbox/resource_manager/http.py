@@ -12,15 +12,14 @@ from typing import Any, Protocol
 from starlette.responses import Response
 
 from ..authorization.rules import Authorization
-from ..shared import clouds, errors, tags, web
+from ..shared import clouds, errors, web
 from ..shared import world as shared
 from ..shared.operations import Operation
 from ..shared.paging import page
-from ..shared.regions import REGIONS
-from ..shared.web import answer
-from .contents import Resource
+from ..shared.resource import REGIONS, read_tags
+from ..shared.web import Route, answer
 from .providers import PROVIDERS, Provider
-from .rules import NOT_REGISTERED, REGISTERED, ResourceGroup, Resources, Subscription
+from .rules import NOT_REGISTERED, REGISTERED, Resource, ResourceGroup, Resources, Subscription
 
 READ_GROUPS = "Microsoft.Resources/subscriptions/resourceGroups/read"
 READ_SUBSCRIPTION = "Microsoft.Resources/subscriptions/read"
@@ -130,7 +129,7 @@ def get_group(call: Call) -> Response:
 
 
 def _tags(call: Call) -> dict[str, str]:
-    return tags.read(call.json.get("tags"))
+    return read_tags(call.json.get("tags"))
 
 
 def head_group(call: Call) -> Response:
@@ -299,3 +298,46 @@ def _cloud_document(cloud: clouds.Cloud) -> dict[str, Any]:
         "batch": "https://batch.core.windows.net/",
         "suffixes": {"keyVaultDns": cloud.vault_suffix[1:], "storage": "core.windows.net"},
     }
+
+
+PROVIDER = "Microsoft.Resources"
+
+API_VERSIONS = frozenset(
+    {
+        *("2014-04-01", "2015-01-01", "2015-11-01", "2016-02-01", "2016-06-01", "2016-07-01", "2016-09-01"),
+        *("2017-03-01", "2017-05-01", "2017-05-10", "2017-06-01", "2017-08-01"),
+        *("2018-01-01", "2018-02-01", "2018-05-01", "2018-07-01", "2018-08-01", "2018-09-01", "2018-11-01"),
+        *("2019-03-01", "2019-05-01", "2019-05-10", "2019-06-01", "2019-07-01", "2019-08-01", "2019-09-01"),
+        *("2019-10-01", "2019-11-01", "2020-01-01", "2020-05-01", "2020-06-01", "2020-08-01", "2020-09-01"),
+        *("2020-10-01", "2021-01-01", "2021-04-01", "2021-10-01", "2022-01-01", "2022-05-01", "2022-09-01"),
+        *("2022-12-01", "2023-07-01", "2024-03-01", "2024-07-01", "2024-11-01", "2025-03-01", "2025-04-01"),
+    }
+)
+
+_SUBSCRIPTION = "/subscriptions/{subscription}"
+_GROUPS = "Microsoft.Resources/subscriptions/resourceGroups"
+_GROUP = f"{_SUBSCRIPTION}/resourceGroups/{{group}}"
+_PROVIDER = f"{_SUBSCRIPTION}/providers/{{namespace}}"
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/tenants", list_tenants),
+    Route("GET", "/subscriptions", list_subscriptions),
+    Route("GET", _SUBSCRIPTION, get_subscription, READ_SUBSCRIPTION),
+    Route("GET", f"{_SUBSCRIPTION}/locations", list_locations, "Microsoft.Resources/subscriptions/locations/read"),
+    Route("GET", f"{_SUBSCRIPTION}/resourceGroups", list_groups),
+    Route("GET", _GROUP, get_group, f"{_GROUPS}/read"),
+    Route("HEAD", _GROUP, head_group, f"{_GROUPS}/read"),
+    Route("PUT", _GROUP, put_group, f"{_GROUPS}/write"),
+    Route("PATCH", _GROUP, patch_group, f"{_GROUPS}/write"),
+    Route("DELETE", _GROUP, delete_group, f"{_GROUPS}/delete"),
+    Route("GET", f"{_GROUP}/resources", list_group_resources),
+    Route("GET", f"{_SUBSCRIPTION}/resources", list_resources),
+    Route("GET", f"{_SUBSCRIPTION}/providers", list_providers, "Microsoft.Resources/providers/read"),
+    Route("GET", _PROVIDER, get_provider, "Microsoft.Resources/providers/read"),
+    Route("POST", f"{_PROVIDER}/register", register_provider, "Microsoft.Resources/providers/register/action"),
+    Route("POST", f"{_PROVIDER}/unregister", unregister_provider, "Microsoft.Resources/providers/unregister/action"),
+    Route("GET", f"{_SUBSCRIPTION}/operationresults/{{operation}}", operation_result),
+)
+
+# Open to everybody, token or not.
+PUBLIC_ROUTES: tuple[Route, ...] = (Route("GET", "/metadata/endpoints", endpoints),)

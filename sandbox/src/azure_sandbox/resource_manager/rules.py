@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..entra.rules import Directory
 from ..shared import errors
 from ..shared import world as shared
 from ..shared.operations import Operation, Operations
-from ..shared.regions import tidy_location
-from .contents import Holder, Resource
+from ..shared.resource import tidy_location
 
 GROUP_NAME = re.compile(r"[\w\-.()]{1,90}")
 REGISTERED, NOT_REGISTERED = "Registered", "NotRegistered"
@@ -47,6 +46,33 @@ class ResourceGroup:
     @property
     def id(self) -> str:
         return f"/subscriptions/{self.subscription}/resourceGroups/{self.name}"
+
+
+@dataclass(frozen=True)
+class Resource:
+    id: str
+    name: str
+    type: str
+    location: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "type": self.type,
+            "location": self.location,
+            "tags": self.tags,
+        }
+
+
+class Holder(Protocol):
+    """A service whose resources lie in resource groups."""
+
+    def contents(self, subscription: str) -> Iterable[Resource]: ...
+
+    def drop(self, resource: Resource) -> None:
+        """Delete a resource with its group: vaults stay recoverable, as they do at Azure."""
 
 
 class World(shared.World, Protocol):

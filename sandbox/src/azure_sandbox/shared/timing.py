@@ -2,16 +2,39 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long Azure takes for what, in seconds of the sandbox's clock."""
+"""The sandbox's clock, and how long Azure takes for what."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+
+class Clock:
+    def __init__(self) -> None:
+        self._advanced = 0.0
+
+    def advance(self, seconds: float) -> None:
+        self._advanced += seconds
+
+    def time(self) -> float:
+        """Seconds since 1970-01-01 UTC."""
+        return time.time() + self._advanced
+
+    def now(self) -> datetime:
+        return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.time())
+
+    def iso(self, fraction_digits: int = 7) -> str:
+        """`2025-04-03T09:30:10.7797806Z`; Azure's services differ in the number of fraction digits."""
+        now = self.now()
+        fraction = f"{now.microsecond:06d}0"[:fraction_digits]
+        return f"{now:%Y-%m-%dT%H:%M:%S}{'.' if fraction else ''}{fraction}Z"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The quick setting. Anything that is 0 here has happened by the next request."""
+    """In seconds of the clock; the quick setting. Anything that is 0 here has happened by the next request."""
 
     # azure-core takes a Retry-After of 0 for none and waits its own 30 s.
     retry_after: int = 1

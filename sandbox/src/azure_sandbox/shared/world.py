@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .behavior import Behavior
-from .clock import Clock
-from .timing import Timing
+from .timing import Clock, Timing
 
 
 class World(Protocol):

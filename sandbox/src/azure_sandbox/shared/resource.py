@@ -2,10 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The regions that have Batch; Key Vault is in each of them too."""
+"""The location and the tags of a resource, which Resource Manager checks for every provider."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from . import errors
+
+# The regions that have Batch. Key Vault is in each of them too.
 PUBLIC = (
     "australiacentral australiaeast australiasoutheast brazilsouth brazilsoutheast canadacentral canadaeast"
     " centralindia centralus eastasia eastus eastus2 francecentral francesouth germanynorth germanywestcentral"
@@ -27,3 +32,12 @@ REGIONS = tuple(sorted([*PUBLIC, *US_GOVERNMENT, *CHINA]))
 def tidy_location(location: str) -> str:
     """`West Europe` and `westeurope` are the same region."""
     return location.replace(" ", "").lower()
+
+
+def read_tags(value: Any) -> dict[str, str]:
+    """Tags as they were sent; none for null."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise errors.invalid_request_content("The value of 'tags' must be an object of strings")
+    return dict(value)
