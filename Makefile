@@ -107,8 +107,8 @@ fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other one
 # These start a process for each task, or ansible-playbook for each run of a role. Files stay whole, because a test
 # compares its two ways.
 WAYS := $(addprefix tests/integration/test_,audit_remedies.py bad_input.py confirmation.py credentials.py in_use.py \
-	ladders_of_keys.py ladders_of_resources.py many_hosts.py others.py preflight.py refusals.py role_variables.py \
-	roles_provision.py roles_recover.py roles_revert.py roles_rotate.py versions_of_a_run.py)
+	many_hosts.py others.py preflight.py refusals.py role_variables.py roles_provision.py roles_recover.py \
+	roles_revert.py roles_rotate.py steps_of_keys.py steps_of_resources.py versions_of_a_run.py)
 
 .PHONY: ways
 ways: $(SETUP)  ## tests of modules, each in Ansible's own process and as any module; tests of roles by ansible-playbook

@@ -65,15 +65,15 @@ def control_task(name: str, sandbox: Sandbox, method: str, path: str, body: Any 
     return {"name": name, "ansible.builtin.uri": {**arguments, **sent}}
 
 
-def ladder(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The four steps: check, apply, check again, apply again. `climbed` checks the results."""
+def four_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The four steps: check, apply, check again, apply again. `checked_steps` checks the results."""
     name = one["name"]
     check, again = checked(one, f"{name}: check"), here(checked(one, f"{name}: check again"))
-    apply, second = stairs(one)
+    apply, second = two_steps(one)
     return [check, apply, again, second]
 
 
-def stairs(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+def two_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The four steps without those in check mode."""
     return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
 
@@ -202,8 +202,8 @@ class Run:
     def changed(self) -> list[Task]:
         return [one for one in self if one.result.get("changed")]
 
-    def climbed(self, name: str) -> Task:
-        """Check the four steps of `ladder`: prediction, the same change, then no change twice. Returns the change."""
+    def checked_steps(self, name: str) -> Task:
+        """Check the results of `four_steps`: a prediction, the same change, then no change twice. Returns the change."""
         steps = {one.name.rpartition(": ")[2]: one for one in self if one.name.rpartition(": ")[0] == name}
         apply, second = steps["apply"], steps["apply again"]
         for step, one in steps.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Ansible, advance, checked, ladder, stairs, task
+from harness import Ansible, advance, checked, four_steps, task, two_steps
 from service import DAY, GROUP, Service
 
 
@@ -21,15 +21,15 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     policy = {"expiry_time": "P1Y", "time_before_expiry": "P30D"}
     run = ansible.play(
         [
-            *ladder(key("plain", name="plain")),
-            *ladder(key("full", key_type="RSA", key_size=3072, expires_in="P90D", rotation_policy=policy)),
+            *four_steps(key("plain", name="plain")),
+            *four_steps(key("full", key_type="RSA", key_size=3072, expires_in="P90D", rotation_policy=policy)),
             key("longer", expires_in="P120D"),
             key("shorter", expires_in="P30D"),
         ],
         way=way,
     )
 
-    made = run.climbed("plain")
+    made = run.checked_steps("plain")
     found = service.key("plain")
     assert made["key_identifier"] == found.id
     assert made["versionless_identifier"] == found.id.rpartition("/")[0]
@@ -44,7 +44,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     assert made["enabled_versions"] == [found.properties.version]
     assert len(service.versions("plain")) == 1
 
-    made = run.climbed("full")
+    made = run.checked_steps("full")
     found = service.key()
     assert made["key_size"] == len(found.key.n) * 8 == 3072
     assert made["rotation_policy"] == {"expiry_time": "P1Y", "time_after_create": None, "time_before_expiry": "P30D"}
@@ -75,21 +75,21 @@ def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: S
             advance("89 days later", service.sandbox, 89 * DAY),
             {**key("still young", max_version_age="P90D")},
             advance("91 days in all", service.sandbox, 2 * DAY),
-            *ladder(due),
+            *four_steps(due),
             advance("the second has expired", service.sandbox, 121 * DAY),
-            *stairs(key("expired")),
+            *two_steps(key("expired")),
         ],
         way=way,
     )
     assert run["young"]["changed"] is run["still young"]["changed"] is False
     run["young"].untouched()
-    made = run.climbed("due")
+    made = run.checked_steps("due")
     assert made["previous_version"] == first
     assert made["version"] != first
     # Settings that the task does not name are those of the previous version.
     assert made["key_size"] == 3072
     assert set(made["key_ops"]) == {"wrapKey", "unwrapKey", "encrypt"}
-    assert run.climbed("expired")["previous_version"] == made["version"]
+    assert run.checked_steps("expired")["previous_version"] == made["version"]
     versions = service.versions()
     assert [one.version for one in versions] == [first, made["version"], run["expired: apply"]["version"]]
     assert [one.tags for one in versions] == [{"owner": "somebody"}] * 3
@@ -123,10 +123,12 @@ def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
     service.make_key("off")
     service.disable("off")
     service.make_key("narrow", key_operations=["sign", "verify"])
-    run = ansible.play([*ladder(key("on", name="off", enable_key=True)), *stairs(key("wide", name="narrow"))], way=way)
-    assert run.climbed("on")["enabled"] is True
+    run = ansible.play(
+        [*four_steps(key("on", name="off", enable_key=True)), *two_steps(key("wide", name="narrow"))], way=way
+    )
+    assert run.checked_steps("on")["enabled"] is True
     assert service.key("off").properties.enabled
-    assert run.climbed("wide")["key_ops"] == ["sign", "verify", "wrapKey", "unwrapKey"]
+    assert run.checked_steps("wide")["key_ops"] == ["sign", "verify", "wrapKey", "unwrapKey"]
     assert set(service.key("narrow").key_operations) == {"sign", "verify", "wrapKey", "unwrapKey"}
     assert len(service.versions("off")) == len(service.versions("narrow")) == 1
 
@@ -136,9 +138,9 @@ def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: S
     version = service.make_key().properties.version
     service.disable()
     service.keys().begin_delete_key("key1").wait()
-    run = ansible.play([*ladder(key("usable", recover=True, enable_key=True, expires_in="P1Y"))], way=way)
+    run = ansible.play([*four_steps(key("usable", recover=True, enable_key=True, expires_in="P1Y"))], way=way)
 
-    made = run.climbed("usable")
+    made = run.checked_steps("usable")
     assert (made["version"], made["enabled"], made["previous_version"]) == (version, True, None)
     assert service.key().properties.enabled
     assert service.key().properties.expires_on is None, "that is for new versions"
@@ -149,21 +151,21 @@ def test_key_is_disabled_and_deleted(ansible: Ansible, service: Service, way: st
     versions = [service.make_key().properties.version for _ in range(3)]
     run = ansible.play(
         [
-            *ladder(key("one off", state="disabled", version=versions[0])),
-            *stairs(key("all off", state="disabled")),
-            *ladder(key("gone", state="absent")),
+            *four_steps(key("one off", state="disabled", version=versions[0])),
+            *two_steps(key("all off", state="disabled")),
+            *four_steps(key("gone", state="absent")),
             # Azure does not list the versions of a deleted key, so check mode cannot predict them.
-            *stairs(key("back", state="recovered")),
+            *two_steps(key("back", state="recovered")),
         ],
         way=way,
     )
-    assert set(run.climbed("one off")["enabled_versions"]) == set(versions[1:])
-    made = run.climbed("all off")
+    assert set(run.checked_steps("one off")["enabled_versions"]) == set(versions[1:])
+    made = run.checked_steps("all off")
     assert made["enabled_versions"] == []
     assert made["enabled"] is False
-    made = run.climbed("gone")
+    made = run.checked_steps("gone")
     assert (made["exists"], made["soft_deleted"]) == (False, True)
-    made = run.climbed("back")
+    made = run.checked_steps("back")
     assert (made["exists"], made["soft_deleted"]) == (True, False)
     # Recovered as it was: recovery does not enable what somebody disabled.
     assert [one.enabled for one in service.versions()] == [False] * 3
@@ -189,16 +191,16 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
     look = task("look", "batch_encryption_info", **account)
     run = ansible.play(
         [
-            *ladder(encryption("pinned", first)),
+            *four_steps(encryption("pinned", first)),
             {**look, "name": "look at pinned"},
-            *stairs(encryption("moved", second, vault_resource_group=GROUP)),
-            *ladder(encryption("following", first.rpartition("/")[0])),
+            *two_steps(encryption("moved", second, vault_resource_group=GROUP)),
+            *four_steps(encryption("following", first.rpartition("/")[0])),
             {**look, "name": "look at following"},
-            *stairs(encryption("other key", other, replace_key=True)),
+            *two_steps(encryption("other key", other, replace_key=True)),
         ],
         way=way,
     )
-    made = run.climbed("pinned")
+    made = run.checked_steps("pinned")
     assert made["id"] == service.account()["id"]
     assert (made["key_source"], made["key_identifier"]) == ("microsoft_keyvault", first)
     assert (made["key_version"], made["follows_latest"]) == (first.rpartition("/")[2], False)
@@ -214,16 +216,16 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
     assert seen["principal_ids"] == [principal]
     assert seen["identity"]["principal_id"] == principal
 
-    assert run.climbed("moved")["key_identifier"] == second
-    made = run.climbed("following")
+    assert run.checked_steps("moved")["key_identifier"] == second
+    made = run.checked_steps("following")
     assert (made["key_version"], made["follows_latest"]) == (None, True)
     assert run["look at following"]["follows_latest"] is True
-    assert run.climbed("other key")["key_identifier"] == other
+    assert run.checked_steps("other key")["key_identifier"] == other
     assert service.encryption() == other
     assert service.is_available()
 
-    run = ansible.play([*ladder(encryption("back", None)), look], way=way)
-    made = run.climbed("back")
+    run = ansible.play([*four_steps(encryption("back", None)), look], way=way)
+    made = run.checked_steps("back")
     assert (made["key_source"], made["key_identifier"]) == ("microsoft_batch", None)
     assert run["look"]["key_source"] == "microsoft_batch"
     assert service.encryption() is None

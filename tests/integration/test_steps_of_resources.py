@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Ansible, checked, ladder, stairs, task
+from harness import Ansible, checked, four_steps, task, two_steps
 from service import ENCRYPTION_USER, GROUP, LOCATION, NEEDED, OFFICER, Service
 
 
@@ -19,7 +19,7 @@ def test_vault(ansible: Ansible, service: Service, way: str) -> None:
     service.delete_vault("deleted-one")
 
     def vault(title: str, **options: Any) -> list[dict[str, Any]]:
-        return ladder(task(title, "keyvault_cmk_vault", resource_group=GROUP, **options))
+        return four_steps(task(title, "keyvault_cmk_vault", resource_group=GROUP, **options))
 
     run = ansible.play(
         [
@@ -31,7 +31,7 @@ def test_vault(ansible: Ansible, service: Service, way: str) -> None:
         way=way,
     )
 
-    made = run.climbed("policies")
+    made = run.checked_steps("policies")
     found = service.vault("by-policies")
     assert made["id"] == found["id"]
     assert made["location"] == found["location"] == LOCATION
@@ -46,7 +46,7 @@ def test_vault(ansible: Ansible, service: Service, way: str) -> None:
     assert set(creator["keys"]) == set(OFFICER) - {"import"}
     assert not creator.get("secrets")
 
-    made = run.climbed("roles")
+    made = run.checked_steps("roles")
     found = service.vault("by-roles")
     assert made["authorization"] == "rbac"
     assert made["sku"] == found["properties"]["sku"]["name"] == "premium"
@@ -57,12 +57,12 @@ def test_vault(ansible: Ansible, service: Service, way: str) -> None:
     assert found["properties"]["enableRbacAuthorization"]
     assert found["properties"]["accessPolicies"] == []
 
-    made = run.climbed("protection")
+    made = run.checked_steps("protection")
     assert made["diff"]["before"]["purge_protection"] is False
     assert made["purge_protection"] is True
     assert service.vault("unprotected")["properties"]["enablePurgeProtection"]
 
-    made = run.climbed("recovery")
+    made = run.checked_steps("recovery")
     assert made["tags"] == service.vault("deleted-one")["tags"] == {"owner": "somebody"}
     assert service.key("kept", vault="deleted-one").properties.enabled
 
@@ -78,32 +78,32 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
 
     run = ansible.play(
         [
-            *ladder(account("own", name="account1")),
-            *ladder(
+            *four_steps(account("own", name="account1")),
+            *four_steps(
                 account(
                     "assigned", name="account2", location="northeurope", identity_id=service.identity_id("identity1")
                 )
             ),
-            *stairs(account("adopted", name="plain", adopt_existing=True)),
-            *stairs(
+            *two_steps(account("adopted", name="plain", adopt_existing=True)),
+            *two_steps(
                 account("another", name="others", identity_id=service.identity_id("identity1"), adopt_existing=True)
             ),
-            *stairs(
+            *two_steps(
                 account("one more", name="account2", identity_id=service.identity_id("identity2"), adopt_existing=True)
             ),
-            *ladder(account("gone", name="account1", state="absent")),
+            *four_steps(account("gone", name="account1", state="absent")),
         ],
         way=way,
     )
 
-    made = run.climbed("own")
+    made = run.checked_steps("own")
     assert made["location"] == LOCATION
     assert made["identity"]["type"] == "system_assigned"
     assert made["identity"]["tenant_id"] == service.sandbox.tenant_id
     assert made["key_source"] == "microsoft_batch"
     assert made["key_identifier"] is None
 
-    made = run.climbed("assigned")
+    made = run.checked_steps("assigned")
     found = service.account("account2")
     assert made["id"] == found["id"]
     assert made["location"] == found["location"] == "northeurope"
@@ -115,17 +115,17 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
     }
     assert made["identity"]["principal_id"] is None
 
-    assert run.climbed("adopted")["diff"]["before"]["identity"]["type"] == "none"
+    assert run.checked_steps("adopted")["diff"]["before"]["identity"]["type"] == "none"
     assert run["adopted: apply"]["identity"]["principal_id"] == service.account("plain")["identity"]["principalId"]
-    assert run.climbed("another")["diff"]["before"]["identity"]["type"] == "system_assigned"
+    assert run.checked_steps("another")["diff"]["before"]["identity"]["type"] == "system_assigned"
     assert service.account("others")["identity"]["type"] == "UserAssigned"
-    run.climbed("one more")
+    run.checked_steps("one more")
     assert set(service.account("account2")["identity"]["userAssignedIdentities"]) == {
         service.identity_id("identity1"),
         service.identity_id("identity2"),
     }
 
-    assert run.climbed("gone")["exists"] is False
+    assert run.checked_steps("gone")["exists"] is False
     assert sorted(service.accounts()) == ["account2", "others", "plain"]
 
 
@@ -137,8 +137,8 @@ def test_access_by_policy(ansible: Ansible, service: Service, way: str) -> None:
         "revocation", "keyvault_cmk_access", vault_name="vault-one", identity_id=service.identity_id(), state="absent"
     )
 
-    run = ansible.play(ladder(grant), way=way)
-    made = run.climbed("grant")
+    run = ansible.play(four_steps(grant), way=way)
+    made = run.checked_steps("grant")
     assert made["vault_id"] == made["scope"] == service.vault()["id"]
     assert made["authorization"] == "access_policy"
     assert made["granted"] == NEEDED
@@ -146,8 +146,8 @@ def test_access_by_policy(ansible: Ansible, service: Service, way: str) -> None:
     # Exactly what Batch needs, and nothing besides.
     assert sorted((service.permissions(principal) or {})["keys"]) == NEEDED
 
-    run = ansible.play(ladder(revocation), way=way)
-    assert run.climbed("revocation")["granted"] == []
+    run = ansible.play(four_steps(revocation), way=way)
+    assert run.checked_steps("revocation")["granted"] == []
     assert run["revocation: apply"]["principal_id"] == principal
     assert service.permissions(principal) is None
 
@@ -160,11 +160,11 @@ def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
 
     def access(title: str, **options: Any) -> list[dict[str, Any]]:
         named = {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
-        return ladder(task(title, "keyvault_cmk_access", **named, **options))
+        return four_steps(task(title, "keyvault_cmk_access", **named, **options))
 
     run = ansible.play([*access("one key", key_name="key1"), *access("all keys")], way=way)
-    assert run.climbed("one key")["scope"] == f"{vault_id}/keys/key1"
-    assert run.climbed("all keys")["scope"] == vault_id
+    assert run.checked_steps("one key")["scope"] == f"{vault_id}/keys/key1"
+    assert run.checked_steps("all keys")["scope"] == vault_id
     assert run["all keys: apply"]["granted"] == NEEDED
     assert sorted(service.assignments(principal)) == [
         (vault_id, ENCRYPTION_USER),
@@ -176,9 +176,9 @@ def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
         "one is left", "keyvault_cmk_access", vault_name="vault-one", key_name="key1", principal_id=principal
     )
     run = ansible.play([*absent, checked(one_left), *access("no key", key_name="key1", state="absent")], way=way)
-    run.climbed("no keys")
+    run.checked_steps("no keys")
     assert run["one is left (check)"]["changed"] is False
-    assert run.climbed("no key")["granted"] == []
+    assert run.checked_steps("no key")["granted"] == []
     assert service.assignments(principal) == []
 
 
