@@ -19,7 +19,7 @@ description:
     the host failed.
   - The remaining time is estimated from the finished waves. Before the first wave is finished, no estimate is shown.
   - For a play with a single host, nothing is shown.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 requirements:

@@ -16,7 +16,7 @@ description:
     by account and region, as in C(mybatch.westeurope).
   - The permission to read the accounts is sufficient. A warning names the subscriptions in which the caller may not
     list accounts.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

@@ -12,7 +12,7 @@ description:
     missing or blank, the default is returned. AWX passes a blank value for a survey question that was left blank.
   - If Ansible would misinterpret the value, or would run the play on no host without an error, the lookup fails and
     names the variable.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

@@ -13,7 +13,7 @@ description:
     does not exist.
   - Azure's guide says that customer-managed keys are for accounts that were created with an identity. An existing
     account without one is refused, unless O(adopt_existing) is set.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

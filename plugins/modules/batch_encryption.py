@@ -14,7 +14,7 @@ description:
     together. RV(preflight) lists the checks.
   - After the change, the module reads the account again and confirms that the account is available. If Azure refuses
     the key, or the account is not available within O(wait_timeout), the module restores the previous setting.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

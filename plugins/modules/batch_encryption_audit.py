@@ -15,7 +15,7 @@ description:
     never as compliant.
   - The number of requests depends on the number of subscriptions, vaults and keys. The number of accounts matters only
     for lists of more than one page and for O(pools).
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

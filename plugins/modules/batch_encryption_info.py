@@ -14,7 +14,7 @@ description:
   - Changes nothing. Needs the permission to read the account and its pools. To report that the account is available, it
     also needs to read the key, its vault and the access to the key.
   - Use M(azbatch.cmk.batch_encryption_audit) to report on many accounts.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

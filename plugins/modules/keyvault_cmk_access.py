@@ -14,7 +14,7 @@ description:
     principal and the policies of other principals are not changed.
   - If the vault uses Azure RBAC, the principal is assigned C(Key Vault Crypto Service Encryption User) at the key or at
     the vault. If another role already grants the permissions at this scope or above, no role is assigned.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

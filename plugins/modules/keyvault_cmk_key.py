@@ -13,7 +13,7 @@ description:
     that the key is disabled, deleted or recovered.
   - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account uses, as far
     as the caller can read the accounts. Keys are never purged.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:

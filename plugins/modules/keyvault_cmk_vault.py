@@ -13,7 +13,7 @@ description:
     customer-managed key.
   - B(Purge protection cannot be disabled.) The module enables purge protection on an existing vault permanently.
   - Access policies, tags and network rules of an existing vault are not changed.
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
