@@ -203,7 +203,7 @@ class Run:
         return [one for one in self if one.result.get("changed")]
 
     def checked_steps(self, name: str) -> Task:
-        """Check the results of `four_steps`: a prediction, the same change, then no change twice. Returns the change."""
+        """Check the results of `four_steps`: a prediction, that change, and no change twice. Returns the change."""
         steps = {one.name.rpartition(": ")[2]: one for one in self if one.name.rpartition(": ")[0] == name}
         apply, second = steps["apply"], steps["apply again"]
         for step, one in steps.items():
