@@ -121,11 +121,10 @@ def read_ahead(params: Params, cloud: Cloud) -> None:
     if params["check_before"] == "provision":
         vault_goal, account_goal = _vault_goal(params), _account_goal(params)
         reads += [lambda: cloud.vaults.read(vault_goal), lambda: cloud.accounts.read(account_goal)]
-    if params["check_before"] == "rotate":
-        reads.append(lambda: cloud.vaults.recent(params["vault_name"], params["vault_resource_group"]))
-    if params["check_before"] != "revert":
-        reads.append(cloud.sign_in_to_key_vault)
-    cloud.read_ahead(*reads)
+    else:
+        group = params["vault_resource_group"] or params["resource_group"]
+        reads.append(lambda: cloud.vaults.recent(params["vault_name"], group))
+    cloud.read_ahead(*reads, cloud.sign_in_to_key_vault)
 
 
 def _vault_goal(params: Params) -> vault_goal_module.Goal:

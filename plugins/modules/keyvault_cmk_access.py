@@ -178,6 +178,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -206,11 +207,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = access_goal.desired(params)
-    goals = [goal]
-    account = params["account_name"]
-    if account:
-        group = params["account_resource_group"]
-        goals = access_goal.of_account(goal, required(cloud.accounts.present(group, account), group, account))
+    group, account = params["account_resource_group"], params["account_name"]
 
     def make(goal: access_goal.Goal) -> Outcome:
         return unless_used(
@@ -218,6 +215,12 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         )
 
     with cloud.locked(goal.vault):
+        goals = [goal]
+        if account:
+            if goal.group:
+                # Read next, and meanwhile the account is read.
+                in_background(cloud.vaults.get, goal.group, goal.vault)
+            goals = access_goal.of_account(goal, required(cloud.accounts.present(group, account), group, account))
         if len(goals) > 1:
             # A refusal of one of them comes before any change.
             for one in goals:

@@ -288,8 +288,9 @@ def refused_once(
         preflight.require(refreshed)
 
     def get(*_place: Any) -> dict[str, Any] | None:
-        # The cache of the task may be older, which does not matter for the availability.
-        assert asked[-1] in ("unavailable_reason", "forget account")
+        # The cache of the task may be older, which does not matter for the availability. The key is read concurrently
+        # with the list of the pools.
+        assert asked[-1] in ("update", "unavailable_reason", "forget account")
         return account(key=moved_to, identity=system_assigned()) if shown else None
 
     accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._checks.diagnosis import key_changed_at
 from .._checks.preflight import is_unreachable
-from .._core.concurrent import value_or_error
+from .._core.concurrent import in_background, value_or_error
 from .._core.documents import Account, Identity, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
@@ -54,6 +54,8 @@ class Diagnosis:
 
     def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         """What shows whether Batch can use the key, as other tasks of the run may have read it a moment ago."""
+        # While the access is read: the versions are then in the run's cache.
+        in_background(lambda: self._recent_versions(key, self._keys.recent(key), self._keys.now))
         evidence = self._evidence.of_account(account, key)
         found = {
             "evidence": evidence,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
 from ..._checks.diagnosis import lost_key
 from ..._checks.preflight import Evidence, for_rollback
-from ..._core.concurrent import value_or_error
+from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
@@ -128,7 +128,7 @@ class Encryption(Polled):
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
         found = self._diagnosis.read(account, key) if account and key else None
-        reason = self._unavailable_reason(group, name, found) if account else None
+        reason = self._unavailable_reason(group, name, (lambda: found) if found else None) if account else None
         found = {**found, "available": availability(reason)} if found else None
         return {
             "account": account,
@@ -138,14 +138,22 @@ class Encryption(Polled):
 
     def require_available(self, group: str, name: str) -> None:
         """An account that is not available takes no other setting, and one of which that is not known gets none."""
-        self._require(group, name, self._unavailable_reason(group, name))
+        # Usually Batch lists the pools, and then the key is judged too.
+        key_in_use = in_background(self._key_in_use, group, name)
+        self._require(group, name, self._unavailable_reason(group, name, key_in_use.result))
 
     def _unavailable_reason(
-        self, group: str, name: str, found: Mapping[str, Any] | None = None, *, pools_show: bool | None = None
+        self,
+        group: str,
+        name: str,
+        read: Callable[[], Mapping[str, Any] | None] | None = None,
+        *,
+        pools_show: bool | None = None,
     ) -> CmkError | None:
         """Why the account is not available, or why that is not known (`account_document.availability`).
 
-        The key, the access and the network are judged as well (`judged`); `found` is what was read of them, if it was.
+        The key, the access and the network are judged as well (`judged`). `read` returns them; by default, they are
+        read now.
         After a change of the key by this task, Batch has used the key. If Batch has refused to list the pools before
         (`pools_show`), a list is proof.
         """
@@ -159,11 +167,14 @@ class Encryption(Polled):
         is_shown = reason is not None and not isinstance(reason, Unavailable)
         if is_shown or (reason is None and pools_show) or self._accounts.is_confirmed(group, name):
             return reason
+        found = (read or partial(self._key_in_use, group, name))()
+        return judged(reason, *lost_key(found)) if found else reason
+
+    def _key_in_use(self, group: str, name: str) -> dict[str, Any] | None:
+        """The key, the access and the network of an account that uses a customer-managed key."""
         account = self._accounts.get(group, name)
         key = key_of(account)
-        if account is None or key is None:
-            return reason
-        return judged(reason, *lost_key(found or self._diagnosis.of_key_in_use(account, key)))
+        return self._diagnosis.of_key_in_use(account, key) if account and key else None
 
     def require_known_availability(self, group: str, name: str) -> None:
         """Whether the account is available has to be known before anything is made for it. One that does not exist yet
