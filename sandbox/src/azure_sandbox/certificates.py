@@ -105,7 +105,7 @@ class Authority:
             file.write(_private_pem(self._key))
 
     def context(self, host: str) -> ssl.SSLContext:
-        """The TLS context for the server side of a connection to a host. It is cached."""
+        """The cached TLS context for the server side of a connection to a host."""
         context = self._contexts.get(host)
         if context is None:
             context = self._contexts[host] = self._new_context(self._issue(host))

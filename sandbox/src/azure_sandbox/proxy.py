@@ -98,7 +98,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Send the response to a client that closed its side of the connection (`nc -N`) after a whole request."""
+        """Keep the connection open for the response if a client closes its side after a whole request (`nc -N`)."""
         if self.scheme != "http" or self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return None
         self.cycle.keep_alive = False

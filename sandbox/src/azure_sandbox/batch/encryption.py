@@ -222,7 +222,8 @@ class KeyUse:
             raise key_refused(f"The key vault '{vault.name}' belongs to another tenant than the account.")
 
     def _require_safe(self, vault: Vault) -> None:
-        # Every vault is soft-deleted nowadays; one that says otherwise is from before.
+        # Vaults of the sandbox do not have this attribute, because every new vault has soft delete. In Azure, an old
+        # vault can be without soft delete.
         if not getattr(vault, "soft_delete", True):
             raise key_refused(f"Soft delete is not enabled on the key vault '{vault.name}'.")
         if not vault.purge_protection:

@@ -42,7 +42,7 @@ _ANSWER_DELAY = 0.03
 
 
 def by_the_service(handler: Handler) -> Handler:
-    """A handler whose errors have a request id and the time, as all errors of the service do."""
+    """Decorate a handler: like all errors of the service, its errors contain a request id and the time."""
 
     @functools.wraps(handler)
     def handled(call: Call) -> Response:

@@ -50,8 +50,8 @@ class Behavior:
     follower_delay: str = _switch("86400", "3600", "0")
     # How many seconds Batch still needs the previous version after an account changes to another version of the key.
     previous_version_needed: str = _switch("86400", "600", "0")
-    # The resources that have a ReadOnly lock; `deletions`: all resources have a CanNotDelete lock. There are no locks
-    # and no denying policies by default, because nearly all requests would fail.
+    # The resources that have a ReadOnly lock; `deletions`: accounts and vaults have a CanNotDelete lock. There are no
+    # locks and no denying policies by default, because nearly all requests would fail.
     resource_lock: str = _switch("none", "accounts", "vaults", "deletions")
     # The resources whose changes an Azure Policy denies.
     policy_denial: str = _switch("none", "accounts", "vaults")
