@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A throw-away certificate authority, and a certificate for each host that the sandbox poses as."""
+"""The sandbox's certificate authority, which issues a server certificate for each emulated host."""
 
 from __future__ import annotations
 
@@ -51,17 +51,18 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """For `open`: a new file is its owner's only, whatever the umask is."""
+    """An opener for `open` that creates files with mode 0600: only their owner can read them, whatever the umask is."""
     return os.open(path, flags, 0o600)
 
 
 class Authority:
-    """Elliptic curves, since a handshake with an RSA key costs about a millisecond more."""
+    """A certificate authority. Its keys use elliptic curves, because a TLS handshake with an RSA key takes about 1 ms
+    longer."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key = key
         self.certificate = certificate
-        # All hosts share one key; it lives no longer than the process.
+        # All server certificates share one private key, which is only kept for as long as the process runs.
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._contexts: dict[str, ssl.SSLContext] = {}
 
@@ -104,7 +105,7 @@ class Authority:
             file.write(_private_pem(self._key))
 
     def context(self, host: str) -> ssl.SSLContext:
-        """For the server side of a connection to that host."""
+        """The cached TLS context for the server side of a connection to a host."""
         context = self._contexts.get(host)
         if context is None:
             context = self._contexts[host] = self._new_context(self._issue(host))
@@ -134,7 +135,7 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        # The ssl module takes keys from files only; this one is gone a moment later, and was mode 0600.
+        # The ssl module loads keys from files only. NamedTemporaryFile creates the file with mode 0600 and deletes it.
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             file.write(_private_pem(self._leaf_key) + certificate.public_bytes(serialization.Encoding.PEM))
             file.flush()

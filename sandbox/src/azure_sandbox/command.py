@@ -26,7 +26,7 @@ from .shared.behavior import DEFAULT, POSITIONS, Behavior, changed
 from .state import StateProblem
 
 DEFAULT_PORT = 9180
-# Bytes of the answer of `GET /environment` that are read: those of a sandbox are far fewer.
+# The most bytes of the response to `GET /environment` that are read. A sandbox sends far fewer.
 ENVIRONMENT_LIMIT = 64 * 1024
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="azure-sandbox: %(message)s", stream=sys.stderr)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    # Requests that are no HTTP are the client's affair.
+    # uvicorn logs a warning for each malformed HTTP request, which is an error of the client.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     try:
         status: int = options.action(options)
@@ -144,7 +144,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 async def _serve_until_stopped(options: Options) -> None:
     stopped = asyncio.Event()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    # nohup lets it be ignored.
+    # nohup starts the process with SIGHUP ignored, and the signal must then stay ignored.
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     for number in numbers:
@@ -175,13 +175,13 @@ def _env(parsed: argparse.Namespace) -> int:
 
 
 def _variables(port: int) -> dict[str, str]:
-    """The environment that the sandbox at the port describes. A shell evaluates it, and any user of this machine may
-    listen at the port. Raises ForeignListener, ValueError, HTTPException and OSError."""
+    """Read the environment variables from the sandbox at the port. They are checked, because a shell evaluates them and
+    any user of this machine may listen at the port. Raises ForeignListener, ValueError, HTTPException and OSError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
         connection.request("GET", "/environment")
         response = connection.getresponse()
-        # Before the whole body is read, after which a connection may be closed.
+        # Read the owner first: the connection may be closed once the whole body has been read.
         owner = user_of(connection.sock)
         content = response.read(ENVIRONMENT_LIMIT)
     if owner != os.getuid():
@@ -209,7 +209,8 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Its exit status; 128 and the signal's number for a signal, as shells have it."""
+    """Run a command and forward signals to it. Returns the exit status that a shell reports: 128 plus the number of the
+    signal if a signal ended the command, 127 if it is not found, 126 if it is not executable."""
     pending: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 
@@ -238,7 +239,8 @@ def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
 
 
 def _from_terminal(number: int) -> bool:
-    """A terminal sends its ^C to the whole foreground group, the command included."""
+    """Whether a terminal sent the signal. A terminal sends SIGINT (Ctrl-C) and SIGQUIT to the whole foreground process
+    group, so the command has already received the signal."""
     if number not in (signal.SIGINT, signal.SIGQUIT):
         return False
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Faults to order: a wrong answer, a late one, or none at all."""
+"""Injected faults: error responses, delays, dropped connections, truncated responses and expired tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class BadFault(Exception):
-    """The description of a fault makes no sense."""
+    """The description of a fault is invalid."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,25 @@ class Answer:
 @dataclass
 class Fault:
     number: int
-    # As it was asked for; it is what GET /faults shows.
+    # The body of the request that added the fault. GET /faults shows it.
     description: Mapping[str, Any]
     method: str | None
     host: re.Pattern[str] | None
     path: re.Pattern[str] | None
-    # Matching requests that pass before it strikes, and how often it strikes; none: always.
+    # The first `skip` matching requests are handled normally. The fault then affects `times` requests; None: all.
     skip: int
     times: int | None
-    # By the sandbox's clock; none: for good.
+    # When the fault ends, by the sandbox's clock; None: never.
     until: float | None
     answer: Answer | None
-    # The request is handled as ever, and then answered so.
+    # Whether the request is handled before `answer` is sent.
     handled: bool
     delay: float
-    # before: the request is not handled; after: it is, but nobody hears of it.
+    # before: the request is not handled. after: the request is handled, but the client gets no response.
     drop: str | None
-    # How many bytes of the answer's body arrive before the connection ends; none: all.
+    # The number of bytes of the response body that are sent before the connection is closed; None: all.
     truncate: int | None
-    # All tokens issued so far have expired when the request is checked.
+    # Whether all tokens issued so far expire before the request is checked.
     expire_tokens: bool
     matched: int = 0
     struck: int = 0
@@ -85,7 +85,7 @@ class Faults:
         return fault
 
     def strike(self, method: str, host: str, path: str, now: float) -> Fault | None:
-        """The fault that this request meets; the first one, if there are several."""
+        """Count the request for each fault that matches, and return the first fault that is due."""
         found: Fault | None = None
         for fault in self._faults:
             if not fault.matches(method, host, path):
@@ -97,7 +97,7 @@ class Faults:
         return found
 
 
-# A year.
+# One year, in seconds.
 LONGEST = 31_536_000
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t -~]*")

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The forward proxy: CONNECT ends here, TLS as well, and what is inside goes to the sandbox in this same process."""
+"""The forward proxy. It accepts CONNECT, terminates TLS, and passes the requests of a tunnel to the sandbox in the same
+process."""
 
 from __future__ import annotations
 
@@ -22,15 +23,15 @@ from uvicorn.server import ServerState
 
 logger = logging.getLogger("azure_sandbox.proxy")
 
-# The largest CONNECT head, and the longest that a connection may take to show what it wants.
+# The largest head of a CONNECT request in bytes, and how many seconds a client may take to send the head.
 HEAD_LIMIT = 16 * 1024
 HEAD_SECONDS = 30.0
 HANDSHAKE_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 120
-# The longest that a request may take to arrive as a whole.
+# How many seconds a client may take to send a whole request.
 REQUEST_SECONDS = 60.0
 
-# Linux has it; elsewhere delays are what they are.
+# Only Linux has this option. On other systems, acknowledgements stay delayed.
 QUICK_ACKNOWLEDGE: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 CONNECT = b"CONNECT "
@@ -39,14 +40,14 @@ CONNECT_LINE = re.compile(rb"CONNECT ([A-Za-z0-9.\-_]+):(\d{1,5}) HTTP/1\.[01]")
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why no tunnel is opened."""
+    """The response to a CONNECT request that is refused."""
 
     status: str
     message: str
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, on a transport that it did not accept itself."""
+    """uvicorn's HTTP protocol on a transport that the proxy accepted."""
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         super().__init__(config, server_state, app_state)
@@ -63,7 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
-        # A request that came along with the end of the handshake is here before start_tls returns.
+        # A request that arrives together with the end of the handshake is received before start_tls returns.
         if not self._connected:
             self._early += data
         elif self.parser is not None:
@@ -72,8 +73,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self._acknowledge()
 
     def _acknowledge(self) -> None:
-        """At once. urllib3 turns Nagle's algorithm on towards proxies, and sends head and body apart: without this
-        the body would wait for 40 ms until the kernel acknowledges the head."""
+        """Acknowledge received data at once. urllib3 enables Nagle's algorithm for proxies, and sends head and body
+        separately. It would delay the body by 40 ms, until the kernel acknowledges the head."""
         open_socket = self.transport.get_extra_info("socket")
         if QUICK_ACKNOWLEDGE is not None and open_socket is not None:
             with contextlib.suppress(OSError):
@@ -97,7 +98,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A client that has said all it wants to say (`nc -N`) still gets its answer, if that was a whole request."""
+        """Keep the connection open for the response if a client closes its side after a whole request (`nc -N`)."""
         if self.scheme != "http" or self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return None
         self.cycle.keep_alive = False
@@ -135,7 +136,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
 
     async def start(self, port: int) -> int:
-        """Listen on the loopback address; the port that was got."""
+        """Listen on the loopback address. Returns the port, which the system chooses if `port` is 0."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", port, backlog=1024)
         port_got: int = self._server.sockets[0].getsockname()[1]
@@ -158,7 +159,7 @@ class Proxy:
 
 
 class Connection(asyncio.Protocol):
-    """A connection until it has shown whether it wants a tunnel."""
+    """A new connection, until its first bytes show whether the client requests a tunnel."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -195,7 +196,7 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal("431 Request Header Fields Too Large", "The CONNECT request does not end."))
 
     def _plain(self) -> None:
-        """A request to the control API, or to the metadata address, which knows no TLS."""
+        """Handle a plain HTTP request: to the control API, or to the metadata service, which has no TLS."""
         assert self._transport is not None
         self._decide()
         transport, protocol = self._transport, self._proxy.http()
@@ -217,7 +218,7 @@ class Connection(asyncio.Protocol):
             return
         assert self._transport is not None
         self._decide()
-        # Nothing of the handshake may be read before start_tls has taken the transport over.
+        # No byte of the handshake may be read before start_tls has taken over the transport.
         self._transport.pause_reading()
         self._transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         task = asyncio.get_running_loop().create_task(self._tunnel(self._transport, host))
@@ -234,7 +235,7 @@ class Connection(asyncio.Protocol):
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
-        except Exception as error:  # the client does not trust the CA, talks something else, or is gone
+        except Exception as error:  # the client does not trust the CA, does not speak TLS, or closed the connection
             logger.warning("TLS with the client of %s failed: %s", host, error)
             transport.abort()
             return

@@ -16,27 +16,27 @@ from urllib.parse import parse_qsl, urlencode
 
 from .shared.web import BadJson, read_json
 
-# Of all entries; the oldest ones are forgotten first.
+# The limit for all entries together. The oldest entries are deleted first.
 KEPT_BYTES = 128 * 1024 * 1024
-# Of one entry without its URL and body, as measured.
+# The measured size of an entry without its URL and body.
 ENTRY_BYTES = 500
 BODY_KEPT = 64 * 1024
 
-# The route of a request to which Key Vault answers with the tenant to sign in to.
+# The route of a request without a token, to which Key Vault responds with the tenant to sign in to.
 CHALLENGE = "challenge"
 
 HIDDEN = "(hidden)"
 SECRET_FIELDS = frozenset({"client_secret", "client_assertion", "assertion", "password", "refresh_token", "code"})
-# Private parts of a JSON Web Key, and what else of that kind a body can hold.
+# Members of JSON bodies that hold secrets, such as the private parts of a JSON Web Key.
 SECRET_MEMBERS = frozenset(
     {"d", "p", "q", "dp", "dq", "qi", "k", "key_hsm", "primary", "secondary", "secret", "client_secret", "password"}
 )
-# No client of Azure puts a secret into a URL; one that is being written may.
+# Existing clients of Azure put no secrets into URLs, but a client under development might.
 SECRET_PARAMETERS = SECRET_FIELDS | SECRET_MEMBERS | {"sig", "token", "access_token", "id_token"}
-# On a vault's host: backups, wrapped and plain data, secrets.
+# On the host of a vault, the members for backups, for wrapped and plain data and for secrets are hidden too.
 VAULT_SECRET_MEMBERS = SECRET_MEMBERS | {"value", "iv", "tag", "aad"}
 
-# POSTs that change nothing, by the last segment of the path.
+# The last path segments of POST requests that change nothing.
 READING_POSTS = frozenset(
     {
         "listkeys",
@@ -55,7 +55,7 @@ WRITING_SERVICES = frozenset({"resource_manager", "key_vault_keys"})
 
 
 def is_write(service: str, method: str, path: str, status: int, known: bool) -> bool:
-    """Whether the request changed, or could have changed, what Azure holds."""
+    """Whether the request changed, or could have changed, the state of Azure."""
     if service not in WRITING_SERVICES or not known or status >= 400 or method in ("GET", "HEAD"):
         return False
     return not (method == "POST" and path.rstrip("/").rpartition("/")[2].lower() in READING_POSTS)
@@ -67,7 +67,7 @@ class Entry:
     # By the sandbox's clock.
     time: float
     method: str
-    # Of `kept_url` and `kept_body`: no secret is in them.
+    # `url` and `body` are results of `kept_url` and `kept_body`, which remove secrets.
     url: str
     host: str
     body: bytes
@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """About how many bytes of memory it takes."""
+        """The approximate size of the entry in memory, in bytes."""
         return ENTRY_BYTES + len(self.url) + len(self.body)
 
     def document(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class RequestLog:
             self._bytes -= self._entries.popleft().size
 
     def clear(self) -> None:
-        """The numbers go on, so that `since` keeps its meaning."""
+        """Delete all entries. The numbering continues, so that `since` keeps its meaning."""
         self._entries.clear()
         self._bytes = 0
 
@@ -143,7 +143,8 @@ def kept_url(address: str, query: str) -> str:
 
 
 def kept_body(content: bytes, content_type: str, service: str) -> bytes:
-    """The body as JSON, empty where there is none; never a secret in it, and never more than BODY_KEPT."""
+    """The body as JSON without secrets; empty if there is no body. If the body is longer than BODY_KEPT or not JSON,
+    only its length is kept."""
     if not content:
         return b""
     if len(content) > BODY_KEPT:
@@ -153,7 +154,7 @@ def kept_body(content: bytes, content_type: str, service: str) -> bytes:
     try:
         document = read_json(content)
     except BadJson:
-        # Nothing is known about it, so nothing of it is shown.
+        # Any part of such a body could be a secret.
         return _json(f"({len(content)} bytes, not JSON)")
     return _json(hidden(document, VAULT_SECRET_MEMBERS if service == "key_vault_keys" else SECRET_MEMBERS))
 

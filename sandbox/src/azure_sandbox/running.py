@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A sandbox that runs: world, certificates and proxy together, from start to stop."""
+"""Starts and stops a sandbox with its world, certificates, proxy and saved state."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Options:
     port: int = 0
     state_dir: Path | None = None
     realistic: bool = False
-    # Seconds that every answer is late.
+    # The delay of every response, in seconds.
     latency: float = 0
     accounts: int = 0
-    # Whether they are on a customer-managed key.
+    # Whether these accounts use a customer-managed key.
     on_key: bool = False
     behavior: Behavior = DEFAULT
 
 
 class Running:
-    """In an event loop that is there already."""
+    """Runs a sandbox in the current event loop."""
 
     def __init__(self, options: Options) -> None:
         self._options = options

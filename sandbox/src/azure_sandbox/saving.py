@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Saves the state soon after each change, while the sandbox goes on with requests."""
+"""Saves the state soon after each change, while the sandbox continues to handle requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import state
 
 logger = logging.getLogger("azure_sandbox")
 
-# All changes of this time are saved together, and a process that is killed loses about as much.
+# Changes within this time are saved together. A process that is killed loses about the changes of this time.
 SAVE_SECONDS = 0.5
 STANDARD_STREAMS = 3
 
@@ -31,14 +31,14 @@ class Saver:
         self._current = current
         self._changed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
-        # A new state has credentials that the next start needs.
+        # A new state is saved without a change, because the next start needs its credentials.
         self.mark()
 
     def mark(self) -> None:
         self._changed.set()
 
     async def stop(self) -> None:
-        """Saves a last time."""
+        """Stop, and save the state a last time."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -57,8 +57,8 @@ class Saver:
                 logger.warning("The state could not be saved in %s: %s", self._directory, error)
 
     async def _write(self, descriptor: int) -> None:
-        """In a child process, which has its own copy of the state: to pickle thousands of accounts takes part of a
-        second, in which no other thread of this process runs. Raises OSError."""
+        """Write the state in a child process, which has a copy of the state. To pickle thousands of accounts takes a
+        fraction of a second and would block all threads of this process. Raises OSError if the child process fails."""
         child = _fork()
         if child == 0:
             _write_and_exit(descriptor, self._current())
@@ -68,7 +68,7 @@ class Saver:
 
 
 def _fork() -> int:
-    """A child in which no signal is handled: the parent handles those that are sent to both."""
+    """Fork a child process that blocks all signals. The parent handles the signals that are sent to both processes."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = -1
     try:
@@ -82,12 +82,12 @@ def _fork() -> int:
 def _write_and_exit(descriptor: int, current: state.State) -> None:
     status = 1
     try:
-        # A connection that the parent closes stays open for as long as a child has it.
+        # Close the parent's sockets: a connection that the parent closes stays open until the child closes it too.
         os.closerange(STANDARD_STREAMS, descriptor)
         os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
         state.write(descriptor, current)
         status = 0
-    except Exception as error:  # whatever it is, the parent's code must not run in the child
+    except Exception as error:  # the child must exit after any exception, and not run the parent's code
         logger.warning("%s", error)
     finally:
         os._exit(status)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The world as it is in the beginning."""
+"""Creates the initial world of a sandbox, and adds tenants and subscriptions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _on_key(world: World, subscription: str, vault_name: str) -> Wish:
     place, by = (subscription, RESOURCE_GROUP), world.operator.object_id
     order = Order(*place, vault_name, body, RBAC_BY_DEFAULT_SINCE, clouds.PUBLIC.vault_suffix, by)
     vault, _ = world.vaults.put(order)
-    # It is not new: its name has long been in the DNS.
+    # The vault counts as an old one, whose name is already in the DNS.
     vault.dns_ready_at = 0
     identity, _ = world.identities.put(*place, IDENTITY, LOCATION, {}, None)
     world.authorization.assign(vault.id, "Key Vault Crypto Service Encryption User", identity.principal_id)
@@ -70,7 +70,7 @@ def _on_key(world: World, subscription: str, vault_name: str) -> Wish:
 
 
 def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:
-    """A subscription in a principal's tenant that is all theirs, and the resource group that it has."""
+    """Add a subscription in a principal's tenant, and assign ROLES to the principal. Returns the resource group."""
     holder = world.directory.principal(object_id)
     assert holder is not None
     subscription = world.resources.add_subscription(holder.tenant_id, name)
@@ -80,7 +80,7 @@ def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:
 
 
 def add_tenant(world: World, name: str) -> Operator:
-    """A tenant with a subscription of that name, and the principal that owns both."""
+    """Add a tenant with a subscription of that name. Returns the operator, who owns the subscription."""
     return _operator(world, world.directory.add_tenant(), name)
 
 

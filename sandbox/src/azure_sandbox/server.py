@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sandbox as one ASGI application: which service a host is, faults, the request log, and what follows a write."""
+"""The sandbox as one ASGI application. It finds the service of a host, injects faults, logs requests, and lets Batch
+check its keys after a write."""
 
 from __future__ import annotations
 
@@ -43,9 +44,9 @@ class Gone(Exception):
 class Sandbox:
     def __init__(self, world: World, *, latency: float = 0, beginning: bytes | None = None) -> None:
         self.world = world
-        # What a reset goes back to.
+        # The pickled world that a reset restores.
         self.beginning = beginning or pickle.dumps(world)
-        # Of this start: the beginning may be of an earlier one, with other options.
+        # The options of this start. `beginning` may be from an earlier start with other options.
         self._timing, self._behavior = world.timing, world.behavior
         self.latency = latency
         self.log = RequestLog()
@@ -73,7 +74,7 @@ class Sandbox:
         self.log.clear()
         self.faults.clear()
 
-    # Which host is what
+    # Hosts and services
 
     def service(self, host: str) -> Service | None:
         if host not in self._services:
@@ -83,7 +84,7 @@ class Sandbox:
         return self._services[host]
 
     def refusal(self, host: str, port: int) -> Refusal | None:
-        """Why the proxy opens no tunnel to a host, if it does not."""
+        """The response with which the proxy refuses a tunnel to a host; None if it opens the tunnel."""
         service = self.service(host)
         if service is None or service.scheme != "https" or port != 443:
             self._log_connect(host, port, UNKNOWN)
@@ -94,7 +95,7 @@ class Sandbox:
         return None
 
     def _resolves(self, host: str) -> bool:
-        """A vault's name is in the DNS from a while after its creation until it is deleted."""
+        """Whether a vault's name is in the DNS: from some time after its creation until its deletion."""
         vault = self.world.vaults.by_name(host.partition(".")[0])
         return vault is not None and vault.host.lower() == host and not self.world.vaults.is_registering(vault)
 
@@ -142,7 +143,7 @@ class Sandbox:
             if call.world is self.world:
                 self._log(service, call, response, fault, started)
             else:
-                # A reset during a delay: the request belongs to the world before it.
+                # If the sandbox was reset during a delay, the request belongs to the previous world.
                 response = None
         if response is None:
             await _drop(scope, receive)
@@ -155,7 +156,7 @@ class Sandbox:
                 await _send_part(scope, response, send, fault.truncate)
 
     def _fault(self, method: str, host: str, target: str) -> Fault | None:
-        """The one that the request meets."""
+        """The fault that affects the request, if any."""
         if not self.faults.any():
             return None
         fault = self.faults.strike(method, host, target, self.world.clock.time())
@@ -166,7 +167,7 @@ class Sandbox:
     async def _answer(
         self, service: Service | None, call: Call[World], fault: Fault | None, *, too_long: bool
     ) -> Response | None:
-        """None for a connection that is to be dropped."""
+        """The response; None if the connection is to be dropped."""
         delay = self.latency + (fault.delay if fault else 0)
         if delay:
             await asyncio.sleep(delay)
@@ -243,7 +244,7 @@ def _route(service: str, call: Call[World], response: Response | None) -> str:
     # Without a token, the sandbox does not check whether the operation exists, so the route is not `unknown`.
     if response is None or response.status_code != 401:
         return UNKNOWN
-    # Clients of Key Vault send their first request without a token, because the answer names the tenant to sign in to.
+    # Clients of Key Vault send their first request without a token: the response names the tenant to sign in to.
     is_challenge = service == KEY_VAULT_KEYS.name and "authorization" not in call.request.headers
     return CHALLENGE if is_challenge else "unauthenticated"
 
@@ -281,7 +282,7 @@ def _ordered(fault: Fault) -> Response:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The request's body; none if it is too long."""
+    """The body of the request; None if it is longer than BODY_LIMIT. Raises Gone."""
     parts: list[bytes] = []
     length = 0
     while True:
@@ -296,7 +297,7 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 async def _send_part(scope: Scope, response: Response, send: Send, length: int) -> None:
-    """The head promises all of the body, and the connection ends after a part of it."""
+    """Send the head with the length of the whole body, send only a part of the body, and close the connection."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": bytes(response.body)[:length], "more_body": True})
     scope["state"]["transport"].close()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which service answers on which host, and which providers Resource Manager has."""
+"""The service of each host, and the resource providers of Resource Manager."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A sandbox's world on disk, so that it can go on another day."""
+"""Saves the world of a sandbox to disk, so that a later start can load it."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from .world import World
 
 FILE = "world.pickle"
 LOCK = "lock"
-# How the name of a file begins that is still being written.
+# The names of files that are still being written start with this prefix.
 NEW = f".{FILE}."
-# Of the shape of what is saved; a file of another one is refused.
+# The version of the file format. A file of another version is refused.
 FORMAT = 6
 
 
 class StateProblem(Exception):
-    """The directory is in use, or what is in it can't be trusted or understood."""
+    """The directory is in use, or its contents cannot be trusted or read."""
 
 
 @dataclass
 class State:
     world: World
-    # What a reset goes back to.
+    # The pickled world that a reset restores.
     beginning: bytes
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[Path]:
-    """One sandbox at a time works with a state directory. Yields it without symbolic links, which others could turn
-    to another directory meanwhile. Raises StateProblem."""
+    """Lock a state directory for this sandbox. Yields the path without symbolic links, because another user could
+    redirect a link to another directory in the meantime. Raises StateProblem."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = path.resolve()
-    # A pickle can hold code, and clients trust the CA, so nobody else may have been able to write them.
+    # Loading a pickle can run code, and clients trust the CA, so no other user may have been able to write the files.
     _require_own(directory, "directory")
     for name in (FILE, CERTIFICATE, PRIVATE_KEY, LOCK):
         _require_own(directory / name, "file")
@@ -54,7 +54,7 @@ def locked(path: Path) -> Iterator[Path]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StateProblem(f"{directory} is in use by another sandbox") from error
-        # A sandbox that was killed may have left some.
+        # A sandbox that was killed may have left unfinished files.
         for left in directory.glob(f"{NEW}*"):
             left.unlink()
         yield directory
@@ -91,8 +91,8 @@ def load(directory: Path) -> State | None:
 
 @contextlib.contextmanager
 def replaced(directory: Path) -> Iterator[int]:
-    """Yields the descriptor of a new file for `write`. The state is the old file or the new one, never half of one."""
-    # mkstemp makes it mode 0600.
+    """Yields the descriptor of a new file for `write`. The new file then replaces the state file as a whole."""
+    # mkstemp creates the file with mode 0600.
     descriptor, name = tempfile.mkstemp(prefix=NEW, dir=directory)
     try:
         try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All that the sandbox's Azure holds."""
+"""The state of the emulated Azure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .shared.timing import QUICK, Clock, Timing
 
 
 class World:
-    """Each service keeps its own part, and reaches the others' by these names."""
+    """The state of all services. A service uses the state of another service by the name of its attribute here."""
 
     def __init__(self, timing: Timing = QUICK, behavior: Behavior = DEFAULT) -> None:
         self.clock = Clock()
         self.timing = timing
         self.behavior = behavior
-        # Filled by seed.
+        # Set by `seed`.
         self.operator = Operator()
         self.throttle = Throttle()
         self.key_vault_throttle = KeyVaultThrottle()
@@ -38,5 +38,5 @@ class World:
         self.vaults = Vaults(self)
         self.keys = Keys(self)
         self.batch = BatchAccounts(self)
-        # Whose resources lie in resource groups.
+        # The services whose resources are in resource groups.
         self.holders = (self.batch, self.vaults, self.identities)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments and definitions as Resource Manager shows them. Nulls are written out; order is Azure's."""
+"""Role assignments and definitions as JSON, in the order of members that Azure uses. Missing values are null."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .rules import RoleAssignment
 _PROVIDER = "/providers/Microsoft.Authorization"
 
 
-# The first api-version whose assignments have a condition, a description and a delegated identity.
+# The first API version whose assignments have a condition, a description and a delegated identity.
 _CONDITIONS_SINCE = "2020-04-01-preview"
 
 
 def assignment(held: RoleAssignment, subscription: str, api_version: str) -> dict[str, Any]:
-    """`subscription` is the one that was asked, not the one that the assignment's scope lies in."""
+    """`subscription` is the subscription in the request, not the subscription of the assignment's scope."""
     properties = {
         "roleDefinitionId": role_id(held.role, subscription),
         "principalId": held.principal_id,

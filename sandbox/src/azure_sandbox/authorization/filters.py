@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The few OData filters that Microsoft.Authorization takes."""
+"""The few OData filters that Microsoft.Authorization supports."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ..shared.web import Route, answer
 from . import documents, errors, filters, rules
 from .rules import Authorization, RoleAssignment, subscription_in, tidy_scope
 
-# In its answer to a creation or a change, Azure has the assignment made this much earlier than last changed.
+# In the response to a creation or a change, Azure's createdOn is this much earlier than updatedOn.
 _SEEMING_AGE = timedelta(seconds=0.8)
 
 
@@ -85,7 +85,8 @@ def delete_assignment(call: Call) -> Response:
 
 
 def list_assignments(call: Call) -> Response:
-    """Those inherited from above the scope; and those below it, unless the filter is atScope()."""
+    """List the assignments at the scope and at scopes above it, and at scopes below it unless the filter is
+    atScope()."""
     _check_group(call)
     wanted = filters.read(call.query("$filter"))
     held = call.world.authorization.assignments(
@@ -164,5 +165,5 @@ def _at(scope: str) -> tuple[Route, ...]:
     )
 
 
-# At any resource, group or subscription, and at the root above them all.
+# At any resource, resource group or subscription, and at the root scope.
 ROUTES: tuple[Route, ...] = (*_at("/{scope:path}"), *_at(""))

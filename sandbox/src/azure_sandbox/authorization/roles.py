@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role definitions: what a role lets its holder do, and Azure's built-in ones."""
+"""Role definitions with their permissions, and Azure's built-in roles."""
 
 from __future__ import annotations
 
@@ -48,13 +48,14 @@ class RoleDefinition:
 
 @cache
 def _pattern(wildcard: str) -> re.Pattern[str]:
-    """`vaults/*/read` takes in `vaults/read`: Key Vault Reader, which has no more than that, reads vaults."""
+    """The pattern of an action with wildcards. `vaults/*/read` includes `vaults/read`: Key Vault Reader has only
+    `vaults/*/read`, and can read vaults."""
     text = ".*".join(re.escape(part) for part in wildcard.split("*"))
     return re.compile(text.replace("/.*/", "/(?:.*/)?"), re.IGNORECASE)
 
 
 def _among(action: str, wildcards: Iterable[str]) -> bool:
-    """A `*` in an action matches any text, including slashes."""
+    """Whether one of the wildcards matches the action. A `*` matches any text, including slashes."""
     return any(_pattern(wildcard).fullmatch(action) for wildcard in wildcards)
 
 

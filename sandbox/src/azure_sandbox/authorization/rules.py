@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments and role definitions: which principal may do what at which scope."""
+"""Role assignments and role definitions, and the permissions of principals at a scope."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def tidy_scope(scope: str) -> str:
 
 
 def subscription_in(scope: str) -> str:
-    """The id of the subscription that a scope lies in; empty above subscriptions."""
+    """The id of the subscription in a scope; empty if the scope is above subscriptions."""
     parts = scope.strip("/").split("/")
     return parts[1] if len(parts) > 1 and parts[0].lower() == "subscriptions" else ""
 
 
 def covers(above: str, below: str) -> bool:
-    """Whether a grant at `above` reaches down to `below`."""
+    """Whether a role assignment at the scope `above` also applies at the scope `below`."""
     above, below = tidy_scope(above).lower(), tidy_scope(below).lower()
     return above in ("/", below) or below.startswith(above + "/")
 
@@ -90,7 +90,7 @@ class World(shared.World, Protocol):
 class Authorization:
     world: World
     _assignments: dict[str, RoleAssignment] = field(default_factory=dict)
-    # Deleted, but still in the data plane's cache.
+    # Deleted assignments that the data plane still applies.
     _revoked: list[RoleAssignment] = field(default_factory=list)
     _roles: dict[str, RoleDefinition] = field(default_factory=lambda: {role.guid: role for role in BUILT_IN})
     _lag: ReadLag[str, RoleAssignment] = field(init=False)
@@ -113,7 +113,7 @@ class Authorization:
         return next((held for held in felt if self._allows_data(held.role, action)), None)
 
     def assign(self, scope: str, role: str, principal_id: str) -> RoleAssignment:
-        """A grant that has always been there."""
+        """Add an assignment that the data plane applies at once. Raises AzureError."""
         now = self.world.clock.iso()
         definition = self.role(role) or self.role_named(role)
         if definition is None:
@@ -129,7 +129,7 @@ class Authorization:
         return held
 
     def role(self, role_id: str) -> RoleDefinition | None:
-        """By guid, or by any id that ends in one."""
+        """The role with a GUID, or with a resource id that ends in the GUID."""
         return self._roles.get(role_id.rsplit("/", 1)[-1].lower())
 
     def role_named(self, name: str) -> RoleDefinition | None:
@@ -146,7 +146,7 @@ class Authorization:
         return held
 
     def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
-        """The assignments of a list: those at `scope`, those inherited from above, and with `below` those below."""
+        """The assignments that a list returns: at `scope` and at scopes above; with `below`, also at scopes below."""
         for held in self._lag.all(self._assignments):
             if principal_id is not None and held.principal_id.lower() != principal_id.lower():
                 continue
@@ -154,12 +154,13 @@ class Authorization:
                 yield held
 
     def felt(self, now: float) -> Iterator[RoleAssignment]:
-        """The assignments that the data plane applies now or later. Removes none that have ended from memory."""
+        """The assignments that the data plane applies now or later. The call has no side effects."""
         yield from self._assignments.values()
         yield from (gone for gone in self._revoked if gone.felt_until > now)
 
     def put(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> tuple[RoleAssignment, bool]:
-        """The assignment, and whether it is new or has been changed."""
+        """Create or change an assignment. Returns the assignment, and whether it is new or changed. Raises
+        AzureError."""
         wanted = self._wanted(scope, guid, properties, by)
         previous = self._assignments.get(wanted.guid)
         self._lag.note(wanted.guid, previous)
@@ -183,7 +184,7 @@ class Authorization:
         return gone
 
     def forget_below(self, scope: str) -> None:
-        """A resource is gone, and with it what was granted on it."""
+        """Delete the role assignments at a deleted resource and below it."""
         for held in [held for held in self._assignments.values() if covers(scope, held.scope)]:
             self.delete(held.scope, held.guid)
 
@@ -268,12 +269,13 @@ class Authorization:
         )
 
     def _is_stranger(self, principal_id: str, tenant_id: str, *, trusted: bool) -> bool:
-        """One that says what kind it is may be so new that the directory does not know it yet."""
+        """Whether the principal is not in the tenant. If `trusted`, the request has a principalType, and the principal
+        may be too new to be in the directory."""
         principal = self.world.directory.principal(principal_id)
         return not trusted if principal is None else principal.tenant_id != tenant_id
 
     def _is_replicated(self, principal_id: str) -> bool:
-        """Whether the directory finds a managed identity if the request does not say which kind of principal it is."""
+        """Whether a request without a principalType finds the principal, which may be a new managed identity."""
         principal = self.world.directory.principal(principal_id)
         if principal is None or principal.kind != "ManagedIdentity" or self.world.behavior.new_principal == "known":
             return True
@@ -281,7 +283,7 @@ class Authorization:
 
     @staticmethod
     def _update(previous: RoleAssignment, wanted: RoleAssignment) -> bool:
-        """Whether there was anything to change."""
+        """Change an assignment. Returns whether anything was changed. Raises AzureError."""
         if not previous.same_grant(wanted):
             raise errors.update_not_permitted()
         extras = ("description", "condition", "condition_version")

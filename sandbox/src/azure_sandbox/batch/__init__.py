@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Microsoft.Batch: accounts and what they do with a customer-managed key."""
+"""Microsoft.Batch: accounts, and how they use a customer-managed key."""

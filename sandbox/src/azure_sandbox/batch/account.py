@@ -31,7 +31,8 @@ class AssignedIdentity:
 
 @dataclass
 class Identity:
-    """None, the account's own, or the ones of others; an account has no two sorts at once."""
+    """The managed identities of an account: none, system-assigned or user-assigned. Batch does not support both types
+    in one account."""
 
     type: str = "None"
     principal_id: str = ""
@@ -41,14 +42,14 @@ class Identity:
 
     @property
     def principal_ids(self) -> list[str]:
-        """Those that may read the key, in the order in which Batch tries them."""
+        """The principals with which Batch uses the key, in the order in which Batch tries them."""
         own = [self.principal_id] if self.principal_id else []
         return own + [assigned.principal_id for assigned in self.user_assigned.values()]
 
 
 @dataclass
 class PreviousVersion:
-    """A version of the same key that Batch has moved away from and still needs, with what it wrapped."""
+    """A previous version of the key that Batch still needs, with the data-encryption key that it wrapped."""
 
     version: str
     wrapped: bytes
@@ -58,18 +59,18 @@ class PreviousVersion:
 
 @dataclass
 class Protection:
-    """The account's data-encryption key as it lies in Batch's store: wrapped with the customer's key."""
+    """An account's data-encryption key as Batch stores it: wrapped with the customer-managed key."""
 
-    # As the caller wrote it, with a version or without.
+    # As in the request, with or without a version.
     key_identifier: str
-    # Of the key version that wrapped it.
+    # The identifier of the key version that wrapped the data-encryption key.
     version: str
     wrapped: bytes
-    # So that a wrong unwrap is noticed.
+    # The SHA-256 digest of the data-encryption key, to detect a wrong unwrap.
     digest: bytes
-    # Why Batch cannot use the key; empty while it can.
+    # Why Batch cannot use the key; empty if it can.
     lost: str = ""
-    # When it was found usable again.
+    # When Batch noticed that it can use the key again.
     back_at: float | None = None
     previous: list[PreviousVersion] = field(default_factory=list)
 
@@ -93,19 +94,19 @@ class Account:
     group: str
     name: str
     location: str
-    # Of its endpoints; every cloud has its own.
+    # The DNS domain of the endpoints, which depends on the cloud.
     domain: str
     created: float
     modified: float
-    # Until then the service says Creating.
+    # Until this time, the provisioning state is Creating.
     ready_at: float
-    # From then on the account is gone; until then the service says Deleting.
+    # From this time on, the account no longer exists. Until then, the provisioning state is Deleting.
     gone_at: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
     identity: Identity = field(default_factory=Identity)
-    # None: Batch's own key.
+    # None: the account uses a Microsoft-managed key.
     protection: Protection | None = None
-    # Its creation has failed; the account is shown with the key that was refused, if there was one.
+    # Whether the creation failed. A read of a failed account returns the key that was refused, if any.
     is_failed: bool = False
     refused_key: str = ""
     pool_allocation_mode: str = "BatchService"
@@ -113,7 +114,7 @@ class Account:
     auto_storage: dict[str, Any] | None = None
     public_network_access: str = "Enabled"
     network_profile: dict[str, Any] | None = None
-    # None: the default for the way in which its pools are allocated.
+    # None: the default of the pool allocation mode.
     authentication_modes: list[str] | None = None
     keys: dict[str, str] = field(default_factory=lambda: {"Primary": new_key(), "Secondary": new_key()})
     pools: dict[str, Pool] = field(default_factory=dict)
@@ -131,7 +132,7 @@ class Account:
         return account_key(self.subscription, self.group, self.name)
 
     def state(self, now: float) -> str:
-        """Its provisioningState."""
+        """The provisioningState of the account."""
         if self.gone_at is not None:
             return "Deleting"
         if self.ready_at > now:
@@ -149,7 +150,7 @@ def account_key(subscription: str, group: str, name: str) -> Key:
     return subscription.lower(), group.lower(), name.lower()
 
 
-# Whether an account is available: the rules that Batch and the page share. They change nothing.
+# The rules for whether an account is available, which Batch and the page share. They change no state.
 
 ANSWERS, REFUSES, BUSY = "answers", "refuses", "busy"
 
@@ -161,7 +162,7 @@ class Health:
 
 
 def health(account: Account, unusable: Callable[[Account], str], now: float, recovery_seconds: float) -> Health:
-    """`unusable` says why the account's key cannot be used, or nothing."""
+    """Whether the account is available. `unusable` returns why the account's key cannot be used; empty if it can."""
     state = account.state(now)
     if state == "Failed":
         return Health(REFUSES, "The creation of the account has failed.")
@@ -175,7 +176,7 @@ def health(account: Account, unusable: Callable[[Account], str], now: float, rec
         return Health(REFUSES, reason)
     if not protection.lost:
         return Health(ANSWERS)
-    # Batch waits from the moment at which it notices; that moment is yet to come where back_at is none.
+    # The recovery starts when Batch notices that it can use the key again. If back_at is None, it has not noticed yet.
     back_at = now if protection.back_at is None else protection.back_at
     if now >= back_at + recovery_seconds:
         return Health(ANSWERS)
@@ -183,7 +184,7 @@ def health(account: Account, unusable: Callable[[Account], str], now: float, rec
     return Health(REFUSES, f"The key is accessible again, but the account has not recovered yet. It was: {was}")
 
 
-# Which accounts there are, found by id, by name in a region, or page by page.
+# The register of all accounts, which finds accounts by id, by name in a region, or page by page.
 
 PAGE = 100
 
@@ -191,7 +192,7 @@ PAGE = 100
 @dataclass
 class Register:
     _accounts: dict[Key, Account] = field(default_factory=dict)
-    # Sorted, so that a page of a long list is quickly found.
+    # Sorted, to find a page of a long list quickly.
     _order: list[Key] = field(default_factory=list)
     # By location and name, which are unique together.
     _names: dict[tuple[str, str], Key] = field(default_factory=dict)
@@ -209,7 +210,7 @@ class Register:
         return (location, name.lower()) in self._names
 
     def page(self, subscription: str, group: str | None, last: Key | None) -> tuple[list[Account], Key | None]:
-        """Up to a page of accounts, and the key to go on after."""
+        """One page of accounts, and the key after which the next page starts; None if there are no more accounts."""
         scope = (subscription.lower(),) if group is None else (subscription.lower(), group.lower())
         start = bisect_left(self._order, scope)
         end = bisect_right(self._order, scope, key=lambda key: key[: len(scope)])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Accounts and pools as JSON, in the service's own order of fields."""
+"""Accounts and pools as JSON, in the order of fields that Batch uses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from .account import MICROSOFT_BATCH, MICROSOFT_KEY_VAULT, Account, Identity, Pool
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# 0001-01-01 to 1970-01-01, in the 100 ns of .NET.
+# 0001-01-01 to 1970-01-01, in .NET ticks of 100 ns.
 _TICKS_AT_EPOCH = 621_355_968_000_000_000
 
-# Quotas of a fresh subscription. The names are as irregular as the service's own, which has about a hundred.
+# Quotas of a new subscription. Batch has about a hundred VM families, whose names are as irregular as these.
 _FAMILIES = [
     {"name": name, "coreQuota": 0}
     for name in (
@@ -120,7 +120,7 @@ def _authentication_modes(account: Account, api_version: str) -> list[str]:
         modes = ["SharedKey", "AAD", "TaskAuthenticationToken"]
         if account.pool_allocation_mode == "UserSubscription":
             modes = modes[1:]
-    # The mode left the API with this version.
+    # This version of the API removed the mode.
     return [mode for mode in modes if mode != "TaskAuthenticationToken" or api_version < "2026-08-01"]
 
 
@@ -177,7 +177,7 @@ def pool_document(account: Account, pool: Pool) -> dict[str, Any]:
 
 
 def outbound_dependencies(account: Account) -> dict[str, Any]:
-    """The four categories, each with one host of the account's own."""
+    """The outbound dependencies of an account: four categories with one host each."""
     storage = "*.blob.core.windows.net"
     hosts = {
         "Azure Batch": f"{account.name.lower()}.{account.location}.{account.domain}",

@@ -2,8 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Batch does with a customer's key: it wraps the account's own data-encryption key with it, and unwraps that
-whenever the account is used, as the account's identity and under the vault's rules."""
+"""How Batch uses a customer-managed key.
+
+Batch wraps the account's data-encryption key with the customer-managed key. Each time the account is used, Batch
+unwraps the data-encryption key with the account's identity, and the rules of the vault apply.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class KeyIdentifier:
     host: str
     vault: str
     name: str
-    # Empty: whichever is the newest.
+    # Empty: the latest version.
     version: str
 
     @classmethod
@@ -53,23 +56,25 @@ class KeyIdentifier:
 
 @dataclass
 class KeyUse:
-    """For one check of one or more accounts, during which nothing else changes."""
+    """Uses the keys of one or more accounts for one check. It caches results, so no vault, key or role assignment may
+    change during the check."""
 
     world: World
-    # What `_newest` found, by key identifier.
+    # The results of `_newest`, by key identifier.
     _newest_of: dict[str, str] = field(default_factory=dict, init=False)
-    # The key identifiers, versions and principals of accounts that could not follow: others that share them cannot.
+    # The key identifiers, versions and principals of accounts that could not change to the newest version. Other
+    # accounts with the same values cannot change either.
     _stuck: set[tuple[str, ...]] = field(default_factory=set, init=False)
 
     def protect(self, identity: Identity, key_identifier: str, before: Protection | None) -> Protection:
-        """A fresh data-encryption key under the customer's key. Raises Refusal."""
+        """Create a data-encryption key and wrap it with the customer-managed key. Raises Refusal."""
         fresh = self._protect(identity, key_identifier, os.urandom(32))
         if before is not None:
             fresh.previous = self._still_needed(before, fresh.version)
         return fresh
 
     def unusable(self, account: Account) -> str:
-        """Why the account's data-encryption key cannot be had; empty when it can."""
+        """Why the account's data-encryption key cannot be unwrapped; empty if it can."""
         assert account.protection is not None
         try:
             self._unprotect(account.identity, account.protection)
@@ -84,7 +89,7 @@ class KeyUse:
         return [one for one in protection.previous if one.until > now]
 
     def _still_needed(self, before: Protection, version: str) -> list[PreviousVersion]:
-        """The versions of the same key that Batch still needs after a move to `version`."""
+        """The versions of the same key that Batch still needs after a change to `version`."""
         lasts = int(self.world.behavior.previous_version_needed)
         until = self.world.clock.time() + lasts
         left = PreviousVersion(before.version, before.wrapped, before.digest, until)
@@ -93,7 +98,8 @@ class KeyUse:
         return [one for one in needed if one.version.rpartition("/")[0] == key and one.version != version]
 
     def follow(self, account: Account) -> None:
-        """To the newest version that is old enough of a key without a version, if that version can be used."""
+        """If the account's key identifier has no version, change the account to the newest version that is old enough
+        (switch `follower_delay`). If this version cannot be used, the account keeps its version."""
         protection = account.protection
         assert protection is not None
         newest = self._newest(protection.key_identifier)
@@ -111,8 +117,8 @@ class KeyUse:
         protection.version, protection.wrapped = fresh.version, fresh.wrapped
 
     def _newest(self, key_identifier: str) -> str:
-        """The version that those who follow an identifier without a version take; empty for others, and if there is
-        none."""
+        """The version to which accounts with this key identifier change. Empty if the identifier has a version, or if
+        no version is old enough."""
         if key_identifier not in self._newest_of:
             key = KeyIdentifier.parse(key_identifier)
             self._newest_of[key_identifier] = "" if key is None or key.version else self._followed(key)
@@ -120,7 +126,7 @@ class KeyUse:
 
     def _followed(self, key: KeyIdentifier) -> str:
         try:
-            # Rotation that is due is done by this look.
+            # This read also rotates the key if rotation is due.
             self._look(key)
         except Refusal:
             return ""
@@ -130,7 +136,8 @@ class KeyUse:
         return f"{key.url}/{old_enough[-1]}" if old_enough else ""
 
     def _is_later(self, version: str, other: str) -> bool:
-        """Whether a version was made after another of the same key; a version that is gone is no obstacle."""
+        """Whether a version was created after another version of the same key; also true if the other version no longer
+        exists."""
         one, another = KeyIdentifier.parse(version), KeyIdentifier.parse(other)
         assert one is not None
         assert another is not None
@@ -178,7 +185,7 @@ class KeyUse:
         return data_key
 
     def _principals(self, identity: Identity) -> list[Principal]:
-        """The identity's, as far as they exist: at least one."""
+        """The existing principals of the identity, at least one. Raises Refusal."""
         if not identity.principal_ids:
             raise key_refused("The account has no identity to read the key with.")
         found = [self.world.directory.principal(object_id) for object_id in identity.principal_ids]
@@ -215,7 +222,8 @@ class KeyUse:
             raise key_refused(f"The key vault '{vault.name}' belongs to another tenant than the account.")
 
     def _require_safe(self, vault: Vault) -> None:
-        # Every vault is soft-deleted nowadays; one that says otherwise is from before.
+        # Vaults of the sandbox do not have this attribute, because every new vault has soft delete. In Azure, an old
+        # vault can be without soft delete.
         if not getattr(vault, "soft_delete", True):
             raise key_refused(f"Soft delete is not enabled on the key vault '{vault.name}'.")
         if not vault.purge_protection:
@@ -239,7 +247,7 @@ class KeyUse:
         try:
             return self.world.keys.look(key.url)
         except AzureError as error:
-            # A new vault's name takes a while to resolve.
+            # The host name of a new vault does not resolve at once.
             what = f"key vault '{key.host}'" if _code(error) == "VaultNotFound" else f"key '{key.url}'"
             raise key_refused(f"The {what} was not found.") from error
 

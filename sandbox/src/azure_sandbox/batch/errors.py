@@ -18,7 +18,7 @@ _LINKED_ID = (
 
 
 class Refusal(Exception):
-    """The Batch service says no. Its details are labels with values: Reason, PropertyName, PropertyPath."""
+    """An error of the Batch service. Its details are labels with values: Reason, PropertyName, PropertyPath."""
 
     def __init__(self, status: int, code: str, summary: str, details: Mapping[str, str]) -> None:
         super().__init__(f"{code}: {summary} {dict(details)}")
@@ -126,7 +126,7 @@ def operation_not_found(name: str) -> Refusal:
     return Refusal(404, "OperationNotFound", summary, {"Reason": f"There is no operation '{name}'."})
 
 
-# What the gateway says before the request reaches the service: no RequestId, no target, no details.
+# Errors of the gateway, before the request reaches the service. They have no RequestId, target or details.
 
 
 def location_differs(name: str, group: str, present: str, wanted: str) -> AzureError:

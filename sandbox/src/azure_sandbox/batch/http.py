@@ -37,12 +37,12 @@ Call = web.Call[World]
 Handler = Callable[[Call], Response]
 _BELOW_GROUP = "/providers/Microsoft.Batch/batchAccounts"
 
-# Stored times lie a little before those that a write's own answer shows.
+# How many seconds the time in the response to a write is later than the stored time.
 _ANSWER_DELAY = 0.03
 
 
 def by_the_service(handler: Handler) -> Handler:
-    """The service signs its refusals with the request's id and the time."""
+    """Decorate a handler: like all errors of the service, its errors contain a request id and the time."""
 
     @functools.wraps(handler)
     def handled(call: Call) -> Response:
@@ -74,7 +74,8 @@ def _account(call: Call, account: Account, moment: float) -> Response:
 
 
 def _written(call: Call, account: Account) -> Response:
-    """A write's answer shows the moment of the answer, a later GET the one that was stored before it."""
+    """The response to a write. It has the time of the response; a later GET returns the stored time, a little
+    earlier."""
     return _account(call, account, max(call.world.clock.time(), account.modified) + _ANSWER_DELAY)
 
 
@@ -86,7 +87,7 @@ def put(call: Call) -> Response:
     wish = wishes.of_put(call.json)
     _check_linked(call, wish)
     account = _find(call)
-    # A PUT repeats a creation that has failed.
+    # If the creation of the account failed, a PUT creates the account again.
     if account is not None and call.world.batch.state(account) != "Failed":
         call.world.batch.replace(account, wish)
         return _written(call, account)
@@ -125,7 +126,7 @@ def delete(call: Call) -> Response:
 
 @by_the_service
 def list_all_accounts(call: Call) -> Response:
-    """Those of a subscription."""
+    """List the accounts of a subscription."""
     caller, scope = call.caller, f"/subscriptions/{call.path['subscription']}"
     assert caller is not None
     if _may_read(call, scope):
@@ -189,7 +190,7 @@ def _check_linked(call: Call, wish: Wish) -> None:
 
 
 def _accepted(call: Call, operation: Work, path: str) -> Response:
-    """A Location for the next poll, with a new signature each time. Earlier Locations stay valid."""
+    """A response with the Location of the next poll. Each Location has a new signature; earlier ones stay valid."""
     now = call.world.clock.time()
     certificate = _base64url(hashlib.sha512(b"asyncoperationsigningcertificate").digest() * 8)
     signed = f"t={documents.ticks(now)}&c={certificate}&s={_base64url(os.urandom(256))}&h={_base64url(os.urandom(32))}"
@@ -197,7 +198,7 @@ def _accepted(call: Call, operation: Work, path: str) -> Response:
         "location": f"https://{call.host}{path}?api-version={call.api_version}&{signed}",
         "retry-after": str(call.world.timing.retry_after),
     }
-    # The id of the operation is the id of the request that began it.
+    # The id of the operation is the id of the request that started it.
     if call.request.method != "GET":
         headers["x-ms-request-id"] = operation.id
     return answer(status=202, headers=headers)
@@ -367,7 +368,7 @@ _DELETE = "Microsoft.Batch/batchAccounts/delete"
 _READ_POOLS = "Microsoft.Batch/batchAccounts/pools/read"
 
 ROUTES: tuple[Route, ...] = (
-    # Whether the caller must be allowed to read all of them is a switch.
+    # The switch `subscription_list` decides whether the caller must be allowed to read all accounts.
     Route("GET", _SUBSCRIPTION + "/batchAccounts", list_all_accounts),
     Route("GET", _GROUP + "/batchAccounts", list_accounts, READ),
     Route("PUT", _ACCOUNT, put, _WRITE),

@@ -13,7 +13,7 @@ from .world import World
 
 
 def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identity:
-    """The identity that the account is to have. A new system-assigned identity is added to the directory here."""
+    """The identity of the account after the request. A new system-assigned identity is added to the directory."""
     if wish is None or (wish.type == account.identity.type and wish.type != "UserAssigned"):
         return account.identity
     if wish.type == "None":
@@ -26,8 +26,8 @@ def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identit
 
 
 def _user_assigned(world: World, account: Account, wish: IdentityWish) -> dict[str, AssignedIdentity]:
-    """Those that are named, without those that are named as null; those that are there as well, unless the request
-    replaces them."""
+    """The identities that the request assigns. With the switch `identities_on_put` set to `merged`, also the account's
+    present identities that the request does not remove with null. Raises AzureError."""
     named = {resource_id.lower() for resource_id in wish.ids}
     is_replaced = world.behavior.identities_on_put == "replaced"
     kept = {} if is_replaced else account.identity.user_assigned
@@ -43,6 +43,6 @@ def _user_assigned(world: World, account: Account, wish: IdentityWish) -> dict[s
 
 
 def let_go(world: World, previous: Identity, unless: Identity) -> None:
-    """An account's own identity ends with its assignment."""
+    """Delete the previous system-assigned identity of an account, unless the account keeps it."""
     if previous.principal_id and previous.principal_id != unless.principal_id:
         world.directory.remove_principal(previous.principal_id)

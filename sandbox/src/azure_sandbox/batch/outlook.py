@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an account would answer if it was used now, found without touching anything: no rotation that is due is done,
-nothing is unwrapped, and Batch's own idea of the account stays as it is."""
+"""Whether an account would be available if it was used now. The check changes nothing: it does not rotate keys, it
+unwraps nothing, and the state that Batch stores for the account does not change."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .errors import key_refused
 class Outlook(KeyUse):
     grants: Grants
     _looks: dict[KeyIdentifier, dict[str, Any]] = field(default_factory=dict)
-    # What `unusable` found, by key version and principals.
+    # The results of `unusable`, by key versions and principals.
     _reasons: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def health(self, account: Account) -> Health:
         return health(account, self.unusable, self.world.clock.time(), self.world.timing.batch_recovery)
 
     def unusable(self, account: Account) -> str:
-        """As KeyUse says, found once for all accounts that the same version wraps for the same principals."""
+        """As in KeyUse. The result is cached for all accounts with the same key versions and the same principals."""
         protection = account.protection
         assert protection is not None
         versions = [protection.version, *(one.version for one in self._previous(protection))]
@@ -59,7 +59,7 @@ class Outlook(KeyUse):
         return principal.object_id.lower() in self.grants.allowed(vault, permission, key_name)
 
     def _unwrap(self, principal: Principal, protection: Protection | PreviousVersion) -> bytes:
-        """As far as it can be said without the private key."""
+        """Check whether Key Vault would unwrap the data-encryption key, without the private key. Returns no data."""
         key = KeyIdentifier.parse(protection.version)
         assert key is not None
         try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Batch accounts: what can be done with them, and when."""
+"""The operations on Batch accounts and their rules."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _required(account: Account | None, name: str, group: str) -> Account:
 
 
 def pool_deletion(account: Account, pool: str) -> str:
-    """The path of the operation, which has the pool's name and no id."""
+    """The path of the operation that deletes a pool. It has the pool's name instead of an operation id."""
     return f"{account.id}/poolOperationResults/delete-{pool}"
 
 
@@ -69,7 +69,7 @@ class BatchAccounts:
     world: World
     _register: Register = field(default_factory=Register)
     _operations: Operations[Failure | None] = field(init=False)
-    # Accounts on a customer's key, with its vault's name.
+    # Accounts that use a customer-managed key, with the name of its vault.
     _protected: dict[Key, str] = field(default_factory=dict)
     _dying: set[Key] = field(default_factory=set)
     _lag: ReadLag[Key, Account] = field(init=False)
@@ -108,12 +108,12 @@ class BatchAccounts:
             self._remove(account)
 
     def standing(self) -> Iterator[Account]:
-        """All, without burying those whose time has come."""
+        """All accounts that exist. Unlike other reads, it does not remove deleted accounts from the register."""
         now = self.world.clock.time()
         return (account for account in self._register if account.gone_at is None or account.gone_at > now)
 
     def page(self, subscription: str, group: str | None, after: Key | None) -> tuple[list[Account], Key | None]:
-        """Up to a page of accounts, and the key to go on after."""
+        """One page of accounts, and the key after which the next page starts; None if there are no more accounts."""
         self._bury()
         register = self._register
         if self._lag.is_on:
@@ -131,7 +131,7 @@ class BatchAccounts:
         return int(self.world.behavior.account_quota)
 
     def name_problem(self, location: str, name: str) -> tuple[str, str] | None:
-        """Why an account cannot have that name there: a reason and a message."""
+        """Why an account cannot have the name in the region: a reason and a message; None if it can."""
         self._bury()
         if not 3 <= len(name) <= 24:
             return "Invalid", "Account name must be at least 3 characters and at most 24 characters."
@@ -141,10 +141,10 @@ class BatchAccounts:
             return "AlreadyExists", f"An account named '{name}' is already in use."
         return None
 
-    # Life
+    # Creating, changing and deleting
 
     def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Work:
-        """Also of an account whose creation has failed."""
+        """Create an account, or create an account again whose creation failed. Raises AzureError and Refusal."""
         failed = self._register.find(subscription, group, name)
         if not wish.location:
             raise location_required()
@@ -183,7 +183,8 @@ class BatchAccounts:
             raise errors.quota_exceeded()
 
     def replace(self, account: Account, wish: Wish) -> None:
-        """PUT on an account that is there: what it says is set, tags as a whole; the rest stays."""
+        """PUT on an existing account. It replaces all tags, sets the other settings that the request contains, and
+        changes nothing else."""
         if wish.location and wish.location != account.location:
             raise errors.location_differs(account.name, account.group, account.location, wish.location)
         for name in ("pool_allocation_mode", "key_vault_reference"):
@@ -214,7 +215,7 @@ class BatchAccounts:
         return operation
 
     def poll(self, operation: Work) -> bool:
-        """Whether it is done. Raises Refusal if it has failed."""
+        """Whether the operation is done. Raises Refusal if it failed."""
         if not self._operations.is_done(operation):
             return False
         if operation.about is not None:
@@ -224,7 +225,8 @@ class BatchAccounts:
     # Use
 
     def use(self, account: Account) -> None:
-        """Any operation but reading and deleting the account needs it ready, and its key. Raises Refusal."""
+        """Check that the account is available. All operations except reading and deleting the account need this. Raises
+        Refusal."""
         found = self.health(account)
         if found.kind == ANSWERS:
             return
@@ -240,10 +242,11 @@ class BatchAccounts:
         return health(account, self._assess, self.world.clock.time(), self.world.timing.batch_recovery)
 
     def reassess(self, vault_name: str | None = None) -> None:
-        """Look again at the accounts whose key lies in that vault, or at all.
+        """Check again whether Batch can use the keys of the accounts: in one vault, or in all vaults.
 
-        Nothing is unwrapped: that takes seconds for thousands of accounts, and whether it can be is known by the key,
-        its vault and the identity. When an account is used, its own data-encryption key is unwrapped.
+        The check does not unwrap data-encryption keys, because this would take seconds for thousands of accounts: the
+        key, its vault and the identity show whether Batch can use the key. Data-encryption keys are unwrapped when an
+        account changes to a new key version and when an account is used.
         """
         wanted = vault_name.lower() if vault_name else None
         use, outlook = KeyUse(self.world), Outlook(self.world, Grants(self.world))
@@ -252,7 +255,7 @@ class BatchAccounts:
                 account = self._register[key]
                 assert account.protection is not None
                 use.follow(account)
-                # Where recovery takes no time it is enough to look when the account is used.
+                # If recovery takes no time, the check when the account is used is enough.
                 if self.world.timing.batch_recovery or account.protection.lost:
                     self._note(account.protection, outlook.unusable(account))
 
@@ -293,11 +296,11 @@ class BatchAccounts:
             return None
         return self._operations.start(None, 0, pool_deletion(account, name))
 
-    # Beginning
+    # Initial accounts
 
     def seed(self, count: int, wishes: Mapping[str, Wish]) -> None:
-        """Accounts spread over the subscriptions and resource groups in them: plain ones on Microsoft-managed keys,
-        unless there is a wish for all of a subscription."""
+        """Create `count` accounts, spread over the subscriptions and their resource groups. They use Microsoft-managed
+        keys, unless `wishes` has settings for the accounts of the subscription."""
         resources = self.world.resources
         subscriptions = resources.subscriptions()
         now = self.world.clock.time()
@@ -311,7 +314,7 @@ class BatchAccounts:
             self._apply(account, wishes.get(subscription, Wish()))
             self._register.add(account)
 
-    # Within
+    # Helpers
 
     def _bury(self) -> None:
         now = self.world.clock.time()
@@ -326,7 +329,7 @@ class BatchAccounts:
         identity.let_go(self.world, account.identity, unless=Identity())
 
     def _apply(self, account: Account, wish: Wish) -> None:
-        """All of it, or nothing."""
+        """Apply all settings of a request, or none of them if one is refused."""
         wanted = identity.wanted(self.world, account, wish.identity)
         try:
             protection = self._protection(account, wanted, wish.encryption)
@@ -356,7 +359,7 @@ class BatchAccounts:
         return KeyUse(self.world).protect(wanted, wish.key_identifier, account.protection)
 
     def _assess(self, account: Account) -> str:
-        """Why Batch cannot use the account's key, which is noted; empty if it can."""
+        """Check whether Batch can use the account's key, and store the result. Returns why not; empty if Batch can."""
         if account.protection is None:
             return ""
         use = KeyUse(self.world)
@@ -366,7 +369,7 @@ class BatchAccounts:
         return reason
 
     def _note(self, protection: Protection, reason: str) -> None:
-        """Note whether Batch can use the key, and since when again."""
+        """Store whether Batch can use the key, and since when it can use a lost key again."""
         now = self.world.clock.time()
         if reason:
             protection.lost, protection.back_at = reason, None

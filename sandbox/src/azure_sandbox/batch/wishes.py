@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The contents of a request for an account, whose form is checked before any resource is read."""
+"""The settings in a request for an account. Their format is checked before any resource is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IdentityWish:
 
 @dataclass
 class EncryptionWish:
-    # None: Batch's own key.
+    # None: a Microsoft-managed key.
     key_identifier: str | None
 
 
@@ -43,7 +43,7 @@ class Wish:
     tags: dict[str, str] | None = None
     identity: IdentityWish | None = None
     encryption: EncryptionWish | None = None
-    # By the names of the account's fields; here None is a value.
+    # By the names of the fields of Account. Here None is a value.
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -155,7 +155,7 @@ def _encryption(properties: dict[str, Any]) -> EncryptionWish | None:
 
 
 def _auto_storage(value: Any) -> dict[str, Any] | None:
-    # An empty object takes auto-storage away just as null does.
+    # An empty object removes auto-storage, as null does.
     if not value:
         return None
     storage = _object({"autoStorage": value}, "autoStorage", "properties.")

@@ -24,7 +24,7 @@ from . import reading
 from .sandbox import Sandbox
 
 SECRET_SECONDS = 3600 * 24
-# The year 3000: past the end of the calendar no date can be written.
+# The year 3000, so that all times can be formatted as dates.
 END_OF_TIME = 32503680000
 
 
@@ -155,7 +155,7 @@ def expire_tokens(sandbox: Sandbox, call: Call[Any]) -> Response:
 
 
 def _principal(sandbox: Sandbox, call: Call[Any]) -> Principal:
-    """The one that is named, or the operator."""
+    """The principal that the request names, or else the operator. Raises AzureError."""
     object_id = str(call.json.get("object_id") or sandbox.world.operator.object_id)
     principal = sandbox.world.directory.principal(object_id)
     if principal is None:
@@ -196,7 +196,8 @@ def post_principal(sandbox: Sandbox, call: Call[Any]) -> Response:
 
 
 def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> dict[str, Any]:
-    """Roles, and what else than a secret the principal can prove itself with."""
+    """Assign the roles in the request, and add a certificate and a federated credential. Returns the thumbprint of the
+    certificate. Raises AzureError, UnsupportedAlgorithm and ValueError."""
     extras: dict[str, Any] = {}
     directory = sandbox.world.directory
     authorization = sandbox.world.authorization
@@ -219,7 +220,7 @@ def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> d
             key.encode() if key else None,
         )
         directory.credentials(principal).federated.append(credential)
-    # Last, since they would stay if anything else was wrong.
+    # Roles are assigned last, because they would not be removed if a later step failed.
     for scope, role in grants:
         authorization.assign(scope, role, principal.object_id)
     return extras

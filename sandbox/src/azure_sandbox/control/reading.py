@@ -26,12 +26,12 @@ from starlette.requests import Request
 
 from ..shared.web import AzureError
 
-# A hundred years: moments that are calculated from it can still be written as dates.
+# 100 years in seconds, so that times that are calculated from it can be formatted as dates.
 LONGEST = 100 * 365 * 86400
 
 
 def text(document: Mapping[str, Any], name: str) -> str:
-    """Empty where there is none."""
+    """A member that must be text; empty if it is missing. Raises AzureError."""
     value = document.get(name)
     if value is not None and not isinstance(value, str):
         raise bad_request(f"{name} is text")
@@ -67,7 +67,7 @@ SAFE_METHODS = ("GET", "HEAD")
 
 
 def check_site(url: str, request: Request) -> None:
-    """`url` is the sandbox's own. Raises AzureError."""
+    """Refuse requests of other web sites. `url` is the address of the sandbox. Raises AzureError."""
     origin = request.headers.get("origin")
     if origin is not None and origin.lower() not in _own(url):
         raise other_site(origin)

@@ -19,7 +19,7 @@ from .sandbox import Sandbox
 
 
 def _front(sandbox: Sandbox, call: Call[Any]) -> Response:
-    """For people a page, for programs a description."""
+    """The page for browsers, and a JSON description for other clients."""
     wanted = page.is_wanted(call.request.headers.get("accept", ""))
     return (page.get if wanted else http.describe)(sandbox, call)
 

@@ -18,7 +18,7 @@ class Sandbox(Protocol):
     log: RequestLog
     faults: Faults
     url: str
-    # Seconds that every answer is late.
+    # The delay of every response, in seconds.
     latency: float
 
     @property

@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Microsoft Entra ID: who is who, and tokens that say so."""
+"""Microsoft Entra ID: tenants, principals, credentials and access tokens."""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Proof of identity other than a secret: a JSON Web Token signed by a certificate's key or by another issuer."""
+"""Client assertions: JSON Web Tokens that are signed with the key of a certificate, or by a federated issuer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SKEW_SECONDS = 300
 
 
 def sandbox_issuer(directory: Directory) -> str:
-    """Of the tokens that the control API hands out, as a Kubernetes cluster would."""
+    """The issuer of the federated tokens of the control API, which replaces the issuer of a Kubernetes cluster."""
     return f"https://oidc.azure-sandbox.invalid/{directory.tenant_id}/"
 
 
 def thumbprints(pem: bytes) -> tuple[str, str]:
-    """By SHA-1 and SHA-256, as in x5t and x5t#S256."""
+    """The SHA-1 and the SHA-256 thumbprint of a certificate, as in x5t and x5t#S256."""
     certificate = x509.load_pem_x509_certificate(pem)
     return (
         tokens.base64url(certificate.fingerprint(hashes.SHA1())),
@@ -40,7 +40,7 @@ def thumbprints(pem: bytes) -> tuple[str, str]:
 
 
 def add_certificate(directory: Directory, principal: Principal, pem: bytes) -> str:
-    """The thumbprint in hexadecimal, as the portal shows it."""
+    """Add a certificate to a principal. Returns the SHA-1 thumbprint in hexadecimal, as the Azure portal shows it."""
     certificate = x509.load_pem_x509_certificate(pem)
     public = certificate.public_bytes(serialization.Encoding.PEM)
     directory.credentials(principal).certificates[thumbprints(public)[0]] = public
@@ -48,7 +48,7 @@ def add_certificate(directory: Directory, principal: Principal, pem: bytes) -> s
 
 
 def federated_token(directory: Directory, principal: Principal) -> str:
-    """A token for AZURE_FEDERATED_TOKEN_FILE. The principal accepts such tokens from now on."""
+    """A token for AZURE_FEDERATED_TOKEN_FILE. The principal gets the federated credential for such tokens."""
     issuer, subject = sandbox_issuer(directory), f"system:serviceaccount:sandbox:{principal.object_id}"
     credential = FederatedCredential(issuer, subject, FEDERATED_AUDIENCE)
     held = directory.credentials(principal).federated
@@ -68,7 +68,7 @@ def federated_token(directory: Directory, principal: Principal) -> str:
 
 
 def check(directory: Directory, principal: Principal, assertion: str, endpoints: Collection[str]) -> None:
-    """Raises the error that Entra answers for an assertion that it does not take."""
+    """Check a client assertion. Raises AzureError if Entra ID does not accept the assertion."""
     try:
         header = jwt.get_unverified_header(assertion)
         claims = jwt.decode(assertion, options={"verify_signature": False})

@@ -76,7 +76,7 @@ def openid_configuration(call: Call) -> Response:
     asked = call.path["tenant"].lower()
     version = "/v2.0" if "/v2.0/" in call.url_path.lower() else ""
     cloud = _cloud(call)
-    # "common" means that the tenant is not known yet, and its documents have a placeholder.
+    # With "common" and "organizations" the tenant is not known yet, so the document has a placeholder.
     issuer_tenant = "{tenantid}" if asked in ANY_TENANT else asked
     base = f"{cloud.authority}/{asked}"
     oauth2 = f"{base}/oauth2{version}"
@@ -124,7 +124,7 @@ def token_v2(call: Call) -> Response:
 
 
 def token_v1(call: Call) -> Response:
-    """The older endpoint: `resource` for `scope`, and every number a string."""
+    """The v1.0 endpoint, which has `resource` instead of `scope`, and strings instead of numbers."""
     form = _form(call)
     resource = _needed(form, "resource")
     token, seconds = _token(call, form, resource)
@@ -159,7 +159,8 @@ def _needed(form: Mapping[str, str], name: str) -> str:
 
 
 def _default_scope(scope: str) -> str:
-    """Of `https://management.azure.com//.default` the audience keeps one slash at its end."""
+    """The audience in a scope. The audience in `https://management.azure.com//.default` ends with a slash. Raises
+    AzureError."""
     if not scope.endswith("/.default") or " " in scope.strip():
         raise errors.bad_scope(scope)
     return scope.removesuffix("/.default")
@@ -183,7 +184,8 @@ def _is_bare(directory: Directory, principal: Principal) -> bool:
 
 
 def _authenticate(call: Call, form: Mapping[str, str], principal: Principal, cloud: Cloud) -> str:
-    """The value of the claim appidacr: 1 if the principal authenticated with a secret, 2 with an assertion."""
+    """Check the credential in a token request. Returns the value of the claim appidacr: 1 for a secret, 2 for an
+    assertion. Raises AzureError."""
     directory = call.world.directory
     assertion = form.get("client_assertion")
     if assertion:
@@ -203,7 +205,7 @@ def _authenticate(call: Call, form: Mapping[str, str], principal: Principal, clo
 
 
 def _endpoints(call: Call, cloud: Cloud) -> frozenset[str]:
-    """The names of this token endpoint that a certificate's assertion may be made out to."""
+    """The audiences that an assertion signed with a certificate may have at this token endpoint."""
     tenants = (call.path["tenant"], _tenant(call))
     paths = ("/oauth2/v2.0/token", "/oauth2/token", "/v2.0", "")
     hosts = {call.host, *cloud.login_hosts}

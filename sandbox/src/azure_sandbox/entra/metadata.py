@@ -65,7 +65,8 @@ def token(call: Call) -> Response:
 
 
 def _identity(call: Call) -> Principal:
-    """All user-assigned identities are attached to this machine; no account's own identity is."""
+    """The managed identity in a request. The machine has a system-assigned identity and all user-assigned identities,
+    but not the system-assigned identities of accounts. Raises AzureError."""
     directory = call.world.directory
     client_id, object_id = call.query("client_id"), call.query("object_id")
     resource_id = (call.query("msi_res_id") or call.query("mi_res_id")).lower()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tenants: their principals, what these prove themselves with, and what a token of theirs is good for."""
+"""The tenants with their principals and credentials, and the validation of access tokens."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ class FederatedCredential:
     issuer: str
     subject: str
     audience: str
-    # The issuer's, PEM; none for the sandbox's own issuer.
+    # The issuer's public key as PEM; None for the issuer of the sandbox.
     public_key: bytes | None = None
 
 
 @dataclass
 class Credentials:
     secrets: list[Secret] = field(default_factory=list)
-    # PEM, by their SHA-1 thumbprint as in an assertion's x5t: base64url without padding.
+    # PEM, by SHA-1 thumbprint in base64url without padding, as in the x5t of an assertion.
     certificates: dict[str, bytes] = field(default_factory=dict)
     federated: list[FederatedCredential] = field(default_factory=list)
-    # Of its tokens, in seconds; below 0 they have expired when they are issued, and only the services know.
+    # The lifetime of the principal's tokens in seconds; None: the default. If the lifetime is not positive, tokens have
+    # expired when they are issued, but expires_in has the default, so only the services notice.
     token_lifetime: int | None = None
 
 
@@ -96,7 +97,7 @@ class Directory:
         return principal
 
     def remove_principal(self, object_id: str) -> None:
-        """Its tokens stay good until they expire, as they do at Entra."""
+        """Delete a principal. As in Entra ID, its tokens stay valid until they expire."""
         principal = self._principals.pop(object_id.lower(), None)
         if principal is not None:
             self._credentials.pop(principal.app_id, None)
@@ -107,14 +108,14 @@ class Directory:
         return self._credentials.setdefault(principal.app_id, Credentials())
 
     def add_secret(self, principal: Principal, lifetime_s: float) -> str:
-        # Entra's are 40 characters as well, with a tilde in them.
+        # Secrets of Entra ID also have 40 characters, one of which is a tilde.
         text = "".join(secrets.choice(SECRET_CHARACTERS) for _ in range(39))
         value = f"{text[:3]}~{text[3:]}"
         self.credentials(principal).secrets.append(Secret(value, self._world.clock.time() + lifetime_s))
         return value
 
     def secret_state(self, principal: Principal, value: str) -> str:
-        """valid, expired or wrong"""
+        """The state of a secret: valid, expired or wrong."""
         for secret in self.credentials(principal).secrets:
             if hmac.compare_digest(secret.value.encode(), value.encode()):
                 return "valid" if secret.expires > self._world.clock.time() else "expired"
@@ -123,7 +124,7 @@ class Directory:
     # Tokens
 
     def issue(self, principal: Principal, cloud: Cloud, audience: str, credential: str) -> tuple[str, int]:
-        """An access token, and how many seconds it is good for."""
+        """Issue an access token. Returns the token and the value of expires_in, in seconds."""
         usual = MANAGED_IDENTITY_TOKEN_SECONDS if principal.kind == "ManagedIdentity" else APP_TOKEN_SECONDS
         held = self._credentials.get(principal.app_id)
         lifetime = held.token_lifetime if held and held.token_lifetime is not None else usual
@@ -132,7 +133,7 @@ class Directory:
         return token, lifetime if lifetime > 0 else usual
 
     def expire_tokens(self) -> None:
-        """All that have been issued so far, whatever they say themselves."""
+        """Expire all tokens issued so far, whatever their claim `exp` is."""
         self.epoch += 1
 
     def authenticate(self, authorization_header: str | None, audiences: frozenset[str] | set[str]) -> Principal:

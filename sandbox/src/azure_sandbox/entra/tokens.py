@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Access tokens: signed JSON Web Tokens in the shape of Entra's v1.0."""
+"""Access tokens: signed JSON Web Tokens in the v1.0 format of Entra ID."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ REMEMBERED = 10_000
 
 
 class TokenProblem(Exception):
-    """A token that is not taken. Each plane words it in its own errors, so `kind` is what counts."""
+    """A token is not accepted. Each service returns its own error for each `kind`."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}")
         # missing, malformed, expired, audience, issuer or signature
         self.kind = kind
-        # The audience or issuer found, the second (since 1970) of expiry, or the token's header.
+        # The audience or issuer in the token, its expiry in seconds since 1970, or its header.
         self.detail = detail
 
 
@@ -54,7 +54,7 @@ def base64url(data: bytes) -> str:
 
 @lru_cache(maxsize=16)
 def key_id(pem: bytes) -> str:
-    """As Entra's: it looks like a certificate's thumbprint (`x5t` has the same value)."""
+    """The id of a signing key. As in Entra ID, it has the format of a certificate's thumbprint, and equals `x5t`."""
     public = load_private_key(pem).public_key()
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     digest = hashes.Hash(hashes.SHA256())
@@ -83,12 +83,12 @@ class Subject:
     app_id: str
     tenant_id: str
     resource_id: str | None
-    # 1: a secret; 2: a certificate or a federated assertion, which managed identities count as.
+    # 1: a secret; 2: a client assertion or a managed identity.
     credential: str
 
 
 def issue(pem: bytes, cloud: Cloud, subject: Subject, audience: str, lifetime: int, epoch: int) -> str:
-    # The machine's time, not the sandbox's: clients keep tokens by their own clock.
+    # The clock of the machine and not of the sandbox, because clients cache tokens by the clock of the machine.
     now = int(time.time())
     claims: dict[str, Any] = {
         "aud": audience,
@@ -123,7 +123,7 @@ _checked: dict[tuple[bytes, str], Mapping[str, Any]] = {}
 
 
 def read(pem: bytes, token: str) -> Mapping[str, Any]:
-    """The claims of a token with a good signature, expired or not."""
+    """The claims of a token with a valid signature, even if the token has expired. Raises TokenProblem."""
     claims = _checked.get((pem, token))
     if claims is None:
         claims = _verify(pem, token)
@@ -152,16 +152,16 @@ def _verify(pem: bytes, token: str) -> Mapping[str, Any]:
     return claims
 
 
-# What tokens can be asked for
+# Audiences
 
 
-# Every tenant has these, even though the sandbox poses as none of them.
+# Every tenant has these audiences, although the sandbox does not emulate the services.
 OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://graph.windows.net", "https://batch.core.windows.net")
 
 
 def is_audience(resource: str, cloud: Cloud | None) -> bool:
-    """Whether tokens for the resource can be asked for. `cloud` is the one whose login host was asked; none for the
-    metadata address, which serves whatever it is."""
+    """Whether clients can request tokens for the resource. `cloud` is the cloud of the login host; None for the
+    metadata service, which issues tokens for all clouds."""
     clouds = CLOUDS if cloud is None else (cloud,)
     bare = resource.rstrip("/")
     return bare in OTHER_AUDIENCES or any(

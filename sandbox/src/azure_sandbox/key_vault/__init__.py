@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults: Microsoft.KeyVault on the management plane, and who may enter them on the data plane."""
+"""Vaults: Microsoft.KeyVault on the management plane, and the access control of the data plane."""

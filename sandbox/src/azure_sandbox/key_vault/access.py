@@ -19,13 +19,13 @@ from .vault import Vault
 
 # Every client is on this machine.
 CLIENT_ADDRESS = "127.0.0.1"
-# Where a service of Azure comes from: one of the addresses that are for documentation (RFC 5737).
+# The address of Azure's services, which is one of the addresses reserved for documentation (RFC 5737).
 SERVICE_ADDRESS = "203.0.113.1"
 
 _KEYS = "Microsoft.KeyVault/vaults/keys/"
 _POLICIES = "Microsoft.KeyVault/vaults/keyrotationpolicies/"
 _NAMED_ALIKE = "create import update recover restore backup purge encrypt decrypt sign verify release rotate".split()
-# By the names that permissions have in access policies.
+# The data actions, by the names of the permissions in access policies.
 DATA_ACTIONS = {
     "get": _KEYS + "read",
     "list": _KEYS + "read",
@@ -39,7 +39,7 @@ DATA_ACTIONS = {
 
 
 class KeyVaultDenied(AzureError):
-    """A refusal of the data plane; `reason` is Azure's inner code."""
+    """The data plane denies access with 403. `reason` is the code of Azure's inner error."""
 
     def __init__(self, reason: str, message: str) -> None:
         error = {"code": "Forbidden", "message": message, "innererror": {"code": reason}}
@@ -58,7 +58,7 @@ class Door:
     world: World
 
     def admit(self, vault: Vault, principal: Principal, *, trusted_service: bool = False) -> None:
-        """The network's part."""
+        """Check that the vault's network rules admit the caller. Raises KeyVaultDenied."""
         if vault.public_network_access == "SecuredByPerimeter":
             if trusted_service and self.world.behavior.perimeter == "open_to_batch":
                 return
@@ -73,7 +73,8 @@ class Door:
             raise _by_firewall(vault, principal)
 
     def permit(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> RoleAssignment | None:
-        """The role assignment that allows the operation, if the vault uses Azure RBAC."""
+        """Check that the caller has the permission. Returns the role assignment that allows the operation, or None if
+        the vault uses access policies. Raises KeyVaultDenied."""
         if not vault.rbac:
             self._permit_by_policy(vault, principal, permission)
             return None
@@ -85,7 +86,7 @@ class Door:
         return assignment
 
     def _permit_by_policy(self, vault: Vault, principal: Principal, permission: str) -> None:
-        # An entry with an application as well is for a user who comes through it: no caller here.
+        # An access policy with an application id is for users of this application. The sandbox has no users.
         for policy in vault.policies_at(self.world.clock.time()):
             if policy.holder == (principal.object_id.lower(), "") and policy.allows_keys(permission):
                 return

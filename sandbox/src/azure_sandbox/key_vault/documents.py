@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults as the management plane shows them: names and their order are Azure's."""
+"""Vaults as JSON of the management plane, with the names and the order of members that Azure uses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _properties(shown: Vault, registering: bool, just_created: bool) -> dict[str
     found["softDeleteRetentionInDays"] = shown.retention_days
     if shown.rbac_setting is not None:
         found["enableRbacAuthorization"] = shown.rbac_setting
-    # Never shown as false.
+    # Azure never returns false.
     if shown.purge_protection:
         found["enablePurgeProtection"] = True
     found["vaultUri"] = _uri(shown, just_created)
@@ -55,7 +55,8 @@ def _properties(shown: Vault, registering: bool, just_created: bool) -> dict[str
 
 
 def _uri(shown: Vault, just_created: bool) -> str:
-    """The answer to the creation has the name as it was sent and no slash; all later ones are otherwise."""
+    """The response to the creation has the name in the letter case of the request, and no trailing slash. Later
+    responses have the name in lower case and a trailing slash."""
     if just_created:
         return f"https://{shown.name}.{shown.host.partition('.')[2]}"
     return f"https://{shown.host}/"
@@ -116,5 +117,5 @@ def _second(moment: datetime) -> str:
 
 
 def _blank(moment: float) -> str:
-    """With a blank where others have a T."""
+    """Format a time with a blank instead of the T."""
     return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d %H:%M:%SZ}"

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The access to the keys of all vaults, computed at once.
+"""The principals with access to the keys of all vaults, from one pass over the role assignments.
 
-Door answers that for one caller at a time, and looks through all role assignments each time; a survey of thousands of
-accounts would take minutes that way."""
+`Door` checks one caller at a time, and searches all role assignments each time. To check thousands of accounts with
+`Door` would take minutes.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ from .vault import AccessPolicy, Vault
 
 @dataclass(frozen=True)
 class Holder:
-    """Somebody with a permission on keys, by an access policy or by a role assignment."""
+    """A principal with permissions on keys, from an access policy or a role assignment."""
 
     principal_id: str
     # The role's name; empty for an access policy.
     role: str
-    # Of the role assignment; the vault's id for an access policy.
+    # The scope of the role assignment; for an access policy, the vault's id.
     scope: str
     permissions: tuple[str, ...]
     felt_from: float = 0
@@ -34,10 +35,10 @@ class Holder:
 
 @dataclass
 class Grants:
-    """As they are when it is made."""
+    """The access at the time when the object is created."""
 
     world: World
-    # By scope in lower case, and those at or below a vault by the vault's id in lower case.
+    # All role assignments by scope, and role assignments on objects in a vault by the vault's id; both in lower case.
     _at: dict[str, list[RoleAssignment]] = field(default_factory=lambda: defaultdict(list))
     _inside: dict[str, list[RoleAssignment]] = field(default_factory=lambda: defaultdict(list))
     _allowed: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Grants:
                 self._inside["/".join(parts[:9])].append(held)
 
     def allowed(self, vault: Vault, permission: str, key_name: str) -> frozenset[str]:
-        """The object ids, in lower case, of those that Door lets pass."""
+        """The object ids, in lower case, of the principals to which `Door.permit` gives the permission."""
         scope = f"{vault.id}/keys/{key_name}".lower() if vault.rbac else vault.id.lower()
         known = (scope, permission)
         if known not in self._allowed:
@@ -76,7 +77,7 @@ class Grants:
 
     def _by_policy(self, vault: Vault, permission: str) -> Iterator[str]:
         for policy in vault.policies_at(self.now):
-            # An entry with an application as well is for a user who comes through it.
+            # An access policy with an application id is for users of this application.
             if not policy.application_id and policy.allows_keys(permission):
                 yield policy.object_id.lower()
 
@@ -99,7 +100,7 @@ def _by_entry(vault: Vault, policy: AccessPolicy) -> Holder:
 
 
 def _upwards(scope: str) -> Iterator[str]:
-    """A scope and all that reach down to it."""
+    """A scope and all scopes above it."""
     while scope:
         yield scope
         scope = scope.rpartition("/")[0]

@@ -172,7 +172,7 @@ def check_name(call: Call) -> Response:
 
 
 def list_no_hsms(call: Call) -> Response:
-    """There are none, but clients that list vaults ask for managed HSMs in the same breath."""
+    """An empty list. The sandbox has no managed HSMs, but clients that list vaults also list managed HSMs."""
     return answer({"value": []}, headers=_HEADERS)
 
 

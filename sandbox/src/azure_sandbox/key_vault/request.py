@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From the properties that a client sent to those that a vault takes on; whatever is wrong is refused here."""
+"""Validates the properties of a vault in a request, and converts them to fields of Vault."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def is_name(text: str) -> bool:
 
 
 def mapping(value: Any, name: str) -> dict[str, Any]:
-    """An object that was sent, or an empty one if none was."""
+    """An object in a request; empty if the request does not contain it. Raises AzureError."""
     if value is not None and not isinstance(value, dict):
         raise errors.invalid_value(name)
     return dict(value or {})
 
 
 def fields(properties: dict[str, Any], vault: Vault | None) -> dict[str, Any]:
-    """The fields of Vault that `properties` sets. A null sets nothing."""
+    """The fields of Vault that `properties` sets. A null sets nothing. Raises AzureError."""
     said = {name: value for name, value in properties.items() if value is not None}
-    # Refused at creation as well, and on vaults that never had it.
+    # Azure refuses false also when a vault is created, and for vaults without purge protection.
     if said.get("enablePurgeProtection") is False:
         raise errors.purge_protection_is_for_good()
-    # A new vault has soft delete whatever it says.
+    # A new vault has soft delete, even if the request contains false.
     if vault is not None and said.get("enableSoftDelete") is False:
         raise errors.soft_delete_is_for_good()
     found: dict[str, Any] = {}
@@ -151,14 +151,14 @@ def _rules(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _subnet(rule: dict[str, Any]) -> dict[str, Any]:
-    """The identifier is kept in lower case."""
+    """The rule with the id of the subnet in lower case, as Azure stores it."""
     if not isinstance(rule.get("id"), str):
         raise errors.invalid_value("networkAcls.virtualNetworkRules")
     return {**rule, "id": rule["id"].lower()}
 
 
 def _address(value: Any) -> str:
-    """A bare address becomes a network of one."""
+    """An IP rule as a network. An address without a prefix length becomes a network of one address."""
     try:
         return str(ipaddress.IPv4Network(str(value), strict=False))
     except ValueError as error:

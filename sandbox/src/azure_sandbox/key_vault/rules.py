@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults: from creation over soft deletion to the end."""
+"""The operations on vaults: create, change, soft-delete, recover and purge."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Order:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """Without the nulls, which say nothing."""
+        """The properties without nulls, which set nothing."""
         sent = request.mapping(self.document.get("properties"), "properties")
         return {name: value for name, value in sent.items() if value is not None}
 
@@ -77,7 +77,7 @@ class Vaults:
     world: World
     _live: dict[str, Vault] = field(default_factory=dict)
     _deleted: dict[str, Vault] = field(default_factory=dict)
-    # Each of the vault of that name.
+    # The purge operations, each with the name of its vault.
     _purges: Operations[str] = field(init=False)
     _lag: ReadLag[str, Vault] = field(init=False)
 
@@ -115,7 +115,7 @@ class Vaults:
         return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
 
     def standing(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
-        """The live and the deleted ones of all subscriptions, without forgetting those whose time has come."""
+        """The live and the deleted vaults of all subscriptions. Unlike other reads, it does not purge any vault."""
         now = self.world.clock.time()
         kept = [vault for vault in self._deleted.values() if self.purge_date(vault).timestamp() > now]
         return [*self._live.values()], kept
@@ -135,7 +135,7 @@ class Vaults:
         return datetime.fromtimestamp(int(vault.deleted_at), timezone.utc) + timedelta(days=vault.retention_days)
 
     def why_not_available(self, name: str) -> tuple[str, str] | None:
-        """Reason and message, or none for a name that is free."""
+        """Why a name is not available: a reason and a message; None if the name is available."""
         if not request.is_name(name):
             return "AccountNameInvalid", errors.NAME_NOT_VALID.format(name=name)
         self._settle()
@@ -149,7 +149,7 @@ class Vaults:
     # Creating and changing
 
     def put(self, order: Order) -> tuple[Vault, bool]:
-        """The vault, and whether it is new."""
+        """Create, change or recover a vault. Returns the vault, and whether it is new. Raises AzureError."""
         if not request.is_name(order.name):
             raise errors.name_not_valid(order.name)
         if not order.location:
@@ -192,14 +192,14 @@ class Vaults:
                 policies[policy.holder] = changed
         self._change(vault, {"access_policies": [*policies.values()]}, by)
 
-    # Ending
+    # Deleting and purging
 
     def delete(self, vault: Vault) -> None:
         self._lag.note(vault.name.lower(), vault)
         del self._live[vault.name.lower()]
         vault.deleted_at = self.world.clock.time()
         self._deleted[vault.name.lower()] = vault
-        # A recovery of the vault does not restore them.
+        # The role assignments of the vault are deleted. A recovery of the vault does not restore them.
         self.world.authorization.forget_below(vault.id)
 
     def purge(self, vault: Vault) -> Operation[str]:
@@ -220,7 +220,7 @@ class Vaults:
     # The data plane
 
     def admits(self, vault: Vault, principal: Principal, *, trusted_service: bool = False) -> None:
-        """Whether the vault's network rules let the caller in; raises KeyVaultDenied."""
+        """Check that the vault's network rules admit the caller. Raises KeyVaultDenied."""
         Door(self.world).admit(vault, principal, trusted_service=trusted_service)
 
     def permits(self, vault: Vault, principal: Principal, permission: str, key_name: str = "") -> RoleAssignment | None:
@@ -272,7 +272,7 @@ class Vaults:
                 raise errors.parameter_missing(name)
 
     def _change(self, vault: Vault, changes: dict[str, Any], by: str) -> None:
-        # A new vault comes here before it is among the live ones.
+        # A new vault is not among the live vaults yet, so its previous state is None.
         self._lag.note(vault.name.lower(), self.by_name(vault.name))
         policies = changes.pop("access_policies", None)
         for name, value in changes.items():
@@ -285,7 +285,7 @@ class Vaults:
         vault.set_policies(policies, self.world.clock.time(), self.world.timing.policy_propagation)
 
     def _settle(self) -> None:
-        """Complete the purges of deleted vaults, and purge those whose retention has ended."""
+        """Complete the purges of deleted vaults, and purge deleted vaults whose retention period has ended."""
         now = self.world.clock.time()
         for purge in self._purges:
             vault = self._deleted.get(purge.about.lower())

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-# Since this version of the management plane, a new vault uses Azure RBAC by default.
+# From this API version of the management plane on, a new vault uses Azure RBAC by default.
 RBAC_BY_DEFAULT_SINCE = "2026-02-01"
 
 
@@ -19,7 +19,7 @@ class AccessPolicy:
     tenant_id: str
     object_id: str
     application_id: str | None = None
-    # Names of permissions under keys, secrets, certificates and storage, as they were sent.
+    # Names of permissions for keys, secrets, certificates and storage, in the letter case of the request.
     permissions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -28,7 +28,7 @@ class AccessPolicy:
 
     def allows_keys(self, permission: str) -> bool:
         granted = {name.lower() for name in self.permissions.get("keys", ())}
-        # `all` has never held purge.
+        # `all` does not include purge.
         return permission.lower() in granted or ("all" in granted and permission.lower() != "purge")
 
 
@@ -57,9 +57,9 @@ class Vault:
     access_policies: list[AccessPolicy] = field(default_factory=list)
     network: NetworkRules = field(default_factory=NetworkRules)
     public_network_access: str = "Enabled"
-    # enabledForDeployment and its like: shown once they have been sent.
+    # enabledForDeployment and similar flags, if a request has set them.
     flags: dict[str, bool] = field(default_factory=dict)
-    # None until it has been said, or the management plane's version has said it.
+    # None: not set by a request, nor by the default of the API version that created the vault.
     rbac_setting: bool | None = None
     purge_protection: bool = False
     retention_days: int = 90
@@ -67,10 +67,10 @@ class Vault:
     created_at: str = ""
     modified_by: str = ""
     modified_at: str = ""
-    # Until then the name does not resolve.
+    # From this time on, the host name resolves.
     dns_ready_at: float = 0
     deleted_at: float | None = None
-    # What the vault holds belongs to this one, not to a later vault of the same name.
+    # Identifies the keys of this vault. A later vault of the same name has another uid.
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
     # The lists of access policies that the data plane applies, each with its start time. The vault shows the last list.
     felt_policies: list[tuple[float, list[AccessPolicy]]] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Vault:
         )
 
     def is_in(self, subscription: str, group: str | None) -> bool:
-        """Whether the vault lies in the subscription, and in the group if one is named."""
+        """Whether the vault is in the subscription, and in the resource group unless `group` is None."""
         in_group = group is None or self.resource_group.lower() == group.lower()
         return in_group and self.subscription.lower() == subscription.lower()
 

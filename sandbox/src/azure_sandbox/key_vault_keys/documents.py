@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys as the data plane shows them: names and their order are Azure's."""
+"""Keys as JSON of the data plane, with the names and the order of members that Azure uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..key_vault.vault import Vault
 from .key import Key, KeyVersion
 from .rotation import RotationPolicy
 
-# The newest; the dated ones follow 7.6.
+# The newest API version. Dated versions follow 7.6.
 NEWEST = "2025-07-01"
 API_VERSIONS = frozenset(
     {"2016-10-01", "7.0", "7.1", "7.2-preview", "7.2", "7.3", "7.4-preview.1", "7.4", "7.5-preview.1", "7.5"}
@@ -88,12 +88,12 @@ def _deletion(vault: Vault, key: Key) -> dict[str, Any]:
 
 
 def _tagged(document: dict[str, Any], version: KeyVersion) -> dict[str, Any]:
-    """A key without tags has no such member."""
+    """Add the tags to a document. If the key has no tags, the document has no member `tags`."""
     return {**document, "tags": version.tags} if version.tags else document
 
 
 def _since(api_version: str, first: str) -> bool:
-    """2016-10-01 came before 7.0; all other dates come after 7.6."""
+    """Whether an API version is `first` or later. 2016-10-01 precedes 7.0; all other dated versions follow 7.6."""
     if api_version == "2016-10-01":
         return False
     return api_version.startswith("20") or api_version >= first

@@ -42,7 +42,7 @@ def token_problem(kind: str, detail: str, authority: str, resource: str, issuer:
 
 
 def throttled() -> AzureError:
-    """Without a Retry-After, as it was recorded. Clients choose their delays themselves."""
+    """429 without a Retry-After, as recorded. Clients choose their delays themselves."""
     return _error(
         429,
         "Throttled",

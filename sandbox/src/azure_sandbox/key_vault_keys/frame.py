@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request on a vault's host passes here: token, operation, version, rate limit, network, permission, then the
-operation.
+"""Handles all requests to the host of a vault. It checks the token, the operation, the API version, the rate limit, the
+network rules and the permission, in this order, and then calls the operation.
 
 Azure does not reveal whether a key exists to a caller who may not read the key, so existence is checked last.
 """
@@ -25,14 +25,14 @@ from . import documents, errors, http, throttling
 
 _routes = Routes(http.ROUTES)
 
-# Key Vault's own application, which old clients name as the audience.
+# The application id of Key Vault, which old clients use as the audience.
 KEY_VAULT_APPLICATION = "cfa8b339-82a2-471a-a3c9-0fc0be7a4093"
 SERVICE_VERSION = "1.9.3449.1"
 _FIXED = {
     "cache-control": "no-cache",
     "expires": "-1",
     "pragma": "no-cache",
-    # No blank after the semicolon; Resource Manager has one.
+    # Key Vault has no blank after the semicolon; Resource Manager has one.
     "strict-transport-security": "max-age=31536000;includeSubDomains",
     "x-content-type-options": "nosniff",
     "x-ms-keyvault-network-info": f"conn_type=Ipv4;addr={CLIENT_ADDRESS};act_addr_fam=InterNetwork;",
@@ -48,7 +48,7 @@ Call = web.Call[World]
 
 
 async def handle(call: Call) -> Response:
-    """The answer to any request on a vault's host."""
+    """The response to any request to a vault's host."""
     vault: Vault | None = None
     assignment: RoleAssignment | None = None
     try:

@@ -54,7 +54,7 @@ def _bytes(call: Call, name: str) -> bytes:
         raise errors.bad_parameter(f"Property {name} has invalid value: {problem}.") from problem
 
 
-# Making
+# Creating
 
 
 def create_without_name(call: Call) -> Response:
@@ -149,7 +149,7 @@ def list_versions(call: Call) -> Response:
 
 
 def _page(call: Call, entries: list[T], mark: Callable[[T], str], show: Callable[[T], dict[str, Any]]) -> Response:
-    """`entries` are sorted by their marks; a page begins after the mark that its token holds."""
+    """One page of entries that are sorted by their marks. The page starts after the mark in its $skiptoken."""
     size = _page_size(call)
     shown, more = paging.after(entries, mark, _mark_in(call.query("$skiptoken")), size)
     link = None if more is None else _next_link(call, more, size)
@@ -168,7 +168,7 @@ def _page_size(call: Call) -> int:
 def _next_link(call: Call, mark: str, size: int) -> str:
     token = base64.b64encode(json.dumps({"NextMarker": mark}).encode()).decode()
     query = f"api-version={call.api_version}&$skiptoken={quote(token)}&maxresults={size}"
-    # Azure writes the port.
+    # Azure includes the port.
     return f"https://{call.host}:443{quote(call.url_path)}?{query}"
 
 
@@ -181,7 +181,7 @@ def _mark_in(token: str) -> str | None:
         raise errors.bad_parameter("Invalid $skiptoken") from error
 
 
-# Ending and coming back
+# Deleting, recovering and purging
 
 
 def delete(call: Call) -> Response:
@@ -254,7 +254,8 @@ def verify(call: Call) -> Response:
 
 
 def _cryptography() -> list[Route]:
-    """With a version, without one, and with an empty one, as clients build it from an identifier without."""
+    """Routes with a version, without a version and with an empty version. If a key identifier has no version, some
+    clients send the empty version."""
     handlers = {
         "encrypt": (encrypt, "encrypt"),
         "decrypt": (decrypt, "decrypt"),
@@ -270,7 +271,7 @@ def _cryptography() -> list[Route]:
     ]
 
 
-# The first that matches is taken: fixed names before versions.
+# The first route that matches is used, so fixed names precede versions.
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/keys//create", create_without_name, "create"),
     Route("POST", "/keys/restore", restore, "restore"),
@@ -285,7 +286,7 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", "/keys/{key}", import_key, "import"),
     Route("DELETE", "/keys/{key}", delete, "delete"),
     Route("GET", "/keys/{key}", get, "get"),
-    # The SDK asks for the latest version this way.
+    # The SDK requests the latest version with this path.
     Route("GET", "/keys/{key}/", get, "get"),
     Route("GET", "/keys/{key}/{version}", get, "get"),
     Route("PATCH", "/keys/{key}", update, "update"),

@@ -15,12 +15,12 @@ from .rotation import RotationPolicy
 
 @dataclass
 class KeyVersion:
-    """One key pair. The moments are whole seconds since 1970."""
+    """One key pair. Times are whole seconds since 1970-01-01 UTC."""
 
     kty: str
     key_ops: list[str]
     private_key: bytes
-    # n and e, or crv, x and y, as they are shown.
+    # n and e, or crv, x and y, as in responses.
     public: dict[str, str]
     size: int | None
     created: int
@@ -43,13 +43,13 @@ class KeyVersion:
 @dataclass
 class Key:
     name: str
-    # In order of creation: the key's name without a version means the last one.
+    # In order of creation. A key identifier without a version means the last version.
     versions: list[KeyVersion]
     policy: RotationPolicy | None = None
-    # A recovered key answers from then on.
+    # A recovered key is available from this time on.
     visible_from: float = 0
     deleted_at: float | None = None
-    # Until then the deletion is under way: neither a key nor a deleted key.
+    # Until this time the deletion is in progress, and reads find neither a key nor a deleted key.
     deleted_from: float = 0
 
     @property

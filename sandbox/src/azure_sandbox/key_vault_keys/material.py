@@ -37,7 +37,7 @@ SIGNATURE_ALGORITHMS = frozenset([*_CURVE_OF, *(family + bits for family in ("RS
 
 
 class BadMaterial(Exception):
-    """The given data does not fit the key, or is no key."""
+    """The data does not fit the key, or is not a key."""
 
 
 def base64url(data: bytes) -> str:
@@ -54,7 +54,7 @@ def from_base64url(text: Any) -> bytes:
 
 
 def generate(family: str, size: int | None, curve: str | None, exponent: int = 65537) -> bytes:
-    """Takes up to some seconds; it leaves other threads running."""
+    """Generate a private key. This can take some seconds, but does not block other threads."""
     if family == "RSA":
         return _dump(rsa.generate_private_key(exponent, size or 2048))
     return _dump(ec.generate_private_key(CURVES[curve or "P-256"]))
@@ -70,7 +70,8 @@ def from_jwk(jwk: Mapping[str, Any]) -> bytes:
 
 
 def public_jwk(private_key: bytes) -> dict[str, str]:
-    """Without leading zero bytes, whatever was imported."""
+    """The public parts of a key as in a JSON Web Key. The numbers of an RSA key have no leading zero bytes, even if the
+    imported key had them."""
     key = load(private_key)
     if isinstance(key, rsa.RSAPrivateKey):
         rsa_numbers = key.public_key().public_numbers()
@@ -92,7 +93,7 @@ def rsa_size(private_key: bytes) -> int | None:
 
 @lru_cache(maxsize=1024)
 def load(private_key: bytes) -> PrivateKey:
-    # It was valid when it was made or imported; to check that again takes longer than most else.
+    # The key was validated when it was created or imported. Another validation would take longer than most operations.
     return cast(PrivateKey, serialization.load_der_private_key(private_key, None, unsafe_skip_rsa_key_validation=True))
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Cryptography with a key, and when Key Vault refuses it."""
+"""Cryptographic operations with a key, and the conditions under which Key Vault refuses them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from . import errors, material
 from .key import KeyVersion
 from .material import BadMaterial
 
-# A disabled key's public half can be used all the same (Azure/azure-sdk-for-python#45342).
+# The public key of a disabled key can still be used (Azure/azure-sdk-for-python#45342).
 _REFUSED_WHEN_DISABLED = ("decrypt", "sign", "unwrapKey")
-# What was encrypted or signed in time can be read and checked later.
+# Data that was encrypted or signed while the key was valid can be decrypted and verified later.
 _REFUSED_OUT_OF_TIME = ("encrypt", "sign", "wrapKey")
 
 
 def encrypt(version: KeyVersion, operation: str, algorithm: object, data: bytes, now: float) -> bytes:
-    """Or wrapKey."""
+    """Encrypt or wrap `data`. Raises AzureError."""
     name = check(version, operation, algorithm, material.ENCRYPTION_ALGORITHMS, now)
     with _fitting():
         return material.encrypt(version.private_key, name, data)
 
 
 def decrypt(version: KeyVersion, operation: str, algorithm: object, data: bytes, now: float) -> bytes:
-    """Or unwrapKey."""
+    """Decrypt or unwrap `data`. Raises AzureError."""
     name = check(version, operation, algorithm, material.ENCRYPTION_ALGORITHMS, now)
     with _fitting():
         return material.decrypt(version.private_key, name, data)
@@ -46,7 +46,7 @@ def verify(version: KeyVersion, algorithm: object, digest: bytes, signature: byt
 
 
 def check(version: KeyVersion, operation: str, algorithm: object, known: frozenset[str], now: float) -> str:
-    """The algorithm's name, if the key may be used so now. Raises what Key Vault answers if not."""
+    """Check that the key version can be used for the operation now. Returns the algorithm's name. Raises AzureError."""
     if not version.enabled and operation in _REFUSED_WHEN_DISABLED:
         raise errors.operation_on_disabled_key(operation)
     if operation in _REFUSED_OUT_OF_TIME:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From what a client sent to what a key shall be."""
+"""Validates the properties of a key in a request, and converts them to the fields of a key version."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def wish(document: dict[str, Any], *, imported: bool = False) -> Wish:
 
 
 def apply(document: dict[str, Any], version: KeyVersion) -> None:
-    """A PATCH: what it does not name stays."""
+    """Apply a PATCH. Properties that the request does not contain do not change. Raises AzureError."""
     operations = key_ops(document.get("key_ops"), version.family)
     changes = attributes(document.get("attributes"))
     named_tags = tags(document.get("tags"))
@@ -71,7 +71,7 @@ def apply(document: dict[str, Any], version: KeyVersion) -> None:
 
 
 def key_ops(value: Any, family: str) -> list[str] | None:
-    """As given, in that order."""
+    """The operations in the order of the request; None if the request does not contain them. Raises AzureError."""
     if value is None:
         return None
     if not isinstance(value, list):
@@ -84,7 +84,7 @@ def key_ops(value: Any, family: str) -> list[str] | None:
 
 
 def attributes(document: Any) -> dict[str, Any]:
-    """Those that were sent, by the names that a version has for them."""
+    """The attributes in the request, by the names of the fields of KeyVersion. Raises AzureError."""
     if document is None:
         return {}
     if not isinstance(document, dict):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rotation policies: when a key gets a new version by itself."""
+"""Rotation policies: when Key Vault rotates a key automatically."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ class RotationPolicy:
         return add(created, self.expiry_time) if self.expiry_time else None
 
     def due(self, created: int, expires: int | None, now: float) -> int | None:
-        """The last moment up to now at which a version made at `created` should have been succeeded."""
+        """When the version should have been rotated last, in seconds since 1970; None if rotation is not due.
+
+        If several rotations are due, the result is the time of the last rotation. `created` and `expires` belong to the
+        version.
+        """
         moment = self._next(created, expires)
         if moment is None or moment > now:
             return None
@@ -64,7 +68,7 @@ class RotationPolicy:
 
 
 def add(moment: int, duration: str, sign: int = 1) -> int:
-    """Years and months by the calendar."""
+    """The time after a duration, or before it if `sign` is -1. Years and months follow the calendar."""
     years, months, weeks, days, hours, minutes, seconds = _parts(duration)
     start = _EPOCH + timedelta(seconds=moment)
     month = start.year * 12 + start.month - 1 + sign * (years * 12 + months)
@@ -75,7 +79,7 @@ def add(moment: int, duration: str, sign: int = 1) -> int:
 
 
 def read(document: dict[str, Any], previous: RotationPolicy | None, now: int) -> RotationPolicy:
-    """The service does not keep what it was sent: it adds a notification where there is none."""
+    """The policy in a request. Key Vault adds a notification if the policy has none. Raises AzureError."""
     entries = document.get("lifetimeActions") or []
     if not isinstance(entries, list):
         raise errors.invalid_policy("The lifetime actions are not a list.")

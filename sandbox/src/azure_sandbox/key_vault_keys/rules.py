@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys: their life, version by version."""
+"""The operations on keys and their versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..shared.world import Principal
 from . import documents, errors, material, operations, request, rotation
 from .key import Key, KeyVersion, Safe, Wish
 
-# What Batch wraps its own keys with.
+# The algorithm with which Batch wraps data-encryption keys.
 WRAP_ALGORITHM = "RSA-OAEP"
 
 
@@ -34,10 +34,10 @@ class World(shared.World, Protocol):
 class Keys:
     world: World
     _safes: dict[str, Safe] = field(default_factory=dict)
-    # The key of each backup, by the backup's text.
+    # The key in each backup, by the content of the backup.
     _backups: dict[str, Key] = field(default_factory=dict)
 
-    # Entering a vault
+    # Access to a vault
 
     def vault_at(self, host: str) -> Vault:
         vault = self.world.vaults.by_name(host.partition(".")[0])
@@ -48,19 +48,21 @@ class Keys:
     def enter(
         self, vault: Vault, principal: Principal, permission: str, key_name: str, *, trusted_service: bool = False
     ) -> RoleAssignment | None:
-        """Network first, then permission; whether the key is there comes later."""
+        """Check first the network rules and then the permission. Whether the key exists is checked later. Raises
+        KeyVaultDenied."""
         self.world.vaults.admits(vault, principal, trusted_service=trusted_service)
         return self.world.vaults.permits(vault, principal, permission, key_name)
 
     # For other services
 
     def look(self, key_identifier: str) -> dict[str, Any]:
-        """The key as its owner would see it."""
+        """The document of a key as its owner reads it. Rotates the key if rotation is due. Raises AzureError."""
         vault, name, version = self._parts(key_identifier)
         return documents.bundle(vault, *self.version(vault, name, version))
 
     def wrap(self, principal: Principal, key_identifier: str, data: bytes) -> tuple[str, bytes]:
-        """The identifier of the version that was used, and what it made of `data`."""
+        """Wrap `data`. Returns the identifier of the key version that was used, and the wrapped data. Raises
+        AzureError."""
         vault, name, version = self._parts(key_identifier)
         for permission in ("get", "wrapKey"):
             self.enter(vault, principal, permission, name, trusted_service=True)
@@ -76,10 +78,10 @@ class Keys:
         return operations.decrypt(used, "unwrapKey", WRAP_ALGORITHM, wrapped, self.world.clock.time())
 
     def forget(self, vault: Vault) -> None:
-        """The vault has been purged."""
+        """Delete the keys of a vault that was purged."""
         self._safes.pop(vault.uid, None)
 
-    # For those who only look: what time has made due is left to others
+    # Reads without side effects: they do not rotate or purge keys
 
     def peek(self, vault: Vault, name: str, wanted: str = "") -> tuple[Key, KeyVersion] | None:
         key = self._stored(vault).live.get(name.lower())
@@ -89,12 +91,12 @@ class Keys:
         return (key, version) if version else None
 
     def stored(self, vault: Vault) -> tuple[list[Key], list[Key]]:
-        """The live and the deleted ones, those on their way to either among them."""
+        """The live and the deleted keys, including keys that are being recovered or deleted."""
         safe, gone = self._stored(vault), self.world.clock.time() - vault.retention_days * 86400
         return [*safe.live.values()], [key for key in safe.deleted.values() if (key.deleted_at or 0) > gone]
 
     def check_unwrap(self, version: KeyVersion) -> None:
-        """Raises what unwrap would, without unwrapping anything."""
+        """Raise the error that an unwrap with this version would raise, without unwrapping anything."""
         known = material.ENCRYPTION_ALGORITHMS
         operations.check(version, "unwrapKey", WRAP_ALGORITHM, known, self.world.clock.time())
 
@@ -136,12 +138,12 @@ class Keys:
         deleted = self._safe(vault).deleted
         return [deleted[name] for name in sorted(deleted) if deleted[name].deleted_from <= now]
 
-    # Making and changing
+    # Creating and changing
 
     async def create(self, vault: Vault, name: str, wish: Wish) -> tuple[Key, KeyVersion]:
         self._check_new(vault, name, wish)
         private_key = await asyncio.to_thread(material.generate, wish.family, wish.size, wish.curve, wish.exponent)
-        # Others had their turn meanwhile.
+        # Other requests may have used the name in the meantime.
         self._check_new(vault, name, wish)
         return self._add(vault, name, self._made(wish, private_key))
 
@@ -171,14 +173,15 @@ class Keys:
         return key
 
     async def catch_up(self, vault: Vault) -> None:
-        """Versions that rotation policies have made due since the vault was last looked into."""
+        """Rotate the keys of a vault whose rotation is due. A key gets one version, even if several rotations are
+        due."""
         for key in [*self._safe(vault).live.values()]:
             if (moment := self._due(key)) is not None:
                 private_key = await asyncio.to_thread(_like, key.latest)
                 if self._due(key) == moment:
                     key.versions.append(self._successor(key, private_key, moment))
 
-    # Ending and coming back
+    # Deleting, recovering and purging
 
     def delete(self, vault: Vault, name: str) -> Key:
         key, safe, now = self.key(vault, name), self._safe(vault), self.world.clock.time()
@@ -226,7 +229,7 @@ class Keys:
         return restored
 
     def _parts(self, key_identifier: str) -> tuple[Vault, str, str]:
-        """Vault, key name and version of an identifier; rotation that is due is done."""
+        """The vault, key name and version of a key identifier. Rotates the key if rotation is due."""
         url = urlsplit(key_identifier)
         segments = url.path.strip("/").split("/")
         if len(segments) not in (2, 3) or segments[0].lower() != "keys":

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How many requests a vault takes in ten seconds."""
+"""The rate limits of a vault: the number of requests in ten seconds."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from ..shared import world as shared
 from . import errors
 
 WINDOW_SECONDS = 10
-# For software-protected RSA keys of 2048 bits ("Azure Key Vault service limits"). A key in hardware is dearer to make.
+# For software-protected RSA keys of 2048 bits ("Azure Key Vault service limits"). The creation of an HSM-protected key
+# counts as HARDWARE_COST requests.
 LIMITS = {"create": 20, "other": 4000}
 HARDWARE_COST = 2
 
 
 @dataclass
 class Throttle:
-    """Part of the world: vault and kind of request -> the window, and what was asked for in it."""
+    """By vault and kind of request: the number of the last window, and the cost of its requests."""
 
     windows: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def take(self, vault: str, kind: str, cost: int, now: float) -> bool:
-        """Whether there was so much left."""
+        """Count a request, unless it exceeds the limit. Returns whether it is within the limit."""
         current = int(now // WINDOW_SECONDS)
         window, used = self.windows.get((vault, kind), (current, 0))
         used = used + cost if window == current else cost

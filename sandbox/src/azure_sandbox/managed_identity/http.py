@@ -17,7 +17,7 @@ from ..shared.web import BadJson, Route, answer
 from . import rules
 from .rules import TYPE, Identities, UserAssignedIdentity, identity_id, identity_not_found
 
-# The last version that begins with the id; later ones begin with the location.
+# The last API version whose documents begin with the id. In later versions, they begin with the location.
 _ID_FIRST = "2022-01-31-preview"
 
 
@@ -68,7 +68,7 @@ def put(call: Call) -> Response:
     place = (call.path["subscription"], call.path["group"], call.path["identity"])
     identity, is_new = call.world.identities.put(*place, location, read_tags(call.json.get("tags")), isolation_scope)
     document = _document(call, identity)
-    # A resource id, not a URL, and nothing to poll.
+    # The Location is a resource id, not a URL, and there is nothing to poll.
     return answer(document, 201, {"location": identity.id}) if is_new else answer(document)
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""User-assigned identities. Each has a principal in the directory for as long as it lives."""
+"""User-assigned identities. Each has a principal in the directory for as long as the identity exists."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Identities:
         tags: dict[str, str],
         isolation_scope: str | None,
     ) -> tuple[UserAssignedIdentity, bool]:
-        """The identity, and whether it is new."""
+        """Create or update an identity. Returns the identity, and whether it is new. Raises AzureError."""
         resource_id = identity_id(subscription, group, name)
         identity, location = self.get(resource_id), tidy_location(location)
         if identity is not None:
@@ -113,7 +113,7 @@ def identity_id(subscription: str, group: str, name: str) -> str:
     return f"/subscriptions/{subscription}/resourcegroups/{group}/providers/{TYPE}/{name}"
 
 
-# Refusals
+# Errors
 
 
 def identity_not_found(name: str, group: str) -> AzureError:

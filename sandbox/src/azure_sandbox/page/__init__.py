@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A page for people: what the sandbox holds and what was asked of it. It only looks; nothing changes by it."""
+"""The read-only web page, which shows the state of the sandbox and the requests to it."""

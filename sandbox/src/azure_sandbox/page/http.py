@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The page over HTTP: who gets it, and what a browser may do with it."""
+"""The page over HTTP: which requests get the page, and its security headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .question import Question
 
 
 def is_wanted(accept: str) -> bool:
-    """Browsers name HTML; curl, the SDKs and the tests take what they are given, which stays the JSON description."""
+    """Whether a client prefers HTML to JSON, as browsers do. Other clients, such as curl, get the JSON description."""
     return _quality(accept, "text/html") > _quality(accept, "application/json")
 
 
@@ -42,14 +42,14 @@ def get(sandbox: Sandbox, call: Call[Any]) -> Response:
     question = Question.read(call.request.query_params)
     style, script = _part("page.css"), _part("page.js")
     text = _template().render(facts(sandbox, question), style=style, script=script)
-    # Half a surrogate pair, which JSON can hold, is no text.
+    # JSON can contain half a surrogate pair, which cannot be encoded.
     content = text.encode(errors="replace")
     return Response(content, headers=_headers(style, script), media_type="text/html; charset=utf-8")
 
 
 def _headers(style: str, script: str) -> dict[str, str]:
-    """Nothing but the page's own style and script is run, whatever names and tags get into it; the page is nobody's
-    frame, and the only place that it asks for anything is the sandbox."""
+    """Security headers. The browser uses only the page's own style and script, whatever names and tags the page shows.
+    No site can show the page in a frame, and the page sends requests to the sandbox only."""
     policy = (
         "default-src 'none'",
         f"style-src '{_digest(style)}'",

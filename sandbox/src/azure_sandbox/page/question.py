@@ -24,12 +24,12 @@ SHOWN = {"": "all", "writes": "writes", "unknown": "unknown ones", "faults": "st
 
 @dataclass(frozen=True)
 class Question:
-    """Its fields are the page's query parameters."""
+    """The query parameters of the page."""
 
     filter: str = ""
     source: str = ""
     health: str = ""
-    # Rows of accounts on a page, which page, and rows of requests.
+    # The number of accounts on a page, the number of the page, and the number of requests.
     accounts: int = 200
     page: int = 1
     requests: int = 20
@@ -50,13 +50,13 @@ class Question:
         return wanted
 
     def link(self, **changes: Any) -> str:
-        """The page's address with something else in it."""
+        """The address of the page with changed query parameters."""
         changed = replace(self, **changes)
         said = {field.name: getattr(changed, field.name) for field in fields(self)}
         return "/?" + urlencode({name: value for name, value in said.items() if value != getattr(Question, name)})
 
     def finds(self, *texts: object) -> bool:
-        """Whether the filter's text is in one of them, in any letter case."""
+        """Whether one of the texts contains the text of the filter, in any letter case."""
         if not self.filter:
             return True
         wanted = self.filter.lower()
@@ -68,5 +68,5 @@ def _one_of(text: str | None, known: Mapping[str, str]) -> str:
 
 
 def _count(text: str | None, default: int, most: int = MOST_ROWS) -> int:
-    # str.isdigit takes superscripts, which int does not.
+    # str.isdigit accepts superscripts, which int refuses.
     return min(int(text), most) if text and text.isdecimal() and int(text) else default

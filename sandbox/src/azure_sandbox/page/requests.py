@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The last requests, and the faults that wait for the next ones."""
+"""The last requests, and the injected faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import shown
 from .question import MOST_ROWS, Question
 from .shown import Rows
 
-# What the routes' column says of requests that no operation took.
+# The text that the page shows for requests that no operation handled.
 _MARKS = {
     "unknown": "unknown to the sandbox",
     "unauthenticated": "no good token",
@@ -24,7 +24,7 @@ _MARKS = {
     CHALLENGE: "challenge: the client signs in and sends the request again",
 }
 
-# How many times as many requests the page shows when it is asked for more.
+# The link "more" multiplies the number of requests on the page by this factor.
 MORE = 5
 
 
@@ -59,7 +59,7 @@ def _texts(entry: Entry, names: _Names) -> tuple[object, ...]:
 
 
 def _is_unknown(entry: Entry) -> bool:
-    """Whether the sandbox has no such operation. Not known of a request that a fault answered, so false."""
+    """Whether the sandbox does not have the operation. False if a fault affected the request: then it is not known."""
     return entry.route == "unknown" and entry.fault is None
 
 
@@ -114,7 +114,8 @@ def _state(fault: Fault, now: float) -> str:
 
 
 def _does(description: Mapping[str, Any]) -> Iterator[str]:
-    """In words; never the body or the headers' values of an answer, which are whatever somebody wanted."""
+    """A description of what a fault does. It omits the body and the header values of the response, which are
+    arbitrary."""
     for name, value in description.items():
         if name == "answer" and isinstance(value, dict):
             headers = ", ".join(value.get("headers") or ())

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How the page writes moments, principals and places, and how many rows of a table it shows."""
+"""How the page formats times, principals and scopes, and how many rows of a table it shows."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class Rows(Generic[Row]):
 
 
 def moment(seconds: float | None) -> str:
-    """By the second, as Azure writes it; empty for none."""
+    """Format a time with a precision of one second, as Azure does; empty for None."""
     if seconds is None:
         return ""
     try:
         return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OSError, OverflowError, ValueError):
-        # A key may be made to expire in a year that Python does not know.
+        # A key may expire in a year that Python's datetime does not support.
         return f"{seconds:.0f} s after 1970"
 
 
 def principal(world: World, object_id: str) -> dict[str, str]:
-    """Name, kind and object id; those that are gone have no name left."""
+    """The name, kind and object id of a principal. The name of a deleted principal is not known."""
     found = world.directory.principal(object_id)
     if found is None:
         return {"name": "(not in the directory)", "kind": "", "id": object_id}
@@ -58,7 +58,7 @@ def principal(world: World, object_id: str) -> dict[str, str]:
 
 
 def place(world: World, scope: str) -> str:
-    """The scope of a role assignment in few words."""
+    """A short description of the scope of a role assignment."""
     *above, name = scope.strip("/").split("/")
     if not name:
         return "everywhere"

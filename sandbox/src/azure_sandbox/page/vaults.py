@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults, their keys version by version, who may use these, and what is soft-deleted."""
+"""Vaults, their key versions, the principals that may use the keys, and the soft-deleted vaults and keys."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .question import Question
 from .shown import Rows
 
 MOST_VAULTS = 50
-# Of one vault.
+# The limit for the rows of a table: key versions or principals of one vault, or soft-deleted resources.
 MOST_ROWS = 100
-# More than this are shown closed.
+# If there are more vaults, they are shown collapsed.
 FEW = 5
 
 
@@ -41,7 +41,7 @@ def facts(world: World, grants: Grants, question: Question) -> dict[str, Any]:
 
 
 def _wraps(world: World) -> Counter[tuple[str, str]]:
-    """How many accounts each version of a key wraps, by vault and version."""
+    """The number of accounts that use each key version, by vault and version."""
     versions = (account.protection.version for account in world.batch.standing() if account.protection)
     used = (KeyIdentifier.parse(version) for version in versions)
     return Counter((key.vault, key.version) for key in used if key)
@@ -105,7 +105,7 @@ def _version(world: World, key: Key, version: KeyVersion) -> dict[str, Any]:
 
 
 def _state(world: World, key: Key, version: KeyVersion) -> str:
-    """As its owner would call it; `enabled` is the only one in which it can be used."""
+    """The state of a key version. Only a version in the state `enabled` can be used."""
     now = world.clock.time()
     if key.visible_from > now:
         return "being recovered"

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request on a management host passes here: token, operation, version, subscription, permission, lock, policy,
-group."""
+"""Handles all requests to a management host. It checks the token, the operation, the API version, the subscription, the
+rate limit, the permission, locks, policies and the resource group, in this order, and then calls the operation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _refusal(error: AzureError) -> Response:
 
 
 async def _handle(call: Call) -> Response:
-    # Clients that join a host with a slash and a path with a slash are answered all the same.
+    # Additional slashes are ignored: some clients join a host that ends with a slash and a path that starts with one.
     path = tidy_scope(call.url_path)
     method = call.request.method
     public, _, _ = _public.match(method, path)
@@ -113,7 +113,8 @@ def _clock_time(seconds: float) -> str:
 
 
 def _provider(path: str) -> Provider:
-    """By the last `/providers/NAMESPACE/` in the path; Microsoft.Resources where there is none."""
+    """The provider of the last `/providers/NAMESPACE/` in the path; Microsoft.Resources if there is none. Raises
+    AzureError."""
     _, found, rest = path.lower().rpartition("/providers/")
     namespace, _, below = rest.partition("/")
     if not found or not below or below in ("register", "unregister"):
@@ -188,9 +189,9 @@ def _check_permission(call: Call, route: Route, path: str) -> None:
 
 
 def scope_of(path: str) -> str:
-    """The innermost resource, group or subscription that the path lies in: what an assignment can be made at.
+    """The innermost resource, resource group or subscription in a path, at which the permission is checked.
 
-    The name of a list or an action is not the name of a resource, and is left out.
+    The name of a list or an action is omitted, because it is not the name of a resource.
     """
     above, found, rest = path.rpartition("/providers/")
     if not found:
@@ -225,7 +226,7 @@ _REGION = "westeurope"
 
 
 def _add_headers(call: Call, response: Response) -> None:
-    """Add the headers that every answer of Resource Manager has. Those that the handler has set stay as they are."""
+    """Add the headers of all responses of Resource Manager. Headers that the handler has set do not change."""
     present = {name for name, _ in response.raw_headers}
     for name, value in _headers(call, gateway=FAILURE_CAUSE.encode() in present):
         if (encoded := name.encode()) not in present:
@@ -235,7 +236,7 @@ def _add_headers(call: Call, response: Response) -> None:
 def _headers(call: Call, *, gateway: bool) -> Iterator[tuple[str, str]]:
     yield from _FIXED_HEADERS
     correlation = str(uuid.uuid4())
-    # The gateway's own answers have one id for both.
+    # In the gateway's own responses, both ids are the same.
     yield "x-ms-request-id", correlation if gateway else str(uuid.uuid4())
     yield "x-ms-correlation-request-id", correlation
     now = time.gmtime()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Locks of resources and Azure policies, by the switches `resource_lock` and `policy_denial`."""
+"""Resource locks and Azure policies, which the switches `resource_lock` and `policy_denial` set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WRITES = ("PUT", "PATCH", "DELETE", "POST")
 
 
 def check(call: Call[World], path: str) -> None:
-    """Raise what a lock or a policy answers to the request, which may be for something below a resource."""
+    """Check a request, which may be for a child resource, against locks and policies. Raises AzureError."""
     method, behavior = call.request.method, call.world.behavior
     if method not in _WRITES:
         return
@@ -37,7 +37,7 @@ def check(call: Call[World], path: str) -> None:
 
 
 def _resource(path: str, *positions: str) -> str:
-    """The account or vault that the path is of, or lies in; empty if it is in none of those named."""
+    """The id of the account or vault in a path; empty if the path has none of the kinds in `positions`."""
     for position in positions:
         found = _RESOURCES[position].match(path) if position in _RESOURCES else None
         if found:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Subscriptions, resource groups, providers and what they hold, over HTTP."""
+"""Subscriptions, resource groups, providers and lists of resources over HTTP."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _subscription_document(subscription: Subscription) -> dict[str, Any]:
 
 
 def list_subscriptions(call: Call) -> Response:
-    """Those that the caller may see."""
+    """List the subscriptions that the caller may read."""
     seen = [s for s in call.world.resources.subscriptions() if _may(call, READ_SUBSCRIPTION, f"/subscriptions/{s.id}")]
     return answer(
         {
@@ -247,7 +247,7 @@ def _clauses(text: str) -> dict[str, str]:
 
 
 def _resource_list(call: Call, resources: list[Resource]) -> Response:
-    """Those that the caller may read, as Resource Manager's lists are trimmed."""
+    """The resources that match the filter and that the caller may read. Resource Manager omits other resources."""
     clauses = _clauses(call.query("$filter"))
     seen = [r for r in resources if _wanted(r, clauses) and _may(call, f"{r.type}/read", r.id)]
     return answer(page(call, seen, lambda resource: resource.document()))
@@ -261,7 +261,7 @@ def list_group_resources(call: Call) -> Response:
     return _resource_list(call, call.world.resources.of_group(_group(call)))
 
 
-# The cloud's own description, which the Azure CLI and azure.azcollection can read a cloud from.
+# The description of the clouds, which the Azure CLI and azure.azcollection can read
 
 
 def endpoints(call: Call) -> Response:
@@ -339,5 +339,5 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_SUBSCRIPTION}/operationresults/{{operation}}", operation_result),
 )
 
-# Open to everybody, token or not.
+# Operations that need no token.
 PUBLIC_ROUTES: tuple[Route, ...] = (Route("GET", "/metadata/endpoints", endpoints),)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The resource providers, each with its operations and the api-versions that it takes."""
+"""The resource providers, each with its operations and the API versions that it accepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..shared.web import Route, Routes
 
 @dataclass(frozen=True)
 class Retirement:
-    """From `at` on (seconds since 1970-01-01 UTC), versions before `first_kept` are not taken."""
+    """From `at` on (seconds since 1970-01-01 UTC), API versions before `first_kept` are refused."""
 
     at: float
     first_kept: str
@@ -31,7 +31,7 @@ class Provider:
     retirement: Retirement | None = None
 
     def versions(self, now: float, behavior: Behavior) -> frozenset[str]:
-        """The versions of its API that are taken at that time (seconds since 1970-01-01 UTC)."""
+        """The API versions that are accepted at the time `now` (seconds since 1970-01-01 UTC)."""
         retirement = self.retirement
         if retirement is None or now < retirement.at or behavior.retired_versions == "taken":
             return self.api_versions
@@ -39,9 +39,9 @@ class Provider:
 
     @property
     def resource_types(self) -> list[str]:
-        """`batchAccounts`, `batchAccounts/pools`, `locations/quotas`, ...: by the templates of the operations."""
+        """The resource types in the paths of the operations: `batchAccounts`, `batchAccounts/pools`, ..."""
         paths = {route.path for route in self.routes}
-        # What is below something that can be read, and is only POSTed to, is an action of it.
+        # A POST below the path of another operation is an action, not a resource type.
         actions = {r.path for r in self.routes if r.method == "POST" and r.path.rpartition("/")[0] in paths}
         return sorted({kind for path in paths - actions if (kind := resource_type(path, self.namespace))})
 
@@ -55,12 +55,12 @@ def _lowered(names: tuple[str, ...]) -> frozenset[str]:
 
 
 def resource_type(path: str, namespace: str) -> str:
-    """The type of a path or template below its last provider: every other segment."""
+    """The resource type in a path or template: every other segment after the last `/providers/NAMESPACE/`."""
     parts = re.split(f"/providers/{re.escape(namespace)}/", path, flags=re.IGNORECASE)
     return "/".join(parts[-1].strip("/").split("/")[0::2]) if len(parts) > 1 else ""
 
 
-# By lower-case namespace. Filled by the frame, which knows the providers; they need not know each other.
+# By namespace in lower case. `azure_sandbox.services` adds the providers, so they need not import each other.
 PROVIDERS: dict[str, Provider] = {}
 
 

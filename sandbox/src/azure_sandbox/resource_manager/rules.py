@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Subscriptions, resource groups, and which providers a subscription is registered with."""
+"""Subscriptions, resource groups, and the registration of providers in a subscription."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Subscription:
     display_name: str
     tenant_id: str
     state: str = "Enabled"
-    # By lower-case namespace; a provider that is not in it is registered.
+    # By namespace in lower case. A provider that is not listed is registered.
     registrations: dict[str, str] = field(default_factory=dict)
 
     def registration(self, namespace: str) -> str:
@@ -67,12 +67,12 @@ class Resource:
 
 
 class Holder(Protocol):
-    """A service whose resources lie in resource groups."""
+    """A service whose resources are in resource groups."""
 
     def contents(self, subscription: str) -> Iterable[Resource]: ...
 
     def drop(self, resource: Resource) -> None:
-        """Delete a resource with its group: vaults stay recoverable, as they do at Azure."""
+        """Delete a resource because its group is deleted. As in Azure, a vault can be recovered afterwards."""
 
 
 class World(shared.World, Protocol):
@@ -100,7 +100,7 @@ class Resources:
         return self._subscriptions.get(id.lower())
 
     def tenant_of(self, subscription_id: str) -> str:
-        """The tenant that a subscription belongs to; of one that is not there, the first one."""
+        """The tenant of a subscription; the first tenant if the subscription does not exist."""
         subscription = self.subscription(subscription_id)
         return subscription.tenant_id if subscription else self._world.directory.tenant_id
 
@@ -119,7 +119,7 @@ class Resources:
     def put_group(
         self, subscription: str | Subscription, name: str, location: str, tags: dict[str, str] | None = None
     ) -> tuple[ResourceGroup, bool]:
-        """The group, and whether it is new."""
+        """Create or update a resource group. Returns the group, and whether it is new. Raises AzureError."""
         if GROUP_NAME.fullmatch(name) is None or name.endswith("."):
             raise errors.invalid_resource_group_name(name)
         location = tidy_location(location)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How many requests a principal has left in a subscription."""
+"""The rate limits of Resource Manager."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..shared import world as shared
 
 @dataclass(frozen=True)
 class Limit:
-    """A bucket's size, and the number of tokens that it gains each second."""
+    """The size of a token bucket, and the number of tokens that are added each second."""
 
     size: int
     refill: float
@@ -33,12 +33,12 @@ EVERYBODY = ""
 
 @dataclass
 class Throttle:
-    """Part of the world: kind, subscription and principal -> what is left, and when that was."""
+    """By kind of request, subscription and principal: the remaining tokens, and the time of the last request."""
 
     buckets: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
 
     def take(self, key: tuple[str, str, str], limit: Limit, now: float) -> float:
-        """The seconds until there is something to take again, or 0 if there was."""
+        """Take a token. Returns 0, or the seconds until a token is available if there is none."""
         left, since = self.buckets.get(key, (float(limit.size), now))
         left = min(float(limit.size), left + (now - since) * limit.refill)
         if left < 1:
@@ -48,7 +48,7 @@ class Throttle:
         return 0
 
     def left(self, key: tuple[str, str, str]) -> int:
-        """After the last request."""
+        """The number of tokens that remain after the last request."""
         return int(self.buckets[key][0])
 
 

@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Code that all services share: requests and answers, errors, tags, paging, time, switches. Imports no service."""
+"""Code that all services share: requests and responses, errors, tags, paging, time, switches. Imports no service."""

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Behaviour of Azure that no public source describes: a switch for each, with every plausible position.
+"""Switches for behaviour of Azure that no public source describes.
 
-The default of a switch is the position that is hardest for a client, if nothing else is said.
+A switch has a position for each plausible behaviour. The default is the position that is hardest for a client, unless
+the comment on the switch says otherwise.
 """
 
 from __future__ import annotations
@@ -15,42 +16,42 @@ from dataclasses import dataclass, field
 
 
 def _switch(default: str, *others: str) -> str:
-    """A field with its positions, the default first."""
+    """A field with its allowed values in the metadata `positions`, the default first."""
     switch: str = field(default=default, metadata={"positions": (default, *others)})
     return switch
 
 
 @dataclass(frozen=True)
 class Behavior:
-    # How a subscription's list of Batch accounts is answered if the caller may not read all of them: with those that
-    # the caller may read, or with 403.
+    # The response to the list of a subscription's Batch accounts if the caller may not read all of them: the accounts
+    # that the caller may read, or 403.
     subscription_list: str = _switch("filtered", "denied")
-    # Whether the network security perimeter of a vault (publicNetworkAccess: SecuredByPerimeter) lets Batch in: by an
-    # access rule, which is no part of the sandbox.
+    # Whether a vault's network security perimeter (publicNetworkAccess: SecuredByPerimeter) has an access rule that
+    # admits Batch. The sandbox does not emulate the rule itself.
     perimeter: str = _switch("closed", "open_to_batch")
-    # Whether a version of an API is still taken after the day of its retirement.
+    # Whether an API version is still accepted after its retirement date.
     retired_versions: str = _switch("refused", "taken")
-    # The status with which Batch lists the pools of an account that has lost its key. Everything else that the account
-    # is asked for is refused with 409.
+    # The status of the list of pools of an account that has lost its key. Batch refuses all other operations with 409,
+    # except reading and deleting the account.
     pools_without_key: str = _switch("200", "409", "403", "500")
     # Whether the user-assigned identities of a PUT or a PATCH replace those of the account, or are added to them.
     identities_on_put: str = _switch("replaced", "merged")
-    # Whether a managed identity of the last 60 s is known to role assignments that do not say its principalType.
+    # Whether a role assignment without principalType finds a managed identity that was created in the last 60 s.
     new_principal: str = _switch("unknown", "known")
-    # How a creation of a Batch account is refused whose key Batch cannot use, or that exceeds the quota: the operation
-    # fails and leaves an account in the state Failed, or fails and leaves none, or the PUT itself is refused.
+    # How Batch refuses to create an account if it cannot use the key, or if the quota is exceeded: the operation fails
+    # and leaves an account in the state Failed, the operation fails and leaves no account, or the PUT is refused.
     refused_creation: str = _switch("failed_account", "no_account", "at_once")
     # How many Batch accounts a subscription may have in a region.
     account_quota: str = _switch("50", "3")
     # Seconds until reads and lists of Resource Manager show a write. Recordings show writes at once, so the default is
     # the easiest position here.
     read_lag: str = _switch("0", "5", "60")
-    # How many seconds old a version of a key is when accounts that follow the key take it.
+    # The age of a key version, in seconds, at which accounts that follow the latest version start to use it.
     follower_delay: str = _switch("86400", "3600", "0")
-    # For how many seconds Batch needs the previous version too after it has moved to another version of the same key.
+    # How many seconds Batch still needs the previous version after an account changes to another version of the key.
     previous_version_needed: str = _switch("86400", "600", "0")
-    # The resources that a ReadOnly lock protects, or all of them by a CanNotDelete lock. Nobody locks anything by
-    # default, nor do policies deny anything: nearly all requests would fail.
+    # The resources that have a ReadOnly lock; `deletions`: accounts and vaults have a CanNotDelete lock. There are no
+    # locks and no denying policies by default, because nearly all requests would fail.
     resource_lock: str = _switch("none", "accounts", "vaults", "deletions")
     # The resources whose changes an Azure Policy denies.
     policy_denial: str = _switch("none", "accounts", "vaults")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Cloud:
     name: str
-    # The first one is the cloud's own; the others are older names that still answer.
+    # The current name first, then older names that still work.
     login_hosts: tuple[str, ...]
     management_host: str
     management_audiences: frozenset[str]
@@ -26,7 +26,7 @@ class Cloud:
         return f"https://{self.login_hosts[0]}"
 
     def issuer(self, tenant_id: str) -> str:
-        """Of v1.0 tokens, which both Resource Manager and Key Vault ask for."""
+        """The issuer of v1.0 access tokens, the format that both Resource Manager and Key Vault request."""
         return f"https://{self.issuer_host}/{tenant_id}/"
 
 
@@ -75,7 +75,7 @@ CLOUDS = (PUBLIC, US_GOVERNMENT, CHINA)
 
 
 def by_login_host(host: str) -> Cloud | None:
-    # AZURE_REGIONAL_AUTHORITY_NAME makes it westeurope.login.microsoft.com.
+    # With AZURE_REGIONAL_AUTHORITY_NAME, clients put the region in front: westeurope.login.microsoft.com.
     parent = host.partition(".")[2]
     return next((cloud for cloud in CLOUDS if host in cloud.login_hosts or parent in cloud.login_hosts), None)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Errors of Resource Manager's gateway itself: one line of message, no target, no details."""
+"""Errors of Resource Manager's gateway. They have a message of one line, and no target or details."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def throttled(kind: str, subscription: str, actor: str, seconds: int) -> AzureEr
     )
 
 
-# What is not there
+# Missing and conflicting resources
 
 
 def subscription_not_found(subscription: str) -> AzureError:
@@ -257,7 +257,7 @@ def resource_group_location(group: str, present: str) -> AzureError:
 
 
 def other_location(name: str, location: str, group: str, wanted: str) -> AzureError:
-    """Said by the services themselves."""
+    """An error of the services themselves, without the gateway's header."""
     message = (
         f"The resource '{name}' already exists in location '{location}' in resource group '{group}'. A resource with"
         f" the same name cannot be created in location '{wanted}'. Please select a new resource name."

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Work that goes on after its request has been answered, and that clients poll for."""
+"""Asynchronous operations, which continue after the response to the request. Clients poll their state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 @dataclass
 class Operation(Generic[T]):
     id: str
-    # What the service keeps of it.
+    # Data of the service that started the operation.
     about: T
     # By the sandbox's clock.
     started_at: float
@@ -35,7 +35,8 @@ class Operations(Generic[T]):
         return iter(self._operations.values())
 
     def start(self, about: T, seconds: float, name: str = "") -> Operation[T]:
-        """An operation is found by its id, unless it has a name."""
+        """Start an operation that takes `seconds`. `find` finds the operation by its name, or by its id if it has no
+        name."""
         now = self.world.clock.time()
         operation = Operation(str(uuid.uuid4()), about, now, now + seconds)
         self._operations[name.lower() or operation.id] = operation

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Long lists come page by page: `$top` to a page, and a `nextLink` while there is more."""
+"""Paging of long lists: up to `$top` items on a page, and a `nextLink` if there are more items."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ E = TypeVar("E")
 def after(
     entries: Sequence[E], mark: Callable[[E], Any], last: Any | None, size: int
 ) -> tuple[Sequence[E], Any | None]:
-    """Up to `size` of the entries, which are sorted by their marks, from the mark `last` on or from the beginning; and
-    the mark to go on after, if there are more. An entry that has gone since does not hide those after it."""
+    """One page of entries that are sorted by their marks, and the mark of its last entry if there are more entries.
+
+    The page has up to `size` entries, and starts after the mark `last`, or at the beginning if `last` is None. The
+    entry of this mark may have been deleted in the meantime.
+    """
     start = 0 if last is None else bisect_right(entries, last, key=mark)
     shown = entries[start : start + size]
     return shown, mark(shown[-1]) if len(entries) > start + size else None
@@ -41,7 +44,8 @@ def after(
 def page(
     call: Call[Any], items: Sequence[T], document: Callable[[T], Any], *, ends_empty: bool = False
 ) -> dict[str, Any]:
-    """The list's document. With `ends_empty` each page that holds anything has a link, also the last one."""
+    """The body of a list's response. With `ends_empty`, each page that is not empty has a nextLink, even the last one.
+    Raises AzureError for an invalid `$top` or `$skiptoken`."""
     ordered = sorted(items, key=_mark)
     size = min(PAGE, _top(call.query("$top"), PAGE))
     shown, more = after(ordered, _mark, _last(call.query("$skiptoken")), size)

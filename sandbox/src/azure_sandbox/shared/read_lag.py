@@ -20,7 +20,7 @@ T = TypeVar("T")
 @dataclass
 class ReadLag(Generic[K, T]):
     world: World
-    # By resource: when it was written, and what was there before. None: nothing.
+    # By resource: the time of each write and the state before it. None: the resource did not exist.
     _before: dict[K, list[tuple[float, T | None]]] = field(default_factory=dict)
 
     @property
@@ -32,7 +32,7 @@ class ReadLag(Generic[K, T]):
         return bool(self._seconds and self._before)
 
     def note(self, key: K, before: T | None) -> None:
-        """Keep what is there, just before it is written."""
+        """Keep the state of a resource just before a write."""
         if self._seconds:
             self._before.setdefault(key, []).append((self.world.clock.time(), copy.deepcopy(before)))
 

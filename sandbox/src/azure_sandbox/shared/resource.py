@@ -25,17 +25,17 @@ CHINA = "chinaeast chinaeast2 chinaeast3 chinanorth chinanorth2 chinanorth3".spl
 # Regions for Microsoft's own tests: resources can be created in them, but no list names them.
 CANARY = ("centraluseuap", "eastus2euap")
 
-# The sandbox has one world for all clouds, so that every one of them takes every region.
+# The sandbox has one world for all clouds, so each cloud accepts the regions of all clouds.
 REGIONS = tuple(sorted([*PUBLIC, *US_GOVERNMENT, *CHINA]))
 
 
 def tidy_location(location: str) -> str:
-    """`West Europe` and `westeurope` are the same region."""
+    """The normalized name of a region: `West Europe` becomes `westeurope`."""
     return location.replace(" ", "").lower()
 
 
 def read_tags(value: Any) -> dict[str, str]:
-    """Tags as they were sent; none for null."""
+    """The tags in a request body; an empty dictionary for null. Raises AzureError."""
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):

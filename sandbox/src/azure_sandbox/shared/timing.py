@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sandbox's clock, and how long Azure takes for what."""
+"""The sandbox's clock, and the durations of Azure's operations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Clock:
         return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.time())
 
     def iso(self, fraction_digits: int = 7) -> str:
-        """`2025-04-03T09:30:10.7797806Z`; Azure's services differ in the number of fraction digits."""
+        """The time as `2025-04-03T09:30:10.7797806Z`. Azure's services differ in the number of fraction digits."""
         now = self.now()
         fraction = f"{now.microsecond:06d}0"[:fraction_digits]
         return f"{now:%Y-%m-%dT%H:%M:%S}{'.' if fraction else ''}{fraction}Z"
@@ -34,15 +34,16 @@ class Clock:
 
 @dataclass(frozen=True)
 class Timing:
-    """In seconds of the clock; the quick setting. Anything that is 0 here has happened by the next request."""
+    """Durations in seconds of the sandbox's clock. The defaults are the quick setting. If a duration is 0, the
+    operation is complete at the next request."""
 
-    # azure-core takes a Retry-After of 0 for none and waits its own 30 s.
+    # azure-core treats a Retry-After of 0 as missing, and waits for its default of 30 s.
     retry_after: int = 1
-    # Until a deleted resource group is gone; its contents go at once.
+    # Until a deleted resource group no longer exists. Its resources are deleted at once.
     group_delete: float = 0
     batch_create: float = 0
     batch_delete: float = 0
-    # Until an account answers again once Batch can use its key again.
+    # Until an account is available again, after Batch can use its key again.
     batch_recovery: float = 0
     vault_dns: float = 0
     vault_purge: float = 0
@@ -51,7 +52,7 @@ class Timing:
     # Seconds until the data plane applies a new or a deleted role assignment.
     role_propagation: float = 0
     policy_propagation: float = 0
-    # Whether Resource Manager and Key Vault answer 429 to too many requests.
+    # Whether Resource Manager and Key Vault respond to too many requests with 429.
     throttling: bool = False
 
 

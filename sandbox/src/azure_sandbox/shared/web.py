@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Code that the services' HTTP layers share: a call, a route, an answer."""
+"""Code that the HTTP layers of the services share: calls, routes, responses and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .world import Principal, World
 
 
 class AzureError(Exception):
-    """An answer other than success, in the envelope of the service that gives it."""
+    """A response other than success, with a body in the format of the service."""
 
     def __init__(self, status: int, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None):
         super().__init__(f"{status} {body}")
@@ -33,23 +33,24 @@ class AzureError(Exception):
 
 
 class BadJson(Exception):
-    """The request's body is not a JSON object; the plane that was called words it."""
+    """The request body is not valid JSON, or not a JSON object. Each service returns its own error for this."""
 
 
 # Deeper documents are refused, as the JSON readers of Azure's services refuse them by default.
 JSON_DEPTH = 64
-# What a header can hold as it is.
+# The characters that a header value can contain unquoted.
 HEADER_CHARACTERS = "".join(map(chr, range(0x20, 0x7F)))
 
 
 def read_json(content: bytes) -> Any:
-    """Stricter than Python's own reader: whatever was read can be written again."""
+    """Parse JSON. Stricter than `json.loads`, so that every accepted document can be serialized again. Raises
+    BadJson."""
     try:
         document = json.loads(content, parse_constant=_no_number, parse_float=_finite)
         if content.count(b"[") + content.count(b"{") > JSON_DEPTH and _is_deep(document):
             raise BadJson(f"it is more than {JSON_DEPTH} levels deep")
         if b"\\u" in content or not content.isascii():
-            # Half a surrogate pair is no text.
+            # Half a surrogate pair cannot be encoded.
             json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadJson(str(error)) from error
@@ -90,7 +91,7 @@ class Call(Generic[W_co]):
     caller: Principal | None = None
     # Set by the plane once the route is found. The request log shows it.
     route: Route | None = None
-    # Set by the server: whether it changed what Azure holds.
+    # Set by the server: whether the request changed the state of Azure.
     wrote: bool = False
 
     @cached_property
@@ -99,7 +100,7 @@ class Call(Generic[W_co]):
 
     @property
     def url_path(self) -> str:
-        """Unquoted. `request.url` would end it at what was a quoted question mark, and fails for some hosts."""
+        """The unquoted path. `request.url` would cut the path at a quoted question mark, and fails for some hosts."""
         return str(self.request.scope["path"])
 
     @property
@@ -107,7 +108,7 @@ class Call(Generic[W_co]):
         return self.query("api-version")
 
     def query(self, name: str) -> str:
-        """Azure takes the names of query parameters in any letter case."""
+        """The value of a query parameter; empty if it is missing. Azure accepts the name in any letter case."""
         wanted = name.lower()
         return next((value for key, value in self.request.query_params.items() if key.lower() == wanted), "")
 
@@ -129,18 +130,18 @@ class Route:
     method: str
     path: str
     handler: Handler
-    # Azure's name for what a role must allow, for example Microsoft.Batch/batchAccounts/read.
+    # The action that a role must allow, for example Microsoft.Batch/batchAccounts/read.
     action: str = ""
 
 
 async def call_handler(route: Route, call: Call[Any]) -> Response:
-    """Handlers may be coroutines or not."""
+    """Call the handler, which may be a coroutine function."""
     response = route.handler(call)
     return response if isinstance(response, Response) else await response
 
 
 class Routes:
-    """The operations of one service. Paths match in any letter case, as they do at Azure."""
+    """The operations of one service. Paths match in any letter case, as in Azure."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._table = [(re.compile(compile_path(r.path)[0].pattern, re.IGNORECASE), r) for r in routes]
@@ -149,7 +150,7 @@ class Routes:
         return iter(route for _pattern, route in self._table)
 
     def match(self, method: str, path: str) -> tuple[Route | None, dict[str, str], set[str]]:
-        """The route with its path parameters, or none with the methods that the path does take."""
+        """The route with its path parameters; if no route matches, None with the methods that the path supports."""
         for pattern, route in self._table:
             if route.method == method and (found := pattern.fullmatch(path)):
                 return route, found.groupdict(), set()
@@ -159,11 +160,11 @@ class Routes:
 def answer(
     document: Any = None, status: int = 200, headers: Mapping[str, str] | None = None, *, charset: bool = True
 ) -> Response:
-    """Compact JSON as Azure writes it; no content type where there is no body."""
+    """A response with compact JSON, as Azure writes it. A response without a body has no content type."""
     sent = {name: quote(value, safe=HEADER_CHARACTERS) for name, value in (headers or {}).items()}
     if document is None:
         return Response(status_code=status, headers={**sent, "content-length": "0"})
     media_type = "application/json; charset=utf-8" if charset else "application/json"
-    # Half a surrogate pair can still be in a token's claims, which are part of some answers.
+    # A token's claims, which are part of some responses, can still contain half a surrogate pair.
     content = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     return Response(content, status, headers=sent, media_type=media_type)

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The protocol that every service needs of the world, and the principals that send requests.
+"""The protocol of the world that every service needs, and the principals that send requests.
 
-A service that needs other services declares its own protocol, with this one as its base. So services name those below
-them, and nothing names the world that holds them all.
+A service that needs other services declares its own protocol, with `World` as its base. So a service imports only the
+services that it needs, and no service imports the world of all services.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Principal:
     display_name: str
     # ServicePrincipal or ManagedIdentity
     kind: str = "ServicePrincipal"
-    # A managed identity's resource.
+    # The id of the resource that a managed identity belongs to.
     resource_id: str | None = None
     # By the sandbox's clock
     created: float = 0
