@@ -180,10 +180,12 @@ def _grants(
     cloud: Cloud, vault: vault_goal_module.Goal, account_goal: account_goal_module.Goal, account: Account | None
 ) -> Iterator[Step[access_writes.AccessWrites]]:
     goal = access_goal.Goal(vault.group, vault.name, True, None, account_goal.identity_id, None, force=False)
-    if goal.identity_id:
+    principals = principals_of(account.get("identity", {})) if account else ()
+    if goal.identity_id and len(principals) < 2:
         yield from predicted(goal, cloud.access, access_plan).steps
         return
-    for principal in principals_of(account.get("identity", {})) if account else ():
+    # Azure does not show which identity Batch uses.
+    for principal in principals:
         yield from predicted(replace(goal, principal_id=principal), cloud.access, access_plan).steps
 
 

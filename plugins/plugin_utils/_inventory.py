@@ -90,12 +90,11 @@ def record(account: Account) -> Record:
 
 
 def _identity(identity: Identity) -> str | None:
-    """As the role provision wants it, which knows one user-assigned identity."""
+    """The value of cmk_identity: the role provision keeps all identities of an account that has the given one."""
     described = describe_identity(identity)
     if described["type"] == SYSTEM_ASSIGNED:
         return SYSTEM_ASSIGNED
-    assigned = list(described["user_assigned_identities"])
-    return assigned[0] if described["type"] == USER_ASSIGNED and len(assigned) == 1 else None
+    return min(described["user_assigned_identities"]) if described["type"] == USER_ASSIGNED else None
 
 
 def interleaved(records: Iterable[Record]) -> list[Record]:

@@ -16,7 +16,7 @@ STEPS = {
         "Ensure the key": "key",
         "Grant the user-assigned identity access to the key": "access",
         "Ensure the account and its identity": "account",
-        "Grant the system-assigned identity access to the key": "access",
+        "Grant the identities of the account access to the key": "access",
         "Move the account to the key": "encryption",
     },
     "rotate": {

@@ -26,6 +26,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RU
 VAULTS_GROUP = "rg-keys"
 PINNED, FOLLOWING, OWN_IDENTITY, BROKEN = "onversion", "onlatest", "ownidentity", "broken"
 FLEET = (PINNED, FOLLOWING, OWN_IDENTITY)
+WITHOUT_IDENTITY = "withoutidentity"
 
 
 class Keys(Service):
@@ -96,8 +97,11 @@ def expires(service: Keys) -> None:
 
 
 def on_microsoft_key(service: Keys) -> None:
-    for name in (PINNED, BROKEN):
+    """Accounts that use no customer-managed key yet: their identities have no access, and one has no identity."""
+    for name in (*FLEET, BROKEN):
         service.point(None, name)
+    revoked(service)
+    service.make_account(WITHOUT_IDENTITY, identity={"type": "None"})
 
 
 def another_vault(service: Keys) -> str:
@@ -117,7 +121,7 @@ CASES = {
     "operations_missing": Case(lambda service: service.keys().update_key_properties("key1", key_operations=["sign"])),
     "access_missing": Case(revoked),
     "key_expires_soon": Case(expires),
-    "not_on_customer_managed_key": Case(on_microsoft_key, {"required": [{}]}, (PINNED,)),
+    "not_on_customer_managed_key": Case(on_microsoft_key, {"required": [{}]}, (*FLEET, WITHOUT_IDENTITY)),
     "vault_not_allowed": Case(another_vault, {"allowed_vaults": ["vault-two"]}),
     "version_too_old": Case(lambda service: service.sandbox.control.advance(41 * DAY), {"max_version_age": "P40D"}),
     "key_type_not_allowed": Case(another_vault, {"key_types": ["RSA-HSM"]}),
@@ -149,9 +153,9 @@ def audited(roles: RolesRunner, folder: Path, policy: Mapping[str, Any]) -> tupl
     return report, {account["name"]: account for account in report["accounts"]}
 
 
-# Each runs ansible-playbook. By default one of a role that follows, one of a rotation and one of a module run;
-# with PROOF=all, all of them run.
-TRIED = [one for one in CASES if PROOF_OF_ALL or one in ("vault_not_allowed", "version_too_old", "access_missing")]
+# Each runs ansible-playbook. By default, a switch, a rotation, a module and the role provision are tried.
+DEFAULT = ("vault_not_allowed", "version_too_old", "access_missing", "not_on_customer_managed_key")
+TRIED = [one for one in CASES if PROOF_OF_ALL or one in DEFAULT]
 
 
 @pytest.mark.parametrize("finding", TRIED)

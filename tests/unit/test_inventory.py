@@ -97,7 +97,7 @@ def test_account_on_a_microsoft_managed_key_says_nothing_of_a_vault() -> None:
         ({"type": "None"}, None, []),
         (system_assigned(), "system_assigned", [PRINCIPAL]),
         (user_assigned(one=PRINCIPAL), identity_id("one"), [PRINCIPAL]),
-        (user_assigned(one=PRINCIPAL, two=OTHER), None, [PRINCIPAL, OTHER]),
+        (user_assigned(two=PRINCIPAL, one=OTHER), identity_id("one"), [PRINCIPAL, OTHER]),
         ({"type": "Strange"}, None, []),
     ],
 )

@@ -88,7 +88,10 @@ class Run:
 
 # Provision
 
-MADE = {"__provision_key": {"key_identifier": PINNED_NEW}}
+MADE = {
+    "__provision_key": {"key_identifier": PINNED_NEW},
+    "__provision_account": {"identity": {"user_assigned_identities": {identity_id(): {}}}},
+}
 
 
 def provision(**asked: Any) -> Run:
@@ -103,6 +106,13 @@ def test_access_is_granted_once_the_identity_exists() -> None:
     assert provision(cmk_identity=identity_id()).modules == [
         *begins,
         *["keyvault_cmk_access", "batch_account_identity"],
+        *ends,
+    ]
+    two = {identity_id(): {}, identity_id("two"): {}}
+    several = {**MADE, "__provision_account": {"identity": {"user_assigned_identities": two}}}
+    assert Run("provision", several, cmk_identity=identity_id()).modules == [
+        *begins,
+        *["keyvault_cmk_access", "batch_account_identity", "keyvault_cmk_access"],
         *ends,
     ]
     assert provision().options("keyvault_cmk_access")["account_name"] == "mybatch"

@@ -166,13 +166,14 @@ RULES: dict[str, Rule] = {
         NOTHING,
         "The account does not use a customer-managed key",
         "The policy requires a customer-managed key, which its owner can rotate, revoke and audit.",
-        "Move the account to a customer-managed key.",
+        "Move the account to a customer-managed key. An account without an identity gets a system-assigned identity.",
         Repair(
             "role provision",
             options={
                 "cmk_vault_name": "NAME_OF_THE_VAULT",
                 "cmk_vault_resource_group": "RESOURCE_GROUP_OF_THE_VAULT",
                 "cmk_key_name": "NAME_OF_THE_KEY",
+                "cmk_adopt_existing": True,
             },
         ),
     ),
