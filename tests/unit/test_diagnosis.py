@@ -314,6 +314,66 @@ def test_of_an_account_whose_pools_are_listed_a_previous_version_is_in_doubt() -
     assert [MIDDLE in one and "state: enabled" in one for one in unknown] == [True]
 
 
+@pytest.mark.parametrize(
+    ("changed", "is_known"),
+    [
+        pytest.param(None, False, id="not known"),
+        # Batch may use a key for an hour after it was lost.
+        pytest.param(NOW - (DAY - 60) + 3600, False, id="in the hour after the version was disabled"),
+        pytest.param(NOW - (DAY - 60) + 3601, True, id="later"),
+    ],
+)
+@pytest.mark.parametrize("identifier", [f"{KEY}/{NEW}", KEY], ids=["pinned", "follows"])
+def test_an_account_that_was_changed_later_does_not_need_the_previous_version(
+    identifier: str, changed: int | None, is_known: bool
+) -> None:
+    observed = lost_previous(identifier, (MIDDLE,), DAY - 60, DAY - 1, available=None)
+    assert diagnosis.depends_on_account_change(observed)
+
+    observed["account_changed_at"] = changed
+    assert (diagnosis.lost_key(observed)[1] == []) is is_known
+
+
+RETIRED = {OLD: 30 * DAY, MIDDLE: 20 * DAY, NEW: 10 * DAY}
+
+
+def retired(available: bool | None, since: int = 8 * DAY, **more: Any) -> dict[str, Any]:
+    """A follower of a key whose newest version was touched an hour ago, and whose previous versions were disabled long
+    ago, `since` seconds ago."""
+    bundles = [
+        key(name, created=NOW - age, updated=NOW - (3600 if name == NEW else since), enabled=name == NEW)
+        for name, age in RETIRED.items()
+    ]
+    return diagnosed(KEY, *bundles, bundle=bundles[-1], available=available, **more)
+
+
+def test_a_version_that_was_retired_long_ago_is_no_cause() -> None:
+    """Also if somebody has changed the newest version, for example its tags, a moment ago."""
+    observed = retired(None)
+    evidence = observed["evidence"]
+
+    assert diagnosis.describe(observed)["causes"] == []
+    unclear = diagnosis.unclear(evidence, preflight.judged(evidence), observed)
+    assert f"Version {MIDDLE} is disabled. The newest version of the key" in unclear["version"]
+    # If the pools are listed, this alone is no reason to doubt.
+    assert diagnosis.lost_key(observed) == ([], [])
+    assert diagnosis.describe(retired(True))["causes"] == []
+
+
+def test_a_retired_version_is_enabled_only_if_nothing_else_explains_the_loss() -> None:
+    no_access = diagnosis.describe(retired(False, assignments={PRINCIPAL: []}, vault=vault(rbac=True)))
+    assert [cause["name"] for cause in no_access["causes"]] == ["access_missing"]
+
+    alone = diagnosis.describe(retired(False))
+    assert alone["key_identifiers"] == [f"{KEY}/{MIDDLE}", f"{KEY}/{OLD}"]
+
+
+def test_a_version_that_was_disabled_within_a_day_of_the_newest_is_a_cause() -> None:
+    found = diagnosis.describe(retired(None, since=10 * DAY - 3600))
+
+    assert [cause["name"] for cause in found["causes"]] == ["version_unusable"]
+
+
 def lost_previous(
     identifier: str, disabled: tuple[str, ...], since: int, newest_is: int, available: bool | None
 ) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._checks.diagnosis import key_changed_at
+from .._checks.diagnosis import depends_on_account_change
 from .._checks.preflight import is_unreachable
 from .._core.concurrent import in_background, value_or_error
 from .._core.documents import Account, Identity, KeyBundle, KeyItem
@@ -66,9 +66,9 @@ class Diagnosis:
         return self._with_time(account, found)
 
     def _with_time(self, account: Account, found: dict[str, Any]) -> dict[str, Any]:
-        """With the time when the account was changed, if the key was changed a few minutes ago. An account that was
-        changed after that has used the key."""
-        if key_changed_at(found) is None:
+        """With the time when the account was changed, if that says more about its availability. An account that was
+        changed after a change of its key has used the key."""
+        if not depends_on_account_change(found):
             return found
         changed = value_or_error(lambda: self._resources.changed_at(account["id"]), CmkError)
         return {**found, "account_changed_at": None if isinstance(changed, CmkError) else changed}

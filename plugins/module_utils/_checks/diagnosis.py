@@ -20,7 +20,15 @@ from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import place_of
 from .._resources.access.document import NEEDED
-from .._resources.key.document import followers_on, item_of, newest_first, previous_in_doubt, version_of
+from .._resources.key.document import (
+    followers_on,
+    is_retired,
+    is_usable,
+    item_of,
+    newest_first,
+    previous_in_doubt,
+    version_of,
+)
 from .._resources.vault.document import is_in_perimeter, lets_addresses_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence
@@ -154,7 +162,8 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
             f"which of them Batch uses. {_ASK}, or grant access."
         )
-    if doubtful := _previous_versions(evidence, observed["versions"]):
+    doubtful = [*_previous_versions(evidence, observed), *_retired_versions(evidence, observed["versions"])]
+    if doubtful:
         found["version"] = doubtful[0]
     if _is_in_perimeter(evidence):
         found["network"] = f"{preflight.IN_PERIMETER} {_ASK}."
@@ -183,7 +192,7 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         elif unusable:
             unknown.append(f"{unusable} The account may be on an older version.")
         else:
-            unknown += _previous_versions(evidence, observed["versions"])
+            unknown += _previous_versions(evidence, observed)
     elif isinstance(evidence.bundle, CmkError):
         unknown.append(evidence.bundle.msg)
     granted = preflight.granted_to_each(evidence)
@@ -233,8 +242,14 @@ def _created_at(assignment: RoleAssignment) -> float:
     return made.replace(tzinfo=timezone.utc).timestamp() if made else 0
 
 
-def _previous_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
-    if doubtful := _lost_too_early(evidence, versions or ()):
+def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
+    """Whether the time when the account was changed says more about its availability: after a recent change of the key,
+    and if the account may have needed a version that was disabled or has expired."""
+    return key_changed_at(observed) is not None or bool(_lost_too_early(observed["evidence"], observed))
+
+
+def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
+    if doubtful := _lost_too_early(evidence, observed):
         key = replace(evidence.key, version=doubtful[0])
         return [
             f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was "
@@ -242,6 +257,22 @@ def _previous_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -
             f"azbatch.cmk.keyvault_cmk_key (key_identifier: {key}, state: enabled), and disable it two days later."
         ]
     return []
+
+
+def _retired_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
+    """Of an account that follows the key: whether it may need a version that was retired long ago, because the newest
+    version may have become usable only now."""
+    if evidence.key.version is not None or not isinstance(evidence.bundle, Mapping):
+        return []
+    newest = evidence.bundle
+    used = followers_on(newest, versions, evidence.now)[1:2] if is_usable(newest, evidence.now) else []
+    return [
+        f"{_reason(item, evidence.now)} The newest version of the key {evidence.key.name} was changed less than two "
+        "days ago. If Batch could not use the newest version before, the account may need the previous version. "
+        f"{_ASK}."
+        for item in versions or ()
+        if version_of(item) in used and is_retired(item, newest, evidence.now)
+    ]
 
 
 def _why_unusable(version: KeyBundle, now: float) -> str:
@@ -363,16 +394,17 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     the account may be on that (`followers_on`). Of an account that is not available, also those that it may have lost
     too early.
 
-    An account that is available does not need the one before. One that is not available may be on an older version,
-    which is named only if the two can be used: it may have been disabled for good. A version that Batch names is needed
-    whatever its age: without it, Batch cannot move the account to a newer one.
+    An account that is available does not need the one before. An account that is not available may be on an older
+    version. That version is named only if nothing else explains that the account is not available, because it may have
+    been disabled for good. A version that Batch names is needed whatever its age: without it, Batch cannot move the
+    account to a newer one.
     """
     versions: Sequence[KeyItem] | None = observed["versions"]
     newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
     if versions is None:
         return [item_of(newest)] if newest else []
     by_version = {version_of(item): item for item in versions}
-    lost = _lost_too_early(evidence, versions) if observed["available"] is False else []
+    lost = _lost_too_early(evidence, observed) if observed["available"] is False else []
     if evidence.key.version is not None:
         return [by_version[version] for version in (evidence.key.version, *lost) if version in by_version]
     used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
@@ -380,17 +412,39 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     if observed["available"]:
         return [by_version[version] for version in followed[:1]]
     named = [version for version in by_version if version in _said(observed)]
-    items = [by_version[version] for version in dict.fromkeys([*followed[:2], *named, *lost])]
-    if observed["available"] is False and not any(_reason(item, evidence.now) for item in items):
+    if newest and is_usable(newest, evidence.now):
+        recent = [version for version in followed[:2] if not is_retired(by_version[version], newest, evidence.now)]
+    else:
+        recent = followed[:2]
+    items = [by_version[version] for version in dict.fromkeys([*recent, *named, *lost])]
+    if observed["available"] is False and not (
+        any(_reason(item, evidence.now) for item in items) or _is_explained(observed)
+    ):
         return [by_version[version] for version in followed]
     return items
 
 
-def _lost_too_early(evidence: Evidence, versions: Sequence[KeyItem]) -> list[str]:
+def _is_explained(observed: Mapping[str, Any]) -> bool:
+    """Whether something other than a version of the key explains that the account is not available: another cause, or
+    a repair a few minutes ago."""
+    checks = preflight.judged(observed["evidence"])
+    others = ("access_granted", "network_open_to_batch", "same_tenant")
+    return (
+        any(check.status == FAILED for check in checks if check.name in others) or key_changed_at(observed) is not None
+    )
+
+
+def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
     """The previous versions that the account may still have needed when they were disabled or expired."""
     if not isinstance(evidence.bundle, Mapping):
         return []
-    return previous_in_doubt(evidence.bundle, versions, evidence.now, follows=evidence.key.version is None)
+    return previous_in_doubt(
+        evidence.bundle,
+        observed["versions"] or (),
+        evidence.now,
+        follows=evidence.key.version is None,
+        account_changed_at=observed.get("account_changed_at"),
+    )
 
 
 def _reason(item: KeyItem, now: float) -> str:

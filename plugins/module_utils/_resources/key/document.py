@@ -26,6 +26,8 @@ TAKEN_WITHIN_SECONDS = 24 * 3600
 PREVIOUS_NEEDED_SECONDS = 24 * 3600
 # Until then an account that follows the key may need the previous version.
 FOLLOWING_LAG = TAKEN_WITHIN_SECONDS + PREVIOUS_NEEDED_SECONDS
+# Batch may use an account's key for so long after the key was lost (not documented).
+LOSS_NOTICED_SECONDS = 3600
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
@@ -131,20 +133,39 @@ def may_need_previous(used: KeyBundle, now: float, *, follows: bool) -> bool:
     return follows or now < used["attributes"]["created"] + PREVIOUS_NEEDED_SECONDS
 
 
-def previous_in_doubt(used: KeyBundle, versions: Sequence[KeyItem], now: float, *, follows: bool) -> list[str]:
+def previous_in_doubt(
+    used: KeyBundle,
+    versions: Sequence[KeyItem],
+    now: float,
+    *,
+    follows: bool,
+    account_changed_at: float | None = None,
+) -> list[str]:
     """The versions that an account may have needed when they became unusable, although it is pinned to the version
     `used`, or follows the key with that newest version. An account that has lost the version before it took the newest
-    one never takes the newest one."""
+    one never takes the newest one. An account that was changed since then has not lost its key."""
     created = used["attributes"]["created"]
     needed_until = created + (FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS)
     found = []
     for item in versions:
-        attributes = item["attributes"]
-        ended = attributes.get("updated", 0) if not attributes["enabled"] else attributes.get("exp", now + 1)
+        ended = _ended_at(item, now)
         may_be_stuck = follows and ended < created + TAKEN_WITHIN_SECONDS
-        if attributes["created"] <= created <= ended <= now and (now < needed_until or may_be_stuck):
-            found.append(version_of(item))
+        is_needed = (account_changed_at or 0) <= ended + LOSS_NOTICED_SECONDS
+        if item["attributes"]["created"] <= created <= ended <= now and (now < needed_until or may_be_stuck):
+            found += [version_of(item)] if is_needed else []
     return [version for version in found if version != version_of(used["key"])]
+
+
+def is_retired(item: KeyItem, newest: KeyBundle, now: float) -> bool:
+    """Whether a previous version became unusable more than a day after the newest version was created. If Batch could
+    use the newest version by then, all accounts that follow the key used it."""
+    return newest["attributes"]["created"] + TAKEN_WITHIN_SECONDS <= _ended_at(item, now) <= now
+
+
+def _ended_at(item: KeyItem, now: float) -> float:
+    """When the version was disabled or expired; later than now if it was not."""
+    attributes = item["attributes"]
+    return float(attributes.get("updated", 0) if not attributes["enabled"] else attributes.get("exp", now + 1))
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:
