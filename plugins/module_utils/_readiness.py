@@ -29,6 +29,7 @@ from ._core.errors import CmkError, Denied, InvalidOption, Refused, Unavailable
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
 from ._core.plan import Step
 from ._core.reconcile import predicted
+from ._core.summary import repaired_text
 from ._resources.access import goal as access_goal
 from ._resources.access import plan as access_plan
 from ._resources.access import writes as access_writes
@@ -342,8 +343,7 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
         refusals.append(lacking)
     if refusals:
         done = [cause for cause in earlier if cause not in names]
-        has = "would have" if cloud.is_rehearsal else "has"
-        so_far = f"Before that, the run {has} repaired: {', '.join(done)}." if done else "Nothing was changed."
+        so_far = repaired_text(done, is_planned=cloud.is_rehearsal) if done else "Nothing was changed."
         seen = [cause["evidence"] for cause in causes if cause["repair"]]
         message = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
         # A copy, because the task may read the same error again from its cache.

@@ -84,6 +84,13 @@ options:
       - If V(true), an account whose pools Batch lists is available. Without it, RV(available) is null if the key, the
         access to it or the vault cannot be read.
     type: bool
+  causes_so_far:
+    description:
+      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check, if the causes have been repaired
+        since. If the task fails, the message names the repaired causes.
+    type: list
+    elements: str
+    default: []
   vault_resource_group:
     description:
       - Resource group of the key's vault. By default, the module searches all subscriptions that the caller can read.
@@ -165,6 +172,7 @@ EXAMPLES = r"""
     key_identifier: "{{ account.key_identifier }}"
     wait_until_available: true
     pools_show_availability: "{{ account.pools_show_availability }}"
+    causes_so_far: "{{ account.causes_so_far }}"
     wait_timeout: 900
 """
 
@@ -279,8 +287,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import repaired_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
@@ -302,6 +312,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},
     "pools_show_availability": {"type": "bool"},
+    "causes_so_far": {"type": "list", "elements": "str", "default": []},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "follow_latest": {"type": "bool"},
     "update_version": {"type": "bool", "default": True},
@@ -312,7 +323,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
-    outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
+    try:
+        outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
+    except CmkError as failure:
+        if params["causes_so_far"]:
+            failure.msg += f" {repaired_text(params['causes_so_far'], is_planned=cloud.is_rehearsal)}"
+        raise
     if goal.key:
         cloud.forced_versions.completed(*counted_as(goal.key, params))
     return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))

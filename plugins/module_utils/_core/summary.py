@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .ids import read_key_identifier
@@ -52,3 +52,8 @@ def _plain(value: Any) -> str:
 def and_text(words: Iterable[str]) -> str:
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def repaired_text(causes: Sequence[str], *, is_planned: bool) -> str:
+    """Say which causes earlier tasks of the role recover have repaired, for a failure of a later task."""
+    return f"Before that, the run {'would have' if is_planned else 'has'} repaired: {', '.join(causes)}."
