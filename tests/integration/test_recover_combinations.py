@@ -63,8 +63,8 @@ def delete_key(service: Service) -> None:
 
 
 def revoke(service: Service) -> None:
-    [identity] = service.account()["identity"]["userAssignedIdentities"].values()
-    service.revoke(identity["principalId"])
+    for identity in service.account()["identity"]["userAssignedIdentities"].values():
+        service.revoke(identity["principalId"])
 
 
 def close(service: Service, **rules: Any) -> None:
@@ -76,7 +76,8 @@ def close_to_caller(service: Service) -> None:
 
 
 def delete_identity(service: Service) -> None:
-    service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
+    for identity in service.account()["identity"]["userAssignedIdentities"]:
+        service.identities.user_assigned_identities.delete("rg-sandbox", identity.rpartition("/")[2])
 
 
 def purge_vault(service: Service) -> None:
@@ -161,10 +162,15 @@ FAST: list[Case] = [
 
 
 def make(service: Service, case: Case, monkeypatch: pytest.MonkeyPatch, *, rbac: bool) -> None:
+    kind = kind_of(case)
     service.make_vault(rbac=rbac)
-    service.grant(service.make_identity()["properties"]["principalId"])
-    service.make_account(identity={"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}})
-    service.point(service.make_key().id)
+    names = ["identity1", "identity2"] if kind == "two identities" else ["identity1"]
+    for name in names:
+        service.grant(service.make_identity(name)["properties"]["principalId"])
+    assigned = {service.identity_id(name): {} for name in names}
+    service.make_account(identity={"type": "UserAssigned", "userAssignedIdentities": assigned})
+    identifier = service.make_key().id
+    service.point(identifier.rpartition("/")[0] if kind == "follows" else identifier)
     lacks = {FAULTS[name].lacks for name in case} - {""}
     if lacks:
         has, sandbox = EVERY_RIGHT - lacks, service.sandbox
@@ -204,6 +210,11 @@ def blockers(case: Case) -> set[str]:
 def has_roles(case: Case) -> bool:
     """Whether the vault uses Azure RBAC: single rights on keys are roles' only."""
     return any(FAULTS[name].lacks for name in case) or len(" ".join(case)) % 2 == 0
+
+
+def kind_of(case: Case) -> str:
+    """The kind of the account: pinned to a version, following the key, or with two identities."""
+    return ("pinned", "follows", "two identities")[len(" ".join(case)) // 2 % 3]
 
 
 def is_shown_last(case: Case) -> bool:
