@@ -128,7 +128,7 @@ def lasting_target() -> Iterator[Target]:
         one.wire.close()
 
 
-# The checks of each answer
+# The checks of each response
 
 
 def examples(share: float) -> Any:

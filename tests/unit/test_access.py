@@ -503,7 +503,7 @@ def test_access_to_an_unused_key_is_revoked() -> None:
     assert access_plan.plan(goal(state="absent", key_name="other"), state).changed
 
 
-# What is reported
+# Return values
 
 
 def test_description() -> None:

@@ -494,7 +494,7 @@ def options_checked() -> set[str]:
 
 
 def codes_of_kinds() -> set[str]:
-    """The codes of the classes of errors. The base class has no code of a kind of errors: see below."""
+    """The codes of the classes of errors. The base class is excluded, because its code is only a default: see below."""
     found: set[str] = set()
     for kind in (node for node in NODES if isinstance(node, ast.ClassDef) and node.name != "CmkError"):
         for line in kind.body:

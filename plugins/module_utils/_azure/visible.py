@@ -94,8 +94,7 @@ class VisibleAccounts:
 
         If Azure lists no subscription for the caller, the task's own subscription is used, if it is known.
 
-        If the accounts of no subscription can be listed, and the reason is not a missing right, the first error is
-        raised.
+        If the accounts of no subscription can be listed, and no reason is a missing right, the first error is raised.
         """
         named = subscriptions or self._resources.listed_subscription_ids() or self._own()
         return self._of(map_concurrent(self._list, named), may_fail=True)

@@ -105,7 +105,7 @@ def _is_on(used: KeyIdentifier | None, key: KeyIdentifier, followers_on: Iterabl
 
 
 def following(visible: Visible, key: KeyIdentifier) -> list[str]:
-    """The ids of the accounts and pools that use the latest version of this key."""
+    """The ids of the accounts and pools that follow the latest version of this key."""
     return _users(visible, key.versionless.same)
 
 

@@ -64,8 +64,8 @@ class Plan(Generic[W]):
     `before` and `after` have the shape of the module's return value. `goal` is the desired state, without options
     such as `new_version` that would change the resource in each run, so that a plan after the steps is empty.
     `rollback_goal` is the previous state, for resources that are restored if a change fails. `if_refused` is the
-    goal if a second check refuses the change, also if the rollback to `rollback_goal` fails. `report` has further
-    values of the result.
+    goal if there is no `rollback_goal` or the rollback to it fails, and a check refuses the change. `report` has
+    further values of the result.
     """
 
     goal: Any
