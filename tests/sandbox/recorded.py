@@ -4,11 +4,11 @@
 
 """Recorded traffic of Azure: requests with their responses, and the comparison of responses with the recordings.
 
-recorded.json has excerpts of public test recordings. Each recording has its source, the headers that were not
-recorded (`unrecorded`), the requests that create the initial state (`given`), and its cases in the order of their
-requests. `number` is the position of the request in the recording. `sent` is the URL that is sent instead of the
-recorded URL. `at_once` means that an operation was unfinished in the recording. `part` means that a list lacks the
-entries of other users.
+recorded.json has excerpts of public test recordings. Each recording has its source and the headers that were not
+recorded (`unrecorded`). It also has the requests that create the initial state (`given`), and its cases in the
+order of their requests. `number` is the position of the request in the recording. `sent` is the URL that is sent
+instead of the recorded URL. `at_once` means that an operation was unfinished in the recording. `part` means that a
+list lacks the entries of other users.
 
 In texts, values of the sandbox replace `{subscription}` and similar names. `<guid>`, `<hex>`, `<time>`, `<number>`
 and `<text>` match values that are random or depend on the time. `<any>` is not compared: the value belongs to the

@@ -66,8 +66,8 @@ def write(report: Report, folder: Path, name: str, formats: Iterable[str]) -> di
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write the file atomically. Other users may be able to write to the folder, so the text is first written to a
-    new file with a random name, which cannot be a symbolic link of theirs."""
+    """Write the file atomically. Other users may be able to write to the folder. Therefore the text is first
+    written to a new file with a random name, which cannot be a symbolic link of another user."""
     descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         # `newline=""` keeps the line ends on all platforms: CSV has its own.

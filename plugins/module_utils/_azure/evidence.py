@@ -148,8 +148,8 @@ class EvidenceReader:
 
     def _roles_now(self, evidence: Evidence, vault: Vault, since: float) -> dict[str, Any]:
         """Tasks that wait for the list of all assignments at the key's scope share it. The list does not show the
-        roles that a principal has as a member of a group, so the assignments of a principal without the role in the
-        list are read separately.
+        roles that a principal has as a member of a group. If a principal has no role in the list, its assignments
+        are read separately.
         """
         scope = scope_of(vault, evidence.key.name)
         listed = self._session.cache.since(

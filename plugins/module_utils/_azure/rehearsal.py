@@ -118,8 +118,8 @@ class Rehearsal:
 
     def _next_principal(self, purpose: str) -> str:
         """In results, all placeholders of new principals look the same. Tasks that name a principal for the same
-        purpose get the placeholders one after the other, in the order of their creation, and then always the last
-        one."""
+        purpose get the placeholders in the order of their creation. After the last placeholder, they always get the
+        last one."""
         made = self.accounts.placeholders()
         with self._picture.locked(_PRINCIPALS, purpose):
             number = int((self._picture.get(_PRINCIPALS, purpose) or {}).get("number", 0))

@@ -109,8 +109,8 @@ class RehearsedKeys:
         return Response(200, made) if is_newer else response
 
     def _in_azure(self, call: Call, vault: str, name: str, wanted: str, entry: Entry) -> Response:
-        """The version without the changes in the picture. A vault that was recovered in the picture has every key
-        that a task names, and the key is usable, because Azure does not show the keys of a deleted vault."""
+        """The version without the changes in the picture. Azure does not show the keys of a deleted vault. Therefore a
+        vault that was recovered in the picture has every key that a task names, and the key is usable."""
         host = self._vaults.entry(vault)
         if entry["recovered"]:
             return Response(200, _assumed(entry["recovered"], wanted))

@@ -54,7 +54,7 @@ def missing(code: str, message: str) -> Response:
 
 def completed(response: Response, entries: Mapping[str, Mapping[str, Any]], key: Callable[[Document], str]) -> Response:
     """A page of a list with the changes in the picture. Each of the entries, by key, has its `document`, which is
-    None if it is deleted in the picture, and `made`, which is true if it was created in the picture and is added to
+    None if it is deleted in the picture. If `made` is true, the entry was created in the picture and is added to
     the last page."""
     if response.status != 200 or not entries:
         return response

@@ -4,8 +4,8 @@
 
 """The Batch accounts and pools that use a key (invariant I2).
 
-Azure has no request that disables or deletes a key only if the key is unused, and an account may begin to use the
-key between the check and the change. Therefore the accounts are checked again after the change, and the change is
+Azure has no request that disables or deletes a key only if the key is unused. An account may begin to use the key
+between the check and the change. Therefore the accounts are checked again after the change, and the change is
 undone if an account uses the key.
 
 This module util is private to the collection.

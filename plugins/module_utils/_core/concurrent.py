@@ -5,7 +5,8 @@
 """Concurrent calls, because a request to Azure takes far longer than the work of this collection.
 
 They run in daemon threads. Python waits for the threads of concurrent.futures.ThreadPoolExecutor at the end of the
-block and again when the interpreter exits, so a task with a `timeout` would run until its slowest request ends.
+block and again when the interpreter exits. With these, a task with a `timeout` would run until its slowest request
+ends.
 
 This module util is private to the collection.
 """

@@ -4,10 +4,10 @@
 
 """Signals that end a task during a change, and the conversion of exceptions to errors of this collection.
 
-Ansible ends a task with an exception that its handler of SIGALRM raises (the keyword `timeout`), and a worker with
-SIGINT or SIGTERM, whose handler exits at once. A change that has begun has to be rolled back first. Therefore these
-signals raise an exception during a change, and are deferred during a write request and during a rollback. Only the
-main thread handles signals. In other threads, these functions have no effect.
+Ansible ends a task with an exception that its handler of SIGALRM raises (the keyword `timeout`). It ends a worker
+with SIGINT or SIGTERM, whose handler exits at once. A change that has begun has to be rolled back first. Therefore
+these signals raise an exception during a change, and are deferred during a write request and during a rollback.
+Only the main thread handles signals. In other threads, these functions have no effect.
 
 This module util is private to the collection.
 """

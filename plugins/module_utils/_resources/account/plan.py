@@ -46,8 +46,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
     body: dict[str, Any] = {"identity": identity}
     if key_of(account) is None:
-        # The Microsoft-managed key is sent too. If another task or user moves the account to a key at this moment,
-        # the account would keep the key and lose the identity that may use the key.
+        # The Microsoft-managed key is sent too. Another task or user may move the account to a key at this moment.
+        # Without the key source, the account would keep that key but lose the identity that may use it.
         body["properties"] = {"encryption": encryption_body(None)}
     after = {**before, "identity": describe_identity(identity)}
     return Plan(
@@ -64,8 +64,8 @@ def _creation(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     failed: Account | None = observed["account"]
     location = failed["location"] if failed else goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
-    # The key source is always sent. If another task or user creates the account with a key at this moment, the
-    # account would keep that key, while this request replaces the identity that may use the key.
+    # The key source is always sent. Another task or user may create the account with a key at this moment. Without
+    # the key source, the account would keep that key but lose the identity that may use it.
     body: dict[str, Any] = {
         "location": location,
         "identity": _identity_body(goal),
