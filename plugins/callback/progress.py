@@ -60,9 +60,9 @@ class CallbackModule(CallbackBase):
         self._shown_at = time.monotonic()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Ansible starts a play again for each wave of it."""
+        """Called for each wave of a play: Ansible starts the play again for each wave."""
         variables = play.get_variable_manager().get_vars(play=play)
-        # By its place, because ansible-runner gives each wave its own uuid.
+        # The path identifies a play, because ansible-runner gives each wave its own uuid.
         is_other = play.get_path() != self._play
         self._end(is_last=is_other)
         if self._progress is None or self._progress.left == 0 or is_other:
@@ -116,7 +116,7 @@ class CallbackModule(CallbackBase):
             self._tell(progress)
 
     def _end(self, *, is_last: bool) -> None:
-        """The end of a wave, which may be the last of the play."""
+        """End a wave. If it was the last wave of the play, show the final counts."""
         progress = self._progress
         if progress is None:
             return

@@ -110,7 +110,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import n
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
-# Since ansible-core 2.19 a text is a template only if it is trusted, and what Azure says is not.
+# Since ansible-core 2.19, a string is a template only if it is trusted. Data from Azure is not trusted.
 _KNOWS_TRUST = hasattr(Templar, "evaluate_conditional")
 
 
@@ -123,8 +123,8 @@ def _template(text: str) -> str:
     return trusted
 
 
-# The tasks of a host run on the controller with the Python of the job, as those of the implicit localhost: an inventory
-# may have been listed in another environment, as AWX does.
+# The tasks of a host run on the controller with the Python interpreter of the job, like the tasks of the implicit
+# localhost. The inventory may have been listed in another environment: AWX does that.
 _CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": _template("{{ ansible_playbook_python }}")}
 _FILE = re.compile(r"(^|.*[/.])batch_accounts\.ya?ml")
 
@@ -151,7 +151,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _read_options(self, path: str) -> None:
         for name in ENVIRONMENT:
             if os.environ.get(name) == "":
-                # Ansible would take the empty text for the option's value.
+                # Ansible would use the empty string as the value of the option.
                 del os.environ[name]
         config = self._read_config_data(path)
         known = self.get_options()
@@ -161,11 +161,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self.templar.available_variables = self._vars or {}
         templates = config.keys() & {*CONNECTION, "subscriptions"}
         evaluated = {name: self.templar.template(config[name]) for name in templates}
-        # Once more as a whole, for before ansible-core 2.19 a single option is set without regard to its type.
+        # Set all options again, because ansible-core before 2.19 ignores the type of an option that is set by
+        # itself.
         self.set_options(direct=without_empty({**config, **evaluated}), var_options=self._vars)
 
     def _found(self, path: str, cache: bool) -> dict[str, Any]:
-        """The accounts from Azure or from the cache: plain data either way."""
+        """The accounts from Azure or from the cache, as plain data in both cases."""
         wanted = _inventory.checked_subscriptions(self.get_option("subscriptions"))
         connection = {
             name: self.get_option(name) if self.has_option(name) else option.get("default")
@@ -173,7 +174,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         }
         if not self.get_option("cache"):
             return self._listed(connection, wanted)
-        # Another caller may see other accounts. The key is a hash.
+        # Another caller may be able to read other accounts, so the key depends on the caller. The key is a hash.
         asks = {**connection, "secret": None}
         key = self.get_cache_key(json.dumps([path, asks, wanted]))
         kept: dict[str, Any] | None = self._cache.get(key) if cache else None
@@ -224,7 +225,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._warn_of_shared_groups(named)
 
     def _warn_of_shared_groups(self, names: Iterable[str]) -> None:
-        """Ansible replaces what it does not allow in the name of a group."""
+        """Warn if names become the same group because Ansible replaces characters that it does not allow."""
         shared: dict[str, list[str]] = {}
         for name in names:
             shared.setdefault(self._sanitize_group_name(name), []).append(name)
@@ -250,7 +251,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
 
 def _distrusted(value: Any) -> Any:
-    """Data from Azure, with text marked as unsafe that could be taken for a template."""
+    """Data from Azure, with strings that could be read as templates marked as unsafe."""
     if _KNOWS_TRUST:
         return value
     if isinstance(value, dict):
@@ -258,7 +259,7 @@ def _distrusted(value: Any) -> Any:
     if isinstance(value, list):
         return [_distrusted(one) for one in value]
     if isinstance(value, str) and "{" in value:
-        # A module that ansible-core is about to give up.
+        # ansible-core has deprecated this module.
         from ansible.utils.unsafe_proxy import wrap_var
 
         return wrap_var(value)

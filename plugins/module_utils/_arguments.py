@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options that several modules have. Their documentation is in doc fragments; a test ties the two.
+"""Options that several modules have. Their documentation is in doc fragments; a test compares the two.
 
 This module util is private to the collection.
 """
@@ -17,7 +17,8 @@ from ansible.module_utils.common.parameters import AnsibleFallbackNotFound
 
 
 def _from_environment(*names: str) -> str:
-    """The first variable that is set. An empty variable is not set: AWX and containers define variables as empty."""
+    """The first variable that is set. An empty variable counts as not set: AWX and containers define empty
+    variables."""
     found = next(filter(None, map(os.environ.get, names)), None)
     if found is None:
         raise AnsibleFallbackNotFound
@@ -49,11 +50,12 @@ ENVIRONMENT = tuple(name for option in CONNECTION.values() for name in option.ge
 
 
 def without_empty(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a task or an inventory source without connection options that are empty: they are not set."""
+    """Options of a task or an inventory source without empty connection options, which count as not set."""
     return {name: value for name, value in options.items() if value != "" or name not in CONNECTION}
 
 
-# Doc fragment azbatch.cmk.new_key. Neither type nor size of a key is a secret, whatever the options' names may suggest.
+# Doc fragment azbatch.cmk.new_key. The type and the size of a key are no secrets, although Ansible suspects that by
+# the names of the options.
 NEW_KEY: dict[str, dict[str, Any]] = {
     "key_type": {"type": "str", "no_log": False},
     "key_size": {"type": "int", "no_log": False},

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The edge between a module and Ansible: arguments in, a result out. The only place that knows AnsibleModule.
+"""The interface between a module and Ansible: arguments and result. Only this file uses AnsibleModule.
 
 This module util is private to the collection.
 """
@@ -33,7 +33,7 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
             cloud = Cloud(module.params, rehearse=module.check_mode)
             result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
     except BaseException as ended:
-        # The result of an interrupted module is returned too; the process ends with it.
+        # An interrupted module also returns a result, and the process ends.
         module.fail_json(**placeholders.shown(as_failure(ended).result()))
     for warning in result.pop("warnings", []):
         module.warn(warning)

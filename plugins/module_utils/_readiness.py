@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the tasks of a role can succeed, checked before the first of them changes anything.
+"""Checks whether the tasks of a role can succeed, before the first task changes anything.
 
-What a later task would refuse is refused here, with the caller's missing rights. What only an earlier task can bring
-about, such as a vault that does not exist yet, is left to the later task.
+The check refuses everything that a later task would refuse, and names the caller's missing rights. Conditions that
+depend on an earlier task, such as a vault that does not exist yet, are left to the later task.
 
-Each check is given the `cloud` of the task (cloud.Cloud), returns warnings and changes nothing.
+Each check takes the `cloud` of the task (cloud.Cloud), returns warnings and changes nothing.
 
 This module util is private to the collection.
 """
@@ -67,7 +67,7 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
     if account:
         cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
         if not params["replace_key"]:
-            # With a typing error in its name, a vault would be made.
+            # If the name of the vault has a typing error, a vault would be created.
             encryption_plan.refuse_other_key(account["name"], has, wanted)
     with _options(recover="recover_vault", name="vault_name"):
         vault = predicted(vault_goal, cloud.vaults, vault_plan)
@@ -103,7 +103,7 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
 
 @contextmanager
 def _options(**names: str) -> Iterator[None]:
-    """Name options of another module as this one does, in errors."""
+    """In errors of the block, replace the names of another module's options by the names of this module's options."""
     try:
         yield
     except CmkError as failure:
@@ -117,7 +117,8 @@ def _options(**names: str) -> Iterator[None]:
 
 
 def read_ahead(params: Params, cloud: Cloud) -> None:
-    """Read concurrently what the checks, and the tasks after them, read first: each read is a round trip to Azure."""
+    """Concurrently read the data that the checks and the tasks after them read first, because each read is a round
+    trip to Azure."""
     reads: list[Callable[[], Any]] = [lambda: cloud.rights.read_ahead(params["resource_group"])]
     if params["check_before"] == "provision":
         vault_goal, account_goal = _vault_goal(params), _account_goal(params)
@@ -147,7 +148,7 @@ def _account_goal(params: Params) -> account_goal_module.Goal:
     return account_goal_module.desired({**params, "name": params["account_name"], **_ACCOUNT})
 
 
-# The options of other modules that this check does not have.
+# Values of the options of other modules that this check does not have.
 _ACCOUNT = {"state": "present", "key_identifier": None, "force": False}
 _KEY_OPTIONS = ("vault_name", "key_type", "key_size", "expires_in", "rotation_policy", "enable_key")
 _KEY: dict[str, Any] = {
@@ -168,7 +169,7 @@ def _is_by_role(goal: vault_goal_module.Goal) -> bool:
 
 
 def _to_fill_new_vault(params: Params, goal: vault_goal_module.Goal) -> Iterator[Needed]:
-    """The rights to write what is written once there is a vault."""
+    """The rights for the later writes to a vault that does not exist yet."""
     yield from _to_grant_in(goal)
     permissions = ["create", "get"]
     if params["rotation_policy"]:
@@ -212,14 +213,15 @@ def rotate(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
         needed += _to_move(params)
         needed.append(rights.to_see_access(has.vault, params["vault_resource_group"]))
     if disables:
-        # By the list of its versions, others than the newest are found to be there.
+        # The list of versions shows whether an older version exists.
         needed += [rights.to_use_key(permission, has.vault) for permission in ("list", "update")]
     is_unknown = disables and has.same(new) and params["previous_key_identifier"] is None
     return (*((_previous_unknown(account, has),) if is_unknown else ()), *cloud.rights.require(needed))
 
 
 def _to_switch(params: Params, cloud: Cloud, account: Account, new: KeyIdentifier) -> Iterator[Needed]:
-    """To a different key. Only access to it may be missing, because access is granted next."""
+    """The rights to move the account to a different key. Only the access to the key may be missing, because the
+    role grants it."""
     goal = encryption_goal_module.Goal(params["resource_group"], params["account_name"], new, None, replaces=True)
     try:
         yield from encryption_writes.NEEDED.by(predicted(goal, cloud.encryption, encryption_plan).steps)
@@ -250,7 +252,7 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
     if takes_key != "keep" or takes_access:
         if has and not has.is_named(params["vault_name"], params["key_name"]):
             raise _on_another_key(params, account, has)
-        # Of a vault that the account does not use, nothing but its name is known yet, and that may be wrong.
+        # If the account does not use the vault, only the name of the vault is known, and the name may be wrong.
         vault = has.vault if has and takes_key != "keep" else None
         what = "disable or delete the key, or revoke the access to it"
         _require_all_listed(params, cloud, what, "keep the key and the access", vault)
@@ -267,7 +269,8 @@ def revert(params: Params, cloud: Cloud, account: Account) -> tuple[str, ...]:
 
 
 def _to_put_away(params: Params, cloud: Cloud, account: Account) -> Iterator[Needed]:
-    """Accounts that use the key, this one among them, are no obstacle: what they use is kept."""
+    """The rights to disable or delete the previous key and revoke the access to it. If other accounts use the key,
+    that is no error, because the role keeps a key that is in use."""
     if params["previous_key"] != "keep":
         state = {"disable": "disabled", "delete": "absent"}[params["previous_key"]]
         wanted = {**_KEY, **_LEFT, "vault_name": params["vault_name"], "name": params["key_name"], "state": state}
@@ -305,17 +308,19 @@ def _previous_unknown(account: Account, key: KeyIdentifier | str) -> str:
 
 
 def _require_all_listed(params: Params, cloud: Cloud, what: str, otherwise: str, vault: str | None) -> None:
-    """Refuse `what` now: the account would have moved to another key before what it has left behind is refused."""
-    # A caller who may not list the pools of the account could not confirm a change either, a more severe reason.
+    """Refuse `what` now if not all accounts can be listed. Otherwise the account would be moved to another key
+    before a later task refuses `what` for the previous key."""
+    # This is first: if the caller may not list the pools of the account, not even the change of its key can be
+    # confirmed.
     cloud.encryption.require_known_availability(params["resource_group"], params["account_name"])
     predicted(usage.AllListed(what, otherwise, vault), cloud.listing, usage)
 
 
 def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The repairs that the account needs now, with the causes found so far, and warnings.
+    """The repairs that the account needs now and the causes found so far, and warnings.
 
-    What a repair reveals, such as what a deleted vault holds, is left to the check after the repair. Everything that
-    speaks against the repairs found now is refused at once, with every reason.
+    A repair may reveal more causes, such as the state of a key in a deleted vault. These are left to the check
+    after the repair. If the repairs found now are not possible, the check fails at once and names all reasons.
     """
     name, unavailable = observed["account"]["name"], observed["unavailable_reason"]
     available = account_document.availability(unavailable)
@@ -326,7 +331,7 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if available:
         return {"repairs": [], "causes_so_far": earlier}, _about_to_be_lost(name, causes)
     if available is None and not (causes or earlier or account_diagnosis.unread(diagnosis)):
-        # Nothing shows that the account has lost its key. The last task waits while Batch fails.
+        # No data shows that the account has lost its key. The last task of the role waits while Batch fails.
         return {"repairs": [], "causes_so_far": earlier}, ()
     if not diagnosis:
         reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key."
@@ -358,7 +363,7 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
 
 
 def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """A revocation, for example, takes effect later, and the account is available until then."""
+    """Warnings about causes although the account is available: a revocation, for example, takes effect later."""
     if not causes:
         return ()
     message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
@@ -368,7 +373,7 @@ def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[s
     )
 
 
-# Causes after which a check before the repair is incomplete.
+# Causes that hide data from the check before the repair.
 _HIDES = {
     "vault_deleted": "Azure does not show the network rules and the keys of a deleted vault, or who may use them. Once "
     "the vault is recovered, a run may find more to repair, or refuse the rest.",
@@ -395,11 +400,11 @@ def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: 
 
 
 def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_first: bool) -> list[CmkError]:
-    """The data that could not be read, if a repair needs it, or if it may hide a cause."""
+    """The errors of reads, if a repair needs the data, or if the data may show another cause."""
     if "vault" in repairs:
-        # A deleted vault shows nothing before it is recovered.
+        # Azure does not show the data of a deleted vault before it is recovered.
         return []
-    # The firewall of a vault can be opened for Batch by a caller whom it keeps out.
+    # A caller whom the vault's firewall blocks can still allow Batch in the firewall.
     return [
         error
         for error in account_diagnosis.unread(diagnosis)

@@ -211,7 +211,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "location": {"type": "str"},
     "identity_id": {"type": "str"},
-    # A key's identifier is no secret, whatever its name may suggest.
+    # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
     "follow_latest": {"type": "bool", "default": False},
     "vault_resource_group": {"type": "str"},

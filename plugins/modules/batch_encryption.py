@@ -307,7 +307,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ["microsoft_keyvault", "microsoft_batch"],
         "no_log": False,
     },
-    # A key's identifier is no secret, whatever its name may suggest.
+    # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
     "vault_resource_group": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},

@@ -419,7 +419,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
     "recover_vault": {"type": "bool", "default": False},
     "recover_key": {"type": "bool", "default": False, "no_log": False},
-    # Nothing of this is secret, whatever the options' names may suggest.
+    # These options are no secrets, although Ansible suspects that by their names.
     "key_name": {"type": "str", "no_log": False},
     **NEW_KEY,
     "enable_key": {"type": "bool", "default": False, "no_log": False},
@@ -461,7 +461,7 @@ def _survey(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
 
 def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    """The account as a look before any change shows it, if the tasks of the role can succeed."""
+    """The account, read before any change. Raises an error if a task of the role would fail."""
     for option in ("vault_name", "key_name"):
         if params[option] is None:
             raise InvalidOption(option, None, f"check_before: {params['check_before']} requires it.", f"Set {option}.")
@@ -493,7 +493,7 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
 
 def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    """The account with what it needs to be available again, if the tasks of the role recover can do that."""
+    """The account with the repairs that it needs. Raises an error if the tasks of the role recover cannot make them."""
     group, name = params["resource_group"], params["account_name"]
     seconds(params["extend_expired_by"], "extend_expired_by")
     try:
@@ -506,7 +506,8 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         return Outcome(False, {"exists": False}, {"exists": False}, (missing(group, name),))
     required(observed["account"], group, name)
     if observed["diagnosis"] and availability(observed["unavailable_reason"]) is None:
-        # If Batch does not show it, what is wrong with the key, the access and the network counts.
+        # If Batch does not show whether the account is available, all problems of the key, the access and the
+        # network count as causes.
         observed = {**observed, "diagnosis": {**observed["diagnosis"], "available": False}}
     needed, warnings = _readiness.recover(params, cloud, observed)
     seen = {**encryption_survey.survey(observed), **needed}

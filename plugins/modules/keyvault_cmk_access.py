@@ -191,13 +191,13 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.doc
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str"},
     "vault_name": {"type": "str"},
-    # A key's identifier is no secret, whatever its option's name may suggest.
+    # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
     "principal_id": {"type": "str"},
     "account_name": {"type": "str"},
     "account_resource_group": {"type": "str"},
     "identity_id": {"type": "str"},
-    # A key's name is no secret, whatever its option's name may suggest.
+    # The name of a key is no secret either.
     "key_name": {"type": "str", "no_log": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
@@ -222,7 +222,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
                 in_background(cloud.vaults.get, goal.group, goal.vault)
             goals = access_goal.of_account(goal, required(cloud.accounts.present(group, account), group, account))
         if len(goals) > 1:
-            # A refusal of one of them comes before any change.
+            # All goals are checked before the first change.
             for one in goals:
                 predicted(one, cloud.access, access_plan)
         outcomes = [make(goal) for goal in goals]
@@ -231,7 +231,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
 
 def exclusive(params: Mapping[str, Any]) -> str:
-    """The vault that one task of a run at a time changes, wherever the task runs."""
+    """The name of the vault whose lock a task of the run holds, on whatever host the task runs."""
     return access_goal.desired(params).vault
 
 

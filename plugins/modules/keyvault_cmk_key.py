@@ -389,7 +389,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recover
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str"},
     "name": {"type": "str"},
-    # A key's identifier is no secret, whatever its option's name may suggest.
+    # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
     "account_name": {"type": "str"},
     "resource_group": {"type": "str"},
@@ -434,32 +434,34 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:
             return cloud.rights.require([*key_writes.NEEDED.by(steps), *later])
 
-        # If a version is forced, there is something to change, so both are read concurrently.
+        # A forced version always is a change, so the availability of the account is read concurrently with the key.
         asked = in_background(require_available).result if goal.new_version else require_available
         return converge(goal, cloud.keys, key_plan, before_change=asked, rights=require)
 
     if account and goal.state == "present":
         seen = cloud.accounts.seen(group, account, refresh_if=lambda seen: not goal.names(key_of(seen)))
         used = encryption_document.required_key(required(seen, group, account), goal.vault, goal.name)
-        # An account that is pinned to a version has to be moved to a new one. If the caller cannot, none is made.
+        # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no
+        # version is created.
         to_move = [*rights.to_set_encryption(group, account), rights.to_see_access(used.vault, None)]
         make_for_account = partial(make, later=to_move if used.version else [])
         return cloud.newest.version(goal, forced_version(params), used.version, make_for_account)
     with cloud.locked(goal.vault):
         if goal.keeps_used and goal.disables_or_deletes:
-            # A task of the run may have enabled or recovered what another one disabled or deleted.
+            # The count is part of the name, because a task of the run may have enabled or recovered a key that
+            # another task had disabled or deleted.
             restorations = cloud.keys.restorations(goal.vault, goal.name)
             return cloud.run_once(lambda: unless_used(lambda: make(goal)), repr((goal, restorations)))
         return recovered_first(goal, make)
 
 
 def exclusive(params: Mapping[str, Any]) -> str:
-    """The vault that one task of a run at a time changes, wherever the task runs."""
+    """The name of the vault whose lock a task of the run holds, on whatever host the task runs."""
     return key_goal.desired(params).vault
 
 
 def forced_version(params: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The name under which a run counts a version that the task forces for an account."""
+    """The names under which a run counts a version that the task forces for an account."""
     if not (params["new_version"] and params["account_name"]):
         return None
     return counted_as(key_goal.desired(params).key, params)

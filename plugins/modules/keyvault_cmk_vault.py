@@ -241,7 +241,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
 
 def exclusive(params: Mapping[str, Any]) -> str:
-    """The vault that one task of a run at a time changes, wherever the task runs."""
+    """The name of the vault whose lock a task of the run holds, on whatever host the task runs."""
     return str(params["name"])
 
 

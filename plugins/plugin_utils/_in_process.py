@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Modules run inside Ansible's own process, which spares every task an interpreter's start and the SDKs' import.
+"""Runs modules inside Ansible's own process, so that a task needs neither start an interpreter nor import the SDKs.
 
 This plugin util is private to the collection.
 """
@@ -37,21 +37,22 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
-# Ansible loads an action plugin before it forks its workers, so this is done once a run. Where an SDK is missing here,
-# it may still be there for the interpreter that a module would run with.
+# Ansible loads an action plugin before it forks its workers, so this runs once in a run. If an SDK is missing here,
+# the interpreter that runs modules may still have it.
 _MISSING = warm_up()
-# So are Ansible's own filters and tests: the first that is looked up by name loads all of them.
+# For the same reason, load Ansible's filters and tests: the first lookup of a name loads all of them.
 filter_loader.get("combine")
 test_loader.get("skipped")
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-# Set by the playbooks of the collection: the name of the variable for the next node of a workflow.
+# A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
 _STATS = "__stats"
 
 
 @contextmanager
 def _added(environment: Mapping[str, str]) -> Iterator[None]:
-    """A worker process runs all items of a loop, and each item has its own environment."""
+    """Set environment variables during the block. A worker process runs all items of a loop, and each item has its
+    own environment."""
     before = dict(os.environ)
     os.environ.update(environment)
     try:
@@ -63,7 +64,7 @@ def _added(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def action_for(module: ModuleType) -> type[ActionBase]:
-    """The action plugin that runs `module`, one of this collection's own, with the module's arguments and results."""
+    """The action plugin that runs the module of this collection with the module's arguments and results."""
     return type("ActionModule", (RoleVariables, InProcessAction), {"module": module})
 
 
@@ -100,7 +101,7 @@ class InProcessAction(ActionBase):
             try:
                 result.update(self._run_as_module(task_vars))
             except BaseException as ended:
-                # The module goes on by itself, to its end or through its rollback.
+                # The process of the module continues to the end of the change or of the rollback.
                 failure = interrupts.as_failure(ended)
                 if failure.code != "timed_out":
                     raise
@@ -119,8 +120,8 @@ class InProcessAction(ActionBase):
             RunFiles(constants.DEFAULT_LOCAL_TMP).end_rehearsal()  # type: ignore[attr-defined]
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Pass the changes of the task to the next node of a workflow: Ansible adds it to what the playbook has noted
-        with set_stats, but not if the task has failed."""
+        """Pass the changes of the task to the next node of a workflow. Ansible merges them with the data of the
+        playbook's set_stats, but not if the task has failed."""
         if self._task.check_mode or not result.get("changed") or _STATS not in task_vars:
             return
         if flag("cmk_set_stats", self._templar.template(task_vars.get("cmk_set_stats")), default=True):
@@ -129,14 +130,15 @@ class InProcessAction(ActionBase):
             result["ansible_stats"] = {"data": {task_vars[_STATS]: data}, "per_host": False, "aggregate": True}
 
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
-        """The one place that decides it. Whether there is a become plugin is Ansible's own decision, by the task, the
-        play, the command line and the inventory."""
+        """Whether the task runs in Ansible's process. Ansible has a become plugin if the task, the play, the
+        command line or the inventory enables become."""
         wanted = flag("cmk_in_process", self._templar.template(task_vars.get("cmk_in_process")), default=True)
         is_local = self._connection.transport == "local" and self._connection.become is None
         return wanted and is_local and not self._task.async_val and _MISSING is None
 
     def _run_as_module(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """In a separate process, on any machine; so the locks that tasks of a run share are held here."""
+        """Run the module in a separate process, possibly on another host. Therefore the locks that the tasks of a
+        run share are held here."""
 
         def execute(**options: Any) -> dict[str, Any]:
             arguments = {**self._task.args, **options}
@@ -153,7 +155,7 @@ class InProcessAction(ActionBase):
         params = validation.validated_parameters
         vault = None if validation.errors.errors else value_or_error(lambda: self.module.exclusive(params), CmkError)
         if not isinstance(vault, str):
-            # The module refuses its arguments itself.
+            # The module reports the error of its arguments.
             return execute()
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         with vault_lock(files, vault):
@@ -175,7 +177,7 @@ class InProcessAction(ActionBase):
         if validation.errors.errors:
             result: dict[str, Any] = {"failed": True, "msg": self._first_error(validation.errors, spec)}
         else:
-            # Ansible sets its constants as it loads them, where mypy does not see it.
+            # Ansible sets its constants at run time, so mypy does not know them.
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
                 cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode)
@@ -184,7 +186,7 @@ class InProcessAction(ActionBase):
                 failure = interrupts.as_failure(ended)
                 interrupts.pass_on(failure)
                 result = {"failed": True, **placeholders.shown(failure.result())}
-        # Since ansible-core 2.21 a module's arguments are in its result only on request.
+        # Since ansible-core 2.21, the arguments of a module are in its result only if that is configured.
         if getattr(constants, "INJECT_INVOCATION", True):
             hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}
             result["invocation"] = {"module_args": {**params, **hidden}}
@@ -192,7 +194,8 @@ class InProcessAction(ActionBase):
         return clean
 
     def _first_error(self, errors: AnsibleValidationErrorMultiple, spec: Mapping[str, Any]) -> str:
-        """In AnsibleModule's words. Those on a value that should be a dictionary do not name the option."""
+        """The message of AnsibleModule. If a value should be a dictionary, that message does not name the option,
+        so it is replaced."""
         if isinstance(errors[0], NoLogError):
             for name, option in spec.items():
                 given = self._task.args.get(name)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Batch accounts as hosts: what is known of each, its name and its groups. Pure: it knows neither Azure nor Ansible.
+"""Batch accounts as hosts: their variables, names and groups. Pure: uses neither Azure nor Ansible.
 
 This plugin util is private to the collection.
 """
@@ -24,7 +24,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.doc
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.document import describe_key
 
-# An account may have such a name. As a host it would be mistaken for the group, or for the controller itself.
+# If an account has such a name, its host needs another name: Ansible would confuse the host with the group, or with
+# the controller.
 _TAKEN = ("all", "ungrouped", "localhost", "pinned", "following")
 
 
@@ -48,14 +49,14 @@ class Record(_Always, total=False):
     """The data of an account, as the variables of its host."""
 
     cmk_identity: str
-    # Of an account that is on a customer-managed key.
+    # Set if the account uses a customer-managed key.
     cmk_vault_name: str
     cmk_key_name: str
     cmk_follows_latest: bool
 
 
 class Rule(NamedTuple):
-    """Whether a host for which the condition holds is included."""
+    """A filter: whether a host for which the condition is true is included."""
 
     includes: bool
     condition: str | bool
@@ -90,7 +91,7 @@ def record(account: Account) -> Record:
 
 
 def _identity(identity: Identity) -> str | None:
-    """The value of cmk_identity: the role provision keeps all identities of an account that has the given one."""
+    """The value of cmk_identity. The role provision keeps all identities of an account that has the given identity."""
     described = describe_identity(identity)
     if described["type"] == SYSTEM_ASSIGNED:
         return SYSTEM_ASSIGNED
@@ -106,21 +107,22 @@ def interleaved(records: Iterable[Record]) -> list[Record]:
 
 
 def groups(known: Record) -> Iterator[str]:
-    """Names of the groups that the host is in, before Ansible's rules for such names."""
-    # This first: Ansible takes the hosts of `all` group by group, and these groups interleave the subscriptions.
+    """The names of the host's groups, before Ansible replaces characters in them."""
+    # This group is first: Ansible orders the hosts of `all` by group, and in these groups the subscriptions are
+    # interleaved.
     yield f"key_source_{known['cmk_key_source']}"
     yield f"subscription_{known['cmk_subscription_id']}"
     yield f"region_{known['cmk_location']}"
     yield f"resource_group_{known['cmk_resource_group']}"
     if "cmk_vault_name" in known:
         yield f"vault_{known['cmk_vault_name']}"
-        # No name of a vault ends with a hyphen or has two in a row, so it ends at the first `__`.
+        # The name of a vault neither ends with a hyphen nor has two in a row, so the first `__` is the separator.
         yield f"key_{known['cmk_vault_name']}__{known['cmk_key_name']}"
         yield "following" if known["cmk_follows_latest"] else "pinned"
 
 
 def shared_names(records: Iterable[Record]) -> set[str]:
-    """In lower case, those that more than one account has: a name is an account's own in its region only."""
+    """The names, in lower case, that more than one account has. Names of accounts are unique only within a region."""
     counted = Counter(known["cmk_account_name"].lower() for known in records)
     return {name for name, accounts in counted.items() if accounts > 1}
 
@@ -131,7 +133,7 @@ def host_name(known: Record, shared: set[str]) -> str:
 
 
 def checked_subscriptions(wanted: Iterable[Any]) -> list[str]:
-    """Each of them once."""
+    """The ids in lower case without duplicates. Raises InvalidOption if one is no GUID."""
     return list(dict.fromkeys(check_guid(str(one), "subscriptions").lower() for one in wanted))
 
 
@@ -155,5 +157,5 @@ def _wrong_filter(one: Any, problem: str) -> InvalidOption:
 
 
 def is_included(filters: Sequence[Rule], holds: Callable[[str | bool], bool]) -> bool:
-    """The first rule whose condition holds decides. `holds` evaluates a condition."""
+    """Whether the host is included. The first rule whose condition is true decides. `holds` evaluates a condition."""
     return next((rule.includes for rule in filters if holds(rule.condition)), True)

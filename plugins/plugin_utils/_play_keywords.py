@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The variables by which a user sets the keywords of the playbooks, and those that say how tasks run.
+"""The variables that set the keywords of the playbooks, and those that control how tasks run.
 
-AWX gives a list as text, and a question of a survey that was left blank as an empty string, which counts as not given.
+AWX passes a list as text. If a survey question was left blank, AWX passes an empty string, which counts as not set.
 
 This plugin util is private to the collection.
 """
@@ -45,12 +45,12 @@ def flag(name: str, value: Any, *, default: bool) -> bool:
 
 
 def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], list[str]]) -> str:
-    """The pattern, which has to match a host within the limit: Ansible itself skips a play without hosts, and succeeds.
-    `matching` gives the hosts that a pattern matches."""
+    """The pattern. If `required`, it must match a host within the limit, because Ansible skips a play without hosts
+    and succeeds. `matching` returns the hosts that match a pattern."""
     if is_blank(value):
         value = "localhost"
     pattern = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    # A limit may be a file of the hosts that failed before.
+    # A limit may be a file with the hosts that failed in an earlier run.
     within = "all" if not limit or str(limit).startswith("@") else str(limit)
     if required and not set(matching(pattern)) & set(matching(within) if limit else matching(pattern)):
         raise WrongVariable(
@@ -69,7 +69,7 @@ def serial(value: Any, default: list[int | str]) -> list[int | str]:
         return default
     try:
         given = yaml_load(str(value)) if isinstance(value, str) else value
-    except Exception:  # of a parser that is there in C and in Python
+    except Exception:  # The exception depends on the parser, which is in C or in Python
         given = value
     sizes = given if isinstance(given, list) else [given]
     if not sizes or not all(_SIZE.fullmatch(str(size)) for size in sizes):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How far a run over many hosts is: done, failed, left, how fast, and how long it will still take.
+"""The progress of a run over many hosts: finished and failed hosts, rate, and remaining time.
 
 This plugin util is private to the collection.
 """
@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """Of one play. Times are seconds of any clock that runs evenly."""
+    """The progress of one play. Times are seconds of a monotonic clock."""
 
     total: int
     began: float
-    # Of the waves that are over.
+    # The number of hosts of the finished waves.
     over: int = 0
-    # How many hosts are in this one.
+    # The number of hosts of the current wave.
     wave: int = 0
     wave_number: int = 0
     task: str = ""
-    # Hosts of this wave that are through with the task.
+    # Hosts of this wave that have finished the task.
     through: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     stopped: bool = False
@@ -37,7 +37,7 @@ class Progress:
         self.wave, self.wave_number = hosts, self.wave_number + 1
 
     def end_wave(self, changed: int) -> None:
-        """If the play has stopped in the wave, only the hosts that it has changed are known to be done."""
+        """Count the hosts of the wave as done. If the play has stopped in the wave, only the changed hosts count."""
         if self.stopped:
             self.over += changed
         else:
@@ -51,7 +51,7 @@ class Progress:
         parts = [f"{self.over} of {self.total} hosts done{failed}"]
         if self.task:
             stopped, through = "stopped in " if self.stopped else "", f"{len(self.through)} of {self.wave}"
-            # Without the role before the name.
+            # The name of the task without the name of the role.
             parts.append(f"{stopped}wave {self.wave_number}: {through} finished {self.task.rpartition(' : ')[2]!r}")
         rate = self.over / (now - self.began) if now > self.began else 0.0
         if rate:
@@ -62,7 +62,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """As people say it, to two figures."""
+    """A human-readable duration with two digits of precision."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The variables of the roles: those behind the options of a task, and those that no role has.
+"""The variables of the roles: finds the variable of each option of a task, and reports unknown variables.
 
 This plugin util is private to the collection.
 """
@@ -27,14 +27,14 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Reco
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES
 
 _COLLECTION = Path(__file__).resolve().parents[2]
-# A template that gives a variable's value as it is, or leaves the option out.
+# A template that passes on the value of a variable unchanged, or omits the option.
 _PASSED_ON = re.compile(
     r"\{\{ *(?:omit if [^{}]* else +)?(?P<name>cmk_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float))* *\}\}"
 )
 _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
 _WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_previous_version")
-# By any of them, the role rotate does more than move an account to the newest version.
+# If one of these variables is set, the role rotate does more than move an account to the newest version.
 RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy", "cmk_new_key_identifier"})
 NO_RULE = (
     "The role rotate has no rule, so nothing is rotated unless the newest key version has expired. To rotate, set "
@@ -54,7 +54,8 @@ PRESET_RESULT = Refused(
 
 
 def _known_variables() -> frozenset[str]:
-    """The variables of all roles and playbooks, their result, and those that the inventory plugin sets."""
+    """The variables of all roles and playbooks, the result variable, and the variables that the inventory plugin
+    sets."""
     specifications = [
         yaml_load(file.read_text(encoding="utf-8"))["argument_specs"]
         for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml")
@@ -70,8 +71,8 @@ KNOWN_VARIABLES = _known_variables()
 
 
 class RoleVariables(ActionBase):  # type: ignore[misc]
-    """Names the role's variables in the failures and warnings of a task, and reports unknown variables.
-    Variables that are blank count as not given, and a result that is set beforehand is refused."""
+    """Names the role's variables in the failures and warnings of a task, and reports unknown variables. Blank
+    variables count as not set. A result variable that is set before the role is refused."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         variables = passed_on(self._task.get_ds(), str(self._task.action))
@@ -92,7 +93,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         return result
 
     def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
-        """Each is given once in a run."""
+        """The warnings about variables. Each warning is returned once in a run."""
         names = {name for name in task_vars if name.startswith(_PREFIX)}
         warnings = [unknown_variable(name) for name in sorted(names - KNOWN_VARIABLES)]
         if role == "azbatch.cmk.rotate" and not rotates(
@@ -103,7 +104,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
 
 
 def rotates(variables: Mapping[str, Any]) -> bool:
-    """Whether the variables of the role rotate ask for anything. `variables` are those of `RULES` that are set."""
+    """Whether the role rotate has a rule. `variables` are the variables of `RULES` that are set."""
     previous, forced = variables.get("cmk_previous_version"), variables.get("cmk_key_force_new_version")
     others = {name: value for name, value in variables.items() if name not in _WITH_DEFAULT}
     return any(others.values()) or boolean(forced or False, strict=False) or previous not in (None, "", "keep")
@@ -115,16 +116,16 @@ def without_blanks(
     defaults: Mapping[str, Any],
     template: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    """The options of a task, where a variable that is an empty string counts as not given: the role's default applies,
-    and an option without one is left out. AWX passes on an empty string for each question that was left blank.
-    `variables` are those behind the options."""
+    """The options of a task. If a variable is an empty string, it counts as not set: the role's default applies,
+    and an option without a default is omitted. AWX passes an empty string for each survey question that was left
+    blank. `variables` are the variables of the options, by option."""
     blank = {option for option, value in options.items() if value == "" and option in variables}
     chosen = {option: template(defaults[variables[option]]) for option in blank if variables[option] in defaults}
     return {option: value for option, value in {**options, **chosen}.items() if option not in blank - chosen.keys()}
 
 
 def passed_on(task: Any, action: str) -> dict[str, str]:
-    """By option, the variable whose value the task passes on. `task` is the task as it is written in its file."""
+    """By option, the variable whose value the task passes on. `task` is the parsed YAML of the task."""
     if not isinstance(task, Mapping):
         return {}
     options = next((task[name] for name in (action, action.rpartition(".")[2]) if name in task), None)
@@ -139,7 +140,7 @@ def _is_text(value: Any) -> bool:
 
 
 def name_variables(result: dict[str, Any], variables: Mapping[str, str]) -> None:
-    """Add the variables to the options that the texts of a result name."""
+    """Add the names of variables after the options in the messages of a result."""
     if result.get("warnings"):
         result["warnings"] = [with_variables(one, variables) for one in result["warnings"]]
     if result.get("failed"):
@@ -164,7 +165,8 @@ def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
 
 @cache
 def _pattern(option: str) -> re.Pattern[str]:
-    """An option whose name is a common word counts only where a message can mean nothing else."""
+    """The pattern of an option in a message. If its name is a common word, the pattern requires a context in which
+    the word can only be the option."""
     value = r"(?P<value>: (?:[a-z][a-z_]*|\d+)\b)"
     if "_" in option:
         return re.compile(rf"(?<![\w./]){option}(?:{value}|\b(?!: ))")
@@ -174,7 +176,7 @@ def _pattern(option: str) -> re.Pattern[str]:
 
 
 def unknown_variable(name: str) -> str:
-    # Variables that playbooks pass on are no input.
+    # Result variables are not suggested, because they are no input.
     inputs = [one[len(_PREFIX) :] for one in KNOWN_VARIABLES if not one.endswith("_result")]
     near = get_close_matches(name[len(_PREFIX) :], inputs, n=1)
     advice = f"Did you mean {_PREFIX}{near[0]}?" if near else "The argument specifications of the roles list them all."
@@ -184,7 +186,7 @@ def unknown_variable(name: str) -> str:
 
 
 def _not_reported_yet(warnings: Sequence[str]) -> list[str]:
-    """The warnings that no task of the run has given."""
+    """The warnings that no task of the run has returned yet."""
     if not warnings:
         return []
     files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]

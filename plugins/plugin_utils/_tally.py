@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The changes of a play over many hosts, in one line. Pure: it knows neither Azure nor Ansible.
+"""The changes of a play over many hosts, in one line. Pure: uses neither Azure nor Ansible.
 
 This plugin util is private to the collection.
 """
@@ -20,7 +20,7 @@ _DONE = {
     "azbatch.cmk.revert": "reverted",
     "azbatch.cmk.rotate": "rotated",
 }
-# These are about the key that an account uses. Other changes, such as a version that is disabled, do not count as that.
+# These words count only changes of the key that an account uses, and not, for example, a disabled version.
 _MOVES = ("rotated", "reverted")
 # Modules whose summary reports the key that an account uses.
 _SHOWN = ("azbatch.cmk.batch_encryption", "azbatch.cmk.batch_encryption_info")
@@ -28,7 +28,7 @@ _SHOWN = ("azbatch.cmk.batch_encryption", "azbatch.cmk.batch_encryption_info")
 
 @dataclass
 class Tally:
-    """Of one play. `total` is the number of its hosts."""
+    """The changes of one play. `total` is the number of its hosts."""
 
     total: int
     done: str = "changed"
@@ -37,11 +37,11 @@ class Tally:
     # Hosts whose account was moved to another key, version or key source.
     moved: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
-    # Hosts of the waves that are over, unless the play has stopped in the wave.
+    # Hosts of the finished waves, except a wave in which the play has stopped.
     finished: set[str] = field(default_factory=set)
     # By host, the line that reports the key that its account uses.
     summaries: dict[str, str] = field(default_factory=dict)
-    # Each by its key and name; a version that check mode predicts has no name.
+    # New versions as pairs of key and version. In check mode, the version is not known.
     versions: set[tuple[str, str | None]] = field(default_factory=set)
 
     def add(self, host: str, role: str, action: str, result: Mapping[str, Any], *, failed: bool) -> None:
@@ -62,12 +62,12 @@ class Tally:
             self.versions.update(new_versions(one.get("diff")))
 
     def end_wave(self) -> None:
-        """The end of a wave in which the play has not stopped."""
+        """End a wave in which the play has not stopped."""
         self.finished |= self.reached
 
     @property
     def counted(self) -> set[str]:
-        """Hosts on which the role has done what it is for, also if the play has stopped in their wave."""
+        """Hosts that count for the word of the role, also if the play has stopped in their wave."""
         return (self.moved if self.done in _MOVES else self.changed) - self.failed
 
     def line(self) -> str:
@@ -85,7 +85,8 @@ class Tally:
         return ", ".join(parts)
 
     def overview(self) -> list[str]:
-        """A line for each account of the wave in which the play has stopped: its key, or that it failed."""
+        """A line for each host of the wave in which the play has stopped: the account's key, or that the host
+        failed."""
         return [
             f"{host} failed." if host in self.failed else self.summaries.get(host, f"{host} was not read.")
             for host in sorted(self.reached - self.finished)
@@ -93,7 +94,7 @@ class Tally:
 
 
 def new_versions(diff: Any) -> Iterator[tuple[str, str | None]]:
-    """The keys and versions that a task has made, by its diff, or by the diff of a part of the task."""
+    """The key and version of each version that a task has created, from the diff of the task or of its parts."""
     if not isinstance(diff, Mapping) or not isinstance(diff.get("after"), Mapping):
         return
     before, after = diff.get("before") or {}, diff["after"]

@@ -23,7 +23,7 @@ def batch(sandbox: Sandbox, method: str, name: str, body: Any = None, below: str
 
 
 def create(sandbox: Sandbox, name: str = "account1", **body: Any) -> dict[str, Any]:
-    """The account as a GET shows it: without --realistic it is there at once."""
+    """Create an account and return it as a GET shows it. Without --realistic, it is created at once."""
     response = batch(sandbox, "PUT", name, {"location": "westeurope", **body})
     assert response.status_code == 202, response.text
     return read(sandbox, name)
@@ -37,7 +37,7 @@ def read(sandbox: Sandbox, name: str = "account1") -> dict[str, Any]:
 
 
 def refused(response: requests.Response, status: int, code: str) -> dict[str, str]:
-    """The details of a refusal by the service, by their labels."""
+    """The details in the message of a refusal by the service, by their labels."""
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert error["code"] == code
@@ -52,7 +52,7 @@ def refused(response: requests.Response, status: int, code: str) -> dict[str, st
 
 
 def stopped_at_the_gateway(response: requests.Response, status: int, code: str) -> str:
-    """The message of a refusal that the service never heard of."""
+    """The message of a refusal by the gateway, before the request reaches the service."""
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert error["code"] == code

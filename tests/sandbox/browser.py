@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A headless Chromium, and what it had to complain about."""
+"""A headless Chromium, and its errors and warnings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sandbox_client import plain_environment
 
 # scripts/browser looks for the same names.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Nothing but this machine is to be asked for anything; as root, which CI is, there is no sandbox within.
+# Requests go only to this machine. Chromium's own sandbox is off, because it does not work as root, as in CI.
 OPTIONS = (
     "--no-sandbox",
     "--headless=new",
@@ -30,7 +30,7 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# A site of another name on this machine, as DNS rebinding makes one.
+# Another host name that resolves to this machine, as after DNS rebinding.
 REBOUND = "rebound.test"
 RESOLVED = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 REMEDY = "no Chromium here: scripts/browser installs it, or says how; WITHOUT_BROWSER=1 skips these tests"
@@ -38,7 +38,7 @@ REMEDY = "no Chromium here: scripts/browser installs it, or says how; WITHOUT_BR
 
 @dataclass
 class View:
-    """A page with its complaints: what the console says is wrong, errors of scripts, requests that failed."""
+    """A page with its complaints: errors and warnings of the console, errors of scripts, and failed requests."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ class View:
 
 @contextlib.contextmanager
 def started() -> Iterator[Browser]:
-    """For as long as it runs, this thread's event loop counts as running: no asyncio.run beside it."""
+    """A running browser. Until it is closed, the event loop of this thread counts as running, so asyncio.run fails."""
     if os.environ.get("WITHOUT_BROWSER"):
         pytest.skip("WITHOUT_BROWSER is set")
     path = next(filter(None, map(shutil.which, NAMES)), None)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A running sandbox, and the environment that points the SDKs at it."""
+"""A running sandbox, and the environment variables with which the SDKs use the sandbox."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def running_sandbox() -> Sandbox:
 
 @pytest.fixture
 def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """As it is in the beginning, with the environment that points the SDKs at it."""
+    """The sandbox in its initial state, and the environment variables with which the SDKs use the sandbox."""
     running_sandbox.control.reset()
-    # Older versions of APIs are tested as well, whatever day it is.
+    # Older API versions are tested too, also after the date of their retirement.
     running_sandbox.control.behavior(retired_versions="taken")
     point_at(running_sandbox, monkeypatch)
     return running_sandbox

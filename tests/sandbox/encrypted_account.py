@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A Batch account on a customer-managed key, for the tests of what Batch does with the key."""
+"""A Batch account that uses a customer-managed key, for tests of Batch and the key."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def encrypt(sandbox: Sandbox, key_identifier: str) -> requests.Response:
 
 
 def protected(vault: Vault, versioned: bool = True) -> KeyVaultKey:
-    """The key that account1 is encrypted with."""
+    """Create account1 with a customer-managed key, and return the key."""
     create(vault.sandbox, identity={"type": "SystemAssigned"})
     vault.permit(principal_id(vault.sandbox))
     key = vault.rsa_key()
@@ -150,7 +150,7 @@ def versionless(key: KeyVaultKey) -> str:
 
 
 def works(sandbox: Sandbox) -> bool:
-    """Whether the account can be used, asked in one of many ways."""
+    """Whether the account can be used, according to one of its operations."""
     return use(sandbox) == ""
 
 
@@ -161,7 +161,8 @@ def reason(sandbox: Sandbox) -> str:
 
 
 def use(sandbox: Sandbox) -> str:
-    """Why the account can't be used, or nothing; the sandbox's page, which only looks, has to know it beforehand."""
+    """The reason why the account cannot be used, or "". The page of the sandbox must show the reason before the
+    request, because the page changes nothing."""
     predicted = reason_on_page(sandbox)
     response = batch(sandbox, "POST", "account1", below="/listKeys")
     reported = "" if response.ok else refused(response, 409, "KeyVaultKeyNotAccessible")["Reason"]
@@ -178,7 +179,7 @@ def reason_on_page(sandbox: Sandbox) -> str:
 
 
 def refusal(sandbox: Sandbox, key_identifier: str) -> str:
-    """Why the key is refused; the account stays as it was."""
+    """The reason why the key is refused. The account is not changed."""
     before = read(sandbox)
     details = refused(encrypt(sandbox, key_identifier), 400, "InvalidKeyVaultProperties")
     assert details["PropertyPath"] == "properties.encryption.keyVaultProperties.keyIdentifier"

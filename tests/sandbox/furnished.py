@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A sandbox with one of everything in it, and good requests to it. `@name@` is what is known once it is there."""
+"""A sandbox with a resource of each kind, and valid requests. `@name@` is replaced by a value that is known after
+the sandbox has started."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ ATTRIBUTES = {"enabled": True, "nbf": 1, "exp": 4102444800}
 CURVE_JWK = {"kty": "EC", "crv": "P-256", "x": "@x@", "y": "@y@", "d": "@d@", "key_ops": ["sign", "verify"]}
 RSA_JWK = {"kty": "RSA", **{name: f"@rsa-{name}@" for name in ("n", "e", "d", "p", "q", "dp", "dq", "qi")}}
 ROTATE = {"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}
-# Good bodies, by the ends of the routes that take them.
+# Valid bodies, by the method and the end of the route that accepts them.
 BODIES: dict[str, tuple[Any, ...]] = {
     "PUT /subscriptions/{subscription}/resourceGroups/{group}": ({"location": "westeurope", "tags": {"a": "b"}},),
     "PATCH /subscriptions/{subscription}/resourceGroups/{group}": ({"tags": {"a": "b"}},),
@@ -211,7 +212,7 @@ BODIES: dict[str, tuple[Any, ...]] = {
     "POST /federated-token": ({"object_id": "@operator@"},),
 }
 
-# Of assertions; its parts are a key to import as well.
+# The key that signs assertions. Its parts are also used as a key to import.
 SIGNER = rsa.generate_private_key(65537, 2048)
 
 VERSIONS = {
@@ -261,7 +262,7 @@ CONTROL = Plane(
 
 
 def furnished(server: Server, sandbox: Sandbox) -> dict[str, str]:
-    """Make a resource of each kind, and return their names."""
+    """Create a resource of each kind, and return the values that replace `@name@`."""
     control = sandbox.control
     operator = server.world.operator
     for role in ("Owner", "Key Vault Administrator"):
@@ -318,7 +319,7 @@ def furnished(server: Server, sandbox: Sandbox) -> dict[str, str]:
 
 
 def key_parts() -> dict[str, str]:
-    """Of keys to import, by their names in a JSON Web Key."""
+    """The parts of keys to import, by their names in a JSON Web Key."""
     curve = ec.generate_private_key(ec.SECP256R1()).private_numbers()
     numbers = SIGNER.private_numbers()
     numbered = {"x": curve.public_numbers.x, "y": curve.public_numbers.y, "d": curve.private_value}

@@ -41,7 +41,7 @@ def put_vault(sandbox: Sandbox, name: str = "Vault-One", version: str = NEW, **p
 
 
 def make_vault(sandbox: Sandbox, name: str = "Vault-One", version: str = NEW, **properties: Any) -> dict[str, Any]:
-    """The vault as a GET shows it."""
+    """Create a vault, and return it as a GET shows it."""
     response = put_vault(sandbox, name, version, **properties)
     assert response.status_code == 200, response.text
     return read_vault(sandbox, name)
@@ -68,7 +68,7 @@ def data(
     version: str = DATA,
     who: dict[str, Any] | None = None,
 ) -> requests.Response:
-    """A request on the data plane, as the operator or as a principal that the control API made."""
+    """Send a request to the data plane, as the operator or as a principal (`who`) that the control API created."""
     other = {"client_id": who["client_id"], "secret": who["secret"]} if who else {}
     session = sandbox.bearer(VAULT_SCOPE, **other)
     separator = "&" if "?" in path else "?"
@@ -88,7 +88,7 @@ def version_of(bundle: dict[str, Any]) -> str:
 
 
 def error(response: requests.Response) -> tuple[int, str, str]:
-    """Status, code and inner code."""
+    """The status, the code and the inner code of an error response."""
     found = response.json()["error"]
     return response.status_code, found["code"], found.get("innererror", {}).get("code", "")
 

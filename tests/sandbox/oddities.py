@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Strategies for requests that go wrong somewhere: good ones with a few changes, and some without any sense."""
+"""Hypothesis strategies for invalid requests: valid requests with a few changes, and meaningless requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from azure_sandbox.shared.web import Route
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
-# The names and numbers that lead to something in a document.
+# The path to a value in a document: names of members and indexes of lists.
 Place = tuple[Any, ...]
 
 # Values that Python's JSON writer cannot write. They replace the text in the document.
@@ -96,7 +96,7 @@ class Ask:
 
 
 def filled(content: bytes, known: Mapping[str, str]) -> bytes:
-    """A name in capitals is replaced by the value in capitals."""
+    """Replace `@name@` by the value of that name. A name in capitals is replaced by the value in capitals."""
 
     def value(found: re.Match[bytes]) -> bytes:
         name = found[1].decode()
@@ -111,13 +111,13 @@ def _chunks(body: bytes) -> bytes:
 
 
 def rarely(draw: Draw, times: int) -> bool:
-    """About once in so many times, and never in the simplest request."""
+    """True about once in `times` examples, and never in the simplest example."""
     return bool(draw(st.integers(0, times - 1)) == times // 2)
 
 
 # Bodies
 
-# Values of each kind, for every place that a document has.
+# Values of each type, for every place in a document.
 PLAIN_JUNK: tuple[Any, ...] = (
     None,
     True,
@@ -138,7 +138,7 @@ PLAIN_JUNK: tuple[Any, ...] = (
 
 
 def every_change(document: Any, junk: Iterable[Any]) -> Iterator[Any]:
-    """The document with one change: a value replaced, a member left out, doubled or added."""
+    """The document with one change: a value is replaced, or a member is removed, duplicated or added."""
     yield document
     for place in _places(document):
         for value in junk:
@@ -190,7 +190,7 @@ CHANGES = st.one_of(
 
 
 def _places(document: Any, above: Place = ()) -> Iterator[Place]:
-    """The ways to all that is in it."""
+    """The paths to all values in the document."""
     if isinstance(document, (dict, list)):
         for name, value in document.items() if isinstance(document, dict) else enumerate(document):
             yield (*above, name)
@@ -206,13 +206,13 @@ def written(document: Any, *, escaped: bool = True) -> bytes:
 
 @dataclass(frozen=True)
 class Form:
-    """Fields of a good form."""
+    """The fields of a valid form."""
 
     fields: Mapping[str, str]
 
 
 def bodies(*documents: Any) -> st.SearchStrategy[bytes]:
-    """Most of them are one of the documents, changed in a place or three."""
+    """Most of the bodies are one of the documents with one to three changes."""
     if documents and isinstance(documents[0], Form):
         return forms(documents[0].fields)
     return _texts(st.sampled_from(documents).flatmap(mutated) if documents else JUNK)
@@ -230,7 +230,7 @@ def _texts(draw: Draw, documents: st.SearchStrategy[Any]) -> bytes:
 
 
 def forms(fields: Mapping[str, Any]) -> st.SearchStrategy[bytes]:
-    """Of a token's request."""
+    """Forms of token requests."""
     texts = st.sampled_from(TEXTS) | st.text(max_size=20)
     entry = st.sampled_from(sorted(fields.items())).flatmap(
         lambda one: st.tuples(st.just(one[0]), st.one_of(st.just(one[1]), st.just(one[1]), texts))
@@ -277,7 +277,7 @@ QUERY_VALUES = st.one_of(
 
 @st.composite
 def paths(draw: Draw, template: str, known: Mapping[str, tuple[str, ...]]) -> str:
-    """A route's own; its parameters are known to the sandbox, or one of its segments makes no sense."""
+    """A path of the route. Its parameters exist in the sandbox, or one of its segments is invalid."""
     parts = [draw(_segments(part, known)) for part in template.split("/")]
     if rarely(draw, 6):
         parts[draw(st.integers(1, len(parts) - 1))] = draw(SEGMENTS)
@@ -375,18 +375,18 @@ def header_lists(draw: Draw, host: str, token: str) -> tuple[tuple[str, str], ..
 
 @dataclass(frozen=True)
 class Plane:
-    """A host, and what a good request to it has."""
+    """A host, and the properties of a valid request to it."""
 
     host: str
     routes: tuple[Route, ...]
-    # By route; those that are not named take any.
+    # The API version for a route.
     versions: Callable[[Route], str]
     token: str = ""
     tunnelled: bool = True
 
 
 def documents_for(route: Route, known: Mapping[str, tuple[Any, ...]]) -> tuple[Any, ...]:
-    """By method and the end of the path."""
+    """The valid bodies for the route, by its method and the end of its path."""
     for place, documents in known.items():
         method, _, end = place.partition(" ")
         if route.method == method and route.path.endswith(end):
@@ -395,7 +395,7 @@ def documents_for(route: Route, known: Mapping[str, tuple[Any, ...]]) -> tuple[A
 
 
 def good(plane: Plane, method: str, path: str, body: bytes = b"") -> Ask:
-    """As a client sends it that makes no mistakes."""
+    """A valid request, as a correct client sends it."""
     headers = (("host", plane.host), ("authorization", f"Bearer {plane.token}"), ("metadata", "true"))
     return Ask(method, plane.host if plane.tunnelled else "", path, headers, body)
 
@@ -410,7 +410,7 @@ def asks(
     known: Mapping[str, tuple[str, ...]],
     documents: Mapping[str, tuple[Any, ...]],
 ) -> Ask:
-    # Most of what can go wrong goes wrong where there is something to read.
+    # Routes that accept a body are more frequent, because most errors are in the body.
     writing = [route for route in plane.routes if documents_for(route, documents)]
     route = draw(st.sampled_from([*plane.routes, *writing * 3]))
     method = draw(st.sampled_from(METHODS)) if rarely(draw, 30) else route.method
@@ -434,7 +434,7 @@ def asks(
 
 @st.composite
 def garbled(draw: Draw, *requests: bytes) -> bytes:
-    """A request with some bytes changed, lost or doubled, or one that ends too early."""
+    """A request with some bytes changed, removed or inserted, or an incomplete request."""
     content: bytes = draw(st.sampled_from(requests))
     for _ in range(draw(st.integers(0, 4))):
         start = draw(st.integers(0, len(content)))

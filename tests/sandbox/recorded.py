@@ -2,16 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Recorded traffic of Azure: a table of requests and the answers to them, and how an answer is compared with it.
+"""Recorded traffic of Azure: requests with their responses, and the comparison of responses with the recordings.
 
-recorded.json has excerpts of public test recordings. Each recording has its source, the headers that it left out
-(`unrecorded`), the requests that make its beginning (`given`), and its cases in the order in which they are sent.
-`number` is the position of the request in the recording. `sent` is the address that is sent instead of the recorded
-one. `at_once` means that the recording saw unfinished work, `part` that entries of others are left out of a list.
+recorded.json has excerpts of public test recordings. Each recording has its source and the headers that were not
+recorded (`unrecorded`). It also has the requests that create the initial state (`given`), and its cases in the
+order of their requests. `number` is the position of the request in the recording. `sent` is the URL that is sent
+instead of the recorded URL. `at_once` means that an operation was unfinished in the recording. `part` means that a
+list lacks the entries of other users.
 
-In texts, `{subscription}` and the like are the sandbox's own; `<guid>`, `<hex>`, `<time>`, `<number>` and `<text>` are
-random or of the recording's time. `<any>` is not compared: it is the subscription's own, simplified by the sandbox, or
-shown by Azure only since then.
+In texts, values of the sandbox replace `{subscription}` and similar names. `<guid>`, `<hex>`, `<time>`, `<number>`
+and `<text>` match values that are random or depend on the time. `<any>` is not compared: the value belongs to the
+recorded subscription, is simplified by the sandbox, or is newer than the recording.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _MASKS = {
 
 
 def compared(own: Any, recorded: Any) -> Any:
-    """The sandbox's answer, with the masks of the recorded one where it fits them."""
+    """The response of the sandbox. Values that match a mask of the recorded response are replaced by the mask."""
     if recorded == "<any>":
         return recorded
     if isinstance(own, dict) and isinstance(recorded, dict):
@@ -63,7 +64,7 @@ def _pattern(recorded: str) -> str:
 
 
 def filled(template: Any, known: dict[str, str]) -> Any:
-    """The template with what is known in place of names in braces."""
+    """The template with known values in place of names in braces."""
     if isinstance(template, dict):
         return {filled(name, known): filled(value, known) for name, value in template.items()}
     if isinstance(template, list):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Start a sandbox and talk to it: to its control API, and to Azure's names through its proxy."""
+"""Starts a sandbox, and sends requests to its control API and, through its proxy, to Azure's host names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMAND = [sys.executable, "-m", "azure_sandbox.command"]
 
 
 class Control:
-    """The sandbox's own API."""
+    """The control API of the sandbox."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -115,7 +115,7 @@ class Sandbox:
         return f"/subscriptions/{self.subscription_id}"
 
     def processor_seconds(self) -> float:
-        """Of the sandbox's process so far: user and system time, on which other processes have little influence."""
+        """The user and system time of the sandbox's process so far. Other processes have little influence on it."""
         with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -150,7 +150,7 @@ class Sandbox:
         return self.tokens[key]
 
     def bearer(self, scope: str = MANAGEMENT_SCOPE, **principal: str) -> requests.Session:
-        """A session that is signed in."""
+        """A session with a token."""
         session = self.session()
         session.headers["authorization"] = f"Bearer {self.token(scope, **principal)}"
         return session
@@ -165,7 +165,8 @@ class Sandbox:
 
 @functools.cache
 def shared() -> Sandbox:
-    """One for all tests of a process: Key Vault's SDK keeps a vault's tenant for as long as its process lives."""
+    """One sandbox for all tests of a process, because Key Vault's SDK caches the tenant of a vault until the
+    process ends."""
     sandbox = started()
     atexit.register(_stop, sandbox)
     return sandbox
@@ -203,19 +204,20 @@ def serving(*options: str) -> Iterator[Sandbox]:
 
 
 def heed_signals() -> None:
-    """In a process that is started, whatever started the tests: nohup ignores SIGHUP, and CI may ignore SIGINT."""
+    """Restore the default handlers in a started process: under nohup SIGHUP is ignored, and in CI SIGINT may be."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
 
 def plain_environment() -> dict[str, str]:
-    """Without what would lead clients, or the sandbox, elsewhere."""
+    """The environment without variables that would make clients or the sandbox use other hosts."""
     elsewhere = re.compile(r"(AZURE_|ARM_|.*_PROXY$|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|SSL_CERT_FILE)", re.IGNORECASE)
     return {name: value for name, value in os.environ.items() if not elsewhere.match(name)}
 
 
 def point_at(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sets the environment by which SDKs in this process find the sandbox, and none that leads elsewhere."""
+    """Set the environment variables with which the SDKs in this process use the sandbox, and remove variables that
+    would make them use other hosts."""
     for name in set(os.environ) - set(plain_environment()):
         monkeypatch.delenv(name)
     for name, value in sandbox.environment.items():

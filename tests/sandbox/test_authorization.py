@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments and definitions, by azure-mgmt-authorization and byte by byte."""
+"""Role assignments and definitions, with azure-mgmt-authorization and with plain requests."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_guid_is_used_for_one_grant(sandbox: Sandbox, control: Control) -> Non
 
 @pytest.mark.parametrize("position", ["unknown", "known"])
 def test_a_new_principal(sandbox: Sandbox, position: str) -> None:
-    """A role assignment for a managed identity that was just created, without its kind."""
+    """A role assignment without a principal type, for a managed identity that was just created."""
     sandbox.control.behavior(new_principal=position)
     path = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/identity1"
     made = sandbox.arm("PUT", path, "2023-01-31", {"location": "westeurope"}).json()
@@ -213,7 +213,7 @@ def test_lists_hold_what_is_inherited(sandbox: Sandbox, control: Control) -> Non
     (inherited,) = held(sandbox, sandbox.group, mine)
     assert inherited["properties"]["scope"] == "/"
     assert inherited["id"].startswith("/providers/Microsoft.Authorization/roleAssignments/")
-    # With the prefix of the subscription that was asked.
+    # The role id has the prefix of the subscription in the request.
     assert inherited["properties"]["roleDefinitionId"].startswith(sandbox.subscription)
     below = assign(sandbox, sandbox.group, CONTRIBUTOR, who["object_id"]).json()
     assert below["id"] in [found["id"] for found in held(sandbox, sandbox.subscription, mine)]
@@ -247,7 +247,7 @@ def test_the_control_plane_checks_the_actions_of_roles(sandbox: Sandbox, control
     assert sandbox.arm("GET", vault_path(sandbox), "2023-07-01", session=session).status_code == 200
     path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments"
     assert sandbox.arm("GET", path, ROLES, session=session).status_code == 200
-    # Contributor's notActions.
+    # The notActions of Contributor include this action.
     refused = sandbox.arm("PUT", f"{path}/{GUID}", ROLES, {"properties": {}}, session)
     assert error(refused) == (403, "AuthorizationFailed", "")
     assert "'Microsoft.Authorization/roleAssignments/write'" in message(refused)
@@ -262,7 +262,7 @@ def permissions(sandbox: Sandbox, scope: str, session: Any = None) -> Any:
 
 
 def test_permissions_of_the_caller(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
-    """Those of the roles that are assigned at the scope or above."""
+    """The permissions of the roles that are assigned at the scope or above."""
     everything = {"actions": ["*"], "notActions": [], "dataActions": [], "notDataActions": []}
     assert everything in permissions(sandbox, sandbox.subscription)["value"]
     assert next(one.actions for one in client.permissions.list_for_resource_group("rg-sandbox")) == ["*"]
@@ -298,7 +298,7 @@ def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place
     assert response.status_code == 200
     assert response.headers["x-ms-keyvault-rbac-assignment-id"] == GUID.replace("-", "")
     assert data(sandbox, "GET", "/keys/key2", who=who).status_code == (403 if place == "key" else 200)
-    # Reading and wrapping is all that this role allows.
+    # This role allows only to read, wrap and unwrap.
     assert data(sandbox, "POST", "/keys/key1/rotate", who=who).status_code == 403
 
 

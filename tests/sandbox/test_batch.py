@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Batch accounts: azure-mgmt-batch against the sandbox, and plain requests where the bytes matter."""
+"""Batch accounts, with azure-mgmt-batch and, if the exact bytes matter, with plain requests."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_sdk_reads_keys_and_pools(sandbox: Sandbox, client: BatchManagementClien
         "vmSize": "STANDARD_D2S_V3",
         "deploymentConfiguration": {"virtualMachineConfiguration": machine},
     }
-    # As JSON: the SDK's older releases leave out what they do not know.
+    # Sent as JSON, because older releases of the SDK omit unknown fields.
     assert batch(sandbox, "PUT", "account1", {"properties": properties}, "/pools/pool-1").ok
     assert client.pool.get("rg-sandbox", "account1", "pool-1").name == "pool-1"
     pool = batch(sandbox, "GET", "account1", below="/pools/pool-1").json()
@@ -185,7 +185,7 @@ def test_an_account_has_the_form_of_the_service(sandbox: Sandbox) -> None:
         },
         "identity": {"type": "None"},
     }
-    # Compared as text: the order of the fields is the service's as well.
+    # Compared as text, because the order of the fields is also that of the service.
     assert json.dumps(account) == json.dumps(expected)
     assert b'{"id":"/subscriptions/' in response.content
     assert response.headers["content-type"] == "application/json; charset=utf-8"
@@ -393,7 +393,7 @@ def test_a_writes_etag_is_not_the_stored_one(sandbox: Sandbox) -> None:
         assert parsedate_to_datetime(headers["last-modified"]) == moment
 
 
-# Put on an account that is there
+# PUT of an existing account
 
 
 def test_put_again_sets_what_it_says(sandbox: Sandbox) -> None:

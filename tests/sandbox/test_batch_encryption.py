@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Batch accounts that get a customer-managed key, and what Batch refuses."""
+"""Changes of the key of Batch accounts, and refusals of Batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from encrypted_account import (
 )
 from sandbox_client import Control, Sandbox
 
-# Onto the key, to another one, and off it
+# To a key, to another key, and to a Microsoft-managed key
 
 
 def test_sdk_encrypts_rotates_and_reverts(vault: Vault) -> None:
@@ -104,7 +104,7 @@ def test_a_creation_that_fails_and_leaves_an_account(policy_vault: Vault) -> Non
     assert account["tags"] == {"a": "b"}
     for method, below, sent in (("GET", "/pools", None), ("POST", "/listKeys", None), ("PATCH", "", MICROSOFT)):
         refused(batch(sandbox, method, "account1", sent, below), 409, "AccountCreationFailed")
-    # As before, until the key can be used.
+    # The creation fails again until the key can be used.
     again = batch(sandbox, "PUT", "account1", body)
     sandbox.control.advance(8)
     refused(poll(sandbox, again), 400, "InvalidKeyVaultProperties")

@@ -56,7 +56,7 @@ def test_account_follows_late(policy_vault: Vault, delay: str) -> None:
 
 
 def test_account_that_begins_to_follow_takes_the_newest_version(policy_vault: Vault) -> None:
-    """However young it is: an account goes to no earlier version than the one it has."""
+    """The account takes it regardless of its age, because an account never moves to an earlier version."""
     first = protected(policy_vault)
     policy_vault.sandbox.control.advance(2 * 86400)
     second = policy_vault.keys.rotate_key("key1")
@@ -76,7 +76,7 @@ def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault)
     disable(policy_vault, first)
     assert not works(policy_vault.sandbox)
     enable(policy_vault, second)
-    # The data-encryption key still lies under the first version.
+    # The data-encryption key is still wrapped by the first version.
     assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
     enable(policy_vault, first)
     disable(policy_vault, first)

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rules of Batch that no request reaches: keys and vaults that Key Vault makes no more, many accounts, saving."""
+"""Rules of Batch that requests cannot test: keys and vaults that Key Vault no longer creates, many accounts, saved
+states."""
 
 from __future__ import annotations
 
@@ -113,7 +114,7 @@ def test_a_saved_state_can_be_loaded() -> None:
 
 
 def test_ten_thousand_accounts_are_created_quickly() -> None:
-    # Processor time, because the time on the clock depends on what else the machine does.
+    # Processor time, because elapsed time depends on other processes.
     started = time.process_time()
     world = seed.new_world(accounts=10_000)
     assert time.process_time() - started < 2

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ten thousand accounts in ten subscriptions, and that a client is the bottleneck, not the sandbox.
+"""Tests with ten thousand accounts in ten subscriptions that a client is the bottleneck, not the sandbox.
 
-Times are compared with each other in the same run, as seconds of processor time, so that neither the machine nor what
-else it does matters. `pytest -s tests/sandbox/test_capacity.py` prints them.
+Processor times of the same run are compared with each other, so that the machine and other processes have little
+influence. `pytest -s tests/sandbox/test_capacity.py` prints them.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def test_the_client_is_the_bottleneck(full: Sandbox, subscriptions: list[str]) -
 
 
 def test_a_write_unwraps_no_account() -> None:
-    """At its start the sandbox wraps and unwraps the key of each account once. A write to something else does not."""
+    """At its start, the sandbox wraps and unwraps the key of each account once. A write to another resource does
+    not do that."""
     writes = 20
     with serving("--realistic", "--accounts-on-key", "1000") as sandbox:
         began = sandbox.processor_seconds()

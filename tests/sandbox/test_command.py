@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line: run, serve, env, and the state that lasts."""
+"""The command line: run, serve, env, and the saved state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, po
 
 VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
-# Values that a shell would run something of, were they not quoted.
+# A shell would run commands in these values if the values were not quoted.
 HARMLESS_QUOTED = ("$(touch struck)", "'; touch struck; '")
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
@@ -176,7 +176,7 @@ def test_env_without_a_sandbox(running_sandbox: Sandbox) -> None:
 
 
 class Rogue(BaseHTTPRequestHandler):
-    """Answers every request with the environment of the server."""
+    """Responds to every request with the content that the test sets."""
 
     protocol_version = "HTTP/1.1"
 
@@ -294,7 +294,7 @@ def test_behavior() -> None:
 def test_latency() -> None:
     with serving("--latency", "200") as sandbox:
         session, took = sandbox.bearer(), []
-        # A busy machine may make one of them take long.
+        # On a busy machine, single requests may take long.
         while min(took, default=2) >= 2 and len(took) < 20:
             began = time.monotonic()
             assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
@@ -310,7 +310,7 @@ def test_accounts() -> None:
 
 
 def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thousand accounts share a key and a vault. If they are lost, only these accounts are unavailable."""
+    """Each thousand accounts share a key and a vault. If the key is lost, only these accounts are unavailable."""
     with serving("--realistic", "--accounts-on-key", "1001") as sandbox:
         point_at(sandbox, monkeypatch)
         credential = DefaultAzureCredential()
@@ -366,7 +366,7 @@ def test_a_write_before_the_end_is_saved(tmp_path: Path, number: signal.Signals,
     first = started("--state-dir", str(tmp_path))
     put_group(first, "kept")
     if number == signal.SIGKILL:
-        # A second is what it may lose, and this machine may be busy.
+        # SIGKILL may lose the writes of the last second. Wait longer, because the machine may be busy.
         time.sleep(3)
         put_group(first, "lost")
     first.process.send_signal(number)

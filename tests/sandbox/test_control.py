@@ -268,7 +268,7 @@ def test_a_fault_for_a_while(sandbox: Sandbox, control: Control) -> None:
 
 
 def test_tokens_that_expire_in_mid_run(sandbox: Sandbox, control: Control) -> None:
-    """Also Key Vault's, with its challenge; a new token is good at once."""
+    """Tokens for Key Vault expire too, with a challenge in the response. A new token is valid at once."""
     vault = make_vault(sandbox)
     keys = sandbox.bearer(VAULT_SCOPE)
     control.fault(match={"path": "/resourceGroups/"}, skip=1, expire_tokens=True)
@@ -434,7 +434,7 @@ def test_a_subscription_of_somebody_else(sandbox: Sandbox, control: Control) -> 
     control.call("POST", "/subscriptions", {}, status=400)
 
 
-# Reset, and the rest
+# Reset and others
 
 
 def test_reset(sandbox: Sandbox, control: Control) -> None:
@@ -457,7 +457,7 @@ def test_reset(sandbox: Sandbox, control: Control) -> None:
 
 
 def test_a_reset_drops_delayed_requests(sandbox: Sandbox, control: Control) -> None:
-    """A client that is gone leaves nothing in the log of the next test."""
+    """A client that has disconnected must not leave entries in the log of the next test."""
     group = f"{sandbox.subscription}/resourceGroups/delayed"
     control.fault(match={"method": "PUT", "path": "delayed"}, delay=2)
     with ThreadPoolExecutor() as pool:
@@ -491,7 +491,7 @@ def test_what_the_control_api_does_not_have(sandbox: Sandbox, control: Control) 
 
 
 def test_another_name_for_the_control_api_is_refused(control: Control) -> None:
-    """A page in a browser cannot reach it by a name that it made resolve to 127.0.0.1."""
+    """A page in a browser cannot use a host name that it has made resolve to 127.0.0.1 (DNS rebinding)."""
     response = control._session.get(f"{control.url}/environment", headers={"host": "evil.example"}, timeout=30)
     assert response.status_code == 502
 

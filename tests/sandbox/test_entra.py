@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Entra ID and the metadata service: azure-identity's credentials, and what it never asks for."""
+"""Entra ID and the instance metadata service, with azure-identity and with plain requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def claims_of(token: str) -> dict[str, Any]:
 
 @functools.cache
 def certificate(key: rsa.RSAPrivateKey = KEY, days: int = 30) -> bytes:
-    """The same one each time, because its times, and so its thumbprint, are those of the second in which it is made."""
+    """The certificate is cached, because its times, and therefore its thumbprint, depend on the second of its
+    creation."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
     now = datetime.now(timezone.utc)
     made = (
@@ -159,7 +160,7 @@ def test_a_secret_expires_by_the_sandboxs_clock(sandbox: Sandbox, control: Contr
 
 
 def test_the_errors_of_the_sdk(sandbox: Sandbox) -> None:
-    """On an error MSAL asks for the instances as well: it must not find the sandbox wanting."""
+    """After an error, MSAL also requests the instance discovery, which the sandbox must support."""
     with pytest.raises(ClientAuthenticationError, match="AADSTS7000215"):
         ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, "wrong").get_token(MANAGEMENT_SCOPE)
     with pytest.raises(ClientAuthenticationError, match="Unable to get authority configuration"):
@@ -346,7 +347,7 @@ def test_a_user_assigned_identity(sandbox: Sandbox) -> None:
 
 
 def test_an_identity_that_the_machine_does_not_have(sandbox: Sandbox) -> None:
-    # Older releases of azure-identity raise the error's code instead of its text.
+    # Older releases of azure-identity have the code of the error in the message instead of its text.
     with pytest.raises(CredentialUnavailableError, match=r"Identity not found|invalid_request"):
         ManagedIdentityCredential(client_id=sandbox.client_id).get_token(VAULT_SCOPE)
 

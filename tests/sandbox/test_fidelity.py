@@ -34,7 +34,7 @@ ROUTES = [
     for route in module.ROUTES
 ]
 CASES = {f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]}
-# "recorded: one-recording #2, another #5": the recordings and the numbers of their requests.
+# "recorded: one-recording #2, another #5" names recordings and the numbers of their requests.
 CITED = re.compile(r"recorded: ([\w-]+ #\d+(?:, [\w-]+ #\d+)*)")
 RECORDED = [row for row in ROWS if re.search(r"\brecorded\b", row) and not row.startswith("| recorded |")]
 SOURCES = ("recorded", "specification", "documentation", "reported", "inferred", "*invented*", "seen in")
@@ -73,7 +73,7 @@ def cited(row: str) -> list[str]:
 
 
 def operations(row: str) -> list[tuple[str, str]]:
-    """Methods and paths that the row names, the paths as patterns."""
+    """The methods and paths in the row. Paths are patterns."""
     # "`GET`, `PUT` `/path`" means both methods on the path.
     row = re.sub(r"`(\w+)`(?=(?:, `\w+`)* `(/[^`]+)`)", r"`\1 \2`", row)
     found = re.findall(r"`(GET|HEAD|PUT|PATCH|POST|DELETE) ([^`]+)`", row)

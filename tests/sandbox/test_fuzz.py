@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Requests of all kinds over every route: each is answered in the service's own form, and an error changes nothing.
+"""Sends requests of all kinds to every route. Each response must have the form of the service, and an error must
+change nothing.
 
-`make test` tries the same few hundred requests each time. FUZZ_EXAMPLES=N tries N other ones of each kind.
+`make test` sends the same few hundred requests each time. FUZZ_EXAMPLES=N sends N random requests of each kind.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Target:
 
 
 class Listener(logging.Handler):
-    """Records the errors that the answers do not show."""
+    """Records logged errors, which responses do not show."""
 
     def __init__(self, complaints: list[str]) -> None:
         super().__init__(logging.ERROR)
@@ -127,7 +128,7 @@ def lasting_target() -> Iterator[Target]:
         one.wire.close()
 
 
-# The checks of each answer
+# The checks of each response
 
 
 def examples(share: float) -> Any:
@@ -142,26 +143,26 @@ def examples(share: float) -> Any:
     )
 
 
-# Caches, and the results of Batch's checks of its keys.
+# Attributes that are not compared: caches, and the results of Batch's checks of its keys.
 UNSEEN = {"world", "_world", "throttle", "key_vault_throttle", "_revoked", "lost", "back_at", "version", "wrapped"}
 
 
 def facts(thing: Any) -> Any:
-    """All that a sandbox's world holds, to compare."""
+    """All data of the sandbox's world, for a comparison."""
     if isinstance(thing, dict):
         return {key: facts(value) for key, value in thing.items()}
     if isinstance(thing, (list, tuple, set)):
         return [facts(value) for value in thing]
     if not hasattr(thing, "__dict__"):
         return thing
-    # An empty safe is made when a vault is first looked into.
+    # An empty safe is ignored, because the first read of a vault creates it.
     held = {name: facts(value) for name, value in vars(thing).items() if name not in UNSEEN}
     held["_safes"] = {uid: safe for uid, safe in held.get("_safes", {}).items() if safe["live"] or safe["deleted"]}
     return held
 
 
 def settled(target: Target) -> Any:
-    """Its facts, once what time has ended is gone, as it would be whenever somebody looks."""
+    """The data of the world, after resources whose time has ended were removed, which any read does."""
     world = target.server.world
     list(world.batch.contents(""))
     world.vaults.deleted("")
@@ -169,7 +170,8 @@ def settled(target: Target) -> Any:
 
 
 def check(target: Target, one: Ask, answer: Answer) -> None:
-    """In the form of a service of Azure: or of HTTP's, for what did not get as far as a service."""
+    """Check that the response has the form of a service of Azure or, if the request did not reach a service, of
+    HTTP."""
     message = f"{one}\n{answer.status} {answer.body[:1000]!r}\n" + "\n".join(target.complaints)
     assert not target.complaints, message
     assert answer.status < 500 or answer.status == 502, message
@@ -193,7 +195,7 @@ def is_error(document: Any) -> bool:
 
 
 def check_one(target: Target, one: Ask) -> Answer:
-    """It is answered as it should be, and an error has changed nothing."""
+    """Send the request, and check that the response is valid, and that an error has changed nothing."""
     before = settled(target)
     answer = target.ask(one)
     check(target, one, answer)
@@ -242,7 +244,7 @@ def check_shown(target: Target, plane: Plane, path: str) -> None:
     one = good(plane, "GET", path)
     answer = target.ask(one)
     check(target, one, answer)
-    # A vault may be gone by now, closed, or in another tenant, and its key unusable; not every path takes GET.
+    # The vault may be deleted, closed, or in another tenant, and its key unusable. Not every path accepts GET.
     assert answer.status in (200, 401, 403, 404, 405, 409, 429)
 
 
@@ -267,14 +269,14 @@ def test_a_change_in_each_place_of_each_good_body(target: Target, name: str) -> 
 
 
 def some_changes(document: Any) -> Iterator[Any]:
-    """All of them, of every kind; quickly, one in seven of the plainer ones."""
+    """All changes if FUZZ_EXAMPLES is set; otherwise one in seven of the changes with plain values."""
     if EXAMPLES:
         return every_change(document, (*PLAIN_JUNK, *NUMBERS, *TEXTS, *RAW))
     return itertools.islice(every_change(document, PLAIN_JUNK), 0, None, 7)
 
 
 def where_accepted(target: Target, plane: Plane, route: Route, document: Any) -> str:
-    """The first of the known places at which nothing is wrong with the document."""
+    """The first known path that accepts the document."""
     parts = [KNOWN[part.strip("{}").partition(":")[0]] if "{" in part else (part,) for part in route.path.split("/")]
     for place in itertools.product(*parts):
         path = f"{'/'.join(place)}?api-version={plane.versions(route)}"
@@ -331,7 +333,7 @@ def check_control(target: Target, requests: list[Ask]) -> None:
         check(target, one, target.ask(one))
         target.server.faults.clear()
     check_log(target)
-    # Time may have passed, and what tokens are good for with it.
+    # The clock may have been advanced, so that the token has expired.
     one = good(MANAGEMENT, "GET", f"/{SUBSCRIPTION}/resources?api-version=2022-09-01")
     check(target, one, target.ask(one))
 
@@ -366,14 +368,14 @@ HEADER = {"alg": "RS256", "typ": "JWT", "kid": "x", "x5t": "x", "x5t#S256": "x"}
 
 
 def signed(header: Any, claims: Any, known: dict[str, str]) -> str:
-    """A JSON Web Token, whatever is in it."""
+    """A signed JSON Web Token with any contents."""
     parts = (base64url(filled(written(part), known)) for part in (header, claims))
     content = ".".join(parts)
     return f"{content}.{base64url(SIGNER.sign(content.encode(), PKCS1v15(), SHA256()))}"
 
 
 def test_assertions(target: Target) -> None:
-    """Assertions that are signed with the right key, and wrong in other ways."""
+    """Assertions with a valid signature and other errors."""
     pem = SIGNER.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     wishes = {"federated_subject": "subject", "federated_issuer": "https://issuer", "federated_audience": "audience"}
     target.reset()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Locks of resources and Azure policies: which requests they refuse, and that nothing changes then."""
+"""Resource locks and Azure Policy: the requests that they refuse. A refused request changes nothing."""
 
 from __future__ import annotations
 

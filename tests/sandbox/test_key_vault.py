@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults on the management plane, by azure-mgmt-keyvault and byte by byte."""
+"""Vaults on the management plane, with azure-mgmt-keyvault and with plain requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def delete(sandbox: Sandbox, name: str = "Vault-One") -> None:
 
 
 def test_older_versions_are_refused_after_their_retirement(sandbox: Sandbox, control: Control) -> None:
-    """On 27 February 2027, by the sandbox's clock."""
+    """The retirement is on 27 February 2027, by the sandbox's clock."""
     control.behavior(retired_versions="refused")
     day = datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp()
     left = day - control.call("GET", "/clock")["time"]
@@ -66,7 +66,7 @@ def test_older_versions_are_refused_after_their_retirement(sandbox: Sandbox, con
     assert sandbox.arm("GET", vault_path(sandbox), OLD).ok
 
 
-# By the SDK
+# With the SDK
 
 
 def test_a_vault_is_created_changed_and_deleted(
@@ -83,7 +83,7 @@ def test_a_vault_is_created_changed_and_deleted(
     wanted = {"enablePurgeProtection": None, "enableRbacAuthorization": True, "softDeleteRetentionInDays": 7}
     body = vault_body(sandbox, tags={"a": "1"}, **wanted)
     made = vaults.begin_create_or_update(GROUP, "vault-one", body).result()
-    # Not the SDK's own 30 s between two polls.
+    # The SDK uses Retry-After, and not its default of 30 s between two polls.
     assert slept < 10
     assert made.properties.provisioning_state == "Succeeded"
     assert made.properties.enable_rbac_authorization is True
@@ -123,7 +123,7 @@ def test_the_sdk_changes_access_policies(sandbox: Sandbox, client: KeyVaultManag
     change = {"properties": {"accessPolicies": [policy(sandbox, who, "get", "wrapKey")]}}
     changed = client.vaults.update_access_policy(GROUP, "Vault-One", "add", change)
     granted = changed.properties.access_policies[0].permissions
-    # Where models are dictionaries, `keys` is a method of theirs, and the field has another name.
+    # If the models of the SDK are dictionaries, `keys` is a method, and the field has another name.
     assert getattr(granted, "keys_property", granted.keys) == ["get", "wrapKey"]
 
 
@@ -400,7 +400,7 @@ def test_a_put_replaces(sandbox: Sandbox) -> None:
     assert vault["tags"] == {}
     assert "networkAcls" not in vault["properties"]
     assert "enabledForDiskEncryption" not in vault["properties"]
-    # Never taken back.
+    # Purge protection cannot be disabled.
     assert vault["properties"]["enablePurgeProtection"] is True
 
 
@@ -446,7 +446,7 @@ def test_access_policies_are_added_and_removed(sandbox: Sandbox) -> None:
     assert now() == {theirs: ["list"], mine: ["wrapKey"]}
     change("replace", policy(sandbox, mine, "sign"))
     assert now() == {theirs: ["list"], mine: ["sign"]}
-    # An application makes it another entry.
+    # With an applicationId, it is a separate entry.
     change("add", {**policy(sandbox, mine, "verify"), "applicationId": theirs})
     assert len(read_vault(sandbox, version=OLD)["properties"]["accessPolicies"]) == 3
     change("remove", policy(sandbox, mine, "sign"), policy(sandbox, theirs, "list"))
@@ -552,7 +552,7 @@ def test_a_deleted_vault_is_purged_after_its_retention(sandbox: Sandbox, control
     assert put_vault(sandbox).status_code == 200
 
 
-# Before the door of the data plane
+# Access to the data plane
 
 
 def test_the_firewall(sandbox: Sandbox) -> None:
@@ -573,7 +573,7 @@ def test_the_firewall(sandbox: Sandbox) -> None:
 def test_a_private_vault(sandbox: Sandbox, control: Control) -> None:
     make_vault(sandbox, publicNetworkAccess="Disabled")
     response = data(sandbox, "GET", "/keys", who=somebody(control))
-    # Network before permissions.
+    # The network is checked before permissions.
     assert error(response) == (403, "Forbidden", "ForbiddenByConnection")
     assert message(response).startswith(
         "Public network access is disabled and request is not from a trusted service nor via an approved private"

@@ -135,7 +135,7 @@ def test_all_of_it_can_be_kept(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("start", "duration", "sign", "end"),
     [
-        # 2024-01-31, and a leap year's February.
+        # From 2024-01-31, into February of a leap year.
         (1706659200, "P1M", 1, 1709164800),
         (1706659200, "P1Y", 1, 1738281600),
         (1706659200, "P2W3DT4H5M6S", 1, 1706659200 + 17 * DAY + 4 * 3600 + 5 * 60 + 6),

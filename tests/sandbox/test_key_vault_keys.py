@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys on the data plane, byte by byte: challenge, life, lists, refusals. The SDK's view is in test_key_vault_sdk."""
+"""Keys on the data plane with plain requests: challenge, creation, changes, lists, deletion, refusals. Tests with
+the SDK are in test_key_vault_sdk."""
 
 from __future__ import annotations
 
@@ -124,7 +125,7 @@ def test_what_the_sandbox_does_not_have(sandbox: Sandbox, control: Control) -> N
     assert data(sandbox, "DELETE", "/keys").status_code == 405
 
 
-# Making
+# Creation
 
 
 def test_the_bytes_of_an_rsa_key(sandbox: Sandbox) -> None:
@@ -514,7 +515,7 @@ def test_a_policy_creates_new_versions_when_due(sandbox: Sandbox, control: Contr
     assert second["attributes"]["created"] == created
     assert second["attributes"]["exp"] == created + 60 * DAY
     assert data(sandbox, "GET", "/keys/key1").json() == second
-    # After a leap of the clock the latest one is the one that would be.
+    # After the clock is advanced, the newest version is the one of the last due date.
     control.advance(100 * DAY)
     third = data(sandbox, "GET", "/keys/key1").json()
     assert third["attributes"]["created"] == first["attributes"]["created"] + 120 * DAY
@@ -539,7 +540,7 @@ def test_a_policy_can_count_from_the_end(sandbox: Sandbox, control: Control) -> 
 def test_refusals_by_role(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     response = data(sandbox, "GET", "/keys/Key-One", who=who)
-    # Nothing is said about whether the key is there.
+    # The response does not reveal whether the key exists.
     assert error(response) == (403, "Forbidden", "ForbiddenByRbac")
     assert "x-ms-keyvault-rbac-assignment-id" not in response.headers
     resource = f"{vault_path(sandbox)}/keys/key-one".lower()
@@ -603,7 +604,7 @@ def test_access_policies_have_no_effect_with_azure_rbac(sandbox: Sandbox, contro
     assert data(sandbox, "GET", "/keys", who=who).status_code == 403
     sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": {"enableRbacAuthorization": False}})
     assert data(sandbox, "GET", "/keys", who=who).status_code == 200
-    # And the other way round: the operator's role.
+    # With access policies, the operator's role has no effect either.
     assert data(sandbox, "GET", "/keys").status_code == 403
 
 
@@ -611,7 +612,7 @@ def test_keys_of_a_deleted_vault_are_not_available(sandbox: Sandbox) -> None:
     session = sandbox.bearer("https://vault.azure.net/.default")
     assert session.get(f"{KEYS}?api-version={DATA}", timeout=30).status_code == 200
     sandbox.arm("DELETE", vault_path(sandbox), NEW)
-    # A connection from before goes on; a new one is not opened.
+    # An open connection still works, but no new connection is accepted.
     assert error(session.get(f"{KEYS}?api-version={DATA}", timeout=30))[:2] == (404, "VaultNotFound")
     with pytest.raises(requests.exceptions.ProxyError):
         data(sandbox, "GET", "/keys")

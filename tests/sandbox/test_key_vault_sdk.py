@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys by azure-keyvault-keys: key management and cryptography."""
+"""Key management and cryptography with azure-keyvault-keys."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_key_is_created_changed_and_deleted(client: KeyClient) -> None:
 def test_the_sdk_learns_where_to_sign_in(
     credential: DefaultAzureCredential, sandbox: Sandbox, control: Control
 ) -> None:
-    # It remembers for the whole process, so the name must be new.
+    # The SDK caches the tenant until the process ends, so the name must be new.
     make_vault(sandbox, "vault-never-seen")
     KeyClient("https://vault-never-seen.vault.azure.net", credential).create_ec_key("key1")
     asked = [entry for entry in control.requests() if entry["host"] == "vault-never-seen.vault.azure.net"]
@@ -170,7 +170,7 @@ def test_backup_and_restore(client: KeyClient, sandbox: Sandbox, credential: Def
         client.restore_key_backup(b"nonsense")
 
 
-# Cryptography. The SDK does what it can with the public half itself, so the sandbox is asked for its answers too.
+# Cryptography. The SDK computes operations with the public key locally, so plain requests test the sandbox too.
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_encryption_by_the_service(
     client: KeyClient, credential: DefaultAzureCredential, sandbox: Sandbox, algorithm: str, there: str, back: str
 ) -> None:
     bundle = make_key(sandbox)
-    # Without a version, and with an empty one, it is the latest.
+    # Without a version, and with an empty version, the latest version is used.
     for way in (f"/keys/key1/{there}", f"/keys/key1//{there}"):
         done = data(sandbox, "POST", way, {"alg": algorithm, "value": text(SECRET)})
         assert list(done.json()) == ["kid", "value"]
@@ -271,7 +271,7 @@ def test_a_malformed_value_is_refused(client: KeyClient, sandbox: Sandbox) -> No
 
 
 def allowed(sandbox: Sandbox) -> dict[str, tuple[int, str]]:
-    """The answer of each operation, with values that are valid where possible."""
+    """The status and code of each operation, with valid values where possible."""
     digest = text(hashlib.sha256(SECRET).digest())
     bodies: dict[str, dict[str, Any]] = {
         "encrypt": {"alg": "RSA-OAEP", "value": digest},

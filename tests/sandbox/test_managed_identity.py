@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""User-assigned identities, by azure-mgmt-msi and byte by byte."""
+"""User-assigned identities, with azure-mgmt-msi and with plain requests."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The page at the control URL, as a browser shows it, and that no other site gets at the control API."""
+"""The page at the control URL in a browser, and the protection of the control API from other sites."""
 
 from __future__ import annotations
 
@@ -63,14 +63,15 @@ def encryption(key: str) -> dict[str, Any]:
 
 
 def following(identity: dict[str, Any], key: str) -> dict[str, Any]:
-    """The body of an account whose identity reads the key."""
+    """The body of an account that uses the key with this identity."""
     assigned = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
     return {"identity": assigned, "properties": encryption(key)}
 
 
 @pytest.fixture
 def scene(sandbox: Sandbox) -> dict[str, str]:
-    """Three accounts: on Batch's own key, pinned to the first version, and following the second. Their versions."""
+    """Three accounts: on a Microsoft-managed key, pinned to the first version, and following the key. Returns the
+    versions."""
     identity = user_assigned_identity(sandbox, "reader")
     reader = identity["properties"]["principalId"]
     make_vault(sandbox, enablePurgeProtection=True, tags={"team": MARKUP})
@@ -133,7 +134,7 @@ def test_the_page_is_not_in_the_request_log(sandbox: Sandbox, control: Control, 
 
 
 def test_the_page_changes_nothing_that_is_due() -> None:
-    """Others would rotate the key, notice that the account lost it, and forget what is past its time."""
+    """Other requests would rotate the key, notice that the account has lost its key, and remove expired resources."""
     world = new_world(accounts=3)
     place = (world.operator.subscription_id, world.operator.resource_group)
     properties = {"tenantId": world.directory.tenant_id, "sku": {"name": "standard"}, "enablePurgeProtection": True}
@@ -282,7 +283,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(sandbox: Sandbox, chromium: Browser) -> Iterator[Page]:
-    """One that complains of nothing and asks nobody else."""
+    """A page. At the end of the test, it must have no errors and no requests to other hosts."""
     with browser.viewing(chromium) as view:
         yield view.page
         assert view.complaints == []
@@ -290,7 +291,7 @@ def page(sandbox: Sandbox, chromium: Browser) -> Iterator[Page]:
 
 
 def rows(page: Page, caption: str) -> Locator:
-    """Of the table whose caption begins so."""
+    """The rows of the table whose caption begins with this text."""
     table = page.locator("table").filter(has=page.locator("caption", has_text=re.compile(rf"^\s*{re.escape(caption)}")))
     expect(table).to_have_count(1)
     return table.locator("tbody tr")
@@ -453,7 +454,7 @@ def test_numbers_are_not_broken_over_lines(
     numbers = "#requests-table th[scope=row], [data-label=Status], [data-label=Wraps], [data-label=Type], .number"
     with browser.viewing(chromium, width=width) as view:
         view.page.goto(sandbox.url)
-        # As long as it is after a day of work.
+        # Make the numbers as long as after a day of requests.
         view.page.evaluate(
             "for (const th of document.querySelectorAll('#requests-table th[scope=row]')) th.append('0000')"
         )
@@ -571,7 +572,7 @@ def test_the_page_is_accessible(
             box = table.bounding_box()
             assert box is not None
             assert box["x"] + box["width"] <= width
-        # Though a narrow row is laid out as a list, it still is a row to a screen reader.
+        # A narrow row is displayed as a list, but is still a row for screen readers.
         tree = view.page.context.new_cdp_session(view.page).send("Accessibility.getFullAXTree")["nodes"]
         roles = {node["role"]["value"] for node in tree if not node["ignored"]}
         assert {"table", "caption", "row", "columnheader", "rowheader", "cell"} - roles == set()
@@ -585,7 +586,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[str]:
-    """Another web site, on a separate port."""
+    """Another web site, on another port."""
     (tmp_path / "index.html").write_text("<!doctype html><title>elsewhere</title>")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -596,7 +597,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
 def test_another_site_cannot_use_the_control_api(
     sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, elsewhere: str
 ) -> None:
-    """All that a browser lets a site do: the requests that need no permission of the other side."""
+    """The requests that a browser allows a site to send without permission of the other site."""
     before = control_state(control)
     post = "url => fetch(url, {method: 'POST', mode: 'no-cors', body: '{}'}).then(() => 'sent')"
     read = "url => fetch(url).then(r => r.text(), () => 'refused')"
@@ -619,6 +620,6 @@ def test_another_site_cannot_use_the_control_api(
         assert "UnknownHost" in view.page.evaluate(
             "url => fetch(url, {method: 'POST'}).then(r => r.text())", f"{rebound}/reset"
         )
-        assert view.page.goto(sandbox.url).ok  # a link is no attack
+        assert view.page.goto(sandbox.url).ok  # a link from another site is allowed
     assert control_state(control)[:2] == before[:2]
     assert "pinned" in get(sandbox.url).text

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The proxy: tunnels, certificates, connections that last, and what is no HTTP at all."""
+"""The proxy: tunnels, certificates, persistent connections, and requests that are not HTTP."""
 
 from __future__ import annotations
 
@@ -176,9 +176,9 @@ def test_a_request_in_pieces(sandbox: Sandbox) -> None:
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="a matter of Linux's TCP")
 def test_a_body_does_not_wait_for_an_acknowledgement(sandbox: Sandbox) -> None:
-    """urllib3 leaves Nagle's algorithm on towards a proxy, which makes it 40 ms a write elsewhere."""
+    """urllib3 does not disable Nagle's algorithm for a proxy. With other servers, a write therefore takes 40 ms."""
     session = sandbox.bearer()
-    # No request takes less than 40 ms if it waits. On a busy machine few may take less that do not.
+    # A request that waits takes at least 40 ms. On a busy machine, only few requests that do not wait take less.
     quickest = 1.0
     for number in range(500):
         began = time.perf_counter()
@@ -300,7 +300,7 @@ def test_clients_that_disconnect(sandbox: Sandbox, control: Control) -> None:
     ids=["head", "body"],
 )
 def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
-    """It is not waited for for ever; one that is whole keeps its connection."""
+    """The proxy closes the connection after a timeout. The connection of a complete request stays open."""
     monkeypatch.setattr(proxy, "REQUEST_SECONDS", 0.5)
     with InThread(Options()) as running, socket.create_connection(("127.0.0.1", urlsplit(running.url).port)) as stream:
         stream.settimeout(20)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reads and lists of Resource Manager that lag behind writes."""
+"""Reads and lists of Resource Manager that show writes after a delay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lag(request: pytest.FixtureRequest, sandbox: Sandbox) -> int:
 
 
 def reads(sandbox: Sandbox, path: str, above: str, version: str) -> tuple[Read, Read]:
-    """A read of the resource itself, and one of it in a list."""
+    """A read of the resource, and a read of the resource in a list."""
 
     def itself() -> dict[str, Any] | None:
         response = sandbox.arm("GET", path, version)
@@ -63,7 +63,7 @@ def test_accounts(sandbox: Sandbox, lag: int) -> None:
         old = both[0]()
         new = batch(sandbox, "PATCH", "account1", {"tags": {"a": "b"}}).json()
         assert_shown_after(sandbox, lag, both, old, new)
-        # Each write is shown when its own time has come.
+        # Each write is shown after its own delay.
         batch(sandbox, "PATCH", "account1", {"tags": {"a": "c"}})
         batch(sandbox, "DELETE", "account1")
         assert_shown_after(sandbox, lag, both, new, None)
@@ -84,7 +84,7 @@ def test_batch_itself_uses_the_current_state(sandbox: Sandbox) -> None:
     sandbox.control.behavior(read_lag="60")
     batch(sandbox, "PUT", "account1", BODY)
     assert batch(sandbox, "GET", "account1", below="/pools").json() == {"value": []}
-    # The account is not made a second time.
+    # The account is not created a second time.
     assert batch(sandbox, "PUT", "account1", BODY).status_code == 200
 
 

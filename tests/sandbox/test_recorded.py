@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sandbox gives the answers that public recordings have of Azure."""
+"""The sandbox returns the responses that public recordings have from Azure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import requests
 from recorded import HEADERS, RECORDINGS, compared, filled
 from sandbox_client import MANAGEMENT, MANAGEMENT_SCOPE, VAULT_SCOPE, Control, Sandbox
 
-# The service's own durations in seconds: what a recording saw unfinished is unfinished here.
+# The durations of the services in seconds, so that operations that were unfinished in a recording are unfinished
+# here too.
 DURATIONS = {
     "retry_after": 15,
     "batch_create": 8,
@@ -37,7 +38,7 @@ def ask(sandbox: Sandbox, method: str, address: str, body: Any = None, *, anonym
 
 
 def learnt(response: requests.Response) -> dict[str, str]:
-    """The values of an answer that later requests contain."""
+    """The values of a response that later requests contain."""
     answer = response.json() if response.content else {}
     found = {name: answer[name] for name in ("nextLink", "value") if isinstance(answer.get(name), str)}
     if "key" in answer:
@@ -73,6 +74,6 @@ def test_the_answers_of_a_recording(sandbox: Sandbox, control: Control, name: st
             own["answer"]["value"] = [one for one in own["answer"]["value"] if one["id"] in ids]
         shown = compared(own, expected)
         assert shown == expected
-        # Azure's order of members, too.
+        # The order of the members is also that of Azure.
         assert json.dumps(shown) == json.dumps(expected)
         known |= learnt(response)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Resource Manager: its gateway's order of refusals, subscriptions, groups, providers and lists."""
+"""Resource Manager: the order of the gateway's checks, subscriptions, groups, providers and lists."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_token_that_has_expired(sandbox: Sandbox, control: Control) -> None:
 
 
 def test_a_token_of_a_deleted_principal(sandbox: Sandbox, control: Control) -> None:
-    """It stays a token until it expires; the roles that went with its principal are another matter."""
+    """The token is valid until it expires, but the role assignments of the principal were deleted."""
     somebody = control.principal(roles=[{"role": "Reader", "scope": sandbox.subscription}])
     session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
     control.reset()
@@ -450,7 +450,7 @@ def test_too_many_requests(sandbox: Sandbox, control: Control) -> None:
         return sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {}}, session=session)
 
     assert [patch().status_code for _ in range(200)] == [200] * 200
-    # The bucket gains ten tokens a second meanwhile, which have to be used too.
+    # The bucket gains ten tokens a second, which have to be used too.
     refused = next(response for response in iter(patch, None) if not response.ok)
     assert error(refused) == (429, "SubscriptionRequestsThrottled")
     assert int(refused.headers["retry-after"]) >= 1

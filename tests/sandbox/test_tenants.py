@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Several tenants: whose token is good where, and that nothing of one is seen from another."""
+"""Several tenants: tokens are valid only in their tenant, and no tenant sees the resources of another."""
 
 from __future__ import annotations
 

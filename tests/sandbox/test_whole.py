@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All services together, as the vendor's guide has it: an account on a customer's key, lost and found again."""
+"""All services together, as in Microsoft's guide: an account with a customer-managed key, which loses its key and
+is recovered."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 
 
 class Azure:
-    """The SDK's clients, and the steps of the guide."""
+    """The clients of the SDKs, and the steps of the guide."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         credential, subscription = DefaultAzureCredential(), sandbox.subscription_id

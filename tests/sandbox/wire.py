@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""HTTP byte by byte, for requests that no HTTP client lets pass."""
+"""HTTP over plain sockets, for requests that HTTP clients refuse to send."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 
 from azure_sandbox.proxy import KEEP_ALIVE_SECONDS
 
-# The longest that the sandbox may take for anything here: a large RSA key on a busy machine.
+# The maximum time in seconds for a response: creating a large RSA key on a busy machine.
 PATIENCE = 20
-# The longest time in seconds that the sandbox may keep a connection open after the other side has closed.
+# The maximum time in seconds that the sandbox may keep a connection open after the other side has closed it.
 CLOSING = 5
 
 
@@ -31,13 +31,13 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """Of JSON as the standard has it: no NaN, no infinity, and text that can be encoded."""
+        """The body as strict JSON: no NaN, no infinity, and text that can be encoded."""
         document = json.loads(self.body, parse_constant=_refuse)
         json.dumps(document, ensure_ascii=False).encode()
         return document
 
 
-# HTTP's own answer to what is no HTTP. It can be lost where the server does not wait for the end of a long request.
+# The response to a request that is not HTTP. It can be lost if the server does not wait for the end of a long request.
 NO_HTTP = b"Invalid HTTP request received."
 HUNG_UP = Answer(400, http.client.HTTPMessage(), NO_HTTP)
 LONG = 4096
@@ -49,7 +49,7 @@ def _refuse(constant: str) -> NoReturn:
 
 @dataclass
 class Wire:
-    """Connections to a sandbox: through its proxy to Azure's hosts, and plain ones."""
+    """Connections to a sandbox: tunnels through its proxy to Azure's hosts, and plain connections."""
 
     port: int
     context: ssl.SSLContext
@@ -68,7 +68,7 @@ class Wire:
         return self.context.wrap_socket(connection, server_hostname=host)
 
     def ask(self, tunnel_host: str, method: str, request: bytes) -> Answer:
-        """An answer to a request that is whole; without a tunnel where no host is named."""
+        """The response to a complete request. If no host is given, the request is sent without a tunnel."""
         connection = self._connection(tunnel_host)
         response = http.client.HTTPResponse(connection, method=method)
         try:
@@ -86,7 +86,7 @@ class Wire:
         return answer
 
     def _connection(self, tunnel_host: str) -> socket.socket:
-        """The one that is open, unless it has been idle for so long that the sandbox may be about to close it."""
+        """The open connection. If it has been idle for so long that the sandbox may close it, a new connection."""
         now = time.monotonic()
         if tunnel_host in self._open and now - self._used[tunnel_host] > KEEP_ALIVE_SECONDS / 2:
             self._forget(tunnel_host)
@@ -104,7 +104,8 @@ class Wire:
 
 
 def last_words(connection: socket.socket, content: bytes) -> bytes:
-    """Send something, and return all that is received until the other side closes, which has to happen soon."""
+    """Send the content, and return all bytes that are received until the sandbox closes the connection within
+    CLOSING seconds."""
     with connection, suppress(ConnectionError):
         connection.settimeout(CLOSING)
         connection.sendall(content)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Time that passes when a test says so."""
+"""A clock that a test controls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Clock:
 
 
 def clock_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *, tick: float = 0.0) -> Clock:
-    """The clock that the module uses."""
+    """Replace the module `time` in the module by a clock, and return the clock."""
     clock = Clock(tick)
     monkeypatch.setattr(module, "time", clock)
     return clock

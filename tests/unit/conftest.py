@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Hypothesis leaves nothing behind in the checkout, and no slow machine fails a test."""
+"""The settings of Hypothesis: no files in the checkout, and no deadline, which would fail tests on slow machines."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Functions that make the documents of Azure's services. Unset fields are left out, as the services do."""
+"""Functions that create the documents of Azure's services. Unset fields are omitted, as the services do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLER = {"object_id": "abcdef04-7777-8888-9999-000000000000", "tenant_id": TENA
 
 NOW = 1_780_000_000
 DAY = 86400
-OLD, MIDDLE, NEW = "c" * 32, "a" * 32, "b" * 32  # not in the order in which they sort
+OLD, MIDDLE, NEW = "c" * 32, "a" * 32, "b" * 32  # not in alphabetical order
 KEY = "https://myvault.vault.azure.net/keys/batch"
 VAULT_ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/myvault"
 NEEDED = ["get", "unwrapKey", "wrapKey"]
@@ -83,7 +83,7 @@ def account(
 def visible(
     *accounts: dict[str, Any], unlisted: tuple[str, ...] = (), disks: tuple[dict[str, Any], ...] = ()
 ) -> dict[str, Any]:
-    """`unlisted` are scopes that the caller may not list, `disks` what `disk` makes."""
+    """`unlisted` are scopes that the caller may not list, `disks` are results of `disk`."""
     return {
         "accounts": list(accounts),
         "disks": list(disks),
@@ -94,7 +94,7 @@ def visible(
 def disk(
     name: str, key: str | None, *, follows: bool = False, principals: tuple[str, ...] | None = (PRINCIPAL,)
 ) -> dict[str, Any]:
-    """What a pool of an account on a Microsoft-managed key encrypts its disks with. Without a key: the account is
+    """The disk key of a pool of an account that uses a Microsoft-managed key. Without a key: the account is
     unavailable, and its pools are not known."""
     pool = f"{account_id('pools')}/pools/{name}" if key else account_id(name)
     return {"id": pool, "key": key, "follows_latest": follows, "principals": principals and list(principals)}
@@ -111,7 +111,7 @@ def policy(
     application: str | None = None,
     **others: list[str],
 ) -> dict[str, Any]:
-    """One entry of a vault's access policies; others are secrets, certificates and storage."""
+    """An entry of a vault's access policies. `others` are permissions on secrets, certificates and storage."""
     return {
         "tenantId": TENANT,
         "objectId": principal,
@@ -121,7 +121,7 @@ def policy(
 
 
 def vault(*policies: dict[str, Any], rbac: bool = False, **properties: Any) -> dict[str, Any]:
-    """A vault fit for Batch. A property that is None is left out."""
+    """A vault that meets the requirements of Batch. A property that is None is omitted."""
     said = {
         "sku": {"family": "A", "name": "standard"},
         "tenantId": TENANT,
@@ -183,7 +183,7 @@ def assignment(
 
 
 def definition(*permissions: tuple[list[str], list[str]]) -> dict[str, Any]:
-    """A role by its permissions: the data actions of each, and those taken out again."""
+    """A role definition. Each permission has data actions and excluded data actions."""
     return {
         "roleName": "A role",
         "permissions": [
@@ -199,14 +199,14 @@ DEFINITIONS = {
     CRYPTO_OFFICER: definition(([f"{_KEYS}/*", "Microsoft.KeyVault/vaults/keyrotationpolicies/*"], [])),
 }
 
-# base64url without padding, as many characters as the modulus of such a key has.
+# By size of a key in bits, the number of characters of its modulus in base64url without padding.
 _MODULUS = {2048: 342, 3072: 512, 4096: 683}
 
 
 def key(
     version: str = NEW, *, kty: str = "RSA", size: int = 2048, name: str = "batch", **fields: Any
 ) -> dict[str, Any]:
-    """A key version. `key_ops` and `tags` are fields of the bundle, all others of its attributes."""
+    """A key version. `key_ops` and `tags` are fields of the bundle, all other fields are attributes."""
     operations = fields.pop("key_ops", ["wrapKey", "unwrapKey"])
     tags = fields.pop("tags", None)
     attributes = {
@@ -254,7 +254,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
     return {
         "key": bundles[-1] if bundles else None,
         "named": None,
-        # In the order of their ids, which says nothing of their age.
+        # Sorted by their ids, and not by their age, as Key Vault does.
         "versions": sorted((listed(bundle) for bundle in bundles), key=lambda item: item["kid"]),
         "policy": None,
         "deleted": None,
@@ -282,7 +282,7 @@ def evidence(identifier: str = KEY, **others: Any) -> Evidence:
 
 
 def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """The documents of an account that uses this key, without any problem except those that are named."""
+    """The documents of an account that uses this key, with no other problems than the given ones."""
     beside = {
         "available": False,
         "deleted_vault": None,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The documents of many accounts that an audit reads, and reports made of them."""
+"""The documents of many accounts that an audit reads, and reports on these documents."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def on(version: str | None = NEW, name: str = "mybatch", **more: Any) -> dict[st
 
 
 def report(*accounts: Mapping[str, Any], by: Mapping[str, Any] | None = None, **others: Any) -> dict[str, Any]:
-    """`by` are the options of the audit that say the policy."""
+    """A report. `by` has the options of the audit's policy."""
     given = asked(**(by or {}))
     return {**whole(seen(*accounts, **others), parsed(given), given), "comparison": None}
 
@@ -82,7 +82,7 @@ def found(one: Mapping[str, Any]) -> list[str]:
 
 
 def many(count: int) -> dict[str, Any]:
-    """A report of so many accounts, of all kinds."""
+    """A report with this number of accounts in different states."""
     kinds = [lambda name: on(name=name), lambda name: on(OLD, name), lambda name: on(None, name), account]
     accounts: Iterable[Mapping[str, Any]] = (
         {**kinds[number % 4](f"batch{number:05d}"), "tags": {"team": f"team{number % 7}"}} for number in range(count)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The first task of a role, with the real plans and an Azure that is a few dictionaries."""
+"""Runs the first task of a role, with the real plans and a small Azure in memory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def policies(*others: dict[str, Any], **properties: Any) -> dict[str, Any]:
 
 @dataclass
 class Azure:
-    """The reads of each service. There are no methods to write."""
+    """The reads of each service. There are no methods that write."""
 
     account: dict[str, Any] | None = None
     unavailable_reason: CmkError | None = None
@@ -192,7 +192,7 @@ class Azure:
 
 
 class Cloud:
-    """The services by the names that they have for a module."""
+    """The services under the names that modules use."""
 
     def __init__(self, azure: Azure) -> None:
         self._azure = azure
@@ -201,7 +201,7 @@ class Cloud:
         pass
 
     def read_ahead(self, *reads: Any) -> None:
-        """A value that is not read ahead is read later."""
+        """Do nothing, because the value is read later."""
 
     def sign_in_to_key_vault(self) -> None:
         pass
@@ -228,7 +228,7 @@ def refused(role: str, azure: Azure, **options: Any) -> CmkError:
 
 
 def needs(role: str, azure: Azure, **options: Any) -> list[str]:
-    """The rights that a caller lacks who may only read."""
+    """The rights that a caller with read permissions lacks."""
     azure.allowed = READS
     outcome = value_or_error(lambda: check(role, azure, **options), Denied)
     if isinstance(outcome, Outcome):
@@ -238,7 +238,7 @@ def needs(role: str, azure: Azure, **options: Any) -> list[str]:
 
 
 def planned(azure: Azure) -> list[str]:
-    """The writes whose rights were asked for, by their actions: each has one that is no read."""
+    """The actions of the planned writes: each write needs one right that is not a read."""
     return [right.action for right in azure.needed if not right.action.endswith("/read")]
 
 

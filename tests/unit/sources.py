@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Source files of the collection and the sandbox, and what they import."""
+"""Source files of the collection and the sandbox, and their imports."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ UTILS = f"{COLLECTION}.plugins.module_utils"
 @dataclass(frozen=True)
 class Import:
     line: int
-    # The absolute dotted name: of a module, or of a name in a module.
+    # The absolute dotted name of a module, or of a name in a module.
     name: str
-    # Whether it is below `if TYPE_CHECKING`, so that it is not done at run time.
+    # Whether the import is below `if TYPE_CHECKING`, so that it does not run.
     for_types: bool = False
 
     @property
@@ -41,7 +41,7 @@ class Source:
 
     @cached_property
     def name(self) -> str:
-        """The absolute dotted name, as an import gives it."""
+        """The absolute dotted name of the module."""
         match self.path.with_suffix("").parts:
             case ("sandbox", "src", *parts):
                 pass
@@ -56,7 +56,7 @@ class Source:
 
     @cached_property
     def imports(self) -> list[Import]:
-        """Every import, wherever in the file it is."""
+        """All imports, also those in functions."""
         found = ast.walk(self.tree)
         nodes = [node for node in found if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
         return sorted(
@@ -102,7 +102,7 @@ def sources(root: Path, folder: str) -> list[Source]:
 
 
 def written(root: Path, files: dict[str, str]) -> list[Source]:
-    """Files with this code, for a test of a rule."""
+    """Create files with this code, to test a rule."""
     for path, code in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(code, encoding="utf-8")

@@ -133,7 +133,7 @@ def test_an_account_without_an_identity_cannot_be_granted_access() -> None:
         of_account(None)
 
     assert refused.value.code == "account_without_identity"
-    # It has no access that could be revoked.
+    # There is no access that could be revoked.
     assert of_account(None, state="absent") == []
 
 
@@ -503,7 +503,7 @@ def test_access_to_an_unused_key_is_revoked() -> None:
     assert access_plan.plan(goal(state="absent", key_name="other"), state).changed
 
 
-# What is reported
+# Return values
 
 
 def test_description() -> None:
@@ -603,7 +603,7 @@ def test_access_that_may_be_in_use_is_an_error_also_with_keep() -> None:
 
 
 def test_access_that_is_not_there_needs_no_revoking() -> None:
-    """Nobody has to be listed."""
+    """The accounts are not listed."""
     plan = access_plan.plan(goal(state="absent"), {**seen(vault()), "visible": None})
 
     assert (plan.changed, plan.report) == (False, {"in_use_by": []})

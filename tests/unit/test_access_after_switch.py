@@ -48,7 +48,7 @@ ACTIONS = [f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/a
 
 
 class Azure:
-    """A vault with one key, role assignments, and what is refused to the caller. `asked` has the reads of access."""
+    """A vault with one key, role assignments, and the reads that are refused (`denied`). `asked` has the reads."""
 
     def __init__(self, *policies: dict[str, Any], roles: tuple[dict[str, Any], ...] = (), rbac: bool = False) -> None:
         self.vault: dict[str, Any] | None = vault(*policies, rbac=rbac)
@@ -67,7 +67,7 @@ class Azure:
         return copy.deepcopy(value)
 
     def recent(self, what: Any, _group: str | None = None) -> Any:
-        """Of vaults by name, of keys by identifier."""
+        """The method of vaults, which takes a name, and of keys, which takes an identifier."""
         if isinstance(what, str):
             return self.cache.recent(lambda: self._read("vault", self.vault), "vault")
         return self.cache.recent(lambda: self._read("key", self.key), "key")
@@ -79,7 +79,7 @@ class Azure:
         return {"bundle": self.key, "now": self.now}
 
     def assignments(self, _scope: str, principal: str) -> Any:
-        """Those of the groups of a principal as well."""
+        """The assignments of a principal, including those of its groups."""
         whose = {principal.lower(), GROUP_OF_PEOPLE}
         found = [one for one in self.assigned if one["properties"]["principalId"].lower() in whose]
         return self._read(f"assignments of {principal}", found)
@@ -109,7 +109,7 @@ def before(evidence: EvidenceReader) -> Evidence:
 
 
 def read_again(azure: Azure, change: Callable[[], None] = lambda: None) -> list[str]:
-    """The checks that fail after the switch; before it none does."""
+    """The checks that fail after the switch. Before the switch, none fails."""
     evidence = task(azure)
     first = before(evidence)
     assert preflight.failed_checks(first) == []
@@ -257,7 +257,8 @@ def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(tmp_path
     [(key(exp=NOW + 1800), "key_not_expired"), (key(enabled=False), "key_enabled"), (None, "key_exists")],
 )
 def test_a_key_that_changed_meanwhile(azure: Azure, changed: dict[str, Any] | None, fails: str) -> None:
-    """Batch takes one that expires soon, and another task of the run may have read it before it was to expire."""
+    """Batch accepts a key that expires soon, and another task of the run may have read the key before its expiry
+    was set."""
     evidence = task(azure)
     first = before(evidence)
     azure.key = changed

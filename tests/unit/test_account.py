@@ -123,7 +123,7 @@ def test_unknown_availability_names_the_right() -> None:
     assert error.facts["action"] in account_document.availability_warning("mybatch", error)
 
 
-# An account that is not there
+# An account that does not exist
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,8 @@ def test_unknown_availability_names_the_right() -> None:
 def test_account_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
     plan = account_plan.plan(goal(**options), seen())
 
-    # The key source is named, so that an account which somebody else makes meanwhile does not lose its key.
+    # The key source is sent, so that an account which is created at the same time does not keep a key that it
+    # cannot use.
     assert plan.steps == (create(**body, properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
     assert plan.before == {"exists": False}
     assert plan.after["exists"] is True
@@ -341,7 +342,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden
     assert "You may not." in refused.value.msg
 
 
-# An account that is there
+# An account that exists
 
 
 @pytest.mark.parametrize(
@@ -457,13 +458,13 @@ def test_refusal_names_the_account_that_would_lose_its_key() -> None:
 def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], identity: dict[str, Any]) -> None:
     plan = account_plan.plan(goal(adopt_existing=True, **options), seen(document))
 
-    # Where the account is on no key of the customer's, that is said with it.
+    # If the account uses a Microsoft-managed key, the request contains the key source.
     said = {} if document is USER_ON_KEY else {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
     assert plan.steps == (update(identity=identity, **said),)
     assert {**plan.before, "identity": None} == {**plan.after, "identity": None}
 
 
-# Away with it
+# Deletion
 
 
 def test_account_is_deleted() -> None:
@@ -481,7 +482,7 @@ def test_account_that_is_not_there_needs_no_deleting() -> None:
     assert plan.before == plan.after == {"exists": False}
 
 
-# What is reported
+# Return values
 
 
 def test_description_of_no_account() -> None:

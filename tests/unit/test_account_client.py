@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""When the client of Batch accounts waits, writes, and asks again."""
+"""When the client of Batch accounts waits, writes and retries."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ BODY = {"location": "westeurope"}
 
 
 class Azure:
-    """The answers of Azure: each list one answer after the other, and then always the last. Errors are raised."""
+    """The responses of Azure: the items of each list one after the other, and then always the last item. Errors are
+    raised."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Azure:
         self._permissions = permissions
         self.asked: list[str] = []
         self.written: list[str] = []
-        # The error of the first write, and the result of the write after Azure has accepted it.
+        # The error with which Azure refuses the first write, and the error after Azure has accepted the first write.
         self.refuses_first: BaseException | None = None
         self.fails_first: CmkError | None = None
 
@@ -75,7 +76,7 @@ class Azure:
             raise given
         return given
 
-    # As resources.Resources.
+    # The methods of resources.Resources.
     def accounts(self, _subscription: str, _group: str | None = None) -> Any:
         return self.answer("listed")
 
@@ -87,7 +88,7 @@ class Azure:
             raise self._permissions
         return self._permissions
 
-    # As azure-mgmt-batch.
+    # The methods of azure-mgmt-batch.
     def client(self, *_names: Any) -> Any:
         return SimpleNamespace(
             batch_account=SimpleNamespace(get="read", begin_create=self._write("create"), update=self._write("update")),
@@ -180,7 +181,7 @@ def test_a_name_that_stays_taken_is_refused(client: Make, clock: Clock) -> None:
 
 
 def to_create(**others: Any) -> Any:
-    """The goal of a creation, with a key whose evidence nobody can read here."""
+    """The goal of a creation, with a key whose evidence is not read in these tests."""
     given = {"present": True, "leaves_key": False, "location": "westeurope", "key": "a key", "identity_id": "id"}
     return SimpleNamespace(group=GROUP, name=NAME, **{**given, **others})
 
@@ -346,7 +347,7 @@ def creating(azure: Azure, client: Make) -> Accounts:
 
 
 def test_an_account_that_a_failed_creation_left_behind_is_waited_for(client: Make, clock: Clock) -> None:
-    """The account is this task's own, so the plan is not outdated."""
+    """This task has created the account, so the plan is not outdated."""
     azure = Azure(free=(FREE, TAKEN), reads=(None, DONE))
     azure.fails_first = NOT_YET
     accounts = creating(azure, client)
@@ -437,7 +438,7 @@ def test_reads_before_a_change_are_not_used_after_it(client: Make) -> None:
 
 
 def test_an_interrupt_is_raised_after_the_cache_is_cleared(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback would find the account as it was before, and write nothing."""
+    """Otherwise a rollback would read the cached account from before the change, and write nothing."""
     accounts = client(Azure(reads=(CREATING, DONE)))
     accounts.get(GROUP, NAME)
     forget = Cache.forget
@@ -471,7 +472,7 @@ def test_an_interrupt_is_raised_after_the_cached_vault_is_removed(monkeypatch: p
 
 
 def test_accounts_of_one_name_in_two_subscriptions_are_two(client: Make, tmp_path: Path) -> None:
-    """Names of accounts are their own in a region only, and tasks of a run share what they read."""
+    """Names of accounts are unique only within a region, and the tasks of a run share their reads."""
     azure = Azure(reads=(DONE, None))
     first, second = client(azure), client(azure)
     for accounts, subscription in ((first, "one"), (second, "two")):

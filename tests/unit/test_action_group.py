@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One `module_defaults: {group/azbatch.cmk.azure: ...}` has to reach every module, however it is run."""
+"""`module_defaults: {group/azbatch.cmk.azure: ...}` applies to every module, in process and as a separate process."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The report of an audit, made of the documents that it has read."""
+"""The report of an audit, from the documents that the audit has read."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_an_exception_holds_on_its_last_day() -> None:
         exception = {"finding": "follows_without_rotation", "accounts": ["MYBATCH"], "reason": "So.", "expires_on": day}
         return only(report(on(None), by={"exceptions": [exception]}))
 
-    # Now is 2026-05-28.
+    # The current date is 2026-05-28.
     assert (standing("2026-05-28")["state"], standing("2026-05-27")["state"]) == ("ok", "breaks_rules")
     assert standing("2026-05-27")["findings"][0]["exception"] == {"reason": "So.", "expires_on": "2026-05-28T00:00:00Z"}
 
@@ -314,7 +314,7 @@ def test_a_policy_that_makes_no_sense(wrong: dict[str, Any]) -> None:
         parsed(asked(**wrong))
 
 
-# The whole
+# The report
 
 
 def test_those_at_risk_come_first() -> None:
@@ -347,7 +347,7 @@ def test_every_rule_is_in_the_documentation() -> None:
         assert f"Remedy: {rule.remedy}\n" in sections[name], name
 
 
-# Two of them
+# The comparison of two reports
 
 
 def test_what_was_not_seen_in_both_is_not_compared() -> None:
@@ -463,7 +463,8 @@ def selected(condition: str, accounts: list[dict[str, Any]]) -> list[str]:
 
 
 def test_a_remedy_selects_accounts_by_their_key() -> None:
-    """It stays short with thousands of accounts, and leaves out accounts with the same key but without the finding."""
+    """The condition is short even for thousands of accounts, and excludes accounts with the same key that do not
+    have the finding."""
     exceptions = [
         {"finding": "version_too_old", "accounts": ["old7"], "reason": "Moves soon", "expires_on": "2099-12-31"}
     ]
@@ -483,7 +484,7 @@ def test_a_remedy_selects_accounts_by_their_key() -> None:
 
 @pytest.mark.parametrize("by_id", ["account_name", "rule"])
 def test_a_remedy_names_accounts_that_their_key_does_not_determine(by_id: str) -> None:
-    """An account that was created after the audit may have the same key, but not be in the scope or in the policy."""
+    """An account that was created after the audit may use the same key, but be outside the scope or the policy."""
     accounts = [account(f"plain{number}") for number in range(60)]
     rule = "not_on_customer_managed_key" if by_id == "rule" else "version_too_old"
     policy = {"account_name": "plain0"} if by_id == "account_name" else {}

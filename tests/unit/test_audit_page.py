@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The page of an audit, as a browser shows it."""
+"""The page of an audit in a browser."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_most_severe_cause_comes_first(view: browser.View, some: dict[str, A
     assert names(page)[0] == "lost"
     expect(status(page)).to_have_text("All 251 accounts.")
     assert counts(page)[:2] == ["251", "1"]
-    # On the first screen.
+    # The finding is visible without scrolling.
     box = first.bounding_box()
     assert box
     assert box["y"] + box["height"] < 900
@@ -190,7 +190,7 @@ def test_a_subscription_is_shown_with_its_name_and_id(
 
     expect(page.locator("#rows td:first-of-type").first).to_have_text(f"Research{SUBSCRIPTION}")
     expect(page.get_by_role("list", name="Filters in use")).to_contain_text(f"Research ({SUBSCRIPTION})")
-    # The caller cannot read the name of the other one.
+    # The caller cannot read the name of the other subscription.
     expect(page.get_by_label("Subscription").get_by_role("option")).to_have_text(
         ["all", SECOND, f"Research ({SUBSCRIPTION})"]
     )
@@ -221,7 +221,7 @@ def test_tiles_filter(view: browser.View, places: dict[str, Any], tmp_path: Path
     tiles.get_by_role("link", name="breaks rules").click()
     assert (fragment(page), names(page)) == ("state=breaks_rules", ["away", "here"])
     expect(tiles.get_by_role("link", name="breaks rules")).to_have_attribute("aria-current", "true")
-    # A tile shows how many accounts a click on it would show.
+    # A tile shows the number of accounts that a click on the tile would show.
     assert counts(page) == ["4", "1", "2", "0", "1"]
     page.get_by_label("Region").select_option("eastus2")
     assert counts(page) == ["4", "0", "1", "0", "0"]
@@ -425,12 +425,13 @@ def test_it_is_read_without_scripts(chromium: Browser, some: dict[str, Any], tmp
 
 
 def test_ten_thousand_accounts_do_not_freeze_it(view: browser.View, tmp_path: Path) -> None:
-    """Processor time of the page's own thread, against what an empty page takes: other processes do not count."""
+    """Measures the processor time of the page's thread, so that other processes do not count, and compares it with
+    an empty page."""
     devtools = view.page.context.new_cdp_session(view.page)
     devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
 
     def seconds(act: Callable[[], object]) -> float:
-        """The processor time, which begins at 0 when a page is loaded again."""
+        """The processor time of the action. The counter begins at 0 when a page is loaded."""
         act()
         measured = devtools.send("Performance.getMetrics")["metrics"]
         return float(next(one["value"] for one in measured if one["name"] == "TaskDuration"))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether an account is available, by the response to a list of its pools and by what is read of its key."""
+"""Whether an account is available, according to the list of its pools and the data of its key."""
 
 from __future__ import annotations
 

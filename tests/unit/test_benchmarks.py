@@ -50,7 +50,7 @@ def test_what_is_not_reached_is_said(reached: bool, word: str) -> None:
 
 @pytest.mark.parametrize(("power", "reached"), [(1.0, True), (1.05, True), (1.2, False), (2.0, False)])
 def test_what_grows_faster_than_the_accounts_is_not_linear(power: float, reached: bool) -> None:
-    """A run also has a fixed cost, which makes the average account of a large run look cheap."""
+    """A run also has a fixed cost, so the average time for an account is lower in a large run."""
     found = linear("time", [(accounts, 60 + 0.1 * accounts**power) for accounts in (10, 100, 1000, 10000)])
     assert found.reached is reached
     assert f"{STEEPER} times among 1000 to 10000 what it costs among 100 to 1000" in found.what

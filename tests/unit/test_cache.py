@@ -137,7 +137,7 @@ def test_two_concurrent_reads_are_one_request(clock: Clock) -> None:
 
 
 def test_a_change_is_looked_for_in_azure_and_not_in_the_cache(clock: Clock) -> None:
-    """Only the first look may use what was read right after the change."""
+    """Only the first call may use a cached read, which is from after the change."""
     shelf = Shelf(atlas="stale")
     session = Session({"wait_timeout": 60})
     session.__dict__.update(_fingerprint="me")
@@ -174,7 +174,7 @@ def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: C
     task(tmp_path).read(lambda: 1, "book", "atlas")
 
     assert task(tmp_path).recent(lambda: 2, "book", "atlas") == 1
-    # Not where a task waits for something.
+    # A task that waits for a change does not use it.
     assert task(tmp_path).read(lambda: 2, "book", "atlas") == 2
 
 
@@ -191,7 +191,7 @@ def test_what_the_first_task_of_a_role_missed_is_known_to_the_next(tmp_path: Pat
     first.changes_nothing = True
     first.read(lambda: None, "book", "atlas")
     first.read(lambda: {"pages": 1}, "book", "bible")
-    # Of a task that may create it, nothing is known: it may have done so.
+    # A miss of a task that may create the resource is not cached, because the task may have created it.
     other.read(lambda: None, "book", "codex")
 
     asked = [next_task.was_missing("book", name) for name in ("atlas", "bible", "codex")]
@@ -261,7 +261,7 @@ def test_others_read_for_themselves(tmp_path: Path, clock: Clock, other: dict[st
 
 
 def test_a_value_is_as_old_as_the_beginning_of_its_read(tmp_path: Path, clock: Clock) -> None:
-    """A write of another task while the value is read may not be in the value."""
+    """The value may not contain a write that another task made during the read."""
     shelf = Shelf(atlas="before")
 
     def overtaken() -> Any:
@@ -318,7 +318,7 @@ def test_a_few_are_read_one_by_one_and_many_at_once(tmp_path: Path, clock: Clock
 
 
 def test_a_read_that_is_out_of_date_is_not_cached_for_other_tasks(tmp_path: Path, clock: Clock) -> None:
-    """Another task may have changed it since."""
+    """Another task may have changed the resource since."""
     shelf, cache = Shelf(vault="without grant"), task(tmp_path)
 
     def own() -> Any:
@@ -334,7 +334,7 @@ def test_a_read_that_is_out_of_date_is_not_cached_for_other_tasks(tmp_path: Path
 
 @pytest.fixture
 def busy(tmp_path: Path, clock: Clock) -> Path:
-    """The folder of a run that has asked for so many books that a list pays."""
+    """The folder of a run that has read so many books that they are listed from now on."""
     for _task in range(25):
         assert one_of(Shelf(), tmp_path, "novel") is None
     return tmp_path
@@ -346,7 +346,7 @@ def test_one_that_was_changed_is_read_by_itself(busy: Path) -> None:
     task(busy).changed_one("atlas", "books")
 
     assert one_of(shelf, busy, "atlas") is None
-    # Nor is the list read again for that.
+    # The list is not read again either.
     assert shelf.asked == ["all"]
 
 
@@ -386,7 +386,7 @@ def test_a_read_since_a_change_is_shared(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_a_read_that_began_before_the_change_does_not_count(tmp_path: Path, clock: Clock) -> None:
-    """However late it ends."""
+    """It does not count even if it ends after the change."""
     shelf, changed = Shelf(atlas=1), 0.0
 
     def slowly() -> Any:

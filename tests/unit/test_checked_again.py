@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Use is checked again after a key, a version, access or a vault has been removed, and the change is undone if an
-account uses it by then.
+"""After a key, a version, access or a vault is removed, the accounts are checked again. If an account uses it then,
+the change is undone.
 
-Each test runs `converge` with the real plans, against an Azure that is a few dictionaries in memory.
+Each test runs `converge` with the real plans and a small Azure in memory.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def versions(*, disabled: str | None = None) -> dict[str, dict[str, Any]]:
 
 @dataclass
 class World:
-    """One vault with one key, and the accounts. `newcomers` are switched to the key right after the first write."""
+    """A vault with one key, and accounts. `newcomers` are accounts that begin to use the key right after the first
+    write."""
 
     accounts: list[dict[str, Any]] = field(default_factory=list)
     newcomers: list[dict[str, Any]] = field(default_factory=list)
@@ -70,7 +71,7 @@ class World:
     key_exists: bool = True
     assignments: list[dict[str, Any]] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
-    # Name of the write that fails from its second time on.
+    # The name of a write whose second and later calls fail.
     refuses_to_undo: str | None = None
 
     def write(self, action: str) -> None:
@@ -92,7 +93,7 @@ class Keys:
     def read(self, goal: Any) -> dict[str, Any]:
         newest = self.world.versions[NEW]
         read = observed_key(*self.world.versions.values()) if self.world.key_exists else observed_key(deleted=newest)
-        # The accounts are listed only for what may take the key away.
+        # The accounts are listed only if they may lose the key because of the goal.
         listed = goal.taken_away or (self.world.key_exists and goal.may_cut_off(None))
         return copy.deepcopy({**read, "visible": visible(*self.world.accounts) if listed else None})
 
@@ -185,7 +186,7 @@ class Case:
 
     take: Callable[..., tuple[Any, Any, Any]]
     world: Callable[[], World]
-    # The writes of the removal, and those that undo it.
+    # The writes of the removal, and the writes that undo it.
     away: list[str]
     back: list[str]
     users: list[str]
@@ -197,7 +198,7 @@ class Case:
         return converge(goal, service, planner)
 
     def run_with_keep(self, world: World) -> Outcome:
-        """As the modules run it with `in_use: keep`."""
+        """Run like the modules with `in_use: keep`."""
         goal, service, planner = self.take(world, False)
         return unless_used(lambda: converge(replace(goal, keeps_used=True), service, planner))
 
@@ -225,7 +226,7 @@ def with_roles(*scopes: str) -> World:
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 ANOTHER = "https://myvault.vault.azure.net/keys/another"
-# Someone else's policy, which must be left alone.
+# The policy of another principal, which must not be changed.
 THEIRS = policy(OTHER, ["get", "list"])
 
 CASES = {
@@ -326,7 +327,7 @@ EACH_USER = pytest.mark.parametrize(
 
 
 def same(one: World, state: dict[str, Any]) -> bool:
-    """Whether nothing is lost, whatever the names of assignments and the order of permissions."""
+    """Whether the state is equal, except for the names of assignments and the order of permissions."""
 
     def essence(stored: Any) -> Any:
         if isinstance(stored, dict):
@@ -374,7 +375,7 @@ def test_it_stays_removed_if_no_account_uses_it(case: Case) -> None:
     assert case.run(world).changed
     assert world.writes == case.away
     assert not same(world, before)
-    # A second run has nothing to do, and writes nothing.
+    # A second run changes nothing.
     assert not case.run(world).changed
     assert world.writes == case.away
 

@@ -26,12 +26,12 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 
 
 class Interrupted(BaseException):
-    """As Ansible's TaskTimeoutError, which is no Exception."""
+    """Like Ansible's TaskTimeoutError, which is not a subclass of Exception."""
 
 
 @pytest.fixture
 def hung() -> Iterator[threading.Event]:
-    """The event for which a request that hangs waits. It is set at the end."""
+    """The event that a hanging request waits for. It is set after the test."""
     released = threading.Event()
     yield released
     released.set()
@@ -70,7 +70,7 @@ def test_calls_that_run_are_waited_for_after_an_error() -> None:
             failed.set()
             raise Denied("no")
         failed.wait(30)
-        # The pool has learned of the failure by now, or will; either way this call is to end first.
+        # Whether or not the failure is known yet, the error is raised only after this call has ended.
         ended.set()
 
     with pytest.raises(Denied):
@@ -80,7 +80,7 @@ def test_calls_that_run_are_waited_for_after_an_error() -> None:
 
 @pytest.mark.parametrize("interruption", [Interrupted, KeyboardInterrupt])
 def test_an_interruption_is_raised_at_once(hung: threading.Event, interruption: type[BaseException]) -> None:
-    """The signal comes once the calls run; they end only after this test."""
+    """The signal is sent when all calls run. The calls end only after the test."""
     begun: list[int] = []
 
     def hang(number: int) -> bool:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A switch is confirmed only by an account that is available on a key that its identity may still use."""
+"""A switch is confirmed only if the account is available and its identity may still use the key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOT_ALLOWED = Denied(
 
 
 class Time:
-    """Time that passes only while somebody sleeps."""
+    """A clock that advances only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -44,7 +44,7 @@ class Time:
 
 
 class Pools:
-    """The answers of the list of an account's pools, one after the other, and then always the last answer."""
+    """The responses to lists of an account's pools, one after the other, and then always the last response."""
 
     def __init__(self, *answers: CmkError | None) -> None:
         self.answers = list(answers)
@@ -73,7 +73,7 @@ class Sessions(Session):
 
 
 class Again:
-    """Access as it is read again: as it was, revoked, or not readable any more."""
+    """The second read of access: unchanged, revoked, or an error."""
 
     def __init__(self, outcome: Any) -> None:
         self.outcome = outcome

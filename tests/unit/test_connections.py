@@ -55,7 +55,7 @@ def test_settings_of_a_request_count(proxies: pytest.MonkeyPatch) -> None:
 
 
 def test_requests_are_sent_once() -> None:
-    """The retries are those of the SDKs."""
+    """Only the SDKs retry."""
     sent: list[Any] = []
 
     class Adapter(requests.adapters.BaseAdapter):

@@ -33,7 +33,7 @@ TAKEN = Refused("Taken.", code="vault_name_taken")
 
 
 class Session:
-    """Waits by counting: each time that it asks again is a second."""
+    """Counts waits instead of sleeping: each retry counts as one second."""
 
     subscription_id = "subscription"
 
@@ -122,13 +122,13 @@ def test_a_listed_resource_is_waited_for() -> None:
     assert failed.value.facts["option"] == "wait_timeout"
 
 
-# A vault that somebody else creates meanwhile
+# A vault that is created by another task or user at the same time
 
 ON_KEY = "https://MYVAULT.vault.azure.net/keys/batch"
 
 
 class Azure:
-    """The vaults' service, with Key Vault and the accounts behind it."""
+    """The service for vaults, with Key Vault and Batch accounts in memory."""
 
     def __init__(self, document: dict[str, Any], *accounts: dict[str, Any], is_free: bool = True) -> None:
         self.document = document
@@ -203,7 +203,7 @@ def test_a_vault_is_the_same_in_capitals() -> None:
     [
         ({"nameAvailable": True}, True),
         ({"nameAvailable": False, "reason": "AlreadyExists"}, False),
-        # Azure says why when it is asked to create.
+        # An invalid name counts as available: the creation reports the reason.
         ({"nameAvailable": False, "reason": "Invalid"}, True),
     ],
 )

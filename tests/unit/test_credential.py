@@ -63,7 +63,7 @@ def file(home: Path) -> Path:
     return path
 
 
-# Where the credentials come from
+# The source of the credentials
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_session_refuses(given: dict[str, Any], ask: str, code: str) -> None:
 
 
 class Entra:
-    """A credential that counts how often it is asked."""
+    """A credential that records the requests for tokens."""
 
     def __init__(self, lasts: float = 3600, takes: float = 0) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -272,7 +272,7 @@ def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:
 
 
 def test_requests_side_by_side_fail_to_sign_in_once(tmp_path: Path) -> None:
-    """A wrong secret that is tried too often locks an application out."""
+    """Entra ID locks an application after too many attempts with a wrong secret."""
     waiting, asked = threading.Semaphore(0), []
 
     class Files(RunFiles):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Why an account cannot reach its key, and what would repair that."""
+"""The causes why an account cannot use its key, and their repairs."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_what_the_caller_may_not_see_is_no_cause() -> None:
     assert "unknown" in {check["status"] for check in described["preflight"]}
 
 
-# Those who follow
+# Accounts that follow the key
 
 
 LAG = key_document.FOLLOWING_LAG
@@ -261,7 +261,7 @@ def test_versions_that_a_follower_needs(
     ]
     described = diagnosis.describe(diagnosed(KEY, *bundles, bundle=bundles[-1], available=available))
 
-    # If none of them is unusable, the newest one has to be usable.
+    # If no version is unusable, the newest version has to be usable.
     assert described["key_identifiers"] == ([f"{KEY}/{version}" for version in versions] or [KEY])
     assert [cause["name"] for cause in described["causes"]] == (["version_unusable"] if versions else [])
 
@@ -299,7 +299,8 @@ def test_a_version_that_was_disabled_before_the_account_moved_is_not_needed() ->
 
 
 def test_a_follower_that_has_lost_its_version_before_it_took_the_newest() -> None:
-    """However long ago that was: without the version, it cannot move to the newest."""
+    """The account needs the lost version for an unlimited time, because without it, Batch cannot move the account
+    to the newest version."""
     found = diagnosis.describe(lost_previous(KEY, (MIDDLE,), 9 * DAY, 9 * DAY + 3600, available=False))
     assert found["key_identifiers"] == [f"{KEY}/{MIDDLE}"]
 

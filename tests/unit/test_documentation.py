@@ -57,7 +57,7 @@ def fragment(name: str) -> dict[str, Any]:
 
 
 def documentation(name: str) -> dict[str, Any]:
-    """A module's own, with the options of the fragments that it names."""
+    """The documentation of a module, with the options of its fragments."""
     own = yaml.safe_load(module(name).DOCUMENTATION)
     shared = [fragment(full.removeprefix("azbatch.cmk.")) for full in own["extends_documentation_fragment"]]
     return {**own, "options": {k: v for part in (*shared, own) for k, v in (part.get("options") or {}).items()}}
@@ -73,7 +73,7 @@ def test_modules_and_roles_are_found() -> None:
 
 
 def documented(options: dict[str, Any]) -> dict[str, Any]:
-    """Documented options, as an argument spec would say them."""
+    """Documented options, in the form of an argument spec."""
     return {
         name: {
             "type": option.get("type", "str"),
@@ -89,7 +89,7 @@ def documented(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def accepted(arguments: dict[str, Any]) -> dict[str, Any]:
-    """An argument spec, with what it leaves unsaid."""
+    """An argument spec with its implicit values."""
     return {
         name: {
             "type": option.get("type", "str"),
@@ -163,7 +163,7 @@ RETURNED = {
     },
     "keyvault_cmk_vault": vault_document.describe(vault()),
 }
-# Roles that are lists of module tasks, with the module whose result is theirs.
+# By role, the module whose result is the result of the role.
 RESULT_OF = {
     "audit": "batch_encryption_audit",
     "provision": "batch_encryption",
@@ -189,7 +189,7 @@ def test_identity_is_documented_as_it_is_returned(name: str) -> None:
 
 
 def examples(name: str) -> list[dict[str, Any]]:
-    """The options of each task of that module in its examples. Templates have a value of the right form."""
+    """The options of each task of the module in its examples. Templates are replaced by valid values."""
     values = {
         r"batch_identity_id": identity_id(),
         r"\w+\.identity\.principal_id": PRINCIPAL,
@@ -213,7 +213,7 @@ def examples(name: str) -> list[dict[str, Any]]:
 def test_examples_show_every_option_and_every_state(name: str) -> None:
     arguments, shown = module(name).ARGUMENTS, examples(name)
 
-    # Nobody should copy an example with force.
+    # No example has force, because users copy examples.
     assert set(arguments) - {option for one in shown for option in one} <= {"force"}
     for option in {"state", "key_source", "check_before"} & set(arguments):
         given = {one.get(option, arguments[option].get("default")) for one in shown}
@@ -255,7 +255,7 @@ def test_environment_variables_are_documented(name: str) -> None:
 
 
 def test_plugins_read_the_same_environment_variables() -> None:
-    """The sign-in options are those of the modules' connection, all but what an inventory has no use for."""
+    """The sign-in options are the connection options of the modules, except two that an inventory does not need."""
     options = fragment("azure.sign_in")["options"]
     read = {
         name: [one["name"] for one in said["env"]] for name, said in fragment("azure.environment")["options"].items()
@@ -289,7 +289,7 @@ def defaults(role: str) -> dict[str, Any]:
 
 
 def text_of(role: str) -> str:
-    """Its tasks and variables, without comments."""
+    """The tasks and variables of the role, without comments."""
     folder = ROOT / "roles" / role
     files = [*sorted((folder / "tasks").glob("*.yml")), *sorted((folder / "vars").glob("*.yml"))]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
@@ -312,7 +312,7 @@ def test_defaults_of_a_role_are_those_that_are_documented(role: str) -> None:
 def test_default_that_is_another_variable_is_documented(role: str) -> None:
     for name, value in defaults(role).items():
         if is_template(value):
-            # It may be one of the role's own variables, which no user sets.
+            # The variable may be internal to the role.
             own = load(ROOT / "roles" / role / "vars" / "main.yml") if "{{ __" in value else {}
             text = own.get(value.strip("{} "), value)
             [other] = set(re.findall(r"\b(?:cmk|awx)_\w+", text))
@@ -353,7 +353,7 @@ def modules_of(task: dict[str, Any]) -> list[str]:
 
 
 def tasks_of(role: str) -> Iterator[dict[str, Any]]:
-    """All tasks of a role, those in blocks among them."""
+    """All tasks of a role, including those in blocks."""
     left = [task for file in (ROOT / "roles" / role / "tasks").glob("*.yml") for task in load(file)]
     while left:
         task = left.pop()
@@ -363,7 +363,7 @@ def tasks_of(role: str) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_role_uses_documented_options(role: str) -> None:
-    """All tasks get the role's options for waiting and signing in."""
+    """All tasks pass on the role's timeout and connection options."""
     own = [(name, task[f"azbatch.cmk.{name}"]) for task in tasks_of(role) for name in modules_of(task)]
 
     assert own
@@ -385,11 +385,11 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
 
     assert len(tasks) <= AT_MOST[role]
     assert all(task["name"] and modules_of(task) for task in tasks)
-    # Nothing is decided in YAML but whether a task runs.
+    # The only logic in YAML is whether a task runs.
     assert not {"set_fact", "failed_when", "changed_when", "check_mode"} & {word for task in tasks for word in task}
     [last] = [task for task in tasks if task.get("register") == "cmk_result"]
     assert modules_of(last) == [RESULT_OF[role]]
-    # Beside it is what its playbook does once for all hosts.
+    # validate.yml has the tasks that the playbook runs once for all hosts.
     assert {file.name for file in (folder / "tasks").iterdir()} - {"validate.yml"} == {"main.yml"}
     assert (folder / "README.md").is_file()
     assert (folder / "meta" / "main.yml").is_file()
@@ -401,7 +401,7 @@ def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
     rows = [row.split("|")[1:3] for row in manual.partition("## Result")[2].splitlines() if "`" in row and "|" in row]
     documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
-    # The accounts are returned on request, and the role does not ask.
+    # The accounts are returned only on request, and the role does not request them.
     assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
 
@@ -432,7 +432,7 @@ def test_playbook_is_its_role(file: Path) -> None:
     roles = [task[way]["name"] for task in tasks for way in ways if way in task]
 
     assert set(roles) == {f"azbatch.cmk.{file.stem}"}
-    # An audit lists the accounts itself.
+    # The audit runs on localhost, because the module lists the accounts.
     own = "localhost" if file.stem == "audit" else "{{ lookup('azbatch.cmk.play_keyword', 'hosts') }}"
     assert play["hosts"] == own
     assert play["gather_facts"] is False
@@ -440,7 +440,7 @@ def test_playbook_is_its_role(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [file for file in PLAYBOOKS if file.stem != "audit"], ids=lambda file: file.stem)
 def test_waves_stop_whatever_strategy_the_environment_asks_for(file: Path) -> None:
-    """And a task that is meant to run once does."""
+    """With the strategy linear, a task with run_once also runs once."""
     assert load(file)[0]["strategy"] == "linear"
 
 
@@ -456,7 +456,7 @@ def constants(*nodes: ast.AST | None) -> set[str]:
 
 
 def passed_as(name: str) -> set[str]:
-    """Strings that are given to a parameter of this name, or are its default."""
+    """The string constants that are passed to a parameter of this name, or are its default."""
     found = constants(*(keyword.value for call in CALLS for keyword in call.keywords if keyword.arg == name))
     for arguments in (node.args for node in NODES if isinstance(node, ast.FunctionDef)):
         with_default = arguments.args[len(arguments.args) - len(arguments.defaults) :] + arguments.kwonlyargs
@@ -467,7 +467,7 @@ def passed_as(name: str) -> set[str]:
 
 
 def taken_from_tables() -> set[str]:
-    """First parts of the rows of tables, as in `code, option, remedy = TABLE[...]`, and of their defaults."""
+    """The first items of the rows of tables, as in `code, option, remedy = TABLE[...]`, and of their defaults."""
     found: set[str] = set()
     tables = {
         node.targets[0].id: node.value
@@ -484,7 +484,7 @@ def taken_from_tables() -> set[str]:
 
 
 def options_checked() -> set[str]:
-    """Names of the options that are checked by one of the functions check_..."""
+    """The names of the options that a function check_... checks."""
     return {
         option
         for call in CALLS
@@ -494,7 +494,7 @@ def options_checked() -> set[str]:
 
 
 def codes_of_kinds() -> set[str]:
-    """The code that a class of errors has. The base class has none: see below."""
+    """The codes of the classes of errors. The base class is excluded, because its code is only a default: see below."""
     found: set[str] = set()
     for kind in (node for node in NODES if isinstance(node, ast.ClassDef) and node.name != "CmkError"):
         for line in kind.body:
@@ -505,7 +505,7 @@ def codes_of_kinds() -> set[str]:
 
 
 def codes_set_later() -> set[str]:
-    """As in `error.code = ...`."""
+    """The codes in assignments such as `error.code = ...`."""
     found: set[str] = set()
     for node in NODES:
         match node:
@@ -559,7 +559,7 @@ def test_errors_without_a_code_of_their_kind_always_get_one() -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_roles_do_not_branch_on_codes(role: str) -> None:
-    """A module decides by an option what is no failure."""
+    """An option of a module decides what is not a failure."""
     assert ".code" not in text_of(role)
 
 

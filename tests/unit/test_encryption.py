@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The key that a Batch account is on."""
+"""The plan for the key that a Batch account uses."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_malformed_option_is_refused(options: dict[str, Any], code: str) -> None
     assert refused.value.code == code
 
 
-# Where it is to be
+# The planned key
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_malformed_option_is_refused(options: dict[str, Any], code: str) -> None
 )
 def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | None) -> None:
     observed = seen(on)
-    del observed["evidence"]  # not even looked for
+    del observed["evidence"]  # not even read
 
     plan = encryption_plan.plan(goal(asked), observed)
 
@@ -268,7 +268,7 @@ def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str 
     assert "replace_key: true" in failed.value.facts["remedy"]
 
 
-# Whether it follows the newest version
+# Whether the account follows the newest version
 
 OTHER_KEY = f"{KEY}2/{OLD}"
 
@@ -277,7 +277,8 @@ OTHER_KEY = f"{KEY}2/{OLD}"
 @pytest.mark.parametrize(
     ("follow", "on", "asked", "wanted"),
     [
-        # By default it goes on as it does; with `update_version: false`, on its version too.
+        # By default, an account keeps following or being pinned; with `update_version: false`, it also keeps its
+        # version.
         pytest.param(None, KEY, PINNED_NEW, None, id="goes on following"),
         pytest.param(None, KEY.upper(), PINNED_NEW, None, id="goes on following, in capitals"),
         pytest.param(None, PINNED_OLD, PINNED_NEW, "by update", id="is moved to the version"),
@@ -296,7 +297,7 @@ OTHER_KEY = f"{KEY}2/{OLD}"
         pytest.param(False, PINNED_NEW, PINNED_NEW, None, id="is pinned to the version"),
         pytest.param(False, None, PINNED_NEW, PINNED_NEW, id="is to be pinned, from a Microsoft-managed key"),
         pytest.param(False, OTHER_KEY, PINNED_NEW, PINNED_NEW, id="is to be pinned to another key"),
-        # An identifier without a version says by itself that the account follows.
+        # With an identifier without a version, the account follows the key.
         pytest.param(None, PINNED_OLD, KEY, KEY, id="no version"),
         pytest.param(None, KEY, KEY, None, id="no version, and follows"),
         pytest.param(True, PINNED_NEW, KEY, KEY, id="no version, and is to follow"),
@@ -305,7 +306,7 @@ OTHER_KEY = f"{KEY}2/{OLD}"
 def test_where_the_account_is_put(
     follow: bool | None, on: str | None, asked: str, wanted: str | None, update: bool
 ) -> None:
-    """None: it stays where it is."""
+    """`wanted` is None if the account is not changed."""
     options = {"follow_latest": follow, "update_version": update, "replace_key": True}
     plan = encryption_plan.plan(goal(asked, **options), seen(on))
     if wanted == "by update":
@@ -313,7 +314,7 @@ def test_where_the_account_is_put(
 
     assert plan.steps == (() if wanted is None else (move(on, wanted),))
     assert plan.after["key_identifier"] == encryption_document.describe(account(key=wanted or on))["key_identifier"]
-    # Once it is there, there is nothing to do.
+    # After the change, the plan has no steps.
     assert not encryption_plan.plan(plan.goal, seen(wanted or on)).changed
 
 
@@ -333,7 +334,7 @@ def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
     assert not encryption_plan.plan(wanted, seen(None)).changed
 
 
-# An account that is not there
+# An account that does not exist
 
 
 def test_an_account_that_may_be_missing_is_a_warning() -> None:
@@ -341,11 +342,11 @@ def test_an_account_that_may_be_missing_is_a_warning() -> None:
 
     assert (plan.changed, plan.before, plan.after) == (False, {"exists": False}, {"exists": False})
     assert "mybatch" in plan.warnings[0]
-    # One that is there is handled like any other.
+    # An account that exists is changed as usual.
     assert encryption_plan.plan(goal(PINNED_NEW, missing="skip"), seen(PINNED_OLD)).changed
 
 
-# An account that somebody else moves meanwhile
+# An account that another task or user moves meanwhile
 
 
 def moved(on: str | None, *, is_newer: bool = False) -> dict[str, Any]:
@@ -357,7 +358,7 @@ def moved(on: str | None, *, is_newer: bool = False) -> dict[str, Any]:
 def test_an_account_that_somebody_else_moved_meanwhile_is_refused(on: str | None, follow: bool | None) -> None:
     wanted = goal(PINNED_NEW, expected_key_identifier=PINNED_OLD, follow_latest=follow, replace_key=True)
     if on == KEY and follow is None:
-        # It follows the key by now, which is as good.
+        # The account follows the key now, which also meets the goal.
         assert not encryption_plan.plan(wanted, moved(on)).changed
         return
     with pytest.raises(Refused) as refused:
@@ -372,7 +373,7 @@ def test_an_account_that_is_where_it_was_is_moved(expected: str | None) -> None:
     plan = encryption_plan.plan(goal(PINNED_NEW, expected_key_identifier=expected), moved(PINNED_OLD))
 
     assert plan.steps == (move(PINNED_OLD, PINNED_NEW),)
-    # The rollback is for the key that this task has set, and leads to what was there.
+    # The rollback goes from the key that this task has set to the previous key.
     assert plan.rollback_goal.expected is None
 
 
@@ -411,7 +412,7 @@ def test_an_expected_key_has_to_be_one() -> None:
 # The rollback of a switch that failed
 
 
-# The ways to move an account, by any options: from following to pinned, with `update_version: false`, and so on.
+# Previous key, requested key and options of all kinds of moves, such as from following to pinned.
 WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (None, PINNED_NEW, {}),
     (None, PINNED_NEW, {"update_version": False}),
@@ -442,12 +443,12 @@ def test_a_rollback_leads_back_to_just_what_was_there(
 
     assert back.steps == (move(now, on, even_if_unavailable=True),)
     assert back.after["key_identifier"] == on
-    # The account is moved from the key that this task set, and from nowhere else.
+    # The rollback moves the account only if it uses the key that this task has set.
     for place in EVERYWHERE:
         assert encryption_plan.plan(plan.rollback_goal, seen(place, unavailable_reason=UNAVAILABLE)).changed is (
             place == now
         )
-        # No other version of the previous key is as good.
+        # Only the exact previous identifier meets the goal of the rollback.
         assert plan.rollback_goal.is_satisfied_by(account(key=place)) is (place == on)
 
 
@@ -481,8 +482,8 @@ def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
 
 
 class Batch:
-    """An account whose key is written and read. Batch `refuses` a key, or the account is `unavailable` with it. Access
-    to all keys that begin with `revoked` is revoked as soon as the account is written."""
+    """An account whose key is written and read. Batch refuses the key `refuses`. The account is unavailable with
+    the key `unavailable`. Access to all keys that begin with `revoked` is revoked when the account is written."""
 
     def __init__(self, on: str | None, *, refuses: str = "", unavailable: str = "", revoked: str = "") -> None:
         self.on = on
@@ -543,7 +544,8 @@ def test_a_switch_of_an_account_that_becomes_unavailable_is_rolled_back(previous
     ],
 )
 def test_access_that_was_revoked_meanwhile(previous: str | None, ends: str | None) -> None:
-    """Batch still accepts the key. The account is moved to its previous key, or to a Microsoft-managed key."""
+    """Batch still accepts the key. The account is moved to its previous key or, if that key may not be used either,
+    to a Microsoft-managed key."""
     batch = Batch(previous, revoked=KEY)
 
     with pytest.raises(Refused) as failed:
@@ -579,7 +581,7 @@ def test_a_prediction_preflights_and_writes_nothing() -> None:
     assert plan.report["preflight"]
 
 
-# What is reported
+# Return values
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
 
 
 class Services:
-    """Those of an account on `used`, and of the versions of its key; `hidden` ones cannot be read."""
+    """The services of an account that uses `used`, and of the versions of its key. Versions in `hidden` cannot be
+    read."""
 
     def __init__(self, used: str | None, *hidden: str, confirmed: Any = None) -> None:
         self.document = account(key=used, identity=system_assigned())
@@ -244,7 +245,7 @@ def key_identifier(value: str) -> KeyIdentifier:
 
 @pytest.mark.parametrize("fails", [None, Unavailable("No.", code="account_unavailable")])
 def test_the_run_stores_the_keys_to_which_it_has_moved_accounts(fails: CmkError | None) -> None:
-    """Also if the account turns out not to be available: other nodes may use the key already."""
+    """Also if the account is not available after the change, because nodes of Batch may use the key already."""
     moved = switch(PINNED_NEW, fails=fails)
 
     assert moved.to(key_identifier(PINNED_OLD.upper().replace("HTTPS", "https")))
@@ -325,7 +326,7 @@ def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
 
 
 def test_a_key_that_batch_refuses_is_checked_again() -> None:
-    """The key may have been disabled after a task of the run read it. Then a wait has no effect."""
+    """The key may have been disabled after a task of the run read it. In that case, retries are useless."""
     with pytest.raises(Refused) as failed:
         refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)))
     assert failed.value.facts["failed_checks"] == ["key_enabled"]
@@ -352,7 +353,7 @@ def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> Non
     ("failure", "may_be_moved"), [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False)]
 )
 def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_be_moved: bool) -> None:
-    """The option of a rollback, because its read of the account may be older than the change."""
+    """Then a rollback writes even if it reads the previous key, because the read may be older than the change."""
 
     def update(*_body: Any, **_options: Any) -> None:
         raise failure
@@ -370,7 +371,7 @@ def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_
 
 
 class KeyService(Keys):
-    """With three versions of a key, and accounts that were changed so long ago."""
+    """A key with three versions, and accounts. `ages` are the seconds since each account was changed."""
 
     def __init__(self, *accounts: dict[str, Any], moved: bool = False, ages: Any = None) -> None:
         visible_accounts: Any = SimpleNamespace(read=self._list)
@@ -422,7 +423,7 @@ def test_within_the_grace_period_the_accounts_are_not_even_listed() -> None:
 
     assert (plan.changed, keys.looks) == (False, 0)
     assert plan.report["kept_until"]
-    # Without it they are.
+    # Without a grace period, they are listed.
     assert disable(keys, in_use="keep", grace_period="P0D").changed
     assert keys.looks == 1
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Errors: a message for people, a stable code for playbooks, facts beside them."""
+"""Errors: a human-readable message, a stable code for playbooks, and facts."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A field that Azure leaves out is never taken as good, another spelling is the same resource, and a part that is
-revoked takes nothing else along."""
+"""Checks fail if Azure omits a field. Another letter case names the same resource. Revoking a part of the
+permissions keeps the others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 
 
 def without(document: dict[str, Any], *path: str) -> dict[str, Any]:
-    """The document without the field that the path leads to."""
+    """The document without the field at this path."""
     first, *rest = path
     kept = {name: value for name, value in document.items() if name != first}
     return {**kept, first: without(document[first], *rest)} if rest else kept

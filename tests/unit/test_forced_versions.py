@@ -60,7 +60,7 @@ def test_a_version_that_was_not_made_does_not_count(forced: ForcedVersions) -> N
 
 
 def test_each_account_has_as_many_rounds_as_the_others(forced: ForcedVersions) -> None:
-    """The n-th forced version for an account makes no version if the run has made n."""
+    """For the n-th forced version of an account, no version is created if the run has already created n versions."""
     assert [rotate(forced, "one") for _round in range(2)] == [True, True]
 
     assert [rotate(forced, "two") for _round in range(3)] == [False, False, True]
@@ -74,7 +74,7 @@ def test_another_change_of_the_key_is_no_version(forced: ForcedVersions) -> None
 
 
 def test_an_account_that_came_late_does_not_get_ahead_of_the_versions(forced: ForcedVersions) -> None:
-    """A completed move counts one forced version, and never one that was not made."""
+    """A completed move counts one forced version, but only a version that was created."""
     for _move in range(3):
         forced.completed("key", "one")
     assert not forced.is_made("key", "one")
@@ -82,7 +82,7 @@ def test_an_account_that_came_late_does_not_get_ahead_of_the_versions(forced: Fo
     assert forced.is_made("key", "one")
     forced.completed("key", "one")
     assert not forced.is_made("key", "one")
-    # Another account still waits for it, however often the first is moved.
+    # Another account still needs the version, regardless of how often the first account is moved.
     forced.completed("key", "one")
     assert forced.is_made("key", "two")
     forced.made("key")

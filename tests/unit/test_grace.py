@@ -101,7 +101,7 @@ def test_what_is_kept_within_it_is_no_failure_if_that_is_asked(version: str | No
 
 
 def test_force_is_not_for_the_grace_period() -> None:
-    """It is for accounts that may lose their key; `grace_period: P0D` ends it."""
+    """`force` allows that accounts lose their key. Only `grace_period: P0D` ends the grace period."""
     with pytest.raises(Refused):
         key_plan.plan(goal(force=True), observed(10 * DAY, ages={"one": 60}))
     assert key_plan.plan(goal("P0D"), observed(10 * DAY, ages={"one": 60})).steps
@@ -182,7 +182,7 @@ def test_the_whole_key_is_not_disabled_after_a_move_to_a_version_of_it(to: str) 
 
 
 def test_a_version_of_the_same_second_is_not_newer() -> None:
-    """Key Vault itself says which of the two is the newest."""
+    """Key Vault's response decides which of the two versions is the newest."""
     seen = observed_key(key(OLD, created=NOW - DAY), key(NEW, created=NOW - DAY), visible=visible())
 
     assert key_plan.plan(goal("P0D", version=OLD, to=f"{KEY}/{NEW}"), seen).changed

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every source file says under which licence it is."""
+"""Every source file names its licence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LICENCE = "SPDX-License-Identifier: GPL-3.0-or-later"
 KINDS = {".py", ".yml", ".yaml", ".toml", ".sh"}
-# Written by antsibull-changelog, which knows no headers.
+# antsibull-changelog writes this file without a header.
 GENERATED = {"changelogs/changelog.yaml"}
 
 
 def is_source(file: Path) -> bool:
-    """By its name, or by the interpreter that its first line calls."""
+    """Whether the file is source code, according to its name or its first line."""
     if file.suffix in KINDS or file.name == "Makefile":
         return True
     with file.open("rb") as start:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rules of imports beside those of the layers (test_layers.py), and the few places that know Ansible's check mode."""
+"""Rules of imports in addition to the layers (test_layers.py), and the modules that may use Ansible's check mode."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ansible_module_stays_at_the_edge(source: Source) -> Iterator[Finding]:
 
 
 def sandbox_and_plugins_are_independent(source: Source) -> Iterator[Finding]:
-    """A helper that both shared would make both wrong in the same way."""
+    """Otherwise an error in a shared helper would be in both, and no test would find it."""
     in_sandbox = source.path.parts[0] == "sandbox"
     for one in source.imports:
         if in_sandbox and one.package in {"plugins", "ansible_collections"}:
@@ -45,7 +45,7 @@ def sandbox_and_plugins_are_independent(source: Source) -> Iterator[Finding]:
 
 
 def check_mode_stays_at_the_edge(source: Source) -> Iterator[Finding]:
-    """The edges say whether the cloud rehearses; nothing below them knows check mode."""
+    """The modules at the edge decide whether the cloud rehearses. No other module uses check mode."""
     if source.path.parts[0] == "plugins" and str(source.path) not in CHECK_MODE:
         for line in check_mode_uses(source):
             yield line, "knows check_mode: only the edges may"
@@ -72,10 +72,10 @@ def findings(rule: Rule, found: list[Source]) -> list[str]:
 
 
 def cycle(found: list[Source], *, for_types: bool = False) -> list[str]:
-    """Modules that import each other in a circle; empty if there is none. `for_types`: imports for types count too."""
+    """Modules with circular imports; empty if there are none. With `for_types`, imports for types count too."""
     known = {source.name for source in found}
     graph = {
-        # An import names a module, or something in a module.
+        # An import names a module, or a name in a module.
         source.name: {
             one.name if one.name in known else one.name.rpartition(".")[0]
             for one in source.imports

@@ -45,11 +45,11 @@ NAME = "azbatch.cmk.batch_encryption"
 MODULES = Path(_in_process.__file__).parents[1] / "modules"
 COLLECTIONS = Path(_in_process.__file__).parents[5]
 
-# Where a task runs
+# In process or as a separate process
 
 
 class Watched(batch_encryption.ActionModule):
-    """The action plugin, up to where it runs the module or hands it over."""
+    """The action plugin. It does not run the module, but returns where the module would run."""
 
     def _run_module(self) -> dict[str, Any]:
         return {"ran": "here"}
@@ -72,7 +72,7 @@ def run(
     for keyword, value in keywords.items():
         setattr(task, keyword, value)
     connected = connection_loader.get(connection, PlayContext(), os.devnull)
-    # As Ansible's executor does for whichever of task, play, command line and inventory asks for it.
+    # Like Ansible's executor, if the task, the play, the command line or the inventory enables become.
     connected.set_become_plugin(become_loader.get("su") if task.become else None)
     plugin = action(
         task,
@@ -136,11 +136,11 @@ def test_without_the_sdk_here_it_may_be_there_where_the_module_runs(monkeypatch:
     assert run()["ran"] == "elsewhere"
 
 
-# The locks that it holds where it runs elsewhere
+# The locks that the action plugin holds while the module runs in a separate process
 
 
 class Rotation(keyvault_cmk_key.ActionModule):
-    """Hands the module over, notes whether the vault is locked meanwhile, and what it is asked."""
+    """Replaces the module in a separate process: records its options, and whether the vaults are locked."""
 
     seen: ClassVar[list[dict[str, Any]]] = []
     outcome: ClassVar[dict[str, Any]] = {}
@@ -205,7 +205,7 @@ def test_a_vault_may_be_named_by_a_key(handed_over: list[dict[str, Any]]) -> Non
     ],
 )
 def test_invalid_options_are_left_to_the_module(handed_over: list[dict[str, Any]], args: dict[str, Any]) -> None:
-    """It refuses them itself, with its own words; nothing is changed, so nothing is counted either."""
+    """The module reports the error. Nothing is changed, so no forced version is counted."""
     rotate(args={"new_version": True, **args})
 
     assert [one["new_version"] for one in handed_over] == [True]
@@ -237,7 +237,7 @@ def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str
 
 @pytest.mark.parametrize("module", sorted(path.stem for path in MODULES.glob("*.py") if path.stem != "__init__"))
 def test_every_module_that_changes_a_vault_locks_it(module: str) -> None:
-    """Those that change an account alone, or nothing, lock nothing."""
+    """Modules that change only an account, or nothing, hold no lock."""
     one = importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{module}")
 
     assert hasattr(one, "exclusive") is module.startswith("keyvault_")
@@ -263,7 +263,7 @@ PRINCIPAL_ID = {"principal_id": "abcdef01-7777-8888-9999-000000000000"}
     ],
 )
 def test_the_lock_is_that_of_the_vault(module: ModuleType, options: dict[str, Any]) -> None:
-    """In any letter case: the lock's own name is in lower case."""
+    """In any letter case: the name of the lock is in lower case."""
     assert module.ActionModule.module.exclusive(options_of(module.ActionModule.module, **options)).lower() == "myvault"
 
 
@@ -425,7 +425,7 @@ def run_around(module: Any, environment: dict[str, str], **keywords: Any) -> dic
 
 
 class Looking(Module):
-    """It keeps the environment that it sees, and leaves it otherwise."""
+    """Records its environment, and changes the environment."""
 
     def run(self, params: Mapping[str, Any], cloud: Any) -> Outcome:
         self.seen = dict(os.environ)
@@ -437,7 +437,7 @@ class Looking(Module):
 
 @pytest.mark.parametrize("outcome", [Outcome(True, {}, {}), CmkError("no"), KeyError("x"), KeyboardInterrupt()])
 def test_the_environment_of_a_task_ends_with_it(outcome: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop's items run in one process."""
+    """The items of a loop run in one process."""
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "of the base")
     monkeypatch.delenv("AZURE_TENANT", raising=False)
     before = dict(os.environ)
@@ -482,7 +482,7 @@ def test_secret_is_in_no_result(outcome: Outcome | CmkError) -> None:
 SECRET = "correct-horse-battery"
 ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
 SWITCH = {**ACCOUNT, "key_source": "microsoft_keyvault", "key_identifier": "https://myvault.vault.azure.net/keys/batch"}
-# No case gets as far as the network.
+# No case sends a request.
 SIGN_IN = {"subscription_id": "s", "tenant": "t", "client_id": "c", "auth_source": "env"}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a missing option": (NAME, {"key_source": "microsoft_batch", "resource_group": "rg-batch"}, {}),
@@ -508,7 +508,8 @@ NOWHERE = "/nowhere/python"
 
 
 def tasks() -> list[dict[str, Any]]:
-    """Every case twice. An interpreter that is not there shows that the first time none is started."""
+    """Each case in process and in a separate process. The first has the path of a missing interpreter, which shows
+    that no interpreter is started."""
     made = []
     for number, (module, arguments, environment) in enumerate(CASES.values()):
         for way, variables in {
@@ -524,7 +525,7 @@ def tasks() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The results of all tasks by the names under which they are registered, and what was shown of them."""
+    """The results of all tasks by their registered names, and the output (`shown`)."""
     folder = tmp_path_factory.mktemp("in-process")
     cases = tasks()
     names = [task["register"] for task in cases]
@@ -581,7 +582,7 @@ def test_the_results_in_process_and_in_a_separate_process_are_equal(results: dic
 
 
 def test_arguments_are_in_the_result_here_exactly_when_they_are_elsewhere(results: dict[str, Any]) -> None:
-    # From 2.21 on Ansible leaves them out unless its user wants them.
+    # Since ansible-core 2.21, they are omitted by default.
     here, elsewhere = both(results, "a malformed name")
 
     assert ("invocation" in here) is ("invocation" in elsewhere)
@@ -628,7 +629,7 @@ def test_secret_is_taken_out_of_the_result(results: dict[str, Any], case: str) -
 
 
 def test_secret_is_shown_nowhere(results: dict[str, Any]) -> None:
-    # The environment of a task that is handed over goes through a shell's command line, whatever the module.
+    # For a module in a separate process, Ansible puts the environment into a command line.
     assert SECRET not in results["shown"].replace(f"AZURE_SECRET={SECRET}", "")
 
 

@@ -38,7 +38,7 @@ SPECIFICATIONS = [
     yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
     for file in (ROOT / "roles").glob("*/meta/argument_specs.yml")
 ]
-# Of a host, by the variable that an account's state decides.
+# The variables that every host has, and those that depend on the state of the account.
 ALWAYS = _inventory.Record.__required_keys__
 SOMETIMES = _inventory.Record.__optional_keys__
 PINNED = account(key=f"{KEY}/{NEW}", identity=system_assigned(), tags={"team": "blue"})
@@ -109,7 +109,7 @@ def test_identity_is_as_provision_wants_it(identity: Any, option: str | None, pr
 
 
 def test_account_without_unset_fields() -> None:
-    """Services leave them out."""
+    """Azure omits unset fields."""
     bare = {"id": account_id(), "name": "mybatch", "location": "westeurope", "properties": {}}
 
     assert _inventory.record(bare)["cmk_provisioning_state"] is None
@@ -223,19 +223,19 @@ def test_subscription_that_is_no_guid(wrong: Any) -> None:
 
 
 def documented(table: str) -> dict[str, str]:
-    """Names in the first column of the table with that head, and the last column."""
+    """The names in the first column of the table with that heading, and the last column."""
     rows = MANUAL.partition(table)[2].partition("\n\n")[0].splitlines()
     cells = [row.strip("| ").split(" | ") for row in rows if row.startswith("| `")]
     return {name: row[-1] for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
 
 
 def test_a_group_has_one_key() -> None:
-    """With any hyphens in the names of the vault and of the key."""
+    """Also if the names of vaults and keys contain hyphens."""
     keys = [("kv-a", "b-c"), ("kv-a-b", "c"), ("kv", "a-b-c"), ("kv-a", "-b-c"), ("kv", "-a-b-c"), ("source", "x")]
     accounts = [known(key=f"https://{vault}.vault.azure.net/keys/{key}/{NEW}") for vault, key in keys]
     named = [{name.replace("-", "_") for name in _inventory.groups(one) if name.startswith("key_")} for one in accounts]
 
-    # A group for the key source, which all accounts share, and a group for each key.
+    # One group for the key source, which all accounts share, and one group for each key.
     assert len(set.union(*named)) == len(keys) + 1
 
 
@@ -260,7 +260,7 @@ def test_manual_lists_the_groups() -> None:
 
 
 def examples() -> list[dict[str, Any]]:
-    """Of the plugin's documentation and of the manual."""
+    """The examples in the plugin's documentation and in the manual."""
     blocks = re.findall(r"```yaml\n(plugin: .*?)```", MANUAL, re.S)
     return [one for text in (batch_accounts.EXAMPLES, *blocks) for one in yaml.safe_load_all(text)]
 

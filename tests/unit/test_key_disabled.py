@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys that are disabled, deleted or brought back, and the accounts that must not lose them."""
+"""Plans to disable, delete and recover keys, and accounts that must not lose their key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ UNLISTED = ("/subscriptions/hidden",)
 def versions(
     *accounts: dict[str, Any], newest_is: int = 10 * DAY, disabled: tuple[str, ...] = (), **others: Any
 ) -> dict[str, Any]:
-    """Three versions of a key, the newest so many seconds old, and the accounts that the caller sees."""
+    """Three versions of a key, and the accounts that the caller can read. `newest_is` is the age of the newest
+    version in seconds."""
     ages = {OLD: newest_is + 200 * DAY, MIDDLE: newest_is + 100 * DAY, NEW: newest_is}
     bundles = [key(name, created=NOW - age, enabled=name not in disabled) for name, age in ages.items()]
     return observed_key(*bundles, visible=visible(*accounts, **others))

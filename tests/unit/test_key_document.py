@@ -90,7 +90,7 @@ def test_elliptic_key_has_no_modulus() -> None:
     [
         pytest.param({NEW: 0}, NEW, None, id="the only one"),
         pytest.param({OLD: 0, NEW: 1}, NEW, OLD, id="two"),
-        # The order of the list is that of the ids, here MIDDLE, NEW, OLD.
+        # The list is sorted by ids: MIDDLE, NEW, OLD.
         pytest.param({OLD: 0, MIDDLE: 1, NEW: 2}, NEW, MIDDLE, id="three"),
         pytest.param({MIDDLE: 0, OLD: 1, NEW: 2}, NEW, OLD, id="three, in another order"),
         pytest.param({OLD: 0, MIDDLE: 1, NEW: 2}, MIDDLE, OLD, id="before one that is not the newest"),
@@ -150,7 +150,7 @@ def test_the_newest_is_not_older_than_what_an_account_uses(used_is: int | None, 
 def test_a_previous_version_that_may_have_been_needed(
     age: int, previous: dict[str, Any], pinned_doubts: bool, follower_doubts: bool, follows: bool
 ) -> None:
-    """`age` is that of the version in use. Times are seconds ago."""
+    """`age` is the age of the version in use. All times are seconds before now."""
     times = {name: value if name == "enabled" else NOW - value for name, value in previous.items()}
     used = key(NEW, created=NOW - age, updated=NOW - age)
     versions = [listed(one) for one in (used, key(OLD, **{"created": NOW - 100 * DAY, **times}))]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Versions that are to be usable again, whichever they are."""
+"""Plans to make any version of a key usable again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MONTH = 30 * DAY
 
 
 def plan(bundle: dict[str, Any], version: str | None = OLD) -> Plan:
-    """Of a key with two versions, the newest of which is in order."""
+    """The plan for a key with two versions, of which the newest is usable."""
     observed = observed_key(bundle, key(NEW), named=bundle)
     return key_plan.plan(key_goal(state="enabled", version=version, extend_expired_by="P30D"), observed)
 

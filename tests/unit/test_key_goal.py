@@ -16,7 +16,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import In
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 
-# In place of the names of the vault and the key.
+# Instead of the names of the vault and the key.
 BY_IDENTIFIER: dict[str, Any] = {"vault_name": None, "name": None, "key_identifier": KEY}
 
 
@@ -59,7 +59,7 @@ def test_keys_that_batch_takes(key_type: str, key_size: int) -> None:
         ({"expires_in": "1 year"}, "invalid_option", "expires_in"),
         ({"max_version_age": "90"}, "invalid_option", "max_version_age"),
         ({"rotation_policy": rotation()}, "invalid_option", "rotation_policy"),
-        # A version that has expired at its birth, and one that is too old at once, never come to rest.
+        # With these values, a new version would be due again at once, so each run would create a version.
         ({"expires_in": "P0D"}, "invalid_option", "expires_in"),
         ({"max_version_age": "PT0S"}, "invalid_option", "max_version_age"),
         ({"vault_name": None}, "invalid_option", "vault_name"),

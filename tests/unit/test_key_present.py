@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans for keys that are to be usable: repair a version, or create a new version if rotation is due."""
+"""Plans for usable keys: repair a version, or create a new version if rotation is due."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def update(**body: Any) -> Step:
     return Step(KeyWrites.update, {"vault": "myvault", "name": "batch", "version": NEW, "body": body})
 
 
-# A key that is not there
+# A key that does not exist
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_recovered_key_is_read_again(first: Outcome, calls: int, before: dict[
     assert outcome.after.get("enabled", False) is (calls == 2)
 
 
-# A key that is fit
+# A usable key
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_wish_for_a_new_version_is_met_by_any_other_than_the_one_seen() -> None:
 
     assert first.goal.new_version is False
     assert not key_plan.plan(first.goal, observed_key(previous, newer)).changed
-    # The service accepted the request, and still returns the previous version.
+    # The service has accepted the request, but still returns the previous version.
     assert key_plan.plan(first.goal, observed_key(previous)).changed
 
 
@@ -251,13 +251,13 @@ def test_a_version_is_forced_once_for_a_purpose(bundles: list[dict[str, Any]], t
 
     assert [step.arguments["body"]["tags"] for step in made.steps] == ([tags] if tags else [])
     assert made.warnings == ()
-    # By the list of versions, or by the newest if they cannot be listed.
+    # If the versions cannot be listed, the newest version decides.
     if len(bundles) == 1:
         assert key_plan.plan(key_goal(**FORCED), observed_key(*bundles, versions=None)).changed is made.changed
 
 
 def test_a_version_that_is_due_is_made_although_one_was_forced_for_the_same_purpose() -> None:
-    """And it does not say that it was forced."""
+    """The version that is due has no tag of the purpose."""
     expired = plan(key(created=NOW - DAY, exp=NOW, tags=MADE), **FORCED)
 
     assert expired.steps[0].arguments["body"]["tags"] == {"owner": "me"}
@@ -370,7 +370,7 @@ def test_an_expiry_in_the_past_is_allowed_if_a_new_version_is_due(options: dict[
     assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
 
 
-# A key that cannot be made to fit
+# A key that cannot be made usable
 
 
 @pytest.mark.parametrize("options", [{}, {"new_version": True}, {"max_version_age": "P1D"}])
@@ -441,7 +441,7 @@ def test_rotation_policy_that_is_as_asked_stays() -> None:
 
 
 def as_azure_does(observed: dict[str, Any], steps: tuple[Step, ...]) -> dict[str, Any]:
-    """The steps carried out, two seconds after they were planned."""
+    """The state after the steps, two seconds after they were planned."""
     bundles = [observed["key"]] if observed["key"] else []
     policy = observed["policy"]
     for step in steps:
@@ -487,7 +487,8 @@ OPTIONS = st.fixed_dictionaries(
 
 
 def falls_due_meanwhile(bundle: dict[str, Any]) -> bool:
-    """Whether a version expires, or becomes too old, between the two plans: then the second one rightly has a step."""
+    """Whether a version expires, or becomes too old, between the two plans, so that the second plan correctly has a
+    step."""
     created = bundle["attributes"]["created"]
     moments = [bundle["attributes"].get("exp", 0), *(created + days * DAY for days in (30, 90, 365))]
     return any(NOW <= moment <= NOW + 2 for moment in moments)
@@ -513,7 +514,7 @@ def test_second_plan_is_empty_and_the_first_predicted_its_state(
         assert second.before["rotation_policy"] == first.after["rotation_policy"] == options["rotation_policy"]
 
 
-# Those who are on the key
+# The users of the key
 
 
 def in_use(bundle: dict[str, Any], *accounts: dict[str, Any], policy: Any = None, **options: Any) -> Plan:
@@ -526,15 +527,15 @@ PINNED, FOLLOWS = account("pinned", key=f"{KEY}/{NEW}"), account("follows", key=
 
 @pytest.mark.parametrize("expires", [{}, {"exp": NOW + 300 * DAY}], ids=["never", "later"])
 def test_the_expiry_of_a_version_that_exists_is_never_brought_forward(expires: dict[str, int]) -> None:
-    """Nobody has to look who uses it."""
+    """The users of the key do not matter, so they are not listed."""
     plan = key_plan.plan(key_goal(expires_in="P20D"), observed_key(key(**expires), visible=None))
 
     assert not plan.changed
-    # A version that is made expires as it is asked.
+    # A new version has the requested expiry.
     made = key_plan.plan(key_goal(expires_in="P20D", new_version=True), observed_key(key(**expires), visible=None))
     [step] = made.steps
     assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
-    # In between, both plans are empty once they are applied.
+    # The plan without a step is confirmed by the same state.
     assert not key_plan.plan(plan.goal, observed_key(key(**expires))).changed
 
 
@@ -557,7 +558,7 @@ def test_rotation_is_not_removed_for_those_who_follow() -> None:
 def test_a_version_that_expires_within_an_hour_is_followed_by_a_new_one(
     left: int, wanted: str | None, steps: list[str]
 ) -> None:
-    """Unless a new one would not last longer."""
+    """No version is created if it would not last longer."""
     current = key(created=NOW, exp=NOW + left)
 
     assert [step.name for step in key_plan.plan(key_goal(expires_in=wanted), observed_key(current)).steps] == steps

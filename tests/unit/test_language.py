@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A pattern, and what to use instead. Only words that are wrong in any context.
+# By pattern, the replacement. Only words that are wrong in any context.
 WORDS = {
     r"mend(s|ed|ing|able)?": "repair",
     r"anew": "again",
@@ -73,7 +73,8 @@ FILES = sorted(
 
 
 def texts(file: Path) -> Iterator[tuple[int, str]]:
-    """The text in a file with the number of its first line: of Python, strings, comments and the names of tests."""
+    """The texts of a file with the numbers of their first lines. Of a Python file, the strings, the comments and
+    the names of tests."""
     source = file.read_text(encoding="utf-8")
     if file.suffix != ".py":
         yield 1, source
@@ -89,7 +90,7 @@ def texts(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def wrong_words(first_line: int, text: str) -> Iterator[tuple[int, str, str]]:
-    """The line, the word and what to use instead. Code in backticks is left out, such as a name that was replaced."""
+    """The line, the word and the replacement. Code in backticks, such as an old name, is ignored."""
     shown = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", lambda code: re.sub(r"[^\n]", " ", code[0]), text)
     for found in _WORD.finditer(shown):
         [instead, *_others] = [one for pattern, one in WORDS.items() if re.fullmatch(pattern, found[0], re.IGNORECASE)]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The layers of module_utils, and which of them a file may import. docs/architecture.md describes them."""
+"""The layers of module_utils, and the imports that they allow. docs/architecture.md describes the layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sources import ROOT, UTILS, Import, Source, below_utils, sources, written
 
-# The first pattern that matches a module's name below module_utils gives its layer.
+# The first pattern that matches the name of a module below module_utils determines its layer.
 LAYERS = {
     r"_core\..+": "core",
     r"_resources\.\w+\.document": "document",
@@ -28,11 +28,11 @@ LAYERS = {
     r"_azure\.cloud": "composition root",
     r"_azure\..+": "azure",
     r"_audit\..+": "audit",
-    # Packages themselves, which are empty.
+    # Packages, which are empty.
     r"_\w+|_resources\.\w+": "top",
 }
 PURE = {"core", "document", "check"}
-# The layers that each may import. Of `plan` and `shared`, only those of the same resource.
+# The layers that each layer may import. Modules of `plan` and `shared` only from the same resource.
 MAY_IMPORT = {
     "core": {"core"},
     "document": {"core", "document"},
@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "audit": {*PURE, "audit"},
 }
 OF_ONE_RESOURCE = {"plan", "shared"}
-# In annotations these may name clients, which the composition root hands them.
+# These layers may import clients for annotations, because the composition root passes clients to them.
 ARE_HANDED_CLIENTS = {"azure", "client", "shared"}
 # Other packages than the standard library. A `document` or `plan` that needs one is in the wrong layer.
 KNOW_AZURE = {"azure", "client", "composition root"}
@@ -63,7 +63,7 @@ def layer(util: str) -> str:
 
 
 def module_of(one: Import, known: set[str]) -> str | None:
-    """The module of module_utils that an import is of, or that the imported name is in."""
+    """The module of module_utils that is imported, or that has the imported name."""
     util = below_utils(one.name)
     return util if util is None or util in known else util.rpartition(".")[0]
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Each link of a page leads somewhere from the installed collection, or to a file of the repository."""
+"""Each link of a page has a target in the installed collection, or in the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Links to files that do not ship are addresses in the repository.
+# Links to files that are not in the released collection are URLs of the repository.
 REPOSITORY = re.compile(
     r"https://(?:github\.com/azbatch/azbatch\.cmk/(?:blob|tree|raw)|raw\.githubusercontent\.com/azbatch/azbatch\.cmk)"
     r"/main/(.*)"
@@ -28,7 +28,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The contents of the tarball that is released."""
+    """The contents of the released tarball."""
     work = tmp_path_factory.mktemp("built")
     copied = subprocess.run(
         [str(ROOT / "scripts" / "copy-tree"), str(work)], stdout=subprocess.PIPE, text=True, check=True
@@ -44,13 +44,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def anchors(page: str) -> set[str]:
-    """The names by which a link can name the headings of a page, as GitHub and the site make them."""
+    """The anchors of the headings of a page, as GitHub and the documentation site create them."""
     titles = _HEADING.findall(_FENCE.sub("", page))
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def broken(target: str, page: Path) -> str | None:
-    """Why a link of a page leads nowhere."""
+    """Why a link of a page is broken; None if it is not."""
     if found := REPOSITORY.fullmatch(target):
         target, page = found[1], ROOT / "README.md"
     elif re.match(r"\w+:", target):
@@ -65,7 +65,7 @@ def broken(target: str, page: Path) -> str | None:
 
 
 def links(page: Path) -> Iterator[str]:
-    # A link may be broken over two lines, between its words only.
+    # A link may be wrapped between its words.
     yield from _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
 
 

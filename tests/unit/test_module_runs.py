@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The execution of a module's plans: the lock, the account, and once in a run or for each task."""
+"""How modules run their plans: with a lock, for an account, once in a run or in each task."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MOVE = ["Microsoft.Batch/batchAccounts/write", "Microsoft.Batch/batchAccounts/po
 
 @dataclass
 class Cloud:
-    """Its services in memory. `did` has the writes, each with the lock that was held."""
+    """The services in memory. `did` has the writes, each with the lock that was held."""
 
     account: dict[str, Any] | None = None
     vault: dict[str, Any] = field(default_factory=vault)
@@ -67,7 +67,7 @@ class Cloud:
     shared: list[str] = field(default_factory=list)
     newest_of: list[tuple[Any, ...]] = field(default_factory=list)
     completed: list[tuple[str, str]] = field(default_factory=list)
-    # The actions that the caller has to be allowed.
+    # The actions whose rights were checked.
     checked: list[str] = field(default_factory=list)
 
     # The run
@@ -209,7 +209,7 @@ def test_the_newest_version_for_an_account_is_that_of_the_run(
     run_key(cloud, **FOR_ACCOUNT, **options)
 
     assert cloud.newest_of == [(forced, version)]
-    # An account that follows the key needs no move to the version that is made.
+    # An account that follows the key is not moved to the new version.
     move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
     assert cloud.checked == ([CREATE_KEY, *move] if options else [])
     # The cached state of an account on another key may be old.
@@ -244,7 +244,7 @@ def test_nothing_is_changed_for_an_account_that_is_not_available(options: dict[s
     with pytest.raises(Unavailable):
         run_key(cloud, **FOR_ACCOUNT, **options)
     assert cloud.did == []
-    # If there is nothing to change, nobody asks. If no account is named, there is none to ask.
+    # The availability is not checked if there is nothing to change, or if no account is named.
     assert not run_key(cloud, **FOR_ACCOUNT).changed
     assert run_key(cloud, **BY_NAME, **options).changed
 
@@ -263,11 +263,11 @@ def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
 
     assert (outcome.changed, outcome.report["in_use_by"]) == (False, [account_id()])
     assert len(cloud.shared) == 1
-    # By all that the task asks for, so that no other task takes it for its own.
+    # The name contains all options, so that a task with other options does not use the result.
     other = Cloud(on(PINNED_OLD))
     run_key(other, **options, moved_to=KEY)
     assert other.shared != cloud.shared
-    # By default it is a failure of each task.
+    # By default, each task fails.
     with pytest.raises(Refused):
         run_key(other, **{**options, "in_use": "fail"})
     assert len(other.shared) == 1
@@ -352,7 +352,7 @@ def test_an_account_whose_move_failed_has_not() -> None:
 
 
 def test_the_names_by_which_a_version_is_forced_and_completed_are_the_same(tmp_path: Path) -> None:
-    """By a key task with names, and an encryption task with an identifier."""
+    """A key task names the key by its names, and an encryption task by its identifier."""
     cloud: Any = Cloud(on(PINNED_OLD))
     run_key(cloud, **{**FOR_ACCOUNT, "name": "BATCH"}, new_version=True)
     batch_encryption.run(encryption_options(PINNED_NEW), cloud)

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The newest version of a key, which the tasks of a run share without ever working with one that is out of date.
+"""The newest version of a key. The tasks of a run share reads of it, but never use a version that is out of date.
 
-With the real plans, against a key in memory and the files of a run.
+The tests use the real plans, a key in memory, and the files of a run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def version(number: int) -> str:
 
 
 class KeyVault:
-    """A key whose first version is older than 90 days, with one more each time that one is made."""
+    """A key whose first version is older than 90 days, and its new versions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,12 +57,12 @@ class KeyVault:
         return len(self.versions)
 
     def add(self, *, created: int | None = None) -> None:
-        """Somebody makes a version."""
+        """Create a version, like another task or user."""
         made = NOW - DAY + self.count if created is None else created
         self.versions.append(key(version(self.count + 1), created=made))
 
     def task(self, account: str = "one", used: int | None = None, caller: str = "me", **wish: Any) -> int:
-        """The version that a task for an account comes to, which the account is then moved to."""
+        """The version that a task for an account returns. The account is then moved to this version."""
         outcome = self.look(account, used, caller, **wish)
         if "new_version" in wish:
             ForcedVersions(RunFiles(str(self.folder))).completed(KEY_OF_RUN, account)
@@ -110,7 +110,7 @@ class Keys:
     def _shown(self) -> list[dict[str, Any]]:
         shown = self.vault.versions[: max(1, self.vault.count - self.vault.lag)]
         self.vault.reads += 1
-        # The response is on its way so long.
+        # The duration of the response.
         time.sleep(self.vault.takes)
         return shown
 
@@ -143,7 +143,7 @@ def test_one_of_many_makes_it(vault: KeyVault, wish: dict[str, Any]) -> None:
 
 
 def test_one_of_several_callers_makes_it(vault: KeyVault) -> None:
-    """They do not share what they read, and look again once they hold the lock."""
+    """Callers do not share reads, and read again when they hold the lock."""
     vault.takes = 0.05
     with ThreadPoolExecutor(4) as tasks:
         came_to = list(tasks.map(lambda number: vault.task(used=1, caller=f"caller{number}", **DUE), range(4)))
@@ -165,7 +165,7 @@ def test_every_round_of_forced_versions_has_its_own(vault: KeyVault) -> None:
 
 
 def test_a_forced_version_of_an_account_whose_move_failed_is_still_to_come(vault: KeyVault) -> None:
-    """It is moved to the version that the run has made, and no second one is made."""
+    """The account is moved to the version that the run has created, and no second version is created."""
     assert vault.look("one", 1, **FORCED).changed
 
     again = vault.look("one", 1, **FORCED)
@@ -191,7 +191,7 @@ def test_an_account_that_follows_needs_none_either(vault: KeyVault, follows: boo
     vault.task(used=1)
     vault.add()
 
-    # It is moved by Batch itself; one that is pinned is moved to the newest as it is now.
+    # Batch moves an account that follows. A pinned account is moved to the current newest version.
     assert vault.task("two", None if follows else 2) == (1 if follows else 2)
 
 
@@ -227,7 +227,7 @@ def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
     with ThreadPoolExecutor(6) as tasks:
         assert set(tasks.map(task, range(6))) == {2}
 
-    # One of what the run remembers, and one since these tasks began.
+    # One read for the cache of the run, and one read since these tasks began.
     assert vault.reads == 2
 
 

@@ -18,7 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outc
 
 
 class Maker:
-    """Disables a version, once it gets to it, unless accounts use it or the grace period is not over."""
+    """Disables a version, unless accounts use the version or the grace period has not ended."""
 
     def __init__(self, folder: Path | None, takes: float = 0) -> None:
         self.folder = folder
@@ -98,7 +98,7 @@ def test_a_version_that_is_kept_for_the_grace_period_is_not_checked_again_in_the
 @pytest.mark.parametrize(
     ("users", "looks"),
     [
-        # By how many tasks, how many looks there were.
+        # After each task, the number of checks so far.
         pytest.param(0, [1, 1, 1, 1, 1, 1], id="none: there is nothing to check again"),
         pytest.param(1, [1, 2, 3, 4, 5, 6], id="one: the next task may be that account's"),
         pytest.param(2, [1, 1, 2, 2, 3, 3], id="two"),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The variables behind the keywords of the playbooks: what they may be, and the error of what they may not be."""
+"""The variables that set the keywords of the playbooks: valid values, and errors of invalid values."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ GONE = Unavailable("No answer.", code="vault_unreachable")
 
 
 def checks(**read: Any) -> dict[str, dict[str, str]]:
-    """Every check by its name, whether or not they let the account through."""
+    """Every check by its name, whether or not a check fails."""
     try:
         described = preflight.describe(preflight.require(evidence(**read)))
     except Refused as refused:
@@ -147,7 +147,7 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ("access_granted", "failed", of_vault(policy(keys=["get", "wrapKey"]))),
         ("access_granted", "failed", of_vault(policy(application=OTHER))),
         ("access_granted", "ok", {"principals": (PRINCIPAL, OTHER), **of_vault(policy(), policy(OTHER))}),
-        # Which of several identities Batch takes is not known, so all of them need it.
+        # It is not known which of several identities Batch uses, so all of them need access.
         ("access_granted", "failed", {"principals": (PRINCIPAL, OTHER), **of_vault(policy())}),
         ("access_granted", "ok", roles(assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/batch"))),
         ("access_granted", "ok", roles(assignment(ENCRYPTION_USER, VAULT_ID))),
@@ -186,7 +186,7 @@ def test_check(name: str, status: str, read: dict[str, Any]) -> None:
 
     assert check["status"] == status, check
     assert check["evidence"]
-    # A remedy is for what is wrong.
+    # Only a failed check has a remedy.
     assert bool(check["remedy"]) is (status == "failed")
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tasks of a run together ask no faster than Azure answers."""
+"""The tasks of a run together send requests no faster than the rate limits of Azure allow."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def test_each_caller_has_separate_buckets(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_the_clock_may_be_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by NTP in mid-run: a bucket that was emptied an hour from now would be empty for that hour."""
+    """NTP may set the clock back during a run. By the wall clock, a bucket that was empty at the later time would
+    stay empty until then."""
     buckets = Buckets(RunFiles(str(tmp_path)), "me")
     buckets.acquire(BUCKET)
     an_hour_ago = time.time() - 3600
@@ -125,7 +126,7 @@ WRITES = Bucket(("management.azure.com", "s-1", "writes"), 200, 10.0)
 
 
 class Azure:
-    """Returns the given answers, each a status and headers, and records the times of the requests."""
+    """Returns the given responses, each a status and headers, and records the times of the requests."""
 
     def __init__(self, clock: Clock, answers: Iterator[tuple[int, Mapping[str, str]]]) -> None:
         self._clock = clock
@@ -142,7 +143,7 @@ class Azure:
 
 
 class Context(dict[str, Any]):
-    """Of a request, for all its tries."""
+    """The context of a request, which all its tries share."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ class Context(dict[str, Any]):
 
 
 class Paced:
-    """Requests by way of the policy."""
+    """Sends requests through the policy."""
 
     def __init__(self, clock: Clock, *answers: tuple[int, Mapping[str, str]], wait_timeout: float = 900) -> None:
         pytest.importorskip("azure.core")
@@ -181,7 +182,7 @@ def test_each_request_acquires_a_token_and_waits(clock: Clock) -> None:
 
 @pytest.mark.parametrize(("before", "is_late"), [(0, False), (299, False), (300, True)])
 def test_a_request_that_waited_is_checked_again(clock: Clock, before: int, is_late: bool) -> None:
-    """The bucket holds 200 writes and gains 10 a second, so the 300th waits for ten seconds."""
+    """The bucket has 200 tokens for writes and gains 10 tokens a second, so the 300th write waits for ten seconds."""
     paced, asked = Paced(clock), []
     for _request in range(before):
         paced.buckets.acquire(WRITES)
@@ -202,7 +203,7 @@ def test_a_request_that_is_sent_again_is_late_as_well(clock: Clock) -> None:
 
 
 def test_a_read_that_is_late_is_sent(clock: Clock) -> None:
-    """The SDKs give a write's options to the reads that wait for its end."""
+    """The SDKs pass the options of a write also to the reads that poll its status."""
     paced, asked = Paced(clock), []
     for _request in range(800):
         paced.buckets.acquire(READS)
@@ -265,7 +266,7 @@ def test_a_date_in_retry_after(clock: Clock) -> None:
     paced = Paced(clock, (429, {"Retry-After": date(300)}))
 
     assert paced.send().status_code == 429
-    # However long this test takes, within four minutes.
+    # The result depends on the duration of this test, which may be up to four minutes.
     assert -25 * 300 <= paced.buckets._left(READS) < -25 * 60
     assert len(paced.lines) == 1
 
@@ -279,7 +280,7 @@ def test_a_date_that_has_passed(clock: Clock) -> None:
 
 
 def test_a_malformed_retry_after_is_removed(clock: Clock) -> None:
-    """The SDK's retries would fail by it."""
+    """Otherwise the SDK's retries would fail."""
     paced = Paced(clock, (429, {"Retry-After": "soon"}))
 
     assert paced.send().headers == {}
@@ -314,7 +315,7 @@ def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: st
 
 
 def test_an_answer_that_is_no_error_may_name_a_wait(clock: Clock) -> None:
-    """Such as the response of an operation in progress. The poller uses its Retry-After."""
+    """For example, the response of a long-running operation. The poller uses its Retry-After."""
     paced = Paced(clock, (202, {"Retry-After": "7200"}))
 
     assert paced.send().status_code == 202

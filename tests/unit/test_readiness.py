@@ -72,7 +72,7 @@ def test_the_account_is_reported_as_it_is(role: str) -> None:
     [(KEY, False), (PINNED_OLD.upper().replace("HTTPS", "https"), False), (f"{KEY}2", True), (ELSEWHERE, True)],
 )
 def test_an_account_on_another_key_is_read_again(role: str, used: str, is_read_again: bool) -> None:
-    """The run's list may show it as it was."""
+    """The run's list may show the previous key."""
     azure = Azure(on(KEY))
     check(role, azure)
 
@@ -82,7 +82,7 @@ def test_an_account_on_another_key_is_read_again(role: str, used: str, is_read_a
 
 @EACH_ROLE
 def test_in_check_mode_missing_rights_are_warnings(role: str) -> None:
-    """Another caller may run it."""
+    """Another caller may make the change."""
     azure = Azure(on(None if role == "provision" else PINNED_OLD), allowed=READS, is_rehearsal=True)
     outcome = check(role, azure, follow_latest=True)
 

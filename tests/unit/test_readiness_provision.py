@@ -46,10 +46,10 @@ def test_provisioning_from_nothing() -> None:
     azure = Azure(vault=None, keys=())
 
     assert provision(azure) == [f"{VAULTS}/write", WRITE, ASSIGN, CREATE_KEY, WRITE]
-    # Keys and access of a vault that is not there cannot be read.
+    # The keys and the access of a vault that does not exist are not read.
     assert azure.asked[:2] == ["vaults", "accounts"]
     assert not {"keys", "access"} & set(azure.asked)
-    # Nothing is there to be moved, so nothing has to be available.
+    # There is no account yet, so its availability is not checked.
     assert "availability" not in azure.asked
 
 
@@ -71,7 +71,7 @@ def test_rights_to_provision_from_nothing(options: dict[str, Any], needed: list[
     assert needs("provision", Azure(vault=None, keys=()), **options) == [
         *[f"{VAULTS}/write", WRITE],
         *needed,
-        # Of the account, which is not there yet.
+        # The encryption of the account, which does not exist yet.
         WRITE,
     ]
 
@@ -96,7 +96,7 @@ def test_the_group_of_the_vault_is_that_of_the_account_unless_another_one_is_nam
 @pytest.mark.parametrize(
     ("identity", "grants"),
     [
-        # The identity is there, and what it lacks is seen.
+        # The identity exists, so its missing access is known.
         pytest.param(identity_id(), [POLICIES], id="user-assigned"),
         pytest.param(None, [ASSIGN], id="system-assigned"),
     ],
@@ -138,7 +138,7 @@ def test_who_moves_an_account_needs_the_rights_to(used: str | None, follow: bool
 
 @pytest.mark.parametrize("used", [ELSEWHERE, f"{KEY}2", "https://vault2.vault.azure.net/keys/batch"])
 def test_an_account_on_another_key_is_refused_before_a_vault_is_planned(used: str) -> None:
-    """With a typing error in its name there is no such vault, and none is made."""
+    """If the name of the vault has a typing error, no vault is created."""
     azure = Azure(on(used), vault=None)
     failure = refused("provision", azure)
 

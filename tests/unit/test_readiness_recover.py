@@ -32,7 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_inf
 
 
 def lost(*versions: dict[str, Any], **observed: Any) -> Azure:
-    """An account that cannot use its key, for the reason that is named, if any."""
+    """An unavailable account, with the given problems of its key, if any."""
     diagnosis = diagnosed(PINNED_NEW, *versions, **observed)
     return Azure(on(PINNED_NEW), UNAVAILABLE, vault=vault(rbac=True), diagnosis=diagnosis)
 
@@ -62,7 +62,7 @@ def without(*excluded: str) -> list[str]:
         pytest.param({"bundle": DISABLED, "versions": [listed(DISABLED)]}, ["key"], id="version"),
         pytest.param({"bundle": None, "versions": [], "deleted_key": key()}, ["key"], id="deleted key"),
         pytest.param({"vault": vault()}, ["access"], id="access"),
-        # Each repair once, in the order of the tasks.
+        # Each repair occurs once, in the order of the tasks.
         pytest.param(
             {
                 **{"vault": vault(networkAcls=CLOSED["properties"]["networkAcls"])},
@@ -80,13 +80,13 @@ def test_repairs_are_those_that_the_causes_need(observed: dict[str, Any], needed
 
     assert (outcome.changed, outcome.after["repairs"], outcome.warnings) == (False, needed, ())
     assert (outcome.after["available"], outcome.after["diagnosis"]["recoverable"]) == (False, True)
-    # The repairs that are needed are enough to be allowed.
+    # It is enough to allow the needed repairs.
     assert repairs(lost(**observed), allowed_repairs=needed) == needed
 
 
 @pytest.mark.parametrize("allowed", [["vault"], ALL_REPAIRS])
 def test_what_a_deleted_vault_holds_is_left_to_the_check_after_its_recovery(allowed: list[str]) -> None:
-    """Somebody may have disabled the key on purpose before the vault was deleted."""
+    """A person may have disabled the key on purpose before the vault was deleted."""
     found = check("recover", lost(**GONE), allowed_repairs=allowed)
 
     assert (found.after["repairs"], found.after["causes_so_far"], found.warnings) == (["vault"], ["vault_deleted"], ())
@@ -136,10 +136,10 @@ def kept_out(said: str, **observed: Any) -> Azure:
 
 def test_a_firewall_is_opened_by_a_caller_that_it_blocks() -> None:
     assert repairs(kept_out("(Forbidden) no.", vault=CLOSED)) == ["network"]
-    # The account may need ten minutes from then on.
+    # After the repair, the account may need ten minutes.
     assert repairs(kept_out("(Forbidden) no."), causes_so_far=["network_closed"]) == []
     assert repairs(kept_out(f"The key is accessible again. It was: {SAYS_DISABLED}", vault=CLOSED)) == ["network"]
-    # Said of the vault.
+    # This message is about the vault, not about the key.
     assert repairs(kept_out("Public network access is disabled and request is not from", vault=CLOSED)) == ["network"]
 
 
@@ -167,7 +167,7 @@ def test_recover_does_not_wait_for_a_cause_without_a_repair() -> None:
 
 
 def test_an_available_account_needs_no_repair() -> None:
-    """In any state of its key: Batch may not have noticed a loss yet, or may use another version."""
+    """In any state of its key: a loss may not have taken effect yet, or Batch may use another version."""
     azure = lost(DISABLED, bundle=DISABLED)
     azure.unavailable_reason = None
 
@@ -202,7 +202,7 @@ def test_an_account_that_cannot_be_recovered_is_not_touched(
 
 
 def test_one_cause_without_a_repair_is_enough() -> None:
-    """The access is not granted to an account that stays unavailable."""
+    """If the account would stay unavailable, access is not granted."""
     failure = refused("recover", lost(vault=vault(), bundle=None, versions=[]))
 
     assert failure.code == "not_recoverable"
@@ -253,7 +253,7 @@ def test_an_account_is_not_repaired_if_its_availability_is_unknown(observed: dic
         ({"bundle": Unavailable("Busy."), "versions": None}, "Busy."),
         # The vault is in another subscription.
         ({"vault": None}, f"{VAULTS}/read"),
-        # Regardless of other causes.
+        # Also if there are other causes.
         ({"vault": HIDDEN, **IS_DISABLED}, HIDDEN.msg),
         ({"bundle": HIDDEN, "versions": None, "vault": CLOSED}, HIDDEN.msg),
     ],
@@ -276,7 +276,7 @@ def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], expect
         ({"vault": vault()}, ALL_REPAIRS, [f"{ASSIGNMENTS}/write"]),
         ({"vault": CLOSED}, ALL_REPAIRS, [f"{VAULTS}/write"]),
         (GONE, ALL_REPAIRS, [f"{VAULTS}/write", f"{ASSIGNMENTS}/write"]),
-        # An access that is not granted needs no right.
+        # If access is not granted, its right is not needed.
         (GONE, without("access"), [f"{VAULTS}/write"]),
         ({}, ALL_REPAIRS, []),
     ],

@@ -78,7 +78,7 @@ def test_a_revert_that_takes_something_is_refused_if_not_all_are_listed(
 
     assert failure.code == "users_unknown"
     assert "keep the key and the access" in failure.facts["remedy"]
-    # Of a vault that the account does not use, nothing but its name is known.
+    # If the account does not use the vault, only the name of the vault is known.
     is_known = used is not None and "previous_key" in options
     assert azure.asked == ["availability", "listing", f"users of {'myvault' if is_known else None}"]
 
@@ -132,7 +132,7 @@ def test_the_previous_key_is_the_one_that_the_names_say(named: str, used: str | 
 
 
 def test_users_are_no_obstacle_because_what_they_use_is_kept() -> None:
-    """This account is one of them until it has moved."""
+    """This account is also a user until it is moved."""
     others = (account("another", key=PINNED_NEW, identity=system_assigned()),)
     for options in TAKES:
         azure = Azure(on(PINNED_NEW), others=others)

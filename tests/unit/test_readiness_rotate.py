@@ -66,7 +66,7 @@ def test_a_rotation_that_cannot_be(used: str | None, options: dict[str, Any], co
 @pytest.mark.parametrize(
     ("used", "follow", "moves"),
     [
-        # Only if a version is made: the task that makes it asks for the right.
+        # The right is needed only if a version is created, and the task that creates the version checks it.
         (PINNED_OLD, None, False),
         (PINNED_OLD, False, False),
         (PINNED_OLD, True, True),
@@ -80,7 +80,7 @@ def test_rights_to_have_an_account_follow_its_key_or_not(used: str, follow: bool
 
     assert rotate(azure, follow_latest=follow, vault_resource_group="rg-keys") == ([WRITE] if moves else [])
     if moves:
-        # Who may use the key has to be visible before there is a new version.
+        # The caller must be able to read the access to the key before a version is created.
         assert azure.needed == [*TO_MOVE, rights.to_see_access("myvault", "rg-keys")]
     assert needs("rotate", Azure(on(used)), follow_latest=follow) == ([WRITE] if moves else [])
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Read, plan, apply, read and plan again, with a resource and a service that exist in this test only."""
+"""Read, plan, apply, read and plan again, with a resource and a service of this test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import
 
 @pytest.fixture(autouse=True)
 def signals_that_end() -> Iterator[None]:
-    """As in a terminal: a shell without job control starts what runs in the background with SIGINT ignored."""
+    """Handle SIGINT as in a terminal. A shell without job control starts background processes with SIGINT ignored."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
@@ -40,8 +40,8 @@ def signals_that_end() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Goal:
-    """The books that a shelf is to contain, and whether one more book is wanted in any case. With the book "fable", the
-    plan has a rollback."""
+    """The books that a shelf must contain, and whether one more book is added in any case. With the book "fable",
+    the plan has a rollback."""
 
     books: frozenset[str]
     one_more: bool = False
@@ -53,7 +53,7 @@ class Goal:
 
 
 class Books:
-    """A planner: a step for each book that is missing, in the order of the alphabet."""
+    """A planner: a step for each missing book, in alphabetical order."""
 
     @staticmethod
     def plan(goal: Goal, observed: frozenset[str]) -> Plan:
@@ -77,7 +77,8 @@ class Books:
 
 @dataclass
 class Shelf:
-    """A service. `stuck` books can be added and are not seen afterwards; `nailed` ones cannot be moved at all."""
+    """A service. Books in `stuck` can be added, but reads do not show them. Books in `nailed` cannot be added or
+    removed."""
 
     books: set[str] = field(default_factory=set)
     stuck: frozenset[str] = frozenset()
@@ -273,7 +274,7 @@ def test_what_the_service_takes_and_does_not_show_is_a_failure() -> None:
 
 @dataclass
 class Contested(Shelf):
-    """Somebody else adds these books, one whenever this task is about to add a book."""
+    """Before this task adds a book, another task adds one of `others`."""
 
     others: list[str] = field(default_factory=list)
 
@@ -341,7 +342,7 @@ def test_a_failure_has_the_steps_that_were_applied_before() -> None:
 
 
 class Broken(Shelf):
-    """Adds a book and then fails in a way that nobody foresaw."""
+    """Adds a book and then raises an unexpected exception."""
 
     ends: BaseException = KeyError("spine")
 
@@ -355,7 +356,7 @@ class Interruption(Broken):
 
 
 class TaskTimeoutError(BaseException):
-    """Ansible's exception of that name."""
+    """An exception with the name of Ansible's exception."""
 
     timeout = 3
 
@@ -365,7 +366,7 @@ class Timeout(Broken):
 
 
 class Signal(Shelf):
-    """A signal comes while a book is added."""
+    """Receives a signal while a book is added."""
 
     def add(self, book: str) -> None:
         super().add(book)
@@ -392,7 +393,7 @@ def test_a_change_that_is_interrupted_is_rolled_back(shelf: type[Shelf], code: s
 
 
 def test_a_second_signal_waits_for_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ansible sends a worker two, one right after the other."""
+    """Ansible sends two signals to a worker, one right after the other."""
 
     def interrupted_again(ended: BaseException) -> CmkError:
         signal.raise_signal(signal.SIGINT)
@@ -451,7 +452,7 @@ def test_a_signal_does_not_end_the_rollback() -> None:
 
 
 class Late(Shelf):
-    """Shows its books as they were so often, or for ever, once something was written."""
+    """After a write, the next `stale` reads show the previous books."""
 
     stale = 2
 
@@ -472,7 +473,7 @@ class Late(Shelf):
 
 
 class Missing(Late):
-    """There is no shelf to be seen at first."""
+    """The first reads after a write do not find the shelf."""
 
     def read(self, goal: Goal) -> frozenset[str]:
         if "add" in self.did and self.stale:
@@ -522,7 +523,8 @@ def test_a_refusal_counts_at_once() -> None:
 
 
 def test_a_rollback_begins_with_what_there_is_now() -> None:
-    """Not with what the task read before, when somebody else may not have been there yet."""
+    """The rollback does not use the earlier reads of the task, because another task may have changed the resource
+    since."""
 
     class Remembering(Late):
         stale = 0
@@ -536,7 +538,7 @@ def test_a_rollback_begins_with_what_there_is_now() -> None:
         def add(self, book: str) -> None:
             super().add(book)
             self.remembered = frozenset(self.books)
-            # Somebody else takes it back at once.
+            # Another task removes the book at once.
             self.books.discard("novel")
 
         def forget(self) -> None:
@@ -547,7 +549,7 @@ def test_a_rollback_begins_with_what_there_is_now() -> None:
     with pytest.raises(Rejected):
         run(goal("fable", "novel", "poem"), shelf)
 
-    # The book that is gone is not removed again.
+    # The book that does not exist any more is not removed again.
     assert shelf.did.count("remove") == 1
 
 
@@ -661,12 +663,12 @@ def test_the_first_failure_is_the_one_that_is_raised() -> None:
     assert failed.value.facts["restore_failure"]["code"] == "service_unavailable"
 
 
-# Which setting a failed change is undone to
+# The setting after a failed change
 
 
 @dataclass(frozen=True)
 class Lamp:
-    """The lamp of that name is on."""
+    """The goal that the lamp of this name is on (`lit`) or off."""
 
     name: str = "red"
     lit: bool = True
@@ -679,7 +681,7 @@ class Lamp:
 
 @dataclass
 class Lamps:
-    """A resource and its service. The first read of a lamp that is lit fails; `stuck` ones cannot be switched off."""
+    """A resource and its service. The first read of a lit lamp fails. Lamps in `stuck` cannot be switched off."""
 
     fails: type[CmkError]
     stuck: tuple[str, ...] = ()
@@ -736,8 +738,8 @@ def test_the_fallback_is_for_a_refused_change_whose_previous_setting_cannot_be_r
 def test_the_fallback_after_a_failed_rollback_is_for_a_change_that_is_refused_when_it_is_read_again(
     found: type[CmkError], rollback: Any
 ) -> None:
-    """A change that was neither confirmed nor rolled back stays, unless it is known to be unusable. For a change
-    without a rollback, the fallback is always applied."""
+    """If a change was neither confirmed nor rolled back, it stays, unless a check refuses it. For a change without
+    a rollback, the fallback is always applied."""
 
     class Dark(Lamps):
         def read(self, goal: Lamp) -> bool:
@@ -770,7 +772,7 @@ def test_a_change_begins_only_if_its_requirement_holds() -> None:
     with pytest.raises(Denied):
         converge(goal("atlas"), shelf, Books, before_change=refuse)
     assert shelf.books == {"novel"}
-    # A task that has nothing to change needs nothing.
+    # If there is nothing to change, the requirement is not checked.
     assert not converge(goal("novel"), shelf, Books, before_change=refuse).changed
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Regions: by name or display name, available or not, and another than asked for."""
+"""Regions: names and display names, availability, and differences from the requested region."""
 
 from __future__ import annotations
 

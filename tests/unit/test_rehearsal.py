@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Check mode across the tasks of a run: the answer to each kind of request. No write leaves the machine."""
+"""Check mode across the tasks of a run: the response to each kind of request. No write is sent."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def assignment(name: str, principal: str, scope: str = f"{VAULTS}/vault") -> dic
 
 
 class Azure:
-    """Answers reads from `holds`, by their paths; and knows nothing of writes. One task of a run asks it."""
+    """Responds to reads from `holds`, by path, and does not support writes. Each object is one task of a run."""
 
     def __init__(self, files: RunFiles | None = None, **holds: Any) -> None:
         self.holds: dict[str, Any] = {GROUP.lower(): {"id": GROUP}, IDENTITY.lower(): {"properties": _IDS}}
@@ -169,7 +169,7 @@ def test_a_write_that_is_not_known_is_refused(azure: Azure, method: str, url: st
 def test_no_write_leaves_the_machine(
     monkeypatch: pytest.MonkeyPatch, azure: Azure, method: str, url: str, body: Any
 ) -> None:
-    """Through the transport that the SDKs are given, whatever becomes of the request."""
+    """The requests go through the transport of the SDKs."""
     left: list[tuple[str, str, Any]] = []
 
     def send(_adapter: Any, request: Any, *_args: Any, **_options: Any) -> Any:
@@ -277,7 +277,7 @@ def test_an_account_that_is_not_available_takes_no_change(azure: Azure) -> None:
 
 @pytest.mark.parametrize(("failed", "pools"), [([], {"value": []}), (["key_enabled"], 409)])
 def test_preflight_decides_whether_an_account_is_available(azure: Azure, failed: list[str], pools: Any) -> None:
-    """After the planned changes affect the checks of preflight."""
+    """They decide if the planned changes affect the checks."""
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key/{V1}"}}
     azure.has(f"{ACCOUNTS}/there", account(encryption=encryption))
     azure.has(f"{ACCOUNTS}/there/pools", {"error": {}}, 409)
@@ -364,7 +364,7 @@ def test_a_vault_that_is_changed_and_deleted(azure: Azure) -> None:
 
 @pytest.mark.parametrize("authorization", [None, "access_policy"])
 def test_a_vault_that_is_recovered(azure: Azure, authorization: str | None) -> None:
-    """It has the keys that are asked for, and no roles."""
+    """The vault has the requested keys, and no role assignments."""
     deleted = {"vaultId": f"{VAULTS}/vault", "location": "westeurope", "purgeProtectionEnabled": True}
     azure.has(f"{DELETED}/deletedVaults", {"value": [{"name": "other"}, {"name": "vault", "properties": deleted}]})
     azure.has(VAULTS, {"value": []})

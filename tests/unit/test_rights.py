@@ -170,7 +170,7 @@ def test_keys_by_role() -> None:
     ("permissions", "missing"), [(["get"], True), (["Create"], False), (["all"], False), ([], True)]
 )
 def test_keys_by_policy(permissions: list[str], missing: bool) -> None:
-    """An entry may be one of a group that the caller is in."""
+    """The entries of all principals count, because the caller may be a member of a group that has an entry."""
     document = vault(policy("a-group", keys=permissions))
 
     if missing:
@@ -221,12 +221,12 @@ EACH_WRITE = [
         "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
     ),
 ]
-# The rights are empty: a wait changes nothing.
+# This write needs no rights, because it only waits.
 WAITS = {EncryptionWrites.wait_until_available}
 
 
 def needs(action: str, *needed: Needed, found: Any = None) -> None:
-    """The action, and reads, are what the caller has to be allowed."""
+    """Check that the rights require this action, and otherwise only reads."""
     lacks(action, *needed, vault=found)
     held = permission(action, data="/keys/" in action or "keyrotation" in action)
     reads = permission("*/read"), permission("*/read", data=True)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which tasks a role runs, with which options, by what it is asked for and by what its earlier tasks returned."""
+"""The tasks that a role runs and their options, depending on variables and on the results of earlier tasks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trusted(value: Any) -> Any:
 
 
 class Run:
-    """A role's list of tasks as Ansible runs it; `returns` has the result of each task that registers one."""
+    """Runs the tasks of a role like Ansible. `returns` has the result of each task that registers a variable."""
 
     def __init__(self, role: str, returns: Results, **asked: Any) -> None:
         parts = [part for part in ("defaults", "vars") if (ROLES / role / part).is_dir()]
@@ -133,7 +133,7 @@ def test_provisioning_does_not_rotate() -> None:
     assert provision(cmk_key_follow_latest=False).options("batch_encryption")["follow_latest"] is False
 
 
-# The variable, and the option of each task that it is for.
+# The role, the variable, a value, and by module the option that gets the value.
 WISHES = [
     ("provision", "cmk_replace_key", True, {"batch_encryption_info": "replace_key", "batch_encryption": "replace_key"}),
     ("provision", "cmk_key_enable", True, {"batch_encryption_info": "enable_key", "keyvault_cmk_key": "enable_key"}),
@@ -223,7 +223,7 @@ def test_a_different_key_is_granted_and_taken_only_if_it_is_named() -> None:
 
 @pytest.mark.parametrize("empty", ["", None])
 def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
-    """As a survey of AWX gives it."""
+    """A survey of AWX passes an empty value."""
     run = rotate(cmk_new_key_identifier=empty, cmk_previous_key_identifier=empty, cmk_previous_version="disable")
 
     assert run.options("batch_encryption")["replace_key"] is False

@@ -69,7 +69,7 @@ BLANK = {"key_size": "cmk_key_size", "wait_timeout": "cmk_wait_timeout", "follow
     ("options", "kept"),
     [
         ({"key_size": "", "wait_timeout": ""}, {"wait_timeout": "of cmk_wait_timeout"}),
-        # Neither an empty list nor false is blank, and an option that passes on no variable is the task's own.
+        # Neither 0 nor false is blank, and an option that does not pass on a variable is not changed.
         ({"follow_latest": False, "key_size": 0, "state": ""}, {"follow_latest": False, "key_size": 0, "state": ""}),
     ],
 )
@@ -103,7 +103,7 @@ VARIABLES = {
         ("missing required arguments: vault_name", "missing required arguments: vault_name (cmk_vault_name)"),
         ("argument 'name' is of type list", "argument 'name' (cmk_key_name) is of type list"),
         ("value of name must be one of: a", "value of name (cmk_key_name) must be one of: a"),
-        # Not the option: a word, a part of another name, of a path or of an identifier, or a heading.
+        # Not the option, but a word, a part of another name, of a path or of an identifier, or a heading.
         ("The name of the vault in this location.", "The name of the vault in this location."),
         ("my_vault_name, vault_name_2", "my_vault_name, vault_name_2"),
         ("https://a/vault_name", "https://a/vault_name"),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rotation policies: checked, described, written without losing what they hold besides."""
+"""Rotation policies: checks, descriptions, and writes that keep all other settings."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The run's shared store: values in files, locks that hold without files, and nothing left of runs that were killed."""
+"""The run's shared store: values in files, locks also without files, and removal of the files of killed runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def replaced_by_a_file(folder: Path) -> None:
 
 
 def names_taken(folder: Path) -> None:
-    """No file of ours can be made, because there is a folder of each name."""
+    """Prevent the creation of the store's files with folders of the same names."""
     for ending in ("json", "lock"):
         (folder / f"{run_store._hash(('name',))}.{ending}").mkdir()
 
@@ -90,12 +90,12 @@ def test_a_folder_that_cannot_be_written_to_is_not_read(folder: Path, monkeypatc
 
 
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, each write ends as on a full disk."""
+    """Let all further writes fail as on a full disk."""
     monkeypatch.setattr(run_store, "_private", lambda _path, flags: os.open("/dev/full", flags & ~os.O_TRUNC))
 
 
 def test_a_value_that_cannot_be_stored_takes_the_others_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be that something was changed: what was read before must not count as new."""
+    """The value may be the note of a change, so earlier reads must not be used."""
     files = RunFiles(str(folder))
     files.store("read before", "vault")
     full(monkeypatch)
@@ -157,7 +157,7 @@ def ended() -> int:
 
 
 def left_by(process: int, beside: Path, ending: str = "abcd1234") -> Path:
-    """The folder of a run, with a value and a lock of ours and something of others."""
+    """The folder of a run, with a value and a lock of the store, and a file of another program."""
     folder = beside.with_name(f"ansible-local-{process}{ending}")
     folder.mkdir(mode=0o700)
     files = RunFiles(str(folder))
@@ -174,7 +174,7 @@ def names(folder: Path) -> list[str]:
 
 
 def begin(folder: Path) -> None:
-    """In a separate process, because the mark remains set in the process."""
+    """Call begin_run in a separate process, because the process keeps the mark until it ends."""
     process = FORK.Process(target=begin_run, args=(str(folder),))
     process.start()
     process.join(60)
@@ -189,7 +189,7 @@ def test_files_of_a_run_that_has_ended_are_removed(folder: Path, ended: int) -> 
 
 
 def test_a_process_id_that_was_given_again_to_this_run(folder: Path) -> None:
-    """As in a container, where Ansible may have the same one each time."""
+    """In a container, for example, Ansible may have the same process id in each run."""
     left = folder.with_name("left")
 
     def run() -> None:
@@ -256,7 +256,7 @@ def test_links_are_not_followed(folder: Path, ended: int, tmp_path: Path) -> Non
 
 
 def test_folders_of_other_names_are_left_alone(folder: Path, ended: int) -> None:
-    # Digits of a long process id would make an ending of several characters long enough.
+    # The suffix "s" is too short even if it follows the digits of a long process id.
     others = [left_by(ended, folder, ending) for ending in ("s", "ABCD1234", "abcd12345-")]
     begin(folder)
 

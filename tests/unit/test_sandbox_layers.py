@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The layers of the sandbox: what its services share, the services, and the few modules that know them all."""
+"""The layers of the sandbox: the shared package, the services, and the modules that may import all services."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from test_imports import cycle
 PACKAGE = "azure_sandbox"
 SHARED = "shared"
 LIBRARIES = {"starlette"}
-# Each may import those before it.
+# A service may import the services before it in this list.
 SERVICES = ["entra", "resource_manager", "authorization", "managed_identity", "key_vault", "key_vault_keys", "batch"]
 # Requests pass this layer before they reach a service of Resource Manager. It checks the caller's rights.
 GATEWAY = {"resource_manager.frame", "resource_manager.http"}
 # The HTTP layer of a service. Only the composition root imports the HTTP layers of several services.
 OUTSIDE = {"frame", "http", "metadata"}
 ROOTS = {"services", "world", "seed", "state", "server", "running", "command", "control", "page"}
-# Modules at the top that know no service.
+# Modules at the top level that import no service.
 LEAVES = {"environment"}
 
 ALL = sources(ROOT, "sandbox/src")
@@ -69,7 +69,7 @@ def test_every_import_is_allowed() -> None:
 
 
 def test_there_are_no_circular_imports() -> None:
-    """Not even one for types."""
+    """Circular imports for types count too."""
     assert cycle(ALL, for_types=True) == []
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The SDKs' exceptions in this collection's terms, and the SDKs that are missing or too old."""
+"""The conversion of the SDKs' exceptions, and SDKs that are missing or too old."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_packages_are_there() -> None:
 
 
 def test_sdks_read_answers_that_nobody_sent() -> None:
-    """Where warming up fails a run goes on, so nobody would notice."""
+    """If warming up fails, a run continues, so only this test finds the failure."""
     read_answers()
 
 

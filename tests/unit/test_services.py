@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the services send what a plan says, seen at a session that keeps the calls instead of sending them."""
+"""The subscription to which the services send requests, with a session that records the calls."""
 
 from __future__ import annotations
 

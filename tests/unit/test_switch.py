@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An account that is switched to a key while somebody else switches it to another one."""
+"""An account that is switched to a key while another task or user switches it to another key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ BEFORE, WANTED, THEIRS = f"{KEY}/{OLD}", f"{KEY}/{NEW}", "https://vault2.vault.a
 
 
 class Batch:
-    """An account on a key. With `moved_to`, somebody else moves the account after the first write, which fails."""
+    """An account that uses a key. With `moved_to`, another task moves the account after the first write, which
+    fails."""
 
     def __init__(self, on: str | None, *, moved_to: tuple[str | None, ...] = (), unavailable_on: str = "") -> None:
         self.on = on

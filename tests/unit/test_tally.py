@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The line that counts what a play has changed."""
+"""The line that counts the changes of a play."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENCRYPTION, KEYS = "azbatch.cmk.batch_encryption", "azbatch.cmk.keyvault_cmk_key
 
 
 def made(version: str | None, key: str = KEY, **before: Any) -> dict[str, Any]:
-    """The result of a task that has made a version."""
+    """The result of a task that has created a version."""
     previous = {"versionless_identifier": key, "version": "1", **before}
     return {"changed": True, "diff": {"before": previous, "after": {**previous, "version": version}}}
 
@@ -48,7 +48,7 @@ def test_hosts_are_counted_once() -> None:
 
 
 def test_a_wave_in_which_the_play_stops() -> None:
-    """Those that were moved are done. Of the others, nobody knows whether they would have been changed."""
+    """Moved hosts count as done. It is not known whether the other hosts would have been changed."""
     tally = Tally(6)
     tally.add("canary", ROTATE, ENCRYPTION, {"changed": False}, failed=False)
     tally.end_wave()

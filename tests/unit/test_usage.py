@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which Batch accounts use a key, and the guard that asks."""
+"""The Batch accounts and pools that use a key, and the guard that refuses to remove a key in use."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ SUBSCRIPTION = "/subscriptions/hidden"
 
 ON_OLD = disk("old", f"{KEY.upper()}/{OLD.upper()}")
 FOLLOWING = disk("following", KEY, principals=(OTHER,))
-# The version is that of the pool's beginning.
+# The version with which the pool was created.
 FOLLOWING_FROM_OLD = disk("from-old", f"{KEY}/{OLD}", follows=True, principals=None)
 ON_OTHER = disk("other", OTHER_KEY)
 UNKNOWN = disk("unavailable", None, principals=None)
@@ -156,7 +156,7 @@ DISKS = visible(disks=(ON_OLD, FOLLOWING, FOLLOWING_FROM_OLD, ON_OTHER))
 )
 def test_pools_that_encrypt_their_disks_with_a_key(find: Callable[[Any], list[str]], pools: str) -> None:
     assert [one.rpartition("/")[2] for one in find(DISKS)] == pools.split()
-    # The pools of an unavailable account may use any key, whatever the account itself is on.
+    # The pools of an unavailable account may use any key, regardless of the account's key.
     assert find(visible(account("unavailable", key=OTHER_KEY), disks=(UNKNOWN,))) == [UNKNOWN["id"]]
 
 

@@ -106,7 +106,7 @@ def test_it_is_removed_if_all_accounts_could_be_listed(act: Act) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ACTS if "policy removed" not in name])
 def test_after_the_change_too(name: str) -> None:
-    """Something that can no longer be listed then is as good as an account that came."""
+    """If accounts can no longer be listed after the change, that counts like an account that uses the key."""
     planned = ACTS[name]({**SOMEWHERE, "unlisted": []}, False)
     planner = access_plan if "access" in name else vault_plan if "vault" in name else key_plan
     gone: dict[str, Any] = {"visible": SOMEWHERE}

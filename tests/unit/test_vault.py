@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults fit to hold a Batch account's key."""
+"""Plans for vaults that meet the requirements of Batch."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_malformed_name_is_refused() -> None:
     assert refused.value.code == "invalid_name"
 
 
-# A vault that is not there
+# A vault that does not exist
 
 
 def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
@@ -172,7 +172,7 @@ def test_recover_has_no_effect_if_nothing_was_deleted() -> None:
     assert "createMode" not in created.arguments["body"]["properties"]
 
 
-# A vault that is there
+# A vault that exists
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
     assert account_id("user") in plan.warnings[0]
 
 
-# What is reported
+# Return values
 
 
 def test_description_of_a_vault() -> None:

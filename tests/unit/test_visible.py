@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which Batch accounts the caller can see, and where there may be more, by a Resource Manager in memory."""
+"""The Batch accounts that the caller can read, and the scopes that may have more, with a Resource Manager in memory."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def returned(answer: Answer) -> Any:
 
 
 class Several(list[Any]):
-    """Answers to the same question, one after the other."""
+    """The responses to the same request, one after the other."""
 
 
 class Resources:
-    """Answers, or the errors that it raises."""
+    """Responses, or errors that are raised."""
 
     def __init__(self, **answers: Answer) -> None:
         self.subscriptions: Answer = [OWN, OTHER]
@@ -59,7 +59,7 @@ class Resources:
         self.in_groups: dict[str, Answer] = {}
         self.single: dict[str, Answer] = {}
         self.of_account: dict[str, Answer] = {}
-        # Ids of the accounts that were asked for their pools.
+        # The ids of the accounts whose pools were listed.
         self.asked: list[str] = []
         vars(self).update(answers)
 
@@ -114,7 +114,7 @@ def gap(found: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(params=["read", "listed"])
 def look(request: pytest.FixtureRequest) -> Callable[[VisibleAccounts], dict[str, Any]]:
-    """Both ways to ask answer alike where anything at all can be listed."""
+    """The two methods return the same if any accounts can be listed."""
     return {"read": lambda seen: seen.read(), "listed": lambda seen: seen.listed(())}[request.param]
 
 
@@ -331,7 +331,7 @@ def test_an_account_that_is_being_created_is_not_asked() -> None:
 
 @pytest.mark.parametrize(("accounts", "looks"), [(20, 2), (200, 1)])
 def test_many_accounts_are_asked_for_several_looks(accounts: int, looks: int) -> None:
-    """A newcomer is asked in any case."""
+    """The pools of a new account are always listed."""
     listed = [of(OWN, f"account{number}") for number in range(accounts)]
     resources = Resources(lists={OWN: listed, OTHER: []})
     seen = visible(resources)
@@ -410,7 +410,7 @@ def answered(_call: Any, group: str, name: str) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize(("changes_nothing", "second"), [(True, ["group1/one"]), (False, ["group1/one", "group1/two"])])
 def test_only_a_task_that_changes_nothing_lists_accounts_once(changes_nothing: bool, second: list[str]) -> None:
-    """Every other task has to list accounts again, because an account may have started to use the resource."""
+    """Other tasks have to list the accounts again, because an account may have begun to use the resource."""
     resources = Resources(lists={OWN: [of(OWN, "one")], OTHER: []})
     session: Any = Session()
     session.cache.changes_nothing = changes_nothing

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Goals for several tests, made of the options of a task, most of which are left out."""
+"""Goals for several tests, from the options of a task. Most options have their defaults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
 
 
 def options_of(module: ModuleType, **given: Any) -> dict[str, Any]:
-    """The parameters of a task of the module, as Ansible gives them to it."""
+    """The parameters of a task of the module, as Ansible passes them to the module."""
     unknown = set(given) - set(module.ARGUMENTS) - {"subscription_id"}
     assert not unknown, unknown
     defaults = {name: option.get("default") for name, option in module.ARGUMENTS.items()}

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The assessment of one account, by the data of the account and of the vault and key that it shares with others: pure.
+"""The assessment of one account by the data of the account, its vault and its key. Pure: sends no requests.
 
-fleet.py describes the data. Data that could not be read is the error with the reason.
+fleet.py describes the data. If data could not be read, its value is the error with the reason.
 
 This module util is private to the collection.
 """
@@ -97,7 +97,7 @@ def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> preflight.Evi
         principals=principals,
         tenant_id=identity.get("tenantId") or seen["tenant_id"],
         vault=vault,
-        # Of an account that follows the key, the newest.
+        # The newest version, if the account follows the key.
         bundle=seen["named"][key.folded] if key.version else seen["keys"][key.folded]["newest"],
         assignments=assignments,
         definitions=definitions,
@@ -106,7 +106,8 @@ def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> preflight.Evi
 
 
 def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: Seen) -> tuple[Any, Mapping[str, Any]]:
-    """Role assignments by principal, or the error; a vault with access policies has none."""
+    """Role assignments by principal, and role definitions. If they could not be read, the error instead of the
+    assignments. A vault with access policies has no assignments."""
     granted = seen["grants"].get(key.versionless.folded, {})
     if isinstance(granted, CmkError):
         return granted, {}
@@ -126,7 +127,7 @@ def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: See
 
 
 def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: Seen, seen: Seen) -> dict[str, Any]:
-    """The version that the account is on, and what becomes of the key."""
+    """The version that the account uses, the newest version, and the rotation policy of the key."""
     newest = _or_none(kept.get("newest"))
     attributes = version["attributes"] if version else {}
     created, ends = attributes.get("created"), attributes.get("exp")
@@ -159,8 +160,8 @@ def _of_vault(vault: Vault | None) -> dict[str, Any]:
 
 
 def _access_by(checks: Sequence[preflight.Check], causes: Sequence[diagnosis.Cause]) -> str | None:
-    """Whether the account's identity may use the key; null if that could not be seen. One of several is enough if the
-    account is available."""
+    """Whether the account's identity may use the key; None if that could not be read. If the account is available,
+    one of several identities is enough."""
     if any(cause.name == "access_missing" for cause in causes):
         return "missing"
     status = next(check.status for check in checks if check.name == "access_granted")
@@ -168,21 +169,21 @@ def _access_by(checks: Sequence[preflight.Check], causes: Sequence[diagnosis.Cau
 
 
 def _identities(account: Account, seen: Seen) -> dict[str, Any]:
-    """By the account's user-assigned identities, the object ids of all of the subscription that each is in
-    (Identities.listed), or why they were not seen."""
+    """For each user-assigned identity of the account, the object ids of all identities in the identity's
+    subscription (Identities.listed), or the error if they could not be read."""
     assigned = account.get("identity", {}).get("userAssignedIdentities", {})
     return {one: seen["identities"].get(one.split("/")[2].lower()) for one in assigned}
 
 
 def _missing(identity: Identity, listed: Mapping[str, Any]) -> list[str]:
-    """`listed` are `_identities`."""
+    """The user-assigned identities that were deleted. `listed` is the result of `_identities`."""
     assigned = identity.get("userAssignedIdentities", {})
     seen = {one: there for one, there in listed.items() if _or_none(there) is not None}
     return [one for one, there in seen.items() if account_document.is_gone(assigned[one], there.get(one.lower()))]
 
 
 def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
-    """Those of the account, none if they were not asked for, or why they were not seen."""
+    """The pools of the account; None if pools were not requested; the error if they could not be read."""
     found: Sequence[Pool] | CmkError | None = seen["pools"].get(account["id"].lower())
     return found
 
@@ -190,7 +191,8 @@ def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
 def _availability(
     account: Account, pools: Sequence[Pool] | CmkError | None, lost: Sequence[str] = (), unknown: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Null: Batch was not asked, the caller may not, the account is being created or deleted, or it is not known."""
+    """The values `available`, `unavailable_reason` and `pools`. `available` is None if pools were not requested, if
+    the caller may not list them, if the account is being created or deleted, or if it is not known."""
     listed = None if isinstance(pools, CmkError) else _disks(pools)
     reason = pools if isinstance(pools, CmkError) else None
     if account["properties"].get("provisioningState") in ("Creating", "Deleting"):
@@ -222,7 +224,8 @@ def _disk(pool: Pool) -> dict[str, Any]:
 
 
 def _unknown(evidence: preflight.Evidence, observed: Seen, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
-    """The data that could not be read, with the reasons. An unreachable host of a missing vault is a cause instead."""
+    """The data that could not be read, with the reasons. If the vault is missing, its unreachable host is a cause
+    instead."""
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {
         "vault": evidence.vault,

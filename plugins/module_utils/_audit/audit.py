@@ -30,7 +30,7 @@ _MOST_LINES = 100
 
 
 def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
-    """Wrong options and folders are refused before anything is read."""
+    """Run an audit and write its reports. Invalid options and folders are refused before any data is read."""
     asked = {name: params[name] for name in (*SCOPE, *POLICY)}
     rules, where, name = policy(params), scope(params), params["name"]
     if not _NAME.fullmatch(name):
@@ -109,7 +109,7 @@ def _warnings(
     others = [name for name in SCOPE if previous and previous["asked"].get(name) != report["asked"][name]]
     if others:
         yield f"The earlier report used other values of {', '.join(others)}, so some differences may not be changes."
-    # Misspelt, it would have all accounts go unexamined in that respect, and nobody would know.
+    # If an item is misspelt, it requires a key of no account, and no finding shows that.
     for selector, given in zip(rules.required, params["required"], strict=True):
         if accounts and not any(selector.fits(account) for account in accounts):
             said = {name: value for name, value in given.items() if value}

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The causes of findings. A thousand accounts that use one disabled version have a thousand findings and one cause.
+"""The causes of findings. If a thousand accounts use one disabled version, there are a thousand findings and one
+cause.
 
 This module util is private to the collection.
 """
@@ -17,7 +18,7 @@ from .rules import CRITICAL, IDENTITIES, KEY, RULES, SEVERITIES, VAULT, VERSION
 
 Record = Mapping[str, Any]
 Finding = Mapping[str, Any]
-# The finding that is a consequence of each other critical finding of the account.
+# This finding is a consequence of the other critical findings of the account.
 _CONSEQUENCE = "account_unavailable"
 
 
@@ -39,8 +40,8 @@ def of_account(record: Record, found: Sequence[Finding]) -> list[str]:
 
 
 def causes(accounts: Sequence[Record]) -> list[dict[str, Any]]:
-    """The causes of the open findings: the most severe first, causes with the same finding together, and of these the
-    causes of most accounts first."""
+    """The causes of the open findings, the most severe first. Causes with the same finding are together, sorted by
+    the number of accounts."""
     affected: dict[str, list[Record]] = {}
     for account in accounts:
         for cause in dict.fromkeys(one["cause"] for one in account["findings"] if not one["accepted"]):
@@ -49,7 +50,8 @@ def causes(accounts: Sequence[Record]) -> list[dict[str, Any]]:
     of_finding: Counter[str] = Counter()
     for one in described:
         of_finding[one["finding"]] += one["accounts"]
-    # Causes of the same accounts are in the order in which they have to be repaired.
+    # Findings of equal severity with the same number of accounts are in the order of repair, which is that of the
+    # rules.
     rules = {name: number for number, name in enumerate(RULES)}
 
     def order(one: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -88,6 +90,7 @@ def _resource(found: Finding, record: Record) -> _Resource | None:
     if shared == VAULT:
         return _Resource(VAULT, record["vault_name"])
     key, version = f"{record['vault_name']}/{record['key_name']}", record["version"] or record["key_version"]
-    # An account that follows the latest version may need the previous version as well: then the key is the cause.
+    # An account that follows the latest version may also need the previous version. In that case the key is the
+    # cause.
     is_named = shared == VERSION and version and version in found["evidence"]
     return _Resource(VERSION, f"{key}/{version}") if is_named else _Resource(KEY, key)

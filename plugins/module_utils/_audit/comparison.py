@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The changes between two reports: pure.
+"""The changes between two reports. Pure: reads no files.
 
 This module util is private to the collection.
 """
@@ -16,7 +16,7 @@ from .report import open_findings
 
 Report = Mapping[str, Any]
 Account = Mapping[str, Any]
-# The fields whose changes are reported. Days change for every account; findings are compared separately.
+# The fields whose changes are reported. Numbers of days change for every account; findings are compared separately.
 _FIELDS = (
     *("state", "key_source", "key_identifier", "version", "newest_version", "expires_on", "available", "access"),
     *("rotation_policy", "vault", "identity", "location", "tags", "pools"),
@@ -24,7 +24,8 @@ _FIELDS = (
 
 
 def compared(previous: Report, report: Report) -> dict[str, Any]:
-    """The differences of `report`. Accounts of subscriptions that one of the two could not read are not compared."""
+    """The differences between the two reports. If one report could not read a subscription, an account of it that
+    is only in the other report counts as neither added nor removed."""
     before, after = _by_id(previous), _by_id(report)
     hidden = {*previous["unseen_subscriptions"], *report["unseen_subscriptions"]}
     both = [name for name in after if name in before]
@@ -64,7 +65,7 @@ def _changes(before: Account, after: Account) -> Iterator[dict[str, Any]]:
 
 
 def _more(account: Account, other: Account | None, hidden: set[str]) -> Iterator[dict[str, Any]]:
-    """The open findings of an account that it has not in the other report."""
+    """The open findings of an account that the account does not have in the other report."""
     if other is None and not _is_seen(account, hidden):
         return
     known = {one["id"] for one in open_findings(other)} if other else set()

@@ -32,7 +32,7 @@ _PLAIN = (
     *("expires_on", "days_left", "key_type", "key_size", "rotates_itself", "access", "available"),
 )
 COLUMNS = (*_PLAIN, "worst", "open_findings", "accepted_findings", "unknown", "id")
-# First characters that a spreadsheet takes for a formula.
+# A spreadsheet reads a cell that begins with one of these characters as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A report as files: one of each format, which replaces the one that was there as a whole.
+"""A report as files, one for each format. An existing file is replaced atomically.
 
 This module util is private to the collection.
 """
@@ -29,7 +29,7 @@ def as_json(report: Report) -> str:
     return json.dumps(report, indent=1) + "\n"
 
 
-# By format, what the file's name ends with and how it is written.
+# By format, the suffix of the file name, and the function that returns the text.
 FORMATS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "json": (".json", as_json),
     "csv": (".csv", as_csv),
@@ -40,7 +40,7 @@ FORMATS: dict[str, tuple[str, Callable[[Report], str]]] = {
 
 
 def prepared(folder: str) -> Path:
-    """The folder, before anything is read: who cannot write the report need not wait for it."""
+    """Create the folder, and check before any data is read that the report can be written to it."""
     path = Path(folder).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def prepared(folder: str) -> Path:
 
 
 def write(report: Report, folder: Path, name: str, formats: Iterable[str]) -> dict[str, str]:
-    """The paths by format."""
+    """Write the report, and return the paths by format."""
     paths = {}
     for one in formats:
         suffix, text_of = FORMATS[one]
@@ -66,11 +66,11 @@ def write(report: Report, folder: Path, name: str, formats: Iterable[str]) -> di
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write the file as a whole. Others may write to the folder too, so the file is first made under a name that nobody
-    can have made before, and not by way of a symbolic link."""
+    """Write the file atomically. Other users may be able to write to the folder. Therefore the text is first
+    written to a new file with a random name, which cannot be a symbolic link of another user."""
     descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        # As it is, also where the platform has other ends of lines: CSV has its own.
+        # `newline=""` keeps the line ends on all platforms: CSV has its own.
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             os.fchmod(descriptor, 0o666 & ~_umask())
@@ -81,14 +81,14 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _umask() -> int:
-    """It can be read only by setting it."""
+    """The umask of the process. It can be read only by setting it."""
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
 
 
 def read(path: str, option: str, form: str) -> dict[str, Any] | None:
-    """An earlier report of that form; none if there is no such file."""
+    """An earlier report, whose `format` must be `form`; None if there is no such file."""
     try:
         report = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except FileNotFoundError:

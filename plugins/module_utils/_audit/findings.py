@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The findings of one account, by the rules and by the organisation's policy: pure.
+"""The findings of one account by the rules and the organisation's policy. Pure: sends no requests.
 
 This module util is private to the collection.
 """
@@ -19,7 +19,7 @@ from .policy import Policy
 from .rules import CRITICAL, INFO, RULES, SEVERITIES
 
 Record = Mapping[str, Any]
-# The rule's name, and what was seen.
+# The name of the rule, and the evidence.
 Found = tuple[str, str]
 
 AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "breaks_rules", "unknown", "ok"
@@ -28,7 +28,7 @@ STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
 
 
 def judged(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]:
-    """The account's record with its findings and the state that they add up to."""
+    """The account's record with its findings, and with the state that follows from the findings."""
     record = assessment.record
     found = [
         _finding(rule, seen, remedy, record, policy, now)

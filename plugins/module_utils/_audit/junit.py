@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A report in JUnit's XML, as pipelines show it: a case for each account. It fails if an open finding asks for
-something to be done, so not for one of severity info.
+"""A report as JUnit XML for pipelines, with a test case for each account. The case fails if the account has an open
+finding of a higher severity than info, which requires no action.
 
 This module util is private to the collection.
 """

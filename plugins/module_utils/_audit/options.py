@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options of an audit: which accounts, and by which policy. Documented in the doc fragment azbatch.cmk.audit.
+"""The options of an audit: its scope and its policy. The doc fragment azbatch.cmk.audit documents them.
 
 This module util is private to the collection.
 """

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A report as one page that needs nothing else: no network, no other file. Scripts are needed for the filters only.
+"""A report as one HTML page that needs no network and no other file. Only the filters, the sorting and the Copy
+buttons need scripts.
 
 This module util is private to the collection.
 """
@@ -27,7 +28,7 @@ from .rules import SEVERITIES
 
 Report = Mapping[str, Any]
 Record = Mapping[str, Any]
-# Changes of one kind that the page shows. The JSON report has all changes.
+# The maximum number of changes of one kind on the page. The JSON report has all changes.
 _MOST = 25
 
 
@@ -51,7 +52,8 @@ def as_page(report: Report) -> str:
 
 
 def _policy() -> str:
-    """The page runs its own script only and loads nothing, whatever the names of the accounts."""
+    """The Content-Security-Policy: the page runs only its own script and loads nothing, even if the name of a
+    resource contains HTML."""
     allowed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     rules = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
@@ -126,7 +128,7 @@ def _names(accounts: Sequence[Record]) -> list[str]:
 
 
 def _grouped(items: Iterable[Record], by: Callable[[Record], Any]) -> dict[Any, list[str]]:
-    """The names of accounts, by that."""
+    """The names of the accounts of the items, grouped by the result of `by`."""
     grouped: dict[Any, list[str]] = {}
     for one in items:
         grouped.setdefault(by(one), []).append(one["name"])

@@ -101,7 +101,7 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
         _expiry(account),
         "\n".join(_found(one) for one in account["findings"]) or _NOTHING,
     )
-    # A new line between the texts of a cell, which the script searches.
+    # A line break separates the texts of a cell, because the script searches the text of the cell.
     head = [f"<b>{escape(account['name'])}</b>", f"<small>{escape(account['resource_group'])}</small>"]
     head += [f"<small>{tags}</small>"] if tags else []
     return (
@@ -129,6 +129,6 @@ def _found(found: Record) -> str:
     name = found["id"]
     if found["accepted"]:
         return f"<div>{name} (accepted)</div>"
-    # The explanation is with the cause.
+    # The link leads to the finding with its causes, which explain it.
     rule = found["cause"].partition(":")[0]
     return f'<div class="{found["severity"]}"><a href="#{rule}">{name}</a></div>'

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The style sheet and the script of the report's page. In Python, because Ansible transfers only Python code to
-another host.
+"""The style sheet and the script of the report's page. They are Python strings, because Ansible transfers only
+Python code to another host.
 
 This module util is private to the collection.
 """

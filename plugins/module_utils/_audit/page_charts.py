@@ -17,19 +17,20 @@ from typing import Any, NamedTuple
 from .page_text import MONTHS
 
 _WIDTH, _LABEL, _ROW = 360, 120, 24
-# Of the timeline: months on either side, and in units of the drawing the width and the position of columns.
+# Of the timeline: the months before and after the current one; in SVG units, the width and the lower end of
+# columns.
 _MONTHS, _COLUMN, _FLOOR = 12, 44, 120
 
 
 class Bar(NamedTuple):
     label: str
     amount: int
-    # Of the style sheet, for its colour.
+    # A class of the style sheet, which sets the colour.
     tone: str = ""
 
 
 def bars(title: str, of: Sequence[Bar]) -> str:
-    """A bar for each, one below the other, and the numbers in words for those who do not see them."""
+    """Horizontal bars, one below the other, with the numbers as text for screen readers."""
     most = max((one.amount for one in of), default=0) or 1
     drawn = "".join(_bar(one, number, most) for number, one in enumerate(of))
     labels = ", ".join(f"{one.label}: {one.amount:,}" for one in of)
@@ -50,7 +51,7 @@ def _bar(one: Bar, number: int, most: int) -> str:
 
 
 def expiries(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
-    """When the versions that accounts are on expire."""
+    """The numbers of accounts by the days until their version expires."""
     days = [account["days_left"] for account in accounts if account["version"]]
     return [
         Bar("has expired", _between(days, None, 0), "critical"),
@@ -65,7 +66,7 @@ def expiries(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
 
 
 def ages(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
-    """How old the versions are that accounts are on."""
+    """The numbers of accounts by the age of their version."""
     days = [account["version_age_days"] for account in accounts if account["version"]]
     return [
         Bar("up to 30 days", _between(days, None, 31)),
@@ -77,7 +78,7 @@ def ages(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
 
 
 def timeline(title: str, accounts: Sequence[Mapping[str, Any]], today: str) -> str:
-    """By month, a year back and a year ahead, how many accounts are on versions that were created or will expire
+    """For each month of the past and of the next year, the number of accounts whose version was created or expires
     in that month."""
     this = _month(today)
     made = Counter(_month(one["version_created_on"]) - this for one in accounts if one["version_created_on"])
@@ -131,7 +132,7 @@ def _name(month: int) -> str:
 
 
 def _year(number: int, month: int) -> str:
-    """Below the first month that is shown, and below each January."""
+    """The year as a label below the first month and below each January."""
     if number % 12 and month > -_MONTHS:
         return ""
     return f'<text x="{_left(month) + 2}" y="{_FLOOR + 28}">{number // 12}</text>'

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The findings of a report's page, by their causes: the most severe first.
+"""The findings of a report's page with their causes, the most severe first.
 
 This module util is private to the collection.
 """
@@ -21,7 +21,7 @@ from .report import open_findings
 from .rules import CRITICAL, VERSION
 
 Record = Mapping[str, Any]
-# Causes of a finding that are shown at once.
+# The number of causes of a finding that are shown before "more" is opened.
 _MOST = 5
 _MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/main/docs/audit.md"
 
@@ -73,7 +73,7 @@ def _cause(cause: Record, accounts: Sequence[Record], remedy: str) -> str:
 
 
 def _title(resource: Mapping[str, str] | None) -> str:
-    """The evidence names the version of a key."""
+    """The resource of a cause: of a version, vault and key only, because the evidence names the version."""
     if resource is None:
         return ""
     parts = resource["name"].split("/")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Text of the report's page: dates, numbers and names as people read them, with all of Azure's text escaped.
+"""Text of the report's page: human-readable dates, numbers and names, with all text from Azure escaped.
 
 This module util is private to the collection.
 """
@@ -13,13 +13,13 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-# In English whatever the locale of the controller, as the rest of the page.
+# In English, like the rest of the page, regardless of the locale of the controller.
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
 _INSTANT = re.compile(r"(\d{4})-(0[1-9]|1[0-2])-(\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?Z")
-# Names of accounts that a line shows. The table of accounts has all names.
+# The maximum number of names of accounts in a line. The table of accounts has all names.
 _MOST_NAMES = 5
 
 
@@ -30,7 +30,7 @@ def day(instant: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A text, such as the evidence of a finding, with each instant in it as 24 November 2026, 12:00 UTC."""
+    """A text, such as the evidence of a finding, with each timestamp shown as 24 November 2026, 12:00 UTC."""
     return _INSTANT.sub(_moment, escape(text))
 
 

@@ -25,9 +25,9 @@ _LOCATED = {"subscriptions": "subscription_id", "resource_groups": "resource_gro
 
 @dataclass(frozen=True)
 class Selector:
-    """Accounts that fit all that it names; one that names nothing fits all."""
+    """Selects the accounts that match all of its conditions. A selector without conditions selects all accounts."""
 
-    # By the field of an account, the values of which it has one, in lower case.
+    # By field of an account, the values that match, in lower case.
     fields: Mapping[str, frozenset[str]]
     # Patterns of names and ids, in lower case.
     accounts: tuple[str, ...]
@@ -45,7 +45,7 @@ class Exemption:
     finding: str
     accounts: tuple[str, ...]
     reason: str
-    # Seconds since 1970, at the end of its last day.
+    # Seconds since 1970: the end of the last day of the exception.
     ends: float
 
     def fits(self, account: Mapping[str, Any], finding: str) -> bool:
@@ -58,14 +58,14 @@ class Exemption:
 @dataclass(frozen=True)
 class Policy:
     required: tuple[Selector, ...]
-    # In lower case; empty: any.
+    # In lower case. If empty, all vaults are allowed.
     allowed_vaults: frozenset[str]
     # In seconds.
     max_version_age: int | None
     min_days_to_expiry: int
     expiry_required: bool
     rbac_only: bool
-    # Empty: any that Batch takes.
+    # If empty, all types that Batch supports are allowed.
     key_types: tuple[str, ...]
     min_key_size: int | None
     exceptions: tuple[Exemption, ...]
@@ -123,6 +123,6 @@ def _lower(names: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _matches(patterns: Sequence[str], account: Mapping[str, Any]) -> bool:
-    """An account is named by its name or its id; both may have the wildcards * and ?."""
+    """Whether the name or the id of the account matches a pattern with the wildcards * and ?."""
     names = account["name"].lower(), account["id"].lower()
     return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)

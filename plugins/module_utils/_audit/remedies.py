@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The repair of a finding: an inventory with the accounts that have the finding, and a playbook for the accounts.
+"""The repair of a finding: an inventory with a group of the accounts that have the finding, and a playbook for the
+group.
 
 This module util is private to the collection.
 """
@@ -18,7 +19,7 @@ from .report import open_findings
 from .rules import RULES, Repair
 
 Record = Mapping[str, Any]
-# The data of an account that the modules need: variables of the inventory.
+# The options of modules that name the account or its vault, set from variables of the inventory.
 _NAMES = {
     "account": {
         "subscription_id": "{{ cmk_subscription_id }}",
@@ -35,20 +36,20 @@ _NAMES = {
 
 
 class Ready(NamedTuple):
-    """YAML of two files, without anything that has to be added but names in capitals."""
+    """The YAML of two files. Only names in capitals have to be replaced."""
 
     inventory: str
     playbook: str
 
 
 def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
-    """The files for all accounts of the report that have this open finding; none if there is no such account, or if no
-    task of this collection repairs the finding."""
+    """The files for all accounts of the report that have this open finding. None if there is no such account, or if
+    no task of this collection repairs the finding."""
     repair, asked = RULES[rule].repair, report["asked"]
     accounts = [one for one in report["accounts"] if any(found["id"] == rule for found in open_findings(one))]
     if repair is None or not accounts:
         return None
-    # No group of the inventory plugin begins so.
+    # No group of the inventory plugin begins with `finding_`.
     group = f"finding_{rule}"
     options = {**repair.options, **{option: asked[name] for option, name in repair.asked.items()}}
     condition = _condition(rule, accounts, report)
@@ -58,11 +59,11 @@ def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
 
 
 def _condition(rule: str, accounts: Sequence[Record], report: Mapping[str, Any]) -> list[str]:
-    """Lines of the condition that is true for these accounts: by their keys if the accounts share keys, because
-    nobody reads a list of thousands of ids."""
+    """Lines of the condition that is true for these accounts. If the accounts share keys, the condition lists the
+    keys, because a list of thousands of ids is hard to review."""
     ids = [account["id"].lower() for account in accounts]
     asked = report["asked"]
-    # An account without a key shares none.
+    # `_key` is "" for an account without a customer-managed key.
     keys, affected = dict.fromkeys(_key(account) for account in accounts), set(ids)
     on_keys = [account["id"].lower() for account in report["accounts"] if _key(account) in keys]
     others = [one for one in on_keys if one not in affected]
@@ -72,7 +73,7 @@ def _condition(rule: str, accounts: Sequence[Record], report: Mapping[str, Any])
     lines = _one_of("cmk_key_identifier | default('', true) | lower", keys)
     if asked["resource_group"]:
         lines += [f"and cmk_resource_group | lower == {json.dumps(asked['resource_group'].lower())}"]
-    # Accounts with the same keys, but without the finding or with an exception.
+    # Excludes accounts that use the same keys, but do not have the finding or have an exception.
     return [*lines, *_one_of("and cmk_account_id | lower not", others)] if others else lines
 
 
@@ -93,7 +94,7 @@ def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record],
         f"  {group}: >-",
         *(f"    {line}" for line in condition),
     ]
-    # A list of accounts does not show the locations of their vaults.
+    # The inventory plugin does not read the subscriptions and resource groups of vaults.
     vaults = {account["vault_name"]: place_of(account["vault"]["id"]) for account in accounts if account["vault"]}
     if vaults:
         lines += [
@@ -113,7 +114,7 @@ def _by_vault(variable: str, values: Mapping[str, str]) -> list[str]:
 def _playbook(group: str, title: str, repair: Repair, options: Mapping[str, Any]) -> str:
     kind, name = repair.name.split()
     if kind == "role":
-        # All accounts at the same time, because Ansible ends a play if all hosts of a wave fail.
+        # All accounts are in one wave, because Ansible ends a play if all hosts of a wave fail.
         alone = {"cmk_hosts": group, "cmk_serial": "100%", "cmk_max_fail_percentage": 100}
         return _yaml(
             [

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The whole: every account, how many stand how, and what the policy was. Plain data, as it goes into JSON.
+"""The report: all accounts, their number by state, and the policy. Plain data that can be written as JSON.
 
 This module util is private to the collection.
 """
@@ -20,12 +20,12 @@ from .findings import STATES, judged
 from .policy import Policy
 from .rules import RULES, SEVERITIES, graver
 
-# Of the documented form of the data, docs/audit.schema.json. A change that breaks its readers makes it another.
+# The version of the documented format, docs/audit.schema.json. An incompatible change increases the number.
 FORMAT = "azbatch.cmk/audit/1"
 
 
 def whole(seen: Seen, policy: Policy, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """`asked` is what was looked at and by which policy, as the task's options say it."""
+    """The report of an audit. `asked` are the options of the task for the scope and the policy."""
     now = seen["now"]
     accounts = [judged(assessed(account, seen), policy, now) for account in seen["accounts"]]
     accounts.sort(key=lambda one: (STATES.index(one["state"]), _worst(one), one["name"].lower(), one["id"].lower()))
@@ -44,7 +44,7 @@ def whole(seen: Seen, policy: Policy, asked: Mapping[str, Any]) -> dict[str, Any
 
 
 def open_findings(account: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Those that nobody has accepted."""
+    """The findings that no exception accepts."""
     return [one for one in account["findings"] if not one["accepted"]]
 
 

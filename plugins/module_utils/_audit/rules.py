@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rules: the findings, their severity, reason and remedy.
+"""The rules: for each finding, its severity, reason, remedy and repair.
 
 This module util is private to the collection.
 """
@@ -23,20 +23,21 @@ NOTHING = None
 
 @dataclass(frozen=True)
 class Repair:
-    """A role or module of this collection, with what it is given beside the names of the account or vault."""
+    """A role or module of this collection, with the options that are set in addition to the names of the account or
+    vault."""
 
     name: str
     # Whether a module runs for each account or for each vault.
     each: str = "account"
     options: Mapping[str, Any] = field(default_factory=dict)
-    # Options that are to be what the policy asks for, by the policy's own name for it.
+    # Options that are set to a value of the audit's policy: by option, the name of the policy's option.
     asked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Rule:
     severity: str
-    # Accounts that have the finding because of the same resource of this type have one cause.
+    # If accounts have the finding because of the same resource of this type, the findings have one cause.
     shared: str | None
     title: str
     why: str
@@ -57,7 +58,7 @@ _OTHER_KEY = Repair(
 _LOST = "The account cannot be recovered; delete the account and create it again."
 
 RULES: dict[str, Rule] = {
-    # Causes why an account cannot use its key: those of batch_encryption_info's diagnosis, by the same names.
+    # Causes why an account cannot use its key. The diagnosis of batch_encryption_info has the same names.
     "account_unavailable": Rule(
         CRITICAL,
         KEY,
@@ -132,7 +133,7 @@ RULES: dict[str, Rule] = {
         "The account's identity may not use the key",
         _CUT_OFF,
         "Grant the account's identity get, wrapKey and unwrapKey.",
-        # The role leaves alone an account that is available with one of its identities.
+        # The role recover changes nothing if the account is available through one of its identities.
         Repair("module keyvault_cmk_access"),
     ),
     # Future causes, and violations of the organisation's policy.
@@ -269,5 +270,5 @@ RULES: dict[str, Rule] = {
 
 
 def graver(one: str, other: str) -> bool:
-    """Whether it is at least as grave."""
+    """Whether the severity `one` is at least as high as `other`."""
     return SEVERITIES.index(one) <= SEVERITIES.index(other)

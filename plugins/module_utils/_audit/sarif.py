@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A report in SARIF 2.1.0 (docs.oasis-open.org/sarif), as code scanning services take it.
+"""A report in SARIF 2.1.0 (docs.oasis-open.org/sarif), which code scanning services accept.
 
 This module util is private to the collection.
 """
@@ -64,7 +64,8 @@ def _result(account: Mapping[str, Any], finding: Mapping[str, Any], names: list[
         "message": {"text": f"{account['name']}: {finding['evidence']} {finding['remedy']}"},
         "locations": [
             {
-                # Services that show results want a place in a repository; an account's id is the nearest there is.
+                # Services that show results require the path of a file in a repository. The account's id is used
+                # instead.
                 "physicalLocation": {"artifactLocation": {"uri": account["id"].lstrip("/")}},
                 "logicalLocations": [{"fullyQualifiedName": account["id"], "kind": "resource"}],
             }

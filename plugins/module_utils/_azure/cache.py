@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Data that was read from Azure a moment ago, by this task or by another task of the run.
+"""Data that this task or another task of the run has read from Azure a moment ago.
 
-A value's name begins with its kind (`vault`, `key`, `account`). It is as old as the beginning of its read, by the
-monotonic clock, which all processes of a machine share. What this task waits for it reads itself; what the run has read
-serves for looking before a change, so that a thousand hosts do not all ask for the same vault.
+The name of a value begins with its kind (`vault`, `key`, `account`). The age of a value is counted from the
+beginning of its read, by the monotonic clock, which all processes of a machine share. A task uses the values of
+other tasks only before a change, so that a thousand hosts do not all read the same vault. If a task waits for a
+change, it reads from Azure itself.
 
 This module util is private to the collection.
 """
@@ -21,31 +22,32 @@ from typing import Any, TypeVar, cast
 from .run_store import RunFiles
 
 T = TypeVar("T")
-# Seconds that a value lasts for the task that has read it, and for the others of the run.
+# The TTL of a value for the task that has read it, and for the other tasks of the run.
 _TASK_TTL_SECONDS = 5
 _RUN_TTL_SECONDS = 20
 _ANY = "any"
-# So many are read one by one before it pays to list them all.
+# After this number of single reads, all members are listed with one read.
 _LIST_THRESHOLD = 25
 
 
 class Cache:
-    """`caller` names who reads: another principal may see other things."""
+    """`caller` returns the fingerprint of the caller: another principal may be able to read other data."""
 
     def __init__(self, files: RunFiles, caller: Callable[[], str]) -> None:
         self._files = files
         self._caller = caller
         self._own: dict[tuple[str, ...], tuple[float, object]] = {}
-        # By kind, since when this task's values count.
+        # By kind, the time before which this task's values are out of date.
         self._forgotten: dict[str, float] = {}
-        # A task may look at several things at once, and at the same twice.
+        # The threads of a task may read several values at the same time, and one value twice.
         self._lock = Lock()
         self._reading: dict[tuple[str, ...], Lock] = {}
-        # Of a task that changes nothing, a missing resource is kept too. Otherwise somebody else may be creating it.
+        # If a task changes nothing, a missing resource is cached too. Otherwise another task may be creating the
+        # resource.
         self.changes_nothing = False
 
     def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
-        """The value that this task has read a moment ago and not forgotten since, or the value of `read`."""
+        """The value from this task's cache, or the value of `read`."""
         with self._lock:
             alone = self._reading.setdefault((kind, *name), Lock())
         with alone:
@@ -59,7 +61,7 @@ class Cache:
             return value
 
     def keep(self, value: object, at: float, *name: str) -> None:
-        """A value that was read at that time, for this task and for the run."""
+        """Cache a value that was read at the time `at`, for this task and for the run."""
         self._own[name] = at, value
         if value is not None:
             self._files.store({"at": at, "value": value}, self._caller(), *name)
@@ -67,29 +69,32 @@ class Cache:
             self._files.store(at, self._caller(), *name, "missing")
 
     def was_missing(self, kind: str, *name: str) -> bool:
-        """Whether the first task of a role, which changes nothing, missed it a moment ago. It may exist by now."""
+        """Whether the first task of a role, which changes nothing, did not find the resource a moment ago. The
+        resource may exist now."""
         at: float = self._files.load(self._caller(), kind, *name, "missing") or 0
         return at > max(time.monotonic() - _RUN_TTL_SECONDS, self._since(kind))
 
     def recent(self, read: Callable[[], Any], kind: str, *name: str) -> Any:
-        """The value that a task of the run has read after the run's last write to this kind, or the value of `read`.
+        """The value that a task of the run has read since the run's last write to this kind, or the value of `read`.
 
-        For looking before a change alone. A missing resource is read again: somebody may be creating it.
+        Use it only before a change. A missing resource is read again, because another task may be creating the
+        resource.
         """
         now = time.monotonic()
         written = (self._files.load(self._caller(), "written", one) or 0 for one in (kind, _ANY))
         since = max(now - _RUN_TTL_SECONDS, self._since(kind), *written)
-        # Values that `read` gets from this cache must not be older either.
+        # `read` may use this cache too, and must not get an older value from it.
         self._forgotten[kind] = since
         return self._shared(read, lambda at: at > since, kind, *name)
 
     def since(self, read: Callable[[], Any], since: float, kind: str, *name: str) -> Any:
-        """A value whose read a task of the run began not before that time, or the value of `read`. Tasks that wait
-        for a read share the next one."""
+        """A value whose read a task of the run has begun at the time `since` or later, or the value of `read`.
+        Tasks that wait for a read share the next read."""
         return self._shared(read, lambda at: at >= since, kind, *name)
 
     def one_of_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:
-        """One value of `read_all`, once many were asked for. None if it gave nothing, or the run has changed it."""
+        """One value of `read_all`, which is called once many members were requested. None before that, if
+        `read_all` did not return the member, or if the run has changed the member."""
         with self._files.locked(self._caller(), *name, "asked"):
             asked: int = (self._files.load(self._caller(), *name, "asked") or 0) + 1
             self._files.store(asked, self._caller(), *name, "asked")
@@ -100,19 +105,19 @@ class Cache:
         return kept["value"] if kept and kept["at"] >= since else None
 
     def forget(self, *kinds: str) -> None:
-        """This task reads again what it asks for next, of these kinds or of all."""
+        """Make this task's values of these kinds, or of all kinds, out of date."""
         for kind in kinds or (_ANY,):
             self._forgotten[kind] = time.monotonic()
 
     def changed(self, *kinds: str) -> None:
-        """The run has changed things of these kinds, or of all: no task uses what was read of them before."""
+        """The run has changed resources of these kinds, or of all kinds: make the values of all tasks out of date."""
         self.forget(*kinds)
         for kind in kinds or (_ANY,):
             with self._files.locked(self._caller(), "written", kind):
                 self._files.store(time.monotonic(), self._caller(), "written", kind)
 
     def changed_one(self, member: str, *name: str) -> None:
-        """The run has changed one of many."""
+        """The run has changed this member: `one_of_many` does not use its listed value."""
         with self._files.locked(self._caller(), *name, "members"):
             self._files.store({"at": time.monotonic(), "value": None}, self._caller(), *name, member)
 
@@ -131,13 +136,13 @@ class Cache:
         return kept["value"]
 
     def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:
-        """When that was."""
+        """List all members and cache them. Returns the time at which the read began."""
         at = time.monotonic()
         members = read_all()
         with self._files.locked(self._caller(), *name, "members"):
             for member, value in members.items():
                 kept = self._files.load(self._caller(), *name, member)
-                # One that was changed while they were listed may have been listed as it was before.
+                # If a member was changed during the read, the list may have its previous value.
                 if kept is None or kept["at"] < at:
                     self._files.store({"at": at, "value": value}, self._caller(), *name, member)
         return at

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure's services as one caller sees them, each made when it is first asked for.
+"""The clients of Azure's services for one caller. Each client is created when it is first used.
 
 This module util is private to the collection.
 """
@@ -41,12 +41,13 @@ from .rights import Rights
 from .session import Session, silent
 from .visible import HandledAccounts, VisibleAccounts
 
-# How long the result of a task that takes something away serves for the other tasks: it may be restored meanwhile.
+# How long the result of a task that disables, deletes or revokes is used for the other tasks. Another task may undo
+# the change meanwhile.
 _ONCE_SECONDS = 60
 
 
 class Cloud:
-    """`connection`, `folder`, `notify` and `rehearse` are those of a Session."""
+    """For `connection`, `folder`, `notify` and `rehearse` see Session."""
 
     def __init__(
         self,
@@ -65,31 +66,33 @@ class Cloud:
         return self._session.rehearsal is not None
 
     def change_nothing(self) -> None:
-        """This task only reads, so it reads nothing twice."""
+        """Declare that this task only reads, so it caches missing resources too."""
         self._session.cache.changes_nothing = True
 
     def read_ahead(self, *reads: Callable[[], Any]) -> None:
-        """Read concurrently what is read next. An error of a read is raised by the next read of the same."""
+        """Call these reads concurrently to fill the cache. If a read fails, the error is raised when the data is
+        read next."""
         map_concurrent(lambda read: value_or_error(read, CmkError), reads)
 
     def sign_in_to_key_vault(self) -> None:
         self._session.sign_in_to_key_vault()
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The task's options; in a rehearsal, `(known after apply)` is replaced by a placeholder of the picture."""
+        """The task's options. In check mode, a placeholder replaces `(known after apply)`."""
         rehearsal = self._session.rehearsal
         return params if rehearsal is None else rehearsal.resolved(params)
 
     def _failed_checks(self, account: Account) -> list[str]:
-        """Why the account could not use its key: the names of the checks that fail."""
+        """The names of the checks that fail, each a reason why the account could not use its key."""
         key = key_of(account)
         return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []
 
     def run_once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
-        """One task of the run does this for all tasks: it takes something away that no account uses.
+        """Call `make` once for all tasks of the run. `make` disables, deletes or revokes something if no account
+        uses it.
 
-        It is always safe to skip it. If accounts use it, all accounts are listed again only after as many tasks as
-        there were accounts. If a grace period is not over, they are not listed again in this run.
+        To skip the call is always safe. If accounts use the resource, `make` is called again only after as many
+        tasks as there were accounts. A result is used for at most _ONCE_SECONDS.
         """
         files = self._session.files
         with files.locked("once", *name):
@@ -99,7 +102,7 @@ class Cloud:
                 return Outcome(False, kept["after"], kept["after"], report=kept["report"])
             outcome = make()
             users = len(outcome.report["in_use_by"])
-            # Without users there is nothing to look at again: -1 never becomes 0.
+            # Without users no further call is needed: -1 never becomes 0.
             kept = {
                 "at": time.monotonic(),
                 "after": dict(outcome.after),
@@ -110,7 +113,7 @@ class Cloud:
         return outcome
 
     def locked(self, vault: str) -> AbstractContextManager[None]:
-        """While the other tasks of the run wait that change the same vault, its keys or who may use them."""
+        """A lock that is held while a task changes the vault, its keys or the access to them."""
         return vault_lock(self._session.files, vault)
 
     @cached_property

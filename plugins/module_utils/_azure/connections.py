@@ -20,8 +20,8 @@ from . import sdk
 
 
 def transport(adapter: Callable[[Any], Any] = lambda to_azure: to_azure) -> Any:
-    """A transport for clients of the SDKs. `adapter` is given the adapter of Requests that sends to Azure, and returns
-    the one that the clients use."""
+    """A transport for clients of the SDKs. `adapter` takes the HTTP adapter that sends to Azure, and returns the
+    HTTP adapter that the clients use."""
     import requests
     from urllib3.util import Retry
 

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a resource that a read does not show exists all the same. Azure is eventually consistent, and a PUT replaces
-what somebody else has created.
+"""Finds out whether a resource exists although a read does not find it. Azure is eventually consistent, and a PUT
+would replace a resource that another task or user has created.
 
 This module util is private to the collection.
 """
@@ -17,14 +17,15 @@ from .._core.concurrent import value_or_error
 from .._core.errors import CmkError, Denied, PlanOutdated, Refused, TimedOut
 from .session import Session
 
-# How long to wait until a read shows a resource whose name is taken. If somebody else has the name, no read shows it.
+# How long to wait until a read shows a resource whose name is taken. If the resource of another customer has the
+# name, no read shows it.
 _APPEARS_WITHIN_SECONDS = 60
 
 
 def until_shown(
     session: Session, resource: str, *, is_shown: Callable[[], bool], is_listed: Callable[[], bool]
 ) -> None:
-    """Return once a read shows the resource (`key vault kv`), which is listed, or once it is not listed any more.
+    """Wait until a read shows the listed resource (`key vault kv`), or until the resource is no longer listed.
 
     Raises TimedOut after wait_timeout.
     """
@@ -54,10 +55,10 @@ def require_missing(
     is_free: Callable[[], bool],
     is_shown: Callable[[], bool],
 ) -> None:
-    """Return if the resource (`key vault kv`) is still missing just before it is created.
+    """Check that the resource (`key vault kv`) is still missing just before it is created.
 
-    `is_free` asks whether its name is available, `is_shown` whether a read shows it. Raises PlanOutdated if a read
-    shows the resource by now, and `taken` if the name is taken and no read shows the resource.
+    `is_free` returns whether the name is available, `is_shown` whether a read shows the resource. Raises
+    PlanOutdated if a read shows the resource now, and `taken` if the name is taken and no read shows the resource.
     """
 
     def complaint() -> CmkError | None:
@@ -66,7 +67,7 @@ def require_missing(
             return None
         if is_shown():
             raise outdated(resource)
-        # A caller who may not ask for names can still read.
+        # A caller who may not check names can still read the resource.
         if isinstance(free, Denied):
             return None
         return free or taken

@@ -25,26 +25,26 @@ from . import sdk as azure_sdk
 from .environments import Environment
 from .run_store import RunFiles
 
-# azure-core asks for a new token when fewer seconds than this are left; so does the cache.
+# azure-core requests a new token if the token expires in fewer seconds than this. The cache does the same.
 _SPARE = 300
 _FILE = Path("~/.azure/credentials")
-# Environment variables that decide, beside the options, who signs in: the CLI's session (HOME, PATH), a federated
-# token, a managed identity. All that azure-identity reads begin so.
+# Environment variables that, beside the options, determine the identity that signs in: the CLI's session (HOME, PATH),
+# a federated token, a managed identity. The names of all variables that azure-identity reads begin with these prefixes.
 _OUTSIDE = re.compile(r"(?:AZURE|IDENTITY|IMDS|MSI)_|(?:HOME|PATH)$")
-# Each of them says that an application signs in.
+# If one of these options is set, an application signs in.
 _APPLICATION = ("client_id", "secret", "x509_certificate_path")
 _FROM_FILE = ("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "cloud_environment")
 
 
 def completed(connection: Mapping[str, Any]) -> dict[str, Any]:
-    """The connection options, with a credential file's values where that is the source."""
+    """The connection options. If the source is a credential file, with the values of the file."""
     options = dict(connection)
     if options["auth_source"] in ("auto", "env") and not any(options[name] for name in ("profile", *_APPLICATION)):
         _refuse_user("The environment variable AZURE_AD_USER", os.environ.get("AZURE_AD_USER"))
     if options["auth_source"] == "auto":
         options["auth_source"] = _automatic(options)
     if options["auth_source"] == "credential_file":
-        # A subscription that is named outside the file goes before the file's; who signs in is the file's alone.
+        # A subscription that is set outside the file overrides the file. The credentials are those of the file.
         named = {name: options[name] for name in ("subscription_id",) if options[name]}
         options.update({**_from_file(options["profile"] or "default"), **named})
     return options
@@ -76,7 +76,8 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 
 
 class SharedTokens:
-    """A credential that keeps its tokens among the run's files, so that its tasks ask for one token per audience."""
+    """A credential that stores its tokens in the run's files, so that the tasks of a run request one token per
+    audience."""
 
     def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env") -> None:
         """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint."""
@@ -86,9 +87,9 @@ class SharedTokens:
         self._caller = caller
         self._files = files
         self._source = source
-        # By the token, the name that it is kept under.
+        # By token, the name under which it is stored.
         self._given: dict[str, tuple[str, ...]] = {}
-        # By that name, when the last sign-in of this task failed, and why.
+        # By the same name, the time and the error of this task's last failed sign-in.
         self._failed: dict[tuple[str, ...], tuple[float, Exception]] = {}
 
     def get_token(self, *scopes: str, **kwargs: Any) -> Any:
@@ -103,10 +104,10 @@ class SharedTokens:
         with self._files.locked(*name):
             failed_at, failure = self._failed.get(name, (0.0, None))
             if failure is not None and failed_at >= began:
-                # A request beside this one has just tried it.
+                # A concurrent request has just failed to sign in.
                 raise failure
             kept = self._files.load(*name)
-            # A claims challenge says that the token we have is not good enough.
+            # A claims challenge means that the service does not accept the stored token.
             if kept is None or kept["expires_on"] - time.time() <= _SPARE or options.get("claims"):
                 try:
                     token = self._fetch(*scopes, **options)
@@ -122,13 +123,13 @@ class SharedTokens:
         sdk = azure_sdk.load("azure-core").exceptions
         try:
             self._inner = self._inner or self._make()
-            # As Key Vault's SDK asks: azure-identity has one application for tokens that can be revoked early and
-            # another for others, and each asks where to sign in.
+            # Like Key Vault's SDK: azure-identity has one application for tokens with continuous access evaluation
+            # and another for other tokens, and each of them reads the tenant's metadata.
             return self._inner.get_token(*scopes, **{**options, "enable_cae": True})
         except azure_sdk.load("azure-identity").CredentialUnavailableError as error:
             raise _unavailable(self._source, error.message) from error
         except sdk.ClientAuthenticationError as error:
-            # azure-identity wraps whatever is raised, as what its transport raises.
+            # azure-identity wraps all exceptions, also those of its transport.
             if isinstance(error.__cause__, CmkError | sdk.ServiceRequestError | sdk.ServiceResponseError):
                 raise error.__cause__ from None
             raise
@@ -137,22 +138,23 @@ class SharedTokens:
             raise CmkError(f"Could not sign in: {error}", code="authentication_failed") from error
 
     def forget(self, token: str) -> bool:
-        """A service has refused it. Whether another one can be had, for each request that was sent with it."""
+        """A service has refused the token. Returns whether a new token can be requested. Called for each request
+        that was sent with the token."""
         name = self._given.get(token)
-        # azure-identity also caches tokens in memory, and uses the expiry that they state.
+        # azure-identity also caches tokens in memory until they expire.
         self._inner = None
         if name is None:
             return False
         with self._files.locked(*name):
             kept = self._files.load(*name)
-            # Another of the run's tasks may have replaced it meanwhile.
+            # Another task of the run may have replaced the token meanwhile.
             if kept is not None and kept["token"] == token:
                 self._files.store({**kept, "expires_on": 0}, *name)
         return True
 
 
 def claims(token: str) -> dict[str, Any]:
-    """The claims of a token. Not verified: the services do that."""
+    """The claims of a token. The token is not verified, because the services verify it."""
     payload = token.split(".")[1]
     read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return read
@@ -172,7 +174,7 @@ def _from_file(profile: str) -> dict[str, Any]:
     try:
         parser.read(_FILE.expanduser())
     except (configparser.Error, ValueError) as error:
-        # The error has the line in it, and the line may have a secret.
+        # The error contains the line of the file, and the line may contain a secret.
         raise _malformed(error) from None
     if not parser.has_section(profile):
         raise InvalidOption(
@@ -189,7 +191,8 @@ def _from_file(profile: str) -> dict[str, Any]:
 
 
 def _refuse_user(source: str, user: str | None) -> None:
-    """azure.azcollection and AWX's credential type have a user name and a password as well."""
+    """Refuse a user name: azure.azcollection and AWX's credential type also have a user name and a password, which
+    this collection does not support."""
     if not user:
         return
     remedy = (

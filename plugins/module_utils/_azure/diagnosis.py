@@ -44,7 +44,7 @@ class Diagnosis:
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
         found = {
             "evidence": evidence,
-            # An error if there may be one where the caller may not look.
+            # An error if a deleted vault may exist that the caller may not read.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
             "versions": None if evidence.vault is None else self._versions(key),
@@ -53,8 +53,8 @@ class Diagnosis:
         return self._with_time(account, found)
 
     def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
-        """What shows whether Batch can use the key, as other tasks of the run may have read it a moment ago."""
-        # While the access is read: the versions are then in the run's cache.
+        """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago."""
+        # While the access is read. The versions are then in the cache of the run.
         in_background(lambda: self._recent_versions(key, self._keys.recent(key), self._keys.now))
         evidence = self._evidence.of_account(account, key)
         found = {
@@ -66,8 +66,8 @@ class Diagnosis:
         return self._with_time(account, found)
 
     def _with_time(self, account: Account, found: dict[str, Any]) -> dict[str, Any]:
-        """With the time when the account was changed, if that says more about its availability. An account that was
-        changed after a change of its key has used the key."""
+        """If the time of the account's last change says more about its availability, add that time. If the account was
+        changed after the key, Batch has used the key."""
         if not depends_on_account_change(found):
             return found
         changed = value_or_error(lambda: self._resources.changed_at(account["id"]), CmkError)
@@ -79,7 +79,7 @@ class Diagnosis:
     def _recent_versions(
         self, key: KeyIdentifier, used: KeyBundle | CmkError | None, now: float
     ) -> list[KeyItem] | None:
-        """The versions, unless the account needs none but the one in use."""
+        """The versions of the key; None if the account needs no other version than the one in use."""
         if used is None or isinstance(used, CmkError) or not may_need_previous(used, now, follows=key.version is None):
             return None
         return _or_none(lambda: self._keys.recent_versions(key))

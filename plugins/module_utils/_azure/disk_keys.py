@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The keys that the pools of Batch accounts encrypt their disks with: none may be taken away (invariant I2).
+"""The keys that the pools of Batch accounts encrypt their disks with. A pool must not lose its key (invariant I2).
 
-A pool may use any key, that of another account among them, and no list shows the pools of several accounts. So each
-account is asked for its own.
+A pool may use any key, also that of another account, and no request lists the pools of several accounts. Therefore
+the pools of each account are listed.
 
 This module util is private to the collection.
 """
@@ -26,8 +26,8 @@ from .._resources.account.document import POOLS_READ, disk_encryption, is_unavai
 from .resources import Resources
 from .session import Session
 
-# Up to twenty accounts are asked at each look. If there are more, an answer serves the tasks of the run for a while:
-# otherwise a run would make as many requests as the square of the number of accounts.
+# For up to twenty accounts, each task lists the pools again. For more accounts, the tasks of the run share a list
+# for a while. Otherwise the number of requests of a run would be the square of the number of accounts.
 _ASKED_EACH_TIME = 20
 _SECONDS_FOR_EACH_MORE = 0.1
 
@@ -38,7 +38,7 @@ class DiskKeys:
         self._resources = resources
 
     def read(self, accounts: Iterable[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
-        """Those of all pools of the accounts, and the accounts whose pools could not be listed."""
+        """The keys of all pools of the accounts, and the accounts whose pools could not be listed."""
         # An account that is being created has no pools, and is not available yet.
         made = [one["id"] for one in accounts if one["properties"].get("provisioningState") != "Creating"]
         allowed_age = max(0, len(made) - _ASKED_EACH_TIME) * _SECONDS_FOR_EACH_MORE
@@ -67,14 +67,15 @@ class DiskKeys:
         try:
             return self._resources.pools(account_id)
         except NotFound:
-            # For a moment, Azure may not find what exists.
+            # Azure is eventually consistent: for a moment, it may not find an account that exists.
             if isinstance(value_or_error(lambda: self._resources.account(account_id)), NotFound):
                 return []
             return self._resources.pools(account_id)
 
 
 def _keys(pool: Pool) -> list[DiskKey]:
-    # A disk encryption set is a resource of Azure Compute, with its own key, which a pool does not show.
+    # A disk encryption set is a resource of Azure Compute. It has its own key, which the document of a pool does
+    # not show.
     if '"diskEncryptionSet"' in json.dumps(pool["properties"]):
         return [_unknown(pool["id"])]
     own = disk_encryption(pool).get("customerManagedKey") or {}
@@ -99,7 +100,7 @@ def _unknown(resource_id: str) -> DiskKey:
 
 
 def _by_subscription(failures: Sequence[Unlisted]) -> list[Unlisted]:
-    """A right that is missing for many accounts is reported once for a subscription, with the first reason."""
+    """If a right is missing for many accounts of a subscription, report it once, with the first reason."""
     denied: dict[str, list[Unlisted]] = {}
     for one in failures:
         if one["action"]:

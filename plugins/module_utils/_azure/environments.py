@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure's clouds: where their services are.
+"""The endpoints of Azure's clouds.
 
 Source: azure-core's `azure.core.AzureClouds` and the clouds' metadata endpoint; names as in azure.azcollection.
 

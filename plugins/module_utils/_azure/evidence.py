@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The data that preflight needs of a key and of its future users.
+"""The data of a key and of the account's identities that preflight needs.
 
-Data that the caller may not read, or of a service that does not respond, is the error with the reason.
+If the caller may not read the data, or the service does not respond, the value is the error with the reason.
 
 This module util is private to the collection.
 """
@@ -39,23 +39,25 @@ class EvidenceReader:
         self._access = access
 
     def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> Evidence:
-        """Of a key that the account is on, or is to be put on."""
+        """The evidence on a key that the account uses or is about to use."""
         return self.gather(key, vault_group, *self._who(account))
 
     def of_account_now(self, account: Account, key: KeyIdentifier) -> Evidence:
-        """The same as it is now."""
+        """The same evidence, read from Azure now."""
         return self._now(key, None, *self._who(account))
 
     def _who(self, account: Account) -> tuple[tuple[str, ...], str]:
         """The principals of the account, and their tenant."""
         identity = account.get("identity", {})
-        # An account says its tenant only with a system-assigned identity; it is the caller's in any case.
+        # The document of an account has the tenant only with a system-assigned identity. It is always the caller's
+        # tenant.
         return principals_of(identity), identity.get("tenantId") or self._session.caller["tenant_id"]
 
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
-        """Data that fails the checks is read again: another task may have read it, and it may be repaired."""
+        """The evidence. If a check fails, the data is read again, because another task may have read it before a
+        repair."""
         found = self._gathered(key, vault_group, principals, tenant_id)
         return self._now(key, vault_group, principals, tenant_id) if failed_checks(lasting(found)) else found
 
@@ -90,21 +92,23 @@ class EvidenceReader:
         )
 
     def refreshed(self, evidence: Evidence) -> Evidence:
-        """The same as it is now."""
+        """The same evidence, read from Azure now."""
         vault = evidence.vault
         group = place_of(vault["id"])[1] if isinstance(vault, Mapping) else None
         return self._now(evidence.key, group, evidence.principals, evidence.tenant_id)
 
     def require_usable(self, evidence: Evidence, *, rollback: bool = False) -> None:
-        """A key that Batch refuses may have been disabled since it was read. It would be offered until time is up."""
+        """Check the key again after Batch has refused it, because it may have been disabled since it was read.
+        Otherwise the change would be retried until the timeout."""
         found = self.refreshed(evidence)
         require(for_rollback(found) if rollback else lasting(found))
 
     def with_access_now(self, evidence: Evidence, since: float) -> Evidence:
-        """The same, with the key, the vault and who may use the key as read from `since` (time.monotonic()) on.
+        """The same evidence, with the key, the vault and the access to the key read at `since` (time.monotonic())
+        or later.
 
-        If the caller could not see one of them before, it is not read: preflight has warned. From then on, what cannot
-        be read is an error, not a warning.
+        Data that the caller could not read before is not read, because preflight has warned. If other data cannot
+        be read now, that is an error, not a warning.
         """
         vault = evidence.vault
         reads: dict[str, Callable[[], dict[str, Any]]] = {}
@@ -122,7 +126,7 @@ class EvidenceReader:
         if uses_rbac(now.vault) and "access" not in reads:
             now = replace(now, **self._roles_now(now, now.vault, since))
         if granted_to_each(now) != granted_to_each(evidence):
-            # Others look before they change something, and it is not as they have seen it.
+            # Other tasks use cached data for their checks before a change, and that data is out of date.
             self._session.cache.changed("vault", "access")
         return now
 
@@ -143,8 +147,9 @@ class EvidenceReader:
         return vault
 
     def _roles_now(self, evidence: Evidence, vault: Vault, since: float) -> dict[str, Any]:
-        """One list of all assignments at the key's scope serves all tasks that wait for it. The list does not show the
-        roles that a principal has as a member of a group, so a principal without the role there is looked up by itself.
+        """Tasks that wait for the list of all assignments at the key's scope share it. The list does not show the
+        roles that a principal has as a member of a group. If a principal has no role in the list, its assignments
+        are read separately.
         """
         scope = scope_of(vault, evidence.key.name)
         listed = self._session.cache.since(
@@ -154,7 +159,8 @@ class EvidenceReader:
             principal: listed.get(principal.lower()) or self._access.assignments(scope, principal)
             for principal in evidence.principals
         }
-        # A role that the principal has got since the first look. If its definition cannot be read, it grants nothing.
+        # Roles that were assigned since the evidence was first read. If a definition cannot be read, the role
+        # grants nothing.
         new = set(roles_in(chain.from_iterable(assignments.values()))) - evidence.definitions.keys()
         definitions = value_or_error(lambda: self._access.definitions(vault["id"], sorted(new)))
         known = {} if isinstance(definitions, CmkError) else definitions

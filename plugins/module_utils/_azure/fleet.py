@@ -2,10 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Many Batch accounts with what their keys depend on, for looking alone.
+"""Reads many Batch accounts with the data that their keys depend on. Changes nothing.
 
-Requests are made for each subscription, vault, key and role, and none for each account but where their pools are asked
-for.
+Sends requests for each subscription, vault, key and role. Sends a request for each account only if pools are requested.
 
 This module util is private to the collection.
 """
@@ -57,10 +56,10 @@ class Fleet:
         self._identities = identities
 
     def read(self, scope: Any) -> dict[str, Any]:
-        """The accounts of the scope (_audit.options), and what their keys depend on.
+        """The accounts of the scope (_audit.options), and the data that their keys depend on.
 
-        Versions and keys are known by their identifiers in lower case, vaults by their names. Errors stand where
-        something could not be read, and none where there is nothing.
+        The names of versions and keys are their identifiers in lower case. If data could not be read, the value is
+        the error. If a resource does not exist, the value is None.
         """
         listed = self._accounts(scope)
         accounts: Sequence[Account] = listed["accounts"]
@@ -95,7 +94,8 @@ class Fleet:
         return {"accounts": [one for one in listed if not named or one["name"].lower() == named], "unlisted": []}
 
     def _subscription_names(self) -> dict[str, str | None]:
-        """By ids in lower case. A report without names is complete, so an error is no reason to fail."""
+        """The names of subscriptions by their ids in lower case. An error is ignored, because a report is complete
+        without the names."""
         names = _or_error(self._resources.subscription_names)
         return {} if isinstance(names, CmkError) else {one.lower(): name for one, name in names.items()}
 
@@ -110,7 +110,7 @@ class Fleet:
         }
 
     def _named(self, used: Mapping[str, KeyIdentifier], read: Mapping[str, Any]) -> dict[str, Any]:
-        """The versions that accounts are pinned to, or why their key could not be read."""
+        """The versions that accounts are pinned to, or the error if their key could not be read."""
         newest: dict[str, KeyBundle | CmkError | None] = {
             name: read[key.versionless.folded]["newest"] for name, key in used.items() if key.version
         }
@@ -124,7 +124,8 @@ class Fleet:
     def _grants(
         self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Sequence[Account]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of keys in vaults that use Azure RBAC, the assignments that reach the key, and the assigned roles."""
+        """For each key in a vault that uses Azure RBAC, the role assignments that apply to the key; and the
+        assigned roles."""
         principals = {one.lower() for account in accounts for one in principals_of(account.get("identity", {}))}
         scopes = {
             name: scope_of(vaults[key.vault], key.name)
@@ -146,8 +147,8 @@ class Fleet:
         return seen, roles
 
     def _each_identity(self, accounts: Sequence[Account]) -> dict[str, Any]:
-        """By subscription, its user-assigned identities (Identities.listed); of those where accounts on a key have
-        theirs."""
+        """By subscription, its user-assigned identities (Identities.listed), for the subscriptions of the
+        identities of accounts that use a key."""
         assigned = (one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one))
         subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
         return map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
@@ -167,7 +168,7 @@ def _subscriptions_of(accounts: Sequence[Account]) -> list[str]:
 
 
 def _by_holder(assignments: Iterable[RoleAssignment], principals: Set[str]) -> dict[str, Any]:
-    """Those of each principal, and those of groups: who is in one is not to be seen here."""
+    """The assignments of each principal, and those of groups. The members of a group are not known here."""
     by_principal: dict[str, list[RoleAssignment]] = {}
     of_groups = []
     for assignment in assignments:

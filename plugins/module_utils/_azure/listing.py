@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Listing:
-    """Read once for the tasks of a run; for `usage.plan`."""
+    """The service of `usage.plan`. The tasks of a run share the reads."""
 
     def __init__(self, session: Session, visible: VisibleAccounts, vaults: Vaults) -> None:
         self._session = session

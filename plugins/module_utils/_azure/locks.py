@@ -14,5 +14,5 @@ from .run_store import RunFiles
 
 
 def vault_lock(files: RunFiles, vault: str) -> AbstractContextManager[None]:
-    """While the other tasks of the run wait that change the same vault, its keys or who may use them."""
+    """A lock that is held while a task changes the vault, its keys or the access to them."""
     return files.locked("turn", vault.lower())

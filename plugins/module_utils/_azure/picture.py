@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The picture of a rehearsal: what the run's tasks in check mode have changed, as they would have changed it in Azure.
+"""The picture: the predicted changes of the run's tasks in check mode, as they would be in Azure.
 
-It lies in the run's store, so that every later task of the run reads it. Without a store a task has its own, in memory.
+The picture is in the run's store, so that all later tasks of the run read it. Without a store, each task has its
+own picture in memory.
 
 This module util is private to the collection.
 """
@@ -20,14 +21,14 @@ from typing import Any
 
 from .run_store import RunFiles
 
-# Entries lie in several files, so that adding one of ten thousand does not read and write them all.
+# Entries are in several files, so that adding one of ten thousand entries does not read and write all of them.
 _FILES = 64
 
 Entry = dict[str, Any]
 
 
 class Picture:
-    """Entries by kind and name. `place` of an entry is what it can be looked up by without reading all of its kind."""
+    """Entries by kind and name. `place` is a key by which `at` finds entries without reading all entries of a kind."""
 
     def __init__(self, files: RunFiles) -> None:
         self._files = files
@@ -35,14 +36,14 @@ class Picture:
         self._lock = threading.RLock()
 
     def locked(self, kind: str, name: str) -> AbstractContextManager[None]:
-        """Held from the read of an entry until it is written."""
+        """A lock that is held from the read of an entry until the entry is written."""
         return self._files.locked("picture of", kind, name.lower())
 
     def get(self, kind: str, name: str) -> Entry | None:
         return self.at(kind, name).get(name.lower())
 
     def at(self, kind: str, place: str) -> dict[str, Entry]:
-        """The entries that may be at that place, by their names in lower case."""
+        """Entries by their names in lower case: all entries of that place, and possibly others."""
         return self._load(self._file(kind, place))
 
     def all(self, kind: str) -> dict[str, Entry]:
@@ -54,7 +55,7 @@ class Picture:
             self._files.store({**self._load(file), name.lower(): dict(entry)}, "picture", *file)
 
     def next_number(self, kind: str) -> int:
-        """1, 2, 3 and so on."""
+        """The next number of this kind, from 1 on."""
         with self._lock, self._files.locked("picture number", kind):
             number = int(self._files.load("picture number", kind) or 0) + 1
             self._files.store(number, "picture number", kind)

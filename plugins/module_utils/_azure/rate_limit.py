@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How fast the tasks of a run may ask, all together: just below what Azure would refuse with 429.
+"""Rate limits for all tasks of a run together, just below the rate at which Azure responds with HTTP status 429.
 
-Azure counts with token buckets: so many at once, then so many a second. Sources: learn.microsoft.com, "Understand how
-Azure Resource Manager throttles requests" (for each subscription and principal) and "Azure Key Vault service limits"
-(creating RSA keys, for each vault). What is left of a bucket Resource Manager says in a header, and since others draw
-from it too, that counts.
+Azure uses token buckets, which have a size and a refill rate. Sources: learn.microsoft.com, "Understand how Azure
+Resource Manager throttles requests" (for each subscription and principal) and "Azure Key Vault service limits"
+(creating RSA keys, for each vault). A header of Resource Manager has the remaining tokens of a bucket. That number
+is used, because other clients also take tokens from the bucket.
 
 This module util is private to the collection.
 """
@@ -30,17 +30,18 @@ from .run_store import RunFiles
 @dataclass(frozen=True)
 class Bucket:
     name: tuple[str, ...]
-    # Requests that it holds, and that it gains in a second.
+    # The capacity in tokens, and the refill rate in tokens per second.
     size: int
     rate: float
 
 
 _NOTIFIED_SECONDS = 5
-# The option of a write by the SDKs that is called if the request is sent so many seconds after it was asked for,
-# because of rate limits or of retries. It raises if the request must not be sent any more.
+# An option of the SDKs' writes: a function that is called if rate limits or retries delay the request by more than
+# _LATE_SECONDS. The function raises an error if the request must not be sent any more.
 IF_LATE = "if_late"
 _LATE_SECONDS = 10
-# The run's own rate limits fail no task that would wait so long at most.
+# If the run's own rate limits delay a request by at most this time, the task does not fail, even with a shorter
+# wait_timeout.
 _OWN_WAIT_SECONDS = 60
 _READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
 _SUBSCRIPTION = re.compile(r"^https://(management\.[^/]+)/subscriptions/([^/?]+)", re.IGNORECASE)
@@ -48,7 +49,7 @@ _NEW_VERSION = re.compile(r"^https://([^/]+)/keys/[^/]+/(?:create|rotate)\b", re
 
 
 def bucket_of(method: str, url: str) -> Bucket | None:
-    """None where nothing is counted that a run could come near to."""
+    """The bucket of a request; None if a run cannot reach a rate limit with such requests."""
     if found := _SUBSCRIPTION.match(url):
         kind, limits = {"GET": ("reads", _READ), "DELETE": ("deletes", _DELETE)}.get(method, ("writes", _WRITE))
         return Bucket((found[1].lower(), found[2].lower(), kind), *limits)
@@ -63,14 +64,14 @@ class Buckets:
         self._caller = caller
 
     def acquire(self, bucket: Bucket) -> float:
-        """Take a token, and return the seconds to wait for it. Later callers wait longer."""
+        """Take a token, and return the seconds to wait before the request. Later callers wait longer."""
         with self._files.locked(self._caller, *bucket.name):
             left = self._left(bucket) - 1
             self._keep(bucket, left)
         return max(0.0, -left / bucket.rate)
 
     def learn(self, bucket: Bucket, left: float) -> None:
-        """The service says that there is not more left than this."""
+        """The service has reported the number of remaining tokens. The number here is reduced to it if it is higher."""
         with self._files.locked(self._caller, *bucket.name):
             if left < self._left(bucket):
                 self._keep(bucket, left)
@@ -87,13 +88,14 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a task waits if Azure asks it to, in seconds, and the function that shows it."""
+    """The maximum time in seconds that a task waits for the next request, and the function that shows the wait."""
 
     wait_timeout: float
     notify: Callable[[str], None]
 
     def accept(self, seconds: float, reason: str, at_least: float = 0) -> None:
-        """Raise at once if the wait is longer than `wait_timeout` and than `at_least`; the caller waits otherwise."""
+        """Raise Unavailable if the wait is longer than both `wait_timeout` and `at_least`. Otherwise the caller
+        waits."""
         if seconds > max(self.wait_timeout, at_least):
             raise _throttled(seconds, self.wait_timeout, reason)
         if seconds > _NOTIFIED_SECONDS:
@@ -101,7 +103,8 @@ class Patience:
 
 
 def transport(patience: Patience) -> Any:
-    """A transport for credentials, whose pipelines take no policies: between two tries they sleep by it."""
+    """A transport for credentials. Their pipelines accept no policies, but call `sleep` of the transport between
+    tries."""
     base: Any = sdk.load("azure-core").pipeline.transport.RequestsTransport
 
     class Patient(base):  # type: ignore[misc]
@@ -117,9 +120,10 @@ def is_read(method: str) -> bool:
 
 
 def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] = lambda _method: True) -> Any:
-    """A policy for the SDKs' pipelines, below their retries: each try acquires a token, if its method `counts`.
+    """A policy for the SDKs' pipelines that runs for each try. If `counts` is true for the method, the try acquires
+    a token.
 
-    The SDKs wait as long as Azure asks them to in `Retry-After`, without a word.
+    Without this policy, the SDKs wait as long as `Retry-After` says, and show nothing.
     """
     policies: Any = sdk.load("azure-core").pipeline.policies
     retries = policies.RetryPolicy()
@@ -127,7 +131,7 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
             interrupts.raise_lost()
-            # The retry policy sends the same request again, with this context.
+            # The retry policy sends the same request object again, with the same context.
             if_late = request.context.setdefault(IF_LATE, request.context.options.pop(IF_LATE, None))
             asked_at = request.context.setdefault("asked at", time.monotonic())
             url = request.http_request.url
@@ -137,7 +141,7 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
                 wait = buckets.acquire(bucket)
                 patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
-            # The SDKs give the options of a long-running operation to the reads that wait for its end as well.
+            # The SDKs pass the options of a long-running operation also to the reads that poll its status.
             if if_late and not is_read(method) and time.monotonic() - asked_at > _LATE_SECONDS:
                 if_late()
             response = self._send(request)
@@ -162,14 +166,15 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
 
 
 def _retry_after(retries: Any, response: Any) -> float | None:
-    """Seconds, or a date in the header, of an answer that the SDK tries again after."""
+    """The seconds until the SDK retries an error response, from a header with seconds or a date; None without a
+    header."""
     answer = response.http_response
     if answer.status_code < 400:
         return None
     try:
         seconds: float | None = retries.get_retry_after(response)
     except ValueError:
-        # The SDK would fail by it.
+        # The SDK would fail with this ValueError too.
         del answer.headers["Retry-After"]
         return None
     return seconds
@@ -177,9 +182,10 @@ def _retry_after(retries: Any, response: Any) -> float | None:
 
 def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> float | None:
     if answer.status_code == 429:
-        # All of the run's tasks wait, and come back one after the other.
+        # All tasks of the run wait, and continue one after the other.
         return -bucket.rate * (1 if retry_after is None else retry_after)
-    # Of the caller's own bucket in answers until 2024, since then also, or only, of everybody's together.
+    # Until 2024, responses had the number for the caller's own bucket. Since then, they have also, or only, the
+    # number for all callers of the subscription.
     names = (f"x-ms-ratelimit-remaining-subscription-{which}{bucket.name[-1]}" for which in ("", "global-"))
     said = [float(answer.headers[name]) for name in names if name in answer.headers]
     return min(said, default=None)

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Check mode: the transport of requests, in which a write changes the run's picture of Azure instead of Azure.
+"""The transport of requests in check mode (rehearsal): a write changes the run's picture of Azure instead of Azure.
 
-Reads are sent to Azure, and their responses are completed by the picture. Writes get the response that Azure would
-give, with long-running operations complete at once. No write leaves the machine: there is one function that sends, and
-it sends reads alone; a request that is not known fails the task.
+Reads are sent to Azure, and the picture completes their responses. Writes get the response that Azure would return,
+with long-running operations complete at once. No write is sent: only one function sends requests, and it sends only
+reads. An unknown request fails the task.
 
 This module util is private to the collection.
 """
@@ -42,7 +42,7 @@ _CLOCKS_DIFFER = 5
 
 
 class Rehearsal:
-    """`caller` gives the caller's `object_id` and `tenant_id`."""
+    """`caller` returns the caller's `object_id` and `tenant_id`."""
 
     def __init__(self, files: RunFiles, caller: Callable[[], Mapping[str, str]]) -> None:
         self._picture = Picture(files)
@@ -66,7 +66,7 @@ class Rehearsal:
 
             def send(self, request: Any, *args: Any, **options: Any) -> Any:
                 def ask(url: str | None = None) -> Response:
-                    """Send a read: that of the request, or a GET of another URL with the same credentials."""
+                    """Send the request if it is a read, or a GET of another URL with the same credentials."""
                     read = request.copy()
                     if not _is_read(request.method, request.url):
                         read.method, read.body = "GET", None
@@ -96,7 +96,8 @@ class Rehearsal:
         raise _not_rehearsed(call.method, call.url)
 
     def resolved(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The task's options with placeholders in place of `(known after apply)`, as results of other tasks have it."""
+        """The task's options, with placeholders in place of `(known after apply)`, which results of other tasks
+        contain."""
         if params.get("authorization") == ACCESS_POLICY:
             self._vaults.with_policies |= {str(params[one]).lower() for one in ("name", "vault_name") if one in params}
         return {name: self._resolved(name, value, params) for name, value in params.items()}
@@ -116,8 +117,9 @@ class Rehearsal:
         return self._keys.newest_placeholder(vault, key) or version(vault, key)
 
     def _next_principal(self, purpose: str) -> str:
-        """The placeholders of new principals look alike in results. Tasks that name one for the same purpose get
-        one after the other, in the order in which they were made; once each was named, the last one."""
+        """In results, all placeholders of new principals look the same. Tasks that name a principal for the same
+        purpose get the placeholders in the order of their creation. After the last placeholder, they always get the
+        last one."""
         made = self.accounts.placeholders()
         with self._picture.locked(_PRINCIPALS, purpose):
             number = int((self._picture.get(_PRINCIPALS, purpose) or {}).get("number", 0))
@@ -125,12 +127,14 @@ class Rehearsal:
         return made[min(number, len(made) - 1)] if made else guid("principal")
 
     def _now(self) -> float:
-        """By Azure's clock. A task whose resources are all in the picture gets no time from Azure itself."""
+        """The current time by Azure's clock, from the stored clock difference: if all resources of a task are in
+        the picture, the task gets no time from Azure."""
         return time.time() + float(self._files.load("ahead") or 0)
 
     def _noted(self, response: Response) -> Response:
         if date := response.headers.get("Date"):
-            # By seconds; the age of a response is no difference between the clocks.
+            # The header is in whole seconds, and the response is some time old: a small difference is not one of
+            # the clocks.
             ahead = parsedate_to_datetime(date).timestamp() - time.time()
             self._files.store(ahead if abs(ahead) > _CLOCKS_DIFFER else 0, "ahead")
         return response
@@ -176,7 +180,7 @@ def _received(response: Any) -> Response:
 
 
 def _delivered(response: Response, request: Any, now: float) -> Any:
-    """As `requests` has it."""
+    """The response as an object of the library requests."""
     import requests
 
     if response.unchanged is not None:

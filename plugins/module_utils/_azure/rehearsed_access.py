@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments in a rehearsal, and what Azure is asked of a resource that exists in the picture alone.
+"""Role assignments in check mode, and reads of Microsoft.Authorization at a resource that exists only in the picture.
 
 This module util is private to the collection.
 """
@@ -30,7 +30,8 @@ _KIND = "role assignment"
 
 
 class RehearsedAccess:
-    """An entry is the assignment's `document`, or None once it is deleted, and whether it was `made` in the picture."""
+    """An entry has the assignment's `document`, which is None once the assignment is deleted, and `made`, which is
+    true if the assignment was created in the picture."""
 
     def __init__(self, picture: Picture, vaults: RehearsedVaults) -> None:
         self._picture = picture
@@ -100,7 +101,8 @@ class RehearsedAccess:
         return below or within(properties["scope"], scope)
 
     def _parent(self, scope: str) -> str | None:
-        """The resource group of something that Azure does not have, or whose role assignments it has lost."""
+        """The resource group of a vault or account that does not exist in Azure, or of a vault that has lost its
+        role assignments; otherwise None."""
         if found := _OF_VAULT.match(scope):
             return None if self._vaults.has_roles_of_azure(found[2]) else found[1]
         if found := _OF_ACCOUNT.match(scope):

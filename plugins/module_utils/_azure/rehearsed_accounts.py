@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Batch accounts in a rehearsal.
+"""Batch accounts in check mode.
 
 This module util is private to the collection.
 """
@@ -38,13 +38,14 @@ _GROUPS_API = "2021-04-01"
 
 
 class RehearsedAccounts:
-    """An entry is the account's `document`, or None once it is deleted, and whether it was `made` in the picture."""
+    """An entry has the account's `document`, which is None once the account is deleted, and `made`, which is true
+    if the account was created in the picture."""
 
     def __init__(self, picture: Picture, vaults: RehearsedVaults, caller: Callable[[], Mapping[str, str]]) -> None:
         self._picture = picture
         self._vaults = vaults
         self._caller = caller
-        # Why an account with that document could not use its key: the names of the checks that fail.
+        # Returns the names of the checks that fail for an account, each a reason why it could not use its key.
         self.failed_checks: Callable[[Account], list[str]] = lambda _account: []
 
     def response(self, call: Call) -> Response | None:
@@ -59,7 +60,7 @@ class RehearsedAccounts:
         return None
 
     def placeholders(self) -> list[str]:
-        """The placeholders of principals, in the order in which they were made."""
+        """The placeholders of principals, in the order of their creation."""
         made = self._picture.all(_PLACEHOLDERS).values()
         return [entry["principal"] for entry in sorted(made, key=lambda entry: entry["number"])]
 
@@ -87,7 +88,7 @@ class RehearsedAccounts:
 
     def _put(self, call: Call, current: Response, group: str, name: str) -> Response:
         if current.status == 200 and is_failed(current.body):
-            # The creation is repeated.
+            # The account's creation has failed, and this request repeats it.
             properties = {**current.body["properties"], "provisioningState": "Succeeded"}
             return self._changed(call, {**current.body, "properties": properties}, made=True)
         if current.status == 200:
@@ -95,7 +96,7 @@ class RehearsedAccounts:
         read = call.get(group, _GROUPS_API)
         if read.status == 404:
             return read
-        # In the letter case of the group's own id, if the caller may read that.
+        # The id of the account has the letter case of the group's id, if the caller may read the group.
         parent = read.body["id"] if read.status == 200 else group
         location = call.body["location"].replace(" ", "").lower()
         account = {
@@ -168,8 +169,8 @@ class RehearsedAccounts:
         return current
 
     def _pools(self, call: Call, account_id: str) -> Response:
-        """Whether an account is available is seen by its pools. If the picture has changed what that depends on,
-        preflight decides."""
+        """The list of pools shows whether an account is available. If the picture has a change that affects
+        availability, the preflight checks decide."""
         entry = self._picture.get(_KIND, account_id)
         if entry and entry["made"] and entry["document"]:
             pools = Response(200, {"value": []})
@@ -184,7 +185,8 @@ class RehearsedAccounts:
         failed = self.failed_checks(account.body)
         if failed:
             return _unavailable(str(key), failed)
-        # However Batch lists the pools of an account that has lost its key. A caller is refused by Resource Manager.
+        # In the picture, the account can use its key, whatever Batch responds now. If the caller may not list
+        # pools, Resource Manager refuses the request, and that response stays.
         is_refused = pools.status == 403 and is_of_caller((pools.body or {}).get("error", {}).get("code"))
         return pools if pools.status in (200, 429) or is_refused else Response(200, {"value": []})
 
@@ -202,7 +204,7 @@ class RehearsedAccounts:
         return completed(response, changed, lambda item: str(item["id"]).lower())
 
     def _is_name_free(self, call: Call, subscription: str) -> Response:
-        """Names are unique in a region, so an account of the picture takes its name."""
+        """The name of an account in the picture is taken, and that of an account deleted in the picture is free."""
         name = str(call.body.get("name")).lower()
         for account_id, entry in self._picture.all(_KIND).items():
             _subscription, _group, of_account = place_of(account_id)
@@ -214,7 +216,7 @@ class RehearsedAccounts:
 
 
 def _settled(response: Response, account_id: str) -> Response:
-    """An operation that is still under way is complete at once."""
+    """The response with an operation that is still running shown as complete."""
     state = response.body["properties"].get("provisioningState")
     if state == "Deleting":
         return _not_found(account_id)

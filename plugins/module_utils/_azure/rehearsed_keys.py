@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys in a rehearsal.
+"""Keys in check mode.
 
 This module util is private to the collection.
 """
@@ -28,7 +28,7 @@ _RECOVER = re.compile(r"/deletedkeys/([^/]+)/recover", re.IGNORECASE)
 _LIST = re.compile(r"/(keys|deletedkeys)", re.IGNORECASE)
 _KIND = "key"
 _DAY = 86400
-# Key Vault's policy of a key that was given none.
+# The rotation policy that Key Vault reports for a key without one.
 _DEFAULT_POLICY = {
     "lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}}],
     "attributes": {},
@@ -36,9 +36,9 @@ _DEFAULT_POLICY = {
 
 
 class RehearsedKeys:
-    """An entry has the versions that were `made` in the picture, by version, what was `changed` of Azure's versions,
-    the rotation `policy`, and, of a key that is deleted in the picture, the document that it has then (`deleted`).
-    `recovered` is the newest version of a key that is deleted in Azure and recovered in the picture."""
+    """An entry has the versions that were created in the picture (`made`), the changes to Azure's versions (`changed`),
+    both by version, and the rotation `policy`. If the key is deleted in the picture, `deleted` is the document of the
+    deleted key. If the key is deleted in Azure and recovered in the picture, `recovered` is its newest version."""
 
     def __init__(self, picture: Picture, vaults: RehearsedVaults) -> None:
         self._picture = picture
@@ -109,8 +109,8 @@ class RehearsedKeys:
         return Response(200, made) if is_newer else response
 
     def _in_azure(self, call: Call, vault: str, name: str, wanted: str, entry: Entry) -> Response:
-        """The same without what was made in the picture. A vault that was recovered in the picture has every key that
-        a task names, usable, because Azure does not show what is in it."""
+        """The version without the changes in the picture. Azure does not show the keys of a deleted vault. Therefore a
+        vault that was recovered in the picture has every key that a task names, and the key is usable."""
         host = self._vaults.entry(vault)
         if entry["recovered"]:
             return Response(200, _assumed(entry["recovered"], wanted))
@@ -119,7 +119,7 @@ class RehearsedKeys:
         if not self._vaults.is_in_azure(vault):
             return _key_not_found(name)
         if is_placeholder(wanted):
-            # Of a task that shares no picture with this one.
+            # The placeholder is from a task that shares no picture with this task.
             response = call.get(f"/keys/{name}")
             return response if response.status != 200 else Response(200, _assumed(response.body, wanted))
         return call.get(f"/keys/{name}/{wanted}" if wanted else f"/keys/{name}")
@@ -129,7 +129,7 @@ class RehearsedKeys:
         if entry["deleted"]:
             return _key_not_found(name)
         if entry["recovered"] or not self._vaults.is_in_azure(vault):
-            # Azure has no versions of a deleted key to list, and says so only if the caller may list them.
+            # Azure lists no versions of a deleted key. The request only shows whether the caller may list versions.
             if entry["recovered"] and (asked := call.ask()).status == 403:
                 return asked
             newest = self._in_azure(call, vault, name, "", entry)
@@ -196,7 +196,7 @@ class RehearsedKeys:
             return newest
         number = len(entry["made"]) + 1
         new = version(vault, name, str(number))
-        # Key Vault counts seconds; a version of the same second as another one would not be newer.
+        # Times of Key Vault are whole seconds. Of two versions of the same second, neither would be newer.
         created = max(int(call.now), _created(newest.body) + 1 if newest.status == 200 else 0)
         size = call.body.get("key_size", 2048)
         bundle = {
@@ -293,7 +293,7 @@ class RehearsedKeys:
         }
 
     def _put(self, vault: str, name: str, entry: Entry) -> None:
-        """The keys of a vault lie together."""
+        """All keys of a vault have the same place, so that they can be listed together."""
         self._picture.put(_KIND, f"{vault}/{name}", entry, place=vault)
 
     def _recovery_level(self, vault: str, newest: Response) -> str:
@@ -315,7 +315,7 @@ def _key_not_found(name: str) -> Response:
 
 
 def _usable(call: Call, vault: str, name: str) -> Document:
-    """A key of which nothing is known."""
+    """A usable key, assumed because Azure does not show the key."""
     created = int(call.now) - 2 * _DAY
     return {
         "key": {
@@ -330,7 +330,7 @@ def _usable(call: Call, vault: str, name: str) -> Document:
 
 
 def _assumed(bundle: Document, wanted: str) -> Document:
-    """A version of a key, by what is known of another one."""
+    """A version of a key that is not known, assumed to be an enabled version like another one."""
     if not wanted or wanted == _version_in(bundle["key"]):
         return bundle
     kid = f"{bundle['key']['kid'].rpartition('/')[0]}/{wanted}"
@@ -343,7 +343,7 @@ def _patched(response: Response, entry: Entry) -> Response:
 
 
 def _with_changes(document: Document, change: Mapping[str, Any] | None) -> Document:
-    """A version, or its item in a list, with what was changed in the picture."""
+    """A version, or its item in a list, with its changes in the picture."""
     if not change:
         return document
     changed = {**document, "attributes": {**document["attributes"], **change["attributes"]}}
@@ -368,7 +368,7 @@ def _created(bundle: Mapping[str, Any]) -> int:
 
 
 def _modulus(bits: int) -> str:
-    """As long as the key's would be, in base64 without padding."""
+    """A modulus of the length of the key's, in base64 without padding."""
     return "A" * -(-bits // 6)
 
 

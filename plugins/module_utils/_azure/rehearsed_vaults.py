@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Key vaults in a rehearsal.
+"""Key vaults in check mode.
 
 This module util is private to the collection.
 """
@@ -33,14 +33,15 @@ _TOUCHED = "touched vault"
 
 
 class RehearsedVaults:
-    """An entry is the vault's `document`, or None while it is deleted, and `deleted`, its document among the deleted
-    vaults. Whether it was `made` in the picture, and `recovered` there: then Azure does not show what it holds.
-    Without `roles_of_azure`, it has lost the roles that were assigned at it."""
+    """An entry has the vault's `document`, which is None while the vault is deleted, and `deleted`, its document in
+    the list of deleted vaults. `made` and `recovered` show whether the vault was created or recovered in the
+    picture. Azure does not show the keys of a recovered vault. If `roles_of_azure` is false, the vault has lost its
+    role assignments."""
 
     def __init__(self, picture: Picture, caller: Callable[[], Mapping[str, str]]) -> None:
         self._picture = picture
         self._caller = caller
-        # By name in lower case, the vaults for which this task asks for access policies.
+        # The names, in lower case, of the vaults for which this task sets `authorization` to access policies.
         self.with_policies: set[str] = set()
 
     def response(self, call: Call) -> Response | None:
@@ -60,7 +61,7 @@ class RehearsedVaults:
         return self._picture.get(_KIND, name)
 
     def is_in_azure(self, name: str) -> bool:
-        """Whether Azure can be asked for the vault's keys."""
+        """Whether the keys of the vault can be read from Azure."""
         entry = self.entry(name)
         return entry is None or not (entry["made"] or entry["recovered"])
 
@@ -69,7 +70,7 @@ class RehearsedVaults:
         return entry is None or bool(entry["roles_of_azure"])
 
     def touch(self, name: str) -> None:
-        """Something has changed in the picture that Batch accounts on a key of the vault may depend on."""
+        """Note that the picture has a change that may affect Batch accounts which use a key of the vault."""
         self._picture.put(_TOUCHED, name, {})
 
     def is_touched(self, name: str) -> bool:
@@ -116,8 +117,9 @@ class RehearsedVaults:
         return self._store(vault, {"made": True, "recovered": False, "roles_of_azure": False, "deleted": None})
 
     def _recovered(self, call: Call, group: str, name: str) -> Response:
-        """Azure does not show the permission model of a deleted vault. It is the one that the task asks for, or Azure
-        RBAC, the default of new vaults; with access policies, the caller has all permissions on keys."""
+        """Recover a deleted vault. Azure does not show its permission model, so the model of the task is assumed,
+        or Azure RBAC, the default of new vaults. With access policies, the caller is assumed to have all
+        permissions on keys."""
         entry = self.entry(name)
         if entry and entry["deleted"]:
             return self._store(entry["before"], {**entry, "deleted": None})
@@ -136,7 +138,7 @@ class RehearsedVaults:
 
     @staticmethod
     def _in_azure(call: Call, subscription: str, name: str) -> Response:
-        """The deleted vault, from the list of them: reading one by itself needs another right."""
+        """The deleted vault, from the list of deleted vaults: to read one deleted vault needs a different right."""
         page = call.get(f"{subscription}{_NAMESPACE}/deletedVaults")
         while page.status == 200:
             for deleted in page.body["value"]:
@@ -219,14 +221,14 @@ class RehearsedVaults:
         }
 
     def _is_name_free(self, call: Call) -> Response:
-        """A vault keeps its name when it is deleted."""
+        """Whether the name is available. The name of a deleted vault is not available."""
         if self.entry(str(call.body.get("name"))) is None:
             return call.ask()
         return Response(200, {"nameAvailable": False, "reason": "AlreadyExists", "message": "In the picture."})
 
 
 def _new(vault_id: str, call: Call) -> Document:
-    """A vault as Azure makes it, but for what the request says."""
+    """A new vault with Azure's default values."""
     name, suffix = place_of(vault_id)[2], environment_at(call.host).vault_suffix
     sent = call.body["properties"]
     return {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Subscriptions, resource groups, and lists of Batch accounts.
+"""Reads of Azure Resource Manager for which this collection uses no SDK, such as lists of Batch accounts.
 
 This module util is private to the collection.
 """
@@ -19,10 +19,10 @@ from .._core.errors import Denied
 from . import sdk
 from .session import Session
 
-# Seen in recorded traffic; both have been stable for years.
+# API versions from recorded traffic, stable for years.
 _SUBSCRIPTIONS = "2022-12-01"
 _GROUPS = "2021-04-01"
-# The version of the oldest SDK that is supported.
+# The API version of the oldest supported SDK.
 _ACCOUNTS = "2024-02-01"
 # The first version of the API that shows a pool's own key.
 _POOLS = "2025-06-01"
@@ -59,12 +59,12 @@ class Resources:
         return found
 
     def subscription_ids(self) -> list[str]:
-        """All subscriptions that the caller sees, the task's own first."""
+        """All subscriptions that the caller can read, the task's own subscription first."""
         own = self._session.subscription_id
         return [own, *(one for one in self.listed_subscription_ids() if one.lower() != own.lower())]
 
     def listed_subscription_ids(self) -> list[str]:
-        """All subscriptions that the caller sees; none need be the task's own."""
+        """All subscriptions that Azure lists for the caller. The task's own subscription may be missing."""
         return list(self.subscription_names())
 
     def subscription_names(self) -> dict[str, str | None]:
@@ -86,15 +86,15 @@ class Resources:
         return found
 
     def permissions_since(self, scope: str, since: float) -> list[Permission]:
-        """The same, read from `since` (time.monotonic()) on."""
+        """The same permissions, read at `since` (time.monotonic()) or later."""
         found: list[Permission] = self._session.cache.since(
             lambda: self._permissions(scope), since, "permissions", scope.lower()
         )
         return found
 
     def _permissions(self, scope: str) -> list[Permission]:
-        """The REST reference documents resource groups and resources, the article "Authorize with Resource Manager's
-        API" subscriptions as well."""
+        """Source: the REST reference for resource groups and resources; for subscriptions, the article "Authorize
+        with Resource Manager's API"."""
         with sdk.translated(f"read the caller's permissions at {scope}"):
             return self._all(f"{scope}/providers/Microsoft.Authorization/permissions", sdk.AUTHORIZATION_API)
 
@@ -103,24 +103,25 @@ class Resources:
             return self._get(account_id, _ACCOUNTS)
 
     def accounts(self, subscription: str, group: str | None = None) -> list[Account]:
-        """The Batch accounts of a subscription, or of one group. The SDK would make models of them, which is slow."""
+        """The Batch accounts of a subscription or resource group. The SDK is slower, because it converts them to
+        models."""
         place = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
         what = f"resource group {group}" if group else f"subscription {subscription}"
         with sdk.translated(f"list the Batch accounts of the {what}"):
             return self._all(f"{place}/providers/Microsoft.Batch/batchAccounts", _ACCOUNTS)
 
     def age(self, account_id: str) -> float | None:
-        """Seconds since a Batch account was changed, by Resource Manager's clock; None if the response does not say."""
+        """Seconds since a Batch account was changed, by Resource Manager's clock; None if the response has no time."""
         changed, now = self._times(account_id)
         return None if changed is None or now is None else now - changed
 
     def changed_at(self, account_id: str) -> float | None:
-        """When a Batch account was changed, in seconds since 1970; None if the response does not say."""
+        """When a Batch account was changed, in seconds since 1970; None if the response has no time."""
         return self._times(account_id)[0]
 
     def _times(self, account_id: str) -> tuple[float | None, float | None]:
-        """When an account was changed, and the time of the response. The document of an account has no such time, but
-        the headers of the response do."""
+        """When an account was changed, and the time of the response, both from the headers of the response. The
+        document of an account has no times."""
         with sdk.translated(f"read the Batch account {account_id.rpartition('/')[2]}"):
             headers = self._answer(account_id, _ACCOUNTS).headers
         changed, now = (
@@ -130,12 +131,12 @@ class Resources:
         return changed, now
 
     def pools(self, account_id: str) -> list[Pool]:
-        """Those of a Batch account, as azure-mgmt-batch 17.3 would not show them: with the keys of their disks."""
+        """The pools of a Batch account with the keys of their disks, which azure-mgmt-batch 17.3 does not show."""
         with sdk.translated(f"list the pools of the Batch account {account_id.rpartition('/')[2]}"):
             return self._all(f"{account_id}/pools", _POOLS)
 
     def _all(self, path: str, api_version: str) -> list[Any]:
-        """The items of a list, whichever page they are on."""
+        """The items of all pages of a list."""
         page = self._get(path, api_version)
         items: list[Any] = page["value"]
         while page.get("nextLink"):
@@ -158,7 +159,7 @@ class Resources:
 
     @cached_property
     def _client(self) -> Any:
-        """A bare client: for a few reads, a package of models would be a large dependency."""
+        """A client without models, because an SDK package would be a large dependency for a few reads."""
         environment = self._session.environment
         return sdk.load("azure-mgmt-core").ARMPipelineClient(
             environment.resource_manager,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A request of a rehearsal, and its response.
+"""A request in check mode, and its response.
 
 This module util is private to the collection.
 """
@@ -21,7 +21,7 @@ class Response:
     status: int
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    # As it was received, if nothing in it was changed.
+    # The response object from Azure, if the picture has changed nothing in it.
     unchanged: Any = None
 
     def with_body(self, body: Any) -> Response:
@@ -30,7 +30,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Call:
-    """`ask` sends the request itself, if it only reads, or a GET of another URL with the same credentials."""
+    """A request. `ask` sends it if it is a read, or sends a GET of another URL with the same credentials."""
 
     method: str
     url: str
@@ -43,7 +43,7 @@ class Call:
     ask: Callable[..., Response]
 
     def get(self, path: str | None = None, api_version: str | None = None) -> Response:
-        """A GET of the resource itself, or of another one of the same service."""
+        """Send a GET of the resource, or of another resource of the same service."""
         query = f"api-version={api_version}" if api_version else self.url.partition("?")[2]
         return self.ask(f"https://{self.host}{path or self.path}?{query}")
 
@@ -53,8 +53,9 @@ def missing(code: str, message: str) -> Response:
 
 
 def completed(response: Response, entries: Mapping[str, Mapping[str, Any]], key: Callable[[Document], str]) -> Response:
-    """A page of a list, completed by the picture. Of the entries, by key, each has its `document`, or None if the
-    picture has deleted it, and whether it was `made` in the picture, which adds it to the last page."""
+    """A page of a list with the changes in the picture. Each of the entries, by key, has its `document`, which is
+    None if it is deleted in the picture. If `made` is true, the entry was created in the picture and is added to
+    the last page."""
     if response.status != 200 or not entries:
         return response
     kept = [entries.get(key(item), {"document": item})["document"] for item in response.body["value"]]

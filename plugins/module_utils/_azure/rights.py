@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the caller has the rights that the steps of a plan need, before the first of them.
+"""Checks that the caller has the rights for the steps of a plan, before the first step.
 
-What cannot be read is no reason to refuse: Azure will, if it has to.
+If permissions cannot be read, the change is not refused here. Azure refuses the request if a right is missing.
 
 This module util is private to the collection.
 """
@@ -37,30 +37,30 @@ class Rights:
         self._vaults = vaults
 
     def of(self, needed: NeededRights) -> Callable[[Iterable[Step[Any]]], tuple[str, ...]]:
-        """`require` for the steps of a plan."""
+        """A function that calls `require` with the rights for the steps of a plan."""
         return lambda steps: self.require(needed.by(steps))
 
     def read_ahead(self, group: str) -> None:
-        """The caller's permissions at a resource group, which `require` asks for."""
+        """Cache the caller's permissions at a resource group, which `require` reads."""
         self._resources.permissions(self._own(in_group(group)))
 
     def require(self, needed: Iterable[Needed]) -> tuple[str, ...]:
-        """Refuse a change if the caller is seen to lack one of the rights.
+        """Raise Denied if the permissions show that the caller lacks one of the rights.
 
-        In check mode, return the missing rights as warnings: another caller may run it.
+        In check mode, return the missing rights as warnings, because another caller may make the change.
         """
-        # A vault that does not exist would be looked for by each of the rights that are needed in it.
+        # Without this cache, each right at a vault that does not exist would search for the vault again.
         vaults: dict[tuple[str, str | None], Any] = {}
         rights = dict.fromkeys(map(self._in_subscription, needed))
         missing = self._all_missing(rights, vaults)
         if missing:
-            # They may have been granted since another task of the run read them.
+            # The rights may have been granted since another task of the run read the permissions.
             self._session.cache.forget("permissions", "vault")
             vaults.clear()
             missing = self._all_missing(rights, vaults)
         if missing and self._session.rehearsal is None:
             action, scope = missing[0]
-            # With what else would show a vault that cannot be found.
+            # The error of a vault that was not found also names the right that would show the vault.
             hidden = [f" {vault.msg}" for vault in vaults.values() if isinstance(vault, Denied)]
             remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
             raise Denied(
@@ -77,7 +77,7 @@ class Rights:
         return [one for right in rights if (one := self._missing(right, vaults)) is not None]
 
     def _in_subscription(self, right: Needed) -> Needed:
-        """The right, in the task's own subscription if its scope names none."""
+        """The right. If its scope names no subscription, the scope is in the task's own subscription."""
         if isinstance(right, VaultRight) or not right.scope.startswith(in_group("")):
             return right
         return replace(right, scope=self._own(right.scope))
@@ -86,7 +86,7 @@ class Rights:
         return f"/subscriptions/{self._session.subscription_id}{scope}"
 
     def _missing(self, right: Needed, vaults: dict[tuple[str, str | None], Any]) -> tuple[str, str] | None:
-        """The action and the scope, if the caller is seen to lack it."""
+        """The action and the scope, if the permissions show that the caller lacks the right."""
         if isinstance(right, Right):
             return self._unless_allowed(right.action, right.scope, data=False)
         place = (right.vault.lower(), right.group or right.looked_for_in)
@@ -94,7 +94,7 @@ class Rights:
             vaults[place] = value_or_error(lambda: self._vault(right), CmkError)
         vault = vaults[place]
         if vault is None and right.group:
-            # The creator of a vault with access policies is granted what is needed for its keys.
+            # The creator of a vault with access policies gets the permissions on its keys.
             action = right.action if right.by_role else right.policy_action
             is_data = right.permission is not None
             return self._unless_allowed(action, self._own(in_group(right.group)), data=is_data) if action else None
@@ -116,7 +116,7 @@ class Rights:
         return self._vaults.recent(right.vault, right.looked_for_in)
 
     def _unless_allowed(self, action: str, scope: str, *, data: bool) -> tuple[str, str] | None:
-        """The resource group is asked for first: the tasks of a run share what it says."""
+        """The permissions at the resource group are read first, because the tasks of a run share them."""
         permissions: Any = None
         for place in dict.fromkeys(("/".join(scope.split("/")[:5]), scope)):
             permissions = value_or_error(partial(self._resources.permissions, place), CmkError)

@@ -4,9 +4,9 @@
 
 """Values that the tasks of a run share: tokens, recent reads, and rate limits.
 
-Ansible runs each task of each host in a separate process, so the values are in files. A value that cannot be written
-or read (the disk is full, the folder is read-only or was removed) is no failure: the task asks Azure itself. Locks
-exclude other tasks even then.
+Ansible runs each task of each host in a separate process, so the values are in files. If a value cannot be written
+or read (the disk is full, the folder is read-only or was removed), the task does not fail but reads from Azure.
+Locks exclude other tasks even then.
 
 This module util is private to the collection.
 """
@@ -29,7 +29,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# The names of our files, and of the folder that Ansible makes for a run: its process id and eight random characters.
+# The names of the files of this module, and of the folder that Ansible creates for a run: its process id and eight
+# random characters.
 _OURS = re.compile(r"[0-9a-f]{64}\.(?:json|lock|[0-9]+-[0-9]+)")
 _RUN = re.compile(r"ansible-local-([0-9]+)[a-z0-9_]{8}")
 _POLL_SECONDS = 0.05
@@ -44,12 +45,12 @@ class RunFiles:
 
     def __init__(self, folder: str | None, *prefix: str) -> None:
         self._folder = Path(folder) if folder else None
-        # Before the name of each value and lock.
+        # The first part of the name of each value and lock.
         self._prefix = prefix
         self._kept: dict[str, Any] = {}
 
     def for_rehearsal(self) -> RunFiles:
-        """The values and locks of the tasks in check mode, apart from those of all other tasks."""
+        """The values and locks of the tasks in check mode, separate from those of all other tasks."""
         number = self.load(*_REHEARSAL)
         if number is None:
             number = 1
@@ -57,8 +58,8 @@ class RunFiles:
         return RunFiles(str(self._folder) if self._folder else None, "rehearsal", str(number))
 
     def end_rehearsal(self) -> None:
-        """A task that is not in check mode has changed something, or has failed: what tasks in check mode predicted
-        does not hold any more, so the next one begins with what Azure has."""
+        """Called if a task outside check mode has changed something or has failed. The predicted changes of tasks
+        in check mode are then out of date, so the next task in check mode begins without them."""
         number = self.load(*_REHEARSAL)
         if number is not None:
             self.store(number + 1, *_REHEARSAL)
@@ -69,7 +70,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def locked(self, *name: str) -> Iterator[None]:
-        """Hold a lock that one task of the run holds at a time; the others wait for it."""
+        """Hold a lock. One task of the run holds it at a time; the others wait."""
         if self._folder is None:
             yield
             return
@@ -83,9 +84,9 @@ class RunFiles:
             yield
 
     def load(self, *name: str) -> Any:
-        """None if there is no such value.
+        """The value; None if there is none.
 
-        In a folder that cannot be written to, a value may be older than a change that nobody could note there.
+        Values in a folder that cannot be written to are ignored, because they may be out of date.
         """
         if self._folder is None:
             return self._kept.get(self._hash(name))
@@ -99,15 +100,15 @@ class RunFiles:
             self._kept[self._hash(name)] = value
             return
         file = self._folder / f"{self._hash(name)}.json"
-        # A task that reads without the lock reads the previous value or this one, and never a part of it.
+        # The file is replaced atomically, so a task that reads without the lock never reads a part of the value.
         part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
         try:
             with open(part, "w", opener=_private) as written:
-                # `json.dump` does not use the encoder in C.
+                # Not `json.dump`, which does not use the faster encoder in C.
                 written.write(json.dumps(value))
             part.replace(file)
         except OSError:
-            # The value may say that others are out of date. To remove them needs no space.
+            # The value may have made other values out of date. They can be removed even if the disk is full.
             with contextlib.suppress(OSError):
                 for stored in (part, *self._folder.glob("*.json")):
                     stored.unlink(missing_ok=True)
@@ -118,7 +119,7 @@ class RunFiles:
 
 @contextlib.contextmanager
 def _locked_without_file(name: str) -> Iterator[None]:
-    """Hold a lock by a name that one socket has at a time: an abstract name of Linux, which needs no file.
+    """Hold a lock without a file: an abstract socket name of Linux, which only one socket can have at a time.
 
     There is no lock on other systems.
     """
@@ -139,10 +140,11 @@ def _is_taken(lock: socket.socket, address: str) -> bool:
 
 @cache
 def begin_run(folder: str) -> None:
-    """Mark the run's folder as in use, and remove the files (tokens among them) that killed runs left beside it.
+    """Mark the run's folder as in use, and remove the files, such as tokens, that killed runs have left in the
+    folders beside it.
 
-    A run has ended if its process has ended and no process holds the mark. If the main process is killed, a worker of
-    Ansible's still completes its task; and in another container process ids differ.
+    A run has ended if its process has ended and no process holds the mark. The process id alone is not enough: if the
+    main process is killed, a worker process still completes its task, and process ids of another container differ.
     """
     with contextlib.suppress(OSError):
         # The descriptor stays open until this process and the workers that it forks have ended.
@@ -156,7 +158,7 @@ def begin_run(folder: str) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether another process of this user has that id."""
+    """Whether another process of this user has this id."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, PermissionError, OverflowError):
@@ -176,7 +178,7 @@ def _remove_files(folder: str) -> None:
 
 
 def _open_folder(folder: str) -> int:
-    """A folder of this user's, and no link to one."""
+    """A descriptor of the folder. Raises an error if the folder is a symbolic link or belongs to another user."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     if os.fstat(descriptor).st_uid != os.geteuid():
         os.close(descriptor)

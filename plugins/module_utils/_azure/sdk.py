@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The SDKs: that they are there and new enough, and their answers and errors in this collection's terms.
+"""The SDKs: checks their versions, and converts their responses and errors.
 
-Floors are also in requirements.txt; a test ties the two.
+The minimum versions are also in requirements.txt; a test compares the two.
 
 This module util is private to the collection.
 """
@@ -26,7 +26,7 @@ from typing import Any
 from .._core.errors import CmkError, Denied, MissingSdk, NotFound, Rejected, TimedOut, Unavailable
 from .unreachable import is_of_proxy, no_response
 
-# Package -> the module that is imported of it, and the oldest version that has what is used here.
+# Package -> its module, and its minimum version.
 FLOORS = {
     "azure-core": ("azure.core", "1.31.0"),
     "azure-identity": ("azure.identity", "1.19.0"),
@@ -37,10 +37,10 @@ FLOORS = {
     "azure-mgmt-authorization": ("azure.mgmt.authorization", "4.0.0"),
     "azure-mgmt-msi": ("azure.mgmt.msi", "7.0.0"),
 }
-# Of a request that a lock of Azure Resource Manager forbids
+# The error code of a request that a lock of Azure Resource Manager forbids.
 LOCKED = "ScopeLocked"
 QUOTA_EXCEEDED = "SubscriptionQuotaExceeded"
-# What a caller with all rights may not do, by Azure's code: this collection's code, the reason and the remedy
+# Refusals for other reasons than missing rights, by Azure's code: this collection's code, the reason and the remedy.
 _FORBIDDEN = {
     LOCKED: (
         "resource_locked",
@@ -62,7 +62,7 @@ _LOGGERS = ("azure", "msal", "urllib3", "requests")
 
 @cache
 def load(package: str) -> ModuleType:
-    """Import a package's module, or say which package is missing or too old."""
+    """Import the module of a package. Raises MissingSdk if the package is missing or too old."""
     module, floor = FLOORS[package]
     try:
         loaded = importlib.import_module(module)
@@ -76,8 +76,9 @@ def load(package: str) -> ModuleType:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Keep the SDKs' log entries to themselves: they name requests, whatever `no_log` says, and Ansible's log takes the
-    entries of any library in its process. Other code may log by the same libraries before and after."""
+    """Discard the log entries of the SDKs during the block. They contain requests, even if the task has `no_log`,
+    and Ansible's log records the entries of all libraries in its process. Other code may log with the same
+    libraries before and after the block."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.propagate for logger in loggers]
     # Without any handler, Python writes warnings to the standard error.
@@ -111,18 +112,19 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def content(body: Mapping[str, Any]) -> bytes:
-    """A request's body as JSON: the SDKs' generations differ in their models and agree on this."""
+    """The body of a request as JSON. All versions of the SDKs accept it, while their models differ."""
     return json.dumps(body).encode()
 
 
 def renewal(credential: Any) -> Any:
-    """A policy for the SDKs' pipelines: a request whose token is refused is sent once more with a new one.
+    """A policy for the SDKs' pipelines: if a service refuses the token of a request, the request is sent again with
+    a new token.
 
-    It has to precede the policy that puts the token into the request. A policy for each call does so in all SDKs; a
-    policy for each retry follows it in azure-mgmt-batch 17.3.
+    The policy must run before the policy that adds the token. A policy for each call does that in all SDKs. A
+    policy for each retry runs too late in azure-mgmt-batch 17.3.
 
-    The SDKs use the expiry of a token, by this machine's clock, and claims challenges; a token that is
-    refused before its time would end the run.
+    The SDKs replace a token when it expires by this machine's clock, or after a claims challenge. Without this
+    policy, a token that is refused earlier would fail the run.
     """
     base: Any = load("azure-core").pipeline.policies.HTTPPolicy
 
@@ -138,8 +140,8 @@ def renewal(credential: Any) -> Any:
 
 
 def stated_version(version: str) -> Any:
-    """A policy for an SDK's pipeline: requests state this version of the API, whichever the SDK would state. Not all
-    generations of an SDK know each version by name; bodies and answers are this collection's own in any case."""
+    """A policy for an SDK's pipeline that sets the API version of requests. Not all versions of an SDK offer each
+    API version; the collection does not use the models of the SDK in any case."""
     base: Any = load("azure-core").pipeline.policies.SansIOHTTPPolicy
 
     class StatedVersion(base):  # type: ignore[misc]
@@ -151,7 +153,8 @@ def stated_version(version: str) -> Any:
 
 
 def answers(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
-    """The HTTP answers behind an SDK's call, all pages of a list, since the generations' models differ."""
+    """The HTTP responses of an SDK's call, with all pages of a list. The models of the SDKs' versions differ, so
+    they are not used."""
     seen: list[Any] = []
     returned = call(*args, raw_response_hook=lambda answer: seen.append(answer.http_response), **kwargs)
     if hasattr(returned, "by_page"):
@@ -161,7 +164,7 @@ def answers(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
 
 
 def document(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The document that the call returns. The caller names its type (`_core.documents`)."""
+    """The document that the call returns. The calling function declares its type (`_core.documents`)."""
     return json.loads(answers(call, *args, **kwargs)[-1].text())
 
 
@@ -171,9 +174,9 @@ def documents(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
 
 
 def answer_or_missing(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The last HTTP answer, be it that the resource is missing.
+    """The last HTTP response, also if the resource is missing (HTTP status 404).
 
-    That its resource group or subscription is missing is an error all the same.
+    Raises an error if the resource group or the subscription is missing.
     """
     from azure.core.exceptions import ResourceNotFoundError
 
@@ -191,12 +194,12 @@ def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 
 
 def is_free(said: Mapping[str, Any]) -> bool:
-    """Whether a name is available; a name that is not valid is left to the creation to refuse."""
+    """Whether a name is available. An invalid name counts as available, because the creation refuses it."""
     return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
 
 
 def finish(poller: Any, timeout: float, what: str) -> None:
-    """Wait for a long-running operation, with a deadline."""
+    """Wait for a long-running operation. Raises TimedOut after `timeout` seconds."""
     poller.wait(timeout)
     if not poller.done():
         raise TimedOut(
@@ -229,9 +232,9 @@ _PERMISSION = re.compile(
 
 @contextmanager
 def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
-    """The SDKs' exceptions as this collection's errors.
+    """Convert the SDKs' exceptions to this collection's errors.
 
-    `what` says what was being done, `unreachable` is the code of the error that nobody answered.
+    `what` is the attempted action as an infinitive, `unreachable` the code of the error if there is no response.
     """
     load("azure-core")
     from azure.core import exceptions as sdk
@@ -239,11 +242,11 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
     try:
         yield
     except sdk.ClientAuthenticationError as error:
-        # The Azure CLI gives what it got as text.
+        # For the Azure CLI, the message is the output of the CLI, which may be an error of the proxy.
         if is_of_proxy(error.message):
             raise no_response(what, error.message, unreachable) from error
         raise _authentication(what, error) from error
-    # An answer that was cut off counts as an HttpResponseError too, and has no status.
+    # This comes before HttpResponseError: IncompleteReadError, an incomplete response, is a subclass without a status.
     except (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError) as error:
         raise no_response(what, error.message, unreachable) from error
     except (json.JSONDecodeError, sdk.DecodeError) as error:
@@ -257,12 +260,12 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
 
 def _authentication(what: str, error: Any) -> CmkError:
     if "AKV10032" in error.message:
-        # The number of Key Vault's refusal of a token that another tenant has issued.
+        # Key Vault's error code for a token of another tenant.
         remedy = "Move the vault back to the caller's tenant, or sign in to the tenant of the vault."
         message = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
         return Denied(f"{message} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
     number = re.search(r"AADSTS(\d+)", error.message)
-    # msal reads the tenant's metadata first, and keeps Entra's number to itself if there are none.
+    # msal reads the tenant's metadata first. If there are none, its message does not contain Entra's number.
     unknown_tenant = "Unable to get authority configuration" in error.message
     code, option, remedy = _ENTRA.get(
         number[1] if number else "90002" if unknown_tenant else "",
@@ -311,13 +314,13 @@ def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
 
 
 def _service_error(error: Any) -> dict[str, Any]:
-    """Azure's own code and message, wherever this SDK keeps them."""
+    """The code and the message of Azure's error response."""
     try:
         body = json.loads(error.response.text())["error"]
     except (AttributeError, KeyError, TypeError, ValueError):
         body = {}
     details = "; ".join(f"{d.get('code')}: {d.get('message')}" for d in body.get("details") or ())
-    # Batch signs its messages with the request's id and the time, each on a separate line.
+    # Batch appends the request's id and the time to its messages, each on a separate line.
     message = str(body.get("message") or error.message).partition("\nRequestId:")[0]
     return {
         "status": error.status_code,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One caller's way to Azure: who it is, where the cloud is, and how long it is ready to wait.
+"""The session of a caller: credentials, endpoints of the cloud, timeout, and clients of the SDKs.
 
 This module util is private to the collection.
 """
@@ -30,15 +30,15 @@ _LONGEST_PAUSE = 30
 
 
 def silent(message: str) -> None:
-    """A module has nobody to talk to before it ends."""
+    """Show nothing: a module cannot show lines before it ends."""
 
 
 class Session:
-    """`connection` are the options of the doc fragment azbatch.cmk.azure.
+    """`connection` has the options of the doc fragment azbatch.cmk.azure.
 
-    `folder` is a private directory in which the tasks of a run share what they know. `notify` takes lines that show
-    what the task is waiting for. With `rehearse`, as in check mode, writes change the run's picture of
-    Azure, and no write leaves the machine.
+    `folder` is a private directory in which the tasks of a run share data. `notify` is called with lines that show
+    what the task is waiting for. With `rehearse` (check mode), writes change the run's picture of Azure, and no
+    write is sent.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Session:
         self.cache = Cache(self.files, lambda: self._fingerprint)
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
-        # How long a change may take until it is given up, in seconds.
+        # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]
         if self.wait_timeout < 0:
             raise InvalidOption("wait_timeout", self.wait_timeout, "it is negative.", "Use seconds, 0 or more.")
@@ -88,17 +88,17 @@ class Session:
         def make() -> Any:
             return credentials.credential(self._options, self.environment, rate_limit.transport(self._patience))
 
-        # `auto` comes to the Azure CLI once all other sources have been tried.
+        # `auto` uses the Azure CLI after all other sources, and the error names all of them.
         is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
         source = "auto" if is_automatic else self._options["auth_source"]
         return credentials.SharedTokens(make, self._fingerprint, self._shared, source)
 
     @property
     def policies(self) -> dict[str, Any]:
-        """For a client of the SDKs; each client needs its own. Each try acquires a token of the run's buckets."""
+        """The policies and the transport of one client of the SDKs. Each try takes a token from the run's buckets."""
         buckets = rate_limit.Buckets(self._shared, self._fingerprint)
         renewal = [sdk.renewal(self.credential)]
-        # A rehearsed write is no request.
+        # In check mode, a write is not sent, so it does not count.
         counts = {} if self.rehearsal is None else {"counts": rate_limit.is_read}
         return {
             "per_call_policies": renewal,
@@ -111,10 +111,12 @@ class Session:
         return connections.transport() if self.rehearsal is None else self.rehearsal.transport()
 
     def bare_policies(self, scope: str) -> list[Any]:
-        """The policies that any client needs, with tokens for that scope (`https://vault.azure.net/.default`).
+        """The policies that a client without an SDK's own policies needs, with tokens for the scope (such as
+        `https://vault.azure.net/.default`).
 
-        The policies of Key Vault's SDK first send each client's request without a token, so that the vault names scope
-        and tenant. Both are known: those of the cloud and of the caller, because a key has the tenant of its account.
+        The policies of Key Vault's SDK send the first request of each client without a token, because the response
+        of the vault names the scope and the tenant. Here both are known: the scope of the cloud, and the caller's
+        tenant, because a key is in the tenant of its account.
         """
         policies = sdk.load("azure-core").pipeline.policies
         challenge = sdk.load("azure-mgmt-core").policies.ARMChallengeAuthenticationPolicy
@@ -138,7 +140,7 @@ class Session:
 
     @cached_property
     def caller(self) -> dict[str, str]:
-        """The caller's own object id and tenant."""
+        """The object id and the tenant of the caller."""
         with sdk.translated("sign in"):
             token = self.credential.get_token(self.environment.resource_manager_scope).token
         said = credentials.claims(token)
@@ -146,20 +148,21 @@ class Session:
 
     @contextmanager
     def changing(self, what: str, *kinds: str) -> Iterator[None]:
-        """A vault, a key or who may use one: what was read of them is out of date, whatever becomes of it."""
+        """Translate the errors of a write, and make cached data of these kinds out of date, whether or not the
+        write succeeds."""
         try:
             with sdk.translated(what):
                 yield
         finally:
-            # A rollback must not begin with what was read before the change.
+            # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
                 self.cache.changed(*kinds)
 
     def client(
         self, package: str, name: str, subscription_id: str | None = None, stated: str | None = None, **more: Any
     ) -> Any:
-        """A management client of a subscription, by default the task's own. `stated` is the version of the API if the
-        SDK's own does not do."""
+        """A management client of a subscription, by default the task's own. `stated` is an API version that
+        replaces the SDK's default."""
         subscription = subscription_id or self.subscription_id
         if (name, subscription) not in self._clients:
             module: ModuleType = sdk.load(package)
@@ -177,7 +180,7 @@ class Session:
         return self._clients[name, subscription]
 
     def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
-        """Ask again, at growing intervals, until there is nothing to complain of or the deadline has passed.
+        """Call `ask` at growing intervals until it returns None or the deadline has passed. Returns its last result.
 
         `waiting_for` completes the line "Waiting for ...".
         """
@@ -185,10 +188,10 @@ class Session:
         lines = WaitingLines(waiting_for, deadline - began)
         while (complaint := ask()) is not None:
             left = deadline - time.monotonic()
-            # A picture does not change by itself.
+            # In check mode, the picture does not change during a wait.
             if left <= 0 or self.rehearsal is not None:
                 return complaint
-            # After SIGINT, ansible-playbook reads nothing any more.
+            # After SIGINT, ansible-playbook no longer reads the lines of its workers.
             with suppress(OSError):
                 self.notify(lines.line(time.monotonic() - began, complaint))
             time.sleep(min(pause, left))
@@ -197,7 +200,7 @@ class Session:
 
 
 class Polled:
-    """A service whose changes are polled for until Azure shows them."""
+    """Base class of services that poll after a change until Azure shows the change."""
 
     _session: Session
 
@@ -206,8 +209,8 @@ class Polled:
         self._session.cache.forget()
 
     def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
-        """Call `look` until it returns None or `wait_timeout` ends; what the last call returned. All calls but the
-        first read from Azure, not from the task's cache."""
+        """Call `look` until it returns None or `wait_timeout` has passed, and return its last result. All calls but
+        the first read from Azure, not from the task's cache."""
         session, calls = self._session, itertools.count()
 
         def look_again() -> CmkError | None:

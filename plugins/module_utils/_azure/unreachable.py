@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Errors of connections: whether the host failed or the proxy in front of it.
+"""Connection errors: distinguishes failures of the host from failures of the proxy.
 
 This module util is private to the collection.
 """
@@ -14,8 +14,8 @@ import re
 
 from .._core.errors import Unavailable
 
-# As urllib3 and the Azure CLI report it. A proxy that refuses a tunnel for another reason than missing credentials
-# (HTTP status 407) is there; the host may not be.
+# Messages of urllib3 and the Azure CLI. If a proxy refuses a tunnel for another reason than missing credentials
+# (HTTP status 407), the proxy works, and the host may be unreachable.
 _PROXY_FAILED = re.compile(r"connect to proxy|ProxyError", re.IGNORECASE)
 _HOST_FAILED = re.compile(r"Tunnel connection failed: (?!407)")
 # In the order in which the library requests reads them.
@@ -27,7 +27,7 @@ def is_of_proxy(message: str) -> bool:
 
 
 def no_response(what: str, message: str, unreachable: str) -> Unavailable:
-    """The error that `what` got no response. `unreachable` is the code if the host failed, and not the proxy."""
+    """The error if there was no response to `what`. `unreachable` is the code if the host failed, not the proxy."""
     name, proxy, secret = _proxy()
     said = message.replace(secret, "...") if secret else message
     if is_of_proxy(message):

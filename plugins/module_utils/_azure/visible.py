@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Batch accounts that the caller can see: none may be cut off from its key (invariant I2), each may be a host.
+"""The Batch accounts that the caller can read. No account may lose its key (invariant I2). The inventory plugin
+lists the same accounts as hosts.
 
 This module util is private to the collection.
 """
@@ -28,8 +29,8 @@ from .session import Session
 
 
 class HandledAccounts:
-    """The ids of the Batch accounts that tasks of this run have read, in the run's shared store: in several lists, so
-    that adding one of ten thousand does not read and write them all."""
+    """The ids of the Batch accounts that tasks of this run have read, in the run's shared store. The ids are in
+    several lists, so that adding one of ten thousand ids does not read and write all of them."""
 
     _LISTS = 256
 
@@ -61,14 +62,14 @@ class VisibleAccounts:
         self._resources = resources
         self._handled = handled
         self._disk_keys = disk_keys
-        # All of them, as this task read them last.
+        # The result of this task's last `read`.
         self._read: Visible | None = None
         # Ids of the accounts that this task has listed.
         self._known: set[str] = set()
 
     def read(self) -> Visible:
-        """All accounts with the keys of their pools' disks; for `usage.guard`. A task that changes nothing reads them
-        once."""
+        """All accounts, and the keys of their pools' disks, for `usage.guard`. A task that changes nothing reads
+        them once."""
         if self._read is None or not self._session.cache.changes_nothing:
             found = self.everywhere()
             disks, unlisted = self._disk_keys.read(found["accounts"])
@@ -76,7 +77,7 @@ class VisibleAccounts:
         return self._read
 
     def everywhere(self) -> Listed:
-        """Those of all subscriptions, the task's own first."""
+        """The accounts of all subscriptions, those of the task's own subscription first."""
         unlisted, own = [], self._session.subscription_id
         own_list = in_background(self._list, own)
         try:
@@ -89,11 +90,11 @@ class VisibleAccounts:
         return {**listed, "unlisted": unlisted + listed["unlisted"]}
 
     def listed(self, subscriptions: Sequence[str]) -> Listed:
-        """Those of these subscriptions; if none is named, of all that the caller sees.
+        """The accounts of these subscriptions, by default of all subscriptions that the caller can read.
 
-        If Azure lists no subscription for the caller, the task's own is asked, if it is known.
+        If Azure lists no subscription for the caller, the task's own subscription is used, if it is known.
 
-        If no subscription at all can be listed, and the caller may do so, the first reason is raised.
+        If the accounts of no subscription can be listed, and no reason is a missing right, the first error is raised.
         """
         named = subscriptions or self._resources.listed_subscription_ids() or self._own()
         return self._of(map_concurrent(self._list, named), may_fail=True)
@@ -103,8 +104,8 @@ class VisibleAccounts:
         return [own] if isinstance(own, str) else []
 
     def _of(self, lists: Mapping[str, list[Account] | CmkError], *, may_fail: bool = False) -> Listed:
-        """`accounts`: the documents. `unlisted`: what may have more accounts than these, each with `scope`, `reason`
-        and `action`, which is the right that is missing, or None if no right is. `lists` are by subscription."""
+        """The accounts of `lists`, which are by subscription, and the scopes that may have more accounts
+        (`unlisted`)."""
         listed_at = time.monotonic()
         failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
         if may_fail and len(failures) == len(lists) and failures and not any(isinstance(f, Denied) for f in failures):
@@ -125,10 +126,11 @@ class VisibleAccounts:
         return listed
 
     def _gap(self, subscription: str, listed: list[Account] | CmkError, listed_at: float) -> Unlisted | None:
-        """Why the list is not known to hold all accounts of the subscription.
+        """The reason why the list may not have all accounts of the subscription; None if it has all of them.
 
-        Azure may answer 200 with only what the caller may read: whether it does is not documented. The permissions are
-        read after the list (`listed_at`): a role of the caller may end during the run.
+        Azure may respond with HTTP status 200 and only the accounts that the caller may read; this is not
+        documented. The permissions are read after the list (`listed_at`), because a role assignment of the caller
+        may end during the run.
         """
         scope = f"/subscriptions/{subscription}"
         if isinstance(listed, CmkError):
@@ -142,8 +144,8 @@ class VisibleAccounts:
         return None
 
     def _more(self, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
-        """Further accounts of a subscription without a whole list: its groups' lists, if the subscription's list is
-        refused, and the accounts of this run."""
+        """Further accounts of a subscription whose list is incomplete: the accounts of this run and, if the
+        subscription's list is refused, the lists of its resource groups."""
         handled = [one for one in self._handled.ids() if one.split("/")[2] == subscription.lower()]
         known = {one["id"].lower() for one in listed} if not isinstance(listed, CmkError) else set()
         found: list[Account] = []
@@ -155,8 +157,8 @@ class VisibleAccounts:
         return [*found, *(account for account in read.values() if account)]
 
     def _not_listed_again(self, lists: Mapping[str, list[Account] | CmkError]) -> list[Account]:
-        """Accounts that an earlier list of this task had and these do not have: each is read, because a list may be
-        incomplete for a moment. Those that were deleted are not found."""
+        """Accounts that are in an earlier list of this task and not in `lists`. Each is read, because a list may be
+        incomplete for a moment. Deleted accounts are not found."""
         whole = {name.lower(): listed for name, listed in lists.items() if not isinstance(listed, CmkError)}
         listed = {one["id"].lower() for accounts in whole.values() for one in accounts}
         read = map_concurrent(self._account, [one for one in self._known - listed if one.split("/")[2] in whole])

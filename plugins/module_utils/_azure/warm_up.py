@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The preparation of the SDKs for their first request, done before Ansible forks its workers: each would do it again.
+"""Prepares the SDKs for their first request before Ansible forks its workers. Otherwise each worker would do that.
 
-They import what sends requests, and make up how each field of an answer is read. Nothing is asked of any service.
+The SDKs import their modules for requests, and build the deserializers of responses. No request is sent.
 
 This module util is private to the collection.
 """
@@ -21,9 +21,9 @@ from .._core.errors import MissingSdk
 from . import sdk
 
 _ID = "00000000-0000-0000-0000-000000000000"
-# Of an account and of a list at once: what is read of one is looked for, the rest is left alone.
+# The response of an account and of a list in one document: each reader uses its fields and ignores the others.
 _ANSWER = {
-    # SDKs that parse times compile the patterns for them at the first one.
+    # SDKs that parse times compile their patterns when they read the first time.
     "value": [{"id": f"/subscriptions/{_ID}", "properties": {"principalId": _ID, "createdOn": "2026-01-01T00:00:00Z"}}],
     "id": f"/subscriptions/{_ID}/resourceGroups/group/providers/Microsoft.Batch/batchAccounts/account",
     "name": "account",
@@ -37,13 +37,13 @@ _ANSWER = {
 
 
 def warm_up() -> MissingSdk | None:
-    """Import the SDKs, and have them read a response; the reason if they cannot be imported."""
+    """Import the SDKs, and let them read a response. Returns the error if they cannot be imported."""
     try:
         for package in sdk.FLOORS:
             sdk.load(package)
     except MissingSdk as missing:
         return missing
-    # Going on cold costs time and nothing else.
+    # If this fails, the tasks are only slower.
     with contextlib.suppress(Exception), sdk.unlogged():
         read_answers()
     return None

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Why a Batch account cannot reach its key, and what would repair that: pure, over what was read.
+"""The causes why a Batch account cannot use its key, with their repairs. Pure: sends no requests.
 
 This module util is private to the collection.
 """
@@ -36,21 +36,21 @@ from .rights import Needed
 
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
 _RESTORE = f"Restore a backup of the key if there is one. Without a backup: {_LOST}"
-# Batch wraps only when the key is set.
+# Batch uses wrapKey only when the key of an account is set.
 _NEEDED_IN_USE = ("get", "unwrapKey")
 _ASK = "Read whether the account is available (pools: true, in the role cmk_audit_pools: true)"
 
-# Messages of Batch about a key that the caller cannot read, and the cause that each shows. Batch may repeat an
-# earlier refusal when it says that the key is accessible again.
+# By cause, the pattern of Batch's message about a key that the caller cannot read. When Batch reports that the key
+# is accessible again, its message may still contain an earlier refusal.
 _SAID_BY_BATCH = {
-    # Public network access is of the vault.
+    # "Public network access is disabled" is a message about the vault, not about a version.
     "version_unusable": re.compile(r"(?<!access )is disabled|has expired|is not valid yet"),
     "operations_missing": re.compile(r"is not permitted on this key"),
     "key_deleted": re.compile(r"\bkey '[^']+' was not found"),
 }
 _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _ACCESSIBLE_AGAIN = "accessible again"
-# Once Batch can use a key again, an account may need so long until it is available (the vendor's guide).
+# The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
 _RECOVERY_SECONDS = 600
 
 
@@ -59,7 +59,7 @@ class Cause:
     name: str
     evidence: str
     remedy: str
-    # The repair: of the vault, the network, the key or the access; none, if this collection has no repair for it.
+    # The repair: vault, network, key or access. None if this collection cannot repair the cause.
     repair: str | None = None
 
 
@@ -78,8 +78,8 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
-    """Why the vault, the key or the access to it could not be read, or why it is not known whether the vault can be
-    recovered. If there are such errors, there may be more causes than are found."""
+    """The errors of the reads of the vault, the deleted vault, the key and the access. If there are such errors,
+    there may be more causes than were found."""
     evidence: Evidence = observed["evidence"]
     read = (evidence.vault, observed["deleted_vault"], evidence.bundle, evidence.assignments)
     errors = [one for one in read if isinstance(one, CmkError)]
@@ -91,8 +91,8 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
 
 
 def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -> list[Needed]:
-    """The rights to write what brings the account back, as far as that is seen. There are none if it cannot be brought
-    back. `with_access` says whether access is granted too."""
+    """The rights for the repairs that are known so far. Empty if the account cannot be recovered. `with_access` is
+    whether access is granted too."""
     described = describe(observed)
     if not described["recoverable"]:
         return []
@@ -117,7 +117,8 @@ def _rights_for(
     if cause == "vault_deleted":
         yield rights.to_create_vault(place["resource_group"], place["subscription_id"])
         if with_access:
-            # Which way of authorization the vault has is not seen. With Azure RBAC, access has to be granted again.
+            # Azure does not show the permission model of a deleted vault. With Azure RBAC, access has to be granted
+            # again.
             yield rights.to_assign_role(rights.in_group(place["resource_group"], None, place["subscription_id"]))
     if cause == "network_closed":
         yield rights.to_change_vault(place["resource_group"], place["name"], place["subscription_id"])
@@ -132,8 +133,8 @@ def _rights_for(
 
 
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
-    """In the order in which they have to be repaired. `observed` is what was read beside the evidence, with whether the
-    account is `available`; None if that is not known."""
+    """The causes in the order of their repair. `observed` has the data beside the evidence, and `available`, which
+    is None if it is not known whether the account is available."""
     found = tuple(_causes(evidence, checks, observed))
     if not found and observed["available"] is False and _is_in_perimeter(evidence):
         return (Cause("network_closed", preflight.IN_PERIMETER, preflight.OPEN_PERIMETER),)
@@ -151,8 +152,8 @@ def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
 
 
 def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> dict[str, str]:
-    """Of what keeps an account from its key only if Batch uses one of several identities, addresses or versions: why it
-    is not known whether it does. Nothing is unclear if it is known whether the account is available."""
+    """Problems that are causes only if Batch uses a certain identity, address or version of several, with the
+    reasons why that is not known. Empty if it is known whether the account is available."""
     if observed["available"] is not None:
         return {}
     failed = {check.name: check.evidence for check in checks if check.status == FAILED}
@@ -176,8 +177,9 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
 
 
 def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Whether Batch can use the key of an account, without what Batch says: the evidence that it cannot, and of what is
-    not known. Both are empty if it can. The lists of `observed` that were not read are None."""
+    """Judge without the response of Batch whether Batch can use the key of an account. Returns the evidence that
+    Batch cannot use the key, and the reasons why that is not known. Both are empty if Batch can use the key. Lists
+    of `observed` that were not read are None."""
     evidence: Evidence = observed["evidence"]
     checks = {check.name: check for check in preflight.judged(evidence)}
     deleted = isinstance(observed["deleted_vault"], Mapping)
@@ -214,8 +216,9 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def key_changed_at(observed: Mapping[str, Any]) -> float | None:
-    """When a change may have made the key usable for Batch again, if that was in the last minutes: a change of the
-    version, or the role assignment without which there would be no access."""
+    """The time of a change within the last _RECOVERY_SECONDS that may have made the key usable for Batch again: a
+    change of the version, or a role assignment without which there would be no access. None if there was no such
+    change."""
     evidence: Evidence = observed["evidence"]
     since = evidence.now - _RECOVERY_SECONDS
     changes: list[float] = []
@@ -228,7 +231,7 @@ def key_changed_at(observed: Mapping[str, Any]) -> float | None:
             principal: [one for one in given if _created_at(one) <= since]
             for principal, given in evidence.assignments.items()
         }
-        # Nearly always, all of them are older.
+        # Skips the second check in the usual case that all assignments are older.
         if older != evidence.assignments and _has_access(evidence):
             created = [_created_at(one) for given in evidence.assignments.values() for one in given]
             changes += [] if _has_access(replace(evidence, assignments=older)) else [max(created)]
@@ -237,7 +240,7 @@ def key_changed_at(observed: Mapping[str, Any]) -> float | None:
 
 def _created_at(assignment: RoleAssignment) -> float:
     text = assignment["properties"].get("createdOn")
-    # Azure counts to a tenth of a microsecond, which Python does not.
+    # Azure's time has seven decimal places of a second, which Python cannot parse.
     made = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S") if text else None
     return made.replace(tzinfo=timezone.utc).timestamp() if made else 0
 
@@ -281,7 +284,8 @@ def _why_unusable(version: KeyBundle, now: float) -> str:
 
 
 def _none_usable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> bool:
-    """Of the versions that an account which follows the key may be on. False if they could not be listed."""
+    """Whether none of the versions that an account may use is usable, if it follows the key. False if the versions
+    could not be listed."""
     return versions is not None and all(_reason(item, evidence.now) for item in versions)
 
 
@@ -300,7 +304,7 @@ def _may_be_let_in(evidence: Evidence) -> bool:
 
 
 def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
-    # Batch may use any of them, so those that are left may do.
+    # Batch may use any identity, so the account may be able to use one of the others.
     if not evidence.principals:
         yield Cause("identity_missing", "The account no longer has an identity.", _LOST)
     elif len(missing) >= len(evidence.principals):
@@ -348,7 +352,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
         name = "version_missing" if observed["versions"] else "key_missing"
         yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", _RESTORE)
     elif _is_version_lost(observed):
-        # Of an account that follows the key. Another key has the same name now.
+        # The account follows the key, and a different key of the same name exists now.
         seen = f"The key {key.name} does not have the version that Batch needs: the version was purged."
         yield Cause("version_missing", f"{seen} Batch says: {_said(observed)}", _RESTORE)
     unusable = _unusable(evidence, observed)
@@ -377,27 +381,27 @@ def _is_version_lost(observed: Mapping[str, Any]) -> bool:
 
 
 def _said_by_batch(said: str) -> Iterator[Cause]:
-    """The message of Batch about a key that the caller cannot read."""
+    """The cause that Batch's message shows, if the caller cannot read the key."""
     for name, pattern in _SAID_BY_BATCH.items():
         if pattern.search(said):
             yield Cause(name, f"Batch says: {said}", "Run this as a caller who can read the key.", "key")
 
 
 def _unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
-    """Of the versions that the account may need, those that are of no use, each with the reason."""
+    """The unusable versions among those that the account may need, each with the reason."""
     reasons = {version_of(item): _reason(item, evidence.now) for item in _in_question(evidence, observed)}
     return {version: reason for version, reason in reasons.items() if reason}
 
 
 def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
-    """The version that the account is pinned to. Of an account that follows the key, the newest, and the one before if
-    the account may be on that (`followers_on`). Of an account that is not available, also those that it may have lost
-    too early.
+    """The versions that the account may need. If it is pinned: that version. If it follows the key: the newest
+    version, and the previous version if the account may use it (`followers_on`). If the account is not available:
+    also the versions that became unusable too early.
 
-    An account that is available does not need the one before. An account that is not available may be on an older
-    version. That version is named only if nothing else explains that the account is not available, because it may have
-    been disabled for good. A version that Batch names is needed whatever its age: without it, Batch cannot move the
-    account to a newer one.
+    An available account does not need the previous version. An unavailable account may use an older version. Older
+    versions are returned only if nothing else explains why the account is unavailable, because a person may have
+    disabled older versions on purpose. A version that Batch names is always needed: without it, Batch cannot move the
+    account to a newer version.
     """
     versions: Sequence[KeyItem] | None = observed["versions"]
     newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
@@ -435,7 +439,7 @@ def _is_explained(observed: Mapping[str, Any]) -> bool:
 
 
 def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
-    """The previous versions that the account may still have needed when they were disabled or expired."""
+    """The previous versions that were disabled or expired when the account may still have needed them."""
     if not isinstance(evidence.bundle, Mapping):
         return []
     return previous_in_doubt(
@@ -459,15 +463,15 @@ def _reason(item: KeyItem, now: float) -> str:
 
 
 def _needed(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
-    """The identifiers of the versions that have to be usable: the one that the account is pinned to, and those in
-    question which are not usable. Without a version it is the newest one, if none could be seen."""
+    """The identifiers of the versions that have to be usable: the version that the account is pinned to, and the
+    unusable versions that the account may need. The identifier of the key without a version if there are none."""
     key = evidence.key
     unusable = [str(replace(key, version=one)) for one in _unusable(evidence, observed)]
     return list(dict.fromkeys([str(key), *unusable])) if key.version or not unusable else unusable
 
 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:
-    """Where the vault is, or was until it was deleted."""
+    """The subscription, resource group and name of the vault or deleted vault; None if neither was read."""
     deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
     vault = evidence.vault
     if isinstance(deleted, Mapping):

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The checks before an account is moved to a key (invariant I1): pure, over the data that was read.
+"""The checks before an account is moved to a key (invariant I1). Pure: sends no requests.
 
-Data that could not be read is the error with the reason, and its checks are `unknown`.
+If data could not be read, its value is the error with the reason, and its checks are `unknown`.
 
 This module util is private to the collection.
 """
@@ -28,7 +28,7 @@ OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 
 @dataclass(frozen=True)
 class Evidence:
-    """The data of a key and of the identity that is to use it."""
+    """The data of a key, and of the identities that are about to use it."""
 
     key: KeyIdentifier
     # Object ids of the account's identities; Batch may use any of them.
@@ -42,7 +42,7 @@ class Evidence:
     now: float
     # Seconds for which the key has to stay valid from now on.
     lasting: float = 0
-    # Whether it is enough that one of the identities may use the key.
+    # If true, the check of access passes if one of the identities may use the key.
     by_any: bool = False
 
 
@@ -55,13 +55,13 @@ class Check:
 
 
 def lasting(evidence: Evidence) -> Evidence:
-    """The evidence on a key that an account is about to be pointed at: the key must not expire at once. A rollback has
-    no such demand (`for_rollback`)."""
+    """The evidence with the additional requirement that the key does not expire soon, for an account that is about
+    to be moved to the key. A rollback has no such requirement (`for_rollback`)."""
     return replace(evidence, lasting=key_document.EXPIRES_SOON)
 
 
 def for_rollback(evidence: Evidence) -> Evidence:
-    """The evidence on a key that the account used before, through whichever of its identities may use it."""
+    """The evidence on the key that the account used before: it is enough if one of the identities may use the key."""
     return replace(evidence, by_any=True)
 
 
@@ -70,7 +70,7 @@ def judged(evidence: Evidence) -> tuple[Check, ...]:
 
 
 def failed_checks(evidence: Evidence, among: Iterable[str] | None = None) -> list[str]:
-    """The names of the checks that fail, of all or of these."""
+    """The names of the failed checks, by default of all checks, otherwise only of those in `among`."""
     names = [check.name for check in judged(evidence) if check.status == FAILED]
     return names if among is None else [name for name in names if name in among]
 
@@ -92,10 +92,10 @@ def require(evidence: Evidence, so: str = "so the account was not moved to it") 
 
 
 def require_for_change(evidence: Evidence) -> tuple[Check, ...]:
-    """The checks before an account is put on the key: `require`, and that access to the key can be seen.
+    """The checks before an account is moved to the key: `require`, and that the access to the key can be read.
 
-    Access that is revoked at this moment takes effect later, so Batch still takes the key. Only a caller who sees who
-    has access finds that out when it is checked again after the change.
+    If access is revoked at this moment, the revocation takes effect later, so Batch still accepts the key. The
+    check after the change finds the revocation only if the caller can read the access.
     """
     checks = require(lasting(evidence))
     access = next(check for check in checks if check.name == "access_granted")
@@ -122,7 +122,7 @@ def describe(checks: Sequence[Check]) -> list[dict[str, str]]:
     return [{"name": c.name, "status": c.status, "evidence": c.evidence, "remedy": c.remedy} for c in checks]
 
 
-# A judgement: whether it holds (None: could not be seen), the evidence, and the remedy if it does not.
+# Whether a check passes (None if the data could not be read), the evidence, and the remedy if it fails.
 Judgement = tuple["bool | None", str, str]
 
 
@@ -165,7 +165,7 @@ def _identity_present(evidence: Evidence) -> Judgement:
 
 
 def is_unreachable(bundle: KeyBundle | CmkError | None) -> TypeGuard[CmkError]:
-    """Whether the host of the vault gave no response when its key was read."""
+    """Whether the host of the vault did not respond when the key was read."""
     return isinstance(bundle, CmkError) and bundle.code == "vault_unreachable"
 
 
@@ -191,7 +191,7 @@ def _purge_protection(evidence: Evidence) -> Judgement:
 
 
 def _purge_protection_seen(evidence: Evidence) -> bool | None:
-    """On the vault, or by the key itself for a caller who may not read the vault."""
+    """Purge protection of the vault; if the caller may not read the vault, according to the key's recovery level."""
     if isinstance(evidence.vault, Mapping):
         return bool(evidence.vault["properties"].get("enablePurgeProtection"))
     if isinstance(evidence.bundle, Mapping):
@@ -322,7 +322,7 @@ _JUDGES: dict[str, Callable[[Evidence], Judgement]] = {
     "network_open_to_batch": _of_vault(_network_open),
 }
 NAMES = tuple(_JUDGES)
-# Those that an account which is on the key needs to stay available. Batch asks for the others when the key is set.
+# The checks that must pass for an account to stay available. Batch requires the others only when the key is set.
 KEEP_AVAILABLE = (
     "identity_present",
     "vault_reachable",

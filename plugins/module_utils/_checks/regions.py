@@ -19,9 +19,9 @@ def normalized(location: str) -> str:
 
 
 def require_available(location: str, regions: Collection[str] | None, resource: str) -> None:
-    """Raise InvalidOption if the resource provider has no such region.
+    """Raise InvalidOption if the resource provider is not available in the region.
 
-    `regions` are what the provider lists. If there are none, or the caller may not read them, Azure decides.
+    `regions` is the list of the provider. If it is empty, or the caller may not read it, Azure decides.
     """
     known = sorted({normalized(region) for region in regions or ()})
     if not known or normalized(location) in known:
@@ -36,7 +36,7 @@ def require_available(location: str, regions: Collection[str] | None, resource: 
 
 
 def difference(resource: str, has: str, wanted: str | None) -> tuple[str, ...]:
-    """The warning that an existing resource is not in the region asked for; nothing if no region is asked for."""
+    """The warning that an existing resource is not in the requested region; empty if no region is requested."""
     if wanted is None or normalized(wanted) == normalized(has):
         return ()
     return (f"{resource} exists in the region {has}, not in {wanted}. location is used only for its creation.",)

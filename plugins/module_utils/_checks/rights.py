@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rights that this collection needs, and those that each kind of write needs.
+"""The rights that this collection needs, and the rights of each kind of write.
 
 This module util is private to the collection.
 """
@@ -27,7 +27,7 @@ _ACCOUNTS = "Microsoft.Batch/batchAccounts"
 _ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
 _IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
-# Permission of an access policy -> data action of a role, for what this collection does with keys.
+# Permission of an access policy -> data action of a role, for the operations on keys that this collection uses.
 _KEYS = f"{VAULTS}/keys"
 KEY_ACTIONS = {
     "get": f"{_KEYS}/read",
@@ -43,8 +43,8 @@ KEY_ACTIONS = {
 
 @dataclass(frozen=True)
 class Right:
-    """A right that a write needs: an action at the resource id `scope`. A scope of `in_group` has no subscription if it
-    is in the task's own."""
+    """A right that a write needs: an action at the resource id `scope`. A scope from `in_group` without a
+    subscription is in the task's own subscription."""
 
     action: str
     scope: str
@@ -52,19 +52,19 @@ class Right:
 
 @dataclass(frozen=True)
 class VaultRight:
-    """A right at the vault of that name. With Azure RBAC it is `action`. With access policies
-    it is the key permission `permission` of a policy, or else the action `policy_action`."""
+    """A right at the vault of this name. With Azure RBAC it is `action`. With access policies it is the key
+    permission `permission` or, if that is not set, the action `policy_action`."""
 
     action: str
     vault: str
     permission: str | None = None
     policy_action: str | None = None
-    # The resource group that the vault is to be made in, if it does not exist, and whether it will use Azure RBAC.
+    # If the vault does not exist: the resource group in which it will be created, and whether it will use Azure RBAC.
     group: str | None = None
     by_role: bool = True
-    # The resource group that the vault is looked for in first.
+    # The resource group in which the vault is searched for first.
     looked_for_in: str | None = None
-    # Whether the caller has to see the vault.
+    # Whether the right is missing if the caller may not read the vault.
     seen: bool = False
 
 
@@ -81,7 +81,7 @@ class NeededRights:
     def of(
         self, write: Callable[Concatenate[Any, P], None]
     ) -> Callable[[Callable[P, Iterable[Needed]]], Callable[P, Iterable[Needed]]]:
-        """For a function that takes the arguments of the write and returns the rights that it needs."""
+        """A decorator for a function that takes the arguments of the write and returns the rights of the write."""
 
         def keep(rights: Callable[P, Iterable[Needed]]) -> Callable[P, Iterable[Needed]]:
             self._by_write[write] = rights
@@ -103,7 +103,7 @@ def in_group(group: str, resource: str | None = None, subscription: str | None =
 
 def to_create_account(group: str) -> Iterator[Needed]:
     yield Right(f"{_ACCOUNTS}/write", in_group(group))
-    # Azure is asked until the account is made.
+    # The long-running creation is polled.
     yield Right(f"{_ACCOUNTS}/operationResults/read", in_group(group))
 
 
@@ -116,16 +116,16 @@ def to_delete_account(group: str, name: str) -> Right:
 
 
 def to_assign_identities(body: Mapping[str, Any]) -> Iterator[Needed]:
-    """The user-assigned identities in the body of a request that writes an account."""
+    """The rights for the user-assigned identities in the body of a request that writes an account."""
     for identity in body.get("identity", {}).get("userAssignedIdentities", {}):
         yield Right(f"{_IDENTITIES}/assign/action", identity)
-        # Access is granted to its principal.
+        # The principal of the identity is read, because access is granted to it.
         yield Right(f"{_IDENTITIES}/read", identity)
 
 
 def to_set_encryption(group: str, name: str) -> Iterator[Needed]:
     yield to_change_account(group, name)
-    # By its pools a change is confirmed.
+    # The list of pools confirms the change.
     yield Right(POOLS_READ, in_group(group, f"{_ACCOUNTS}/{name}"))
 
 
@@ -161,19 +161,21 @@ def to_unassign_role(assignment_id: str) -> Right:
 
 
 def to_grant_access(vault: str, group: str | None = None, *, by_role: bool = True) -> Iterator[Needed]:
-    """Of a later task, with roles or access policies as the vault has it. For `group` and `by_role` see VaultRight."""
+    """The rights of a later task that grants access, with a role or an access policy according to the vault's
+    permission model. For `group` and `by_role` see VaultRight."""
 
     def right(action: str, policy_action: str) -> VaultRight:
         return VaultRight(action, vault, policy_action=f"{VAULTS}/{policy_action}", group=group, by_role=by_role)
 
     yield right(f"{_ASSIGNMENTS}/write", "accessPolicies/write")
     if group is not None:
-        # In a vault that is yet to be made, nobody could look before.
+        # If the vault does not exist yet, no earlier read has shown that the caller has this right.
         yield right(f"{_ASSIGNMENTS}/read", "read")
 
 
 def to_revoke_access(vault: str) -> VaultRight:
-    """Of a later task, with roles or access policies as the vault has it."""
+    """The right of a later task that revokes access, with a role or an access policy according to the vault's
+    permission model."""
     return VaultRight(f"{_ASSIGNMENTS}/delete", vault, policy_action=f"{VAULTS}/accessPolicies/write")
 
 
@@ -183,8 +185,8 @@ def to_use_key(permission: str, vault: str, group: str | None = None, *, by_role
 
 
 def is_in_no_policy(vault: Vault, permission: str) -> bool:
-    """Whether no access policy of the vault has the key permission. An entry of another principal may be one of a group
-    that the caller is in, which cannot be seen here."""
+    """Whether no access policy of the vault has the key permission. The entries of all principals count, because
+    the caller may be a member of a group that has an entry."""
     entries = vault["properties"].get("accessPolicies", [])
     granted = (entry.get("permissions", {}).get("keys") or [] for entry in entries)
     lower = {name.lower() for names in granted for name in names}
@@ -192,5 +194,5 @@ def is_in_no_policy(vault: Vault, permission: str) -> bool:
 
 
 def lacking(action: str, scope: str) -> str:
-    """A sentence on what the caller lacks."""
+    """A sentence that names the missing right."""
     return f"The caller lacks {action} at {scope}."

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which Batch accounts, and which of their pools, use a key (invariant I2).
+"""The Batch accounts and pools that use a key (invariant I2).
 
-Azure has no request that takes a key away only if nobody uses it, and an account may begin to use the key between the
-check and the change. So the accounts are checked again after the change, and the change is undone if one uses the key.
+Azure has no request that disables or deletes a key only if the key is unused. An account may begin to use the key
+between the check and the change. Therefore the accounts are checked again after the change, and the change is
+undone if an account uses the key.
 
 This module util is private to the collection.
 """
@@ -36,7 +37,7 @@ class Unlisted(TypedDict):
 
 
 class Listed(TypedDict):
-    """The Batch accounts that the caller can see, and where there may be more of them."""
+    """The Batch accounts that the caller can read, and the scopes that may have more accounts."""
 
     accounts: list[Account]
     unlisted: list[Unlisted]
@@ -45,42 +46,43 @@ class Listed(TypedDict):
 class DiskKey(TypedDict):
     """The key that a pool encrypts its disks with."""
 
-    # Of the pool. Of the account, if the account is unavailable and so does not list its pools.
+    # The id of the pool. The id of the account, if the account is unavailable and therefore does not list its pools.
     id: str
-    # None if it is not known, so it may be any: of an unavailable account, or of a disk encryption set.
+    # None if the key is not known and may be any key: of an unavailable account, or of a disk encryption set.
     key: str | None
     follows_latest: bool
-    # Of the pool's identities. None if they are not known, so they may be any.
+    # The principals of the pool's identities. None if they are not known and may be any principals.
     principals: list[str] | None
 
 
 class Visible(Listed):
-    """The same with the keys of their pools' disks: everything that may use a key."""
+    """The Batch accounts with the keys of their pools' disks: all users of keys."""
 
     disks: list[DiskKey]
 
 
 def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:
-    """The ids of the accounts and pools on this key, or on this version of it where the identifier has one.
+    """The ids of the accounts and pools that use this key or, if the identifier has a version, this version.
 
-    `followers_on` are the versions that an account or a pool which follows the key may be on.
+    `followers_on` are the versions that an account or a pool may use if it follows the key.
     """
     return _users(visible, lambda used: _is_on(used, key, followers_on))
 
 
 def accounts_on_key(visible: Listed, key: KeyIdentifier) -> list[str]:
-    """The ids of the accounts on this key, or on this version of it where the identifier has one."""
+    """The ids of the accounts that use this key or, if the identifier has a version, this version."""
     return [account["id"] for account in visible["accounts"] if _is_on(key_of(account), key, None)]
 
 
 def _users(visible: Visible, uses: Callable[[KeyIdentifier | None], bool]) -> list[str]:
-    """The ids of the accounts and pools with such a key. An unavailable account with such a key is named once."""
+    """The ids of the accounts and pools for whose key `uses` is true. An id occurs once."""
     accounts = [account["id"] for account in visible["accounts"] if uses(key_of(account))]
     return list(dict.fromkeys([*accounts, *_pools(visible, uses)]))
 
 
 def _pools(visible: Visible, uses: Callable[[KeyIdentifier], bool], principal: str | None = None) -> list[str]:
-    """The ids of the pools with such a key, if one is named reached as this principal."""
+    """The ids of the pools for whose key `uses` is true and, if `principal` is set, that access the key as this
+    principal."""
 
     def may_use(disk: DiskKey) -> bool:
         if disk["key"] is None:
@@ -103,13 +105,13 @@ def _is_on(used: KeyIdentifier | None, key: KeyIdentifier, followers_on: Iterabl
 
 
 def following(visible: Visible, key: KeyIdentifier) -> list[str]:
-    """The ids of the accounts and pools that follow this key, whichever its newest version is."""
+    """The ids of the accounts and pools that follow the latest version of this key."""
     return _users(visible, key.versionless.same)
 
 
 def in_vault(visible: Visible, vault: str) -> list[str]:
-    """The ids of the accounts whose key lies in this vault, or that refer to the vault because their pools are in the
-    user's subscription (`keyVaultReference`); and of the pools whose key lies in it."""
+    """The ids of the accounts whose key is in this vault, or that refer to the vault because their pools are in the
+    user's subscription (`keyVaultReference`); and of the pools whose key is in the vault."""
     referring = [account["id"] for account in visible["accounts"] if _refers_to(account, vault)]
     users = _users(visible, lambda used: used is not None and used.vault == vault.lower())
     return list(dict.fromkeys([*referring, *users]))
@@ -121,7 +123,7 @@ def _refers_to(account: Account, vault: str) -> bool:
 
 
 def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:
-    """The ids of the accounts and pools that reach a key of this vault as this principal."""
+    """The ids of the accounts and pools that access a key of this vault as this principal."""
 
     def is_reached(key: KeyIdentifier | None) -> bool:
         if key is None or key.vault != vault.lower():
@@ -137,8 +139,8 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
 
 
 def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
-    """Refuse what would cut off an account or a pool, or may cut off one that could not be listed. With `force`, return
-    warnings that name them and the scopes. `what` is an infinitive."""
+    """Refuse a change after which an account or a pool, also one that could not be listed, may lose its key. With
+    `force`, return warnings that name the users and the scopes. `what` is the change as an infinitive."""
     if users and not force:
         raise _in_use(what, users, visible)
     if not force:
@@ -149,7 +151,7 @@ def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tupl
 
 
 def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
-    """The warning of those users that count because their key is not known."""
+    """The warning that names the users whose keys are not known, so that they may use any key."""
     unknown = {disk["id"] for disk in visible["disks"] if disk["key"] is None}
     names = ", ".join(user for user in users if user in unknown)
     if not names:
@@ -165,8 +167,8 @@ def _kinds(users: Sequence[str]) -> str:
 
 
 def require_whole(visible: Listed, what: str, otherwise: str) -> None:
-    """Refuse `what` if accounts or pools may exist that could not be listed. `otherwise` is what a person can do
-    instead of granting the right."""
+    """Refuse `what` if accounts or pools may exist that could not be listed. `otherwise` is the alternative to
+    granting the right."""
     unlisted = visible["unlisted"]
     if not unlisted:
         return
@@ -185,7 +187,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
 
 
 def not_listed(unlisted: Unlisted) -> str:
-    """A sentence on one of the `unlisted`."""
+    """A sentence that names the scope and the reason."""
     is_of_pools = unlisted["action"] == POOLS_READ or "/batchaccounts/" in unlisted["scope"].lower()
     what = "pools" if is_of_pools else "Batch accounts"
     return f"Not all {what} of {unlisted['scope']} could be listed: {unlisted['reason']}"
@@ -197,8 +199,8 @@ def _rights_to_list(action: str) -> str:
 
 @dataclass(frozen=True)
 class AllListed:
-    """The goal that the accounts of all subscriptions can be listed, that of the `vault` among them. For `what` and
-    `otherwise` see `require_whole`."""
+    """The goal that the accounts of all subscriptions, including the subscription of the `vault`, can be listed.
+    For `what` and `otherwise` see `require_whole`."""
 
     what: str
     otherwise: str
@@ -206,15 +208,17 @@ class AllListed:
 
 
 def plan(goal: AllListed, visible: Listed) -> Plan[Service]:
-    """No steps; the refusal if something could not be listed."""
+    """A plan without steps. Raises Refused if accounts or pools could not be listed."""
     require_whole(visible, goal.what, goal.otherwise)
     return Plan(goal, {}, {})
 
 
 def removal(plan: Plan[W], back: Any, taken_away: Any = True) -> Plan[W]:
-    """A plan that takes something away, with a second check, unless `force` allows the loss that the check looks for.
+    """Add the second check to a plan that disables, deletes or revokes something, unless `force` allows that
+    accounts lose their key.
 
-    `back` is the goal that restores it. `taken_away` marks the goal of the second check: what nobody may use by then.
+    `back` is the goal that undoes the change. `taken_away` marks the goal of the second check: the resource that no
+    account may use.
     """
     if plan.goal.force:
         return plan

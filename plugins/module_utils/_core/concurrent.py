@@ -4,8 +4,9 @@
 
 """Concurrent calls, because a request to Azure takes far longer than the work of this collection.
 
-They run in daemon threads. The threads of concurrent.futures.ThreadPoolExecutor are waited for when the pool is left
-and again when the interpreter exits, so a task with a `timeout` would last until its slowest request ends.
+They run in daemon threads. Python waits for the threads of concurrent.futures.ThreadPoolExecutor at the end of the
+block and again when the interpreter exits. With these, a task with a `timeout` would run until its slowest request
+ends.
 
 This module util is private to the collection.
 """
@@ -26,7 +27,7 @@ _LIMIT = 8
 
 
 def in_background(call: Callable[..., R], *arguments: Any) -> Future[R]:
-    """Start the call in a daemon thread, and return its future. Nothing waits for the call but `Future.result`."""
+    """Start the call in a daemon thread, and return its future. Only `Future.result` waits for the call."""
     future: Future[R] = Future()
     Thread(target=_complete, args=(future, call, arguments), daemon=True).start()
     return future
@@ -78,7 +79,7 @@ def _work(pending: SimpleQueue[tuple[Future[R], T]], call: Callable[[T], R]) -> 
 def _complete(future: Future[R], call: Callable[..., R], arguments: tuple[Any, ...]) -> None:
     try:
         result = call(*arguments)
-    # Raised where the result is asked for.
+    # `Future.result` raises it.
     except BaseException as error:
         future.set_exception(error)
     else:

@@ -6,8 +6,8 @@
 
 A document has more fields than these. A field that Azure may leave out is read with `get`.
 
-The types are for mypy: no document is checked while the collection runs. A response of Azure is `Any` until the method
-of a client that reads it names the type.
+The types are only for mypy: no document is checked at run time. A response of Azure is `Any` until the client
+method that reads the document declares its type.
 
 This module util is private to the collection.
 """
@@ -186,7 +186,7 @@ class DeletedVault(TypedDict):
 
 
 class KeyAttributes(TypedDict, total=False):
-    """Those of a version of a key. It always has the first two fields. Times are seconds since 1970."""
+    """The attributes of a version of a key. The first two fields always exist. Times are seconds since 1970."""
 
     enabled: bool
     created: int

@@ -14,20 +14,20 @@ from datetime import datetime, timezone
 
 from .errors import InvalidOption
 
-# A month and a year have no fixed length; these are the ones Key Vault's own documentation counts with.
+# A month and a year have no fixed length. These are the lengths in Key Vault's documentation.
 _DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
 _DURATION = re.compile(
     r"P(?=.)(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
     r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?",
     re.ASCII,
 )
-# Key Vault has no dates beyond the year 9999. In years; nobody means so long a time.
+# Key Vault has no dates after the year 9999, and a longer duration is certainly a mistake.
 _LONGEST_YEARS = 100
 
 
 def seconds(duration: str | None, option: str, *, or_none: bool = False) -> int | None:
-    """The length of a duration such as P90D, PT12H or P1Y6M in seconds, without the blanks around it; with
-    `or_none` it may be 0, as that of P0D."""
+    """The length of a duration such as P90D, PT12H or P1Y6M in seconds. Blanks around the duration are ignored.
+    With `or_none`, it may be 0, such as P0D."""
     if duration is None:
         return None
     found = _DURATION.fullmatch(duration.strip())
@@ -35,7 +35,7 @@ def seconds(duration: str | None, option: str, *, or_none: bool = False) -> int 
         raise InvalidOption(
             option, duration, "this is not an ISO 8601 duration.", "Use for example P90D, P18M, P2Y or PT12H."
         )
-    # Python refuses to read a number of thousands of digits.
+    # Python refuses to convert thousands of digits to a number.
     if any(len(count or "") > 12 for count in found.groups()):
         raise _too_long(duration, option)
     parts = {unit: int(count or 0) for unit, count in found.groupdict().items()}

@@ -13,9 +13,9 @@ from typing import Any
 
 
 class CmkError(Exception):
-    """A failure with a message for people and a stable code for playbooks.
+    """A failure with a human-readable message and a stable code for playbooks.
 
-    Facts go into the task's result beside them: the option and its value, the remedy, what had been applied.
+    Facts are further values of the task's result: the option and its value, the remedy, the steps that were applied.
     """
 
     code = "failed"
@@ -47,7 +47,7 @@ class InvalidOption(CmkError):
 
 
 class Refused(CmkError):
-    """This collection declines to do it, for the safety of an account (invariants I1 and I2)."""
+    """This collection refuses the change because an account may lose its key (invariants I1 and I2)."""
 
 
 class NotFound(CmkError):
@@ -61,7 +61,7 @@ class Denied(CmkError):
 
 
 class Rejected(CmkError):
-    """The service understood the request and turned it down."""
+    """The service has refused the request."""
 
     code = "rejected_by_service"
 
@@ -77,14 +77,14 @@ class TimedOut(CmkError):
 
 
 class NotConverged(CmkError):
-    """The service took the change but, read again, does not show it (invariant I4)."""
+    """The service has accepted the change, but a later read does not show it (invariant I4)."""
 
     code = "not_confirmed"
 
 
 class PlanOutdated(CmkError):
-    """Somebody else has created the resource, or moved the account, since the change was planned. Nothing was written,
-    so the change can be planned again."""
+    """Another task or user has created the resource, or moved the account, since the change was planned. Nothing
+    was written, so the change can be planned again."""
 
     code = "plan_outdated"
 

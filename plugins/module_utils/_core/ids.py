@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ARM ids, key identifiers and the names they are made of.
+"""ARM ids, key identifiers, and the names in them.
 
 This module util is private to the collection.
 """
@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from .documents import Account, Identity
 from .errors import InvalidOption
 
-# Key Vault's hosts in the three clouds. A managed HSM has another suffix; Batch takes keys of vaults only.
+# The host suffixes of Key Vault in the three clouds. A managed HSM has another suffix; Batch supports only keys of
+# vaults.
 VAULT_SUFFIXES = ("vault.azure.net", "vault.usgovcloudapi.net", "vault.azure.cn")
 
 _MANAGEMENT_GROUP = "/providers/microsoft.management/managementgroups/"
@@ -46,7 +47,7 @@ class KeyIdentifier:
     vault: str
     suffix: str
     name: str
-    # In lower case, as Key Vault writes it: Azure keeps the letter case that it was given.
+    # In lower case, as Key Vault writes it. Batch keeps the letter case of the identifier that was set.
     version: str | None = None
 
     def __str__(self) -> str:
@@ -63,23 +64,24 @@ class KeyIdentifier:
 
     @property
     def folded(self) -> str:
-        """The id for comparisons: Azure keeps the letter case of an id and ignores it when it compares."""
+        """The identifier for comparisons: Azure keeps the letter case of an identifier, but ignores it in
+        comparisons."""
         return str(self).casefold()
 
     def same(self, other: KeyIdentifier | None) -> bool:
         return other is not None and self.folded == other.folded
 
     def same_key(self, other: KeyIdentifier | None) -> bool:
-        """Whether both name the same key, whichever version."""
+        """Whether both name the same key, regardless of the version."""
         return other is not None and self.versionless.same(other.versionless)
 
     def is_named(self, vault: str, name: str) -> bool:
-        """Whether it is a version of the key of that name in that vault."""
+        """Whether this is the key of that name in that vault, or a version of it."""
         return self.vault == vault.lower() and self.name.casefold() == name.casefold()
 
 
 def key_in_vault(vault: str, name: str) -> str:
-    """The name under which the tasks of a run count: the key of that name in that vault, in any letter case."""
+    """The name of a key in the run's store, regardless of the letter case."""
     return f"{vault}/{name}".casefold()
 
 
@@ -98,7 +100,7 @@ def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
 
 
 def read_key_identifier(value: str) -> KeyIdentifier:
-    """An identifier as a service gives it, which may be of a kind that this collection would not set."""
+    """An identifier from a response of Azure, which this collection may not accept as an option."""
     found = _ANY_KEY_IDENTIFIER.fullmatch(value)
     if found is None:
         return KeyIdentifier("unknown", "invalid", value)
@@ -106,7 +108,7 @@ def read_key_identifier(value: str) -> KeyIdentifier:
 
 
 def is_key_identifier(value: str) -> bool:
-    """Whether `read_key_identifier` finds the parts of an identifier in it."""
+    """Whether the value has the parts of an identifier that `read_key_identifier` reads."""
     return _ANY_KEY_IDENTIFIER.fullmatch(value) is not None
 
 
@@ -172,14 +174,14 @@ def parse_user_assigned_id(value: str, option: str) -> UserAssignedId:
 def principals_of(identity: Identity) -> tuple[str, ...]:
     """The object ids of an account's identities.
 
-    No field says which of several user-assigned identities Batch uses for the key, so all of them count.
+    No field shows which of several user-assigned identities Batch uses for the key, so all of them are returned.
     """
     assigned = [value.get("principalId") for value in identity.get("userAssignedIdentities", {}).values()]
     return tuple(filter(None, [identity.get("principalId"), *assigned]))
 
 
 def key_of(account: Account | None) -> KeyIdentifier | None:
-    """The key that an account document says it is on; none on a Microsoft-managed key."""
+    """The customer-managed key in the document of an account; None if it uses a Microsoft-managed key."""
     encryption = account.get("properties", {}).get("encryption", {}) if account else {}
     identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
     if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
@@ -188,31 +190,32 @@ def key_of(account: Account | None) -> KeyIdentifier | None:
 
 
 def same_id(one: str, other: str) -> bool:
-    """ARM ids come back in other letter cases than they were sent, `resourcegroups` above all."""
+    """Azure may return an ARM id in another letter case than it was sent, often `resourcegroups`."""
     return one.rstrip("/").casefold() == other.rstrip("/").casefold()
 
 
 def role_guid(role_definition_id: str) -> str:
-    """Azure gives a role's id with or without a subscription before it; the guid alone is stable."""
+    """The GUID of a role. Azure returns the id of a role with or without a subscription, so only the GUID is stable."""
     return role_definition_id.rsplit("/", 1)[-1].lower()
 
 
 def place_of(resource_id: str) -> tuple[str, str, str]:
-    """Subscription, resource group and name: /subscriptions/ID/resourceGroups/NAME/providers/NAMESPACE/TYPE/NAME."""
+    """The subscription, resource group and name in the id
+    /subscriptions/ID/resourceGroups/NAME/providers/NAMESPACE/TYPE/NAME."""
     parts = resource_id.rstrip("/").split("/")
     return parts[2], parts[4], parts[8]
 
 
 def is_pool(resource_id: str) -> bool:
-    """Whether an ARM id is that of a pool of a Batch account, and not that of an account."""
-    # A resource group may be called `pools`, so the names do not show it: an account is the ninth part of the path.
+    """Whether the id of a Batch account or pool is the id of a pool."""
+    # A resource group may be called `pools`, so the number of parts decides: the name of an account is the ninth part.
     return len(resource_id.split("/")) > 9
 
 
 def within(scope: str, resource_id: str) -> bool:
-    """Whether an assignment at `scope` reaches the resource, of all those that Azure lists for it.
+    """Whether an assignment at `scope`, from Azure's list for the resource, applies to the resource.
 
-    A management group is above subscriptions without being a part of their ids.
+    A management group contains subscriptions, but is not a part of their ids.
     """
     if scope.casefold().startswith(_MANAGEMENT_GROUP):
         return True

@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Signals that end a task while it changes something, and exceptions of any kind as errors of this collection.
+"""Signals that end a task during a change, and the conversion of exceptions to errors of this collection.
 
-Ansible ends a task by an exception that its handler of SIGALRM raises (the keyword `timeout`), and a worker by SIGINT
-or SIGTERM, whose handler exits at once. A change that is under way has to be rolled back first. Therefore these signals
-raise an exception while a change is made, and wait while a write is on its way to Azure or a change is rolled back.
-Only the main thread handles signals; in other threads nothing here has an effect.
+Ansible ends a task with an exception that its handler of SIGALRM raises (the keyword `timeout`). It ends a worker
+with SIGINT or SIGTERM, whose handler exits at once. A change that has begun has to be rolled back first. Therefore
+these signals raise an exception during a change, and are deferred during a write request and during a rollback.
+Only the main thread handles signals. In other threads, these functions have no effect.
 
 This module util is private to the collection.
 """
@@ -25,13 +25,13 @@ from .errors import CmkError, TimedOut
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How long an interrupt waits for the response to a request that has been sent.
 REQUEST_SECONDS = 10.0
-# The signals of each `raised` block that is entered, the innermost last, and how many `deferred` blocks are.
+# The received signals of each active `raised` block, the innermost last; and one item for each active `deferred` block.
 _raising: list[list[int]] = []
 _deferring: list[bool] = []
 
 
 class Interrupted(BaseException):
-    """A signal that ends the process came while a change was made."""
+    """The process has received a signal that ends it during a change."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -42,7 +42,8 @@ class Interrupted(BaseException):
 def raised() -> Iterator[None]:
     """The first of SIGINT, SIGTERM and SIGHUP raises `Interrupted`, so that a change can be rolled back.
 
-    The others take effect at the end of the block: ansible-playbook sends a worker SIGINT and SIGTERM right after it.
+    Later signals take effect at the end of the block, because ansible-playbook sends SIGINT and right after it
+    SIGTERM to a worker.
     """
     came: list[int] = []
 
@@ -65,8 +66,8 @@ def raised() -> Iterator[None]:
 def raise_lost() -> None:
     """Raise the signal's exception again if Python has dropped it.
 
-    An exception that is raised while a finalizer or a weak reference's callback runs goes no further (an import runs
-    such callbacks), and the change would go on as if nothing had come.
+    Python drops an exception that is raised in a finalizer or in the callback of a weak reference, which an import
+    may run. Without this function, the change would continue.
     """
     if _is_main_thread() and not _deferring and _raising and _raising[-1]:
         raise Interrupted(_raising[-1][0])
@@ -74,7 +75,8 @@ def raise_lost() -> None:
 
 @contextmanager
 def deferred(seconds: float | None = None) -> Iterator[None]:
-    """The same signals and SIGALRM take effect at the end of the block, or so many seconds after the first of them."""
+    """The same signals and SIGALRM take effect at the end of the block or, if `seconds` is set, that time after the
+    first signal."""
     came: list[int] = []
 
     def note(signum: int, _frame: Any) -> None:
@@ -105,7 +107,7 @@ def deferred(seconds: float | None = None) -> Iterator[None]:
 
 
 def as_failure(ended: BaseException) -> CmkError:
-    """The exception that ended a task as an error with a code."""
+    """Convert the exception that ended a task to an error with a code."""
     if isinstance(ended, CmkError):
         return ended
     failure = _failure(ended)
@@ -114,7 +116,7 @@ def as_failure(ended: BaseException) -> CmkError:
 
 
 def pass_on(failure: CmkError) -> None:
-    """Let an interrupt of the whole process take effect, now that nothing is left to roll back."""
+    """Let an interrupt of the process take effect after the rollback."""
     cause = failure.__cause__
     if isinstance(cause, Interrupted):
         signal.raise_signal(cause.signum)
@@ -124,7 +126,8 @@ def pass_on(failure: CmkError) -> None:
 
 def _failure(ended: BaseException) -> CmkError:
     name = type(ended).__name__
-    # Ansible's exception; ansible-core 2.19 moved its class, and 2.18 has no `timeout` in it.
+    # Ansible's exception is recognized by its name, because ansible-core 2.19 moved the class. In 2.18 it has no
+    # `timeout`.
     if name == "TaskTimeoutError":
         period = getattr(ended, "timeout", None)
         limit = f" of {period} s" if period else ""

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Placeholders for values that only Azure can give: the principal of a new identity, and a new key version.
+"""Placeholders for values that only Azure can assign: the principal of a new identity, and a new key version.
 
-In check mode, a placeholder is a well-formed GUID or version, so that later tasks can pass it on. Results show it as
-`(known after apply)`, and tasks in check mode accept that text in its place.
+In check mode, a placeholder is a well-formed GUID or version, so that it can be used in requests. Results show
+`(known after apply)` instead, and later tasks in check mode accept this text.
 
 This module util is private to the collection.
 """
@@ -24,12 +24,12 @@ _WITH_VERSION = ("created_on",)
 
 
 def guid(*name: str) -> str:
-    """The placeholder of a GUID, a function of the name."""
+    """The placeholder of a GUID. The same name always has the same placeholder."""
     return f"c3c3c3c3-0000-4000-8000-{_digits(name)[:12]}"
 
 
 def version(*name: str) -> str:
-    """The placeholder of a key version, a function of the name."""
+    """The placeholder of a key version. The same name always has the same placeholder."""
     return f"c3c3c3c300000000{_digits(name)[:16]}"
 
 
@@ -45,7 +45,7 @@ def shown(value: Any) -> Any:
         new = is_placeholder(str(value.get("version")))
         return {name: KNOWN_AFTER_APPLY if new and name in _WITH_VERSION else shown(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        # The place of a placeholder in a sorted list is random, so it is sorted last.
+        # The position of a placeholder in a sorted list is random, so placeholders are moved to the end.
         return sorted(map(shown, value), key=lambda one: bool(one == KNOWN_AFTER_APPLY))
     return value
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A change as a value, before it is an act.
+"""A planned change, its steps, and the outcome of a task.
 
 This module util is private to the collection.
 """
@@ -19,11 +19,11 @@ P = ParamSpec("P")
 
 
 class Service(Protocol):
-    """Reads and writes a resource. Its writes are methods of a protocol of the resource (`writes.py`).
+    """Reads and writes a resource. The writes are methods of a protocol of the resource (`writes.py`).
 
-    It may have `until_shown(look)`, which calls `look` until that returns None or time is up, lets each call but the
-    first read from Azure, and returns what the last call did. Without it there is one call. It may have `forget()`: the
-    next read is from Azure.
+    A service may have `until_shown(look)`, which calls `look` until it returns None or a timeout has passed, and
+    returns its last result. All calls but the first read from Azure. Without `until_shown`, `look` is called once.
+    A service may have `forget()`, after which the next read is from Azure.
     """
 
     def read(self, goal: Any) -> Any: ...
@@ -35,9 +35,9 @@ W = TypeVar("W", bound=Service)
 
 @dataclass(frozen=True)
 class Step(Generic[W]):
-    """One write, with its arguments: a method of the protocol that the resource's service satisfies.
+    """One write with its arguments. The write is a method of the protocol that the resource's service implements.
 
-    `step` makes one, so that mypy checks the arguments.
+    Create it with the function `step`, so that mypy checks the arguments.
     """
 
     write: Callable[Concatenate[W, ...], None]
@@ -48,12 +48,12 @@ class Step(Generic[W]):
         return self.write.__name__
 
     def apply(self, service: W) -> None:
-        # The protocol's own method has no body: the service's method of that name is called.
+        # The method of the protocol has no body, so the service's method of the same name is called.
         getattr(service, self.name)(**self.arguments)
 
 
 def step(write: Callable[Concatenate[W, P], None], *_keywords_only: P.args, **arguments: P.kwargs) -> Step[W]:
-    """The step that calls `write` with these arguments. The methods of protocols take keywords only."""
+    """The step that calls `write` with these arguments. The methods of the protocols accept only keyword arguments."""
     return Step(write, arguments)
 
 
@@ -61,10 +61,11 @@ def step(write: Callable[Concatenate[W, P], None], *_keywords_only: P.args, **ar
 class Plan(Generic[W]):
     """The difference between the observed state and the goal.
 
-    `before` and `after` have the shape of the module's return value. `goal` is the desired state with one-shot
-    wishes turned into state, so that a plan made once the steps have run is empty. `rollback_goal` leads back to
-    `before`, for resources that are restored if a change fails. `if_refused` leads back if the change, read again,
-    would have been refused, also where `rollback_goal` leads nowhere. `report` is part of the result beside the state.
+    `before` and `after` have the shape of the module's return value. `goal` is the desired state, without options
+    such as `new_version` that would change the resource in each run, so that a plan after the steps is empty.
+    `rollback_goal` is the previous state, for resources that are restored if a change fails. `if_refused` is the
+    goal if there is no `rollback_goal` or the rollback to it fails, and a check refuses the change. `report` has
+    further values of the result.
     """
 
     goal: Any
@@ -81,7 +82,7 @@ class Plan(Generic[W]):
         return bool(self.steps)
 
     def unchanged(self) -> Outcome:
-        """The outcome of a plan in which there is nothing to do."""
+        """The outcome of a plan without steps."""
         return Outcome(False, self.before, self.after, self.warnings, self.report)
 
 
@@ -96,11 +97,11 @@ class Outcome:
     report: Mapping[str, Any] = field(default_factory=dict)
 
     def summarized(self, summary: str) -> Outcome:
-        """The outcome with one line for a person."""
+        """The outcome with a one-line summary."""
         return replace(self, report={**self.report, "summary": summary})
 
     def result(self, *, planned: bool = False) -> dict[str, Any]:
-        """The task's result. Of a `planned` change, it shows what only Azure can give as `(known after apply)`."""
+        """The task's result. For a `planned` change, values that only Azure can assign are `(known after apply)`."""
         result = {
             **self.after,
             **self.report,
@@ -115,8 +116,8 @@ class Outcome:
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:
-    """Outcomes of the same kind as one. Where there are several, the values of each are under `principals`, and those
-    of the first beside them."""
+    """Combine the outcomes of several principals. If there are several, `principals` has the values of each
+    outcome, and the other values are those of the first outcome."""
     if len(outcomes) == 1:
         return outcomes[0]
     first = outcomes[0] if outcomes else Outcome(False, {}, {})

@@ -17,7 +17,7 @@ from .documents import Permission
 
 
 def allows(permissions: Iterable[Permission], action: str, *, data: bool = False) -> bool:
-    """Whether one of the permissions allows the action, which is a data action if `data`."""
+    """Whether one of the permissions allows the action. With `data`, the action is a data action."""
     return any(_allows(one, action, data=data) for one in permissions)
 
 
@@ -35,7 +35,7 @@ def _matches(patterns: Iterable[str] | None, action: str) -> bool:
 
 @cache
 def _pattern(wildcard: str) -> re.Pattern[str]:
-    """A `*` stands for any text. `vaults/*/read` includes `vaults/read`: Key Vault Reader, which has only the first,
-    may read vaults."""
+    """A pattern in which `*` matches any text. `vaults/*/read` also matches `vaults/read`: Key Vault Reader has
+    only the first action and may read vaults."""
     text = ".*".join(re.escape(part) for part in wildcard.split("*"))
     return re.compile(text.replace("/.*/", "/(?:.*/)?"), re.IGNORECASE)

@@ -24,8 +24,8 @@ class Planner(Protocol[W]):
 
 
 Check = Callable[[], None]
-# Errors that end a rollback at once: it has waited already, Azure asks for a longer wait than there is time for, or
-# somebody else deleted the resource.
+# Errors that end a rollback at once: the rollback has already waited, Azure requires a wait longer than the
+# timeout, or another task or user has deleted the resource.
 _NOT_RETRIED = (
     "account_unavailable",
     "throttled",
@@ -33,7 +33,7 @@ _NOT_RETRIED = (
     "resource_group_not_found",
     "subscription_not_found",
 )
-# Refuses steps that the caller lacks a right for, or returns warnings.
+# Refuses the steps if the caller lacks a right, or returns warnings.
 Rights = Callable[[Sequence[Step[W]]], tuple[str, ...]]
 
 
@@ -45,10 +45,12 @@ def converge(
     before_change: Check = lambda: None,
     rights: Rights[W] = lambda _steps: (),
 ) -> Outcome:
-    """Read, plan, apply and confirm. Whatever ends a change, the previous setting is restored if the resource has one.
+    """Read, plan, apply and confirm. If a change fails or is interrupted, the previous setting is restored if the
+    plan has a goal for that.
 
-    `before_change` is called if there is something to change, and fails if that must not begin. If somebody else has
-    created the resource or moved the account since it was read, the change is planned a second time.
+    `before_change` is called if there is something to change, and raises an error if the change must not begin. If
+    another task or user has created the resource or moved the account since it was read, the change is planned a
+    second time.
     """
     try:
         return _converge(goal, service, planner, before_change, rights)
@@ -79,20 +81,20 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
                 with interrupts.deferred():
                     _restore(todo, service, planner, failure)
             except BaseException as interrupt:
-                # A signal that came during the rollback, which is over now.
+                # A signal that was deferred during the rollback. The rollback has ended.
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
     return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
 
 
 def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
-    """The plan that `converge` would apply; nothing is changed. Raises the refusals of `converge`."""
+    """The plan that `converge` would apply. Nothing is changed. Raises the same refusals as `converge`."""
     return planner.plan(goal, service.read(goal))
 
 
 def unless_used(make: Callable[[], Outcome]) -> Outcome:
-    """`make` takes something away and reports if accounts use it. It is called again if accounts began to use it
-    meanwhile, and it was restored."""
+    """Call `make`, which disables, deletes or revokes something and reports if accounts use it. If accounts began
+    to use it meanwhile, so that the change was undone, call `make` again."""
     try:
         return make()
     except CmkError as failure:
@@ -108,7 +110,7 @@ def _apply(todo: Plan[W], service: W, applied: list[str]) -> None:
 
 
 def _confirmed(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
-    """The plan in which nothing is left to do, or an error if Azure never shows the change."""
+    """The plan without steps after the change. Raises an error if Azure does not show the change until the timeout."""
     seen, missing = _look_until_shown(goal, service, planner)
     if missing is not None:
         raise missing
@@ -116,9 +118,10 @@ def _confirmed(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
 
 
 def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[W], CmkError | None]:
-    """The last plan, and what is missing in it if time is up.
+    """The last plan, and the error that describes the difference if the timeout has passed.
 
-    Azure is eventually consistent, so it may not show a change, or a new resource, at once. Refusals are no such case.
+    Azure is eventually consistent, so it may not show a change, or a new resource, at once. A refusal is raised at
+    once.
     """
     seen: Plan[W] | None = None
 
@@ -155,8 +158,8 @@ def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) 
 
 
 def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
-    """Whether the change, read again, is refused, although it may have failed for another reason before that could be
-    checked. If not, the failure reports the current state."""
+    """Whether the second check refuses the change, even if the change has failed before for another reason. If it
+    does not, the current state is added to the failure."""
     if isinstance(failure, Refused):
         return True
     try:
@@ -164,7 +167,7 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
     except Exception as ended:
         found = as_failure(ended)
         failure.add(found.msg)
-        # A setting that could be neither confirmed nor rolled back stays, unless it is known to be of no use.
+        # If a setting could be neither confirmed nor rolled back, it stays, unless a check refuses it.
         return todo.rollback_goal is None or isinstance(found, Refused)
     if todo.rollback_goal is not None:
         failure.add(todo.rollback_goal.described(current.before))
@@ -173,8 +176,8 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
 
 
 def _write_back(previous: Any, service: W, planner: Planner[W]) -> None:
-    """Write the previous setting. Repeat that while Azure does not respond, or does not show what is to be restored: a
-    key that is being deleted can be recovered only once its deletion is complete."""
+    """Write the previous setting. Repeat that while Azure does not respond, or does not show the resource: a key
+    that is being deleted can be recovered only once its deletion is complete."""
 
     def attempt() -> CmkError | None:
         try:
@@ -192,7 +195,8 @@ def _write_back(previous: Any, service: W, planner: Planner[W]) -> None:
 
 
 def _read_again(service: Service, goal: Any) -> Any:
-    """Somebody else may have changed the resource since this task read it last, and that is not undone."""
+    """Read from Azure, because another task or user may have changed the resource. A rollback must not undo that
+    change."""
     forget = getattr(service, "forget", None)
     if forget:
         forget()
@@ -200,9 +204,10 @@ def _read_again(service: Service, goal: Any) -> Any:
 
 
 def _put_back(previous: Any, before: Mapping[str, Any], service: W, planner: Planner[W], failure: CmkError) -> bool:
-    """Restore the previous state with a plan, so it is checked in advance too, and empty if nothing has changed.
+    """Restore the previous state with a plan, so that the rollback is also checked in advance, and writes nothing
+    if nothing has changed.
 
-    The failure reports the state after that. Returns whether the state could be restored.
+    Adds the resulting state to the failure. Returns whether the rollback was completed.
     """
     try:
         _write_back(previous, service, planner)

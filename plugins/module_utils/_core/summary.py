@@ -15,12 +15,12 @@ from typing import Any
 from .ids import read_key_identifier
 from .placeholders import is_placeholder
 
-# The number of characters of a version that distinguishes versions for people.
+# The number of characters of a version in a summary, enough to distinguish versions.
 _SHORT = 8
 
 
 def version_text(version: str | None) -> str:
-    """A version that Azure has yet to make has no name."""
+    """A short name of a version. A version that does not exist yet is "a new version"."""
     return "a new version" if not version or is_placeholder(version) else f"version {version[:_SHORT]}…"
 
 
@@ -34,7 +34,7 @@ def key_text(identifier: str | None) -> str:
 
 
 def changed_values(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The values that differ, by their names in the result; those that are no text or number without the values."""
+    """The names of the values that differ. Lists and mappings are shown without their values."""
     return ", ".join(
         _changed(name, before.get(name), value) for name, value in after.items() if value != before.get(name)
     )

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lines that a person reads while a task waits.
+"""The lines that show what a task is waiting for.
 
 This module util is private to the collection.
 """
@@ -15,7 +15,7 @@ from .errors import CmkError, Unavailable
 class WaitingLines:
     """Lines such as `Waiting for Azure to show the change (40 of 600 s)`.
 
-    A line gives the reason if the previous line had a different reason or none.
+    A line has the reason if the previous line had a different reason or none.
     """
 
     def __init__(self, waiting_for: str, seconds: float) -> None:
@@ -31,7 +31,8 @@ class WaitingLines:
 
 
 def _reason(complaint: CmkError) -> str:
-    """Other errors describe how the wait would end, and advise what to do then."""
+    """The reason of the wait: Azure's message, or that of an Unavailable error. Other messages describe the end of
+    the wait."""
     azure = complaint.facts.get("azure")
     if azure:
         return f"Azure says: ({azure['code']}) {azure['message']}"

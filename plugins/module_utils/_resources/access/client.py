@@ -49,7 +49,7 @@ class Access(Polled):
         return observed
 
     def assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
-        """The role assignments of a principal, its groups' among them, that reach the scope."""
+        """The role assignments of a principal that apply to the scope, including those of its groups."""
         with sdk.translated(f"list the role assignments of {principal} on {scope}"):
             return sdk.documents(
                 self._client(scope).role_assignments.list_for_scope,
@@ -58,20 +58,22 @@ class Access(Polled):
             )
 
     def recent_assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
-        """The same, for looking before a change: once many principals were asked for, from a list of them all."""
+        """The same for checks before a change. After many principals, from one list of the assignments of all
+        principals."""
         listed: list[RoleAssignment] | None = self._session.cache.one_of_many(
             lambda: self.assignments_of_role(scope), principal.lower(), "access", scope
         )
         return self.assignments(scope, principal) if listed is None else listed
 
     def all_assignments(self, scope: str) -> list[RoleAssignment]:
-        """Those of all principals that reach the scope, without what one has as a member of a group."""
+        """The role assignments of all principals that apply to the scope. Assignments of a group are listed only
+        for the group."""
         with sdk.translated(f"list the role assignments on {scope}"):
             return sdk.documents(self._client(scope).role_assignments.list_for_scope, scope, filter="atScope()")
 
     def assignments_of_role(self, scope: str) -> dict[str, list[RoleAssignment]]:
-        """By principal in lower case, and just of those who have the one role that Batch needs: others may have it
-        through a group, which such a list does not show.
+        """By principal in lower case, the assignments of the role that Batch needs. A principal that is not listed
+        may have the role as a member of a group.
         """
         found: dict[str, list[RoleAssignment]] = {}
         for assignment in self.all_assignments(scope):
@@ -80,9 +82,9 @@ class Access(Polled):
         return found
 
     def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, RoleDefinitionProperties]:
-        """The roles of those guids.
+        """The definitions of the roles with these GUIDs.
 
-        Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
+        They are read at the scope, because the caller may not be allowed to read the subscription in the id of a role.
         """
         roles = [
             self._session.cache.read(partial(self._definition, scope, guid), "role", scope, guid) for guid in guids
@@ -94,7 +96,7 @@ class Access(Polled):
             return sdk.document(self._client(scope).role_definitions.get, scope, guid)
 
     def steps_to_grant(self, group: str, vault: str, principal: str, key_name: str) -> tuple[Step[AccessWrites], ...]:
-        """The steps that allow the principal to use the key; none if it is allowed to."""
+        """The steps that grant the principal access to the key; empty if the principal has access."""
         goal = Goal(group, vault, True, principal, None, key_name, force=False)
         return plan(goal, self.read(goal)).steps
 
@@ -105,7 +107,8 @@ class Access(Polled):
                 "roleDefinitionId": f"/subscriptions/{subscription}/providers/Microsoft.Authorization"
                 f"/roleDefinitions/{role}",
                 "principalId": principal,
-                # Spares Azure the look-up of a principal that is too new to be found everywhere.
+                # Without this, Azure looks up the principal, and the request may fail if a new principal is not
+                # replicated yet.
                 "principalType": "ServicePrincipal",
             }
         }
@@ -120,7 +123,7 @@ class Access(Polled):
         self._vaults.set_policy(vault_id, operation, entry)
 
     def _client(self, scope: str) -> Any:
-        """Of the subscription that the scope lies in."""
+        """The client of the subscription of the scope."""
         return self._session.client(
             "azure-mgmt-authorization",
             "AuthorizationManagementClient",

@@ -18,14 +18,14 @@ from ..._core.ids import role_guid, within
 from ..._core.summary import and_text
 from ..vault import document as vault_document
 
-# Permission of an access policy -> data action of a role, for the three that Batch needs.
+# Permission of an access policy -> data action of a role, for the three permissions that Batch needs.
 NEEDED = {
     "get": "Microsoft.KeyVault/vaults/keys/read",
     "wrapKey": "Microsoft.KeyVault/vaults/keys/wrap/action",
     "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
 }
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
-# A built-in role of Azure: its permissions are the same everywhere, so they are not read.
+# A built-in role of Azure. Its permissions are the same everywhere, so its definition is not read.
 KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
 
 
@@ -49,7 +49,7 @@ def granted(
     assignments: Iterable[RoleAssignment],
     definitions: Mapping[str, RoleDefinitionProperties],
 ) -> set[str]:
-    """Which of the needed permissions the principal has, in the vault's own mode of authorization."""
+    """The needed permissions that the principal has, according to the permission model of the vault."""
     if vault_document.authorization_of(vault) == vault_document.ACCESS_POLICY:
         return needed_among(key_permissions(policy_of(vault, principal)))
     scope = scope_of(vault, key_name)
@@ -71,7 +71,8 @@ def needed_among(permissions: Iterable[str]) -> set[str]:
 
 
 def policy_of(vault: Vault, principal: str) -> AccessPolicy:
-    """The principal's own entry; one with an applicationId is for that application acting on its behalf."""
+    """The access policy of the principal. An entry with an applicationId does not count, because it is for an
+    application that acts on behalf of the principal."""
     entries = vault["properties"].get("accessPolicies", [])
     own = (e for e in entries if e["objectId"].lower() == principal.lower() and not e.get("applicationId"))
     nothing: AccessPolicy = {}
@@ -83,6 +84,6 @@ def key_permissions(policy: AccessPolicy) -> list[str]:
 
 
 def roles_in(assignments: Iterable[RoleAssignment]) -> list[str]:
-    """The guids of the roles that are assigned, but for those of which one knows what they allow."""
+    """The GUIDs of the assigned roles whose definitions have to be read."""
     assigned = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}
     return sorted(assigned - KNOWN_ROLES.keys())

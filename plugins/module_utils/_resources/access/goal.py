@@ -42,7 +42,7 @@ class Goal:
     taken_away: bool = False
 
     def described(self, _current: Mapping[str, Any]) -> str:
-        """The state after what was taken away was restored, in words."""
+        """A sentence on the state after the rollback."""
         return "Therefore the access was granted again."
 
 
@@ -71,7 +71,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 
 def of_account(goal: Goal, account: Account) -> list[Goal]:
-    """The same for each identity of a Batch account. Which of them Batch uses for the key is not known."""
+    """A goal for each identity of a Batch account, because it is not known which identity Batch uses for the key."""
     principals = principals_of(account.get("identity", {}))
     if not principals and goal.present:
         raise Refused(

@@ -25,13 +25,14 @@ from .writes import AccessWrites
 
 Steps = tuple[Step[AccessWrites], ...]
 
-# The permissions in `all`; purge is not one of them and has to be granted by name.
+# The permissions that `all` includes. It does not include purge, which has to be granted by name.
 _ALL = (
     *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "encrypt"),
     *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),
     *("getrotationpolicy", "setrotationpolicy"),
 )
-# Makes an assignment's name a function of what it grants, so that a run which was stopped finds its own again.
+# The namespace for the names of role assignments. The name depends only on scope, principal and role, so a rerun of
+# an interrupted run finds its assignment.
 _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
 
 
@@ -76,7 +77,7 @@ def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _spelt_out(permissions: list[str]) -> list[str]:
-    """With `all` replaced by what it stands for, so that a part of it can be taken away."""
+    """The permissions with `all` replaced by the permissions that it includes, so that some of them can be removed."""
     return list(_ALL) if "all" in {permission.lower() for permission in permissions} else permissions
 
 
@@ -87,7 +88,7 @@ def _policy_steps(goal: Goal, vault: Vault, principal: str) -> tuple[Steps, list
         missing = set(NEEDED) - needed_among(has)
         if not missing:
             return (), sorted(NEEDED)
-        # The whole entry, so that it comes out the same whether Azure merges an added entry or replaces it.
+        # The whole entry is sent, so that the result is the same whether Azure merges or replaces an added entry.
         return (_policy_step("add", vault, principal, policy, [*has, *sorted(missing)]),), sorted(NEEDED)
     if not needed_among(has):
         return (), []
@@ -129,7 +130,7 @@ def _role_steps(goal: Goal, observed: Mapping[str, Any], scope: str, principal: 
 
 
 def _is_own(properties: RoleAssignmentProperties, scope: str, principal: str) -> bool:
-    """Not one that the principal has as a member of a group: that is the group's."""
+    """Whether the assignment is directly to the principal at this scope, and not to a group of the principal."""
     has_principal = properties["principalId"].lower() == principal.lower()
     return (
         has_principal and same_id(properties["scope"], scope) and role_guid(properties["roleDefinitionId"]) == ROLE_ID

@@ -30,7 +30,7 @@ from ..._core.ids import key_of, place_of
 from ..._core.rbac import allows
 from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken
 
-# A request that Azure will never take, however long one waits.
+# Error codes of requests that Azure never accepts, so retries are useless.
 _FOR_GOOD = (
     *("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent"),
     *(sdk.LOCKED, sdk.QUOTA_EXCEEDED),
@@ -52,19 +52,20 @@ class Accounts(Polled):
         self._identities = identities
         self._evidence = evidence
         self._handled = handled
-        # Accounts that this task has changed: the run's list may show them as they were.
+        # Accounts that this task has changed. The run's list may show their previous state.
         self._changed: set[str] = set()
-        # By accounts that a request of this task may have created, their location: Azure accepted the request, or the
+        # The locations of accounts that a request of this task may have created: Azure accepted the request, or the
         # outcome is not known.
         self._created: dict[str, str] = {}
-        # Accounts that were available after this task changed their key, with the evidence read by then.
+        # Accounts that were available after this task changed their key, with the evidence that was read after the
+        # change.
         self._confirmed: dict[str, Evidence | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
         if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
-            # Only for an account that does not exist.
+            # The list is needed only for an account that does not exist.
             in_background(self._is_listed, goal.group, goal.name)
-        # A rollback does not wait for a creation that may have used up the time.
+        # A rollback does not wait for the creation of the account, which may have used up the timeout.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
         own = self._name(goal.group, goal.name)[0]
         failed = self._creation_failed(account)
@@ -109,8 +110,8 @@ class Accounts(Polled):
         refresh_if: Callable[[Account], bool],
         group_may_be_missing: bool = False,
     ) -> Account | None:
-        """The account for a look before any change: as it was a moment ago where many are looked at, or, where that
-        would be the end of it (`refresh_if`), as it is now; once nothing is under way on it."""
+        """The account for a check before a change, after the account's current operation has finished. If the run reads
+        many accounts, the account may be a few seconds old. If `refresh_if` is true for it, it is read from Azure."""
         listed: Account | None = None
         if self._name(group, name)[0] not in self._changed:
             listed = self._session.cache.one_of_many(self._listed, *self._name(group, name))
@@ -124,19 +125,21 @@ class Accounts(Polled):
         return self.present(group, name) if found is not None and refresh_if(found) else found
 
     def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
-        """The account as it is now, once nothing is under way on it. If it is listed, it exists."""
+        """The account after its current operation has finished, read from Azure. If a read does not find an account
+        that is listed, wait until a read finds it."""
         try:
             account = self.settled(group, name)
         except NotFound as missing:
             if missing.code == "resource_group_not_found" and group_may_be_missing:
                 return None
             raise
-        # Without the right to list accounts, the read alone decides: what is missing is not created here.
+        # Without the right to list accounts, only the read decides. That is safe, because no account is created here.
         is_listed = account is None and value_or_error(lambda: self._is_listed(group, name)) is True
         return self._await(group, name) if is_listed else account
 
     def _listed(self) -> dict[str, Account]:
-        """Without any if the caller may not list them: each account is read by itself then."""
+        """The accounts of the subscription. Empty if the caller may not list them: then each account is read
+        separately."""
         try:
             listed = self._resources.accounts(self._session.subscription_id)
         except Denied:
@@ -156,17 +159,17 @@ class Accounts(Polled):
             with sdk.translated(what):
                 yield
         finally:
-            # A rollback must not begin with what was read before the change.
+            # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
                 self._changed.add(self._name(group, name)[0])
                 self._confirmed.pop(self._name(group, name)[0], None)
-                # All of it, for what comes now may be a long wait for what is to be seen then.
+                # This task's cache is cleared completely, because the next read may come after a long wait.
                 self._session.cache.forget(*kinds)
                 self._session.cache.changed_one(*self._name(group, name))
                 self._session.cache.changed("listed", "account")
 
     def settled(self, group: str, name: str) -> Account | None:
-        """The account once nothing is under way on it, as what a run that was stopped had begun may be."""
+        """The account after its current operation has finished. An interrupted run may have begun the operation."""
         account: Account | None = None
         waits = self._session.wait_timeout
 
@@ -191,7 +194,8 @@ class Accounts(Polled):
         return account
 
     def _is_listed(self, group: str, name: str) -> bool:
-        """Azure is eventually consistent: an account that is listed exists, whatever a read of it says."""
+        """Whether the account is listed. Azure is eventually consistent: a listed account exists even if a read
+        does not find it."""
 
         return name.lower() in self._session.cache.read(
             lambda: self._names_in(group), "listed", self._session.subscription_id, group.lower()
@@ -202,7 +206,8 @@ class Accounts(Polled):
         return [account["name"].lower() for account in listed]
 
     def _await(self, group: str, name: str) -> Account | None:
-        """The account once a read shows it, or none once it is not listed either."""
+        """Wait until a read finds the account, or until the account is no longer listed. Returns the account or
+        None."""
         until_shown(
             self._session,
             f"Batch account {name}",
@@ -212,7 +217,8 @@ class Accounts(Polled):
         return self.settled(group, name)
 
     def _creation_failed(self, account: Account | None) -> bool:
-        """The state Failed alone does not show it. Batch also refuses to list the pools of such an account."""
+        """Whether the creation of the account has failed. The state Failed is not enough: the account must also be
+        unavailable."""
         if account is None or not is_failed(account):
             return False
         return availability(self.unavailable_reason(*place_of(account["id"])[1:])) is False
@@ -224,10 +230,12 @@ class Accounts(Polled):
         return sdk.is_free(said)
 
     def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
-        """`evidence` is what was read of the key in the body, if there is one: both are confirmed as after a switch.
+        """Create the account. `evidence` is the evidence on the key in the body, if there is a key. In that case,
+        availability and access are confirmed as after a change of the key.
 
-        If the account exists by now, nothing is written (PlanOutdated): a PUT would replace what somebody else made. If
-        the creation of the account has failed, it is repeated: a refused key may leave an account behind.
+        If the account exists now, nothing is written (PlanOutdated), because a PUT would replace the account of
+        another task or user. If the creation of the account has failed, the creation is repeated, because a refused
+        key may leave an account in the state Failed.
         """
 
         def require_still_missing() -> None:
@@ -247,7 +255,7 @@ class Accounts(Polled):
             try:
                 require_still_missing()
             except PlanOutdated:
-                # Azure accepted the request of this task, although the task has not received the response.
+                # Azure has accepted an earlier request of this task, although the task has not received the response.
                 if self._name(group, name)[0] in self._created:
                     return
                 raise
@@ -278,7 +286,7 @@ class Accounts(Polled):
             if is_accepted:
                 raise
             del self._created[own]
-            # Azure refuses, for example, another location for an account that exists.
+            # Azure refuses, for example, a different location of an existing account.
             exists = isinstance(value_or_error(lambda: self.get(group, name), CmkError), Mapping)
             if isinstance(refused, Rejected) and exists:
                 raise outdated(f"Batch account {name}") from refused
@@ -291,8 +299,8 @@ class Accounts(Polled):
         waiting_for: str,
         look: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write until Batch takes the key: what was granted a moment ago may not have reached it yet, and it refuses as
-        if it were missing. Each time it does, `look` may find that it always will."""
+        """Repeat the write until Batch accepts the key. Access that was granted a moment ago may not have reached Batch
+        yet, so that Batch refuses the key. After each refusal, `look` checks the key and may raise an error."""
 
         def refusal() -> CmkError | None:
             try:
@@ -311,8 +319,9 @@ class Accounts(Polled):
     def update(
         self, group: str, name: str, body: Mapping[str, Any], *, if_late: Callable[[], None] | None = None
     ) -> None:
-        """`if_late` is called before a request that had to wait (rate_limit.IF_LATE). By default, such a request is not
-        sent if it changes the identity of an account that somebody else has put on a key meanwhile (PlanOutdated)."""
+        """Change the account. `if_late` is called before a delayed request (rate_limit.IF_LATE). By default, a
+        delayed change of the identity is not sent if another task or user has meanwhile moved the account to a key
+        (PlanOutdated)."""
 
         def require_no_key() -> None:
             self._session.cache.forget("account")
@@ -332,13 +341,14 @@ class Accounts(Polled):
             sdk.finish(self._client().batch_account.begin_delete(group, name), self._session.wait_timeout, what)
 
     def confirm_key(self, group: str, name: str, deadline: float, evidence: Evidence | None) -> None:
-        """Wait until the account is available on the key that it was just put on, and read again who may use that key.
+        """Wait until the account is available with the key that was just set, and read the access to the key again.
 
-        As a grant takes a while to reach Batch, so does a revocation, and until then Batch takes the key. Therefore
-        access is read again for every account, now that a run which revokes it sees that the account uses it (usage).
+        A revocation needs some time until Batch enforces it, and until then Batch accepts the key. Therefore the
+        access is read again after each change. From now on, a run that revokes access finds that the account uses
+        the key (usage).
         """
         changed_at = time.monotonic()
-        # The account itself is read meanwhile, because the next step needs it.
+        # The account is read concurrently, because the next step needs it.
         account = in_background(self.get, group, name)
         again = in_background(self._evidence.with_access_now, evidence, changed_at) if evidence else None
 
@@ -348,7 +358,8 @@ class Accounts(Polled):
                 return None
             if availability(reason) is None:
                 raise availability_unknown(name, reason)
-            # Without access it never will be, and soon Batch lets nobody move it from the key any more.
+            # If a check of the key fails, do not wait: the account will not become available, and soon Batch
+            # refuses to move it to another key.
             return None if again and failed_checks(lasting(again.result())) else reason
 
         try:
@@ -376,10 +387,10 @@ class Accounts(Polled):
         return self._name(group, name)[0] in self._confirmed
 
     def unavailable_reason(self, group: str, name: str) -> CmkError | None:
-        """Why the account is not available, or why the caller may not ask that (`account_document.availability`).
+        """Why the account is not available, or why the caller cannot find that out (`account_document.availability`).
 
-        Reading the account itself proves nothing, for that works without its key too. Listing its pools needs no
-        more than the permission to read.
+        A read of the account does not show that, because it works without the key too. Therefore its pools are
+        listed, which needs only read permission.
         """
         if self.is_confirmed(group, name):
             return None
@@ -391,11 +402,11 @@ class Accounts(Polled):
         return None
 
     def unavailable_reason_before_change(self, group: str, name: str) -> CmkError | None:
-        """The same before a change, which must not begin if it could not be confirmed.
+        """The same before a change. The change must not begin if it could not be confirmed.
 
-        Batch refuses to change an account that is not available, so the question is whether the caller may ask. The
-        permissions at the resource group, which the tasks of a run share, say so for all its accounts.
-        If they do not, the account is asked. If permissions mislead, the change is rolled back.
+        Batch refuses to change an unavailable account, so only the caller's right to list pools is checked. The
+        permissions at the resource group, which the tasks of a run share, are enough for all accounts of the group. If
+        they do not include the right, the pools are listed. If the permissions are wrong, the change is rolled back.
         """
         scope = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
         permissions = value_or_error(lambda: self._resources.permissions(scope), CmkError)

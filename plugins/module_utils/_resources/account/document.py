@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure's document of a Batch account: read, described, and the errors about it.
+"""The data of a Batch account in Azure's document, the reasons why an account is unavailable, and errors.
 
 This module util is private to the collection.
 """
@@ -68,19 +68,20 @@ def _identity_text(identity: Mapping[str, Any]) -> str:
 
 
 def is_unavailable(refusal: CmkError) -> bool:
-    """Of an account that was asked for its pools: whether it is the account that is not available, and not the caller
-    who may not ask."""
+    """Whether the error of a list of pools means that the account is not available, and not that the caller may not
+    list pools."""
     return isinstance(refusal, Denied | Rejected) and not is_of_caller(refusal.facts.get("azure", {}).get("code"))
 
 
 def is_of_caller(code: object) -> bool:
-    """Whether Resource Manager refuses the caller with this code: AuthorizationFailed, LinkedAuthorizationFailed and
-    the like."""
+    """Whether the code means that the caller lacks a right: AuthorizationFailed, LinkedAuthorizationFailed and
+    similar."""
     return str(code).lower().endswith("authorizationfailed")
 
 
 class KeyUnusable(Unavailable):
-    """The reason why an account is not available, if Batch itself does not say so. `pools_listed`: it lists pools."""
+    """The reason why an account is not available, if Batch does not report it. `pools_listed` is whether Batch
+    lists its pools."""
 
     def __init__(self, evidence: Sequence[str], *, pools_listed: bool) -> None:
         super().__init__(f"Batch cannot use the key of the account: {' '.join(evidence)}")
@@ -88,7 +89,7 @@ class KeyUnusable(Unavailable):
 
 
 class NotShown(CmkError):
-    """The reason why it is not known whether an account is available although its pools can be listed."""
+    """The reason why it is not known whether an account is available, although its pools can be listed."""
 
     def __init__(self, unknown: Sequence[str]) -> None:
         told = "Batch lists the pools of the account, and may do so although the account has lost its key."
@@ -96,11 +97,11 @@ class NotShown(CmkError):
 
 
 def judged(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) -> CmkError | None:
-    """Why the account is not available, or why that is not known, by the response to a list of its pools (an error, or
-    None) and by the key: why Batch cannot use it (`lost`), and what of that could not be read (`unknown`).
+    """Why the account is not available, or why that is not known. `pools` is the error of a list of its pools, or
+    None. `lost` are the reasons why Batch cannot use the key, and `unknown` the reasons why that is not known.
 
-    Nobody outside of Microsoft knows whether Batch lists the pools of an account that has lost its key. So neither a
-    list nor an error of the service proves anything, but a refusal does.
+    It is not documented whether Batch lists the pools of an account that has lost its key. Therefore neither a list
+    nor an error of the service (HTTP status 429 or 5xx) is proof, but a refusal is proof.
     """
     if pools is not None and not isinstance(pools, Unavailable):
         return pools
@@ -110,22 +111,22 @@ def judged(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) 
 
 
 def pools_show_availability(reason: CmkError | None) -> bool | None:
-    """Whether Batch refuses to list the pools of an account that has lost its key. Null if that was not seen."""
+    """Whether Batch refuses to list the pools of an account that has lost its key. None if that is not known."""
     if isinstance(reason, NotShown) or (isinstance(reason, KeyUnusable) and reason.pools_listed):
         return False
     return True if availability(reason) is False else None
 
 
 def availability(reason: CmkError | None) -> bool | None:
-    """Whether an account is available, by the reason why it is not or why that is not known. Null if it is not known,
-    for example because the caller may not list its pools."""
+    """Whether an account is available, according to the reason why it is not. None if it is not known, for example
+    because the caller may not list its pools."""
     if reason is None:
         return True
     return False if isinstance(reason, KeyUnusable) or is_unavailable(reason) else None
 
 
 def disk_encryption(pool: Pool) -> DiskEncryption:
-    """How the disks of a pool's virtual machines are encrypted. Empty if nothing is set."""
+    """The disk encryption settings of a pool's virtual machines. Empty if they are not set."""
     machine = pool["properties"].get("deploymentConfiguration", {}).get("virtualMachineConfiguration", {})
     return machine.get("diskEncryptionConfiguration") or {}
 
@@ -170,16 +171,16 @@ def describe_identity(identity: Identity) -> dict[str, Any]:
 
 
 def is_gone(assigned: AssignedIdentity, principal_id: str | CmkError | None) -> bool:
-    """Whether a user-assigned identity of an account was deleted. `principal_id` is the object id that the identity of
-    this name has now: an identity that was created since is another principal, and the account does not get it."""
+    """Whether a user-assigned identity of an account was deleted. `principal_id` is the current object id of the
+    identity of this name. If it differs, the identity was created again. Such an identity is another principal,
+    which the account does not have."""
     if isinstance(principal_id, CmkError):
         return False
     return principal_id is None or principal_id.lower() != assigned.get("principalId", principal_id).lower()
 
 
 def is_failed(account: Account | None) -> bool:
-    """Whether the last operation on the account has failed. That may be its creation, or a change of an account that is
-    in use."""
+    """Whether the last operation on the account has failed: its creation, or a change of an account that is in use."""
     return account is not None and account["properties"].get("provisioningState") == "Failed"
 
 
@@ -190,7 +191,7 @@ def encryption_body(key: KeyIdentifier | None) -> Encryption:
 
 
 def required(account: Account | None, group: str, name: str) -> Account:
-    """The account's document, or the error that there is none."""
+    """The account's document. Raises NotFound if there is no account."""
     if account is None:
         raise NotFound(
             f"There is no Batch account {name} in the resource group {group}. Create it with "
@@ -216,5 +217,5 @@ def name_taken(name: str) -> Refused:
 
 
 def missing(group: str, name: str) -> str:
-    """The warning about an account that may be missing, and is."""
+    """The warning that the account does not exist, if that is not an error."""
     return f"There is no Batch account {name} in {group} any more, so there is nothing to do."

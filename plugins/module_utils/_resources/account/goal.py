@@ -25,12 +25,13 @@ class Goal:
     present: bool
     location: str | None
     identity_id: UserAssignedId | None
-    # The key that an account which is yet to be made begins its life on.
+    # The key with which a new account is created.
     key: KeyIdentifier | None
     vault_group: str | None
     adopt_existing: bool
     force: bool
-    # The rollback of an account's creation with this key: it is moved to a Microsoft-managed key.
+    # Whether this is the rollback of an account's creation with this key: the account is moved to a
+    # Microsoft-managed key.
     leaves_key: bool = False
 
     @property
@@ -38,7 +39,7 @@ class Goal:
         return USER_ASSIGNED if self.identity_id else SYSTEM_ASSIGNED
 
     def described(self, current: Mapping[str, Any]) -> str:
-        """The state after the rollback, in words."""
+        """A sentence on the state after the rollback."""
         if not current["exists"]:
             return "The account does not exist."
         return f"The account exists and uses {current['key_identifier'] or 'a Microsoft-managed key'} now."

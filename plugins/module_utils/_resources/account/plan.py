@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Batch accounts: that one exists with the identity that customer-managed keys need.
+"""Plans a Batch account with the identity that customer-managed keys need.
 
 This module util is private to the collection.
 """
@@ -42,11 +42,12 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     if _has_identity(goal, account):
         return Plan(goal, before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
     _refuse_unwanted_adoption(goal, account)
-    # Whether a PATCH adds to the user-assigned identities or replaces them is not known for Batch: send them all.
+    # It is not documented whether a PATCH of Batch adds user-assigned identities or replaces them, so all are sent.
     identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
     body: dict[str, Any] = {"identity": identity}
     if key_of(account) is None:
-        # Said too, so that an account which is put on a key at this very moment does not lose it with its identity.
+        # The Microsoft-managed key is sent too. Another task or user may move the account to a key at this moment.
+        # Without the key source, the account would keep that key but lose the identity that may use it.
         body["properties"] = {"encryption": encryption_body(None)}
     after = {**before, "identity": describe_identity(identity)}
     return Plan(
@@ -63,8 +64,8 @@ def _creation(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     failed: Account | None = observed["account"]
     location = failed["location"] if failed else goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The Batch account {goal.name}")
-    # A key source is always named: if somebody else creates the account at this very moment and puts it on a key, the
-    # account does not stay on that key with an identity that this request replaces.
+    # The key source is always sent. Another task or user may create the account with a key at this moment. Without
+    # the key source, the account would keep that key but lose the identity that may use it.
     body: dict[str, Any] = {
         "location": location,
         "identity": _identity_body(goal),
@@ -98,8 +99,8 @@ def _creation(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
 def _without_key(
     goal: Goal, account: Account | None, before: Mapping[str, Any], created_in: str | None
 ) -> Plan[AccountWrites]:
-    """The rollback of a creation in that location. An account that is still being created is left to the next run,
-    which finds it. An account that somebody else created keeps its key."""
+    """The rollback of a creation in that location. If the account is still being created, nothing is changed, and
+    the next run finds the account. The account of another task or user keeps its key."""
     key = key_of(account) if account else None
     if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
         return Plan(goal, before, before)
@@ -110,14 +111,15 @@ def _without_key(
     after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
     write = step(AccountWrites.update, group=goal.group, name=goal.name, body=body)
     if is_failed(account):
-        # Its creation is repeated without the key.
+        # The creation has failed, so it is repeated without the key.
         body = {"location": account["location"], "identity": _identity_body(goal), **body}
         write = step(AccountWrites.create, group=goal.group, name=goal.name, body=body)
     return Plan(goal, before, after, (write,))
 
 
 def _may_be_created_again(goal: Goal, account: Account) -> bool:
-    """A PUT replaces the account. So an account that has anything that the request would not set is left as it is."""
+    """Whether a PUT may repeat the creation. A PUT replaces the account, so the account must have no settings that
+    the request does not have."""
     key, properties = key_of(account), account["properties"]
     keeps_key = key is None or (goal.key is not None and key.same(goal.key))
     has_storage = bool(properties.get("autoStorage"))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The writes of a Batch account that a plan may have as steps, with the rights that each of them needs.
+"""The writes of a Batch account that the steps of a plan use, with the rights that each write needs.
 
 This module util is private to the collection.
 """

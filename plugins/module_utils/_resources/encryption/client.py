@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A Batch account's encryption setting, and the waiting that goes with it.
+"""Reads and changes the encryption setting of a Batch account, and waits until the account is available.
 
 This module util is private to the collection.
 """
@@ -53,8 +53,8 @@ class Encryption(Polled):
         self._accounts = accounts
         self._evidence = evidence
         self._diagnosis = diagnosis
-        # Accounts that a request of this task may have moved to another key: Azure accepted it, or the outcome is not
-        # known.
+        # Accounts that a request of this task may have moved to another key: Azure accepted the request, or the
+        # outcome is not known.
         self._moved: set[tuple[str, str]] = set()
 
     def _may_be_moved(self, group: str, name: str) -> bool:
@@ -62,7 +62,7 @@ class Encryption(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         group, name = goal.group, goal.account
-        # Not from the run's list of accounts: another controller may have moved the account a moment ago.
+        # The run's list of accounts is not used, because another controller may have moved the account a moment ago.
         account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
         observed: dict[str, Any] = {"account": account, "unavailable_reason": None}
         if account is None:
@@ -70,15 +70,15 @@ class Encryption(Polled):
         observed["expires_soon"] = self._expires_soon(account, goal)
         if observed["expires_soon"]:
             goal = replace(goal, updates_version=True)
-        # A rollback does not trust a read that shows the previous key: it may be older than the change.
+        # If a read shows the previous key, the read may be older than the change, so a rollback writes anyway.
         observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
         is_left = goal.leaves_alone(account)
         observed["is_newer"] = (
             not is_left and goal.was_moved(account) and self._uses_newer_version(account, goal.target)
         )
         if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
-            # The key that this task has set is judged by its evidence, and the previous one by that of the rollback. If
-            # Batch has refused the change, a list of the pools proves as little as before.
+            # If this task has changed the key, the evidence of the change or rollback decides about the key. If
+            # Batch has refused the change, a list of the pools is still no proof of availability.
             is_judged = not self._may_be_moved(group, name)
             reason = (
                 self._unavailable_reason(group, name, pools_show=goal.pools_show)
@@ -92,7 +92,7 @@ class Encryption(Polled):
             if goal.is_satisfied_by(account) and confirmed and confirmed.key.same(goal.target):
                 observed["evidence"] = confirmed
             elif goal.key and not goal.undoes and goal.has_set(account) and self._may_be_moved(group, name):
-                # The change of the key ended before the key was read again.
+                # The change of the key has failed before the key was read again.
                 observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
             return observed
         if goal.undoes is None:
@@ -103,7 +103,7 @@ class Encryption(Polled):
         return observed
 
     def _expires_soon(self, account: Account, goal: Any) -> bool:
-        """Whether the version that the account would stay on expires before anybody can act."""
+        """Whether the account would keep a version that expires within EXPIRES_SOON."""
         has = key_of(account)
         if goal.updates_version or has is None or has.version is None:
             return False
@@ -124,7 +124,7 @@ class Encryption(Polled):
         return bool(newer["attributes"]["created"] >= older["attributes"]["created"])
 
     def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
-        """The account, why it is not available if it is not, and what is wrong with its key if that is asked for."""
+        """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis."""
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
         found = self._diagnosis.read(account, key) if account and key else None
@@ -137,8 +137,9 @@ class Encryption(Polled):
         }
 
     def require_available(self, group: str, name: str) -> None:
-        """An account that is not available takes no other setting, and one of which that is not known gets none."""
-        # Usually Batch lists the pools, and then the key is judged too.
+        """Raise an error if the account is not available, because Batch refuses to change it, or if its
+        availability is not known."""
+        # The key is judged too if Batch lists the pools, which it usually does.
         key_in_use = in_background(self._key_in_use, group, name)
         self._require(group, name, self._unavailable_reason(group, name, key_in_use.result))
 
@@ -152,10 +153,10 @@ class Encryption(Polled):
     ) -> CmkError | None:
         """Why the account is not available, or why that is not known (`account_document.availability`).
 
-        The key, the access and the network are judged as well (`judged`). `read` returns them; by default, they are
-        read now.
-        After a change of the key by this task, Batch has used the key. If Batch has refused to list the pools before
-        (`pools_show`), a list is proof.
+        The key, the access and the network are judged too (`judged`). `read` returns their data. By default, they are
+        read now. After a change of the key by this task, they are not judged, because Batch has used the key. If it is
+        known that Batch refuses to list the pools of an account without its key (`pools_show`), a list of the pools is
+        proof.
         """
         reason: CmkError | None
         try:
@@ -177,8 +178,8 @@ class Encryption(Polled):
         return self._diagnosis.of_key_in_use(account, key) if account and key else None
 
     def require_known_availability(self, group: str, name: str) -> None:
-        """Whether the account is available has to be known before anything is made for it. One that does not exist yet
-        cannot be asked."""
+        """Raise an error if the availability of the account is not known, before anything is created for it. An
+        account that does not exist yet passes."""
         reason = (
             self._accounts.unavailable_reason_before_change(group, name) if self._accounts.get(group, name) else None
         )
@@ -194,8 +195,8 @@ class Encryption(Polled):
         raise account_unavailable(name, key_of(self._accounts.get(group, name)), unavailable_reason)
 
     def _require_unmoved(self, group: str, name: str, expected: Sequence[KeyIdentifier | None]) -> None:
-        """Batch may refuse a key for minutes, or a rate limit delay the request, and meanwhile somebody else may move
-        the account."""
+        """Raise PlanOutdated if another task or user has moved the account while Batch refused the key, or while a
+        rate limit delayed the request."""
         self._session.cache.forget("account")
         account = self._accounts.get(group, name)
         has = key_of(account)
@@ -207,11 +208,12 @@ class Encryption(Polled):
         )
 
     def wait_until_available(self, group: str, name: str) -> None:
-        """Once its key can be used again, an account may need up to ten minutes (the vendor's guide)."""
+        """Wait until the account is available. Once its key can be used again, it may need up to ten minutes
+        (Microsoft's guide)."""
 
         def not_available() -> CmkError | None:
             reason = self._unavailable_reason(group, name)
-            # Batch may fail as long as it cannot use the key.
+            # Batch may respond with server errors as long as it cannot use the key.
             return reason if availability(reason) is False or isinstance(reason, Unavailable) else None
 
         try:
@@ -232,12 +234,12 @@ class Encryption(Polled):
         evidence: Evidence | None,
         even_if_unavailable: bool,
     ) -> None:
-        """Ask until Batch takes the key, then until the account is available with it.
+        """Repeat the change until Batch accepts the key, then wait until the account is available with the key.
 
-        Once Batch has taken a key, the account may need up to ten minutes (the vendor's guide). An
-        account that is unavailable takes nothing, unless the setting to be undone made it so (`even_if_unavailable`).
-        If Batch refused the key, or the request had to wait, and the account is no longer on `previous`, nothing more
-        is written (PlanOutdated).
+        After Batch has accepted a key, the account may need up to ten minutes (Microsoft's guide). Batch refuses to
+        change an unavailable account. A rollback is tried nevertheless (`even_if_unavailable`), because the setting
+        to be undone may have made the account unavailable. If Batch has refused the key, or the request was
+        delayed, and the account no longer uses `previous`, nothing more is written (PlanOutdated).
         """
         deadline = time.monotonic() + self._session.wait_timeout
         account = (group.lower(), name.lower())
@@ -249,7 +251,7 @@ class Encryption(Polled):
                 self._evidence.require_usable(evidence, rollback=even_if_unavailable)
 
         if self._session.rehearsal is not None:
-            # In the picture, Batch does not refuse to change an account that has lost its key.
+            # In check mode there is no response of Batch that refuses the change of an account without its key.
             look()
         writes = itertools.count()
         require_unmoved = partial(self._require_unmoved, group, name, (previous, key_of(cast(Account, body))))
@@ -279,6 +281,7 @@ class Encryption(Polled):
         try:
             self._accounts.confirm_key(group, name, deadline, evidence)
         except (Denied, NotFound, Unavailable) as unread:
-            # A rollback is finished although not everything can be read: there is no other key to go to.
+            # A rollback is complete even if some data cannot be read, because there is no other key to move the
+            # account to.
             if not even_if_unavailable or unread.code == "account_unavailable":
                 raise

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The encryption setting in Azure's document of a Batch account, described.
+"""The encryption setting in Azure's document of a Batch account: return values, summaries and errors.
 
 This module util is private to the collection.
 """
@@ -22,7 +22,8 @@ BATCH = "microsoft_batch"
 
 
 def required_key(account: Account, vault: str, name: str, or_already: KeyIdentifier | None = None) -> KeyIdentifier:
-    """The customer-managed key that the account uses: the named one, or already the one that it is to be moved to."""
+    """The customer-managed key that the account uses. It must be the named key, or the key that the account is
+    about to be moved to (`or_already`)."""
     key = key_of(account)
     if key is None:
         raise Refused(
@@ -63,7 +64,7 @@ def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> s
 
 
 def _previous(used: str | None, uses: str | None) -> str:
-    """Of the same key, the version is enough."""
+    """The previous key. If it is the same key, only the version."""
     if used and uses:
         key = read_key_identifier(used)
         if key.same_key(read_key_identifier(uses)):
@@ -72,7 +73,7 @@ def _previous(used: str | None, uses: str | None) -> str:
 
 
 def survey_summary(name: str, found: Mapping[str, Any]) -> str:
-    """One line for a person, of the return value of the module that only looks."""
+    """One line for a person. `found` is the return value of azbatch.cmk.batch_encryption_info."""
     if not found["exists"]:
         return f"There is no Batch account {name}."
     uses = f"{name} uses {key_text(found['key_identifier'])}"

@@ -26,28 +26,28 @@ class Goal:
     # None: a Microsoft-managed key.
     key: KeyIdentifier | None
     vault_group: str | None
-    # Wait for an account that uses the key and is not available.
+    # Whether to wait if the account uses the key and is not available.
     patient: bool = False
-    # Whether the list of the account's pools shows that it is available. None: not known.
+    # Whether a list of the account's pools proves that the account is available. None: not known.
     pools_show: bool | None = None
-    # An account that uses a different customer-managed key may be moved away from it.
+    # Whether an account that uses a different customer-managed key may be moved.
     replaces: bool = False
-    # Whether the account is to follow the key's newest version. None: as it does now, if it uses this key already;
-    # otherwise, as the key identifier says.
+    # Whether the account follows the latest version of the key. None: if the account uses this key already, that is
+    # not changed; otherwise the key identifier decides.
     follow: bool | None = None
-    # An account that is pinned to another version of the key is moved to this one.
+    # Whether an account that is pinned to another version of the key is moved to this version.
     updates_version: bool = True
-    # The rollback of a failed switch: the goal of that switch. It is tried although the account is not available,
-    # and leaves the account where somebody else has put it meanwhile.
+    # If this is the rollback of a failed change: the goal of that change. A rollback is tried even if the account
+    # is not available. It changes nothing if another task or user has moved the account meanwhile.
     undoes: Goal | None = None
-    # The key that the account used when this one was chosen for it.
+    # The key that the account used when this key was chosen for it.
     expected: KeyIdentifier | None = None
-    # Nothing is changed, and that is no failure, if there is no such account.
+    # Whether a missing account is no failure.
     may_be_missing: bool = False
 
     @property
     def target(self) -> KeyIdentifier | None:
-        """The setting of an account that does not meet the goal."""
+        """The key identifier that is set on an account that does not meet the goal."""
         return self.key.versionless if self.key and self.follow else self.key
 
     def is_satisfied_by(self, account: Account | None) -> bool:
@@ -61,20 +61,21 @@ class Goal:
         return not self.follow and (self.key.same(has) or not self.updates_version)
 
     def leaves_alone(self, account: Account) -> bool:
-        """The account uses the key; or in a rollback, somebody else has moved the account."""
+        """Whether nothing is changed: the account meets the goal or, in a rollback, another task or user has moved
+        it."""
         return self.is_satisfied_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
 
     def has_set(self, account: Account) -> bool:
-        """Whether the account uses just what it is set to by this goal, and nothing else that meets the goal."""
+        """Whether the account uses exactly the key identifier that this goal sets."""
         has, target = key_of(account), self.target
         return has.same(target) if has else target is None
 
     def was_moved(self, account: Account) -> bool:
-        """Since this key was chosen for it, by somebody else."""
+        """Whether another task or user has moved the account since this key was chosen for it."""
         return self.expected is not None and not self.expected.same(key_of(account))
 
     def described(self, current: Mapping[str, Any]) -> str:
-        """The state of the account after a rollback, in words."""
+        """A sentence on the state of the account after a rollback."""
         on = current["key_identifier"] or "a Microsoft-managed key"
         state = {True: "is available", False: "is not available", None: "may or may not be available"}
         return f"The account uses {on} now and {state[current['available']]}."

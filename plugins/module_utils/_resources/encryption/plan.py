@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The key that a Batch account is on.
+"""Plans the change of the key that a Batch account uses.
 
 This module util is private to the collection.
 """
@@ -83,7 +83,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         (switch,),
         warnings=preflight.warnings(checks),
         rollback_goal=previous,
-        # A key to which the access is gone is lost in a moment, and the account with it; Microsoft's never is.
+        # If neither the new nor the previous key may be used, the account would become unavailable. A
+        # Microsoft-managed key is always usable.
         if_refused=replace(previous, key=None) if previous.key else None,
         report={"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
     )
@@ -97,7 +98,7 @@ def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -
 
 
 def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier) -> None:
-    """Another version of the same key is the ordinary case; a different key may be a typing error."""
+    """Refuse a different key, which may be a typing error. Another version of the same key is accepted."""
     if has is None or has.versionless.same(wanted.versionless):
         return
     raise Refused(

@@ -36,7 +36,7 @@ def described(account: Account | None) -> dict[str, Any]:
 
 
 def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
-    """The return value of the module that only looks."""
+    """The module's return value."""
     account: Account | None = observed["account"]
     unavailable_reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
     if account is None:
@@ -52,7 +52,7 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
-    """Warnings of the module that only reads, about values that it could not read."""
+    """The module's warnings about values that could not be read."""
     account: Account | None = observed["account"]
     if account is None:
         return ()

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The version that several runs agree on that were asked for a new one for the same purpose, such as the slices of a
-workflow: a tag of the version says what it was forced for.
+"""The version that several runs share if they force a new version for the same purpose, such as the slices of a
+workflow job. A tag of the version has the purpose.
 
 This module util is private to the collection.
 """
@@ -16,18 +16,18 @@ from ..._core.documents import KeyBundle, KeyItem
 from .document import item_of, version_of
 
 TAG = "azbatch-cmk-new-version-for"
-# Documented limits of Key Vault: tags of a version, and characters of a tag's value.
+# Documented limits of Key Vault: the number of tags of a version, and the number of characters of a tag's value.
 MOST_TAGS, LONGEST = 15, 256
-# The number of a workflow job may come a second time, such as after its controller was installed again. A version that
-# was forced for the first one does not count by then.
+# The number of a workflow job may be used again, for example after its controller was installed again. Therefore a
+# version counts only for this time.
 _COUNTS_FOR_SECONDS = 7 * 24 * 3600
 
 
 def version_for(purpose: str | None, newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float) -> str | None:
-    """The newest version that was forced for the purpose lately. One that was disabled does not count, and none does if
-    the newest version of the key was disabled: no account can be moved to that.
+    """The newest enabled version that was forced for the purpose within the last week; None if there is none. None
+    also if the newest version of the key is disabled, because no account can be moved to that version.
 
-    `newest` is the newest version as it was read, and `versions` are all of the key, if they were listed.
+    `newest` is the newest version, and `versions` are all versions of the key, if they could be listed.
     """
     if purpose is None or not newest["attributes"]["enabled"]:
         return None
@@ -42,9 +42,10 @@ def version_for(purpose: str | None, newest: KeyBundle, versions: Sequence[KeyIt
 
 
 def tags_of_new_version(previous: Mapping[str, str], purpose: str | None) -> dict[str, str]:
-    """The tags of the version before, and the purpose for which the new one is forced, if there is room for its tag.
+    """The tags of the previous version, and the tag with the purpose of the new version, if the number of tags
+    allows it.
 
-    The version before may have been forced for another purpose.
+    The purpose of the previous version is not copied.
     """
     tags = {name: value for name, value in previous.items() if name != TAG}
     return {**tags, TAG: purpose} if purpose and len(tags) < MOST_TAGS else tags

@@ -44,7 +44,8 @@ class Keys(Polled):
         self._resources = resources
         self._vaults = vaults
         self._clients: dict[str, Any] = {}
-        # By Key Vault's clock, since a key's times are; until it has answered, by ours.
+        # The time by Key Vault's clock, because the times of keys are by that clock. Until the first response, the
+        # local time.
         self.now = time.time()
 
     def read(self, goal: Any) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class Keys(Polled):
             "now": self.now,
         }
         if goal.taken_away or (key and goal.may_cut_off(policy)):
-            # A look at all accounts that would not change the end of it is spared.
+            # The accounts are not listed if a grace period prevents the change anyway.
             if goal.taken_away or grace.kept_until(goal, observed) is None:
                 observed["visible"] = self._users(goal.vault)
             if goal.grace_period and not goal.taken_away:
@@ -82,7 +83,8 @@ class Keys(Polled):
         return {**visible, "unlisted": [*visible["unlisted"], *self._vaults.unseen(vault)]}
 
     def _ages(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, float | None] | None:
-        """Of the accounts that may have been moved off what is to be disabled; None if nothing would be anyway."""
+        """Seconds since the change of each account that may have been moved from the key or version that is to be
+        disabled. None if nothing would be disabled."""
         visible = observed["visible"]
         if goal.moved_to is None or visible is None or not disabled.would_disable(goal, observed):
             return None
@@ -95,24 +97,24 @@ class Keys(Polled):
             return None
 
     def bundle(self, key: KeyIdentifier) -> KeyBundle | None:
-        """The key version, or the newest one where the identifier has none."""
+        """The key version or, if the identifier has no version, the newest version; None if it does not exist."""
         return self._read(key.vault_url, key.name, key.version or "")
 
     def recent(self, key: KeyIdentifier) -> KeyBundle | None:
-        """`bundle` for a look before a change: as a task of the run read it a moment ago."""
+        """`bundle` for a check before a change. Another task of the run may have read it a moment ago."""
         place = (key.vault_url, key.name.lower(), (key.version or "").lower())
         return self._bundle(self._session.cache.recent(lambda: self._answer(*place), "key", *place))
 
     def current(self, key: KeyIdentifier) -> dict[str, Any] | None:
-        """The key as it is now (`bundle`), with the time at Key Vault (`now`)."""
+        """The key (`bundle`) and the time by Key Vault's clock (`now`), read from Azure."""
         return self._read_now(key.vault_url, key.name.lower(), (key.version or "").lower())
 
     def versions(self, key: KeyIdentifier) -> list[KeyItem]:
-        """All versions of it, as the list of them shows them."""
+        """All versions of the key."""
         return self._all_versions(key.vault_url, key.name)
 
     def recent_versions(self, key: KeyIdentifier) -> list[KeyItem]:
-        """`versions` for a look before a change: as a task of the run read them a moment ago."""
+        """`versions` for a check before a change. Another task of the run may have read them a moment ago."""
         place = (key.vault_url, key.name.lower())
         found: list[KeyItem] = self._session.cache.recent(lambda: self._all_versions(*place), "key", *place, "versions")
         return found
@@ -133,7 +135,7 @@ class Keys(Polled):
             self._session.files.store(self.restorations(vault, name) + 1, *counted)
 
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
-        """A key, or a new version of it."""
+        """Create a key, or a new version of an existing key."""
         attributes = body["attributes"]
         self._count_restoration(vault, name)
         with self._session.changing(f"create a version of the key {name} in {vault}", "key"):
@@ -186,7 +188,8 @@ class Keys(Polled):
             self._finish(poller, "recovery", name)
 
     def _finish(self, poller: Any, what: str, name: str) -> None:
-        """Unlike others, Key Vault's pollers give a result before the service has done the work."""
+        """Wait for the operation. Key Vault's pollers, unlike others, return a result before the operation is
+        complete, so `done` is checked."""
         poller.wait(self._session.wait_timeout)
         if not poller.done():
             raise TimedOut(
@@ -206,13 +209,13 @@ class Keys(Polled):
         return bundle
 
     def _answer(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        """The key with the time at Key Vault when it was read."""
+        """The key, with the time of the read by Key Vault's clock."""
 
         def read() -> dict[str, Any] | None:
             at = time.monotonic()
             found = self._read_now(url, name, version)
             if found is not None and not version:
-                # The newest may be asked for by its version next.
+                # The next read of the newest version may name its version.
                 own = found["bundle"]["key"]["kid"].rpartition("/")[2].lower()
                 self._session.cache.keep(found, at, "key", url, name, own)
             return found
@@ -220,14 +223,14 @@ class Keys(Polled):
         return self._session.cache.read(read, "key", url, name, version)
 
     def _read_now(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        # A vault that is not there has no host, and asking for it four times does not make one.
+        # A vault that does not exist has no host, so more retries are useless.
         with azure_sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
             answer = azure_sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
         self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
         return None if answer.status_code == 404 else {"bundle": json.loads(answer.text()), "now": self.now}
 
     def _versions(self, url: str, name: str) -> list[KeyItem] | None:
-        """All versions; none if the caller may read the key and not list it."""
+        """All versions; None if the caller may read the key but not list its versions."""
         try:
             return self._all_versions(url, name)
         except Denied:

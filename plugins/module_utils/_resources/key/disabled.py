@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys that are disabled or deleted, unless an account uses them (invariant I2).
+"""Plans to disable or delete keys that no account uses (invariant I2).
 
 This module util is private to the collection.
 """
@@ -52,7 +52,8 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     if users and goal.keeps_used and goal.taken_away is None:
         return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
     if goal.taken_away is None and goal.version is None and target.same_key(goal.moved_to):
-        # An account that followed the key used no version by name, and may have been moved on meanwhile.
+        # An account that followed the key had no version in its identifier, so the previous version is not known.
+        # The account may have been moved to a later version meanwhile.
         return _left(goal, before, warnings=(_moved_within(goal),))
     warnings = usage.guard(users, visible, f"disable {grace.subject(goal)}", force=goal.force)
     warnings += grace.cut_short(goal, observed)
@@ -72,7 +73,7 @@ def _left(
     until: float | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Plan[KeyWrites]:
-    """The key stays as it is: it is the requested state, accounts use it, or the grace period is not over."""
+    """A plan without changes: the key has the requested state, accounts use it, or the grace period has not ended."""
     return Plan(goal, before, before, warnings=warnings, report=report(users, until))
 
 
@@ -82,7 +83,7 @@ def report(users: Sequence[str], until: float | None = None) -> dict[str, Any]:
 
 
 def _newer_than_used(goal: Goal, observed: Mapping[str, Any]) -> str | None:
-    """The warning that the version is not older than the one that accounts were moved to."""
+    """The warning that the version is not older than the version that accounts were moved to."""
     newest = identifier_of(observed["key"])
     if goal.version is None or goal.moved_to is None or goal.taken_away or not newest.same_key(goal.moved_to):
         return None
@@ -100,7 +101,7 @@ def _moved_within(goal: Goal) -> str:
 
 
 def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
-    """Whether there is something to disable, and nobody uses it."""
+    """Whether there is an enabled version to disable, and no account uses it."""
     key: KeyBundle | None = observed["key"]
     versions: list[KeyItem] | None = observed["versions"]
     visible = observed["visible"]
@@ -118,7 +119,8 @@ def _enabled(goal: Goal, versions: Sequence[KeyItem]) -> list[str]:
 
 
 def _is_newer(versions: Sequence[KeyItem], one: str, other: str) -> bool:
-    """By the time of creation, which counts whole seconds; a version that is not listed counts as the older one."""
+    """Whether `one` is `other` or was created later. A version that is not listed counts as older. Times are in
+    whole seconds."""
     created = {version_of(v): v["attributes"]["created"] for v in versions}
     return one == other or created.get(one, 0) > created.get(other, 0)
 

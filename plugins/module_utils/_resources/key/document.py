@@ -19,12 +19,12 @@ from ..._core.ids import KeyIdentifier, read_key_identifier
 from ..._core.summary import and_text, changed_values, version_text
 from . import rotation_policy
 
-# Documentation says that Batch follows a versionless identifier "by itself" and not how soon; Azure's services look for
-# a new version at least once a day. Nor does it say for how long Batch needs a version that an account has left; of
-# other services Azure says that a day has to pass.
+# The documentation says that Batch uses a new version of a versionless identifier automatically, but not how soon.
+# Azure's services check for a new version at least once a day. It also does not say for how long Batch needs the
+# previous version. For other services, Azure recommends to keep it for a day.
 TAKEN_WITHIN_SECONDS = 24 * 3600
 PREVIOUS_NEEDED_SECONDS = 24 * 3600
-# Until then an account that follows the key may need the previous version.
+# For this time after a new version, an account that follows the key may need the previous version.
 FOLLOWING_LAG = TAKEN_WITHIN_SECONDS + PREVIOUS_NEEDED_SECONDS
 # Batch may use an account's key for so long after the key was lost (not documented).
 LOSS_NOTICED_SECONDS = 3600
@@ -33,7 +33,7 @@ LOSS_NOTICED_SECONDS = 3600
 TYPES = ("RSA", "RSA-HSM")
 SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")
-# Seconds. No account is pointed at a version that expires so soon: it would lose its key before anybody can act.
+# In seconds. No account is moved to a version that expires within this time, because there would be no time to react.
 EXPIRES_SOON = 3600
 
 
@@ -94,7 +94,7 @@ def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str
 
 
 def size_of(key: KeyBundle) -> int | None:
-    """The modulus' length in bits; `key_size` is in today's answers and missing from older ones."""
+    """The size of the key in bits, from its modulus: older responses do not have the field `key_size`."""
     modulus = key["key"].get("n")
     return len(modulus) * 6 // 8 * 8 if modulus else None
 
@@ -114,11 +114,11 @@ def item_of(key: KeyBundle) -> KeyItem:
 
 
 def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float) -> list[str]:
-    """The versions that an account which follows the key may be on, the newest first: the previous ones are among them
-    unless Batch could have used the newest for longer than the lag. `versions` are all of the key, if they were listed.
+    """The versions that an account may use if it follows the key, the newest first. If the newest version has been
+    usable for longer than the lag, only that version. `versions` are all versions of the key, if they could be listed.
 
-    Batch does not follow to a version that it cannot use: one that is disabled, expired, not valid yet or of another
-    type. An update of the newest version may have been what made the version usable.
+    Batch does not move an account to a version that it cannot use: disabled, expired, not valid yet or of another
+    type. The last update of the newest version may have made the version usable, so the lag begins with the update.
     """
     attributes = newest["attributes"]
     usable_since = max(attributes["created"], attributes.get("updated") or 0, attributes.get("nbf") or 0)
@@ -128,8 +128,8 @@ def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: flo
 
 
 def may_need_previous(used: KeyBundle, now: float, *, follows: bool) -> bool:
-    """Whether an account that is pinned to the version `used` may still need a previous one. One that follows the key
-    may never have taken the newest version."""
+    """Whether an account that is pinned to the version `used` may still need a previous version. An account that
+    follows the key always may, because Batch may not have moved it to the newest version."""
     return follows or now < used["attributes"]["created"] + PREVIOUS_NEEDED_SECONDS
 
 
@@ -141,9 +141,10 @@ def previous_in_doubt(
     follows: bool,
     account_changed_at: float | None = None,
 ) -> list[str]:
-    """The versions that an account may have needed when they became unusable, although it is pinned to the version
-    `used`, or follows the key with that newest version. An account that has lost the version before it took the newest
-    one never takes the newest one. An account that was changed since then has not lost its key."""
+    """The previous versions that became unusable when the account may still have needed them. The account is pinned
+    to the version `used` or, with `follows`, follows the key with that newest version. If an account loses its
+    version before Batch has moved it to the newest version, Batch cannot move it any more. An account that was changed
+    since then has not lost its key."""
     created = used["attributes"]["created"]
     needed_until = created + (FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS)
     found = []
@@ -169,13 +170,13 @@ def _ended_at(item: KeyItem, now: float) -> float:
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:
-    """The list comes sorted by the versions' ids, which are random: only `created` has their order."""
+    """The ids of the versions, sorted by their creation: Key Vault sorts them by their ids, which are random."""
     ordered = sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)
     return [version_of(item) for item in ordered]
 
 
 def is_usable(key: KeyBundle, now: float) -> bool:
-    """Whether Batch takes this version of a key: by its type, its size, its operations, and the time."""
+    """Whether Batch can use this version of a key: its state, validity, type, size and operations."""
     attributes, document = key["attributes"], key["key"]
     begins, ends = attributes.get("nbf"), attributes.get("exp")
     return (
@@ -194,8 +195,8 @@ def newest_known(
     used: str,
     read: Callable[[str], KeyBundle | None],
 ) -> KeyBundle:
-    """The newest version as Key Vault gives it, or the one that an account uses if that was created later: a replica of
-    the vault may not show it yet. `read` gives a version's own document."""
+    """The newest version in the response of Key Vault, or the version that an account uses if that was created
+    later: a replica of the vault may not have it yet. `read` returns the document of a version."""
     created = newest["attributes"]["created"]
     if versions is not None and not any(
         version_of(v) == used and v["attributes"]["created"] > created for v in versions
@@ -206,7 +207,7 @@ def newest_known(
 
 
 def previous_version(versions: Sequence[KeyItem] | None, current: str | None) -> str | None:
-    """The list comes sorted by the versions' ids, which are random: only `created` has their order."""
+    """The version before `current` by time of creation: Key Vault sorts versions by their ids, which are random."""
     newest = max((v["attributes"]["created"] for v in versions or () if version_of(v) == current), default=None)
     older = [
         v

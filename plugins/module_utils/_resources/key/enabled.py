@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A version of a key that is to be usable again, whichever it is: what brings back an account that is on it.
+"""Plans to make a version of a key usable again, to recover an account that uses it.
 
 This module util is private to the collection.
 """
@@ -34,7 +34,7 @@ def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) ->
             value=goal.version,
             remedy="Correct version, or restore a backup of the key.",
         )
-    # The state is that of the version in question, not of the newest.
+    # The returned state is that of the named version, not of the newest version.
     before = describe({**observed, "key": version})
     steps, after = repaired(goal, version, before, _validity(goal, version["attributes"], observed["now"]))
     return Plan(goal, before, after, steps)

@@ -31,45 +31,45 @@ class Goal:
     key_type: str | None
     key_size: int | None
     expires_in: int | None
-    # By how much a version that has expired is extended, from now on.
+    # The time from now for which an expired version becomes valid again, in seconds.
     extend_expired_by: int | None
     rotation_policy: Mapping[str, str] | None
     remove_rotation_policy: bool
     max_version_age: int | None
     new_version: bool
     force: bool
-    # The purpose of a forced version: runs that force one for the same purpose share it.
+    # The purpose of a forced version. Runs that force a version for the same purpose share the version.
     new_version_for: str | None = None
-    # A version or key that somebody disabled, as people do to revoke it, may be enabled.
+    # Whether a disabled version may be enabled. A person may have disabled it to revoke the key.
     enable: bool = False
-    # A deleted key is recovered.
+    # Whether a deleted key is recovered.
     recover: bool = False
-    # Once a new version has been wished for: the one it must differ from.
+    # The goal after a new version was requested: the newest version must differ from this version.
     other_than: str | None = None
-    # The key or the version that was taken away: the second check requires that nobody uses it (see usage.py).
+    # The key or version that was disabled or deleted: the second check requires that no account uses it (see usage.py).
     taken_away: KeyIdentifier | None = None
-    # The versions that are to be enabled once more.
+    # In a rollback, the versions that are enabled again.
     again: tuple[str, ...] = ()
-    # The version that an account uses: one that was created earlier does not count as the newest.
+    # The version that an account uses. A version that was created earlier does not count as the newest version.
     at_least: str | None = None
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
-    # The key that accounts were moved to. Only a version that is older than the one that they use there is disabled,
-    # and not before this time (in seconds) after a move is over.
+    # The key that accounts were moved to, and the grace period in seconds. Only a version that is older than the
+    # version which the accounts use is disabled, and only after the grace period since the last move.
     moved_to: KeyIdentifier | None = None
     grace_period: int = 0
 
     def described(self, _current: Mapping[str, Any]) -> str:
-        """The state after what was taken away was restored, in words."""
+        """A sentence on the state after the rollback."""
         return "Therefore the key was enabled again." if self.again else "Therefore the key was recovered."
 
     @property
     def key(self) -> KeyIdentifier:
-        """Without the suffix of its cloud."""
+        """The identifier of the key, without the suffix of its cloud."""
         return KeyIdentifier(self.vault.lower(), "", self.name)
 
     def names(self, key: KeyIdentifier | None) -> bool:
-        """Whether it is this key, whichever version."""
+        """Whether the identifier names this key, regardless of the version."""
         return key is not None and key.is_named(self.vault, self.name)
 
     @property
@@ -77,7 +77,7 @@ class Goal:
         return self.rotation_policy is not None or self.remove_rotation_policy
 
     def may_cut_off(self, policy: RotationPolicy | None) -> bool:
-        """Whether what is asked for can take the key away from those who use it."""
+        """Whether users of the key may lose the key or its rotation because of this goal."""
         return self.disables_or_deletes or self.stops_rotation(policy)
 
     @property
@@ -128,7 +128,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         vault=key.vault,
         name=key.name,
         state=state,
-        # An account that was moved to a different key needs no version of this one.
+        # If accounts were moved to a different key, all versions of this key are disabled.
         version=key.version if moved_to is None or moved_to.is_named(key.vault, key.name) else None,
         key_type=key_type,
         key_size=key_size,
@@ -157,7 +157,7 @@ def _purpose(text: str | None) -> str | None:
 
 
 def _named(params: Mapping[str, Any]) -> KeyIdentifier:
-    """The key, or the version of it, that the options name."""
+    """The key, or the version of the key, that the options name."""
     identifier, by_name = params["key_identifier"], ("vault_name", "name")
     if identifier is None:
         for option in by_name:

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The time that a previous key or version stays enabled after accounts were moved to another one.
+"""The grace period: the time for which a previous key or version stays enabled after accounts were moved from it.
 
-Azure is eventually consistent, and other users of the key may still be moving: what is disabled at once may be what a
-node of Batch still uses.
+Azure is eventually consistent, and other accounts may still be moved. A node of Batch may still use the previous
+key or version.
 
 This module util is private to the collection.
 """
@@ -22,14 +22,14 @@ from ..._core.ids import read_key_identifier
 from .document import PREVIOUS_NEEDED_SECONDS
 from .goal import Goal
 
-# Seconds since an account was changed, by its id; None if Azure does not say.
+# By account id, the seconds since the account was changed; None if the response has no time.
 Ages = Mapping[str, "float | None"]
 
 
 def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None) -> float | None:
-    """When the grace period is over, in seconds since 1970; None if it is, or if there is none.
+    """The end of the grace period, in seconds since 1970; None if the period has ended, or if there is none.
 
-    `ages` are those of the accounts that may have been moved. Without them, the result is what is known without them.
+    `ages` are the ages of the accounts that may have been moved. Without them, the actual end may be later.
     """
     if goal.moved_to is None:
         return None
@@ -37,9 +37,9 @@ def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None
     began = [now] if observed["moved_in_run"] else []
     if key is not None and read_key_identifier(key["key"]["kid"]).same_key(goal.moved_to):
         began.append(key["attributes"]["created"])
-    # An account that does not say when it was changed may have been changed just now.
+    # If the time of an account's change is not known, the account may have been changed just now.
     began += [now - (age or 0) for age in (ages or {}).values()]
-    # If no account uses the key that accounts were moved to any more, nothing shows when they were.
+    # If no account uses the new key any more, it is not known when the accounts were moved.
     if ages is not None and not began:
         began = [now]
     until = max(began, default=now - goal.grace_period) + goal.grace_period

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The newest version of a key for a Batch account that is to be moved to it.
+"""The newest version of a key, for a Batch account that is about to be moved to the version.
 
-No task works with a version that the run remembers: others, or another run, may make a newer one at any time.
+No version is stored for the rest of the run, because other tasks or runs may create a newer version at any time.
 
 This module util is private to the collection.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .client import Keys
 
 
-# Reaches a goal.
+# Brings the key to the state of a goal.
 Make = Callable[[Goal], Outcome]
 Read = Callable[[], dict[str, Any]]
 
@@ -42,11 +42,11 @@ class Newest:
         self._forced = ForcedVersions(session.files)
 
     def version(self, goal: Goal, forced: tuple[str, str] | None, used: str | None, make: Make) -> Outcome:
-        """The key, with a version made if one is due or forced.
+        """The key. If rotation is due or forced, a new version is created.
 
-        `forced` is what the run counts a forced version by, the key and the account that wants it; `used` is the
-        version that the account is pinned to. For an account that is on the newest version already, what the run read a
-        moment ago is good enough. For an account that is to be moved, the newest version is read again.
+        `forced` are the names for counting a forced version (`counted_as`); `used` is the version that the account
+        is pinned to. If the account already uses the newest version, a cached read of the run is used. If the
+        account has to be moved, the newest version is read again.
         """
         began = time.monotonic()
         if forced is not None:
@@ -60,8 +60,8 @@ class Newest:
         return self._since(began, replace(goal, at_least=used), make)
 
     def _forced_version(self, goal: Goal, key: str, account: str, make: Make) -> Outcome | None:
-        """None if the run has made the version that this task wants for the account. It counts as made by the run, too,
-        if another run has made it for the same purpose."""
+        """Create the forced version for the account. None if the run has already created it. A version that another
+        run has created for the same purpose counts too."""
         with vault_lock(self._session.files, goal.vault):
             if self._forced.is_made(key, account):
                 return None
@@ -75,14 +75,15 @@ class Newest:
             return outcome
 
     def _known(self, goal: Goal, make: Make) -> Outcome:
-        """The value that a task of the run read a moment ago, after the run's own last write to a key."""
-        # For another principal too, nothing from before the run's last forced version.
+        """The key from a cached read of the run, after the run's last write to a key."""
+        # The cache is separate for each principal. With the count in the name, a read before the run's last forced
+        # version is not used for any principal.
         forced = self._forced.count(key_in_vault(goal.vault, goal.name))
         name = ("newest", repr(goal), str(forced))
         return self._shared(lambda read: self._session.cache.recent(read, "key", *name), goal, make)
 
     def _since(self, began: float, goal: Goal, make: Make) -> Outcome:
-        """As Key Vault has it since this task began. Tasks that wait for that share a read."""
+        """The key, read from Key Vault since this task began. Tasks that wait for such a read share it."""
 
         def shared(read: Read) -> Any:
             return self._session.cache.since(read, began, "newest", repr(goal))
@@ -90,7 +91,7 @@ class Newest:
         return self._shared(shared, goal, make)
 
     def _shared(self, shared: Callable[[Read], Any], goal: Goal, make: Make) -> Outcome:
-        """The value that `shared` has, or that this task reads for all tasks."""
+        """The shared value, or the outcome of this task if this task has read the value."""
         own: list[Outcome] = []
 
         def read() -> dict[str, Any]:
@@ -101,7 +102,8 @@ class Newest:
         return own[0] if own else Outcome(False, kept, kept)
 
     def _now(self, goal: Goal, make: Make) -> Outcome:
-        """As Key Vault has it now. Only a task that finds something to do waits for the others, and looks again."""
+        """The key, read from Key Vault now. Only if there is something to change, wait for the lock of the vault,
+        and read again."""
         self._session.cache.forget("key")
         plan = key_plan.plan(goal, self._keys.read(goal))
         if not plan.changed:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys that Batch can use: RSA, of a fit size, enabled, allowed to wrap and unwrap, not too old.
+"""Plans keys that Batch can use: type RSA, a supported size, enabled, with wrapKey and unwrapKey, not too old.
 
 This module util is private to the collection.
 """

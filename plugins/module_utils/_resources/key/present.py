@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys that are to be usable: their newest version is repaired, or a new version is created if rotation is due.
+"""Plans a usable key: its newest version is repaired or, if rotation is due, a new version is created.
 
 This module util is private to the collection.
 """
@@ -61,7 +61,7 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
 def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if not goal.recover:
         raise key_soft_deleted(goal)
-    # Azure shows only after the recovery what else has to change: see recovery.py.
+    # Further changes can be planned only after the recovery, because Azure shows no versions before: see recovery.py.
     recovered = replace(goal, state="recovered")
     recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
     return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (recover,))
@@ -78,15 +78,15 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
         return True
     attributes = key["attributes"]
     too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
-    # A version that is made now does not last longer than is asked for.
+    # A version with a short `expires_in` must not be due at once.
     soon = min(EXPIRES_SOON, (goal.expires_in or 2 * EXPIRES_SOON) // 2)
     expires = "exp" in attributes and attributes["exp"] <= now + soon
     return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
 
 
 def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, Any], *, is_due: bool) -> None:
-    """A disabled version may be followed by a new one. If no version is enabled, or none can be listed, the key itself
-    counts as revoked."""
+    """Refuse a key whose newest version is disabled. If rotation is due and another version is enabled, a new version
+    is created instead. If no version is enabled, or the versions cannot be listed, the key counts as revoked."""
     if key is None or key["attributes"]["enabled"] or goal.enable:
         return
     if not (is_due and before["enabled_versions"]):
@@ -94,7 +94,7 @@ def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, An
 
 
 def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Steps, Any]:
-    """A key, or one more version of it; what the task does not name is as in the version before."""
+    """Create a key, or a new version. Options that are not set have the values of the previous version."""
     previous: KeyBundle | None = observed["key"]
     if previous is not None:
         _refuse_other_family(goal, previous)
@@ -121,7 +121,7 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
         "key_ops": body["key_ops"],
         "enabled": True,
         "expires_on": instant(attributes.get("exp")),
-        # Known only once Key Vault has made it.
+        # Known only after Key Vault has created the version.
         "key_identifier": None,
         "version": None,
         "created_on": None,
@@ -142,7 +142,7 @@ def _no_room_for_tag(goal: Goal) -> str:
 def repaired(
     goal: Goal, key: KeyBundle, before: Mapping[str, Any], times: Mapping[str, int]
 ) -> tuple[Steps, Mapping[str, Any]]:
-    """A version enabled, allowed what Batch needs, and valid at those times."""
+    """Enable the version, allow the operations that Batch needs, and set the times of its validity."""
     attributes: dict[str, Any] = dict(times)
     after = dict(before)
     if "exp" in times:
@@ -161,7 +161,8 @@ def repaired(
 
 
 def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of those who follow the key: without it they stay on a version that grows old, and expires in the end."""
+    """Refuse to remove the rotation policy if accounts or pools follow the key: they would keep a version until it
+    expires."""
     versionless, visible = identifier_of(observed["key"]).versionless, observed["visible"]
     users = usage.following(visible, versionless)
     return usage.guard(users, visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)

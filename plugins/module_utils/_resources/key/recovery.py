@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A key that is recovered if somebody deleted it, and then brought to the state that the task asks for.
+"""Recovers a deleted key, and then brings the key to the state of the goal.
 
 This module util is private to the collection.
 """
@@ -16,8 +16,8 @@ from .goal import Goal
 
 
 def recovered_first(goal: Goal, ensure: Callable[[Goal], Outcome]) -> Outcome:
-    """The outcome of `ensure`, called a second time if the first call recovered the key: only then can Azure show what
-    else has to change, such as a version that is disabled."""
+    """The outcome of `ensure`. If the first call has recovered the key, `ensure` is called again: Azure shows only
+    after the recovery what else has to change, such as a disabled version."""
     outcome = ensure(goal)
     was_recovered = goal.recover and outcome.before.get("soft_deleted", False) and outcome.after["exists"]
     if not was_recovered:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rotation policies: when Key Vault makes a new version of a key by itself.
+"""Rotation policies: when Key Vault automatically creates a new version of a key.
 
 This module util is private to the collection.
 """
@@ -16,8 +16,8 @@ from ..._core.documents import LifetimeAction, LifetimeTrigger, RotationPolicy, 
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption
 
-# learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version lives for 28 days or
-# more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.
+# learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version is valid for 28
+# days or more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.
 _SHORTEST_LIFE = 28 * 86400
 _MARGIN = 7 * 86400
 
@@ -80,13 +80,13 @@ def rotates(policy: RotationPolicy | None) -> bool:
 
 
 def without_rotation(policy: RotationPolicy) -> RotationPolicy:
-    """Other actions than rotation stay as they are, and so does the expiry of versions to come."""
+    """The policy without rotation. Other actions, and the expiry of future versions, are not changed."""
     kept = [action for action in policy.get("lifetimeActions", []) if not _rotates(action)]
     return {"lifetimeActions": kept, "attributes": policy.get("attributes", {}).copy()}
 
 
 def body(policy: Mapping[str, Any], previous: RotationPolicy | None) -> RotationPolicy:
-    """The whole policy, for a PUT replaces it: other actions than rotation stay as they are."""
+    """The body of a PUT, which replaces the whole policy. Other actions than rotation are not changed."""
     trigger: LifetimeTrigger = {}
     if policy["time_after_create"]:
         trigger["timeAfterCreate"] = policy["time_after_create"]

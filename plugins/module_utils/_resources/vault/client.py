@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Key vaults, as resources.
+"""Key vaults as resources of Azure Resource Manager.
 
 This module util is private to the collection.
 """
@@ -41,7 +41,7 @@ _SEE_VAULTS = (
 
 
 class Vaults(Polled):
-    """`access` gives the service for access, which itself needs this one."""
+    """`access` returns the service for access. It is a function, because that service needs this service."""
 
     def __init__(
         self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Access]
@@ -50,13 +50,13 @@ class Vaults(Polled):
         self._resources = resources
         self._visible = visible
         self._access = access
-        # By vaults that this task has created: ids of the accounts whose access had to be granted again.
+        # By name of a vault that this task has created, the ids of the accounts whose access had to be granted again.
         self._restored: dict[str, list[str]] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
         subscription = self._session.subscription_id
         if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
-            # Only for a vault that does not exist.
+            # These lists are needed only for a vault that does not exist.
             in_background(self._is_listed, goal.group, goal.name)
             in_background(self._deleted, goal.name, subscription)
         vault = self.get(goal.group, goal.name)
@@ -65,7 +65,7 @@ class Vaults(Polled):
             return {**observed, "visible": self._visible.read()} if vault or goal.taken_away else observed
         if vault is not None:
             return {**observed, **self._after_creation(goal)} if goal.created else observed
-        # None of these needs another, and each is an answer to wait for.
+        # These reads are independent, and each is a round trip to Azure.
         reads: dict[str, Callable[[], Any]] = {
             "listed": lambda: self._is_listed(goal.group, goal.name),
             "deleted": lambda: self._deleted(goal.name, subscription),
@@ -79,7 +79,8 @@ class Vaults(Polled):
         return observed
 
     def _is_listed(self, group: str, name: str) -> bool:
-        """Azure is eventually consistent: a vault that is listed exists, whatever a read of it says."""
+        """Whether the vault is listed. Azure is eventually consistent: a listed vault exists even if a read does
+        not find it."""
 
         return name.lower() in self._session.cache.read(
             lambda: self._names_in(group), "vault", "listed", self._session.subscription_id, group.lower()
@@ -91,7 +92,7 @@ class Vaults(Polled):
         return [vault["name"].lower() for vault in vaults]
 
     def _await(self, group: str, name: str) -> Vault | None:
-        """The vault once a read shows it, or none once it is not listed either."""
+        """Wait until a read finds the vault, or until the vault is no longer listed. Returns the vault or None."""
         until_shown(
             self._session,
             f"key vault {name}",
@@ -107,7 +108,7 @@ class Vaults(Polled):
             at = time.monotonic()
             vault = self._read(subscription, group, name)
             if vault is not None:
-                # There is but one of its name in all of Azure.
+                # The names of vaults are unique in Azure.
                 self._session.cache.keep(vault, at, "vault", name.lower())
             return vault
 
@@ -117,12 +118,12 @@ class Vaults(Polled):
         return "vault", self._session.subscription_id, group.lower(), name.lower()
 
     def recent(self, name: str, group: str | None) -> Vault | None:
-        """`find` for a look before a change: as a task of the run saw the vault a moment ago."""
+        """`find` for a check before a change. Another task of the run may have read the vault a moment ago."""
         found: Vault | None = self._session.cache.recent(lambda: self.find(name, group), "vault", name.lower())
         return found
 
     def current(self, vault_id: str) -> Vault | None:
-        """The vault as it is now."""
+        """The vault, read from Azure."""
         return self._read(*place_of(vault_id))
 
     def _read(self, subscription: str, group: str, name: str) -> Vault | None:
@@ -130,10 +131,10 @@ class Vaults(Polled):
             return sdk.document_or_none(self._client(subscription).vaults.get, group, name)
 
     def find(self, name: str, group: str | None) -> Vault | None:
-        """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
+        """The vault of that name in the resource group or in any subscription that the caller can read.
 
-        There is but one of a name in all of Azure, so the group just spares the search. None if there is no such vault;
-        an error if there may be one where the caller may not look.
+        The names of vaults are unique in Azure, so the group only avoids the search. None if there is no such
+        vault. Raises an error if the vault may be in a scope that the caller may not read.
         """
         there = self.get(group, name) if group is not None else None
         if there is not None:
@@ -149,8 +150,8 @@ class Vaults(Polled):
         return None
 
     def unseen(self, name: str) -> list[usage.Unlisted]:
-        """For `usage.guard`: that the vault is in no subscription that the caller sees, if it is in none. The caller
-        may use its keys all the same, and so may accounts in that subscription."""
+        """For `usage.guard`: the unlisted scope if the vault is in no subscription that the caller can read. The
+        caller may still use the keys of the vault, and so may accounts in that subscription."""
         found = value_or_error(lambda: self.recent(name, None), CmkError)
         if found is not None:
             return []
@@ -162,10 +163,10 @@ class Vaults(Polled):
         return [not_listed(scope, reason, READ_ACCOUNTS)]
 
     def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Vault | CmkError | None]:
-        """The vaults of these names, in lower case: looked for in these subscriptions and, if some are not there, in
-        all others that are seen.
+        """The vaults of these names, which are in lower case. They are searched for in these subscriptions and, if
+        some are not found, in all other subscriptions that the caller can read.
 
-        None if there is none; an error if there may be one where the caller may not look.
+        The value is None if there is no such vault, and an error if it may be in a scope that the caller may not read.
         """
         found, refused = self._in(subscriptions)
         if names - found.keys():
@@ -175,7 +176,7 @@ class Vaults(Polled):
         return {name: found.get(name, refused) for name in names}
 
     def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, Vault], CmkError | None]:
-        """The vaults by their names, and why one of the subscriptions could not be looked at."""
+        """The vaults of the subscriptions by their names, and the error if a subscription could not be read."""
         found: dict[str, Vault] = {}
         refused = None
         for vaults, refused_there in map_concurrent(self._seen_in, subscriptions).values():
@@ -184,8 +185,8 @@ class Vaults(Polled):
         return found, refused
 
     def _seen_in(self, subscription: str) -> tuple[dict[str, Vault], CmkError | None]:
-        """The vaults of a subscription by their names: those of its resource groups if the subscription's list is
-        refused. And why there may be more."""
+        """The vaults of a subscription by their names, and the error if there may be more. If the subscription's
+        list is refused, the lists of its resource groups are read."""
         listed = value_or_error(lambda: self._listed(subscription))
         if not isinstance(listed, CmkError):
             return listed, None
@@ -214,16 +215,16 @@ class Vaults(Polled):
         return {vault["name"].lower(): vault for vault in vaults}
 
     def deleted(self, names: Set[str], unreachable: Set[str]) -> dict[str, DeletedVault | CmkError | None]:
-        """By these names, in lower case, the vaults that were deleted and can be recovered, in all subscriptions seen.
+        """By these names, in lower case, the deleted vaults that can be recovered, in all subscriptions of the caller.
 
-        `unreachable` are those of the names whose host gives no response. Such a vault is None only if its name is
-        available, and an error if the vault may exist, or may have been deleted, where the caller cannot look.
+        `unreachable` are the names whose host does not respond. For these, the value is None only if the name is
+        available. It is an error if the vault may exist, or may be deleted, in a scope that the caller cannot read.
         """
         subscriptions = self._resources.listed_subscription_ids() if names else []
         return self._deleted_among(names, unreachable, subscriptions)
 
     def find_deleted(self, name: str, *, is_unreachable: bool) -> DeletedVault | CmkError | None:
-        """The same for one name, and in the task's own subscription too."""
+        """The same for one name, also in the task's own subscription."""
         names = {name.lower()}
         unreachable = names if is_unreachable else set()
         return self._deleted_among(names, unreachable, self._resources.subscription_ids())[name.lower()]
@@ -242,10 +243,11 @@ class Vaults(Polled):
         return {name: found.get(name) or hidden.get(name) for name in names}
 
     def _may_exist(self, name: str, refused: CmkError | None, subscriptions: Sequence[str]) -> CmkError | None:
-        """Why the vault, which no list shows, may exist or be recoverable; None if its name is available.
+        """The error that the vault may exist or be recoverable although no list shows it; None if its name is
+        available.
 
-        A deleted vault keeps its name until it is purged, and a vault of another subscription has it too. `refused` is
-        why one of the lists could not be read.
+        The name of a vault is not available until the vault is purged, in any subscription. `refused` is the error
+        of a list that could not be read.
         """
         free: bool | CmkError = False
         for subscription in subscriptions:
@@ -264,11 +266,11 @@ class Vaults(Polled):
         return Unavailable(f"{message} Try again.", remedy="Try again.")
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """Also brings back a deleted vault, if the body says so.
+        """Create a vault or, according to the body, recover a deleted vault.
 
-        A PUT replaces the access policies and tags of a vault that exists. So nothing is written if the vault exists by
-        now (PlanOutdated). If the vault was created between that look and the PUT, Batch accounts on it get their
-        access again.
+        A PUT replaces the access policies and tags of a vault that exists. Therefore nothing is written if the
+        vault exists now (PlanOutdated). If the vault was created between the check and the PUT, the access of Batch
+        accounts to its keys is granted again.
         """
         if body["properties"].get("createMode") == "recover":
             self._put(group, name, body)
@@ -287,7 +289,7 @@ class Vaults(Polled):
         try:
             self._put(group, name, body, if_late=require_still_missing)
         except BaseException:
-            # Whatever ended it, the request may have reached Azure all the same.
+            # The request may have reached Azure, whatever the error is.
             with suppress(CmkError):
                 self.restore_access(group, name)
             raise
@@ -297,7 +299,7 @@ class Vaults(Polled):
 
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
         what, options = f"create the key vault {name}", {rate_limit.IF_LATE: if_late}
-        # A recovered vault has its keys and their access again.
+        # After the recovery of a vault, cached data of keys and access is out of date too.
         with self._session.changing(what, "vault", "key", "access", "role"):
             poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body), **options)
             sdk.finish(poller, self._session.wait_timeout, what)
@@ -309,7 +311,7 @@ class Vaults(Polled):
         return sdk.is_free(said)
 
     def _restore_access_once(self, group: str, name: str) -> None:
-        """Grant the Batch accounts whose key lies in the vault the access that its creation took from them."""
+        """Grant access to the Batch accounts whose key is in the vault, if the creation of the vault has removed it."""
         restored = self._restored.setdefault(name.lower(), [])
         for account_id, steps in self._without_access(group, name):
             for step in steps:
@@ -317,7 +319,8 @@ class Vaults(Polled):
             restored.append(account_id)
 
     def restore_access(self, group: str, name: str) -> None:
-        """The same, repeated while Azure does not respond: the next run finds a vault and does not restore access."""
+        """The same, repeated while Azure does not respond, because the next run finds an existing vault and does
+        not restore access."""
 
         def obstacle() -> CmkError | None:
             try:
@@ -344,7 +347,7 @@ class Vaults(Polled):
         return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
 
     def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step[Any], ...]]]:
-        """The accounts whose key lies in the vault and which may not use it, with what grants it."""
+        """The accounts whose key is in the vault and that lack access to the key, with the steps that grant it."""
         visible = self._visible.everywhere()
         for account in visible["accounts"]:
             key = key_of(account)
@@ -355,13 +358,13 @@ class Vaults(Polled):
                 if steps:
                     yield account["id"], steps
         for unlisted in visible["unlisted"]:
-            # No right is missing, so another try may list them.
+            # The reason is not a missing right, so a retry may succeed.
             if unlisted["action"] is None:
                 raise Unavailable(usage.not_listed(unlisted))
 
     def update(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """Network rules in the body replace those of the vault. If somebody else has changed the rules since they were
-        read, nothing is written (PlanOutdated)."""
+        """Change the vault. Network rules in the body replace the rules of the vault. If another task or user has
+        changed the rules since they were read, nothing is written (PlanOutdated)."""
         rules = body["properties"].get("networkAcls")
 
         def require_same_rules() -> None:
@@ -383,14 +386,15 @@ class Vaults(Polled):
             self._client().vaults.delete(group, name)
 
     def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
-        """Add, replace or remove one principal's access policy; those of others are not touched."""
+        """Add, replace or remove the access policy of one principal. Other policies are not changed."""
         subscription, group, name = place_of(vault_id)
         body = {"properties": {"accessPolicies": [entry]}}
         with self._session.changing(f"change an access policy of the key vault {name}", "vault"):
             self._client(subscription).vaults.update_access_policy(group, name, operation, sdk.content(body))
 
     def _deleted(self, name: str, subscription: str) -> DeletedVault | None:
-        """None where the caller may not look: a deleted vault keeps its name, so none is created over it."""
+        """The deleted vault. None also if the caller may not list deleted vaults. That is safe: the name of a
+        deleted vault is not available, so no vault can be created with it."""
         try:
             deleted = self._all_deleted(subscription)
         except Denied:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure's document of a key vault: read, described, and the errors about it.
+"""The data of a key vault in Azure's document, and errors.
 
 This module util is private to the collection.
 """
@@ -42,7 +42,7 @@ def describe(vault: Vault | None) -> dict[str, Any]:
 
 
 def uses_rbac(vault: Vault) -> bool:
-    """Whether role assignments decide who may use its keys, not access policies."""
+    """Whether the vault uses Azure RBAC, not access policies."""
     return bool(vault["properties"].get("enableRbacAuthorization"))
 
 
@@ -51,7 +51,7 @@ def authorization_of(vault: Vault) -> str:
 
 
 def lets_azure_services_in(vault: Vault) -> bool:
-    """Batch connects as a trusted service of Azure, or from any address if the vault allows all addresses."""
+    """Whether the firewall allows Batch, because it allows trusted Microsoft services or all addresses."""
     rules = _network_rules(vault)
     trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
     return trusted or (_is_public(vault) and rules.get("defaultAction", "Allow") == "Allow")
@@ -63,7 +63,7 @@ def is_in_perimeter(vault: Vault) -> bool:
 
 
 def lets_addresses_in(vault: Vault) -> bool:
-    """Whether IP rules let some addresses in."""
+    """Whether the firewall has IP rules, which allow some addresses."""
     return _is_public(vault) and bool(_network_rules(vault).get("ipRules"))
 
 
@@ -77,12 +77,13 @@ def _is_public(vault: Vault) -> bool:
 
 
 def url(vault: Vault) -> str:
-    """Azure gives the URL without a slash at its end at creation, and with one ever after."""
+    """The URL without a slash at its end. Azure returns it without the slash at the creation, and with the slash
+    later."""
     return str(vault["properties"]["vaultUri"]).rstrip("/").lower()
 
 
 def required(vault: Vault | None, name: str) -> Vault:
-    """The vault's document, or the error that there is none."""
+    """The vault's document. Raises NotFound if there is no vault."""
     if vault is None:
         raise NotFound(
             f"The key vault {name} was not found. Create it with azbatch.cmk.keyvault_cmk_vault, or "

@@ -29,14 +29,15 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
-    # The vault was deleted: the second check requires that no account needs it (see usage.py). Or it is recovered
-    # because an account needs it.
+    # In a deletion: the vault was deleted, and the second check requires that no account needs it (see usage.py).
+    # In the rollback: the vault is recovered because an account needs it.
     taken_away: bool = False
-    # The vault has been created, and Batch accounts on a vault that somebody else created meanwhile may lack access.
+    # Whether this task has created the vault. If another task or user created it at the same time, Batch accounts
+    # may lack access.
     created: bool = False
 
     def described(self, _current: Mapping[str, Any]) -> str:
-        """The state after what was taken away was restored, in words."""
+        """A sentence on the state after the rollback."""
         return (
             "Therefore the vault was recovered. The Batch accounts whose key is in the vault were granted access "
             "again. Other role assignments at the vault were deleted: assign these roles again."

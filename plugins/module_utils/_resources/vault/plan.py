@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults fit to hold a Batch account's key.
+"""Plans a vault that meets the requirements of Batch.
 
 This module util is private to the collection.
 """
@@ -23,8 +23,8 @@ from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_az
 from .goal import Goal
 from .writes import VaultWrites
 
-# A vault with access policies gives even its creator no right to its keys. These are what this collection's own
-# modules need there; purge is not among them.
+# In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
+# modules of this collection need. Purge is not one of them.
 CREATOR_KEY_PERMISSIONS = (
     "get",
     "list",
@@ -46,7 +46,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
         return _recovery(goal, observed, before)
     if vault is None:
         if goal.taken_away:
-            # It is to be recovered, and Azure does not show it yet. A new vault would have none of its keys.
+            # In a rollback, Azure does not show the deleted vault yet. A new vault would not have its keys.
             required(vault, goal.name)
         return _creation(goal, observed, before)
     _refuse_other_authorization(goal, vault)
@@ -56,7 +56,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
         changes["enableSoftDelete"] = True
     after = {**before, "purge_protection": True, "soft_delete": True}
     if goal.trusted_services and not lets_azure_services_in(vault):
-        # Sent whole, for what is left out of it would be reset.
+        # All rules are sent, because Azure resets rules that are missing in the request.
         changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
         after["trusted_services"] = True
     warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
@@ -82,7 +82,7 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
         return f"The {vault} in {after['location']} has soft delete and purge protection."
     if before["exists"]:
         return f"Changed the {vault}: {changed_values(before, after)}."
-    # Of a recovered vault, check mode knows no more than this.
+    # In check mode, the state does not show whether a deleted vault is recovered.
     made = "Recovered or created" if goal.recover else "Created"
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
@@ -112,7 +112,7 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     deleted = vault["properties"]
     body = {
         "location": deleted["location"],
-        # Azure keeps all of the vault but its tags, which it takes from this request.
+        # Azure restores everything but the tags, which it reads from this request.
         "tags": deleted.get("tags", {}),
         "properties": {
             "createMode": "recover",
@@ -126,7 +126,7 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     if not deleted.get("purgeProtectionEnabled"):
         steps.append(_update(goal, {"enablePurgeProtection": True}))
     if goal.taken_away:
-        # Roles that were assigned at the vault went with it.
+        # The deletion of the vault has deleted its role assignments.
         steps.append(_restore_access(goal))
     return Plan(goal, before, after, tuple(steps))
 
@@ -142,7 +142,7 @@ def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
         "enableSoftDelete": True,
         "softDeleteRetentionInDays": goal.retention_days,
         "enablePurgeProtection": True,
-        # Said always: what is meant when it is left out depends on the api-version.
+        # Always sent, because the default depends on the API version.
         "enableRbacAuthorization": authorization == RBAC,
         "accessPolicies": [] if authorization == RBAC else [_creator_policy(caller)],
     }
