@@ -176,7 +176,7 @@ def test_accounts_get_their_access_again_although_the_answer_is_lost(
 
 
 def test_access_that_is_replaced_just_before_the_switch(runner: OneProcess, wire: Wire, service: Service) -> None:
-    """The account does not use a key of the vault yet when its access is lost, so its own run has to detect the loss."""
+    """The account loses its access before it uses a key of the vault, so its own run has to detect the loss."""
     service.make_vault()
     service.sandbox.control.timing(**REALISTIC)
     with wire.meddled(is_switch_of_account2, service.make_vault):
@@ -407,7 +407,7 @@ def test_a_read_that_never_shows_what_exists(
     assert (report["code"], report["option"]) == ("timed_out", "wait_timeout")
     asked = control.requests(since)
     assert writes(asked) == []
-    # A run in check mode sends only GET requests to Azure Resource Manager.
+    # The check before the first change does not check names, which needs a POST request.
     assert not [one for one in asked if "checkNameAvailability" in one["url"]]
     control.call("DELETE", "/faults")
     assert holdings(service) == before

@@ -124,7 +124,7 @@ def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: d
 
 
 def blanks(role: str) -> dict[str, str]:
-    """The optional variables of the role with an empty value, as AWX passes a survey's variables that are left empty."""
+    """The optional variables of the role with an empty value, as AWX passes answers of a survey that are left empty."""
     options = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]
     optional = [name for name, option in options["options"].items() if not option.get("required")]
     return dict.fromkeys([*optional, "cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process"], "")
