@@ -30,7 +30,7 @@ def clients() -> Path:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A sandbox that is reset. After the test, checks that the sandbox implements all operations that were requested."""
+    """A sandbox that is reset. After the test, checks that the sandbox implements every requested operation."""
     sandbox = shared()
     sandbox.control.reset()
     yield sandbox

@@ -70,7 +70,7 @@ def encrypted(sandbox: Sandbox) -> str:
     return key
 
 
-# Signing in
+# Sign-in
 
 
 def test_a_secret_signs_in(command: Path, sandbox: Sandbox, control: Control, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ class Service:
         return identity
 
     def on_key(self, *, rbac: bool = False, follow: bool = False) -> tuple[str, str]:
-        """account1 that uses key1 of vault-one. Returns the identity's principal and the key version's identifier."""
+        """Create account1, which uses key1 of vault-one. Returns its principal and the key version's identifier."""
         self.make_vault(rbac=rbac)
         principal: str = self.make_account()["identity"]["principalId"]
         self.grant(principal)

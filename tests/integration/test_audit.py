@@ -230,7 +230,7 @@ def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
 
 
 def test_an_account_that_is_being_created(runner: OneProcess, service: Service) -> None:
-    """Its pools cannot be listed, which is not caused by its key."""
+    """The pools of the account cannot be listed, which is not caused by its key."""
     service.sandbox.control.timing(batch_create=600)
     service.make_account()
 

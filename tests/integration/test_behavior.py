@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The main jobs in each position of each switch of the sandbox. The switches are for behavior of Azure that is not
-known. In every position, no account loses its key and every report is correct. PROOF=all runs each job in each
-position."""
+"""The main jobs in each position of each switch of the sandbox. A switch selects one of the possible behaviors of Azure
+if its actual behavior is not known. In every position, no account loses its key and every report is correct. PROOF=all
+runs each job in each position."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class World:
         return str(self.service.make_identity()["properties"]["principalId"])
 
     def on_key(self, *, follow: bool = False, **wishes: Any) -> str:
-        """account1 on key1 of vault-one. Returns the identifier of the key's version."""
+        """Create account1, which uses key1 of vault-one. Returns the identifier of the key's version."""
         self.vault()
         self.service.grant(self.account())
         identifier = str(self.service.make_key(**wishes).id)

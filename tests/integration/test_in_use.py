@@ -189,7 +189,7 @@ def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> N
 
 
 def test_identity(ansible: Ansible, service: Service, way: str) -> None:
-    """The identity that an account uses for its key cannot be changed."""
+    """The identity that an account uses for its key is changed only with `force: true`."""
     service.on_key()
     service.make_identity()
     other = {"resource_group": GROUP, "name": "account1", "identity_id": service.identity_id(), "adopt_existing": True}

@@ -156,7 +156,8 @@ def group_name(name: str) -> str:
 
 
 def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
-    """One account is pinned, one follows with its own identity, one uses a Microsoft-managed key in another region."""
+    """One account is pinned, one follows its key with a user-assigned identity, and one in another region uses a
+    Microsoft-managed key."""
     principal, version = service.on_key()
     identity = service.make_identity()
     service.grant(identity["properties"]["principalId"])
