@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The main job, seen from outside: the ordinary playbooks against the sandbox, and after each what Azure's API says.
+"""Runs the playbooks of the collection against the sandbox, and reads the account from Azure's API after each playbook.
 
-Run it with `make demo`. The table at the end is read with Azure's own SDK, not taken from the playbooks' word.
+Run it with `make demo`. The values in the table at the end are read with Azure's SDK, except the column "changed".
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def main() -> int:
 
 
 def play(playbook: str, extra_vars: tuple[str, ...]) -> str | None:
-    """Run one playbook as a user would and show its output; whether it says that it changed something."""
+    """Run a playbook as a user does, and print its output. Returns whether it reports a change ("yes" or "no"), or None
+    if it failed."""
     arguments = [argument for variable in extra_vars for argument in ("-e", variable)]
     command = ["ansible-playbook", f"azbatch.cmk.{playbook}", "-e", f"@{VARS}", *arguments]
     print("$ " + " ".join(["ansible-playbook", f"azbatch.cmk.{playbook}", "-e", f"@demo/{VARS.name}", *arguments]))
@@ -76,7 +77,7 @@ def standing() -> tuple[str, str]:
     properties = encryption.key_vault_properties
     version = properties.key_identifier.rsplit("/", 1)[-1] if properties else "-"
     source = encryption.key_source
-    # Text in the SDK's older releases, an Enum in the newer ones.
+    # A string in older releases of the SDK, an Enum in newer releases.
     return getattr(source, "value", source), version
 
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-environment = dict(os.environ)  # ensurepip takes the PIP_* variables out of the process's own
+environment = dict(os.environ)  # A copy, because ensurepip removes the PIP_* variables from os.environ.
 ensurepip.bootstrap(default_pip=True)
 
 wanted = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]

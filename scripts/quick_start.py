@@ -6,7 +6,8 @@
 
     python scripts/quick_start.py
 
-In the current folder, with the environment in which Ansible finds the collection. The first command that fails ends it.
+Runs in the current folder. The environment must be one in which Ansible finds the collection. The script ends at the
+first command that fails.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "quickstart.md"
-# Here `azure-sandbox run` does what these sections do by hand.
+# Sections whose steps `azure-sandbox run` replaces.
 BY_HAND = ("1. Install", "2. Sign in", "9. Clean up")
 
 

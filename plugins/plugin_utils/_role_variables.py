@@ -119,7 +119,7 @@ def without_blanks(
     """The options of a task. If a variable is an empty string, it counts as not set: the role's default applies,
     and an option without a default is omitted. AWX passes an empty string for each survey question that was left
     blank. `variables` are the variables of the options, by option."""
-    blank = {option for option, value in options.items() if value == "" and option in variables}
+    blank = {option for option in variables if _is_text(options.get(option)) and not options[option].strip()}
     chosen = {option: template(defaults[variables[option]]) for option in blank if variables[option] in defaults}
     return {option: value for option, value in {**options, **chosen}.items() if option not in blank - chosen.keys()}
 

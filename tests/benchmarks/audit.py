@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The cost of an audit with all its reports, for ten accounts up to ten thousand."""
+"""The cost of an audit with all its reports, for ten to ten thousand accounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic
 from sandbox_client import Sandbox, serving
 from tables import Result, Wanted, mebibytes, times
 
-# Accounts that Azure puts into a page of a list.
+# Accounts in a page of a list.
 PAGE = 100
 FORMATS = {"json": "JSON", "html": "page"}
 

@@ -50,8 +50,8 @@ class Rotation:
 
 
 def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
-    """The keys of all accounts are 31 days old, and 30 days is all that they may be. `arguments` are added to the
-    command."""
+    """Run the playbook rotate for all accounts. Their key versions are 31 days old, and the maximum age is 30 days.
+    `arguments` are added to the command."""
     sandbox.control.advance(31 * DAY)
     with _no_limits(sandbox):
         keys_before = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
@@ -59,7 +59,7 @@ def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
     command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate", *wishes]
     before = sandbox.control.last
     cost = bench.measured(command, bench.ansible(sandbox), may_fail=True)
-    # The log makes the sandbox larger when it is shown.
+    # Before the log is read, because a read of the log needs memory of the sandbox.
     peak = peak_of(sandbox)
     traffic = Traffic.after(sandbox, before)
     with _no_limits(sandbox):
@@ -69,7 +69,8 @@ def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
 
 
 def give_each_its_identity(sandbox: Sandbox) -> None:
-    """A user-assigned identity for each account, with access to the key, in place of the one that they share."""
+    """Replace the identity that the accounts share by a user-assigned identity for each account, with access to the
+    key."""
 
     def give(account: dict[str, Any]) -> None:
         session = _session_of_thread(sandbox)
@@ -90,7 +91,7 @@ def give_each_its_identity(sandbox: Sandbox) -> None:
 
     with _no_limits(sandbox), ThreadPoolExecutor(8) as pool:
         accounts = list(pool.map(give, list(_accounts(sandbox))))
-    # A grant takes up to ten minutes to be effective.
+    # A grant takes up to ten minutes to take effect.
     sandbox.control.advance(DAY)
     print(f"{len(accounts)} accounts have a system-assigned identity", flush=True)
 
@@ -109,7 +110,7 @@ def _ok(response: requests.Response) -> Any:
 
 @contextmanager
 def _no_limits(sandbox: Sandbox) -> Iterator[None]:
-    """For our own questions, which are to take nothing of what Azure lets the run ask."""
+    """Turn off the rate limits for requests of the benchmark, which must not use the tokens of the run."""
     limits = sandbox.control.call("GET", "/timing")["throttling"]
     sandbox.control.timing(throttling=False)
     yield
@@ -137,7 +138,7 @@ def _key_of(account: dict[str, Any]) -> str:
 
 
 def _accounts(sandbox: Sandbox) -> Iterator[dict[str, Any]]:
-    """Of all subscriptions."""
+    """The accounts of all subscriptions."""
     session = sandbox.bearer()
     for subscription in sandbox.arm("GET", "/subscriptions", SUBSCRIPTIONS, session=session).json()["value"]:
         yield from _pages(session, f"{subscription['id']}/providers/Microsoft.Batch/batchAccounts")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The same rotation for ten accounts up to ten thousand, a thousand in each subscription: does it grow linearly?"""
+"""Whether the cost of a rotation grows linearly, from ten to ten thousand accounts, a thousand in each subscription."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from measuring import Bench
 from sandbox_client import serving
 from tables import Result, Wanted, mebibytes, times
 
-# The allowed cost of one more account among thousands, relative to one more among hundreds.
+# The allowed cost of an additional account among thousands, relative to an additional account among hundreds.
 STEEPER = 1.2
 
 
@@ -51,7 +51,7 @@ def _row(run: Rotation, largest: Rotation) -> tuple[str, ...]:
 
 
 def linear(what: str, curve: list[tuple[int, float]]) -> Wanted:
-    """By what an account more costs, so that what a run costs in any case does not hide it."""
+    """Compare the costs of an additional account, so that the fixed cost of a run does not hide the growth."""
     (some, cost_of_some), (more, cost_of_more), (most, cost_of_most) = curve[-3:]
     among_few = (cost_of_more - cost_of_some) / (more - some)
     among_many = (cost_of_most - cost_of_more) / (most - more)

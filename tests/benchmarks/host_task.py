@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One host-task that changes nothing: what it costs to read an account for each of many hosts, by ours and others."""
+"""The cost of a task that reads an account for each of many hosts, with this collection and with other clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THEIRS = {"azure.azcollection.azure_rm_batchaccount_info": {"resource_group": "{
 
 IN_PROCESS, MODULE = "azbatch.cmk, in process", "azbatch.cmk, as a plain module"
 AZCOLLECTION = "azure.azcollection"
-# The first takes all processors there are; the second is what people write.
+# The first can use several processors. The second is a common shell loop.
 AZ, AZ_IN_A_LOOP = f"az, {FORKS} at a time", "az, one after the other"
 PROCESSES = {AZ: FORKS, AZ_IN_A_LOOP: 1}
 
@@ -34,7 +34,7 @@ def main(bench: Bench) -> Result:
         costs: dict[str, Cost] = {}
         requests: dict[str, int] = {}
         for way in (IN_PROCESS, MODULE, AZCOLLECTION, AZ, AZ_IN_A_LOOP):
-            # Work that is done once only, such as compiling Python files, is done before.
+            # An unmeasured read first, because some work is done only once, such as the compilation of Python files.
             _read(bench, sandbox, way, 1)
             before = sandbox.control.last
             costs[way] = _read(bench, sandbox, way, hosts)
@@ -63,12 +63,12 @@ def _wanted(peer: str, least: int, costs: dict[str, Cost]) -> Wanted:
 
 
 def _places(hosts: int) -> list[tuple[str, str]]:
-    """Group and name of each account."""
+    """The resource group and the name of each account."""
     return [(f"batch-{number // 50:03d}", f"batch{number:05d}") for number in range(hosts)]
 
 
 def _give_storage(sandbox: Sandbox, hosts: int) -> None:
-    """The module of azure.azcollection fails on an account that has none."""
+    """Set a storage account, because the module of azure.azcollection fails for a Batch account without one."""
     storage = f"{sandbox.group}/providers/Microsoft.Storage/storageAccounts/storage"
     body = {"properties": {"autoStorage": {"storageAccountId": storage}}}
     for group, account in _places(hosts):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One account's whole life, far from Azure: provision, rotate, revert, by our playbooks and by commands of `az`."""
+"""Provision, rotate and revert an account, with network latency, by our playbooks and by commands of `az`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Spent = tuple[Cost, int]
 
 
 def main(bench: Bench) -> Result:
-    # Work that is done once only, such as compiling Python files, is done before.
+    # An unmeasured round first, because some work is done only once, such as the compilation of Python files.
     _lived(bench)
     lives = [_lived(bench, "--latency", str(bench.sized(LATENCY))) for _round in range(ROUNDS)]
     both = sorted(lives, key=lambda life: _ratio(*life["all"]))[ROUNDS // 2]
@@ -55,7 +55,7 @@ def main(bench: Bench) -> Result:
 
 
 def _lived(bench: Bench, *arguments: str) -> dict[str, tuple[Spent, Spent]]:
-    """The time of each step, with this collection and with the others."""
+    """The cost of each step, with this collection and with `az`."""
     with serving(*arguments) as sandbox:
         ours = _by_playbooks(bench, sandbox)
         theirs = _by_az(bench, sandbox)
@@ -67,7 +67,7 @@ def _ratio(ours: Spent, theirs: Spent) -> float:
 
 
 def _by_playbooks(bench: Bench, sandbox: Sandbox) -> dict[str, Spent]:
-    """One by one; and `all` in one command, for another account."""
+    """The cost of each playbook, and of all playbooks in one command for another account (`all`)."""
     environment = bench.ansible(sandbox)
     commands = {step: ("ours", [step], arguments) for step, arguments in STEPS.items()}
     commands["all"] = "ours2", list(STEPS), STEPS["rotate"]
@@ -114,7 +114,7 @@ def _by_az(bench: Bench, sandbox: Sandbox) -> dict[str, Spent]:
 
 
 def _steps(az: Callable[[str], Any]) -> Iterator[None]:
-    """Without looking whether anything is there already, and without looking at what came of it."""
+    """The commands of each step. They check neither existing resources before the step nor the result after it."""
     account = f"--name theirs --resource-group {GROUP}"
     vault = az(f"keyvault create --name kv-theirs --resource-group {GROUP} --enable-purge-protection true")
     principal = az(f"batch account create {account} --location westeurope --mi-system-assigned true")["identity"]

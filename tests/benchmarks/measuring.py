@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The cost of a command, and its requests to the sandbox."""
+"""Measures the cost of a command and its requests to the sandbox."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MOST_ACCOUNTS = 10_000
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a process and of all that it started and waited for."""
+    """The cost of a process, including the child processes that it waited for."""
 
     seconds: float
     processor_seconds: float
-    # Bytes that the largest of these processes had in memory.
+    # The peak memory of the largest of these processes, in bytes.
     peak: int
     status: int
 
@@ -42,12 +42,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where commands are run."""
+    """Runs and measures commands in a folder."""
 
     folder: Path
-    # With a virtual environment for each peer, as scripts/foreign-clients makes them.
+    # The folder with a virtual environment for each other client, which scripts/foreign-clients creates.
     clients: Path
-    # Of the full size of each benchmark.
+    # The part of the full size of each benchmark, from 0 to 1.
     fraction: float
 
     def sized(self, size: int) -> int:
@@ -55,17 +55,17 @@ class Bench:
 
     @property
     def growing(self) -> list[int]:
-        """Numbers of accounts, each ten times the one before."""
+        """Numbers of accounts, each ten times the previous number."""
         return [max(1, self.sized(MOST_ACCOUNTS) // divisor) for divisor in (1000, 100, 10, 1)]
 
     def inventory(self) -> Path:
-        """A source of the plugin azbatch.cmk.batch_accounts: every account that can be seen is a host."""
+        """An inventory source of the plugin azbatch.cmk.batch_accounts with all accounts that the caller can read."""
         source = self.folder / "accounts.batch_accounts.yml"
         source.write_text("plugin: azbatch.cmk.batch_accounts\n")
         return source
 
     def ansible(self, sandbox: Sandbox) -> dict[str, str]:
-        """An environment for ansible-playbook, whichever it is."""
+        """An environment for ansible-playbook, of this or another virtual environment."""
         return Ansible(sandbox, self.folder).environment(ANSIBLE_CALLBACKS_ENABLED=None, ANSIBLE_CALLBACK_PLUGINS=None)
 
     def az(self, sandbox: Sandbox) -> Az:
@@ -78,7 +78,7 @@ class Bench:
     def measured(
         self, command: Sequence[str | Path], environment: Mapping[str, str], *, may_fail: bool = False
     ) -> Cost:
-        """Runs a command to its end. What it prints is in `output` until the next one."""
+        """Run a command. Its output is in the file `output` until the next command."""
         with self.output.open("w") as output, self.errors.open("w") as errors:
             began = time.monotonic()
             process = subprocess.Popen(
@@ -103,7 +103,7 @@ class Bench:
 
 
 def by_xargs(az: Az, command: str, lines: Sequence[str], processes: int, folder: Path) -> list[str | Path]:
-    """An `az` command for each of the lines, so many at a time."""
+    """A command that runs `az` with the arguments of each line, in up to that number of concurrent processes."""
     arguments = folder / "arguments"
     arguments.write_text("".join(f"{line}\n" for line in lines))
     xargs = ["xargs", "--arg-file", arguments, "--max-lines=1", f"--max-procs={processes}"]
@@ -119,16 +119,16 @@ class Traffic:
 
     @classmethod
     def after(cls, sandbox: Sandbox, number: int) -> Traffic:
-        """Since the request of that number."""
+        """The requests after the request with that number."""
         entries = sandbox.control.requests(number)
         assert len(entries) == sandbox.control.last - number, "the sandbox's log has forgotten the oldest requests"
-        # A new configuration folder of `az` asks its makers for their newest version.
+        # In a new configuration folder, `az` requests its newest version from a host that the sandbox does not emulate.
         answered = [entry["status"] for entry in entries if entry["service"] != "unknown"]
         return cls(len(answered), answered.count(429))
 
 
 def peak_of(sandbox: Sandbox) -> int:
-    """The bytes that the sandbox has had in memory."""
+    """The peak memory of the sandbox, in bytes."""
     with open(f"/proc/{sandbox.process.pid}/status") as file:
         (line,) = (line for line in file if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024

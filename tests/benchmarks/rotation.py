@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rotation of a thousand accounts in one subscription, under Azure's limits; and `az` in a loop beside it."""
+"""The rotation of a thousand accounts in a subscription with Azure's rate limits, compared with `az` in a loop."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tables import Result, Wanted, times
 
 ACCOUNTS = 1000
 BY_AZ = 50
-# Writes that Resource Manager takes at once, and each second after that, of one principal in one subscription.
+# Resource Manager's rate limit for writes of a principal in a subscription: the bucket size, and tokens per second.
 AT_ONCE, A_SECOND = 200, 10
 SLOWER, THROTTLED = 1.25, 0.05
 
 
-# Of the previous version: it is disabled as soon as no account needs it.
+# Disables the previous version as soon as no account uses it.
 DISABLE = ("-e", "cmk_previous_version=disable", "-e", "cmk_previous_version_grace=P0D")
 
 
@@ -76,12 +76,12 @@ def _wanted(name: str, run: Rotation, bound: float) -> list[Wanted]:
 
 
 def _ratios(seconds: float, bound: float, ours: float) -> tuple[str, str]:
-    # A trial may be so small that the limits do not bind it.
+    # A small trial may be below the rate limit.
     return times(seconds, bound) if bound else "-", times(seconds, ours)
 
 
 def _az_seconds(bench: Bench, sandbox: Sandbox, accounts: int) -> float:
-    """One command after the other, each for an account; the new version of the key is there already."""
+    """The seconds of one command per account, one after the other. The key has a new version before the commands."""
     az = bench.az(sandbox)
     response = data(sandbox, "POST", f"/keys/{KEY}/rotate", vault="kv-sandbox-1")
     assert response.ok, response.text

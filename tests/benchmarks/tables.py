@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The results of a benchmark as Markdown, and the document that contains them."""
+"""Formats the results of a benchmark as Markdown, and writes them into the document."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Result:
 
 
 def with_section(document: str, name: str, text: str) -> str:
-    """The document with that text in the place that its comments keep for `name`."""
+    """The document with the text between the two comments that mark the section `name`. Raises ValueError if the
+    document does not have the comments."""
     begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->\n"
     before, begun, rest = document.partition(begin)
     _old, ended, after = rest.partition(end)

@@ -45,7 +45,7 @@ class Az:
         """The output of a command that fails with an error code of Azure."""
         done = self._run(line)
         assert done.returncode != 0, f"az {line}\n{done.stdout}"
-        # `az` itself prints the first of these; `az rest` the body; a sign-in Entra's words.
+        # `az` prints the first form, `az rest` the body of the response, and a sign-in the error of Microsoft Entra ID.
         forms = (rf"ERROR: \({code}\) ", rf'"code":"{code}"', rf"ERROR: {code}: ")
         assert any(re.search(form, done.stderr) for form in forms), f"az {line}\n{done.stderr}"
         assert "Traceback" not in done.stderr

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the clients are that `scripts/foreign` installed, and a sandbox for them."""
+"""Fixtures: the clients that `scripts/foreign` installed, and a sandbox."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clients() -> Path:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """As it is in the beginning; what was asked of it has to be something that it has."""
+    """A sandbox that is reset. After the test, checks that the sandbox implements every requested operation."""
     sandbox = shared()
     sandbox.control.reset()
     yield sandbox
@@ -53,7 +53,8 @@ def command(clients: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def signed_in(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The operator's configuration folder: its tokens outlive a reset, so that one sign-in does for all."""
+    """The configuration folder of `az`, signed in as the operator. The tokens stay valid after a reset of the sandbox,
+    so all tests share one sign-in."""
     sandbox, folder = shared(), tmp_path_factory.mktemp("operator")
     Az(command, sandbox, folder).sign_in(sandbox.client_id, f"--password={sandbox.secret}")
     return folder
@@ -67,7 +68,7 @@ def az(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
 
 @pytest.fixture
 def stranger(command: Path, signed_in: Path, sandbox: Sandbox, tmp_path: Path) -> Az:
-    """Not signed in, and with no questions to its makers."""
+    """`az` without a sign-in. It does not check for a new version of `az`."""
     folder = tmp_path / "stranger"
     folder.mkdir()
     shutil.copy(signed_in / VERSION_CHECK, folder)

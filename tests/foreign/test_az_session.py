@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""This collection's own modules, signed in by the session of a real `az login`."""
+"""The modules of this collection, signed in by the session of `az login`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHO = ("AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET", "AZURE_TENANT",
 
 @pytest.fixture
 def session(stranger: Az, sandbox: Sandbox) -> Path:
-    """Az's configuration folder, of somebody who may do what the tasks need."""
+    """The configuration folder of `az`, signed in as a principal with the permissions that the tasks need."""
     roles = ("Contributor", "Key Vault Crypto Officer")
     grants = [{"role": role, "scope": sandbox.subscription} for role in roles]
     somebody = sandbox.control.principal("az-user", roles=grants)
@@ -34,7 +34,7 @@ def session(stranger: Az, sandbox: Sandbox) -> Path:
 def test_the_session_of_the_cli(
     clients: Path, sandbox: Sandbox, session: Path, tmp_path: Path, in_process: bool
 ) -> None:
-    """Resource Manager's and Key Vault's tokens both come from it, and nothing is left of other credentials."""
+    """The tokens for both Resource Manager and Key Vault are from the session. There are no other credentials."""
     vault = {"resource_group": "rg-sandbox", "name": "kv-one"}
     tasks: list[dict[str, Any]] = [
         {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure's own collection, azure.azcollection, as the `ansible` bundle has it: alone, and in one play with ours."""
+"""The collection azure.azcollection from the package `ansible`: alone, and in a play with this collection."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ GROUPS = "2021-04-01"
 IDENTITIES = "2023-01-31"
 VAULTS = "2023-07-01"
 ASSIGNMENT = "11111111-0000-4000-8000-000000000001"
-# Every module that is run costs seconds, most of which go into importing the SDKs.
+# Each run of a module takes seconds, most of which are for importing the SDKs.
 SECONDS = 300
 
 
 def task(title: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
-    """A task; its result is registered by its title, with underscores."""
+    """A task. Its result is registered as the title with underscores."""
     wish = {"name": title, module: arguments, "register": title.replace(" ", "_")}
     return {**wish, "environment": dict(environment)} if environment else wish
 
@@ -97,12 +97,13 @@ def group(sandbox: Sandbox) -> str:
 
 
 def storage(sandbox: Sandbox) -> str:
-    """azure_rm_batchaccount fails on an account without it, for which Azure's answer has no such member."""
+    """The ID of a storage account. azure_rm_batchaccount fails for a Batch account without a storage account, because
+    Azure's response then lacks that property."""
     return f"{group(sandbox)}/providers/Microsoft.Storage/storageAccounts/storage1"
 
 
 def shown(sandbox: Sandbox, path: str, version: str) -> dict[str, Any] | None:
-    """The resource as the sandbox returns it; none if it does not exist."""
+    """The JSON of the resource, or None if it does not exist."""
     response = sandbox.arm("GET", path, version)
     assert response.status_code in (200, 404), response.text
     return response.json() if response.ok else None
@@ -116,7 +117,7 @@ def operator_id(control: Control, sandbox: Sandbox) -> str:
 def test_group_identity_and_account(play: Play, sandbox: Sandbox) -> None:
     account = f"{group(sandbox)}/providers/Microsoft.Batch/batchAccounts/account1"
     identity = f"{group(sandbox)}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/identity1"
-    # Identities have no module but the one for all resources, which asks the provider for its newest api-version.
+    # Only the module for all resources supports identities. It uses the provider's newest API version.
     kind = {"provider": "ManagedIdentity", "resource_type": "userAssignedIdentities", "resource_group": "rg-one"}
     place = {"resource_group": "rg-one", "name": "account1", "auto_storage_account": storage(sandbox)}
     whose = {"type": "UserAssigned", "user_assigned_identity": identity}
@@ -267,7 +268,7 @@ def test_refusals_have_the_message_of_azure(play: Play, sandbox: Sandbox, contro
 
 
 def test_the_managed_identity_of_the_machine(play: Play, sandbox: Sandbox) -> None:
-    # The variable would name a user-assigned identity.
+    # Without AZURE_CLIENT_ID, because it would select a user-assigned identity.
     results = play(
         theirs("groups", "resourcegroup_info", {"AZURE_CLIENT_ID": ""}, auth_source="msi", name="rg-sandbox")
     )

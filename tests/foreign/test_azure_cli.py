@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Azure CLI works against the sandbox unchanged: signing in, the vendor's guide, keys and vaults, all refusals.
+"""The unchanged Azure CLI works against the sandbox: sign-in, the steps of Microsoft's guide, keys, vaults and errors.
 
-What a test is about is done by `az`; what it only needs is made by plain requests, which take milliseconds.
+A test runs `az` only for the operations that it is about. Other resources are created by plain requests, which take
+milliseconds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from sandbox_client import Control, Sandbox
 GROUP = "rg-sandbox"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 MICROSOFT = {"keySource": "Microsoft.Batch"}
-# Where a new configuration folder's first command asks for the newest version of `az`; no answer is as good as any.
+# The first command in a new configuration folder requests the newest version of `az` here. It works without a response.
 MAKERS = "CONNECT azcliprod.blob.core.windows.net:443"
 
 
@@ -53,13 +54,13 @@ def customer(key: str) -> dict[str, Any]:
 
 
 def on_key(key: str, account: str = "account1", verb: str = "set", group: str = GROUP) -> str:
-    """The arguments that put an account on a key."""
+    """The arguments of `az` that move an account to a key."""
     named = f"batch account {verb} --name {account} --resource-group {group}"
     return f"{named} --encryption-key-source Microsoft.KeyVault --encryption-key-identifier {key}"
 
 
 def encrypted(sandbox: Sandbox) -> str:
-    """An account on a key of a vault with roles; the key's identifier."""
+    """Create an account that uses a key of a vault with Azure RBAC. Returns the key's identifier."""
     make_vault(sandbox, enablePurgeProtection=True)
     principal = create(sandbox, identity={"type": "SystemAssigned"})["identity"]["principalId"]
     assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, principal)
@@ -69,7 +70,7 @@ def encrypted(sandbox: Sandbox) -> str:
     return key
 
 
-# Signing in
+# Sign-in
 
 
 def test_a_secret_signs_in(command: Path, sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_secret_signs_in(command: Path, sandbox: Sandbox, control: Control, tm
 
 
 def pem_with_key() -> tuple[str, str]:
-    """A certificate, and it with its private key."""
+    """A certificate without and with its private key, both in PEM format."""
     key = rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "az")])
     today = datetime.now(timezone.utc)
@@ -146,7 +147,7 @@ def test_other_clouds(stranger: Az, sandbox: Sandbox, cloud: str) -> None:
 
 
 def test_its_token_opens_a_vault(az: Az, sandbox: Sandbox) -> None:
-    """The command of the SDKs' AzureCliCredential."""
+    """AzureCliCredential of the SDKs runs this command."""
     make_vault(sandbox)
     got = az(f"account get-access-token --resource https://vault.azure.net --tenant {sandbox.tenant_id}")
     assert got["expires_on"] > datetime.now().timestamp()
@@ -155,7 +156,7 @@ def test_its_token_opens_a_vault(az: Az, sandbox: Sandbox) -> None:
     assert session.get("https://vault-one.vault.azure.net/keys?api-version=2025-07-01", timeout=30).status_code == 200
 
 
-# The vendor's guide
+# The steps of Microsoft's guide
 
 
 def test_the_guide_with_access_policies(az: Az, sandbox: Sandbox) -> None:
@@ -347,7 +348,7 @@ def without_identity(sandbox: Sandbox) -> str:
 
 
 def granted(sandbox: Sandbox, **vault: Any) -> None:
-    """An account that may use all keys of a vault."""
+    """Create an account that has access to all keys of a vault."""
     make_vault(sandbox, **{"enablePurgeProtection": True, **vault})
     principal = create(sandbox, identity={"type": "SystemAssigned"})["identity"]["principalId"]
     assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, principal)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs of the roles that can be disturbed, each with what it begins with and how it ends if nobody disturbs it."""
+"""Cases for runs with an injected fault: a role, its initial resources, and the end state of a run without a fault."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from harness import writes
 from role_runs import QUARTER, standing
 from service import Service, reset
 
-# Whether all is tried that there is, by `make proof`.
+# Whether to run the full reliability suite, as `make proof` does.
 PROOF_OF_ALL = os.environ.get("PROOF") == "all"
-# A firewall that lets in nobody but this machine.
+# A firewall that allows no address except this machine.
 CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1"}], "virtualNetworkRules": []}
 DISABLE = {"cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
 
 
 def previous(identifier: str) -> dict[str, Any]:
-    """Names the key that the account was on, which a run needs to know that comes after it was moved."""
+    """The variable that names the key that the account used before. A rerun needs it if the account has moved."""
     return {"cmk_previous_key_identifier": identifier.rpartition("/")[0]}
 
 
@@ -40,7 +40,7 @@ _ONCE: dict[str, dict[str, Any]] = {
     "cut off": {"truncate": 5},
     "token expired": {"expire_tokens": True},
 }
-# More often than the SDKs ask again.
+# Faults that occur more often than the SDKs retry.
 _OFTEN = {f"{name} again and again": {**_ONCE[name], "times": 5} for name in ("503", "dropped before", "dropped after")}
 DISTURBANCES = {**_ONCE, **_OFTEN}
 
@@ -48,7 +48,7 @@ DISTURBANCES = {**_ONCE, **_OFTEN}
 @dataclass(frozen=True)
 class Case:
     role: str
-    # Makes what the run begins with; returns variables of the run.
+    # Creates the resources that the run begins with, and returns variables of the run.
     begin: Callable[[Service], dict[str, Any]]
     # The number of writes of a run without faults.
     writes: int
@@ -116,12 +116,13 @@ class Undisturbed:
     requests: int
 
 
-# A playbook and a run in this process differ in how much they ask for.
+# By the way to run as well, because a playbook and a run in this process send different numbers of requests.
 _undisturbed: dict[tuple[Callable[..., Any], str], Undisturbed] = {}
 
 
 def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
-    """A run that nobody disturbed, by `play`, which has to succeed; the sandbox is as in the beginning then."""
+    """The end state and the number of requests of a run without a fault, by `play`, which has to succeed. Resets the
+    sandbox after the run."""
     key = (play.func, name)
     if key not in _undisturbed:
         case = CASES[name]
@@ -131,7 +132,7 @@ def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
         requests = service.sandbox.control.requests(since)
         assert len(writes(requests)) == case.writes
         assert service.is_available()
-        # Of a host that does not exist, all there is is the attempt to connect to it.
+        # A request to a host that does not exist has only a CONNECT in the log. It is not counted.
         met = [one for one in requests if one["method"] != "CONNECT"]
         _undisturbed[key] = Undisturbed(standing(service), len(met))
         reset(service.sandbox.control)

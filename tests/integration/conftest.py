@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A sandbox for each worker, an Ansible for each test, and each module's two ways held against each other."""
+"""Fixtures: a sandbox for each worker, an Ansible for each test, and a comparison of the two ways to run a module."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ansible(sandbox: Sandbox, tmp_path: Path) -> Iterator[Ansible]:
 @pytest.fixture
 def roles(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Ansible | Roles]:
     """Runs the playbooks of roles: with PROOF=all by ansible-playbook, and by default in this process, which takes a
-    tenth of the time. Tests of what ansible-playbook shows, or of names of variables in errors, need `ansible`."""
+    tenth of the time. Tests of the output of ansible-playbook, or of variable names in errors, need `ansible`."""
     if PROOF_OF_ALL or not CORE.startswith("2.19."):
         yield request.getfixturevalue("ansible")
         return
@@ -57,15 +57,15 @@ def roles(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Ansible 
 
 
 def assert_nothing_unknown(sandbox: Sandbox) -> None:
-    """The sandbox has all that was asked for."""
-    # Neither what a fault answered nor Key Vault's demand for a token has a route.
+    """Check that the sandbox implements every operation that was requested."""
+    # The responses of injected faults and Key Vault's authentication challenges (401) have no route.
     unknown = [one for one in sandbox.control.unknown() if one["fault"] is None and one["status"] != 401]
     assert short(unknown) == []
 
 
 @pytest.fixture
 def service(sandbox: Sandbox) -> Service:
-    """Azure as Azure's own SDK sees it."""
+    """The sandbox through Azure's SDKs."""
     return Service(sandbox)
 
 
@@ -76,7 +76,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 @pytest.fixture
 def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
-    """Runs roles and modules in this process, and waits for nothing."""
+    """Runs roles and modules in this process, with a clock that advances without a wait."""
     if Version(CORE) < Version("2.19"):
         pytest.skip("needs the templates of ansible-core 2.19")
     for name, value in sandbox.environment.items():
@@ -84,7 +84,7 @@ def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     pass_time(monkeypatch, sandbox.control)
     keep_connections(monkeypatch)
     compile_once(monkeypatch)
-    # A disk that can be filled, where this user may mount one.
+    # A small disk that a test can fill, if this user may mount a file system.
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = not subprocess.run(
@@ -109,7 +109,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The statistics of the random sequences."""
+    """Print how often the random sequences contained each kind of run."""
     drawn: Counter[str] = Counter()
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
@@ -127,8 +127,9 @@ def _by_way() -> dict[str, dict[str, _Results]]:
     return {}
 
 
-# A task takes half a second longer in a separate process. By default only these tests run both ways, which depend on
-# the process, and test_whole_job, which runs every module that changes something; with PROOF=all every test does.
+# A task takes half a second longer in a separate process. By default, only two kinds of tests run both ways: the tests
+# of these files, whose results depend on the process, and test_whole_job, which runs every module that changes
+# something. With PROOF=all, every test runs both ways.
 BOTH_WAYS = ("test_timeout", "test_waiting")
 
 
@@ -142,7 +143,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def way(request: pytest.FixtureRequest, ansible: Ansible, _by_way: dict[str, dict[str, _Results]]) -> Iterator[str]:
-    """Runs a test both ways; the same tasks must have had the same results, each module's `here` tasks aside."""
+    """The way to run modules. If a test has passed both ways, its tasks must have had the same results both ways. The
+    tasks that `here` marks are not compared, because they only run in Ansible's process."""
     yield request.param
     if not request.node.stash.get(_PASSED, False):
         return

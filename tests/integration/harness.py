@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs a real ansible-playbook against the sandbox, and returns the result and the requests of each task."""
+"""Runs ansible-playbook against the sandbox, and returns the result and the requests of each task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sandbox_client import Sandbox, plain_environment
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
-# The ways to run a module: in Ansible's own process, or as a separate process.
+# The ways to run a module: in Ansible's process, or as a separate process.
 WAYS = ("in_process", "module")
 
 _FAILS = "_fails"
@@ -33,23 +33,23 @@ _HERE = "_here"
 
 
 def task(name: str, module: str, /, register: str | None = None, **arguments: Any) -> dict[str, Any]:
-    """A task of this collection. Keywords of a task other than `register` are set on what this returns."""
+    """A task of this collection. To set a keyword other than `register`, change the returned task."""
     return {"name": name, f"azbatch.cmk.{module}": arguments, **({"register": register} if register else {})}
 
 
 def checked(one: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """The same task in check mode."""
+    """A copy of the task in check mode, without `register`."""
     unregistered = {keyword: value for keyword, value in one.items() if keyword != "register"}
     return {**unregistered, "name": name or f"{one['name']} (check)", "check_mode": True}
 
 
 def fails(one: Mapping[str, Any]) -> dict[str, Any]:
-    """The same task, which has to fail."""
+    """A copy of the task that has to fail. `Ansible.play` checks that it does."""
     return {**one, _FAILS: True}
 
 
 def here(one: Mapping[str, Any]) -> dict[str, Any]:
-    """The task, skipped if modules run as separate processes, which takes half a second each."""
+    """A copy of the task that is left out if modules run as separate processes, which takes half a second per task."""
     return {**one, _HERE: True}
 
 
@@ -74,12 +74,13 @@ def four_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def two_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The four steps without those in check mode."""
+    """The steps of `four_steps` that are not in check mode."""
     return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
 
 
 def as_user(home: Path, *command: str) -> str:
-    """The output of a command that a user runs, in that folder; it has to succeed. It starts its own sandbox."""
+    """Run a command in the folder `home` without the sandbox of the test, because the command starts its own sandbox.
+    The command has to succeed. Returns its output."""
     environment = {
         **{name: value for name, value in plain_environment().items() if not name.startswith("ANSIBLE_")},
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -137,8 +138,8 @@ class Task:
         return f"{self.name}: {self.status}\n{json.dumps(shown, indent=1)}\n" + "\n".join(short(self.requests))
 
     def refused(self, code: str, *, by_azure: bool = False) -> Task:
-        """It failed with that code and a message that stands for itself, and wrote nothing; Azure took nothing, if it
-        is the one that has to refuse."""
+        """Check that the task failed with that code, with a message without a traceback, and without a write request.
+        With `by_azure`, the task may have sent write requests, but Azure must have rejected each with 409."""
         assert self.failed, f"{self.name} did not fail: {self.result}"
         assert self.result.get("code") == code, f"{self.name}: {self.result.get('code')}: {self.result.get('msg')}"
         assert "Traceback" not in self.result["msg"], self.result["msg"]
@@ -151,10 +152,10 @@ class Task:
 
 
 def writes(requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Attempts to change something, whatever became of them; stricter than the log's own `write`."""
+    """The write requests, including those that Azure rejected. The log's field `write` does not include those."""
     services = ("resource_manager", "key_vault_keys")
     asks = ("GET", "HEAD", "CONNECT")
-    # A POST that changes nothing.
+    # checkNameAvailability is a POST, but changes nothing.
     return [
         r
         for r in requests
@@ -163,22 +164,22 @@ def writes(requests: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def short(requests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """As lines to read."""
+    """The method, the URL and the status of each request, as a line of text."""
     return [f"{r['method']} {r['url'].partition('?')[0]} {r['status']}" for r in requests]
 
 
 @dataclass
 class Run:
-    """A run of ansible-playbook that is over."""
+    """A finished run of ansible-playbook."""
 
     rc: int
     output: str
     tasks: list[Task]
-    # The temporary files that remain.
+    # Ansible's folder for temporary files on the controller.
     local_tmp: Path
 
     def __getitem__(self, name: str) -> Task:
-        """The last task of that name (items of loops aside)."""
+        """The last task of that name, without items of loops."""
         found = [one for one in self if one.name == name]
         assert found, f"there is no task {name!r} among {[one.name for one in self]}\n{self.output}"
         return found[-1]
@@ -203,7 +204,8 @@ class Run:
         return [one for one in self if one.result.get("changed")]
 
     def checked_steps(self, name: str) -> Task:
-        """Check the results of `four_steps`: a prediction, that change, and no change twice. Returns the change."""
+        """Check the results of `four_steps`: the first check predicts the change, the first run makes it, and the other
+        two steps report no change. Returns the step that made the change."""
         steps = {one.name.rpartition(": ")[2]: one for one in self if one.name.rpartition(": ")[0] == name}
         apply, second = steps["apply"], steps["apply again"]
         for step, one in steps.items():
@@ -221,7 +223,8 @@ class Run:
 
 
 def assert_predicted(predicted: Any, came: Any, where: str) -> None:
-    """The same, but for what is known after apply, and for times that pass between the check and the run."""
+    """Check that a prediction came true, except values that are known only after the change. A time of expiry may
+    differ by the time between the check and the run."""
     if isinstance(predicted, Mapping):
         assert set(predicted) == set(came), where
         for name, value in predicted.items():
@@ -241,7 +244,7 @@ def assert_predicted(predicted: Any, came: Any, where: str) -> None:
 
 
 def moment(text: str) -> datetime:
-    """A module's way to write a time."""
+    """Parse a time in the format of the modules' results."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
 
 
@@ -255,7 +258,7 @@ class Ansible:
 
     @property
     def home(self) -> Path:
-        """HOME of what runs."""
+        """The value of HOME in a run."""
         return self.folder / "home"
 
     @property
@@ -263,7 +266,7 @@ class Ansible:
         return os.environ["ANSIBLE_COLLECTIONS_PATH"]
 
     def environment(self, **more: str | None) -> dict[str, str]:
-        """None takes a variable away."""
+        """The environment of a run. The value None removes a variable."""
         self.home.mkdir(exist_ok=True)
         (self.folder / "ansible.cfg").touch()
         plain = {n: v for n, v in plain_environment().items() if not n.startswith(("ANSIBLE_", "PYTEST_", "COV_"))}
@@ -292,7 +295,7 @@ class Ansible:
         return self.folder / "local-tmp"
 
     def write(self, name: str, content: Any) -> Path:
-        """A file in the folder: text as it is, everything else as JSON, which is YAML too."""
+        """Write a file in the folder: a string unchanged, everything else as JSON, which is also valid YAML."""
         path = self.folder / name
         path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
         return path
@@ -308,7 +311,7 @@ class Ansible:
         verbosity: int = 0,
         arguments: Sequence[str] = (),
     ) -> list[str]:
-        """The command line. `playbook` is a file, a name such as azbatch.cmk.provision, or plays."""
+        """The command line. `playbook` is a file, a name such as azbatch.cmk.provision, or a list of plays."""
         if not isinstance(playbook, str | Path):
             playbook = self.write(f"playbook-{len(self.runs)}.json", list(playbook))
         variables = {
@@ -346,7 +349,7 @@ class Ansible:
         timeout: float = 180,
         **options: Any,
     ) -> Run:
-        """Run it to its end, whatever that is. `options` are those of `arguments`."""
+        """Run a playbook, which may fail. `options` are those of `arguments`."""
         record, recorder = self.recording()
         done = subprocess.run(
             self.arguments(playbook, **options),
@@ -371,7 +374,7 @@ class Ansible:
         keywords: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Run:
-        """Run tasks, all of them: just those that are marked by `fails` have to fail, whatever comes after them."""
+        """Run all of the tasks, also those after a failed task. Exactly the tasks that `fails` marks have to fail."""
         tasks = [one for one in tasks if not (one.get(_HERE) and options.get("way") == "module")]
         expected = [one["name"] for one in tasks if one.get(_FAILS)]
         play = {
@@ -391,7 +394,7 @@ class Ansible:
 
 
 def until(holds: Callable[[], object]) -> None:
-    """Wait for what happens within three minutes."""
+    """Wait until `holds()` is true, for at most three minutes."""
     deadline = time.monotonic() + 180
     while not holds():
         assert time.monotonic() < deadline
@@ -399,15 +402,15 @@ def until(holds: Callable[[], object]) -> None:
 
 
 def kill(process: int) -> None:
-    """With all that it has begun."""
+    """Kill a process and all of its descendants."""
     for one in family(process):
         with suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)
 
 
 def family(process: int) -> list[int]:
-    """A process after its child processes. A worker of ansible-core 2.19 or later is in a separate session, and
-    continues its task after the other processes have ended."""
+    """The ids of all descendants of a process, and then its own id. A process group does not contain them all: a worker
+    of ansible-core 2.19 or later is in a separate session, and continues its task after the other processes end."""
     children = [
         int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in file.read_text().split()
     ]
@@ -420,14 +423,14 @@ def recorded(file: Path) -> list[Task]:
     return [Task(**json.loads(line)) for line in file.read_text().splitlines()]
 
 
-# Two runs of the same give the same but for these.
+# Values that differ between two runs of the same playbook.
 _VOLATILE = (
     (re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE), "<guid>"),
     (re.compile(r"\b[0-9a-f]{32}\b", re.IGNORECASE), "<version>"),
     (re.compile(r"\b[0-9a-f]{8}…"), "<version>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+\d\d:\d\d)?"), "<time>"),
     (re.compile(r"\b0x[0-9a-f]+\b"), "<address>"),
-    # Files in a test's own folder
+    # Files in the folder of a test
     (re.compile(r"/[^\s'\"]*/pytest-[^\s'\"]*"), "<path>"),
 )
 # Keys that Ansible adds to a result if the module runs as a separate process.
@@ -435,7 +438,8 @@ _ANSIBLES = ("invocation", "exception", "ansible_facts", "deprecations")
 
 
 def comparable(run: Run) -> dict[str, tuple[str, Any]]:
-    """The values of a result that must be equal in both ways: all except those that differ from run to run."""
+    """The status and the result of each task of the collection, without values that differ from run to run. Must be
+    equal if modules run in Ansible's process and if they run as separate processes."""
     ours = [one for one in run.tasks if one.action.startswith("azbatch.cmk.")]
     names = [f"{one.name} (item)" if one.item else one.name for one in ours]
     numbered = [f"{name} {names[:number].count(name)}" for number, name in enumerate(names)]

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes between two requests of a run in this process, and a clock that advances without a wait."""
+"""Makes changes between two requests of a run in this process, interleaves two runs, and replaces waits by a clock that
+advances at once."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from urllib3 import ProxyManager
 
 from azure_sandbox.shared import timing
 
-# Azure's own delays, as far as runs wait for them.
+# Delays of Azure that runs wait for.
 _WAITED_FOR = ("batch_create", "batch_recovery", "key_delete", "key_recover", "policy_propagation", "role_propagation")
 REALISTIC = {name: getattr(timing.REALISTIC, name) for name in _WAITED_FOR}
 # Seconds after which all grants and revocations have taken effect.
@@ -29,11 +30,11 @@ SETTLED = max(REALISTIC["policy_propagation"], REALISTIC["role_propagation"]) + 
 
 
 class Killed(BaseException):
-    """Nothing of the run is done any more, no clearing up either."""
+    """Ends a run without any cleanup. Not an Exception, so that no handler of the run catches it."""
 
 
 class Wire:
-    """Every request of Azure's SDKs in this process, counted while a run is on."""
+    """Intercepts and counts the requests of Azure's SDKs in this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._count = 0
@@ -49,7 +50,7 @@ class Wire:
             if self._act is not None and self._is_it(request):
                 act, self._act = self._act, None
                 act()
-            # A poller runs in a separate thread, which continues after the controller has ended.
+            # A poller runs in a separate thread, which must end as well.
             if self._is_killed:
                 raise Killed
             if self._interleaving is not None:
@@ -60,8 +61,8 @@ class Wire:
 
     @contextmanager
     def meddled(self, at: int | Callable[[Any], bool], act: Callable[[], None]) -> Iterator[None]:
-        """Do something before the run's request of that number, the first being 0, or before the first of that kind;
-        once."""
+        """Call `act` once, before a request of the run: `at` is the number of the request, counted from 0, or a
+        function that is true for the request."""
         self._count, self._act = 0, act
         self._is_it = at if callable(at) else lambda _request: self._count > at
         try:
@@ -73,8 +74,8 @@ class Wire:
         self._is_killed = True
 
     def interleaved(self, order: Sequence[int], *runs: Callable[[], None]) -> None:
-        """Two runs side by side. The first sends `order[0]` requests, the second `order[1]`, and so on; a request that
-        is held back is a slow one. After the last number, the run whose turn it is goes on to its end."""
+        """Run two runs concurrently. The first sends `order[0]` requests, then the second sends `order[1]`, and so on.
+        After the last number, the active run continues to its end."""
         with self._monkeypatch.context() as patches:
             self._interleaving = Interleaving(patches, order)
             try:
@@ -100,7 +101,7 @@ class Interleaving:
             start(thread)
 
         def cooperative(lock: Any, operation: int) -> None:
-            """Where the other run holds the lock, that run goes on."""
+            """Let the other run continue if it holds the lock."""
             while True:
                 try:
                     return flock(lock, operation | fcntl.LOCK_NB)
@@ -152,7 +153,7 @@ class Interleaving:
         number = _run_number()
         with self._condition:
             if number is None or len(self._running) < 2:
-                # The lock is held by another thread of the same run.
+                # Another thread of the same run holds the lock.
                 self._condition.wait(0.001)
                 return
             self._active = 1 - number
@@ -173,8 +174,8 @@ def _run_number() -> int | None:
 
 
 def keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All runs share connections, whose handshakes would take much of a run's time. Those to vaults are each run's own:
-    when a vault has been deleted, its name does not resolve any more."""
+    """Share connections between all runs, because handshakes take much of a run's time. Connections to vaults are not
+    shared, because the name of a deleted vault must not resolve any more."""
     manager_for = functools.cache(lambda proxy: ProxyManager(proxy, maxsize=20))
     connections = ProxyManager.connection_from_host
 
@@ -187,13 +188,13 @@ def keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, control: Control) -> None:
-    """Sleeping takes no time here and as long as it should at the sandbox."""
+    """Replace `time.sleep`: it returns at once, and advances this process's monotonic clock and the sandbox's clock."""
     passed = 0.0
     monotonic = time.monotonic
 
     def sleep(seconds: float) -> None:
         nonlocal passed
-        # The rate limit lets most requests through at once.
+        # The rate limit often sleeps for 0 seconds, which does not need a request to the sandbox.
         if seconds:
             passed += seconds
             control.advance(seconds)

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs roles in this process, a hundred times faster than ansible-playbook, for tests that do so thousands of times.
+"""Runs roles in this process, a hundred times faster than ansible-playbook, for tests with thousands of runs.
 
-The roles' own files, Ansible's own templates and the modules' own code; only the executor between them is this one,
-which knows just the keywords that the roles use and fails on any other. It needs the templates of ansible-core 2.19.
+It uses the files of the roles, the templates of Ansible and the code of the modules. Only the executor is different: it
+implements the keywords that the roles use, and fails on any other keyword. It needs ansible-core 2.19 or later.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _loader = DataLoader()
 
 @dataclass(frozen=True)
 class OneProcess:
-    """`tokens` is the folder in which the tasks of a run share what they know."""
+    """`tokens` is the folder in which the tasks of a run share their cache, locks and token buckets."""
 
     tokens: Path
-    # Options of the connection. Those that are missing are in the environment.
+    # Options of the connection. The environment has the options that are missing here.
     connection: Mapping[str, str] = field(default_factory=dict)
     # Whether each module runs in a separate process, which shares nothing with others.
     as_module: bool = False
@@ -66,17 +66,17 @@ class OneProcess:
                 pass
 
     def make_room(self) -> None:
-        """Undo `fill_disk`, or whatever else became of the folder."""
+        """Undo `fill_disk`. Creates the folder if a test deleted it."""
         (self.tokens.parent / "filler").unlink(missing_ok=True)
         self.tokens.mkdir(mode=0o700, exist_ok=True)
 
     def forget(self) -> None:
-        """As before the first run."""
+        """Delete all that previous runs left in the folder."""
         shutil.rmtree(self.tokens, ignore_errors=True)
         self.make_room()
 
     def another(self) -> OneProcess:
-        """For another controller, which shares nothing with this one and does not wait for its locks."""
+        """Another controller, which shares no files with this controller and does not wait for its locks."""
         return replace(self, tokens=Path(tempfile.mkdtemp(dir=self.tokens)))
 
     def role(
@@ -95,8 +95,7 @@ class OneProcess:
             result = self._task(task, scope, check)
             record(task["name"], result)
             if result.get("failed"):
-                # Not what the first task reported: another controller may have moved the account since a task of the
-                # run read it.
+                # The result of the first task would be wrong if another controller has moved the account since then.
                 return {**result, "task": task["name"], "moved": results.get(MOVES[role], {})}
             results[task["name"]] = {} if result.get("skipped") else result
         if role not in STEPS:
@@ -173,7 +172,8 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class Roles:
-    """Runs the playbooks of roles as `harness.Ansible` does, in this process. There is no output."""
+    """Runs the playbooks of roles in this process, with the interface of `harness.Ansible`. The output is a list of the
+    tasks' results, not the output of ansible-playbook."""
 
     runner: OneProcess
     control: Control
@@ -202,8 +202,9 @@ RolesRunner = Ansible | Roles
 
 
 def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ansible compiles a template each time it is used, to code that depends on nothing but its text."""
-    # ansible-core before 2.19 has none.
+    """Compile each template only once. Ansible compiles a template each time it is used, although the code depends only
+    on the template's text."""
+    # ansible-core before 2.19 does not have this module.
     from ansible._internal._templating._jinja_bits import AnsibleEnvironment, _TemplateCompileContext
 
     compiled: dict[tuple[str, bool], Any] = {}
@@ -211,7 +212,7 @@ def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def kept(environment: AnsibleEnvironment, source: Any, *args: Any, **options: Any) -> Any:
         context = _TemplateCompileContext.current(optional=True)
-        # An expression comes parsed, and included templates come with names.
+        # An expression is parsed already (not a string), and an included template has a name in `args` or `options`.
         if not isinstance(source, str) or args or options or context is None:
             return original(environment, source, *args, **options)
         key = str(source), context.escape_backslashes
@@ -231,7 +232,7 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{name}")
 
 
-# Ansible's loader copies what it has read each time.
+# Cached here because Ansible's loader copies the content at each call.
 @functools.cache
 def _read(role: str, part: str) -> Any:
     file = ROLES / role / part / "main.yml"

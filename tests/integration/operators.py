@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs of roles and modules in this process, over accounts that share keys, and what has to hold after them."""
+"""Runs of roles and modules in this process, for accounts that share keys, and checks of the state after the runs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from service import GROUP, LOCATION, OFFICER, Service
 
 # The account with a user-assigned identity. Other accounts have a system-assigned identity.
 USER_ASSIGNED = "account3"
-# Its keys are used by roles, those of other vaults by access policies.
+# The vault that uses Azure RBAC. The other vault uses access policies.
 RBAC_VAULT = "vault-two"
 FIRST_KEY = ("vault-one", "key1")
 VAULTS = ("vault-one", RBAC_VAULT)
 ACCOUNTS = ["account1", "account2", USER_ASSIGNED]
 WAIT = 900
 
-# The property of a test's report that counts what its random sequences drew.
+# The property of a test's report that counts what its random sequences contained.
 DRAWN = "drawn"
 OWNER = "owner"
 _POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 _KEY_OFFICER = "Key Vault Crypto Officer"
-# Rights of a run's principal: roles by scope, and what the vaults with access policies allow it.
+# Permissions of a run's principal: the scope, the roles at that scope, and the key permissions of its access policy.
 CALLERS: dict[str, tuple[str, list[str], list[str]]] = {
     OWNER: ("subscription", ["Owner", _KEY_OFFICER], OFFICER),
     "resource group only": ("group", ["Owner", _KEY_OFFICER], OFFICER),
@@ -52,7 +52,8 @@ def done(report: Report) -> Report:
 
 @dataclass(frozen=True)
 class Run:
-    """A role with wishes for its variables, or a module with options; `key` none is the account's own."""
+    """A role with values of its variables, or a module with options. If `key` is None, the run uses the account's
+    current key."""
 
     what: str
     account: str
@@ -75,9 +76,10 @@ class World:
         self._connections: dict[str, Mapping[str, str]] = {OWNER: {}}
 
     def prepared(self, run: Run, *, beside: bool = False) -> Callable[..., Report]:
-        """The run as it is wished now, yet to be begun; it gives what it reports. It takes a `Record`, if need be.
+        """A function that runs the role or module with arguments from the current state of the accounts, and returns
+        its report. The function takes an optional `Record`.
 
-        `beside`: from another controller, which shares nothing with the runs before.
+        `beside`: the run is from another controller, which shares no files with the previous runs.
         """
         runner = self._runner.another() if beside else self._runner
         runner = replace(runner, connection=self.connection(run.caller), as_module=run.way == AS_MODULE)
@@ -109,7 +111,7 @@ class World:
         return lambda record=unrecorded: runner.role(run.what, variables, check=run.check, record=record)
 
     def connection(self, caller: str) -> Mapping[str, str]:
-        """Options by which a task signs in as a principal with the rights of that caller."""
+        """Connection options by which a task signs in as a principal with the permissions of that caller."""
         if caller not in self._connections:
             where, roles, permissions = CALLERS[caller]
             service, sandbox = self.service, self.service.sandbox
@@ -146,7 +148,7 @@ class World:
         return {name for name in self.service.accounts() if self.service.is_available(name)}
 
     def assert_reported(self, reports: Iterable[Report]) -> None:
-        """One of the reports on each account is the account's current state."""
+        """Check that, for each account in the reports, at least one report has the account's current state."""
         by_account: dict[str, list[Report]] = {}
         for report in (one.get("moved", one) for one in reports):
             if "key_source" in report:
@@ -159,7 +161,7 @@ class World:
         if account not in self.service.accounts():
             return report["exists"] is False
         available = report.get("available")
-        # A caller without the right to check an account gets null, which is never a success.
+        # `available` is null if the caller lacks the permission to check the account.
         is_true = available is None or available == self.service.is_available(account)
         return is_true and report["key_identifier"] == self.service.encryption(account)
 
@@ -171,7 +173,7 @@ class World:
         return host.partition(".")[0], name.partition("/")[0]
 
     def newest(self, vault: str, key: str) -> str:
-        """The identifier of the newest version; of the key, where none can be seen."""
+        """The identifier of the newest version of the key, or the key's identifier if the key cannot be read."""
         try:
             found: str = self.service.key(key, vault=vault).id
         except AzureError:
@@ -187,7 +189,7 @@ class World:
         return found
 
     def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
-        """The subject of a module's run."""
+        """The options that name the resource of a module's run."""
         named = {
             "batch_encryption_info": {"resource_group": GROUP, "account_name": run.account},
             "keyvault_cmk_key": {"vault_name": vault, "name": key},
@@ -203,7 +205,7 @@ class World:
 
 
 def _account_of(report: Report) -> str:
-    """A role's report has it by one name, a module's result by the other."""
+    """The account's name, which is `account` in a role's report and `name` in a module's result."""
     name: str = report["account"] if "account" in report else report["name"]
     return name
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rights of other users, which must not be lost, and their changes beside the collection."""
+"""Permissions of other users, which runs must not remove, and changes that other users make between runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Others:
     def __init__(self, world: World) -> None:
         self._world = world
         self._service = world.service
-        # In the vault with access policies.
+        # vault-one uses access policies.
         self._service.set_policy("add", self._service.policy(STRANGER, "get", "list", "sign"))
         self._service.change_vault(tags={"owner": "others"})
         self._made = self._service.vault()["systemData"]["createdAt"]
 
     def are_untouched(self) -> bool:
         vaults = [vault.name for vault in self._service.vaults.vaults.list_by_subscription()]
-        # A vault that was deleted is purged in time, and there may be another of its name.
+        # A deleted vault is purged later, and then there may be a new vault of the same name without these settings.
         if "vault-one" not in vaults or self._service.vault()["systemData"]["createdAt"] != self._made:
             return True
         permissions = self._service.permissions(STRANGER)
@@ -62,8 +62,8 @@ class Others:
         self._service.make_key(key, vault)
 
     def disable_unused(self, _account: str, vault: str, key: str) -> None:
-        """Versions that no account uses, unless Batch still needs the version that an account has left, or reads do not
-        show yet which one an account uses."""
+        """Disable the versions that no account uses. Does nothing if Batch may still need the version that an account
+        used before, or if reads may not show yet which version an account uses."""
         service = self._world.service
         behavior = service.sandbox.control.call("GET", "/behavior")
         if (behavior["previous_version_needed"], behavior["read_lag"]) != ("0", "0"):
@@ -104,7 +104,7 @@ class Others:
 
 
 def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Others, str, str, str], None]:
-    """Where there is nothing that it could happen to, it does not."""
+    """The method without its errors, because the resource that it changes may not exist."""
 
     def happens(others: Others, account: str, vault: str, key: str) -> None:
         with suppress(AzureError, AssertionError):
@@ -113,7 +113,7 @@ def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Othe
     return happens
 
 
-# Changes that another user may make at any time, and that do not make an account lose its key.
+# Changes that another user may make at any time, and after which every account can still use its key.
 HARMLESS = {name: _possibly(getattr(Others, name)) for name in ("make_version", "disable_unused")}
 MISHAPS = {
     name: _possibly(getattr(Others, name))

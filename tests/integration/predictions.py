@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A play in check mode compared with the same play that is run after it."""
+"""Compares a play in check mode with the same play that then runs without check mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from harness import assert_predicted, short, writes
 from service import Service
 
 Result = dict[str, Any]
-# The warning in check mode about a right that the caller lacks. Another caller may run the play later.
+# The warning in check mode about a permission that the caller lacks. It is not an error, because another caller may run
+# the play later.
 WOULD_BE_REFUSED = "A run by this caller would be refused."
 # The task of the role recover after which Azure shows the versions of a deleted key.
 KEY_RECOVERED = "Recover the key 0"
@@ -36,7 +37,8 @@ class Played:
 
     @property
     def failure(self) -> tuple[str, str] | None:
-        """The task that failed, or that a check says the run would be refused, and the error's code or message."""
+        """The first task that failed, or for which a check warns that the run would be refused, and the error's code or
+        message."""
         for name, one in self.tasks.items():
             if one.get("failed"):
                 return name, one["code"] if "code" in one else one["msg"]
@@ -45,7 +47,7 @@ class Played:
         return None
 
     def before_failure(self) -> dict[str, Result]:
-        """The tasks before the one that failed."""
+        """The tasks before the task that failed."""
         return dict(
             itertools.takewhile(lambda one: self.failure is None or one[0] != self.failure[0], self.tasks.items())
         )
@@ -68,13 +70,13 @@ def played(play: Callable[[Record], Result]) -> Played:
 
 
 def written(service: Service, since: int) -> list[str]:
-    """The attempts to write something after that request of the sandbox's log."""
+    """The write requests after that request of the sandbox's log, including those that Azure rejected."""
     return short(writes(service.sandbox.control.requests(since)))
 
 
 def assert_came_true(check: Played, run: Played, until: str | None = None, *, with_diff: bool = True) -> None:
-    """The run failed as the check did, or changed the same tasks with the same diffs, but for values that only Azure
-    can give. `until` is the last task whose result a check can predict; by default, that is the last one."""
+    """Check that the run failed as the check did, or changed the same tasks with the same diffs, except values that
+    only Azure can assign. `until` is the last task whose result a check can predict; by default, the last task."""
     predicted, came = check.before_failure(), run.before_failure()
     if until is None and predicted.get(KEY_RECOVERED, {}).get("changed"):
         until = KEY_RECOVERED
@@ -89,7 +91,8 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
         if _had_to_wait(one, came[name]):
             continue
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
-        # After a predicted repair, a check of the role recover may name a cause as Azure names it, or as predicted.
+        # After a predicted repair, a check of the role recover may name the cause that Azure shows, or the predicted
+        # cause.
         if with_diff and "causes_so_far" not in one:
             assert_predicted(one["diff"], came[name]["diff"], name)
         if name == until:
@@ -97,8 +100,8 @@ def assert_came_true(check: Played, run: Played, until: str | None = None, *, wi
 
 
 def _is_not_shown(failure: Result) -> bool:
-    """Whether Azure shows the cause of a failure only by refusing a change: that the caller is in none of the groups
-    of a vault's access policies, or that the account needs a previous version which was disabled early."""
+    """Whether Azure shows the cause of a failure only if it refuses a change. There are two such causes: the caller is
+    in none of the groups of a vault's access policies, or a previous version that the account needs was disabled."""
     if not failure.get("failed"):
         return False
     by_policy = failure["code"] == "permission_denied" and failure.get("action", "").startswith("keys ")
@@ -106,7 +109,8 @@ def _is_not_shown(failure: Result) -> bool:
 
 
 def _had_to_wait(predicted: Result, came: Result) -> bool:
-    """Azure does not show how long Batch takes to use a repaired key, so a check takes the account for available."""
+    """Whether the task waited for Batch to use a repaired key. Azure does not show how long Batch needs, so a check
+    predicts that the account is available at once."""
     shown, found = predicted["diff"], came["diff"]
     is_wait = shown["before"] == shown["after"] == found["after"] and shown["before"].get("available") is True
     return is_wait and came["changed"] and found["before"] == {**shown["before"], "available": False}

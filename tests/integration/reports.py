@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The changes of a role's tasks for an account, as one report."""
+"""Combines the results of a role's tasks for an account into a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Tasks of the roles, each with a short name for what it changes.
+# The tasks of each role, each with a short name of the resource or setting that it changes.
 STEPS = {
     "provision": {
         "Ensure the vault": "vault",
@@ -56,7 +56,7 @@ STATE = ("key_source", "key_identifier", "key_version", "follows_latest", "avail
 
 
 def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of the results of the tasks by name; a task that was skipped or not reached has none."""
+    """The report from the results of the tasks by name. A task that was skipped or not reached has no result."""
     before = results.get(CHECKS[role], {})
     steps: dict[str, bool] = {}
     for name, step in STEPS[role].items():

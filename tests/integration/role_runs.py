@@ -30,38 +30,38 @@ _MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|created
 
 
 def run_role(roles: RolesRunner, role: str, *, check: bool = False, diff: bool = False, **variables: Any) -> Run:
-    """The playbook of that role, whatever becomes of it."""
+    """Run the playbook of the role, which may fail."""
     return roles.playbook(f"azbatch.cmk.{role}", extra_vars={**VARS, **variables}, check=check, diff=diff)
 
 
 def play_role(roles: RolesRunner, role: str, **options: Any) -> Run:
-    """The same; it has to succeed."""
+    """Run the playbook of the role, which has to succeed."""
     run = run_role(roles, role, **options)
     assert run.rc == 0, run.output
     return run
 
 
 def result(run: Run) -> dict[str, Any]:
-    """What the role reported, which is also what says whether a task of it changed anything."""
+    """The role's report. Its values of `changed` must agree with those of the role's tasks."""
     (found,) = results(run).values()
     assert found["changed"] == any(found["changed_steps"].values()) == bool(run.changed), (found, run.changed)
     return found
 
 
 def results(run: Run) -> dict[str, dict[str, Any]]:
-    """The same for each host."""
+    """The role's report for each host."""
     return dict(reports(run))
 
 
 def reports(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Of every role in it, with the host."""
+    """The report of every role in the run, with the host."""
     tasks: dict[str, dict[str, Mapping[str, Any]]] = {}
     items: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in run.tasks:
         if not one.result.get("skipped"):
             task = tasks.setdefault(one.host, {})
             if one.item:
-                # A play may run a role twice, so these are of the last loop.
+                # A play may run a role a second time. Only the items since the last result of the loop belong to it.
                 items.setdefault((one.host, one.full_name), []).append(one.result)
             else:
                 task[one.full_name] = {**one.result, "results": items.pop((one.host, one.full_name), [])}
@@ -73,7 +73,7 @@ def reports(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def second_account(service: Service, identifier: str) -> str:
-    """account2 on a key of vault-one; its resource id."""
+    """Create account2, which uses a key of vault-one. Returns its resource ID."""
     account = service.make_account("account2")
     service.grant(account["identity"]["principalId"])
     service.point(identifier, "account2")
@@ -81,7 +81,7 @@ def second_account(service: Service, identifier: str) -> str:
 
 
 def steps(run: Run) -> list[str]:
-    """The steps that changed something, by the role's own word."""
+    """The names of the steps that the role's report has as changed."""
     return [step for step, changed in result(run)["changed_steps"].items() if changed]
 
 
@@ -109,7 +109,7 @@ def _thing(url: str) -> str:
 
 
 def unchanged(run: Run) -> Run:
-    """It succeeded, says that it changed nothing, and asked for no write."""
+    """Check that the run succeeded, reported no change and sent no write request."""
     assert run.rc == 0, run.output
     assert wrote(run) == []
     assert result(run)["changed"] is False
@@ -117,7 +117,7 @@ def unchanged(run: Run) -> Run:
 
 
 def refused(run: Run, task: str, *words: str) -> None:
-    """It failed at that task, with these words in the message, and asked for no write."""
+    """Check that the run failed at that task, with these words in the message, and sent no write request."""
     assert run.rc != 0, run.output
     assert wrote(run) == []
     assert [one.name for one in run.failed] == [task], run.output
@@ -126,7 +126,7 @@ def refused(run: Run, task: str, *words: str) -> None:
 
 
 def holdings(service: Service) -> dict[str, Any]:
-    """All that Azure holds of accounts, vaults, keys and role assignments, without moments."""
+    """The JSON of all accounts, vaults, keys and role assignments, without times and other fields of `_MOMENTS`."""
     vaults = [vault.name for vault in service.vaults.vaults.list_by_subscription()]
     return _steady(
         {
@@ -161,7 +161,7 @@ def _keys(service: Service, vault: str) -> dict[str, Any]:
 
 
 def _in_order(service: Service, key: str, vault: str) -> list[Any]:
-    """The key's versions, the newest last, also if several were created in the same second."""
+    """The key's versions, the newest last, even if several were created in the same second."""
     newest = service.key(key, vault=vault).properties.version
     return sorted(service.versions(key, vault), key=lambda one: (one.created_on, one.version == newest))
 
@@ -175,7 +175,7 @@ def _steady(value: Any) -> Any:
 
 
 def named(holdings: Any, names: Iterable[tuple[str, str]]) -> Any:
-    """Ids that Azure gave replaced by names of their roles, so that two worlds can be compared."""
+    """Replace IDs that Azure assigned by fixed names, so that the resources of two runs can be compared."""
     if isinstance(holdings, dict):
         return {name: named(one, names) for name, one in holdings.items()}
     if isinstance(holdings, list):
@@ -187,7 +187,7 @@ def named(holdings: Any, names: Iterable[tuple[str, str]]) -> Any:
 
 
 def standing(service: Service) -> Any:
-    """`holdings` with names in place of the identities' principals and the versions' ids."""
+    """`holdings` with fixed names instead of the principals of identities and the IDs of key versions."""
     found = holdings(service)
     names = []
     for account, document in found["accounts"].items():

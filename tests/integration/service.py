@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Azure through Azure's SDKs: creates the resources that a test begins with, and reads the results of a module."""
+"""Creates the resources that a test begins with, and reads the resources that a module changed, by Azure's SDKs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NEEDED = ["get", "unwrapKey", "wrapKey"]
 OFFICER = ["get", "list", "create", "update", "import", "delete", "recover", "getrotationpolicy", "setrotationpolicy"]
 ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 _BATCH = "2024-07-01"
-# The first that knows a pool's own key.
+# The first API version with customer-managed keys of pools.
 _POOLS = "2025-06-01"
-# Older ones retire on 27 February 2027, and tests go beyond.
+# Older API versions retire on 27 February 2027, and some tests advance the clock beyond that day.
 _VAULTS = "2026-02-01"
 _ROLES = "2022-04-01"
 _IDENTITIES = "2023-01-31"
@@ -44,7 +44,7 @@ def _wire(response: Any, _deserialized: Any, _headers: Any) -> Any:
 
 
 class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
-    """Older SDKs send their own API version, and cannot send this version."""
+    """Replaces the API version of a request, because older SDKs cannot send this version."""
 
     def on_request(self, request: Any) -> None:
         sent = request.http_request
@@ -52,8 +52,9 @@ class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
 
 
 def reset(control: Control) -> None:
-    """The sandbox as it is in the beginning, but that Batch says itself why an account is not available, as many tests
-    are about, and that a previous version can be disabled at once. Tests of the switches try the other positions."""
+    """Reset the sandbox, and set the switches that most tests need: Batch refuses to list the pools of an account that
+    has lost its key, accounts that follow a key take a new version at once, and a previous version can be disabled at
+    once. Tests of the switches set the other positions."""
     control.reset()
     control.behavior(pools_without_key="409", follower_delay="0", previous_version_needed="0")
 
@@ -65,7 +66,7 @@ class Service:
     # Reads
 
     def account(self, name: str = "account1") -> dict[str, Any]:
-        """The whole account."""
+        """The JSON of the account."""
         found: dict[str, Any] = self.batch.batch_account.get(GROUP, name, cls=_wire)
         return found
 
@@ -73,14 +74,15 @@ class Service:
         return [account.name for account in self.batch.batch_account.list()]
 
     def is_available(self, name: str = "account1") -> bool:
-        """Whether the account does more than let itself be read. Its pools may be listed without its key."""
+        """Whether the account can use its key. The list of outbound endpoints needs the key. A read of the account does
+        not, and the list of its pools may not."""
         try:
             return bool(list(self.batch.batch_account.list_outbound_network_dependencies_endpoints(GROUP, name)))
         except ResourceExistsError:
             return False
 
     def encryption(self, name: str = "account1") -> str | None:
-        """The identifier of the customer's key that the account is on; none on a Microsoft-managed one."""
+        """The identifier of the customer-managed key that the account uses, or None for a Microsoft-managed key."""
         encryption = self.account(name)["properties"]["encryption"]
         if encryption["keySource"] == "Microsoft.Batch":
             return None
@@ -89,7 +91,7 @@ class Service:
         return identifier
 
     def vault(self, name: str = "vault-one") -> dict[str, Any]:
-        """The whole vault."""
+        """The JSON of the vault."""
         found: dict[str, Any] = self.vaults.vaults.get(GROUP, name, cls=_wire)
         return found
 
@@ -102,7 +104,7 @@ class Service:
         return None
 
     def assignments(self, principal: str) -> list[tuple[str, str]]:
-        """Scope and role's guid of each of a principal's role assignments."""
+        """The scope and the role's GUID of each of a principal's role assignments."""
         found = self.authorization.role_assignments.list_for_subscription(filter=f"principalId eq '{principal}'")
         return [(one.scope, one.role_definition_id.rpartition("/")[2]) for one in found]
 
@@ -129,14 +131,15 @@ class Service:
         self._arm("PATCH", self.account_id(name), _BATCH, body)
 
     def point(self, identifier: str | None, name: str = "account1") -> None:
-        """Put the account on a key, as somebody else would."""
+        """Move the account to a key, or to a Microsoft-managed key if `identifier` is None, without the collection."""
         encryption: dict[str, Any] = {"keySource": "Microsoft.Batch"}
         if identifier:
             encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
         self.change_account(name, properties={"encryption": encryption})
 
     def make_vault(self, name: str = "vault-one", *, rbac: bool = False, **body: Any) -> dict[str, Any]:
-        """A vault, by default with the settings that Batch needs and with all rights on keys for the caller."""
+        """A vault, by default with the settings that Batch needs. With access policies, the caller has all permissions
+        on keys that the collection uses."""
         properties = {
             "tenantId": self.sandbox.tenant_id,
             "sku": {"family": "A", "name": "standard"},
@@ -164,7 +167,7 @@ class Service:
         self._arm("PUT", f"{self.vault_id(vault)}/accessPolicies/{kind}", _VAULTS, body)
 
     def grant(self, principal: str, vault: str = "vault-one") -> None:
-        """Grant the permissions that Batch needs, by the permission model of the vault."""
+        """Grant the permissions that Batch needs: a role or an access policy, by the permission model of the vault."""
         if self.vault(vault)["properties"]["enableRbacAuthorization"]:
             self.assign(principal, self.vault_id(vault))
         else:
@@ -189,8 +192,8 @@ class Service:
         self._arm("PUT", path, _ROLES, {"properties": properties})
 
     def make_key(self, name: str = "key1", vault: str = "vault-one", size: int = 2048, **wishes: Any) -> KeyVaultKey:
-        """A key, or one more version of it, which is newer than all others: Key Vault returns the age of a version in
-        whole seconds, so versions of the same second have no order."""
+        """Create a key, or a further version of the key if it exists. Key Vault returns a version's time of creation in
+        whole seconds, so the clock advances by a second to make this version the newest."""
         self.sandbox.control.advance(1)
         operations = wishes.pop("key_operations", ["wrapKey", "unwrapKey"])
         return self.keys(vault).create_rsa_key(name, size=size, key_operations=operations, **wishes)
@@ -203,7 +206,7 @@ class Service:
         return identity
 
     def on_key(self, *, rbac: bool = False, follow: bool = False) -> tuple[str, str]:
-        """account1 on key1 of vault-one. Returns the identity's principal and the identifier of the key's version."""
+        """Create account1, which uses key1 of vault-one. Returns its principal and the key version's identifier."""
         self.make_vault(rbac=rbac)
         principal: str = self.make_account()["identity"]["principalId"]
         self.grant(principal)
@@ -232,7 +235,7 @@ class Service:
     # The SDK
 
     def sign_in_again(self) -> None:
-        """After tokens have been made to expire: the SDK does not ask for others."""
+        """Forget the tokens and the clients, because the SDK does not replace a token that a test made expire."""
         self.sandbox.tokens.clear()
         for name in vars(self).keys() - {"sandbox"}:
             delattr(self, name)
@@ -258,7 +261,7 @@ class Service:
 
     @cached_property
     def _through(self) -> dict[str, Any]:
-        """By arguments, since the tests' own process keeps its environment."""
+        """The proxy as arguments of a client, because the environment of the test process does not name the proxy."""
         url, bundle = self.sandbox.url, self.sandbox.environment["REQUESTS_CA_BUNDLE"]
         proxies = {"http": url, "https": url}
         return {"proxies": proxies, "connection_verify": bundle, "retry_total": 0, "use_env_settings": False}
@@ -279,7 +282,7 @@ class Service:
 
 
 def raised(call: Callable[[], Any]) -> str:
-    """The code of the error that the SDK raises."""
+    """The code of the error that the SDK raises, or an empty string if the call succeeds."""
     from azure.core.exceptions import HttpResponseError
 
     try:

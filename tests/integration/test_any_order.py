@@ -2,14 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Operators and mishaps in any order, over accounts that share keys and vaults.
+"""Random sequences of runs and of changes by others, with accounts that share keys and vaults.
 
-Drawn are: who runs (rights from Owner down to Reader), how (in process, as a module, two hosts of one run, two
-controllers), what, and what goes wrong meanwhile. After every run of ours, whatever became of it: an account that was
-available before is available, what the run reported is what Azure holds, and nobody else's rights are lost. Before
-a run that nothing disturbs, the same play is run in check mode, which has to predict the run.
+Random are the caller (permissions from Owner to Reader), the way to run (in process, as a module, two hosts of a run,
+two controllers), the role or module, and an injected fault. After every run, even a failed run, these hold: accounts
+that were available are available, the report is the current state of Azure, and other users have their permissions.
+Before a run without a fault, the same play runs in check mode, which has to predict the run.
 
-`make test` tries the same few sequences each time. SEQUENCES=N tries N others, with SEED those of an earlier run.
+`make test` tries the same few sequences each time. SEQUENCES=N tries N other sequences. With SEED, they are the
+sequences of a previous run.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ KEYS = [FIRST_KEY, ("vault-one", "key2"), (RBAC_VAULT, "key1")]
 
 @dataclass(frozen=True)
 class Meddling:
-    """What happens to a run at one of its requests: a fault by name, its death, a change by somebody else, or a whole
-    other run."""
+    """An event before request number `at` of a run: a fault by name, the end of its process, a change by another user,
+    or another run."""
 
     at: int
     what: str | Run
@@ -72,11 +73,11 @@ class Meddling:
 
 @dataclass(frozen=True)
 class Beside:
-    """A second run, the requests of both in this order: how many of the first, of the second, and so on."""
+    """A concurrent second run. `order` is the number of requests of the first run, then of the second, and so on."""
 
     run: Run
     order: tuple[int, ...]
-    # Another host of the same run, or a run of a second controller.
+    # Whether it is another host of the same run, or else a run of a second controller.
     same_run: bool
 
 
@@ -86,7 +87,7 @@ def _throttled_until_a_date() -> dict[str, Any]:
 
 
 def _false_404(times: int) -> Callable[[], dict[str, Any]]:
-    """Azure is eventually consistent: for a moment it does not find what exists."""
+    """Azure is eventually consistent: the first reads do not find an existing resource."""
     error = {"error": {"code": "ResourceNotFound", "message": "The Resource was not found."}}
     match = {"method": "GET", "path": r"/(batchAccounts|vaults)/[^/?]+(\?|$)"}
     return lambda: {"match": match, "times": times, "answer": {"status": 404, "body": error}}
@@ -103,14 +104,14 @@ FAULTS: dict[str, Callable[[], dict[str, Any]]] = {
     "two false 404s": _false_404(2),
 }
 KILLED, FOLDER_GONE, DISK_FULL = "killed", "temporary folder gone", "disk full"
-# What was drawn, and how often.
+# How often the random sequences contained each kind of run and event.
 drawn: Counter[str] = Counter()
 accounts = st.sampled_from(ACCOUNTS)
 keys = st.sampled_from(KEYS)
 own_or_any = st.none() | keys
 callers = st.sampled_from([OWNER] * 4 + [one for one in CALLERS if one != OWNER])
 ways = st.sampled_from([IN_PROCESS] * 3 + [AS_MODULE])
-# A lock and a policy are no state in which a run succeeds, so they come in the middle of a run.
+# A run cannot succeed under a lock or a policy, so these begin during a run.
 REFUSED = {
     f"{switch}: {position}": {switch: position}
     for switch in ("resource_lock", "policy_denial")
@@ -173,7 +174,7 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
 
 
 def meddlings() -> st.SearchStrategy[Meddling]:
-    # Not `|`, which would make the many kinds of runs the rule.
+    # Not `|`, because it would choose a run far more often than a fault.
     faults: st.SearchStrategy[str | Run] = st.sampled_from(
         [*FAULTS, KILLED, KILLED, FOLDER_GONE, DISK_FULL, *HARMLESS, *HARMLESS, *REFUSED]
     )
@@ -199,7 +200,7 @@ class Operators(RuleBasedStateMachine):
 
     @initialize(realistic=st.booleans(), behavior=behaviors)
     def begin(self, realistic: bool, behavior: dict[str, str]) -> None:
-        # Printed with the steps of a sequence that fails.
+        # Parameters of this rule, so that hypothesis prints them with the steps of a failing sequence.
         self._control.behavior(**behavior)
         self._behavior = behavior
         if realistic:
@@ -209,7 +210,7 @@ class Operators(RuleBasedStateMachine):
 
     @rule(run=runs(now_and_then))
     def undisturbed(self, run: Run) -> None:
-        """With a check of the same play before it, unless it is one itself."""
+        """Run without a fault. Unless the run is in check mode, the same play runs in check mode first."""
         if run.check:
             self._operate(run)
         else:
@@ -221,7 +222,7 @@ class Operators(RuleBasedStateMachine):
 
     @rule(run=runs(never), beside=besides())
     def side_by_side(self, run: Run, beside: Beside) -> None:
-        """Two controllers, each with slow requests; or two hosts of a run, as `strategy: free` or forks have it."""
+        """Two concurrent controllers, or two concurrent hosts of a run, as with `strategy: free` or forks."""
         if beside.same_run:
             other = next(one for one in ACCOUNTS if one != run.account)
             second = replace(run, account=other, way=IN_PROCESS)
@@ -233,21 +234,21 @@ class Operators(RuleBasedStateMachine):
     def mishap(self, mishap: str, account: str, key: tuple[str, str] | None) -> None:
         drawn[f"mishap: {mishap}"] += 1
         MISHAPS[mishap](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
-        # Until it has taken effect, so that no run is taken for its cause.
+        # Wait until the change has taken effect, so that a later check does not blame a run for it.
         self._control.advance(SETTLED)
 
     def _possible(self, run: Run) -> Run:
-        """Who asks for no grace time says that Batch does not need a previous version."""
+        """The run with the default grace period, unless Batch does not need previous versions."""
         if self._behavior.get("previous_version_needed", "0") == "0":
             return run
         wishes = {name: value for name, value in run.wishes.items() if name != "cmk_previous_version_grace"}
         return replace(run, wishes=wishes)
 
     def _operate_checked(self, run: Run) -> None:
-        """A check, and the run; each by a separate controller, as two calls of `ansible-playbook` are."""
+        """Run the play in check mode and then without, by two controllers, as two calls of `ansible-playbook` do."""
         run = self._possible(run)
         plays = [self._world.prepared(replace(run, check=check), beside=True) for check in (True, False)]
-        # An account that can use its key again is available by now, and rights have taken effect.
+        # Wait until permissions have taken effect and accounts with a restored key are available.
         self._control.advance(SETTLED + REALISTIC["batch_recovery"])
         deleted = self._world.deleted_vaults()
         since = self._control.last
@@ -263,9 +264,9 @@ class Operators(RuleBasedStateMachine):
 
         self._operate(run, play=play)
         first = check.first_changed
-        # Azure does not show what a deleted vault holds, nor its permission model.
+        # Azure shows neither the keys nor the permission model of a deleted vault.
         recovers = first is not None and check.tasks[first].get("name") in deleted
-        # A module that shares no picture with the tasks before it does not see what they would change.
+        # A module in a separate process does not share the planned changes of previous tasks.
         until = first if recovers or run.way == AS_MODULE else None
         drawn[f"check: {_kind(check)}{'' if until is None else ', first change compared'}"] += 1
         assert_came_true(check, came[0], until, with_diff=not recovers)
@@ -364,7 +365,7 @@ def test_any_order(
     record_property(DRAWN, dict(drawn))
 
 
-# What has failed once, as short as it could be made.
+# Sequences that have failed once, shortened as far as possible.
 FAILED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "a vault that was purged in time is created again": [
         ("mishap", {"mishap": "delete_vault", "account": "account1", "key": None}),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role audit through its playbook: what it finds, what it asks for, and what it writes."""
+"""The role audit by its playbook: its findings, its requests and its reports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READER = "Reader"
 
 
 def audit(ansible: Ansible, *, check: bool = False, environment: Any = None, **options: Any) -> Run:
-    """The playbook, whatever becomes of it. Options are those of the role, without what all begin with."""
+    """Run the playbook, which may fail. `options` are variables of the role without the prefix cmk_audit_."""
     given = {f"cmk_audit_{name}": value for name, value in options.items()}
     run = ansible.playbook("azbatch.cmk.audit", extra_vars=given, check=check, environment=environment)
     assert run.writes == []
@@ -38,7 +38,7 @@ def audit(ansible: Ansible, *, check: bool = False, environment: Any = None, **o
 
 
 def report(ansible: Ansible, name: str = "cmk-audit") -> dict[str, Any]:
-    """The one that was written, which is as its schema says."""
+    """The JSON report that the role wrote, which has to be valid by its schema."""
     read: dict[str, Any] = json.loads((ansible.folder / "cmk-audit" / f"{name}.json").read_text())
     jsonschema.validate(read, json.loads(SCHEMA.read_text()))
     return read
@@ -96,7 +96,7 @@ def test_requests_do_not_grow_with_accounts(ansible: Ansible, service: Service) 
 
     assert report(ansible)["summary"]["accounts"] == 7
     assert len(many.requests) == len(few.requests)
-    # But where they are asked for their pools.
+    # The list of pools is one request per account.
     assert len(audit(ansible, pools=True).requests) == len(many.requests) + 7
 
 
@@ -127,7 +127,7 @@ def network_closed(service: Service, principal: str) -> None:
 
 
 def close(service: Service, *addresses: str) -> None:
-    """To all but these."""
+    """Let the vault's firewall deny all addresses except these."""
     acls = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": one} for one in addresses]}
     service.change_vault(properties={"networkAcls": acls})
 
@@ -199,7 +199,7 @@ def test_an_identity_that_was_deleted(ansible: Ansible, service: Service) -> Non
     service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
     assert "identity_missing" in found(looked_at(ansible)["account1"])
 
-    # Another principal with the same resource id. The account does not get it.
+    # The new identity has the same resource ID but another principal, which the account does not use.
     service.make_identity()
     assert not service.is_available()
     assert "identity_missing" in found(looked_at(ansible)["account1"])
@@ -230,7 +230,7 @@ def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
 
 
 def test_an_account_that_is_being_created(runner: OneProcess, service: Service) -> None:
-    """Its pools cannot be listed, which is not caused by its key."""
+    """The pools of the account cannot be listed, which is not caused by its key."""
     service.sandbox.control.timing(batch_create=600)
     service.make_account()
 
@@ -248,8 +248,8 @@ def test_an_account_that_is_being_created(runner: OneProcess, service: Service) 
     ids=["of Batch", "of others"],
 )
 def test_an_allowed_address(runner: OneProcess, service: Service, address: str, state: str, finding: list[str]) -> None:
-    """Azure does not show which address Batch uses, and Batch may list the pools although it cannot use the key. Only a
-    refusal to list them shows that the address is not let in."""
+    """Azure does not show which address Batch uses, and Batch may list the pools although it cannot use the key. Only
+    an error from the list of pools shows that the firewall does not allow the address of Batch."""
     service.on_key()
     close(service, address, "127.0.0.1/32")
 
@@ -271,7 +271,7 @@ READS = {
 
 
 def lose_vault(service: Service, subscription: str, *, purge: bool = False) -> None:
-    """account1 uses a key of a vault in this subscription that is deleted."""
+    """Create account1 with a key of a vault in this subscription, and delete the vault."""
     group = f"{subscription}/resourceGroups/rg-vaults"
     assert service.sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
     principal = service.make_account()["identity"]["principalId"]
@@ -325,7 +325,7 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     finding: str | None,
     expected: str,
 ) -> None:
-    """One rule for the audit, the diagnosis and the role recover."""
+    """The audit, the diagnosis and the check of the role recover must agree."""
     lose(service)
     sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, READS - lacks)])
     place = {"resource_group": "rg-sandbox", "account_name": "account1"}
@@ -422,7 +422,7 @@ def test_pools(ansible: Ansible, service: Service) -> None:
 
 
 def who_reads(service: Service, *roles: str) -> dict[str, str]:
-    """The environment of one who has these roles on the subscription."""
+    """Create a principal that has these roles on the subscription. Returns the environment that signs in as it."""
     scope = service.sandbox.subscription
     made = service.sandbox.control.principal("auditor", roles=[{"role": role, "scope": scope} for role in roles])
     return {"AZURE_CLIENT_ID": made["client_id"], "AZURE_SECRET": made["secret"], "AZURE_CLIENT_SECRET": made["secret"]}

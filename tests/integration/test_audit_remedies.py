@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Each playbook that the audit offers is run on accounts that have its finding, and then the finding is gone."""
+"""Each playbook that the audit offers is run for accounts with its finding. After the run, the accounts do not have the
+finding."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ WITHOUT_IDENTITY = "withoutidentity"
 
 
 class Keys(Service):
-    """Vaults are in a separate resource group."""
+    """A Service whose vaults are in a separate resource group."""
 
     def vault_id(self, name: str = "vault-one") -> str:
         return f"{self.sandbox.subscription}/resourceGroups/{VAULTS_GROUP}/providers/Microsoft.KeyVault/vaults/{name}"
@@ -49,7 +50,8 @@ class Keys(Service):
 
 @pytest.fixture
 def fleet(sandbox: Sandbox) -> Keys:
-    """Accounts on key1 of vault-one: pinned, following, with user-assigned identities, and one that stays broken."""
+    """Accounts that use key1 of vault-one: pinned, following, with user-assigned identities, and one whose repair
+    fails."""
     service = Keys(sandbox)
     group = f"{sandbox.subscription}/resourceGroups/{VAULTS_GROUP}"
     assert sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
@@ -77,7 +79,7 @@ class Case:
 
 
 def nothing(_service: Keys) -> None:
-    """The policy alone makes the finding."""
+    """The policy of the audit alone causes the finding."""
 
 
 def revoked(service: Keys) -> None:
@@ -105,7 +107,7 @@ def on_microsoft_key(service: Keys) -> None:
 
 
 def another_vault(service: Keys) -> str:
-    """A key in hardware in that vault; the identifier of its version."""
+    """Create vault-two with a hardware-protected key. Returns the identifier of the key's version."""
     service.make_vault("vault-two", properties={"sku": {"family": "A", "name": "premium"}})
     operations = ["wrapKey", "unwrapKey"]
     made = service.keys("vault-two").create_rsa_key("key2", hardware_protected=True, key_operations=operations)
@@ -130,9 +132,9 @@ CASES = {
     "follows_without_rotation": Case(nothing, {}, (FOLLOWING,)),
     "newer_version_unused": Case(Keys.make_key, {}, (PINNED, OWN_IDENTITY)),
 }
-# Batch puts no account on a key of such a vault, neither does the sandbox.
+# Neither Batch nor the sandbox accepts a key of such a vault.
 OF_VAULTS = ("vault_without_purge_protection", "vault_without_soft_delete")
-# Texts in capitals, which a person replaces.
+# Placeholders in a playbook, which the user replaces.
 YOURS = {
     "RESOURCE_GROUP_OF_THE_VAULT": VAULTS_GROUP,
     "NAME_OF_THE_VAULT": "vault-one",
@@ -145,7 +147,7 @@ def test_every_playbook_is_run() -> None:
 
 
 def audited(roles: RolesRunner, folder: Path, policy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The report, and its accounts by their names."""
+    """Run the role audit. Returns its report, and the accounts of the report by name."""
     options = {"folder": str(folder), "formats": ["json"], **policy}
     run = roles.playbook("azbatch.cmk.audit", extra_vars={f"cmk_audit_{name}": one for name, one in options.items()})
     assert run.rc == 0, run.output
@@ -181,7 +183,7 @@ def test_a_ready_playbook_repairs(
     )
 
     assert run.writes, run.output
-    # Access is granted to the identity that is gone as well.
+    # The grant does not fail for a deleted identity.
     fails = BROKEN in [one["name"] for one in affected] and finding != "access_missing"
     assert {one.host for one in run.failed} == ({BROKEN} if fails else set()), run.output
     _, after = audited(roles, tmp_path, case.policy)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""As AWX runs it: the inventory source is updated, then a canary job and a sliced job run, by ansible-runner.
+"""Runs the steps of AWX with ansible-runner: an update of the inventory source, then a canary job and a sliced job.
 
 AWX gives each job a private data directory, an inventory that is a script, and the credential in its environment.
 """
@@ -49,7 +49,7 @@ class Awx:
     environment: Mapping[str, str]
 
     def update_inventory(self) -> Inventory:
-        """The hosts and groups of the source, as they are kept until the next update."""
+        """The hosts and groups of the inventory source, as AWX stores them until the next update."""
         found, errors = ansible_runner.get_inventory(
             action="list",
             inventories=[str(self._directory("update") / "project" / "batch_accounts.yml")],
@@ -63,7 +63,7 @@ class Awx:
         return inventory
 
     def job(self, name: str, inventory: Inventory, **variables: Any) -> Any:
-        """A job that has ended; `inventory` is all that it knows."""
+        """Run a job with the stored inventory. It has to succeed."""
         ended = ansible_runner.run(**self._template(name, inventory, variables))
         assert (ended.status, ended.rc) == ("successful", 0), ended.stdout.read()
         return ended
@@ -71,7 +71,7 @@ class Awx:
     def ended_job(
         self, name: str, inventory: Inventory, *, end: str, when: Callable[[], bool], **variables: Any
     ) -> None:
-        """A job that is canceled, or reaches its timeout, once `when` is true."""
+        """Run a job that is canceled, or reaches its timeout, once `when` is true."""
         is_canceled = threading.Event()
         template = {**self._template(name, inventory, variables), "settings": {"pexpect_timeout": 0.2}}
         thread, job = ansible_runner.run_async(**template, cancel_callback=is_canceled.is_set)
@@ -83,7 +83,7 @@ class Awx:
             else:
                 is_canceled.set()
             thread.join()
-            # The runner ends the processes of ansible-playbook's group. With the job's container, AWX ends the others.
+            # ansible-runner ends only the process group of ansible-playbook. AWX ends the job's container as well.
             for file in Path("/proc").glob("[0-9]*/cmdline"):
                 with suppress(FileNotFoundError, ProcessLookupError):
                     if str(self.folder / name).encode() in file.read_bytes():
@@ -107,7 +107,7 @@ class Awx:
         }
 
     def sliced_job(self, inventory: Inventory, **variables: Any) -> list[Any]:
-        """The slices of a job, side by side."""
+        """Run the slices of a job concurrently."""
         with ThreadPoolExecutor(SLICES) as threads:
             return list(threads.map(lambda n: self.job(f"slice{n}", sliced(inventory, n), **variables), range(SLICES)))
 
@@ -128,7 +128,7 @@ def artifacts(job: Any) -> dict[str, Any]:
 
 
 def sliced(inventory: Inventory, number: int) -> Inventory:
-    """Every third of the hosts in the order of their names, in the groups that they are in."""
+    """A slice of the inventory: every third host in the order of the names, with its groups."""
     hosts = sorted(inventory["_meta"]["hostvars"])[number::SLICES]
     known = {name: variables for name, variables in inventory["_meta"]["hostvars"].items() if name in hosts}
     groups = {
@@ -156,7 +156,7 @@ def awx(ansible: Ansible, tmp_path: Path) -> Awx:
 
 
 def on_an_old_version(service: Service) -> str:
-    """All accounts; the identifier of the version."""
+    """Create all accounts, which use an old key version. Returns the version's identifier."""
     service.make_vault(rbac=True)
     identifier: str = service.make_key().id
     for name in ACCOUNTS:
@@ -214,7 +214,7 @@ def test_the_next_job_completes_one_that_was_ended(awx: Awx, service: Service, e
     old, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
     wish = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
-    # The job waits so long before it sends this request again, and is ended meanwhile.
+    # The job waits 300 s before it repeats this request, and is ended during that wait.
     later = {"status": 429, "headers": {"Retry-After": "300"}, "body": BUSY}
     control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=moved, times=None, answer=later)
     since = control.last
@@ -238,7 +238,7 @@ def test_the_next_job_completes_one_that_was_ended(awx: Awx, service: Service, e
 
 
 def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Service) -> None:
-    """It gets them as extra variables, which hide nothing that it reads, and passes on its own."""
+    """The next job gets the accounts as extra variables. These do not override its own result, which it passes on."""
     service.make_vault()
     first = str(service.make_key().id)
     for name in ACCOUNTS[:3]:
@@ -253,7 +253,7 @@ def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Servic
     result = {"accounts": {"account1": changed}, "not_started": [], "new_versions": versions}
     assert canary == {"cmk_rotate_result": result}
 
-    # As in the extra variables of a node of a workflow: all accounts but those of the node before.
+    # An extra variable of the workflow node: all accounts except those of the previous node.
     others = "{{ ['pinned'] | union(cmk_rotate_result.accounts | map('regex_replace', '^', '!')) | join(':') }}"
     job = awx.job("others", inventory, cmk_hosts=others, cmk_key_max_age="P90D", **canary)
     result = {"accounts": dict.fromkeys(ACCOUNTS[1:3], changed), "not_started": [], "new_versions": {}}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Bad input and missing rights: one clear error with a code, the option and the remedy, and nothing written."""
+"""Invalid options and missing permissions: one error with a code, the option and the remedy, and no write request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def key(title: str, **options: Any) -> dict[str, Any]:
 
 
 def reported(run: Run, title: str, code: str, option: str | None = None, value: Any = None) -> Task:
-    """Which option, which value, what to do: for the program in facts, for people in the message."""
+    """Check that the task failed with this code, option and value, with a remedy, and with the value in its message."""
     failed = run[title].refused(code)
     assert failed["remedy"], str(failed)
     if option is not None:
@@ -54,7 +54,7 @@ def reported(run: Run, title: str, code: str, option: str | None = None, value: 
     return failed
 
 
-# None of them needs to ask Azure for anything.
+# Tasks that fail without a request to Azure.
 MALFORMED = {
     "invalid_key_identifier": [
         (encryption("no key", key_identifier="vault-one/key1"), "key_identifier", "vault-one/key1"),
@@ -161,7 +161,7 @@ def test_missing_credentials(ansible: Ansible, way: str) -> None:
 
 
 def test_missing_sdk(ansible: Ansible, tmp_path: Path, way: str) -> None:
-    """Where Ansible's own Python lacks it, the task runs as a module; there it is lacking as well."""
+    """If Ansible's Python lacks the SDK, the task runs as a separate process. The SDK is missing there too."""
     blocker = tmp_path / "blocked" / "sitecustomize.py"
     blocker.parent.mkdir()
     blocker.write_text("import sys\nsys.modules['azure.mgmt.batch'] = None\n")
@@ -173,7 +173,8 @@ def test_missing_sdk(ansible: Ansible, tmp_path: Path, way: str) -> None:
 
 
 def test_no_permission(ansible: Ansible, service: Service, way: str) -> None:
-    """A reader may look, so each call is denied where it would write; a stranger may not even look."""
+    """A principal with the role Reader is refused at the first write. A principal without roles is refused at the
+    first read."""
     principal, identifier = service.on_key(rbac=True)
     service.make_vault("vault-two")
     scope = service.sandbox.subscription

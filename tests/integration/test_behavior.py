@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The main jobs with each position of each switch of the sandbox: whatever Azure does where nobody knows what it does,
-no account loses its key and no run reports what is not so. PROOF=all tries each job in each position."""
+"""The main jobs in each position of each switch of the sandbox. A switch selects one of the possible behaviors of Azure
+if its actual behavior is not known. In every position, no account loses its key and every report is correct. PROOF=all
+runs each job in each position."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ ACCOUNTS = {
     "system-assigned and Azure RBAC": ("account1", (RBAC_VAULT, "key1"), (RBAC_VAULT, "key2")),
     "user-assigned and access policies": (USER_ASSIGNED, FIRST_KEY, ("vault-one", "key2")),
 }
-# A lock and a denial end nearly every job: test_locked.
+# Not here but in test_locked, because a lock or a denial makes nearly every job fail.
 REFUSALS = ("resource_lock", "policy_denial")
 DEFAULTS = {name: positions[0] for name, positions in POSITIONS.items()}
 JOBS = [f"{account}, {follow}" for account in ACCOUNTS for follow in ("pinned", "follows")]
@@ -31,7 +32,8 @@ LOSSES = ["disabled", "access revoked", "vault deleted"]
 
 
 def in_each_position(variants: Sequence[Any]) -> list[Any]:
-    """The defaults, and each other position alone: one variant in each, in its turn. PROOF=all tries all variants."""
+    """The default positions, and then each other position of a single switch. Each has the next one of the variants.
+    With PROOF=all, each has all variants."""
     others = [(name, position) for name in POSITIONS if name not in REFUSALS for position in POSITIONS[name][1:]]
     positions: list[dict[str, str]] = [{}, *({name: position} for name, position in others)]
     return [
@@ -43,7 +45,7 @@ def in_each_position(variants: Sequence[Any]) -> list[Any]:
 
 @pytest.fixture
 def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) -> World:
-    # The world is prepared before reads lag behind writes.
+    # Prepare the resources first, because reads may lag behind writes after the switches are set.
     world = World(service, runner)
     service.sandbox.control.behavior(**{**DEFAULTS, **request.param})
     return world
@@ -105,7 +107,7 @@ def test_recover(world: World, service: Service, loss: str) -> None:
     run = world.prepared(Run("recover", "account1"))
     report = run()
     if late := not report["changed"] and int(service.sandbox.control.call("GET", "/behavior")["read_lag"]):
-        # The loss was not to be seen yet.
+        # Reads did not show the loss yet.
         service.sandbox.control.advance(late)
         report = world.prepared(Run("recover", "account1"), beside=True)()
 

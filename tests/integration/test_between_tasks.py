@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changes by others between two tasks of a role, and tasks of one run that depend on what another task of it did."""
+"""Changes by others between two tasks of a role, and tasks that depend on the change of a previous task of the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Report = dict[str, Any]
 
 
 def enabled(service: Service) -> list[bool]:
-    """Of each version, the oldest first."""
+    """Whether each version of key1 is enabled, the oldest first."""
     return [version.enabled for version in service.versions()]
 
 
@@ -29,7 +29,7 @@ def enabled(service: Service) -> list[bool]:
 def test_the_version_that_an_account_was_moved_to_stays_although_the_account_left_it(
     runner: OneProcess, service: Service, to_other_key: bool
 ) -> None:
-    """The account followed the key, so what it used before has no version. It is not the whole key that is disabled."""
+    """The account followed the key, so its previous key identifier has no version. The whole key is not disabled."""
     service.on_key(follow=True)
     other = service.make_key("key2").id
     service.sandbox.control.advance(QUARTER)
@@ -50,7 +50,7 @@ def test_the_version_that_an_account_was_moved_to_stays_although_the_account_lef
 
 
 def test_an_account_that_was_moved_to_a_different_key_is_not_reverted(runner: OneProcess, service: Service) -> None:
-    """The check would have refused it."""
+    """The role's check has passed before, so the next task must detect the move."""
     service.on_key()
     other = service.make_key("key2").id
 
@@ -129,7 +129,7 @@ def test_a_key_is_disabled_again_that_another_task_gave_a_version(runner: OnePro
     disable = {**KEY1, "state": "disabled", "in_use": "keep"}
     assert runner.module("keyvault_cmk_key", disable)["changed"]
     service.sandbox.control.advance(1)
-    # The newest version is enabled, so a new one is made and used.
+    # Creates a new version, which is enabled.
     assert runner.module("keyvault_cmk_key", {**KEY1, "enable_key": True, "new_version": True})["changed"]
     assert runner.module("keyvault_cmk_key", disable)["changed"]
     assert enabled(service) == [False, False]
@@ -143,7 +143,7 @@ def test_a_key_is_disabled_again_that_another_task_gave_a_version(runner: OnePro
 def test_moved_to_is_refused_if_nothing_is_disabled(
     runner: OneProcess, service: Service, options: dict[str, Any], in_use: str
 ) -> None:
-    """A deletion does not wait for a grace period, so it is not asked to."""
+    """Only a disabling waits for the grace period that starts when the account has moved."""
     service.on_key()
     other = service.make_key("key2").id
     service.point(other)
@@ -169,7 +169,8 @@ def test_a_restored_key_is_reported_with_in_use_keep(runner: OneProcess, service
 
 @pytest.mark.parametrize("left", [1800, -10])
 def test_provision_of_an_account_whose_version_expires(runner: OneProcess, service: Service, left: int) -> None:
-    """A version is made only for an account that can be moved to it, and the account is moved before it is lost."""
+    """If the version has not expired, the account is moved to a new version. If the version has expired, the account is
+    unavailable and cannot be moved, so no version is created."""
     _, identifier = service.on_key()
     created = service.key().properties.created_on
     assert created is not None
@@ -224,7 +225,7 @@ def test_provision_makes_nothing_for_the_name_of_an_identity(runner: OneProcess,
 def test_an_empty_value_is_refused(
     runner: OneProcess, service: Service, module: str, option: str, options: dict[str, Any]
 ) -> None:
-    """A variable that turned out empty does not leave out a check that the task asks for."""
+    """A variable that is empty by mistake must not turn off a check."""
     _, identifier = service.on_key()
     result = runner.module(module, {"wait_timeout": 30, **options, option: ""})
 

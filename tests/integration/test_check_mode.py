@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Check mode writes nothing, and it predicts what the run changes: the same tasks with the same diffs, but for values
-that only Azure can give. A check after the run predicts nothing. If the run fails, so does the check.
+"""Check mode sends no write requests and predicts the changes of the run: the same tasks with the same diffs, except
+values that only Azure can assign. A check after the run predicts no change. If the run fails, the check fails too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Variables = dict[str, Any]
 
 @dataclass(frozen=True)
 class World:
-    """Where a state is made, with vaults of that permission model and accounts with that kind of identity."""
+    """Creates the resources of a state, with one permission model for vaults and one kind of identity for accounts."""
 
     service: Service
     rbac: bool
@@ -38,7 +38,7 @@ class World:
         self.service.make_vault(name, rbac=self.rbac)
 
     def account(self) -> str:
-        """The principal of its identity."""
+        """Create account1. Returns the principal of its identity."""
         if not self.user_assigned:
             return str(self.service.make_account()["identity"]["principalId"])
         principal = self.identity()
@@ -55,7 +55,7 @@ class World:
         return str(self.service.make_identity()["properties"]["principalId"])
 
     def on_key(self, *, follow: bool = False, **wishes: Any) -> str:
-        """account1 on key1 of vault-one. Returns the identifier of the key's version."""
+        """Create account1, which uses key1 of vault-one. Returns the identifier of the key's version."""
         self.vault()
         self.service.grant(self.account())
         identifier = str(self.service.make_key(**wishes).id)
@@ -63,7 +63,7 @@ class World:
         return identifier
 
 
-# States that a run begins with. Each returns the variables that the state needs.
+# States that a run begins with. Each function returns the variables that the state needs.
 
 
 def nothing(world: World) -> Variables:
@@ -118,7 +118,7 @@ def an_account(world: World) -> Variables:
 
 
 def half_done(world: World) -> Variables:
-    """A run was killed before the key was made."""
+    """A run was killed before the key was created."""
     world.vault()
     world.service.grant(world.account())
     return {}
@@ -219,7 +219,7 @@ def to_another_key(world: World) -> Variables:
 class Operation:
     role: str
     variables: Mapping[str, Any]
-    # What is made for it.
+    # Creates further resources for the operation, and returns their variables.
     begin: Callable[[World], Variables] = lambda _world: {}
 
 
@@ -245,10 +245,10 @@ ALL = [(state, operation, mode) for state in STATES for operation in OPERATIONS 
 
 
 def slice_of_all() -> list[tuple[str, str, tuple[bool, bool]]]:
-    """Each state with two operations, each operation several times, and each mode as often as the others."""
+    """Some of all cases: each state with two operations, each operation several times, and each mode equally often."""
     names, found = list(OPERATIONS), []
     for number, state in enumerate(STATES):
-        # A state without an account on a key has little to rotate or revert.
+        # If no account uses a key, rotate and revert have little to change.
         operation = "provision" if number < list(STATES).index("done") else names[(number * 2) % len(names)]
         other = names[(number * 4 + 3) % len(names)]
         found += [(state, operation, MODES[number % 4]), (state, other, MODES[(number + 1) % 4])]
@@ -261,7 +261,7 @@ def named(case: tuple[str, str, tuple[bool, bool]]) -> str:
 
 
 def role_played(runner: OneProcess, role: str, variables: Variables, *, check: bool) -> Played:
-    """By another controller, as a check and the run after it are."""
+    """Play the role by another controller, because a check and the run after it are separate runs."""
     return played(lambda record: runner.another().role(role, variables, check=check, record=record))
 
 
@@ -281,7 +281,7 @@ def test_check_mode_predicts_the_run(
         **operation.begin(world),
         "cmk_vault_authorization": authorization,
     }
-    # The answers of accounts that have lost their key have changed by now.
+    # After an hour, Batch's responses show whether an account has lost its key.
     service.sandbox.control.advance(3600)
     since = service.sandbox.control.last
 
@@ -290,7 +290,7 @@ def test_check_mode_predicts_the_run(
     assert written(service, since) == []
     run = role_played(runner, operation.role, variables, check=False)
     if "deleted_vault" in state and operation.role == "recover":
-        # Azure does not show what a deleted vault holds, nor its permission model.
+        # Azure shows neither the keys nor the permission model of a deleted vault.
         assert check.failure == run.failure
         assert run.failure or vault_and_answer(check) == vault_and_answer(run)
     else:
@@ -300,7 +300,7 @@ def test_check_mode_predicts_the_run(
 
     service.sandbox.control.advance(3600)
     since = service.sandbox.control.last
-    # A forced version is a new one each time.
+    # Without the forced version, because each run with that variable creates a version.
     again = {name: value for name, value in variables.items() if name != "cmk_key_force_new_version"}
     after = role_played(runner, operation.role, again, check=True).report
     assert written(service, since) == []
@@ -308,7 +308,7 @@ def test_check_mode_predicts_the_run(
 
 
 def vault_and_answer(play: Played) -> list[bool]:
-    """Whether a recovery changed them."""
+    """Whether the role recover recovered the vault, and whether it waited for the account to become available."""
     return [play.report["changed_steps"][step] for step in ("vault", "answer")]
 
 
@@ -321,7 +321,7 @@ def test_a_module_in_a_separate_process_predicts_from_its_own_changes(runner: On
 
 
 def test_check_mode_predicts_a_recovered_account_as_available(runner: OneProcess, service: Service) -> None:
-    """Azure does not show how long Batch needs."""
+    """Azure does not show how long Batch needs to use the repaired key, so the check predicts no wait."""
     on_a_disabled_key(World(service, rbac=False, user_assigned=False))
     service.sandbox.control.advance(3600)
     service.sandbox.control.timing(batch_recovery=600)
@@ -336,7 +336,7 @@ def test_check_mode_predicts_a_recovered_account_as_available(runner: OneProcess
 
 
 def test_later_hosts_of_the_run_read_the_planned_changes(runner: OneProcess, service: Service) -> None:
-    """Until a task that is not in check mode changes something."""
+    """The planned changes are shared until a task that is not in check mode changes something."""
 
     def predicted(account: str) -> list[str]:
         report = runner.role("provision", {**VARS, "cmk_account_name": account}, check=True)
@@ -354,7 +354,7 @@ def test_later_hosts_of_the_run_read_the_planned_changes(runner: OneProcess, ser
 
 
 def test_hosts_share_a_forced_version_in_check_mode(runner: OneProcess, service: Service) -> None:
-    """And none of a run that follows."""
+    """The run after the check does not use the planned version, but creates a version."""
     shared(World(service, rbac=False, user_assigned=False))
     service.sandbox.control.advance(3600)
 
@@ -371,7 +371,7 @@ def test_hosts_share_a_forced_version_in_check_mode(runner: OneProcess, service:
 
 @pytest.mark.parametrize("rbac", [False, True])
 def test_registered_results_can_be_passed_on(runner: OneProcess, service: Service, rbac: bool) -> None:
-    """From nothing, by modules that name what earlier ones have returned, for two accounts."""
+    """Modules create all resources for two accounts, with arguments from the results of previous modules."""
     authorization = "rbac" if rbac else "access_policy"
 
     def made(*, check: bool) -> list[Result]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""I4: a change is one that the service shows when it is read again, and a switch that fails is put back."""
+"""Invariant I4: a task reports a change only if a later read shows the change, and rolls back a switch that fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def to_key(title: str, identifier: str | None, **options: Any) -> dict[str, Any]
 
 
 def order(service: Service, title: str, **fault: Any) -> dict[str, Any]:
-    """A task that orders a fault."""
+    """A task that injects a fault."""
     return control_task(title, service.sandbox, "POST", "/faults", fault)
 
 
@@ -44,7 +44,7 @@ def no_faults(service: Service, title: str) -> dict[str, Any]:
 
 
 def patches(one: Task) -> list[str]:
-    """The changes that were sent, in order: the key's identifier or the other key source, and the status."""
+    """The changes of the account in order: the key's identifier or the other key source, and the status."""
     sent = []
     for request in one.writes:
         if ACCOUNT not in request["url"]:
@@ -76,7 +76,7 @@ def switch(request: pytest.FixtureRequest, service: Service) -> tuple[str | None
 
 @SWITCHES
 def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]) -> None:
-    """Azure says 200 and shows the account as it should be, but nothing has happened."""
+    """Azure returns 200 and the expected account, but has not changed the account."""
     first, wanted = switch
     shown = service.account()
     shown["properties"]["encryption"] = {
@@ -103,7 +103,7 @@ def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, s
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_switch_that_shows_late(ansible: Ansible, service: Service, way: str, times: int) -> None:
-    """Azure is eventually consistent: the account is read as it was, and once more as it is."""
+    """Azure is eventually consistent: the first reads after the change return the previous state."""
     _principal, first = service.on_key()
     wanted = service.make_key().id
     stale = {"status": 200, "body": service.account()}
@@ -126,7 +126,7 @@ def test_a_switch_that_shows_late(ansible: Ansible, service: Service, way: str, 
 
 
 def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
-    """Once is not for ever; for ever is no longer than wait_timeout; and some refusals are for good."""
+    """A refusal that may be temporary is retried until `wait_timeout`. A refusal that is final is not retried."""
     _principal, first = service.on_key()
     wanted = service.make_key().id
     match = {"method": "PATCH", "path": ACCOUNT}
@@ -154,7 +154,7 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
         assert one["restored"] is True
         assert one["current_state"]["key_identifier"] == first
         assert one["applied"] == []
-    # At 0, 1 and 2 s; on a busy machine a request may take as long as a pause.
+    # Sent after 0, 1 and 2 s. On a busy machine, a request may take as long as a pause.
     assert 1 < len(patches(run["refused"])) < 5
     assert set(patches(run["refused"])) == {f"{wanted} 400"}
     assert patches(run["refused at once"]) == patches(run["senseless"]) == [f"{wanted} 400"]
@@ -171,7 +171,7 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
 def test_an_account_that_is_unavailable_after_the_switch(
     ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]
 ) -> None:
-    """Batch accepted the key, and the account is unavailable: its previous setting is restored."""
+    """If Batch accepts the key but the account stays unavailable, its previous setting is restored."""
     first, wanted = switch
     # The first list of pools is the one before the change.
     unavailable = {"match": {"method": "GET", "path": f"{ACCOUNT}/pools"}, "answer": REFUSAL}
@@ -239,7 +239,7 @@ def test_a_rollback_is_preflighted(ansible: Ansible, service: Service) -> None:
 
 @contextlib.contextmanager
 def repeatedly(act: Any) -> Iterator[threading.Event]:
-    """In the background, until the event is set or the block ends."""
+    """Call `act` in the background until the event is set or the block ends."""
     stop = threading.Event()
 
     def work() -> None:
@@ -256,7 +256,7 @@ def repeatedly(act: Any) -> Iterator[threading.Event]:
 
 
 def test_a_grant_that_has_not_taken_effect(ansible: Ansible, service: Service, way: str) -> None:
-    """A role that was assigned a moment ago is there for preflight and not yet for Batch: the task waits for it."""
+    """The checks before a switch find a new role assignment that has not taken effect in Batch yet. The task waits."""
     service.make_vault(rbac=True)
     principal = service.make_account()["identity"]["principalId"]
     identifier = service.make_key().id
@@ -297,7 +297,7 @@ def test_a_grant_that_has_not_taken_effect_for_a_new_account(runner: OneProcess,
 
 
 def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) -> None:
-    """Access is back, and the account needs ten minutes: until then nothing is done to it, after that all is well."""
+    """After the key is restored, Batch needs ten minutes. Until then, tasks refuse to change the account."""
     _principal, identifier = service.on_key()
     other = service.make_key("other").id
     service.sandbox.control.timing(batch_recovery=600)
@@ -312,7 +312,7 @@ def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) ->
             fails(to_key("other key", other, replace_key=True)),
             fails(to_key("Microsoft's", None)),
             advance("ten minutes later", service.sandbox, 601),
-            # Reads again what the tasks before it have read ten minutes ago.
+            # Must not use the values that previous tasks cached ten minutes ago.
             task("found", "batch_encryption_info", resource_group=GROUP, account_name="account1", diagnose=True),
             to_key("same key again", identifier),
         ],
@@ -353,7 +353,7 @@ def test_a_lost_response(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> None:
-    """Every other module: Azure says that it is done, and it is not."""
+    """The other modules, if Azure returns success but does not make the change."""
     vault = service.make_vault(properties={"enablePurgeProtection": None})
     service.make_vault("by-roles", rbac=True)
     account = service.make_account(identity={"type": "None"})
@@ -400,7 +400,7 @@ def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> 
 
 
 def test_busy(ansible: Ansible, service: Service) -> None:
-    """Azure is asked again when it says that it is busy, and given up in the end."""
+    """A task retries if Azure is busy, and fails if Azure stays unavailable."""
     service.make_vault()
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"code": "TooManyRequests"}}}
     broken = {"status": 503, "body": {"error": {"code": "ServiceUnavailable", "message": "Not now."}}}
@@ -423,7 +423,7 @@ def test_busy(ansible: Ansible, service: Service) -> None:
 
 
 def test_a_slow_creation(ansible: Ansible, service: Service) -> None:
-    """Not finished in time is an error that says so; the same task again ends well (I5)."""
+    """A creation that does not end within `wait_timeout` is an error. A rerun succeeds (invariant I5)."""
     service.sandbox.control.timing(batch_create=1000)
     account = task("account", "batch_account_identity", resource_group=GROUP, name="account1", wait_timeout=2)
     began = time.monotonic()

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is created replaces nothing that somebody else has created, whatever a read shows of it, and is refused before
-anything is written if Azure would refuse it."""
+"""A creation does not replace a resource that another user has created, even if a read does not show the resource. If
+Azure would refuse the creation, the run fails before its first write request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service import GROUP, LOCATION, OFFICER, Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 
-# As faults match them: a path ends with its query.
+# Regular expressions for faults. A path includes its query.
 VAULT = r"/vaults/vault-one\?"
 ACCOUNT = r"/batchAccounts/account1\?"
 BUSY = {"status": 429, "headers": {"Retry-After": "60"}, "body": {"error": {"code": "TooManyRequests", "message": "."}}}
@@ -88,7 +88,7 @@ def both(
     first: dict[str, Any],
     second: dict[str, Any],
 ) -> dict[str, Any]:
-    """The report of the first run. The second run, with other tags, begins and ends at a request of the first run."""
+    """Run the second run, which sets tags, between two requests of the first run. Returns the report of the first."""
 
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", second))
@@ -120,7 +120,7 @@ def test_a_vault_that_somebody_creates_just_before_is_left_as_it_is(
 def test_accounts_on_a_vault_that_is_replaced_get_their_access_again(
     runner: OneProcess, wire: Wire, service: Service, first: str, second: str
 ) -> None:
-    """The first run's PUT is slow, and arrives once the second run has ended."""
+    """The first run's PUT is slow, and arrives after the second run has ended."""
     own = variables(cmk_vault_authorization=first)
     both(runner, wire, service, is_put_of_vault, own, variables("account2", cmk_vault_authorization=second))
 
@@ -176,7 +176,7 @@ def test_accounts_get_their_access_again_although_the_answer_is_lost(
 
 
 def test_access_that_is_replaced_just_before_the_switch(runner: OneProcess, wire: Wire, service: Service) -> None:
-    """The account is not on the vault yet for the run that restores access, so its own run has to notice."""
+    """The account loses its access before it uses a key of the vault, so its own run has to detect the loss."""
     service.make_vault()
     service.sandbox.control.timing(**REALISTIC)
     with wire.meddled(is_switch_of_account2, service.make_vault):
@@ -215,7 +215,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_key(
 def test_an_account_that_a_slow_request_replaces_is_available(
     runner: OneProcess, wire: Wire, service: Service, ours: str, theirs: str
 ) -> None:
-    """Nobody can know which identity it had, so it is on no key that needs that identity."""
+    """The previous identity of the account is not known, so the account must not use a key that needs the identity."""
     service.make_identity()
     service.make_vault()
     identity = {"user_assigned": service.identity_id(), "system_assigned": None}
@@ -253,7 +253,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_identity(
 
 
 def ours_with_key(service: Service) -> dict[str, Any]:
-    """Options that create account1 with key1, by identity1, which may use it; identity2 may too."""
+    """Options that create account1 with key1 by identity1. Both identity1 and identity2 have access to the key."""
     service.make_vault()
     for name in ("identity1", "identity2"):
         service.grant(service.make_identity(name)["properties"]["principalId"])
@@ -262,7 +262,7 @@ def ours_with_key(service: Service) -> dict[str, Any]:
 
 
 def theirs_with_key(service: Service, identity: str = "identity1", location: str = LOCATION) -> None:
-    """Another controller has created account1, on key1."""
+    """Another controller creates account1 with key1."""
     identities = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(identity): {}}}
     service.make_account(identity=identities, location=location, tags={"owner": "others"})
     service.point(service.key().id)
@@ -359,7 +359,7 @@ def test_an_account_that_appears_after_a_refused_creation_is_not_its_own(
 def test_an_account_that_somebody_creates_just_before_in_another_region(
     runner: OneProcess, wire: Wire, service: Service, with_key: bool
 ) -> None:
-    """Names are checked in one region, so the account is seen only when the request is refused."""
+    """Batch checks a name only in one region, so the account is found only when Azure refuses its creation."""
     options = ours_with_key(service)
     if not with_key:
         options["key_identifier"] = None
@@ -407,7 +407,7 @@ def test_a_read_that_never_shows_what_exists(
     assert (report["code"], report["option"]) == ("timed_out", "wait_timeout")
     asked = control.requests(since)
     assert writes(asked) == []
-    # A check asks with GET alone, but for the token.
+    # The check before the first change does not check names, which needs a POST request.
     assert not [one for one in asked if "checkNameAvailability" in one["url"]]
     control.call("DELETE", "/faults")
     assert holdings(service) == before
@@ -415,7 +415,7 @@ def test_a_read_that_never_shows_what_exists(
 
 @pytest.mark.parametrize("kind", ["account", "vault"])
 def test_a_list_that_does_not_show_it_either(runner: OneProcess, control: Control, service: Service, kind: str) -> None:
-    """Then its name is taken."""
+    """If neither a read nor a list shows the resource, its name is reported as taken."""
     service.on_key()
     before = holdings(service)
     listed = {"account": r"/batchAccounts\?", "vault": r"/vaults\?"}[kind]
@@ -432,7 +432,7 @@ def test_a_list_that_does_not_show_it_either(runner: OneProcess, control: Contro
 
 
 def test_what_was_deleted_meanwhile_is_created(runner: OneProcess, service: Service) -> None:
-    """The list of a moment ago still names it."""
+    """The cached list still contains the account."""
     module = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
     succeeded(runner.module("batch_account_identity", module))
     succeeded(runner.module("batch_account_identity", {**module, "state": "absent"}))
@@ -444,7 +444,7 @@ def test_what_was_deleted_meanwhile_is_created(runner: OneProcess, service: Serv
 def test_a_caller_who_may_not_ask_for_names(
     runner: OneProcess, monkeypatch: pytest.MonkeyPatch, service: Service
 ) -> None:
-    """With rights on the resource group alone."""
+    """The caller has roles only on the resource group, and the check of names needs the subscription."""
     roles = ["Owner", "Key Vault Crypto Officer"]
     scope = service.sandbox.group
     who = service.sandbox.control.principal("modest", roles=[{"role": role, "scope": scope} for role in roles])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every source of credentials, one token for each audience and run, and no secret in anything that is left behind."""
+"""Every source of credentials, one token for each audience and run, and no secret in outputs, results or files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def info(title: str, **options: Any) -> dict[str, Any]:
 
 
 def certificate() -> tuple[str, str]:
-    """A certificate, and the same with its private key."""
+    """A certificate without and with its private key, both in PEM format."""
     key = rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -78,7 +78,7 @@ def certificate() -> tuple[str, str]:
 
 @pytest.fixture
 def reader(service: Service) -> dict[str, Any]:
-    """A principal for each source, and the files that go with it."""
+    """A principal with a secret, a certificate and a federated token."""
     public, private = certificate()
     roles = [{"role": "Reader", "scope": service.sandbox.subscription}]
     made = service.sandbox.control.principal("reader", roles=roles, certificate=public)
@@ -150,7 +150,7 @@ def test_every_source(
 
 
 def test_foreign_playbook(ansible: Ansible, service: Service, reader: dict[str, Any], way: str) -> None:
-    """Connection options from module_defaults of the action group, which a task may overrule."""
+    """Connection options from module_defaults of the action group, which a task may override."""
     service.make_account()
     own = service.sandbox
     group = {
@@ -173,7 +173,8 @@ def test_foreign_playbook(ansible: Ansible, service: Service, reader: dict[str, 
 def test_the_environment_of_a_loops_item_is_its_own(
     ansible: Ansible, service: Service, reader: dict[str, Any], way: str
 ) -> None:
-    """Each item acts as its environment says, and one without as the run does."""
+    """Each item uses the credentials and the subscription of its environment. An item without an environment uses those
+    of the run."""
     service.make_account()
     own = service.sandbox
     second = own.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
@@ -197,7 +198,7 @@ def test_a_failed_sign_in_names_the_cause(ansible: Ansible, service: Service, wa
     own = service.sandbox
     application = {"tenant": own.tenant_id, "client_id": own.client_id}
     nowhere = dict.fromkeys(["HTTPS_PROXY", "https_proxy"], "http://somebody:hushed-word@127.0.0.1:1")
-    # Without the Azure CLI, whether this machine has it or not.
+    # Hides the Azure CLI if this machine has it.
     nobody = {**info("nobody"), "environment": {"PATH": "/nowhere"}}
     behind = {**info("unreachable proxy", **application, secret=own.secret), "environment": nowhere}
     half = info("no secret", **application)
@@ -218,7 +219,7 @@ EMPTY = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": "", "AZURE_
 
 
 def test_what_is_empty_is_not_set(ansible: Ansible, service: Service, way: str) -> None:
-    """In the environment and as an option."""
+    """An empty environment variable and an empty option are the same as a missing one."""
     service.make_account()
     by_option = info("by option", auth_source="", cloud_environment="", secret="", profile="")
     run = ansible.play([info("by environment"), by_option], way=way, environment=EMPTY)
@@ -238,7 +239,7 @@ def test_a_user_with_a_password_is_refused_by_name(ansible: Ansible, service: Se
 
 
 def test_a_malformed_credential_file(ansible: Ansible, service: Service, way: str) -> None:
-    """The line in which it is wrong is not shown: it may have the secret."""
+    """The error does not show the malformed line, because the line may contain the secret."""
     credentials = ansible.home / ".azure" / "credentials"
     credentials.parent.mkdir(parents=True)
     credentials.write_text(f"[default]\nclient_id=c\nsecret {WRONG}\n")
@@ -252,7 +253,7 @@ def test_a_malformed_credential_file(ansible: Ansible, service: Service, way: st
 
 @pytest.mark.parametrize("no_log", [False, True])
 def test_the_sdks_log_nothing(ansible: Ansible, service: Service, way: str, no_log: bool) -> None:
-    """Neither requests nor what is made up to warm the SDKs up."""
+    """The SDKs log neither requests to Azure nor the warm-up of the SDKs."""
     service.on_key()
     look = info("look")
     key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True)
@@ -277,7 +278,7 @@ def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None
     ("way", "skip"), [*(("in_process", skip) for skip in range(0, 10, 3)), ("module", 3)], indirect=["way"]
 )
 def test_a_token_that_expires_in_mid_run(ansible: Ansible, service: Service, skip: int, way: str) -> None:
-    """Before its time, so that nobody on this side knows; requests with a body are sent again with it."""
+    """Azure ends a token before its expiry, which the run cannot know. Requests are repeated with their body."""
     vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault1")
     key = task("key", "keyvault_cmk_key", vault_name="vault1", name="key1")
     expire = {"match": {"host": "management|vault"}, "skip": skip, "expire_tokens": True}
@@ -289,7 +290,7 @@ def test_a_token_that_expires_in_mid_run(ansible: Ansible, service: Service, ski
 
 
 def test_a_vault_is_asked_with_a_token_from_the_beginning(ansible: Ansible, service: Service) -> None:
-    """Key Vault's SDK would ask each vault first whose tokens it takes, in every task."""
+    """Key Vault's SDK would first send a request without a token to each vault, in every task, to find its tenant."""
     service.on_key()
     key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True)
     run = ansible.play([key], way="in_process")
@@ -299,7 +300,7 @@ def test_a_vault_is_asked_with_a_token_from_the_beginning(ansible: Ansible, serv
 
 
 def test_a_vault_that_takes_no_token_without_certain_claims(ansible: Ansible, service: Service, way: str) -> None:
-    """Continuous access evaluation: a token ends before its time, and the vault says what the next one has to hold."""
+    """Continuous access evaluation: the vault rejects a token early, and names the claims that the next token needs."""
     service.on_key()
     claims = json.dumps({"access_token": {"nbf": {"essential": True, "value": "1700000000"}}})
     said = f'error="insufficient_claims", claims="{base64.b64encode(claims.encode()).decode()}"'
@@ -340,10 +341,10 @@ def test_token_files_are_private(ansible: Ansible, service: Service) -> None:
 def test_no_secret_is_shown(
     ansible: Ansible, service: Service, reader: dict[str, Any], sources: dict[str, Source], way: str, name: str
 ) -> None:
-    """At -vvvv, in successes and failures alike, in what is printed, logged, returned and left in files."""
+    """At -vvvv, neither the output, the log, the results nor remaining files have a secret. Tasks succeed and fail."""
     service.on_key()
     given = set(ansible.folder.rglob("*"))
-    # Ansible itself shows a secret in a task's own `environment`.
+    # Set for the whole run, because Ansible shows a secret in the keyword `environment` of a task.
     around = sources[name].environment if name == "environment" else {}
     source = replace(sources[name], environment={}) if around else sources[name]
     wrong = Source({**sources["options"].options, "secret": WRONG})
@@ -389,7 +390,7 @@ def test_no_secret_is_shown(
 def test_credentials_are_passed_to_a_separate_process(
     ansible: Ansible, service: Service, keyword: dict[str, Any]
 ) -> None:
-    """A task that cannot run in Ansible's own process runs as a separate process, and returns the same."""
+    """A task that cannot run in Ansible's process runs as a separate process, with the same result."""
     service.make_account()
     run = ansible.play(
         [{**info("here")}, {**info("there"), **keyword}],

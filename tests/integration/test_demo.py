@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo as a visitor sees it: what it ends with, and that the README shows the same."""
+"""The output of the demo: the table at its end, its commands, and the same table in the README."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Of the table in it, below its title."""
+    """The rows of the demo's table in the text, without the title."""
     title = TITLE.search(text)
     assert title, text
     table = text[title.end() :].strip().partition("\n\n")[0].partition("\n```")[0]
@@ -46,7 +46,7 @@ def test_the_table_at_the_end_of_the_demo(output: str) -> None:
 
 
 def test_the_demo_shows_its_commands(output: str) -> None:
-    """Each playbook once for a row of the table, and nothing that went wrong."""
+    """One command for each row of the table, and no warnings or errors."""
     commands = re.findall(r"^\$ ansible-playbook azbatch\.cmk\.(\w+) -e @demo/vars\.yml", output, re.MULTILINE)
     assert commands == ["provision", "provision", "rotate", "rotate", "revert"]
     assert re.findall(r"(?i)warning|error|traceback|deprecat", output) == []

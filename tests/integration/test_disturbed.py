@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every request of every role fails, is late or gets no response. A rerun has the result of a run without faults.
+"""A request of a role fails or gets no response, or the run is killed. A rerun has the result of a run without faults.
 
-By default one request of each role is disturbed in some ways, and in others by the playbook. PROOF=all tries each kind
-of disturbance at each request, in this process.
+By default, only some kinds of faults are injected, each at one request of a role, in this process or by
+ansible-playbook. With PROOF=all, each kind of fault is injected at each request, in this process.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from operators import Report
 from role_runs import VARS, play_role, run_role, standing
 from service import Service, reset
 
-# By default every third, which is still each case and each kind of disturbance.
+# By default, every third combination, which still includes each case and each kind of fault.
 TRIALS = [(name, kind) for name in CASES for kind in DISTURBANCES][:: 1 if PROOF_OF_ALL else 3]
-# With PROOF=all each case and each kind of disturbance at least once, at requests all over the run.
+# With PROOF=all, each case and each kind of fault at least once, at different requests of the run.
 FEW = [(name, kind, 3 + 5 * n) for n, (name, kind) in enumerate(zip([*CASES, *CASES], DISTURBANCES, strict=False))][
     :: 1 if PROOF_OF_ALL else 2
 ]
@@ -58,7 +58,7 @@ def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -
         assert_repaired(play, service, name, wish, f"at request {n}")
 
 
-# A poller is a thread, which dies as well.
+# A poller runs in a thread, which raises Killed as well.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_killed_between_requests(runner: OneProcess, service: Service, wire: Wire, name: str) -> None:
@@ -72,7 +72,7 @@ def test_killed_between_requests(runner: OneProcess, service: Service, wire: Wir
 
 
 def chosen(number: int, requests: int) -> list[int]:
-    """Numbers of the requests that are disturbed, the first being 0."""
+    """The numbers of the requests at which a fault is injected, counted from 0."""
     return list(range(requests)) if PROOF_OF_ALL else [number * 7 % requests]
 
 
@@ -81,7 +81,7 @@ def run_in_process(runner: OneProcess, role: str, **wish: Any) -> Report:
     try:
         return controller.role(role, {**VARS, **wish})
     finally:
-        # The disk is small.
+        # The disk is too small for the files of all runs.
         shutil.rmtree(controller.tokens, ignore_errors=True)
 
 
@@ -92,7 +92,7 @@ def play_in_process(runner: OneProcess, role: str, **wish: Any) -> None:
 
 @contextmanager
 def disturbed(service: Service, kind: dict[str, Any], at: int, requests: int) -> Iterator[None]:
-    """A run of about that many requests, which meets a disturbance at the request of that number, the first being 0."""
+    """Inject a fault at request number `at`, counted from 0, of a run with about `requests` requests."""
     control = service.sandbox.control
     control.fault(**kind, skip=at)
     yield
@@ -104,7 +104,7 @@ def disturbed(service: Service, kind: dict[str, Any], at: int, requests: int) ->
 
 
 def assert_repaired(play: partial[Any], service: Service, name: str, wish: dict[str, Any], where: str = "") -> None:
-    """Nothing is lost, and a rerun has the result of a run without faults."""
+    """Check that no account has lost its key, and that a rerun has the result of a run without faults."""
     case, expected = CASES[name], undisturbed(play, service, name).standing
     assert_answers(service, case)
     play(case.role, **wish)
@@ -113,7 +113,7 @@ def assert_repaired(play: partial[Any], service: Service, name: str, wish: dict[
 
 
 def without_one_more_version(found: Any, expected: Any) -> Any:
-    """A failed request may have created one more version than the account uses."""
+    """A copy without a further version that a failed request may have created."""
     if found == expected:
         return found
     vaults = found["keys"]
@@ -126,7 +126,7 @@ def without_one_more_version(found: Any, expected: Any) -> Any:
 
 
 def _renumbered(found: Any, vault: str, key: str, newest: int) -> Any:
-    """Without the version before the newest, whose place the newest takes."""
+    """A copy without the version before the newest version, which gets the number of the removed version."""
     before, last = f"<{vault} {key} {newest - 1}>", f"<{vault} {key} {newest}>"
 
     def renamed(value: Any) -> Any:

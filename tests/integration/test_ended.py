@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""I5: whatever ends a task in the middle of a switch, the account is put back before the task ends."""
+"""Invariant I5: if a timeout or a signal ends a task during a switch, the task restores the account's previous key
+first."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from harness import Ansible, fails, family, kill, task, until
 from packaging.version import Version
 from service import GROUP, Service
 
-# From this release on, ansible-core's exception has the timeout in it, and ansible-playbook passes signals on.
+# From this release on, ansible-core's exception contains the timeout, and ansible-playbook passes signals to workers.
 IS_SIGNALLED = Version(__version__) >= Version("2.19")
 
 POOLS = {"method": "GET", "path": "/batchAccounts/account1/pools"}
@@ -57,7 +58,7 @@ def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service,
 @pytest.mark.parametrize("way", ["in_process", "module"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, signum: int, way: str) -> None:
-    """The change is rolled back by the worker that ansible-playbook signals, or by a module in its own process."""
+    """The worker that ansible-playbook signals rolls back the change, or the module in a separate process does."""
     _principal, first = service.on_key()
     wanted = service.make_key().id
     control = service.sandbox.control

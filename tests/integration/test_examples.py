@@ -22,7 +22,7 @@ def run(ansible: Ansible, name: str, *arguments: str, **variables: Any) -> Run:
 
 
 def succeeds(ansible: Ansible, name: str, *arguments: str, **variables: Any) -> Run:
-    """It succeeds, and after it a second run changes nothing. Returns the first run."""
+    """Check that a run succeeds with a change, and that a second run changes nothing. Returns the first run."""
     done = run(ansible, name, *arguments, **variables)
     assert done.rc == 0, done.output
     assert done.changed
@@ -143,7 +143,7 @@ def test_all_accounts_but_those_of_tests_are_rotated(ansible: Ansible, service: 
     service.sandbox.control.advance(QUARTER)
     names = ("cmk_account_name", "cmk_vault_name", "cmk_key_name", "cmk_resource_group")
 
-    # The variables of a host are those of the inventory, so that extra variables must not hide them.
+    # Without the names, because extra variables override the variables of the hosts in the inventory.
     done = ansible.playbook(
         EXAMPLES / "fleet.yml",
         extra_vars={"cmk_hosts": "pinned", **{name: VARS[name] for name in VARS if name not in names}},

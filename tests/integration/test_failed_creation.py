@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""However Azure refuses the creation of an account: the task says why, an account that is left is available or its
-creation is repeated by a rerun, and other accounts stay available."""
+"""Azure may refuse the creation of an account in several ways. In each, the task reports the cause, a remaining account
+is available or a rerun repeats its creation, and other accounts stay available."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_access_that_reaches_batch_late(world: World, service: Service, vault: s
 
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
 def test_access_that_is_revoked_before_the_creation(world: World, wire: Wire, service: Service, vault: str) -> None:
-    """An account that is left uses a Microsoft-managed key, and a rerun puts it on the key."""
+    """A remaining account uses a Microsoft-managed key, and a rerun moves it to the key."""
     run = Run("provision", USER_ASSIGNED, (vault, "key1"))
     principal = world.principal(USER_ASSIGNED)
     service.make_key(vault=vault)
@@ -64,7 +64,7 @@ def test_access_that_is_revoked_before_the_creation(world: World, wire: Wire, se
 
 
 def test_a_run_after_one_that_was_killed(world: World, service: Service, position: str) -> None:
-    """The failed account of a run that could not clean up. Its tags stay."""
+    """A previous run was killed before it could delete the failed account."""
     user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
     refused = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": service.make_key().id}}
     body = {"location": "westeurope", "identity": user, "tags": {"team": "one"}, "properties": {"encryption": refused}}

@@ -28,7 +28,7 @@ NAMES = {
     "cmk_key_name": "key1",
     "cmk_resource_group": "rg-sandbox",
 }
-# A Service, in a process that has nothing but the environment that the sandbox gives.
+# Reads the resources with a Service in a separate process, which needs only the environment of the run.
 PROBE = f"""
 import json, os, sys
 sys.path[:0] = {[str(ROOT / "tests" / "integration"), str(ROOT / "tests" / "sandbox")]!r}
@@ -41,7 +41,7 @@ print(json.dumps({{**standing(service), "available": service.is_available()}}))
 
 
 def blocks(text: str) -> list[Any]:
-    """The YAML in a page, in order."""
+    """The YAML blocks of a page, in order."""
     return [yaml.safe_load(block) for block in _BLOCK.findall(text)]
 
 
@@ -65,7 +65,7 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
     found = sections()
     assert list(found) == [str(number) for number in range(1, 10)], "every section has tasks"
     assert sum(map(len, found.values())) == sum(len(block) for block in blocks(GUIDE))
-    # The last one is for another day, when the key is lost.
+    # The last section is for an account that has lost its key. Another test runs it.
     del found["9"]
     tasks = []
     for section, own in found.items():

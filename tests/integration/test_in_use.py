@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""I2: a resource that a Batch account uses is not disabled, deleted or revoked without `force: true`."""
+"""Invariant I2: a resource that a Batch account uses is not disabled, deleted or revoked without `force: true`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def key(title: str, **options: Any) -> dict[str, Any]:
 
 
 def in_use(one: Task, *accounts: str) -> None:
-    """Refused, with the accounts by name."""
+    """Check that the task failed with code `in_use` and names these accounts."""
     one.refused("in_use")
     assert set(one["accounts"]) == set(accounts)
     for account in accounts:
@@ -34,13 +34,13 @@ def in_use(one: Task, *accounts: str) -> None:
 
 
 def warned(one: Task, *accounts: str) -> None:
-    """Done by force, with a warning that names the accounts."""
+    """Check that the task made its change, with a warning that names the accounts."""
     assert one["changed"] is True, one
     assert any(all(account in warning for account in accounts) for warning in one.warnings), one.warnings
 
 
 def test_key(ansible: Ansible, service: Service, way: str) -> None:
-    """Pinned accounts protect their version; a version that nobody is on may go."""
+    """A version that a pinned account uses cannot be disabled. A version that no account uses can be disabled."""
     _principal, first = service.on_key()
     second, third = service.make_key().id, service.make_key().id
     service.make_account("account2")
@@ -87,7 +87,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     warned(run["by force (check)"].untouched(), account1)
     warned(run["by force"], account1)
     warned(run["deleted by force"], account1, account2)
-    # This is what it would have done to the accounts.
+    # Without force, the task prevented this loss.
     assert not service.is_available()
     assert not service.is_available("account2")
 
@@ -124,7 +124,7 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
 def test_follower_of_a_newest_version_that_batch_cannot_use(
     runner: OneProcess, service: Service, newest: dict[str, Any]
 ) -> None:
-    """It stays on the version before, however long."""
+    """The account still uses the previous version, even after two days."""
     service.on_key(follow=True)
     first = service.key().properties
     valid_from = first.created_on + timedelta(days=30)
@@ -172,7 +172,7 @@ def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None
 
 
 def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> None:
-    """A role at one key protects the accounts on that key, not those on others."""
+    """A role assignment on a key is in use only if an account uses that key."""
     principal, _identifier = service.on_key(rbac=True)
     service.make_key("other")
     service.assign(principal, f"{service.vault_id()}/keys/other")
@@ -189,7 +189,7 @@ def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> N
 
 
 def test_identity(ansible: Ansible, service: Service, way: str) -> None:
-    """The identity by which an account reaches its key."""
+    """The identity that an account uses for its key is changed only with `force: true`."""
     service.on_key()
     service.make_identity()
     other = {"resource_group": GROUP, "name": "account1", "identity_id": service.identity_id(), "adopt_existing": True}
@@ -215,7 +215,7 @@ def test_identity(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: str) -> None:
-    """Accounts that may exist where they cannot be listed count as users."""
+    """If the accounts of a subscription cannot be listed, they count as users."""
     service.make_vault()
     service.make_key()
     version = service.make_key().properties.version
@@ -254,7 +254,7 @@ def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str)
     )
     for name in ("rotates no more", "vault", "vault (check)"):
         in_use(run[name], account1)
-    # It is for versions that the task makes, and is brought forward for none that exists.
+    # The option applies to versions that the task creates. The expiry of existing versions is not brought forward.
     assert run["expires"].untouched()["changed"] is False
     assert service.key().properties.expires_on is None
     assert service.is_available()
@@ -297,7 +297,7 @@ def test_vault_of_an_account_whose_pools_are_in_the_users_subscription(runner: O
 
 
 def encrypts_its_disks(service: Service, key: str, account: str = "account1", **identity: Any) -> str:
-    """The id of a pool of the account, whose disks have this key."""
+    """Create a pool of the account whose disks are encrypted with this key. Returns its ID."""
     own = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": key}}
     machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": own}}
     service.make_pool("pool1", account, deploymentConfiguration=machine, **identity)
@@ -305,7 +305,7 @@ def encrypts_its_disks(service: Service, key: str, account: str = "account1", **
 
 
 def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service: Service) -> None:
-    """The account itself is moved to a new version; the disks of the pool stay on theirs."""
+    """The account is moved to a new version, but the disks of its pool still use the previous version."""
     _principal, first = service.on_key()
     results: dict[str, dict[str, Any]] = {}
     pool = encrypts_its_disks(service, first)
@@ -317,7 +317,7 @@ def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service
 
 
 def test_a_pool_on_the_new_version_keeps_no_other(runner: OneProcess, service: Service) -> None:
-    """When it came to that version does not matter; when its account did, does."""
+    """The grace period begins when the account moves to the new version, not when a pool uses it."""
     _principal, first = service.on_key()
     moved = runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})
     assert moved["changed"], moved
@@ -329,7 +329,7 @@ def test_a_pool_on_the_new_version_keeps_no_other(runner: OneProcess, service: S
 
 
 def test_what_a_pool_of_another_account_needs(runner: OneProcess, service: Service) -> None:
-    """Its key need not be that of any account."""
+    """A pool may use a key that no account uses."""
     principal, _first = service.on_key()
     service.point(None)
     service.make_account("account2")
@@ -354,7 +354,7 @@ def test_what_a_pool_of_another_account_needs(runner: OneProcess, service: Servi
 
 
 def test_a_pool_that_comes_while_its_key_is_disabled(runner: OneProcess, service: Service, wire: Wire) -> None:
-    """The check after the change sees it, and the version is enabled again."""
+    """The check after the change finds the pool, and the version is enabled again."""
     service.on_key()
     first = service.make_key().id
     service.make_key()
@@ -371,7 +371,7 @@ def test_a_pool_that_comes_while_its_key_is_disabled(runner: OneProcess, service
 
 
 def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -> None:
-    """Its pools cannot be listed, so they may use any key."""
+    """The pools of an unavailable account cannot be listed, so they may use any key."""
     service.on_key()
     service.disable()
     spare = service.make_key("spare").properties.version
@@ -393,7 +393,7 @@ def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -
 def test_pools_that_the_caller_may_not_list(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The right is missing in another group of the subscription. The run reports that before it changes anything."""
+    """The caller lacks the permission in another resource group. The run reports that before its first change."""
     _principal, first = service.on_key()
     sandbox = service.sandbox
     elsewhere = f"{sandbox.subscription}/resourceGroups/elsewhere"
@@ -418,7 +418,7 @@ def test_pools_that_the_caller_may_not_list(
 
 
 def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:
-    """Deleting is the one thing that an account allows once its key is lost."""
+    """An account that has lost its key can only be deleted."""
     _principal, identifier = service.on_key()
     service.disable()
     assert not service.is_available()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every Batch account a host: a real ansible-inventory against the sandbox, and the roles on what it lists."""
+"""The inventory plugin: runs of ansible-inventory against the sandbox, and runs of the roles on the listed hosts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PLUGIN = {"plugin": "azbatch.cmk.batch_accounts"}
 SIGNED_OUT = dict.fromkeys(
     ["AZURE_CLIENT_ID", "AZURE_SECRET", "AZURE_CLIENT_SECRET", "AZURE_TENANT", "AZURE_TENANT_ID"]
 )
-# Not a template to anybody: what Azure says is data.
+# Must never be evaluated as a template, because text from Azure is data.
 HOSTILE = "{{ lookup('ansible.builtin.pipe', 'touch touched') }}{% if %}"
 
 
 def plain(value: Any) -> Any:
-    """Since ansible-core 2.19 ansible-inventory marks each text that is no template."""
+    """Remove the marks that ansible-inventory of ansible-core 2.19 or later sets on each string that is no template."""
     if isinstance(value, dict):
         marked = value.get("__ansible_unsafe")
         return marked if marked is not None else {name: plain(one) for name, one in value.items()}
@@ -55,7 +55,7 @@ class Listing:
 
     @property
     def warned(self) -> str:
-        """Without the line breaks that Ansible makes."""
+        """The warnings and errors, without the line breaks that Ansible inserts."""
         return " ".join(self.said.replace("[WARNING]:", "").split())
 
     @property
@@ -65,7 +65,7 @@ class Listing:
 
     @property
     def hosts(self) -> dict[str, dict[str, Any]]:
-        """The variables of each."""
+        """The variables of each host."""
         found: dict[str, dict[str, Any]] = plain(self.document["_meta"]["hostvars"])
         return found
 
@@ -84,7 +84,7 @@ class Listing:
 
 @dataclass
 class Inventory:
-    """A source of hosts in the test's folder."""
+    """An inventory source in the test's folder."""
 
     ansible: Ansible
     file: Path
@@ -106,14 +106,14 @@ class Inventory:
         return Listing(done.stdout, done.stderr, self.ansible.sandbox.control.requests(since))
 
     def refused(self, *words: str, **options: Any) -> Listing:
-        """Nothing was listed, and the message has these words."""
+        """Check that the inventory could not be parsed, and that the message has these words."""
         listing = self.inventory(**options)
         assert "Completely failed to parse" in listing.warned
         assert all(word in listing.warned for word in words), listing.warned
         return listing
 
     def play(self, role: str, **variables: Any) -> Run:
-        """The playbook of that role on all hosts; it has to succeed."""
+        """Run the playbook of the role on all hosts. It has to succeed."""
         run = self.ansible.playbook(
             f"azbatch.cmk.{role}",
             extra_vars={"cmk_hosts": "all", "cmk_wait_timeout": 30, **variables},
@@ -133,7 +133,7 @@ def second_subscription(service: Service) -> str:
 
 
 def put_account(service: Service, subscription: str, name: str, location: str = LOCATION, **body: Any) -> str:
-    """An account somewhere; its id."""
+    """Create an account in the subscription. Returns its ID."""
     path = f"/subscriptions/{subscription}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
     answer = service.sandbox.arm("PUT", path, BATCH, {"location": location, **body})
     assert answer.ok, answer.text
@@ -156,7 +156,8 @@ def group_name(name: str) -> str:
 
 
 def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
-    """One account is pinned, one follows with its own identity, one uses a Microsoft-managed key in another region."""
+    """One account is pinned, one follows its key with a user-assigned identity, and one in another region uses a
+    Microsoft-managed key."""
     principal, version = service.on_key()
     identity = service.make_identity()
     service.grant(identity["properties"]["principalId"])
@@ -232,7 +233,7 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
 
 @pytest.fixture
 def crowd(tmp_path: Path) -> Iterator[Ansible]:
-    """A sandbox that begins with 1,100 accounts in two subscriptions."""
+    """A sandbox with 1,100 accounts in two subscriptions."""
     with serving("--accounts", "1100") as sandbox:
         yield Ansible(sandbox, tmp_path)
 
@@ -242,11 +243,11 @@ def test_one_request_for_each_page_of_a_subscription(crowd: Ansible) -> None:
 
     hosts = re.findall(r"batch\d{5}", listing.output)
     assert len(set(hosts)) == 1100
-    # Once in each of its four groups.
+    # Each host is in four groups.
     assert len(hosts) == 4 * 1100
     # A page has a hundred accounts.
     pages = {path: listing.asked.count(path) for path in listing.asked if path != "/subscriptions"}
-    # And what the caller may do in each of the two subscriptions.
+    # Ten pages and one page of the two subscriptions, and a request for the caller's permissions in each subscription.
     assert sorted(pages.values()) == [1, 1, 1, 10]
     assert listing.asked.count("/subscriptions") == 1
     assert listing.tokens == 1
@@ -256,7 +257,8 @@ def test_one_request_for_each_page_of_a_subscription(crowd: Ansible) -> None:
 
 
 def test_subscriptions(ansible: Ansible, service: Service) -> None:
-    """All that the caller can read, or those that are named. No subscription has to be set as the default."""
+    """The inventory lists all subscriptions that the caller can read, or those that the option `subscriptions` names.
+    It does not need a default subscription."""
     own, second = service.sandbox.subscription_id, second_subscription(service)
     service.make_account("account1")
     put_account(service, second, "account2", "northeurope")
@@ -351,7 +353,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("option", BROKEN)
 def test_strict(ansible: Ansible, service: Service, option: str) -> None:
-    """An expression that fails for an account is an error if one wants it so."""
+    """If `strict` is true, an expression that fails for an account is an error."""
     service.make_account("account1")
     service.make_account("account2", tags={"team": "blue"})
     wish = {option: BROKEN[option]}
@@ -393,7 +395,8 @@ def test_what_azure_says_is_no_template(ansible: Ansible, service: Service) -> N
 
 
 def test_cache(ansible: Ansible, service: Service) -> None:
-    """While the list is kept, Azure is asked nothing; another caller or other subscriptions have their own."""
+    """If the list is cached, the inventory sends no requests. Another caller and other subscriptions have separate
+    cache entries."""
     service.make_account()
     kept = {"cache": True, "cache_plugin": "jsonfile", "cache_connection": str(ansible.folder / "cache")}
     inventory = source(ansible, **kept)
@@ -474,7 +477,7 @@ def test_what_is_empty_is_not_set(ansible: Ansible, service: Service) -> None:
 
 
 def test_a_job_uses_its_own_python(ansible: Ansible, service: Service) -> None:
-    """The inventory sets no path of an interpreter, and a module runs with the Python of Ansible."""
+    """The inventory sets the interpreter by a template, not by a path, and a module runs with the Python of Ansible."""
     service.make_account()
     inventory = source(ansible)
     asks = "resource_group={{ cmk_resource_group }} account_name={{ cmk_account_name }}"
@@ -492,12 +495,12 @@ def test_a_job_uses_its_own_python(ansible: Ansible, service: Service) -> None:
     )
 
     assert done.returncode == 0, done.stdout
-    # Named python, python3 or python3.13.
+    # The file name is python, python3 or python3.13.
     own = f"{Path(sys.executable).parent}/python"
     assert any(" EXEC " in line and own in line for line in done.stdout.splitlines()), done.stdout
     listed = inventory.inventory()
     assert sys.executable not in listed.output
-    # Not marked as unsafe, so the job of an inventory that was imported, as by AWX, evaluates the template.
+    # The template is not marked as unsafe, so jobs evaluate it even if AWX has imported the inventory.
     variables = listed.document["_meta"]["hostvars"]["account1"]
     assert variables["ansible_python_interpreter"] == "{{ ansible_playbook_python }}"
 
@@ -550,7 +553,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_listing_that_fails(ansible: Ansible, service: Service, failure: str) -> None:
-    """Part of the accounts does not pass for all of them: the subscription is named, with the reason."""
+    """If the list of a subscription fails, a warning names the subscription and the reason."""
     second = second_subscription(service)
     service.make_account()
     fault, words = FAILURES[failure]
@@ -579,7 +582,7 @@ def test_file_of_another_name(ansible: Ansible) -> None:
 
 
 def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
-    """Those of the file alone: a variable of the environment is taken as it is."""
+    """Only options in the file may be templates. The value of an environment variable is used unchanged."""
     service.make_account()
     own = service.sandbox
     options = {
@@ -615,18 +618,18 @@ def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
     assert list(listing.hosts) == ["account1"]
 
 
-# The roles on it
+# The roles on the listed hosts
 
 
 def on_one_version(service: Service) -> str:
-    """account1 and account2; the version."""
+    """Create account1 and account2, which use one key version. Returns its identifier."""
     _principal, version = service.on_key()
     second_account(service, version)
     return version
 
 
 def test_rotate_all(ansible: Ansible, service: Service) -> None:
-    """Two accounts on one key: a new version for both, and one token for the inventory and the tasks."""
+    """Two accounts with one key move to one new version. The inventory and the tasks share a token for each service."""
     first = on_one_version(service)
     service.sandbox.control.advance(91 * 86400)
     since = service.sandbox.control.last

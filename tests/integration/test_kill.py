@@ -30,7 +30,8 @@ KILLS = [
 
 
 def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> int:
-    """Run the playbook and kill all of its processes once it has written so often; how often it had in the end."""
+    """Run the playbook and kill all of its processes after its write request number `writes`. Returns the number of
+    write requests that Azure completed."""
     control = ansible.sandbox.control
     since = control.last
     process = subprocess.Popen(
@@ -71,8 +72,8 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
     assert_answers(service)
     assert len(wrote(run)) == case.writes - written, "what was done is not done again"
     assert standing(service) == expected
-    # Null: the rerun repaired the rest while Batch listed the pools, which proves nothing then, or the run that was
-    # killed disabled the previous version at once.
+    # The availability is unknown (null) if the rerun repaired the rest while Batch listed the pools, which proves
+    # nothing, or if the killed run disabled the previous version without a grace period.
     is_in_doubt = case.role == "recover" or wish.get("cmk_previous_version") == "disable"
     assert result(run)["available"] in ({True, None} if is_in_doubt else {True}), run.output
 
@@ -91,7 +92,7 @@ def test_killed_while_the_account_is_created(ansible: Ansible, service: Service,
 def test_killed_while_a_new_version_is_forced(
     ansible: Ansible, service: Service, control: Control, k: int, versions: list[bool]
 ) -> None:
-    """Forced again, it makes one more; without force it ends what was begun."""
+    """A rerun with force creates a further version. A rerun without force completes the interrupted rotation."""
     service.on_key()
     control.advance(QUARTER)
     assert killed(ansible, "rotate", k, cmk_key_force_new_version=True, **DISABLE) == k

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A lock on an account or a vault, and an Azure Policy that denies a change: the run says so at once with what to do,
-and accounts stay available."""
+"""If a lock or an Azure Policy forbids a change of an account or a vault, the run fails at once with a remedy, and all
+accounts stay available."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_change_that_is_forbidden(runner: OneProcess, service: Service, run: R
         assert remedy in report["msg"]
         assert took < 60, "nothing changes while one waits"
     else:
-        # It had nothing to write there.
+        # The run did not need to change a vault.
         assert target == "vaults", report
     if target == "accounts":
         assert service.encryption() == before
@@ -87,7 +87,7 @@ def test_access_whose_deletion_a_lock_forbids(runner: OneProcess, service: Servi
     assert service.encryption() is None
     assert service.is_available()
     service.sandbox.control.behavior(resource_lock="none")
-    # The account no longer shows which key it was on.
+    # The account no longer shows the key that it used before.
     named = replace(RUNS["revert"], key=KEY2, wishes={**RUNS["revert"].wishes, "cmk_previous_key_identifier": used})
     assert done(world.prepared(named)())["changed"] is True
     assert service.assignments(world.principal("account1")) == []

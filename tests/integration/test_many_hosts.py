@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Many tasks of one run side by side: they share their tokens, and nothing else."""
+"""Concurrent tasks of a run share a token only if they sign in as the same principal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOSTS = [f"host{number}" for number in range(8)]
 
 @pytest.mark.parametrize("strategy", ["linear", "free"])
 def test_side_by_side(ansible: Ansible, service: Service, strategy: str) -> None:
-    """Eight hosts with an account each: granted in one vault at the same time, and none overwrote another."""
+    """Eight hosts, each with an account, get access policies in one vault at the same time. No grant is lost."""
     service.make_vault()
     for host in HOSTS:
         service.make_account(host)
@@ -66,7 +66,7 @@ esac
 
 
 def signed_in(ansible: Ansible, service: Service, who: dict[str, Any]) -> str:
-    """A folder of the Azure CLI where that principal is signed in."""
+    """Create a configuration folder of the Azure CLI in which the principal is signed in. Returns its path."""
     folder = ansible.folder / f"azure-of-{who['name']}"
     folder.mkdir()
     for name, scope in (("management", MANAGEMENT_SCOPE), ("vault", VAULT_SCOPE)):
@@ -79,7 +79,7 @@ def signed_in(ansible: Ansible, service: Service, who: dict[str, Any]) -> str:
 
 
 def test_two_sessions_of_the_cli(ansible: Ansible, service: Service, tmp_path: Path, way: str) -> None:
-    """A task that signs in from another folder of the Azure CLI is somebody else; both in one run."""
+    """Tasks of a run with different configuration folders of the Azure CLI sign in as different principals."""
     service.make_account()
     reader = [{"role": "Reader", "scope": service.sandbox.subscription}]
     one = service.sandbox.control.principal("one", roles=reader)

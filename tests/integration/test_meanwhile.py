@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Two runs at once: the second begins and ends while the first is between two of its requests, at any of them.
+"""Two concurrent runs: the second begins and ends between two requests of the first.
 
-By default some of the requests are tried. PROOF=all tries each.
+By default, some positions between requests are tried. PROOF=all tries each position.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ PAIRS = {
 }
 
 
-# Where it takes a while until Batch knows.
+# Pairs for which a revocation takes effect in Batch after a delay.
 IN_WHILE = {
     vault: Pair(
         Run("rotate", "account1", None, {"to": (vault, "key2")}),
@@ -124,9 +124,10 @@ def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) 
 def meanwhile(
     runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int | Callable[[Any], bool], **timing: int
 ) -> bool:
-    """Whether the first run came as far as that request."""
+    """Run the pair, with the second run before request `at` of the first, and check the accounts. Returns whether the
+    first run sent that request."""
     reset(service.sandbox.control)
-    # The cache of the run has the previous state.
+    # The runner's cache has the resources of the previous pair.
     runner.forget()
     world = World(service, runner)
     others = Others(world)

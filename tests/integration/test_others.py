@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""I3: nothing of others is lost. Whole resources before and after, and only the expected difference between them."""
+"""Invariant I3: runs keep the settings and permissions of others. The tests compare whole resources before and after a
+run."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ TAGS = {"owner": "somebody", "Cost-Centre": "42"}
 
 
 def steady(document: dict[str, Any]) -> dict[str, Any]:
-    """Without who wrote last, and when."""
+    """A copy that can be compared: without `systemData`, and with sorted access policies."""
     left = copy.deepcopy(document)
     left.get("systemData", {}).clear()
     for policy in left["properties"].get("accessPolicies", []):
@@ -29,7 +30,7 @@ def steady(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_policy(vault: dict[str, Any], policy: dict[str, Any] | None, principal: str) -> dict[str, Any]:
-    """The vault as it has to be once this principal's own policy is that one."""
+    """The vault with `policy` as the principal's access policy, or without an access policy for it if that is None."""
     wanted = copy.deepcopy(vault)
     policies = wanted["properties"]["accessPolicies"]
     policies[:] = [p for p in policies if p["objectId"] != principal or p.get("applicationId")]
@@ -68,7 +69,8 @@ def crowded_vault(service: Service, *policies: dict[str, Any], **properties: Any
 
 
 def test_access(ansible: Ansible, service: Service, way: str) -> None:
-    """A principal that has other permissions, secrets and an entry through an application keeps them all."""
+    """A principal keeps its other permissions on keys, its permissions on secrets, and its access policy for an
+    application."""
     principal = service.make_identity()["properties"]["principalId"]
     own = service.policy(principal, "list", "get", permissions={"secrets": ["get", "list"]})
     through = service.policy(principal, "sign", applicationId=APPLICATION)
@@ -80,7 +82,7 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
 
     done = access("grant")["grant"]
     assert done["changed"] is True
-    # Whether Azure adds to an entry or replaces it is known from one recording: the whole entry is sent.
+    # The whole access policy is sent, because only one recording shows whether Azure adds to a policy or replaces it.
     (sent,) = [write["body"]["properties"]["accessPolicies"] for write in done.writes]
     assert [policy["objectId"] for policy in sent] == [principal]
     assert set(sent[0]["permissions"]["keys"]) == {"list", *NEEDED}
@@ -112,7 +114,7 @@ def test_access_to_all(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_vault(ansible: Ansible, service: Service, way: str) -> None:
-    """Purge protection comes, all else stays, though the task names other values for what is fixed at creation."""
+    """The module enables purge protection and changes nothing else, although the task has another location."""
     before = crowded_vault(service, enablePurgeProtection=None)
     assert "enablePurgeProtection" not in before["properties"]
     run = ansible.play(
@@ -128,7 +130,7 @@ def test_vault(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_recovered_vault(ansible: Ansible, service: Service, way: str) -> None:
-    """As it was before it was deleted, tags, policies, firewall and keys."""
+    """A recovered vault has the tags, access policies, firewall and keys that it had before its deletion."""
     before = crowded_vault(service)
     service.make_key()
     service.delete_vault()
@@ -152,7 +154,8 @@ def crowded_account(service: Service, **body: Any) -> dict[str, Any]:
 
 
 def test_account(ansible: Ansible, service: Service, way: str) -> None:
-    """An account gets its identity, then its key, then another one, then none, and keeps all else."""
+    """An account gets an identity, a pinned key, the key without a version, and a Microsoft-managed key. It keeps all
+    other properties."""
     before = crowded_account(service, identity={"type": "None"})
     assert before["properties"]["publicNetworkAccess"] == "Disabled"
     assert before["properties"]["allowedAuthenticationModes"] == ["AAD", "TaskAuthenticationToken"]
@@ -184,13 +187,13 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
     run = ansible.play([task("back", "batch_encryption", **account, key_source="microsoft_batch")], way=way)
     assert run["back"]["changed"] is True
     assert service.account() == {**before, "identity": wanted["identity"]}
-    # All of this did not touch vault or key.
+    # None of the tasks changed the vault or the key.
     assert service.vault() == vault
     assert service.key().properties.updated_on == key.properties.updated_on
 
 
 def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
-    """One more user-assigned identity beside the others."""
+    """A further user-assigned identity is added to the account's identities."""
     service.make_identity("identity1")
     service.make_identity("identity2")
     first = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id("identity1"): {}}}
@@ -199,7 +202,8 @@ def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
     more = {"resource_group": GROUP, "name": "account1", "identity_id": identity_id, "adopt_existing": True}
     run = ansible.play([task("more", "batch_account_identity", **more)], way=way)
     assert run["more"]["changed"] is True
-    # Whether a PATCH adds to the identities or replaces them is not known: all are sent, and that there is no key.
+    # All identities and the key source are sent, because it is not known whether a PATCH adds to the identities or
+    # replaces them.
     (write,) = run["more"].writes
     assert set(write["body"]) == {"identity", "properties"}
     assert write["body"]["properties"] == {"encryption": {"keySource": "Microsoft.Batch"}}
@@ -213,7 +217,7 @@ def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_key(ansible: Ansible, service: Service, way: str) -> None:
-    """Tags, operations and notifications of a rotation policy stay; other keys are not touched."""
+    """A key keeps its tags, its operations and the notifications of its rotation policy. Other keys are not changed."""
     from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
 
     crowded_vault(service)

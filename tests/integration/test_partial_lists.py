@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A caller who may not list all Batch accounts takes nothing away that accounts may use (invariant I2), however Azure
-answers such a list."""
+"""Invariant I2: if the caller cannot list all Batch accounts, a run does not revoke, disable or delete what an unlisted
+account may use. Azure may filter the list or refuse it with 403."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Run = Callable[[], dict[str, Any]]
 
 @pytest.fixture(params=["filtered", "denied"])
 def position(request: pytest.FixtureRequest, service: Service) -> str:
-    """The answer of Azure to the subscription's list if the caller has rights on a group only."""
+    """Azure's response to the list of the subscription's accounts, if the caller only has roles on a resource group."""
     service.sandbox.control.behavior(subscription_list=request.param)
     return str(request.param)
 
 
 @pytest.fixture
 def caller(service: Service, position: str, runner: OneProcess, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Owner and Key Vault Crypto Officer of the resource group, and of nothing else."""
+    """A caller that has the roles Owner and Key Vault Crypto Officer only on the resource group."""
     return sign_in(service, monkeypatch, ("Owner", service.sandbox.group), (OFFICER, service.sandbox.group))
 
 
@@ -50,7 +50,7 @@ def sign_in(service: Service, monkeypatch: pytest.MonkeyPatch, *roles: tuple[str
 
 
 def share_a_key(service: Service, names: list[str]) -> str:
-    """Accounts on one version of key1 in vault-one; its identifier."""
+    """Create accounts that use one version of key1 in vault-one. Returns the version's identifier."""
     service.make_vault(rbac=True)
     identifier = service.make_key().id
     service.make_identity()
@@ -65,7 +65,7 @@ def share_a_key(service: Service, names: list[str]) -> str:
 
 
 def refused(service: Service, run: Run) -> dict[str, Any]:
-    """Refused because accounts may exist that cannot be listed, before the first write."""
+    """Check that the run fails before its first write request, because there may be accounts that it cannot list."""
     since = service.sandbox.control.last
     failure = run()
     assert failure.get("code") == "users_unknown", failure
@@ -124,7 +124,7 @@ def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wi
 
 
 def elsewhere(service: Service) -> str:
-    """An account on key1 that the caller cannot see, in another resource group; its id."""
+    """Create an account in another resource group, which the caller cannot read and which uses key1. Returns its ID."""
     share_a_key(service, [])
     version = service.key().id
     sandbox = service.sandbox
@@ -143,8 +143,9 @@ def is_available(sandbox: Sandbox, account: str) -> bool:
 
 
 def far_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A vault in a subscription that the caller does not see, with a key that account1 uses and an account there. The
-    caller may do everything in the subscription of account1, and with the vault's keys. The id of the other account."""
+    """Create a vault and an account in a subscription that the caller cannot read. Both that account and account1 use a
+    key of the vault. The caller is Owner of the subscription of account1, and has all permissions on the vault's keys
+    that the collection uses. Returns the ID of the other account."""
     sandbox = service.sandbox
     identity = service.make_identity()["properties"]["principalId"]
     who = sign_in(service, monkeypatch, ("Owner", sandbox.subscription))
@@ -175,7 +176,7 @@ def far_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its keys can be used all the same, and accounts of that subscription may use them."""
+    """The caller has access to the vault's keys, but unlisted accounts of that subscription may use them."""
     account = far_away(service, monkeypatch)
     names = {**VARS, "cmk_vault_name": "vault-far"}
     key = {"vault_name": "vault-far", "name": "key1"}
@@ -243,7 +244,7 @@ def test_known_users_are_named_first(runner: OneProcess, service: Service, calle
 def test_the_right_that_is_named_is_enough(
     runner: OneProcess, service: Service, position: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A custom role at the subscription with what the refusal names."""
+    """The caller gets a custom role at the subscription with the action that the error names."""
     sandbox, role = service.sandbox, "33333333-0000-4000-8000-000000000003"
     actions = [READ, "Microsoft.Authorization/permissions/read"]
     properties = {
@@ -288,7 +289,8 @@ def test_a_role_at_the_subscription_that_ends_during_the_run(
     role: str,
     wish: dict[str, Any],
 ) -> None:
-    """As one that is activated for some hours does: the list is no longer whole, whatever was read a moment ago."""
+    """A role that is activated for some hours may end during the run. Then the list of accounts is not complete any
+    more, although the cached list was."""
     sandbox = service.sandbox
     hidden = elsewhere(service)
     identifier = service.key().id
@@ -313,7 +315,8 @@ def test_a_role_at_the_subscription_that_ends_during_the_run(
 
 @pytest.mark.parametrize("status", [404, 409, 500, 401])
 def test_a_subscription_without_an_answer(runner: OneProcess, service: Service, status: int) -> None:
-    """Neither 200 nor 403: its accounts may use the key. The audit reports the accounts of other subscriptions."""
+    """If the list of a subscription fails with any status, its accounts may use the key. The audit still reports the
+    accounts of other subscriptions."""
     share_a_key(service, ["account1"])
     service.point(None)
     second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]

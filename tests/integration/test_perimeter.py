@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A vault that a network security perimeter secures ignores trusted services. Whether an access rule of the perimeter
-lets Batch in cannot be seen, so Batch decides, and the account stays available whatever it decides."""
+"""A vault in a network security perimeter ignores the firewall's exception for trusted services. The collection cannot
+read whether an access rule of the perimeter allows Batch, so Batch accepts or refuses the key. In both cases, the
+account stays available."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def network(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_account_is_put_on_a_key(runner: OneProcess, service: Service, is_open: bool) -> None:
-    """Batch refuses the key, or takes it; the caller is outside and does not see the key itself."""
+    """Batch accepts or refuses the key. The caller is outside the perimeter and cannot read the key."""
     _principal, first = service.on_key()
     service.make_vault("vault-two", rbac=True)
     other = service.make_key(vault="vault-two").id
@@ -72,7 +73,7 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
     recovery = runner.role("recover", {**VARS, "cmk_wait_timeout": 10})
 
     causes = [cause["name"] for cause in info["diagnosis"]["causes"]]
-    # The caller is outside and does not see the key, so a list of pools alone proves nothing.
+    # The caller is outside the perimeter and cannot read the key, and a list of pools alone proves nothing.
     assert (info["available"], causes) == ((None, []) if is_open else (False, ["network_closed"])), info
     [found] = audit["accounts"]
     findings = [one["id"] for one in found["findings"]]

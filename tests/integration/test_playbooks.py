@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbooks over several hosts, an account each, that share a vault and a key; and with wrong variables."""
+"""The playbooks for several hosts, whose accounts share a vault and a key, and the playbooks with wrong variables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def play_all(
     check: bool = False,
     **options: Any,
 ) -> Run:
-    """The playbook for a host per account, whatever becomes of it; `own` are variables of single hosts."""
+    """Run the playbook for a host per account. It may fail. `own` has the variables of single hosts."""
     shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
     hosts = {name: {"cmk_account_name": name, **(own or {}).get(name, {})} for name in ACCOUNTS}
     inventory = ansible.write("inventory.yml", yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}))
@@ -46,14 +46,14 @@ def play_all(
 
 
 def done_by_all(ansible: Ansible, playbook: str, **options: Any) -> Run:
-    """The same; it has to succeed."""
+    """Run the playbook for a host per account. It has to succeed."""
     run = play_all(ansible, playbook, **options)
     assert run.rc == 0, run.output
     return run
 
 
 def on_one_key(service: Service, *, rbac: bool = False) -> str:
-    """All accounts use key1 of vault-one, each with its own identity."""
+    """Create all accounts with system-assigned identities and one version of key1. Returns the version's identifier."""
     service.make_vault(rbac=rbac)
     identifier = service.make_key().id
     for name in ACCOUNTS:
@@ -87,7 +87,7 @@ def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, 
 
 @pytest.mark.parametrize("serial", ["100%", 1])
 def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Service, serial: Any) -> None:
-    """One new version serves them all, and the version before goes with its last user."""
+    """All accounts move to one new version. The previous version is disabled after the last account has moved."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wish = {
@@ -107,8 +107,8 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert sum(one["changed_steps"]["previous_disabled"] for one in reported.values()) == 1
     if serial == 1:
         ids = [service.account_id(name) for name in ACCOUNTS]
-        # After a look that found two users, another one is not worth its requests before the second of them is moved.
-        # Until then, tasks report what the first look found.
+        # If a list of the accounts has found two users of the version, the accounts are listed again only after the
+        # second of them has moved. Until then, tasks report the users from the first list.
         assert [reported[name]["previous_kept_for"] for name in ACCOUNTS] == [ids[1:], ids[1:], []]
 
     again = done_by_all(ansible, "rotate", **wish)
@@ -118,7 +118,7 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
 
 @pytest.mark.parametrize("in_process", [True, False])
 def test_a_forced_version(ansible: Ansible, service: Service, in_process: bool) -> None:
-    """One for all, in waves and however the tasks run."""
+    """All accounts share one new version, also across waves and in separate processes."""
     on_one_key(service)
     done_by_all(ansible, "rotate", cmk_key_force_new_version=True, cmk_in_process=in_process)
     assert len(service.versions()) == 2
@@ -139,7 +139,7 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
 
 
 def waves(run: Run) -> list[list[str]]:
-    """The hosts of each wave: those that one run of the role's first task of ours was for."""
+    """The hosts of each wave, from the output of the role's first task with a module of this collection."""
     first = next(one.name for one in run if one.action.startswith("azbatch.cmk."))
     plays = run.output.split("\nPLAY [")[1:]
     looked = [re.search(rf"TASK \[[^]]*{re.escape(first)}\].*?\n\n", f"{play}\n\n", re.DOTALL) for play in plays]
@@ -147,7 +147,7 @@ def waves(run: Run) -> list[list[str]]:
 
 
 def test_accounts_go_in_waves(ansible: Ansible, service: Service) -> None:
-    """The canary makes the new version, and those that come after it move to that one."""
+    """The first wave creates the new version, and the accounts of the second wave move to it."""
     on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     run = done_by_all(ansible, "rotate", cmk_key_max_age="P90D")
@@ -169,7 +169,7 @@ def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, 
 
 
 def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Service) -> None:
-    """The second of three waves fails: the canary is done, the third account stays as it is, and all answer."""
+    """The second of three waves fails. The first account has moved, the third is not changed, and all are available."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wrong = {"account2": {"cmk_key_name": "key2"}}
@@ -189,7 +189,7 @@ def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Servi
 def test_a_strategy_of_the_environment_does_not_keep_waves_going(
     ansible: Ansible, service: Service, playbook: str, strategy: str
 ) -> None:
-    """Under these strategies Ansible ignores how many hosts may fail: neither the wave nor the play would stop."""
+    """With these strategies, Ansible ignores `max_fail_percentage`: neither the wave nor the play would stop."""
     first = on_one_key(service)
     wrong = {"account1": {"cmk_account_name": "nobody"}}
     wish = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
@@ -223,7 +223,7 @@ def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansib
 
 def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
-    # However long a task takes, a line comes only at the end of a wave.
+    # With this interval, a line is printed only at the end of a wave.
     progress = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress", "AZBATCH_CMK_PROGRESS_INTERVAL": "3600"}
 
     def lines(**options: Any) -> list[str]:
@@ -261,7 +261,7 @@ def test_no_progress_of_a_single_account(ansible: Ansible, service: Service) -> 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service, playbook: str) -> None:
-    """Before the first request to Azure."""
+    """The run fails before its first request to Azure."""
     choice = {
         "audit": "cmk_audit_fail_on",
         "provision": "cmk_vault_authorization",
@@ -275,6 +275,6 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
     assert run.rc != 0
     assert run.requests == []
     (failed,) = run.failed
-    # An audit is of many accounts.
+    # The role audit does not require the name of an account.
     assert playbook == "audit" or "cmk_account_name" in str(failed["argument_errors"])
     assert choice[playbook] in str(failed["argument_errors"])

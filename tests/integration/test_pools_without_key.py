@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""However Batch lists the pools of an account that has lost its key: no account loses its key, an account without its
-key is never reported as available, and recover repairs the key."""
+"""Batch may list the pools of an account that has lost its key, or refuse the list with one of several statuses. In
+each case, the account is never reported as available, no run changes its key, and recover repairs the key."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def lose(service: Service, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", LOST)
 def test_an_account_without_its_key(runner: OneProcess, service: Service, position: str, fault: str) -> None:
-    """Each run is refused, or says that it is not known whether the account is available, until recover repairs it."""
+    """Until the role recover repairs the key, each run fails or reports that the availability is unknown."""
     lose(service, fault)
     used = service.encryption()
 
@@ -78,7 +78,7 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
 
 
 def test_check_mode_of_a_move_that_batch_would_refuse(runner: OneProcess, service: Service, position: str) -> None:
-    """Batch refuses to change an account that has lost its key, however it lists the pools."""
+    """Batch refuses to change an account that has lost its key, even if Batch lists the pools of the account."""
     lose(service, "disabled")
     service.make_key("other")
     wish = {**VARS, "cmk_new_key_identifier": service.key("other").id}
@@ -100,7 +100,8 @@ def test_provision_of_an_account_without_its_key(runner: OneProcess, service: Se
 
 @pytest.mark.parametrize("fault", ["disabled", "access revoked", "firewall closed"])
 def test_an_account_that_takes_its_time(runner: OneProcess, service: Service, position: str, fault: str) -> None:
-    """Recover waits if Batch shows when the account is available. It says nothing else that is not so."""
+    """The role recover waits if Batch shows when the account is available. Otherwise it reports that the availability
+    is unknown."""
     service.sandbox.control.timing(**REALISTIC)
     lose_slowly(service, fault)
     # Times of changes are whole seconds.
@@ -112,7 +113,7 @@ def test_an_account_that_takes_its_time(runner: OneProcess, service: Service, po
     assert position == "200" or service.is_available()
     if position == "200":
         assert any("is available is not known" in warning for warning in report["warnings"])
-    # Another run sees that the version was changed. A change of the vault may be about another account.
+    # Another run reads when the version was changed, but a change of the vault may concern another account only.
     info = done(runner.another().module("batch_encryption_info", ON_ACCOUNT))
     assert info["available"] in (None, service.is_available()) or fault != "disabled"
     service.sandbox.control.advance(REALISTIC["batch_recovery"] + 600)
@@ -128,7 +129,7 @@ def lose_slowly(service: Service, fault: str) -> None:
 def test_a_caller_who_cannot_read_the_key(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, position: str
 ) -> None:
-    """It is not known whether an account is available whose pools are listed."""
+    """If Batch lists the pools and the caller cannot read the key, the availability of the account is unknown."""
     lose(service, "disabled")
     at_group = give(service, service.sandbox.group, {*ACTIONS}, {*DATA_ACTIONS} - {f"{KEYS}/read"})
     sign_in(service, monkeypatch, [at_group, give(service, service.sandbox.subscription, {DELETED}, set())])

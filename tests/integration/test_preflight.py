@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""I1: an account is never pointed at a key that Batch could not use."""
+"""Invariant I1: an account is never moved to a key that Batch cannot use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def status_of(one: Task) -> dict[str, str]:
 
 
 def lying(service: Service, vault: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """A vault that Resource Manager shows with something that the sandbox itself would not make."""
+    """Let reads of the vault return a property that the sandbox does not allow for a vault."""
     shown = copy.deepcopy(service.vault(vault))
     change(shown)
     service.sandbox.control.fault(
@@ -56,7 +56,7 @@ def lying(service: Service, vault: str, change: Callable[[dict[str, Any]], None]
     )
 
 
-# Each makes a vault or a key that just one thing is wrong with, and returns the key's identifier.
+# Each function creates a vault or a key with a problem, and returns the key's identifier.
 
 
 def no_vault(service: Service, vault: str, principal: str) -> str:
@@ -150,7 +150,7 @@ def no_role(service: Service, vault: str, principal: str) -> str:
 
 
 def closed_to_azure(service: Service, vault: str, principal: str) -> str:
-    # The caller's own address is let in.
+    # The firewall allows the caller's address.
     rules = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1/32"}]}
     return fit(service, vault, principal, networkAcls=rules)
 
@@ -210,7 +210,7 @@ def test_what_fails(ansible: Ansible, service: Service, way: str) -> None:
     for number, (make, _failing) in enumerate(CASES):
         identifier = make(service, f"vault{number}", principal)
         one = to_key(make.__name__, identifier, vault_resource_group=GROUP)
-        # Which check fails is the same code both ways.
+        # Only three cases run both ways, because the checks are the same code both ways.
         both_ways = make in (no_vault, no_policy, everything_at_once)
         tasks += [fails(one), fails(checked(one))] if both_ways else [here(fails(one))]
     service.make_account("nobody", identity={"type": "None"})
@@ -235,7 +235,7 @@ def test_what_fails(ansible: Ansible, service: Service, way: str) -> None:
                 "key_ops_wrap_unwrap"
             }
             assert not unknown or failing == {"key_exists"}
-        # All of them in the message, each with its remedy.
+        # The message has all failed checks, each with its remedy.
         for check in one["preflight"]:
             if check["status"] == "failed":
                 assert f"{check['name']}: {check['evidence']} {check['remedy']}" in one["msg"]
@@ -249,7 +249,7 @@ def test_what_fails(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_the_firewall_keeps_the_caller_out(ansible: Ansible, service: Service, way: str) -> None:
-    """Then the key cannot be seen, and what is seen of the vault decides."""
+    """The caller cannot read the key, so only the settings of the vault decide."""
     principal = service.make_account()["identity"]["principalId"]
     open_to_azure = fit(service, "vault-one", principal)
     service.change_vault(properties={"networkAcls": {"bypass": "AzureServices", "defaultAction": "Deny"}})
@@ -274,8 +274,9 @@ KEYS = {name for name in CHECKS if name.startswith("key_")}
 
 @pytest.mark.parametrize("rbac", [False, True])
 def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: str, rbac: bool) -> None:
-    """A check that the caller may not make is unknown, with a warning. If the access cannot be seen, the change is
-    refused, because a revocation could not be found afterwards. Who may read a vault sees its roles."""
+    """If the caller lacks the permission for a check, its status is unknown, with a warning. If the caller cannot read
+    the account's access, the change is refused, because the run could not detect a revocation afterwards. A caller that
+    can read a vault can also read its access."""
     service.make_vault(rbac=rbac)
     principal = service.make_account()["identity"]["principalId"]
     service.grant(principal)

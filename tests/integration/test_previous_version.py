@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""However late an account follows its key, and however long it needs the previous version: no run takes that version
-away, and an account that has lost it is never reported as available."""
+"""An account may take a new version of its key late, and may need the previous version for some time. No run disables a
+version that an account needs, and an account that has lost such a version is never reported as available."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_recover_makes_every_version_usable_that_batch_may_need(
     report = done(world.prepared(Run("recover", "account1"), beside=True)())
 
     assert service.is_available()
-    # That Batch lists the pools of an account is no proof if it has listed them while the account had lost its key.
+    # If Batch lists the pools of an account that has lost its key, the list does not prove that the key can be used.
     assert report["available"] is (True if pools == "409" else None)
     done(world.prepared(Run("recover", "account1"), beside=True)())
     control.advance(3 * DAY)
@@ -94,8 +94,8 @@ def test_recover_makes_every_version_usable_that_batch_may_need(
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 def test_an_account_that_lacks_only_a_previous_version(service: Service, runner: OneProcess, follow: bool) -> None:
-    """Batch lists the pools of an account that has lost its key. So nobody knows whether the account needs the version:
-    no run says that the account is available, and recover makes the version usable."""
+    """Batch lists the pools of an account that has lost its key, so it is not known whether the account needs the
+    version. No run reports that the account is available, and recover makes the version usable."""
     service.sandbox.control.behavior(pools_without_key="200", previous_version_needed="86400")
     world = World(service, runner)
     done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())

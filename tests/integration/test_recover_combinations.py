@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role recover with two and three faults at once: one run recovers the account, or is refused with every reason and
-says what it has repaired. Check mode predicts it."""
+"""The role recover with two and three faults at once: one run recovers the account, or fails with all reasons and
+reports its repairs. Check mode predicts the run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def now(service: Service) -> datetime:
 
 def expire(service: Service) -> None:
     service.keys().update_key_properties("key1", expires_on=now(service) + timedelta(seconds=1))
-    # By more than the clocks of Azure and of this machine may differ.
+    # More than the possible difference between the clocks of Azure and of this machine.
     service.sandbox.control.advance(60)
 
 
@@ -87,15 +87,15 @@ def purge_vault(service: Service) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    # Part of the cause's evidence, or the right that is missing.
+    # Part of the cause's evidence, or the missing permission.
     message: str
     make: Callable[[Service], None] = lambda _service: None
-    # Of faults with the same one, there is one at a time.
+    # A combination has at most one fault of each kind.
     kind: str = ""
     lacks: str = ""
 
 
-# In the order in which they can be made.
+# In the order in which the faults can be caused.
 FAULTS = {
     "disabled": Fault("is disabled", Service.disable),
     "expired": Fault("has expired", expire, "validity"),
@@ -123,16 +123,16 @@ FAULTS = {
 }
 ON_KEY = {"disabled", "expired", "not valid yet", "may not unwrap"}
 CLOSED_TO_CALLER = "firewall closed to the caller"
-# Batch finds that out once it has passed the firewall.
+# Batch detects this fault only if the firewall allows Batch.
 LAST_SAID = "may not unwrap"
 LOST = {"identity deleted", "vault purged"}
-# Behind these, a check cannot know all that the run will find, and says so.
+# With these faults, check mode cannot predict all causes that the run will find, and warns.
 HIDING = {"vault deleted", "key deleted", CLOSED_TO_CALLER}
 Case = tuple[str, ...]
 
 
 def combinations() -> list[Case]:
-    """Two and three faults that can be there at once, at least one of them with the account or its key."""
+    """The combinations of two and three faults of different kinds. At least one fault is not a missing permission."""
     found = []
     for case in itertools.chain(itertools.combinations(FAULTS, 2), itertools.combinations(FAULTS, 3)):
         kinds = [FAULTS[name].kind for name in case if FAULTS[name].kind]
@@ -181,11 +181,11 @@ def make(service: Service, case: Case, monkeypatch: pytest.MonkeyPatch, *, rbac:
 
 
 def blockers(case: Case) -> set[str]:
-    """Words for each reason why a run cannot recover the account."""
+    """A part of the error message for each reason why a run cannot recover the account."""
     faults, rbac = set(case), has_roles(case)
     lost = {FAULTS[name].message for name in faults & LOST}
     if "vault purged" in faults and any(FAULTS[name].lacks for name in faults):
-        # A caller with rights on the resource group only cannot know that the vault is not elsewhere.
+        # A caller with permissions only on the resource group cannot know whether another group has the vault.
         lost = lost - {FAULTS["vault purged"].message} | {"Microsoft.KeyVault/vaults/read"}
     if lost:
         return lost
@@ -208,7 +208,8 @@ def blockers(case: Case) -> set[str]:
 
 
 def has_roles(case: Case) -> bool:
-    """Whether the vault uses Azure RBAC: single rights on keys are roles' only."""
+    """Whether the vault uses Azure RBAC. Only a role can lack a single permission on keys. For other combinations, the
+    length of the names decides, so that both permission models occur."""
     return any(FAULTS[name].lacks for name in case) or len(" ".join(case)) % 2 == 0
 
 
@@ -218,7 +219,7 @@ def kind_of(case: Case) -> str:
 
 
 def is_shown_last(case: Case) -> bool:
-    """Whether a cause that only Batch shows to the caller is shown once the run has granted access."""
+    """Whether the caller can see a cause only in Batch's errors, and only after the run has granted access."""
     is_granted = "access revoked" in case or ("vault deleted" in case and has_roles(case))
     return is_granted and {CLOSED_TO_CALLER, LAST_SAID} <= {*case}
 

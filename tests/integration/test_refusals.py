@@ -102,7 +102,7 @@ def test_vaults(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_requests_that_azure_refuses(ansible: Ansible, service: Service, way: str) -> None:
-    """Azure's own code and words, and nothing half done."""
+    """The error has Azure's code and message, and lists the changes that were made before it."""
     service.make_vault()
     refusal = {"status": 400, "body": {"error": {"code": "BadParameter", "message": "No such policy, says the test."}}}
     service.sandbox.control.fault(match={"method": "PUT", "path": "rotationpolicy"}, answer=refusal, times=None)
@@ -120,13 +120,13 @@ def test_requests_that_azure_refuses(ansible: Ansible, service: Service, way: st
         assert one["azure"]["code"], str(one)
         assert one["azure"]["message"] in one["msg"]
     assert run["no HSM"]["applied"] == []
-    # The key was made before its policy was refused, and the failure says so.
+    # The key was created before Azure refused its rotation policy, and the error reports that.
     assert run["no such policy"]["applied"] == ["create"]
     assert service.key("policy").properties.enabled
 
 
 def test_requests_that_azure_would_refuse(ansible: Ansible, service: Service, way: str) -> None:
-    """Nothing is written for it."""
+    """The tasks fail before their first write request."""
     service.make_vault()
     group = f"{service.sandbox.subscription}/resourceGroups/rg-other"
     assert service.sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Versions of Key Vault's management API before 2026-02-01 retire on 27 February 2027. With any SDK, requests state one
-that does not."""
+"""Versions of Key Vault's management API before 2026-02-01 retire on 27 February 2027. Requests have a later version,
+with any release of the SDK."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARCH = datetime(2027, 3, 1, tzinfo=timezone.utc).timestamp()
 def test_an_account_is_available_after_the_retirement_of_versions(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    """The later version shows that requests state what the collection says, and not the SDK."""
+    """The second version shows that the collection sets the API version, and not the SDK."""
     monkeypatch.setattr(sdk, "KEY_VAULT_API", version)
     control = service.sandbox.control
     control.advance(max(0, MARCH - control.call("GET", "/clock")["time"]))
@@ -49,5 +49,5 @@ def test_an_account_is_available_after_the_retirement_of_versions(
 
     asked = [urlsplit(one["url"]) for one in control.requests(since)]
     stated = {parse_qs(one.query)["api-version"][0] for one in asked if "/Microsoft.KeyVault/" in one.path}
-    # `service` states the version of the collection too.
+    # The helper `service` sends requests too, with KEY_VAULT_API.
     assert stated == {version, KEY_VAULT_API}

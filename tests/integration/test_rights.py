@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rights that docs/credentials.md lists for each playbook are enough. Without one that a write needs, the run fails
-with its name before the first write."""
+"""The permissions that docs/credentials.md lists for each playbook are sufficient. If the caller lacks a permission
+that a write needs, the run fails before the first write request, with an error that names the permission."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ READ_KEY = f"{KEYS}/read"
 class Playbook:
     role: str
     begin: Callable[[Service], dict[str, Any]]
-    # On the resource group.
+    # Actions on the resource group.
     actions: tuple[str, ...]
     data_actions: tuple[str, ...] = ()
-    # On the subscription.
+    # Actions on the subscription.
     above: tuple[str, ...] = ()
-    # Of the caller's own access policy. No other policy has them.
+    # Key permissions of the caller's access policy.
     permissions: tuple[str, ...] = ()
-    # A change after the caller has these rights.
+    # A change that is made after the caller has these permissions.
     then: Callable[[Service], None] = lambda _service: None
 
     def rights(self) -> list[str]:
@@ -243,7 +243,8 @@ def begun(
     roles: list[dict[str, str]],
     permissions: Iterable[str],
 ) -> dict[str, Any]:
-    """The variables of a run by a caller who has these roles, and these key permissions in an access policy."""
+    """Create the resources that the playbook begins with, and sign in as a caller with these roles and key permissions.
+    Returns the variables of the run."""
     wish = {**playbook.begin(service), "cmk_wait_timeout": 30}
     who = sign_in(service, monkeypatch, roles)
     if playbook.permissions:
@@ -256,7 +257,7 @@ def begun(
 def run(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, playbook: Playbook, without: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
-    """The result for a caller who lacks one right of the playbook, and the writes."""
+    """Run the playbook as a caller that lacks the permission `without`. Returns the report and the write requests."""
     sandbox = service.sandbox
     actions = [one for one in playbook.actions if one != without]
     roles = [give(service, sandbox.group, actions, [one for one in playbook.data_actions if one != without])]
@@ -291,7 +292,7 @@ def test_the_documented_rights_are_enough(
 def test_check_mode_predicts_a_run_for_readers(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Check mode, and what the caller would lack."""
+    """A caller with only the roles Reader and Key Vault Reader can run each playbook in check mode."""
     playbook, sandbox = PLAYBOOKS[name], service.sandbox
     readers = [{"role": role, "scope": sandbox.subscription} for role in ("Reader", "Key Vault Reader")]
     wish = begun(service, monkeypatch, playbook, readers, ["get", "list"])
@@ -313,7 +314,7 @@ def test_check_mode_names_what_a_repair_lacks(
 
     failed = runner.module("batch_encryption_info", {**account, "check_before": "recover"}, check=True)
 
-    # Such a caller cannot read why the key is unusable.
+    # The role Reader does not include the permission to read keys, so the cause is not known.
     assert (failed["code"], failed["action"]) == ("permission_denied", READ_KEY)
     assert f"lacks {ASSIGNS}" in failed["msg"]
 
@@ -321,7 +322,7 @@ def test_check_mode_names_what_a_repair_lacks(
 EACH = [(name, right) for name, playbook in PLAYBOOKS.items() for right in playbook.rights()]
 READS = re.compile(r"/read$|permission (get|list)$")
 WRITES = [one for one in EACH if not READS.search(one[1])]
-# The changes of a run with all rights.
+# The changed steps of a run with all permissions, by playbook.
 _whole: dict[str, Any] = {}
 
 
@@ -353,10 +354,10 @@ def test_without_a_right_to_read(
     if report.get("failed"):
         what = right.removeprefix("above ").removeprefix("the key permission ")
         assert re.search(rf"\b{what}\b", json.dumps(report)), report
-        # A missing right to read keys is found after recover has recovered the vault.
+        # The role recover detects a missing permission to read keys only after it has recovered the vault.
         assert written == [] or "the run has repaired: vault_deleted" in report["msg"]
     else:
-        # It did everything all the same.
+        # The run did not need the permission.
         assert report["changed_steps"] == _whole[name]
         assert report["available"] is service.is_available() is True
         assert report["key_identifier"] == service.encryption()
@@ -369,13 +370,13 @@ LOOKS = ((*SEES, DELETED, SUBSCRIPTIONS), (READ_KEY, f"{POLICIES}/read"))
 
 
 def looker(service: Service, monkeypatch: pytest.MonkeyPatch, without: str = "") -> None:
-    """One who has what looking at all accounts takes, but for one right, on the subscription."""
+    """Sign in as a caller that has all permissions of an audit on the subscription, except `without`."""
     actions, data_actions = ([one for one in kind if one != without] for kind in LOOKS)
     sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, actions, data_actions)])
 
 
 def audited(runner: OneProcess, folder: Path) -> dict[str, Any]:
-    """The report."""
+    """Run the role audit. Returns its JSON report with its warnings."""
     wish = {"cmk_audit_folder": str(folder), "cmk_audit_formats": ["json"], "cmk_audit_pools": True}
     audited = runner.another().role("audit", wish)
     assert not audited.get("failed"), audited
@@ -403,7 +404,7 @@ def test_an_audit_reports_what_it_could_not_read(
     report = audited(runner, tmp_path / "without")
 
     if right == SUBSCRIPTIONS:
-        # In the caller's own subscription, the account is seen all the same.
+        # The caller's default subscription is read even without the permission to list subscriptions.
         [account] = report["accounts"]
         assert account["state"] in (whole["accounts"][0]["state"], "unknown")
     else:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Errors, warnings and unknown variables, as a person reads them who runs a role or a playbook."""
+"""The errors and warnings of roles and playbooks about their variables."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_task_outside_of_a_role_names_options_alone(ansible: Ansible, service:
 
 
 def of_hosts(ansible: Ansible, *names: str, **variables: Any) -> tuple[str, ...]:
-    """The arguments of an inventory with hosts of these names, which are names of accounts."""
+    """The arguments for an inventory whose hosts have the names of these accounts."""
     hosts = {name: {"cmk_account_name": name} for name in names}
     inventory = {"accounts": {"hosts": hosts, "vars": {**VARS, **variables}}}
     return "-i", str(ansible.write("inventory.yml", yaml.safe_dump(inventory)))
@@ -93,7 +93,7 @@ def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service
 def test_whether_a_run_without_hosts_is_an_error(
     ansible: Ansible, service: Service, pattern: str, required: Any, succeeds: bool
 ) -> None:
-    """No such group, and a host that the limit leaves out."""
+    """The patterns are a group that does not exist, and a host that the limit excludes."""
     arguments = [*of_hosts(ansible, "account1", "account2", cmk_missing_account="skip"), "--limit", "account1"]
     wish = {"cmk_hosts": pattern, **({} if required is None else {"cmk_hosts_required": required})}
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wish, arguments=arguments)
@@ -124,7 +124,7 @@ def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: d
 
 
 def blanks(role: str) -> dict[str, str]:
-    """All variables that AWX may ask for and that need not be given, as AWX passes them on if nobody answers."""
+    """The optional variables of the role with an empty value, as AWX passes answers of a survey that are left empty."""
     options = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]
     optional = [name for name, option in options["options"].items() if not option.get("required")]
     return dict.fromkeys([*optional, "cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process"], "")
@@ -157,7 +157,8 @@ def test_required_variables_that_are_blank_are_missing(ansible: Ansible, service
 
 
 def test_an_old_result_does_not_hide_that_of_the_run(ansible: Ansible, service: Service) -> None:
-    """An extra variable, such as one of an earlier node's set_stats, has precedence over what a task registers."""
+    """An extra variable, such as one from set_stats of a previous workflow node, has precedence over a registered
+    variable."""
     run = run_role(ansible, "provision", cmk_result={"summary": "account1 uses an old key.", "changed": False})
 
     (failed,) = run.failed

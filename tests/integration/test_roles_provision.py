@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role provision through its playbook: from nothing, from every half-done state, and again."""
+"""The role provision by its playbook: without existing resources, with every partial setup, and a second time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def provision(roles: RolesRunner, service: Service, identity: str = "system_assi
 
 
 def principal(service: Service) -> str:
-    """Of the one identity that the account has."""
+    """The principal of the account's only identity."""
     identity = service.account()["identity"]
     if identity["type"] == "SystemAssigned":
         found: str = identity["principalId"]
@@ -149,7 +149,7 @@ def test_a_pinned_account_stays_on_its_version(roles: RolesRunner, service: Serv
 def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
     runner: OneProcess, wire: Wire, service: Service
 ) -> None:
-    """Somebody rotates the account between two requests of the run, whichever they are."""
+    """Another user rotates the account between two requests of the run."""
     _, first = service.on_key()
     service.sandbox.control.advance(2)
     newer = service.make_key().id
@@ -175,7 +175,7 @@ def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
 
 def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, service: Service) -> None:
     _, first = service.on_key()
-    # A typing error in the name of the vault, or of the key.
+    # A typing error in the name of the vault or the key.
     for typed in ({"cmk_vault_name": "vault-onw"}, {"cmk_key_name": "key2"}):
         for check in (True, False):
             run = run_role(ansible, "provision", check=check, **typed)

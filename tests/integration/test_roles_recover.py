@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role recover through its playbook: every way to lose a key, what brings the account back, and what does not."""
+"""The role recover by its playbook: every way to lose access to a key, its repair, and accounts that the role cannot
+recover."""
 
 from __future__ import annotations
 
@@ -93,7 +94,7 @@ def test_an_account_is_recovered(roles: RolesRunner, service: Service, loss: str
     # The role assignments on a vault are deleted with the vault, and its recovery does not restore them.
     expected = ["vault", "access"] if loss == "vault deleted" and rbac else repaired
     assert steps(run) == expected
-    # Whether a deleted vault authorizes by roles is known once it is back.
+    # The permission model of a deleted vault is known only after its recovery, so the check predicts a grant.
     assert steps(predicted) == (["vault", "access"] if loss == "vault deleted" else expected)
     assert (reported["answered_before"], reported["available"], reported["key_identifier"]) == (False, True, identifier)
     assert service.is_available()
@@ -103,7 +104,7 @@ def test_an_account_is_recovered(roles: RolesRunner, service: Service, loss: str
 
 
 def test_an_account_that_is_about_to_lose_its_key(roles: RolesRunner, service: Service) -> None:
-    """A revocation takes effect later. Batch lists the pools until then, as it may without the key."""
+    """A revocation takes effect later. That Batch lists the pools does not show that the account can use its key."""
     service.on_key(rbac=True)
     service.sandbox.control.timing(**REALISTIC)
     service.revoke(principal(service))
@@ -124,7 +125,7 @@ def test_network_rules_for_others_stay(roles: RolesRunner, service: Service) -> 
 
 
 def test_a_vault_that_is_not_public(roles: RolesRunner, service: Service) -> None:
-    """Batch says that public network access is disabled, which is not the key."""
+    """Batch returns an error that public network access is disabled, instead of an error about the key."""
     service.on_key()
     service.change_vault(properties={"publicNetworkAccess": "Disabled", "networkAcls": CLOSED})
     assert not service.is_available()
@@ -168,7 +169,7 @@ def test_a_key_in_a_deleted_vault_that_was_deleted_before(roles: RolesRunner, se
 
 
 def test_one_version_of_several(roles: RolesRunner, service: Service) -> None:
-    """Only the one that the account is on is enabled: what was retired stays so."""
+    """Only the version that the account uses is enabled. Other disabled versions stay disabled."""
     _, first = service.on_key()
     second = service.make_key()
     service.disable(version=first.rpartition("/")[2])
@@ -180,7 +181,7 @@ def test_one_version_of_several(roles: RolesRunner, service: Service) -> None:
 
 @pytest.mark.parametrize("usable", [True, False])
 def test_a_follower_that_could_not_move_to_newer_versions(roles: RolesRunner, service: Service, usable: bool) -> None:
-    """Its version was disabled before the newer ones could be used, so Batch still needs it."""
+    """The account's version was disabled before Batch could use the newer versions, so Batch still needs it."""
     _, first = service.on_key(follow=True)
     if usable:
         service.disable()
@@ -201,14 +202,14 @@ def test_the_recovery_of_ten_minutes_is_waited_for(ansible: Ansible, service: Se
     control, since = service.sandbox.control, service.sandbox.control.last
 
     def recover_in_a_while() -> None:
-        """Some seconds after the wait has begun, which follows the change of the key."""
+        """Advance the clock some seconds after the role begins to wait."""
         while not is_waiting(control.requests(since)):
             time.sleep(0.2)
         time.sleep(6)
         control.advance(600)
 
     def is_waiting(requests: list[dict[str, Any]]) -> bool:
-        """Whether the account was asked for its pools after the key was enabled."""
+        """Whether the role has listed the account's pools after it enabled the key."""
         after_change = itertools.dropwhile(lambda one: not (one["write"] and "/keys/" in one["url"]), requests)
         return any(one["url"].partition("?")[0].endswith("/pools") for one in after_change)
 
@@ -241,7 +242,8 @@ def test_an_account_that_stays_unavailable_is_reported(roles: RolesRunner, servi
 
 
 def test_a_purged_key(roles: RolesRunner, service: Service) -> None:
-    """Nobody can purge a protected key: it went with its vault when the retention time was over."""
+    """Purge protection prevents a purge of the key, but Azure purges the key with its vault after the retention
+    period."""
     service.on_key()
     service.delete_vault()
     service.sandbox.control.advance(91 * DAY)
@@ -266,7 +268,7 @@ def test_a_deleted_identity(roles: RolesRunner, service: Service, recreated: boo
     service.point(key.id)
     service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
     if recreated:
-        # Another principal with the same resource id. The account does not get it.
+        # The new identity has the same resource ID but another principal, which the account does not use.
         service.make_identity()
     assert not service.is_available()
     refused(
@@ -287,7 +289,7 @@ def test_a_vault_that_was_moved_to_another_tenant(roles: RolesRunner, service: S
 
 
 def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Service) -> None:
-    """Another key of the same name does not bring the account back, so nothing is waited for."""
+    """A new key of the same name does not make the account available, so the role fails without a wait."""
     service.on_key(follow=True)
     service.delete_vault()
     service.sandbox.control.advance(91 * DAY)
@@ -317,7 +319,7 @@ def test_an_available_account_is_not_changed(roles: RolesRunner, service: Servic
 
 
 def test_an_account_that_is_being_created(roles: RolesRunner, service: Service) -> None:
-    """It has no key that could be recovered, and is not available."""
+    """The account is not available, but uses no customer-managed key that the role could recover."""
     service.sandbox.control.timing(batch_create=600)
     service.make_account()
     refused(run_role(roles, "recover"), CHECK, "is not available", "a Microsoft-managed key", "'Creating'")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role revert through its playbook: the move to a Microsoft-managed key, and the removal of key and access."""
+"""The role revert by its playbook: the move to a Microsoft-managed key, and the removal of the key and the access."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
     assert [version.enabled for version in service.versions()] == [False]
     assert not is_granted(service, principal)
 
-    # That, and nothing else.
+    # Nothing else has changed.
     after = holdings(service)
     for world in (before, after):
         world["accounts"]["account1"]["properties"].pop("encryption")

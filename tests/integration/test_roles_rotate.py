@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role rotate through its playbook: due or not, to a different key, and the end of the previous version."""
+"""The role rotate by its playbook: when a rotation is due, moves to a different key, and disabling of the previous
+version."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def rotate(roles: RolesRunner, **options: Any) -> Run:
 
 
 def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> list[bool]:
-    """Of each version, the oldest first."""
+    """Whether each version of the key is enabled, the oldest first."""
     return [version.enabled for version in service.versions(key, vault)]
 
 
@@ -75,7 +76,7 @@ def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
 
 
 def test_no_version_in_use_expires_earlier(roles: RolesRunner, service: Service) -> None:
-    """It keeps its expiry; the next version has the one that is asked for."""
+    """A version in use keeps its expiry. The next version has the requested expiry."""
     service.on_key()
     wish = {"cmk_key_expires_in": "P30D", **DUE}
     unchanged(rotate(roles, **wish))
@@ -85,7 +86,7 @@ def test_no_version_in_use_expires_earlier(roles: RolesRunner, service: Service)
     run = rotate(roles, **wish)
     assert steps(run) == ["key", "encryption"]
     newest = service.key().properties
-    # Counted from when the version is asked for, a moment before it is made.
+    # The expiry is counted from the time of the request, which is shortly before the creation of the version.
     assert timedelta(days=30, seconds=-5) <= newest.expires_on - newest.created_on <= timedelta(days=30)
     assert service.encryption() == newest.id
     unchanged(rotate(roles, **wish))
@@ -142,7 +143,7 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     service.on_key(follow=True)
     versionless = service.encryption()
     service.sandbox.control.advance(QUARTER)
-    # Whether it follows is not named, and so stays.
+    # Without cmk_key_follow_latest, so the account still follows the key.
     wish = {**DUE, **AT_ONCE}
     run = rotate(roles, **wish)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
@@ -179,7 +180,7 @@ def test_a_follower_is_pinned_when_asked(roles: RolesRunner, service: Service) -
 
 
 def test_a_version_that_was_disabled_is_followed_and_not_enabled(ansible: Ansible, service: Service) -> None:
-    """The newest version leaked before any account was on it."""
+    """The newest version leaked before any account used it."""
     service.on_key()
     service.sandbox.control.advance(DAY)
     leaked = service.make_key().properties.version
@@ -226,7 +227,7 @@ def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disab
 def test_the_version_before_stays_while_another_account_uses_it(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = second_account(service, first)
-    # Versions of the same second have no order.
+    # The creation times of versions have whole seconds, so versions of the same second have no order.
     service.sandbox.control.advance(1)
     wish = AT_ONCE
     run = rotate(roles, cmk_key_force_new_version=True, **wish)
@@ -340,7 +341,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
 
 
 def test_names_in_another_letter_case_and_other_groups(roles: RolesRunner, service: Service) -> None:
-    """Azure takes names in any case, and the vault may be in another resource group."""
+    """Azure accepts names in any letter case."""
     _, first = service.on_key()
     run = rotate(roles, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
     assert steps(run) == ["key", "encryption"]

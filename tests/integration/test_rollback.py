@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rollbacks that meet faults themselves, and lists and reads that are out of date."""
+"""Rollbacks during which faults occur, and rollbacks with lists and reads that are out of date."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DELETED_KEY = {"method": "GET", "path": "/deletedkeys/"}
 DELETED_VAULTS = {"method": "GET", "path": "/deletedVaults"}
 ACCOUNTS = {"method": "GET", "path": r"providers/Microsoft\.Batch/batchAccounts[?]"}
 RECOVERY = {"method": "PUT", "path": "/vaults/"}
-# Until an account whose key was restored is available again.
+# Seconds until an account whose key was restored is available.
 RECOVERED = 2 * REALISTIC["batch_recovery"]
 
 
@@ -48,7 +48,7 @@ def is_read_of_version(request: Any) -> bool:
 
 
 def is_look_after(refusals: int, service: Service) -> Callable[[Any], bool]:
-    """Whether a request reads the account once more, after so many switches that were refused."""
+    """A function that is true for a read of the account after Batch has refused that many switches."""
     since = service.sandbox.control.last
 
     def is_it(request: Any) -> bool:
@@ -77,7 +77,7 @@ def world(runner: OneProcess, service: Service) -> World:
 def is_available(service: Service, name: str = "account1") -> bool:
     service.sandbox.control.call("DELETE", "/faults")
     service.sandbox.control.advance(SETTLED)
-    # The sandbox counts the time of a recovery from the first look.
+    # The sandbox counts the time of a recovery from the first request that needs the key.
     service.is_available(name)
     service.sandbox.control.advance(RECOVERED)
     return service.is_available(name)
@@ -100,8 +100,8 @@ def is_available(service: Service, name: str = "account1") -> bool:
 def test_an_account_comes_during_a_deletion(
     world: World, wire: Wire, service: Service, what: str, fault: dict[str, Any], key: tuple[str, str]
 ) -> None:
-    """A deleted resource is restored although a request of the rollback fails, or a list is empty for a moment. With a
-    vault, the roles that were assigned at it are."""
+    """The rollback restores a deleted key or vault although one of its requests fails, or a list is empty for a moment.
+    With a vault, it restores the role assignments on the vault."""
     done(world.prepared(Run("provision", "account1", key))())
     identifier = service.encryption()
     done(world.prepared(Run("revert", "account1", key))())
@@ -144,13 +144,13 @@ def test_a_read_after_a_switch_is_out_of_date(world: World, wire: Wire, service:
 
 
 def test_somebody_else_moves_the_account_after_the_switch_was_read(world: World, wire: Wire, service: Service) -> None:
-    """To a newer version, and the one that the run has made is disabled before the run reads it again. The account was
-    read before that, and the rollback reads it once more."""
+    """Another user moves the account to a newer version, and disables the version of the run before the run reads that
+    version again. The run has read the account before the move, so the rollback has to read the account again."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     newer: list[str] = []
 
     def others() -> None:
-        # The run reads the account beside the key.
+        # The run reads the account and the key concurrently. Wait for the read of the account.
         until = time.monotonic() + 30
         while not [one for one in since_switch(service) if is_read(one["method"], one["url"])]:
             assert time.monotonic() < until
@@ -172,7 +172,7 @@ def test_somebody_else_moves_the_account_after_the_switch_was_read(world: World,
 def test_somebody_else_moves_the_account_while_batch_refuses_its_key(
     world: World, wire: Wire, service: Service, refusals: int
 ) -> None:
-    """Access to the new key takes a minute to reach Batch."""
+    """Batch refuses the new key until the access to it has taken effect."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     done(world.prepared(Run("provision", "account2", OTHER_KEY))())
     service.sandbox.control.advance(SETTLED)
@@ -203,7 +203,7 @@ def test_somebody_else_moves_the_account_while_azure_lets_the_switch_wait(
 def test_somebody_else_adds_a_network_rule_while_azure_lets_the_repair_wait(
     world: World, wire: Wire, service: Service
 ) -> None:
-    """The request would replace all rules."""
+    """A repeated request with the previous rules would remove the new rule."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     service.change_vault(properties={"networkAcls": CLOSED})
 
@@ -241,8 +241,8 @@ def test_somebody_else_uses_a_key_while_azure_lets_the_change_of_the_identity_wa
 def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
     world: World, wire: Wire, service: Service
 ) -> None:
-    """Access to the new key is revoked just before the switch. Batch does not know that yet, and refuses every change
-    of the account's key as soon as it does."""
+    """Access to the new key is revoked just before the switch. After the revocation has taken effect, Batch refuses
+    every change of the account's key."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     done(world.prepared(Run("provision", "account2", OTHER_KEY))())
     principal, first = world.principal("account1"), service.encryption() or ""
@@ -265,7 +265,7 @@ def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
 
 
 def test_a_rollback_is_refused_and_the_new_key_can_be_used(world: World, wire: Wire, service: Service) -> None:
-    """Azure does not respond to the second read of the new key, and somebody disables the previous version."""
+    """The second read of the new key fails, and another user disables the previous version."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     first = service.encryption() or ""
 
@@ -286,7 +286,7 @@ def test_a_rollback_is_refused_and_the_new_key_can_be_used(world: World, wire: W
 
 
 def test_the_previous_key_is_used_through_one_of_two_identities(world: World, wire: Wire, service: Service) -> None:
-    """Nobody has granted the other identity access to the previous key, and the account did not need it."""
+    """Only one of the identities has access to the previous key, which is sufficient for the account."""
     names = ("identity1", "identity2")
     one, other = (service.make_identity(name)["properties"]["principalId"] for name in names)
     identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(name): {} for name in names}}
@@ -316,12 +316,12 @@ def test_the_previous_key_is_used_through_one_of_two_identities(world: World, wi
 def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
     world: World, wire: Wire, service: Service, vault: str
 ) -> None:
-    """Another controller takes the account back and revokes its access to both keys just before the switch, which Batch
-    still takes. Then Azure does not respond to the second read of the new key."""
+    """Another controller reverts the account and revokes its access to both keys just before the switch, which Batch
+    still accepts. Then the second read of the new key fails."""
     done(world.prepared(Run("provision", "account1", (vault, "key1")))())
     done(world.prepared(Run("provision", "account2", (vault, "key2")))())
     service.sandbox.control.advance(SETTLED)
-    # Longer than the SDK tries to read the vault again.
+    # The revocation takes effect after the SDK's retries of the read of the vault.
     service.sandbox.control.timing(**{**REALISTIC, "policy_propagation": 60})
     other = world.prepared(Run("revert", "account1", None, {"cmk_revert_access": "revoke"}), beside=True)
 
@@ -347,8 +347,8 @@ def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
 def test_two_controllers_create_a_vault(
     world: World, wire: Wire, service: Service, fault: dict[str, Any], path: str, authorization: str
 ) -> None:
-    """The second request replaces the access policies that the first run has made for its account. They are made again
-    although a request for that fails."""
+    """The PUT request of the run for account1 arrives last, and replaces the access policy of account2. The same run
+    creates the access policy again, although one of its requests fails."""
     key = ("new-vault", "key1")
     service.make_account("account2")
 

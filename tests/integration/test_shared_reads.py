@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tasks of a run share reads of Azure, and somebody else changes Azure between two of them."""
+"""The tasks of a run share a cache of reads, and another user changes the resources between two tasks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_key_that_is_set_to_expire_after_another_host_has_moved_to_it(runner: 
 def test_what_others_create_after_the_first_task_is_not_replaced(
     runner: OneProcess, service: Service, what: str
 ) -> None:
-    """A read lags, and the caller may not check names."""
+    """Reads do not show the resource yet, and the caller lacks the permission to check names."""
     if what == "account":
         service.make_vault()
 
@@ -157,7 +157,7 @@ def test_an_account_is_not_created_on_a_key_that_was_lost(runner: OneProcess, se
 
 @pytest.mark.parametrize("what", ["access", "enabled", "key", "vault", "firewall", "right"])
 def test_what_was_repaired_is_not_refused_any_more(runner: OneProcess, service: Service, what: str) -> None:
-    """By somebody else, or by a task of another collection in the same play."""
+    """The repair is made by another user, or by a task of another collection in the same play."""
     service.make_vault()
     principal = service.make_account()["identity"]["principalId"]
     identifier = service.make_key().id
@@ -225,7 +225,7 @@ def test_a_vault_that_is_deleted_after_the_first_task_is_recovered(runner: OnePr
 
 @pytest.mark.parametrize("state", ["disabled", "absent"])
 def test_a_key_that_was_restored_is_disabled_or_deleted_again(runner: OneProcess, service: Service, state: str) -> None:
-    """Tasks of a run share the outcome for a minute."""
+    """The tasks of a run cache for a minute that a key was disabled or deleted."""
     service.on_key()
     service.point(None)
     wish = {"vault_name": "vault-one", "name": "key1", "state": state, "in_use": "keep", "wait_timeout": 30}

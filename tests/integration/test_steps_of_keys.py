@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys and encryption: check, apply, check again, apply again; and what then is, by Azure's own SDK."""
+"""The modules for keys and encryption: check, apply, check again, apply again. Azure's SDK reads the resulting
+resources."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: Service, way: str) -> None:
-    """A new version when it is due, by Key Vault's clock."""
+    """Whether a rotation is due depends on Key Vault's clock."""
     service.make_vault()
     service.make_key(tags={"owner": "somebody"}, size=3072, key_operations=["wrapKey", "unwrapKey", "encrypt"])
     first = service.key().properties.version
@@ -86,7 +87,7 @@ def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: S
     made = run.checked_steps("due")
     assert made["previous_version"] == first
     assert made["version"] != first
-    # Settings that the task does not name are those of the previous version.
+    # Options that the task does not set have the values of the previous version.
     assert made["key_size"] == 3072
     assert set(made["key_ops"]) == {"wrapKey", "unwrapKey", "encrypt"}
     assert run.checked_steps("expired")["previous_version"] == made["version"]
@@ -97,7 +98,7 @@ def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: S
 
 
 def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
-    """One more each time it is wished for; a size can change with it."""
+    """Each task with `new_version: true` creates a version, which may have another size."""
     service.make_vault()
     service.make_key()
     first = service.key().properties.version
@@ -118,7 +119,7 @@ def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
-    """Enabled again, and allowed to wrap and unwrap, without losing what else it may."""
+    """The module enables a key and adds the operations wrapKey and unwrapKey. The key keeps its other operations."""
     service.make_vault()
     service.make_key("off")
     service.disable("off")
@@ -167,7 +168,7 @@ def test_key_is_disabled_and_deleted(ansible: Ansible, service: Service, way: st
     assert (made["exists"], made["soft_deleted"]) == (False, True)
     made = run.checked_steps("back")
     assert (made["exists"], made["soft_deleted"]) == (True, False)
-    # Recovered as it was: recovery does not enable what somebody disabled.
+    # The recovery of a key does not enable its disabled versions.
     assert [one.enabled for one in service.versions()] == [False] * 3
     assert {one.version for one in service.versions()} == set(versions)
 
@@ -229,12 +230,12 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
     assert (made["key_source"], made["key_identifier"]) == ("microsoft_batch", None)
     assert run["look"]["key_source"] == "microsoft_batch"
     assert service.encryption() is None
-    # Nothing of the keys is touched on the way.
+    # No version of the keys was disabled.
     assert all(one.enabled for one in [*service.versions(), *service.versions("other", "vault-two")])
 
 
 def test_encryption_in_another_letter_case(ansible: Ansible, service: Service, way: str) -> None:
-    """Azure keeps the letter case that it was given and ignores it."""
+    """Azure stores names in the letter case of the request, but compares them without it."""
     _principal, identifier = service.on_key()
     vault, _, path = identifier.partition(".vault.azure.net/")
     shouted = f"{vault.upper().replace('HTTPS', 'https')}.VAULT.azure.net/{path.upper().replace('KEYS/', 'keys/')}"

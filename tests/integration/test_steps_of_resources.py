@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Accounts, vaults, access: check, apply, check again, apply again; and what then is, by Azure's own SDK."""
+"""The modules for accounts, vaults and access: check, apply, check again, apply again. Azure's SDK reads the resulting
+resources."""
 
 from __future__ import annotations
 
@@ -143,7 +144,7 @@ def test_access_by_policy(ansible: Ansible, service: Service, way: str) -> None:
     assert made["authorization"] == "access_policy"
     assert made["granted"] == NEEDED
     assert made["diff"]["before"]["granted"] == []
-    # Exactly what Batch needs, and nothing besides.
+    # Only the permissions that Batch needs.
     assert sorted((service.permissions(principal) or {})["keys"]) == NEEDED
 
     run = ansible.play(four_steps(revocation), way=way)
@@ -183,7 +184,7 @@ def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_a_role_above_is_enough(ansible: Ansible, service: Service, way: str) -> None:
-    """Nothing is assigned where the principal has the permissions already."""
+    """If the principal has the permissions by a role at a higher scope, no role is assigned."""
     service.make_vault(rbac=True)
     principal = service.make_identity()["properties"]["principalId"]
     service.assign(principal, service.sandbox.group)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ansible's temporary folder: full, read-only, removed in mid-run, or with tokens of a run that was killed."""
+"""Runs with a temporary folder of Ansible that is full, read-only or removed, or that has tokens of a killed run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rotating(disk: Path, damage: str) -> dict[str, Any]:
 def test_two_accounts_are_rotated_with_an_unusable_temporary_folder(
     ansible: Ansible, service: Service, control: Control, disk: Path, damage: str
 ) -> None:
-    """Both to one new version, as ever: they still wait for each other."""
+    """The tasks of the two hosts still wait for each other, so both accounts move to one new version."""
     _principal, identifier = service.on_key()
     second_account(service, identifier)
     control.advance(QUARTER)

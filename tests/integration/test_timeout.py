@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A task with `timeout` ends when its time is over, whatever requests are under way."""
+"""A task with `timeout` ends when its time is over, even if a request is pending."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def running_sandbox() -> Iterator[Sandbox]:
     http_challenge_cache.clear()
     sandbox = started()
     yield sandbox
-    # A clean stop would wait for what hangs.
+    # A clean stop would wait for the pending request.
     sandbox.process.kill()
     sandbox.process.wait(30)
     http_challenge_cache.clear()
@@ -39,7 +39,7 @@ def running_sandbox() -> Iterator[Sandbox]:
 def test_a_timeout_does_not_wait_for_requests(
     ansible: Ansible, service: Service, control: Control, way: str, hanging: dict[str, str]
 ) -> None:
-    """The read of a key has requests beside it; so has the switch of an account."""
+    """The pending request is one of several concurrent requests, or the sign-in."""
     _principal, identifier = service.on_key()
     control.call("POST", "/faults", {"match": hanging, "delay": HANGS, "times": None})
     account = {"resource_group": GROUP, "account_name": "account1"}

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""I4: a change that could not be confirmed is not begun, and access is read again after each of many changes."""
+"""Invariant I4: if a run cannot confirm a change, it does not begin the change. It reads the access again after each
+change, even in a run with many accounts."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ EACH_CHANGE = {
 
 @pytest.fixture
 def hidden(service: Service, runner: OneProcess, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Two accounts on keys, and a caller who may do anything but list pools."""
+    """Two accounts that use keys, and a caller that has all permissions except to list pools."""
     world = World(service, runner)
     for account, key in (("account1", FIRST_KEY), ("account2", KEY2)):
         report = world.prepared(Run("provision", account, key))()
@@ -82,7 +83,7 @@ def writes(service: Service, since: int) -> list[str]:
 def test_a_version_is_not_disabled_after_a_switch_that_nobody_confirmed(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An earlier run moved the account, and this one may not ask whether it is available."""
+    """A previous run moved the account, and this run lacks the permission to check whether the account is available."""
     world = World(service, runner)
     for run in (Run("provision", "account1"), Run("rotate", "account1", None, FORCE)):
         service.sandbox.control.advance(QUARTER)
@@ -111,7 +112,7 @@ def test_recover_reports_that_the_availability_is_unknown(hidden: World, service
 
 
 def test_an_account_that_is_created_without_being_seen(hidden: World, service: Service) -> None:
-    """Nobody could confirm that it is available in the end, so it is not created."""
+    """The run could not confirm that the account is available, so it does not create the account."""
     since = service.sandbox.control.last
     report = hidden.prepared(Run("provision", USER_ASSIGNED))()
     assert report["code"] == "permission_denied", report
@@ -124,7 +125,7 @@ def test_an_account_that_is_created_without_being_seen(hidden: World, service: S
 def test_access_that_is_revoked_just_before_the_last_of_many_switches(
     runner: OneProcess, wire: Wire, service: Service, accounts: int, vault: str
 ) -> None:
-    """Batch takes the key, because it does not know yet; the account must not stay there."""
+    """Batch accepts the key, because the revocation has not taken effect yet. The account must be moved back."""
     world = World(service, runner)
     for name in ("account1", "account2"):
         report = world.prepared(Run("provision", name, (vault, "key1")))()
@@ -135,7 +136,7 @@ def test_access_that_is_revoked_just_before_the_last_of_many_switches(
     service.sandbox.control.timing(**REALISTIC)
     service.sandbox.control.advance(SETTLED)
     identifier = service.key(vault=vault).id
-    # The others cost the run as many reads as a large run has had by its last account.
+    # Move other accounts first, so that the run has made as many reads as a large run before its last account.
     others = [f"other{number}" for number in range(accounts - 1)]
     user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
     service.grant(world.principal(USER_ASSIGNED), vault)
@@ -175,7 +176,8 @@ def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
     service.make_key(vault=vault)
     principal = world.principal(USER_ASSIGNED)
     service.grant(principal, vault)
-    # Otherwise an access policy has gone by when the account is there, which can only be deleted then.
+    # Create the account at once. Otherwise the revocation takes effect before the account exists, and then the account
+    # can only be deleted.
     service.sandbox.control.timing(**{**REALISTIC, "batch_create": 0})
     service.sandbox.control.advance(SETTLED)
 
@@ -194,7 +196,7 @@ def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
 
 
 def test_access_that_is_gone_by_the_time_an_account_exists(runner: OneProcess, wire: Wire, service: Service) -> None:
-    """Batch lets nobody move it any more. It is not waited for, and the failure says why it is not available."""
+    """Batch refuses to move an account that has lost its key. The run fails without a wait, and reports the cause."""
     world = World(service, runner)
     service.make_key()
     principal = world.principal(USER_ASSIGNED)
@@ -216,7 +218,7 @@ def test_access_that_is_gone_by_the_time_an_account_exists(runner: OneProcess, w
 
 
 def test_another_role_since_the_first_look(runner: OneProcess, wire: Wire, service: Service) -> None:
-    """Its definition was not read by then."""
+    """The run has not read the definition of the new role before."""
     world = World(service, runner)
     first = world.prepared(Run("provision", "account1", (RBAC_VAULT, "key1")))()
     assert not first.get("failed"), first

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the azbatch.cmk authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The versions of a key that the accounts of one run share, and those that somebody else makes while it runs."""
+"""The versions of a key that the accounts of a run share, and versions that another user creates during the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
 
 
 def rotate(runner: OneProcess, account: str = "account1", **wishes: Any) -> dict[str, Any]:
-    """A task of the runner's run."""
+    """Run the role rotate for an account in the run of `runner`. It has to succeed."""
     report = runner.role("rotate", {**VARS, "cmk_account_name": account, **wishes})
     assert not report.get("failed"), report
     return report
@@ -40,7 +40,7 @@ def on_one_key(service: Service, *accounts: str) -> str:
 
 
 def enabled(service: Service, key: str = "key1") -> list[bool]:
-    """Of each version, the oldest first."""
+    """Whether each version of the key is enabled, the oldest first."""
     return [version.enabled for version in service.versions(key)]
 
 
@@ -49,7 +49,7 @@ def keys_of(service: Service, *accounts: str) -> list[str | None]:
 
 
 def newer_by_hand(service: Service, *accounts: str) -> str:
-    """Another controller makes a version, and moves these accounts to it."""
+    """Create a version and move these accounts to it, as another controller does. Returns its identifier."""
     service.sandbox.control.advance(1)
     newer: str = service.make_key().id
     for name in accounts:
@@ -62,7 +62,7 @@ def newer_by_hand(service: Service, *accounts: str) -> str:
 def test_another_controller_moves_an_account_between_two_waves(
     runner: OneProcess, service: Service, wish: dict[str, Any]
 ) -> None:
-    """Back on the version before, the account would be on the one that somebody wanted it to leave."""
+    """The run must not move the account from the newer version back to the version that the run has created."""
     on_one_key(service, "account1", "account2", "account3")
     rotate(runner, "account1", **wish, **AT_ONCE)
     newer = newer_by_hand(service, "account2")
@@ -76,7 +76,7 @@ def test_another_controller_moves_an_account_between_two_waves(
 
 def test_only_an_account_on_an_older_version_needs_a_read(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1", "account2", "account3")
-    # Until then an account may need the version before.
+    # After a day, no account needs its previous version.
     service.sandbox.control.advance(DAY)
     rotate(runner, "account1")
     since = service.sandbox.control.last
@@ -149,7 +149,7 @@ def test_a_prediction_counts_as_nothing(runner: OneProcess, service: Service) ->
     assert len(service.versions()) == 2
 
 
-# Runs that know nothing of each other
+# Runs that share no files
 
 NAMES = ("account1", "account2", "account3")
 WORKFLOW = {**FORCE, "awx_workflow_job_id": 17}
@@ -183,7 +183,7 @@ def test_runs_for_one_purpose_force_one_version(
 def test_two_runs_that_force_at_the_same_moment_end_on_one_version(runner: OneProcess, service: Service) -> None:
     on_one_key(service, *NAMES)
     rotate(runner.another(), "account1", **WORKFLOW)
-    # The other one did not see that version yet.
+    # The other run did not read that version yet, so it creates a further version.
     service.make_key(tags={TAG: "awx-workflow-job-17"})
     service.point(service.key().id, "account2")
 
@@ -195,7 +195,7 @@ def test_two_runs_that_force_at_the_same_moment_end_on_one_version(runner: OnePr
 
 
 def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProcess, service: Service) -> None:
-    """A replica of the vault may not show the version yet that another run has forced. The list does."""
+    """A read of the key may not show yet the version that another run has forced. The list of versions shows it."""
     on_one_key(service, "account1", "account2")
     shown: list[Any] = []
     service.keys().get_key("key1", raw_response_hook=lambda response: shown.append(response.http_response.json()))
@@ -265,7 +265,7 @@ def test_only_a_run_that_would_disable_a_version_reads_each_account(runner: OneP
         since = service.sandbox.control.last
         assert rotate(runner.another(), **DISABLE)["changed_steps"]["previous_disabled"] is disables
         reads = [one for one in service.sandbox.control.requests(since) if "/batchAccounts/account1?" in one["url"]]
-        # When it was changed, and whether it is available.
+        # A run that disables a version also reads when the account was changed, and whether it is available.
         assert len(reads) == 2 + 2 * disables, reads
 
 
@@ -286,7 +286,7 @@ def test_the_whole_key_before_is_disabled_a_day_later_once_it_is_named(runner: O
 
 
 def test_a_key_that_the_account_was_never_on_is_not_disabled(runner: OneProcess, service: Service) -> None:
-    """The account is on the new key already, and the name of the key before is wrong."""
+    """The account uses the new key already, and `cmk_key_name` is not the name of its previous key."""
     on_one_key(service, "account1")
     service.make_key("of-others")
     wish = {"cmk_new_key_identifier": service.encryption(), "cmk_key_name": "of-others", **AT_ONCE}
@@ -311,7 +311,7 @@ def test_no_newest_and_no_newer_version_is_disabled_though_it_is_named(
 
 
 def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
-    """Azure keeps the letter case that it was given."""
+    """Azure stores a key identifier in the letter case of the request."""
     first = on_one_key(service, "account1")
     service.point(first.upper().replace("HTTPS", "https"))
     assert not rotate(runner.another(), **AT_ONCE)["changed"]
@@ -325,14 +325,15 @@ def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
     assert service.is_available()
 
 
-# However the tasks run
+# Ways to run the tasks
 
 HOSTS = [f"account{number}" for number in range(1, 9)]
 STRATEGY_FREE = {"ANSIBLE_STRATEGY": "free"}
 
 
 def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, str], **wishes: Any) -> Run:
-    """All accounts at a time. `become` is where it is asked for; it goes through a program that leaves a trace."""
+    """Rotate all accounts in one wave. `become` is the place that enables become. The become program creates a file, by
+    which this function checks whether Ansible used become."""
     program = ansible.write("become.sh", f'#!/bin/sh\ntouch {ansible.folder}/became\nexec env "$@"\n')
     program.chmod(0o755)
     variables = {"ansible_become": True} if become == "inventory" else {}
@@ -350,7 +351,7 @@ def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, s
             "ansible_become_flags": "-u XDG_RUNTIME_DIR",
             **wishes,
         },
-        # Tests may run as root, who need not become root.
+        # Otherwise Ansible does not use become if the tests run as root.
         environment={"ANSIBLE_BECOME_ALLOW_SAME_USER": "1", **environment},
         arguments=["-i", str(inventory), "--forks", "8", *command_line],
     )

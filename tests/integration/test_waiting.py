@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A task waits for Azure as long as Azure wants it to, but no longer than it may."""
+"""A task waits as long as Azure's header Retry-After demands, but not longer than `wait_timeout`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refused_at_once(ansible: Ansible, control: Control, fault: dict[str, Any], *
     run["change"].refused("throttled")
     assert 3000 < run["change"]["retry_after"] <= 3600
     assert run["change"]["option"] == "wait_timeout"
-    # Entra is asked for its metadata first.
+    # A sign-in also requests the metadata of Microsoft Entra ID.
     struck = [one for one in control.requests() if one["fault"] and one["method"] != "CONNECT"]
     assert len({(one["method"], one["url"]) for one in struck}) == len(struck), "it is not asked for again"
 
@@ -49,7 +49,7 @@ def test_a_longer_wait_that_is_given_as_a_date(ansible: Ansible, service: Servic
 
 
 def test_a_short_wait_that_is_given_as_a_date(ansible: Ansible, service: Service, control: Control, way: str) -> None:
-    """In the midst of a switch: it is taken up again, and not given up."""
+    """The task waits during a switch, and then completes the switch."""
     service.on_key()
     newer = service.make_key().id
     control.call("POST", "/faults", busy(date(2), host="management", method="PATCH"))

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From nothing to an account on a customer-managed key, with both kinds of identity and of vault."""
+"""The modules create an account that uses a customer-managed key, with both kinds of identity and both permission
+models."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ HERE = [("in_process", "access_policy"), ("in_process", "rbac")]
 
 @pytest.mark.parametrize(("way", "mode"), [*HERE, ("module", "rbac")], indirect=["way"])
 def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str) -> None:
-    """One after the other on keys of all sizes, each result used by the next task."""
+    """The account moves to keys of all sizes. Each task uses results of previous tasks."""
     account = task("account", "batch_account_identity", "account", resource_group=GROUP, name="account1")
     vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", authorization=mode)
     grant = task(
@@ -102,7 +103,7 @@ def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) 
     assert (made["key_source"], made["key_identifier"]) == ("microsoft_keyvault", run["key"]["versionless_identifier"])
     assert {check["status"] for check in made["preflight"]} == {"ok"}
     assert run["created again"].untouched()["changed"] is False
-    # The key of an account that exists is not this module's to change, and it says so.
+    # The module does not change the key of an existing account, and warns.
     assert run["on another key"].untouched()["changed"] is False
     assert any("only for its creation" in warning for warning in run["on another key"].warnings)
     assert service.encryption() == run["key"]["versionless_identifier"]
@@ -114,7 +115,7 @@ def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) 
     [("AzureUSGovernment", "in_process"), ("AzureUSGovernment", "module"), ("AzureChinaCloud", "in_process")],
 )
 def test_other_clouds(ansible: Ansible, service: Service, cloud: str, how: str) -> None:
-    """The whole job on the hosts of another cloud, and on no other host."""
+    """The modules send all requests to hosts of the other cloud."""
     suffix, hosts = {
         "AzureUSGovernment": ("vault.usgovcloudapi.net", ("usgovcloudapi.net", "microsoftonline.us")),
         "AzureChinaCloud": ("vault.azure.cn", ("chinacloudapi.cn", "vault.azure.cn")),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The variables that a playbook passes on to the next node of a workflow."""
+"""The variables that a playbook passes to the next node of a workflow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def play(ansible: Ansible, playbook: str, **options: Any) -> Run:
 
 
 def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Service) -> None:
-    """Of a play that goes on although an account fails; a run after it changes what is left."""
+    """The play continues although an account fails. The next run changes the remaining account."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wish = {"cmk_key_max_age": "P90D", "cmk_serial": [2, 1], "cmk_max_fail_percentage": 50}
@@ -58,7 +58,7 @@ def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Servi
 
 
 def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
-    """An account of the wave was changed, although no task runs after the wave."""
+    """The result includes the changed account of the wave, although no task runs after the wave."""
     on_one_key(service)
     service.sandbox.control.fault(
         match={"method": "PATCH", "path": "/batchAccounts/account2"}, times=None, answer=FORBIDDEN
@@ -68,7 +68,7 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     run = play(ansible, "rotate", environment=progress, **wish)
     assert run.rc != 0
     (result,) = passed_on(run).values()
-    # Either of the two made the new version.
+    # Either host may have created the new version, so `changed` of account2 is not checked.
     is_changed = {name: one["changed"] for name, one in result["accounts"].items() if one["finished"] is False}
     assert (list(is_changed), is_changed["account1"]) == (["account1", "account2"], True)
     assert result["not_started"] == ["account3"]
@@ -94,7 +94,7 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
 def test_the_purpose_of_a_forced_version(
     ansible: Ansible, service: Service, given: dict[str, Any], purpose: str
 ) -> None:
-    """It is passed on as it is by a job of two waves, and the next job forces no other version."""
+    """A job of two waves passes the purpose on unchanged, and the next job does not force a further version."""
     on_one_key(service)
     wish = {"cmk_key_force_new_version": True, **given}
     assert passed_on(play(ansible, "rotate", check=True, **wish)) == {}
@@ -120,7 +120,8 @@ def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Servic
 
 @pytest.mark.parametrize(("check", "wish"), [(True, ""), (False, "false")])
 def test_nothing_is_passed_on(ansible: Ansible, service: Service, check: bool, wish: str) -> None:
-    """By a run in check mode, which has changed nothing, and on request."""
+    """A run in check mode passes nothing on, because it has changed nothing. `cmk_set_stats: false` has that effect on
+    every run."""
     on_one_key(service)
     run = play(ansible, "revert", check=check, cmk_set_stats=wish)
     assert run.rc == 0, run.output
@@ -133,7 +134,7 @@ def test_nothing_is_passed_on(ansible: Ansible, service: Service, check: bool, w
 
 
 def test_an_audit(ansible: Ansible, service: Service) -> None:
-    """It passes on its result also if a finding fails it, and no result that was passed on to it."""
+    """An audit passes on its result even if a finding makes it fail. It does not pass on a result that it received."""
     service.on_key()
 
     def audit(**variables: Any) -> Run:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every molecule scenario, each with a separate sandbox."""
+"""Runs every Molecule scenario, each with a separate sandbox."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def test_scenario(scenario: str, tmp_path: Path) -> None:
 
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    # An inventory that was not found is an empty one, and every play on it succeeds.
+    # Ansible takes a missing inventory for an empty inventory, on which every play succeeds.
     assert "no hosts matched" not in output, output
     assert "Could not match supplied host pattern" not in output, output

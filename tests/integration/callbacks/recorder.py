@@ -28,7 +28,7 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
-        # The sandbox is the proxy for everything else.
+        # Without a proxy, because the environment names the sandbox as the proxy of all requests to Azure.
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
         self._seen = int(os.environ["RECORDER_SINCE"])
 
@@ -68,7 +68,7 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._record(result, "unreachable", self._requests())
 
-    # While an item is recorded the next one may run already, so the requests of a loop count as its task's.
+    # The next item may run while an item is recorded, so the requests of a loop are recorded with the task.
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         self._record(result, "ok", [], item=True)
