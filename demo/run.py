@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The main job, seen from outside: the ordinary playbooks against the sandbox, and after each what Azure's API says.
+"""Run the playbooks against the sandbox and read the account with the Azure SDK after each step.
 
-Run it with `make demo`. The table at the end is read with Azure's own SDK, not taken from the playbooks' word.
+`make demo` starts this script. The table at the end shows the account as the Azure SDK reads it.
 """
 
 from __future__ import annotations

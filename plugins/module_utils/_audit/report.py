@@ -18,7 +18,7 @@ from .assessment import Seen, assessed
 from .causes import causes
 from .findings import STATES, judged
 from .policy import Policy
-from .rules import RULES, SEVERITIES, graver
+from .rules import RULES, SEVERITIES, is_at_least
 
 # Of the documented form of the data, docs/audit.schema.json. A change that breaks its readers makes it another.
 FORMAT = "azbatch.cmk/audit/1"
@@ -54,7 +54,7 @@ def at_least(report: Mapping[str, Any], severity: str) -> list[str]:
         f"{account['name']}: {one['id']} ({one['severity']}): {one['evidence']}"
         for account in report["accounts"]
         for one in open_findings(account)
-        if graver(one["severity"], severity)
+        if is_at_least(one["severity"], severity)
     ]
 
 

@@ -4,7 +4,8 @@
 
 """The picture of a rehearsal: what the run's tasks in check mode have changed, as they would have changed it in Azure.
 
-It lies in the run's store, so that every later task of the run reads it. Without a store a task has its own, in memory.
+The simulated state is stored in the files of the run, so that every later task of the run reads it. Without these files,
+a task keeps the state in memory.
 
 This module util is private to the collection.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 from .run_store import RunFiles
 
-# Entries lie in several files, so that adding one of ten thousand does not read and write them all.
+# Entries are in several files, so that adding one of ten thousand does not read and write them all.
 _FILES = 64
 
 Entry = dict[str, Any]

@@ -108,8 +108,8 @@ def following(visible: Visible, key: KeyIdentifier) -> list[str]:
 
 
 def in_vault(visible: Visible, vault: str) -> list[str]:
-    """The ids of the accounts whose key lies in this vault, or that refer to the vault because their pools are in the
-    user's subscription (`keyVaultReference`); and of the pools whose key lies in it."""
+    """The ids of the accounts whose key is in this vault, or that refer to the vault because their pools are in the
+    user's subscription (`keyVaultReference`); and of the pools whose key is in this vault."""
     referring = [account["id"] for account in visible["accounts"] if _refers_to(account, vault)]
     users = _users(visible, lambda used: used is not None and used.vault == vault.lower())
     return list(dict.fromkeys([*referring, *users]))

@@ -82,7 +82,7 @@ class Access(Polled):
     def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, RoleDefinitionProperties]:
         """The roles of those guids.
 
-        Read at the scope, where a caller may look who may not look at the subscription that a role's own id lies in.
+        Read at the scope: a caller may have the right to read there, but not at the subscription in the id of a role.
         """
         roles = [
             self._session.cache.read(partial(self._definition, scope, guid), "role", scope, guid) for guid in guids
@@ -120,7 +120,7 @@ class Access(Polled):
         self._vaults.set_policy(vault_id, operation, entry)
 
     def _client(self, scope: str) -> Any:
-        """Of the subscription that the scope lies in."""
+        """Of the subscription of the scope."""
         return self._session.client(
             "azure-mgmt-authorization",
             "AuthorizationManagementClient",

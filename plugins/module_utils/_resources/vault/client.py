@@ -309,7 +309,7 @@ class Vaults(Polled):
         return sdk.is_free(said)
 
     def _restore_access_once(self, group: str, name: str) -> None:
-        """Grant the Batch accounts whose key lies in the vault the access that its creation took from them."""
+        """Grant the Batch accounts whose key is in the vault the access that its creation took from them."""
         restored = self._restored.setdefault(name.lower(), [])
         for account_id, steps in self._without_access(group, name):
             for step in steps:
@@ -344,7 +344,7 @@ class Vaults(Polled):
         return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
 
     def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step[Any], ...]]]:
-        """The accounts whose key lies in the vault and which may not use it, with what grants it."""
+        """The accounts whose key is in the vault and which may not use it, with what grants it."""
         visible = self._visible.everywhere()
         for account in visible["accounts"]:
             key = key_of(account)
