@@ -207,7 +207,7 @@ key_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 key_version:
-  description: The version that the account is pinned to; null if the account follows the key.
+  description: The version that the account is pinned to; null if the account follows the latest version.
   returned: success
   type: str
   sample: 0123456789abcdef0123456789abcdef

@@ -267,7 +267,7 @@ key_name:
   type: str
   sample: batch
 key_version:
-  description: The version that the account is pinned to; null if the account follows the key.
+  description: The version that the account is pinned to; null if the account follows the latest version.
   returned: success, if the account exists
   type: str
   sample: 0123456789abcdef0123456789abcdef

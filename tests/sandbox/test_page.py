@@ -488,13 +488,13 @@ def test_clock_timing_and_principals(sandbox: Sandbox, control: Control, page: P
 
 def test_filter(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     page.goto(sandbox.url)
-    page.get_by_label("Only what contains").fill("PINNED")
+    page.get_by_label("Filter by text").fill("PINNED")
     page.get_by_label("Accounts on a page").fill("1")
     page.keyboard.press("Enter")
     assert rows(page, "Accounts: 1 of 3").count() == 1
     expect(page.locator("#vaults")).to_contain_text("No vault matches.")
     assert all("pinned" in url for url in page.locator("#requests-table td.url").all_inner_texts())
-    expect(page.get_by_label("Only what contains")).to_have_value("PINNED")
+    expect(page.get_by_label("Filter by text")).to_have_value("PINNED")
     page.get_by_role("link", name="Reset").click()
     page.get_by_label("Key source").select_option("following")
     page.get_by_role("button", name="Show").click()
@@ -538,7 +538,7 @@ def test_keep_up_to_date(sandbox: Sandbox, scene: dict[str, str], page: Page) ->
 def test_by_keyboard(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     page.goto(sandbox.url)
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to what the sandbox holds")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the resources")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
     page.locator("summary").focus()

@@ -32,7 +32,7 @@ class Goal:
     pools_show: bool | None = None
     # An account that uses a different customer-managed key may be moved away from it.
     replaces: bool = False
-    # Whether the account is to follow the key's newest version. None: as it does now, if it uses this key already;
+    # Whether the account is to follow the latest version of the key. None: as it does now, if it uses this key already;
     # otherwise, as the key identifier says.
     follow: bool | None = None
     # An account that is pinned to another version of the key is moved to this one.
