@@ -114,13 +114,14 @@ def _playbook(group: str, title: str, repair: Repair, options: Mapping[str, Any]
     kind, name = repair.name.split()
     if kind == "role":
         # All accounts at the same time, because Ansible ends a play if all hosts of a wave fail.
-        alone = {"cmk_hosts": group, "cmk_serial": "100%", "cmk_max_fail_percentage": 100}
+        # The playbook provision has no waves, so it does not read the other two variables.
+        waves = {} if name == "provision" else {"cmk_serial": "100%", "cmk_max_fail_percentage": 100}
         return _yaml(
             [
                 f"- name: {json.dumps(title)}",
                 f"  ansible.builtin.import_playbook: azbatch.cmk.{name}",
                 "  vars:",
-                *_lines(4, {**alone, **options}),
+                *_lines(4, {"cmk_hosts": group, **waves, **options}),
             ]
         )
     return _yaml(
