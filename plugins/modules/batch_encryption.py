@@ -38,7 +38,8 @@ options:
     description:
       - Identifier of the key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION). The account is pinned to that
         version, unless O(follow_latest) is V(true).
-      - Without the version, the account follows the latest version of the key. Batch then uses new versions automatically.
+      - Without the version, the account follows the latest version of the key. Batch then uses new versions
+        automatically.
     type: str
   follow_latest:
     description:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Modules run inside Ansible's own process, which spares every task an interpreter's start and the SDKs' import.
+"""Modules run inside Ansible's own process, so that a task needs no new interpreter and no import of the SDKs.
 
 This plugin util is private to the collection.
 """

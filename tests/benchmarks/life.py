@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One account's whole life, far from Azure: provision, rotate, revert, by our playbooks and by commands of `az`."""
+"""Provision, rotate and revert of one account, far from Azure: by our playbooks and by commands of `az`."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def command(clients: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def signed_in(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The operator's configuration folder: its tokens outlive a reset, so that one sign-in does for all."""
+    """The operator's configuration folder: its tokens stay valid after a reset, so one sign-in is enough for all."""
     sandbox, folder = shared(), tmp_path_factory.mktemp("operator")
     Az(command, sandbox, folder).sign_in(sandbox.client_id, f"--password={sandbox.secret}")
     return folder

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Operators and mishaps in any order, over accounts that share keys and vaults.
+"""Operators and incidents in any order, over accounts that share keys and vaults.
 
 Drawn are: who runs (rights from Owner down to Reader), how (in process, as a module, two hosts of one run, two
 controllers), what, and what goes wrong meanwhile. After every run of ours, whatever became of it: an account that was
@@ -46,7 +46,7 @@ from operators import (
     World,
     brief,
 )
-from others import HARMLESS, MISHAPS, Others
+from others import HARMLESS, INCIDENTS, Others
 from predictions import Played, assert_came_true, played, written
 from sandbox_client import Sandbox
 from service import Service
@@ -229,10 +229,10 @@ class Operators(RuleBasedStateMachine):
         else:
             self._operate(run, beside)
 
-    @rule(mishap=st.sampled_from(sorted(MISHAPS)), account=accounts, key=own_or_any)
-    def mishap(self, mishap: str, account: str, key: tuple[str, str] | None) -> None:
-        drawn[f"mishap: {mishap}"] += 1
-        MISHAPS[mishap](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
+    @rule(incident=st.sampled_from(sorted(INCIDENTS)), account=accounts, key=own_or_any)
+    def incident(self, incident: str, account: str, key: tuple[str, str] | None) -> None:
+        drawn[f"incident: {incident}"] += 1
+        INCIDENTS[incident](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Until it has taken effect, so that no run is taken for its cause.
         self._control.advance(SETTLED)
 
@@ -367,12 +367,12 @@ def test_any_order(
 # What has failed once, as short as it could be made.
 FAILED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "a vault that was purged in time is created again": [
-        ("mishap", {"mishap": "delete_vault", "account": "account1", "key": None}),
-        ("mishap", {"mishap": "sleep_a_quarter", "account": "account1", "key": None}),
+        ("incident", {"incident": "delete_vault", "account": "account1", "key": None}),
+        ("incident", {"incident": "sleep_a_quarter", "account": "account1", "key": None}),
         ("undisturbed", {"run": Run("provision", "account1", FIRST_KEY)}),
     ],
     "a key is recovered by a caller who may not list its versions": [
-        ("mishap", {"mishap": "delete", "account": "account1", "key": FIRST_KEY}),
+        ("incident", {"incident": "delete", "account": "account1", "key": FIRST_KEY}),
         ("undisturbed", {"run": Run("recover", "account1", None, caller="without lists")}),
     ],
 }

@@ -76,7 +76,7 @@ def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault)
     disable(policy_vault, first)
     assert not works(policy_vault.sandbox)
     enable(policy_vault, second)
-    # The data-encryption key still lies under the first version.
+    # The data-encryption key is still wrapped with the first version.
     assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
     enable(policy_vault, first)
     disable(policy_vault, first)

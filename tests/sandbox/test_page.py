@@ -396,9 +396,9 @@ def test_requests_and_faults(sandbox: Sandbox, control: Control, page: Page) -> 
     expect(cell(newest, "Write")).to_have_text("")
     expect(cell(rows(page, "The last requests").nth(1), "Write")).to_have_text("write")
     (fault,) = rows(page, "Faults that were ordered").all()
-    expect(cell(fault, "Strikes requests with")).to_have_text("method PATCH, path /rg-sandbox")
-    expect(cell(fault, "What it does")).to_have_text("answers 429")
-    for label, text in (("Matched", "3"), ("Struck", "1"), ("Spares", "1"), ("State", "spent")):
+    expect(cell(fault, "Applies to requests with")).to_have_text("method PATCH, path /rg-sandbox")
+    expect(cell(fault, "Effect")).to_have_text("answers 429")
+    for label, text in (("Matched", "3"), ("Applied", "1"), ("Skips", "1"), ("State", "spent")):
         expect(cell(fault, label)).to_have_text(text)
     page.get_by_role("link", name="1 unknown").click()
     assert rows(page, "The last requests (unknown ones)").count() == 1

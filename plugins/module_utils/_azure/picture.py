@@ -4,8 +4,8 @@
 
 """The picture of a rehearsal: what the run's tasks in check mode have changed, as they would have changed it in Azure.
 
-The simulated state is stored in the files of the run, so that every later task of the run reads it. Without these files,
-a task keeps the state in memory.
+The simulated state is stored in the files of the run, so that every later task of the run reads it. Without these
+files, a task keeps the state in memory.
 
 This module util is private to the collection.
 """

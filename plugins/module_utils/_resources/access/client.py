@@ -105,7 +105,7 @@ class Access(Polled):
                 "roleDefinitionId": f"/subscriptions/{subscription}/providers/Microsoft.Authorization"
                 f"/roleDefinitions/{role}",
                 "principalId": principal,
-                # Spares Azure the look-up of a principal that is too new to be found everywhere.
+                # Azure then does not look up a principal that is too new to be found everywhere.
                 "principalType": "ServicePrincipal",
             }
         }

@@ -99,7 +99,7 @@ def judged(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) 
     """Why the account is not available, or why that is not known, by the response to a list of its pools (an error, or
     None) and by the key: why Batch cannot use it (`lost`), and what of that could not be read (`unknown`).
 
-    Nobody outside of Microsoft knows whether Batch lists the pools of an account that has lost its key. So neither a
+    Microsoft does not document whether Batch lists the pools of an account that has lost its key. So neither a
     list nor an error of the service proves anything, but a refusal does.
     """
     if pools is not None and not isinstance(pools, Unavailable):

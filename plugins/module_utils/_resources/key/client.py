@@ -69,7 +69,7 @@ class Keys(Polled):
             "now": self.now,
         }
         if goal.taken_away or (key and goal.may_cut_off(policy)):
-            # A look at all accounts that would not change the end of it is spared.
+            # If a list of all accounts would not change the result, the accounts are not listed.
             if goal.taken_away or grace.kept_until(goal, observed) is None:
                 observed["visible"] = self._users(goal.vault)
             if goal.grace_period and not goal.taken_away:

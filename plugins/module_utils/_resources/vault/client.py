@@ -132,8 +132,8 @@ class Vaults(Polled):
     def find(self, name: str, group: str | None) -> Vault | None:
         """The vault of that name: in that resource group, or wherever else it is in the subscriptions seen.
 
-        There is but one of a name in all of Azure, so the group just spares the search. None if there is no such vault;
-        an error if there may be one where the caller may not look.
+        The name of a vault is unique in all of Azure, so the group only avoids a search. None if there is no such
+        vault; an error if there may be one where the caller may not look.
         """
         there = self.get(group, name) if group is not None else None
         if there is not None:
