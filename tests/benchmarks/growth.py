@@ -11,7 +11,7 @@ from measuring import Bench
 from sandbox_client import serving
 from tables import Result, Wanted, mebibytes, times
 
-# The allowed cost of one more account among thousands, relative to one more among hundreds.
+# The allowed time of an additional account in a run with thousands, relative to a run with hundreds.
 STEEPER = 1.2
 
 
@@ -33,7 +33,7 @@ def main(bench: Bench) -> Result:
         [_row(run, runs[-1]) for run in runs],
         [
             linear("wall time", [(run.accounts, run.cost.seconds) for run in runs]),
-            Wanted("no account failed", "; ".join(run.failures for run in runs), not any(run.failed for run in runs)),
+            Wanted("no failed account", "; ".join(run.failures for run in runs), not any(run.failed for run in runs)),
         ],
     )
 
@@ -51,13 +51,13 @@ def _row(run: Rotation, largest: Rotation) -> tuple[str, ...]:
 
 
 def linear(what: str, curve: list[tuple[int, float]]) -> Wanted:
-    """By what an account more costs, so that what a run costs in any case does not hide it."""
+    """Compare the time of an additional account, because the fixed time of a run would hide the growth."""
     (some, cost_of_some), (more, cost_of_more), (most, cost_of_most) = curve[-3:]
     among_few = (cost_of_more - cost_of_some) / (more - some)
     among_many = (cost_of_most - cost_of_more) / (most - more)
     return Wanted(
-        f"linear {what}: an account more costs at most {STEEPER} times among {more} to {most} what it costs among "
-        f"{some} to {more}",
-        f"{times(among_many, among_few)} times",
+        f"linear {what}: from {more:,} to {most:,} accounts, an additional account takes at most {STEEPER} times as "
+        f"long as from {some:,} to {more:,}",
+        f"{times(among_many, among_few)} times as long",
         among_many <= STEEPER * among_few,
     )

@@ -16,8 +16,8 @@ from ..._core.documents import LifetimeAction, LifetimeTrigger, RotationPolicy, 
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption
 
-# learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version lives for 28 days or
-# more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.
+# learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version is valid for 28 days
+# or more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.
 _SHORTEST_LIFE = 28 * 86400
 _MARGIN = 7 * 86400
 
