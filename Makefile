@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# The front door: `make help` lists what there is.
+# `make help` lists all targets.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -26,11 +26,11 @@ SETUP := $(VENV)/setup.stamp
 BROWSER := $(if $(WITHOUT_BROWSER),,$(VENV)/browser.stamp)
 
 .PHONY: help
-help:  ## what can be made
+help:  ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: $(SETUP)  ## a virtual environment in .venv with everything that the other targets need
+setup: $(SETUP)  ## create a virtual environment in .venv with all requirements of the other targets
 
 $(SETUP): requirements.txt requirements-dev.txt $(wildcard tests/*/requirements.txt) \
 		sandbox/pyproject.toml scripts/venv
@@ -42,7 +42,7 @@ $(VENV)/browser.stamp: scripts/browser $(SETUP)
 	scripts/browser && touch $@ || true
 
 .PHONY: demo
-demo: $(SETUP)  ## see the collection at work, against the sandbox
+demo: $(SETUP)  ## run the collection against the sandbox
 	python demo/run.py
 
 .PHONY: lint
@@ -84,7 +84,7 @@ unit sandbox-test integration molecule:
 	pytest $(PYTEST_FLAGS) $(tests)
 
 .PHONY: test
-test: $(SETUP)  ## everything above, cheap first: what a change has to pass
+test: $(SETUP)  ## all targets above, the fast ones first; each change must pass
 	$(MAKE) --no-print-directory --jobs --output-sync lint sanity galaxy docs $(BROWSER)
 	pytest $(PYTEST_FLAGS)
 
@@ -101,7 +101,7 @@ bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the
 
 # Each worker has a separate sandbox, so the tests of a file may run in different workers.
 .PHONY: fuzz
-fuzz: $(SETUP)  ## requests to the sandbox that no client should send, other ones each time
+fuzz: $(SETUP)  ## random and invalid requests to the sandbox, different in each execution
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
 # These start a process for each task, or ansible-playbook for each run of a role. Files stay whole, because a test
@@ -120,14 +120,14 @@ PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py 
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof
-proof: $(SETUP)  ## each request of each role disturbed, two runs at once, 2,000 sequences of operators and mishaps (an hour)
+proof: $(SETUP)  ## full reliability suite: injected faults, concurrent runs, 2,000 random sequences (one hour)
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),2000) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
 	pytest $(PYTEST_FLAGS) --dist worksteal $(PROOFS)
 
 .PHONY: test-all
-test-all: test fuzz foreign ways proof  ## test, then the slow ones, then again on other SDKs, ansible-core and Python releases
+test-all: test fuzz foreign ways proof  ## test and the slow suites, then tests with other SDKs, ansible-core and Python releases
 	scripts/matrix $(PYTEST_FLAGS)
 
 .PHONY: clean
-clean:  ## remove what the other targets made
+clean:  ## remove the files that the other targets created
 	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache site

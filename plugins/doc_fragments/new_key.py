@@ -28,7 +28,8 @@ options:
     type: str
   rotation_policy:
     description:
-      - When Key Vault automatically creates new versions. An account that follows the key uses the new versions.
+      - When Key Vault automatically creates new versions. An account that follows the latest version uses the new
+        versions.
       - Notifications in an existing policy are not changed.
     type: dict
     suboptions:

@@ -46,12 +46,12 @@ options:
   key_identifier:
     description:
       - The key that a new account is created with, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION), or without
-        the version to follow the newest version.
+        the version to follow the latest version.
       - Requires O(identity_id). That identity must have access to the key.
       - This option has no effect on an existing account. Use M(azbatch.cmk.batch_encryption) to change its key.
     type: str
   follow_latest:
-    description: Make a new account follow the newest version of the key, even if O(key_identifier) names a version.
+    description: Make a new account follow the latest version of the key, even if O(key_identifier) names a version.
     type: bool
     default: false
   vault_resource_group:
@@ -102,7 +102,7 @@ EXAMPLES = r"""
     name: mybatch
     state: absent
 
-- name: Create an account that follows the newest version of a key in another resource group
+- name: Create an account that follows the latest version of a key in another resource group
   azbatch.cmk.batch_account_identity:
     resource_group: rg-batch
     name: mybatch

@@ -38,11 +38,12 @@ options:
     description:
       - Identifier of the key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION). The account is pinned to that
         version, unless O(follow_latest) is V(true).
-      - Without the version, the account follows the key's newest version. Batch then uses new versions automatically.
+      - Without the version, the account follows the latest version of the key. Batch then uses new versions
+        automatically.
     type: str
   follow_latest:
     description:
-      - Whether the account follows the newest version of the key. V(false) requires a version in O(key_identifier).
+      - Whether the account follows the latest version of the key. V(false) requires a version in O(key_identifier).
       - By default, an account that already follows this key keeps following the key. Any other account uses
         O(key_identifier) unchanged.
     type: bool
@@ -117,20 +118,20 @@ EXAMPLES = r"""
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
 
-- name: Make an account follow a key
+- name: Make an account follow the latest version of a key
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
     key_source: microsoft_keyvault
     key_identifier: https://myvault.vault.azure.net/keys/batch
 
-- name: Take an account back to a Microsoft-managed key
+- name: Revert an account to a Microsoft-managed key
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
     key_source: microsoft_batch
 
-- name: Make an account that is pinned to a version follow the newest version
+- name: Make an account that is pinned to a version follow the latest version
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
@@ -215,12 +216,12 @@ key_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 key_version:
-  description: The version that the account is pinned to; null if the account follows the key.
+  description: The version that the account is pinned to; null if the account follows the latest version.
   returned: success
   type: str
   sample: 0123456789abcdef0123456789abcdef
 follows_latest:
-  description: Whether the account follows the key's newest version.
+  description: Whether the account follows the latest version of the key.
   returned: success
   type: bool
   sample: false

@@ -90,7 +90,7 @@ options:
     type: bool
     default: false
   follow_latest:
-    description: Whether the account is to follow the newest version of the key.
+    description: Whether the account is to follow the latest version of the key.
     type: bool
   new_key_identifier:
     description: Identifier of a different key that the account is to be moved to.
@@ -267,12 +267,12 @@ key_name:
   type: str
   sample: batch
 key_version:
-  description: The version that the account is pinned to; null if the account follows the key.
+  description: The version that the account is pinned to; null if the account follows the latest version.
   returned: success, if the account exists
   type: str
   sample: 0123456789abcdef0123456789abcdef
 follows_latest:
-  description: Whether the account follows the key's newest version.
+  description: Whether the account follows the latest version of the key.
   returned: success, if the account exists
   type: bool
   sample: false

@@ -95,7 +95,7 @@ options:
   remove_rotation_policy:
     description:
       - Remove the rotation policy, so that Key Vault no longer creates new versions automatically. Unless O(force) is
-        set, the module fails while a Batch account that the caller can read follows the key.
+        set, the module fails while a Batch account that the caller can read follows the latest version.
     type: bool
     default: false
   in_use:
@@ -272,7 +272,7 @@ key_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 versionless_identifier:
-  description: Identifier of the key without a version, which means the newest version.
+  description: Identifier of the key without a version. An account with this identifier follows the latest version.
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch

@@ -112,7 +112,7 @@ EXAMPLES = r"""
     location: northeurope
     sku: premium
 
-- name: Let trusted Microsoft services, such as Batch, through the firewall of a vault
+- name: Allow trusted Microsoft services, such as Batch, in the firewall of a vault
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault

@@ -37,7 +37,8 @@ _WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_previous_version")
 # If one of these variables is set, the role rotate does more than move an account to the newest version.
 RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy", "cmk_new_key_identifier"})
 NO_RULE = (
-    "The role rotate has no rule, so nothing is rotated unless the newest key version has expired. To rotate, set "
+    "No variable requests a rotation, so the role rotate creates no new version unless the newest version has expired. "
+    "To rotate, set "
     "cmk_key_max_age (for example P90D), cmk_key_force_new_version, cmk_key_rotation_policy or cmk_new_key_identifier. "
     "To disable previous versions, set cmk_previous_version."
 )

@@ -42,7 +42,7 @@ def main(bench: Bench) -> Result:
         ],
         [
             Wanted(
-                f"no more requests than one for each page of {PAGE} accounts, eight for each subscription, and a few",
+                f"at most one request for each page of {PAGE} accounts, eight for each subscription, and a few more",
                 f"{requests} requests for {pages:.0f} pages in {subscriptions} subscriptions",
                 requests <= pages + 8 * subscriptions + 15,
             )

@@ -33,7 +33,7 @@ def main(bench: Bench) -> Result:
         [_row(run, runs[-1]) for run in runs],
         [
             linear("wall time", [(run.accounts, run.cost.seconds) for run in runs]),
-            Wanted("no account failed", "; ".join(run.failures for run in runs), not any(run.failed for run in runs)),
+            Wanted("no failed account", "; ".join(run.failures for run in runs), not any(run.failed for run in runs)),
         ],
     )
 
@@ -56,8 +56,8 @@ def linear(what: str, curve: list[tuple[int, float]]) -> Wanted:
     among_few = (cost_of_more - cost_of_some) / (more - some)
     among_many = (cost_of_most - cost_of_more) / (most - more)
     return Wanted(
-        f"linear {what}: an account more costs at most {STEEPER} times among {more} to {most} what it costs among "
-        f"{some} to {more}",
-        f"{times(among_many, among_few)} times",
+        f"linear {what}: from {more:,} to {most:,} accounts, an additional account takes at most {STEEPER} times as "
+        f"long as from {some:,} to {more:,}",
+        f"{times(among_many, among_few)} times as long",
         among_many <= STEEPER * among_few,
     )

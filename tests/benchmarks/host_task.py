@@ -59,7 +59,7 @@ def main(bench: Bench) -> Result:
 
 def _wanted(peer: str, least: int, costs: dict[str, Cost]) -> Wanted:
     ratio = costs[peer].seconds / costs[IN_PROCESS].seconds
-    return Wanted(f"in process at least {least} times less than {peer}", f"{ratio:.1f} times", ratio >= least)
+    return Wanted(f"in process at least {least} times faster than {peer}", f"{ratio:.1f} times", ratio >= least)
 
 
 def _places(hosts: int) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ def main(bench: Bench) -> Result:
         ],
         [
             Wanted(
-                f"no more requests than one for each page of {PAGE} accounts, and a few",
+                f"at most one request for each page of {PAGE} accounts, and a few more",
                 f"{requests} requests for {pages:.0f} pages",
                 requests <= pages + 15,
             )

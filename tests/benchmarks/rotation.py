@@ -51,7 +51,7 @@ def main(bench: Bench) -> Result:
         ],
         [
             *(one for name, run in runs.items() for one in _wanted(name, run, bound)),
-            Wanted("the previous version is disabled", f"{enabled.count(False)} of {len(enabled)}", sum(enabled) == 1),
+            Wanted("all versions but one are disabled", f"{enabled.count(False)} of {len(enabled)}", sum(enabled) == 1),
         ],
     )
 
@@ -66,12 +66,12 @@ def _wanted(name: str, run: Rotation, bound: float) -> list[Wanted]:
     share, seconds = run.traffic.throttled / run.traffic.requests, run.cost.seconds
     return [
         Wanted(
-            f"{name}: at most {SLOWER} times the bound",
-            f"{seconds:.0f} s, where {SLOWER} times the bound is {SLOWER * bound:.0f} s",
+            f"{name}: at most {SLOWER} times the lower bound",
+            f"{seconds:.0f} s; {SLOWER} times the lower bound is {SLOWER * bound:.0f} s",
             seconds <= SLOWER * bound,
         ),
-        Wanted(f"{name}: no account failed", run.failures, not run.failed),
-        Wanted(f"{name}: 429s below {THROTTLED:.0%} of the requests", f"{share:.1%}", share < THROTTLED),
+        Wanted(f"{name}: no failed account", run.failures, not run.failed),
+        Wanted(f"{name}: status 429 in fewer than {THROTTLED:.0%} of the requests", f"{share:.1%}", share < THROTTLED),
     ]
 
 

@@ -17,7 +17,7 @@ class Wanted:
     reached: bool
 
     def __str__(self) -> str:
-        return f"- {'Reached' if self.reached else '**Not reached**'}: {self.what}. Found: {self.found}."
+        return f"- {'Reached.' if self.reached else '**Not reached.**'} Target: {self.what}. Result: {self.found}."
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Othe
 
 # Changes that another user may make at any time, and after which every account can still use its key.
 HARMLESS = {name: _possibly(getattr(Others, name)) for name in ("make_version", "disable_unused")}
-MISHAPS = {
+INCIDENTS = {
     name: _possibly(getattr(Others, name))
     for name in (
         *("disable", "disable_all", "expire", "expire_in_time", "delete", "make_version", "restore", "revoke"),

@@ -47,7 +47,7 @@ from operators import (
     World,
     brief,
 )
-from others import HARMLESS, MISHAPS, Others
+from others import HARMLESS, INCIDENTS, Others
 from predictions import Played, assert_came_true, played, written
 from sandbox_client import Sandbox
 from service import Service
@@ -230,10 +230,10 @@ class Operators(RuleBasedStateMachine):
         else:
             self._operate(run, beside)
 
-    @rule(mishap=st.sampled_from(sorted(MISHAPS)), account=accounts, key=own_or_any)
-    def mishap(self, mishap: str, account: str, key: tuple[str, str] | None) -> None:
-        drawn[f"mishap: {mishap}"] += 1
-        MISHAPS[mishap](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
+    @rule(incident=st.sampled_from(sorted(INCIDENTS)), account=accounts, key=own_or_any)
+    def incident(self, incident: str, account: str, key: tuple[str, str] | None) -> None:
+        drawn[f"incident: {incident}"] += 1
+        INCIDENTS[incident](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Wait until the change has taken effect, so that a later check does not blame a run for it.
         self._control.advance(SETTLED)
 
@@ -368,12 +368,12 @@ def test_any_order(
 # Sequences that have failed once, shortened as far as possible.
 FAILED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "a vault that was purged in time is created again": [
-        ("mishap", {"mishap": "delete_vault", "account": "account1", "key": None}),
-        ("mishap", {"mishap": "sleep_a_quarter", "account": "account1", "key": None}),
+        ("incident", {"incident": "delete_vault", "account": "account1", "key": None}),
+        ("incident", {"incident": "sleep_a_quarter", "account": "account1", "key": None}),
         ("undisturbed", {"run": Run("provision", "account1", FIRST_KEY)}),
     ],
     "a key is recovered by a caller who may not list its versions": [
-        ("mishap", {"mishap": "delete", "account": "account1", "key": FIRST_KEY}),
+        ("incident", {"incident": "delete", "account": "account1", "key": FIRST_KEY}),
         ("undisturbed", {"run": Run("recover", "account1", None, caller="without lists")}),
     ],
 }

@@ -31,7 +31,7 @@ from service import Service
 
 SLICES = 3
 ACCOUNTS = [f"account{number}" for number in range(1, 8)]
-# The files of the project, as in docs/awx.md.
+# The files of the project in docs/awx.md that these jobs use.
 PROJECT = {
     "batch_accounts.yml": "plugin: azbatch.cmk.batch_accounts\n",
     "rotate.yml": "- name: Rotate\n  ansible.builtin.import_playbook: azbatch.cmk.rotate\n",

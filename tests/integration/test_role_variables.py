@@ -119,7 +119,7 @@ def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: d
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
 
     assert run.rc == 0, run.output
-    warnings = [warning for one in run for warning in one.warnings if "has no rule" in warning]
+    warnings = [warning for one in run for warning in one.warnings if "No variable requests a rotation" in warning]
     assert len(warnings) == expected
 
 

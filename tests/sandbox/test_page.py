@@ -397,9 +397,9 @@ def test_requests_and_faults(sandbox: Sandbox, control: Control, page: Page) -> 
     expect(cell(newest, "Write")).to_have_text("")
     expect(cell(rows(page, "The last requests").nth(1), "Write")).to_have_text("write")
     (fault,) = rows(page, "Faults that were ordered").all()
-    expect(cell(fault, "Strikes requests with")).to_have_text("method PATCH, path /rg-sandbox")
-    expect(cell(fault, "What it does")).to_have_text("answers 429")
-    for label, text in (("Matched", "3"), ("Struck", "1"), ("Spares", "1"), ("State", "spent")):
+    expect(cell(fault, "Applies to requests with")).to_have_text("method PATCH, path /rg-sandbox")
+    expect(cell(fault, "Effect")).to_have_text("answers 429")
+    for label, text in (("Matched", "3"), ("Applied", "1"), ("Skips", "1"), ("State", "spent")):
         expect(cell(fault, label)).to_have_text(text)
     page.get_by_role("link", name="1 unknown").click()
     assert rows(page, "The last requests (unknown ones)").count() == 1
@@ -489,13 +489,13 @@ def test_clock_timing_and_principals(sandbox: Sandbox, control: Control, page: P
 
 def test_filter(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     page.goto(sandbox.url)
-    page.get_by_label("Only what contains").fill("PINNED")
+    page.get_by_label("Filter by text").fill("PINNED")
     page.get_by_label("Accounts on a page").fill("1")
     page.keyboard.press("Enter")
     assert rows(page, "Accounts: 1 of 3").count() == 1
     expect(page.locator("#vaults")).to_contain_text("No vault matches.")
     assert all("pinned" in url for url in page.locator("#requests-table td.url").all_inner_texts())
-    expect(page.get_by_label("Only what contains")).to_have_value("PINNED")
+    expect(page.get_by_label("Filter by text")).to_have_value("PINNED")
     page.get_by_role("link", name="Reset").click()
     page.get_by_label("Key source").select_option("following")
     page.get_by_role("button", name="Show").click()
@@ -539,7 +539,7 @@ def test_keep_up_to_date(sandbox: Sandbox, scene: dict[str, str], page: Page) ->
 def test_by_keyboard(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     page.goto(sandbox.url)
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to what the sandbox holds")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the resources")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
     page.locator("summary").focus()

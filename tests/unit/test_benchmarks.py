@@ -34,7 +34,7 @@ def test_a_place_that_is_missing_is_named() -> None:
         with_section("<!-- begin other -->\n<!-- end other -->\n", "life", "a table")
 
 
-@pytest.mark.parametrize(("reached", "word"), [(True, "- Reached"), (False, "- **Not reached**")])
+@pytest.mark.parametrize(("reached", "word"), [(True, "- Reached."), (False, "- **Not reached.**")])
 def test_what_is_not_reached_is_said(reached: bool, word: str) -> None:
     result = Result(("", "times"), [("az", "8.1")], [Wanted("fast", "slow", True), Wanted("small", "8 MiB", reached)])
     assert result.reached is reached
@@ -43,8 +43,8 @@ def test_what_is_not_reached_is_said(reached: bool, word: str) -> None:
         "| --- | ---: |",
         "| az | 8.1 |",
         "",
-        "- Reached: fast. Found: slow.",
-        f"{word}: small. Found: 8 MiB.",
+        "- Reached. Target: fast. Result: slow.",
+        f"{word} Target: small. Result: 8 MiB.",
     ]
 
 
@@ -53,4 +53,4 @@ def test_what_grows_faster_than_the_accounts_is_not_linear(power: float, reached
     """A run also has a fixed cost, so the average time for an account is lower in a large run."""
     found = linear("time", [(accounts, 60 + 0.1 * accounts**power) for accounts in (10, 100, 1000, 10000)])
     assert found.reached is reached
-    assert f"{STEEPER} times among 1000 to 10000 what it costs among 100 to 1000" in found.what
+    assert f"takes at most {STEEPER} times as long as from 100 to 1,000" in found.what

@@ -27,45 +27,66 @@ WORDS = {
     r"by heart": "cached",
     r"(does|do|did|must) (not )?answer|whether (it|they|\w+ accounts?) answers?": "available; of a service: respond",
     r"disturbed runs?": "run with an injected fault",
+    r"eyes": "rights of the caller",
+    r"felt": "takes effect",
+    r"for people and programs": "human-readable and machine-readable",
     r"for want of": "because ... lacks",
     r"foresees?|foreseen|foretells?|foretold": "predict; planned change",
     r"former(ly)?": "previous",
+    r"front door": "list of all targets, first page",
     r"(give|gives|gave|given|giving) (it |them |that )?back": "restore",
     r"(go|goes|going) by (access )?(roles?|polic(y|ies))": "uses Azure RBAC, uses access policies",
     r"(go|goes|going) by": "uses",
-    r"gravest|graver": "most severe, higher severity",
+    r"grave(st|r|ly)?": "severe, most severe, higher severity",
     r"had better": "should",
     r"how (it|they|things|(an|the|one) account) stands?|where (\w+ )?accounts stand": "current state",
+    r"(account's|whole) life|life of (an|the|one) account": "provision, rotate and revert of an account",
+    r"(lies?|lay|lying|lives?|lived|living) (behind|beside|in|on|under)": "is in, is stored in",
     r"in turns?|takes? turns": "one at a time; interleaved",
     r"in vain|to no avail": "without effect",
     r"looked at twice": "checked again after the change",
+    r"mishaps?": "incident",
+    r"namesakes?": "variable of the same name",
     r"nobody can tell": "is not known",
+    r"nobody outside( of)? \w+ knows": "Microsoft does not document",
+    r"not all seen": "not fully visible",
     r"of (its|their|his|one's) own": "its own X, a separate X",
+    r"outlives?|outlived": "stays valid after ... is deleted",
+    r"poses? as|posing as": "emulates",
     r"silent(ly)?|silence": "unavailable, `unavailable_reason`; without an error",
     r"stands? on": "uses",
     r"stand-ins?": "local emulator",
+    r"strikes|spares|spared": "applies to, skips",
     r"tells?|told|telling": "reports, shows, returns",
     r"way back": "rollback",
+    r"what (it|they) (was|were) before": "previous",
     r"whoever": "the principal or the user who",
+    r"whole proof": "full reliability suite",
     r"withdraws?|withdrawn|withdrawing|withdrawals?": "revoke access, disable a key, delete",
 }
 _WORD = re.compile("|".join(rf"\b({pattern})\b" for pattern in WORDS), re.IGNORECASE)
+
+# Kinds of files with text of the sandbox: its code and its web page.
+PAGE = ("py", "jinja", "js", "css")
 
 FILES = sorted(
     file.relative_to(ROOT).as_posix()
     for pattern in (
         *("plugins/**/*.py", "roles/**/*.yml", "roles/*/README.md", "playbooks/**/*.yml", "extensions/**/*.yml"),
         *(
+            "changelogs/*.yaml",
             "changelogs/fragments/*.yml",
-            "README.md",
-            "CONTRIBUTING.md",
-            "SECURITY.md",
+            "*.md",
             "docs/*.md",
+            "docs/*.json",
+            "docs/images/*.svg",
+            "docs/docsite/*.*",
             "docs/docsite/rst/*.rst",
         ),
+        *("galaxy.yml", "meta/*.yml", "pyproject.toml", "requirements*.txt"),
         *("examples/*.yml", "examples/*.md", ".github/**/*.yml", ".github/**/*.md"),
-        *("sandbox/README.md", "sandbox/pyproject.toml", "sandbox/src/**/*.py", "sandbox/src/**/*.jinja"),
-        *("tests/**/*.py", "demo/*.py", "demo/*.yml", "scripts/*", "Makefile"),
+        *("sandbox/README.md", "sandbox/pyproject.toml", *(f"sandbox/src/**/*.{kind}" for kind in PAGE)),
+        *("tests/**/*.py", "tests/**/*.txt", "tests/**/*.yml", "demo/*.py", "demo/*.yml", "scripts/*", "Makefile"),
     )
     for file in ROOT.glob(pattern)
     if file.is_file() and file != Path(__file__).resolve()  # This file has the words as data.

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import page_findings, sarif
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES
+
 ROOT = Path(__file__).resolve().parents[2]
 # Links to files that are not in the released collection are URLs of the repository.
 REPOSITORY = re.compile(
@@ -24,6 +27,9 @@ REPOSITORY = re.compile(
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+# Outside of Markdown: addresses in the repository, and files that a documentation names, as in C(docs/errors.md).
+_ADDRESS = re.compile(REPOSITORY.pattern.replace("(.*)", r"[\w./#-]*\w"))
+_NAMED = re.compile(r"\bC\((docs/[\w./-]+)\)")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,8 @@ def broken(target: str, page: Path) -> str | None:
         return None
     path, _hash, anchor = target.partition("#")
     file = page.parent / path if path else page
-    if not file.is_file():
+    # An address may be that of a folder.
+    if not (file.is_file() or (found and file.is_dir())):
         return f"{target}: there is no such file"
     if anchor and anchor not in anchors(file.read_text(encoding="utf-8")):
         return f"{target}: there is no such heading"
@@ -81,9 +88,52 @@ def test_every_link_of_the_installed_collection_leads_somewhere(installed: Path)
     assert not wrong, "\n".join(sorted(wrong))
 
 
+def addresses(file: Path) -> Iterator[str]:
+    """The addresses of files of the repository, and the files of the collection that the documentation names."""
+    text = file.read_text(encoding="utf-8")
+    yield from (found[0] for found in _ADDRESS.finditer(text))
+    yield from _NAMED.findall(text)
+
+
+def test_every_address_outside_of_markdown_leads_somewhere(installed: Path) -> None:
+    """In the documentation of modules and roles, the code, the menu and the guides of the docs site."""
+    kinds = {".json", ".py", ".rst", ".txt", ".yml"}
+    files = sorted(file for file in installed.rglob("*") if file.suffix in kinds)
+    found = [(file, address) for file in files for address in addresses(file)]
+    by_file = {file.relative_to(installed).as_posix() for file, _address in found}
+    assert {"docs/docsite/links.yml", "docs/docsite/rst/guides.rst", "plugins/doc_fragments/azure.py"} <= by_file
+    assert {"plugins/module_utils/_audit/page_findings.py", "plugins/modules/batch_encryption_audit.py"} <= by_file
+
+    wrong = {
+        f"{file.relative_to(installed)}: {why}"
+        for file, address in found
+        if (why := broken(address, installed / "README.md")) is not None
+    }
+
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+@pytest.mark.parametrize("page", [page_findings._MANUAL, sarif._HELP])
+def test_every_finding_of_a_report_has_its_heading(page: str) -> None:
+    """The web page of an audit and the SARIF report link the heading of each finding."""
+    assert [why for name in RULES if (why := broken(f"{page}#{name}", ROOT / "README.md"))] == []
+
+
 def test_every_link_of_other_pages_leads_somewhere() -> None:
     pages = [ROOT / "sandbox" / "README.md", *(ROOT / ".github").rglob("*.md")]
     assert [why for page in pages for link in links(page) if (why := broken(link, page))] == []
+
+
+def test_only_the_tests_of_ansible_test_are_installed(installed: Path) -> None:
+    """And nothing else that only the development of the collection needs."""
+    top = {file.relative_to(installed).parts[0] for file in installed.rglob("*") if file.is_file()}
+    tests = sorted(file.relative_to(installed).as_posix() for file in (installed / "tests").rglob("*"))
+
+    assert tests == ["tests/config.yml"]
+    assert top == {
+        *("CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md"),
+        *("changelogs", "docs", "examples", "meta", "playbooks", "plugins", "requirements.txt", "roles", "tests"),
+    }
 
 
 def test_every_page_is_in_the_list_of_pages(installed: Path) -> None:
@@ -103,6 +153,10 @@ def test_every_page_is_in_the_list_of_pages(installed: Path) -> None:
         ("docs/guide.md#nowhere", "docs/guide.md#nowhere: there is no such heading"),
         ("https://github.com/azbatch/azbatch.cmk/blob/main/sandbox/README.md", None),
         ("https://github.com/azbatch/azbatch.cmk/blob/main/nowhere.md", "nowhere.md: there is no such file"),
+        (
+            "https://github.com/azbatch/azbatch.cmk/blob/main/docs/audit.md#nothing",
+            "docs/audit.md#nothing: there is no such heading",
+        ),
     ],
 )
 def test_a_link_that_leads_nowhere_is_found(target: str, why: str | None) -> None:

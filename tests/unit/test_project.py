@@ -48,6 +48,16 @@ def test_oldest_sdks_that_are_tested_are_allowed() -> None:
     assert [name for name in floors if version(tested[name]) < version(floors[name])] == []
 
 
+def test_supported_sdks_are_listed() -> None:
+    page = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
+    required = [re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<(\d+))?", line).groups() for line in lines("requirements.txt")]
+    rows = [
+        f"| {name} | {floor} or newer{f', below {ceiling}' if ceiling else ''} |" for name, floor, ceiling in required
+    ]
+
+    assert [row for row in rows if row not in page] == []
+
+
 def test_every_make_target_is_explained() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {name for line in re.findall(r"^\.PHONY: (.+)$", makefile, re.M) for name in line.split()}

@@ -66,7 +66,7 @@ def expiries(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
 
 
 def ages(accounts: Iterable[Mapping[str, Any]]) -> list[Bar]:
-    """The numbers of accounts by the age of their version."""
+    """Count accounts by the age of the key version in use."""
     days = [account["version_age_days"] for account in accounts if account["version"]]
     return [
         Bar("up to 30 days", _between(days, None, 31)),

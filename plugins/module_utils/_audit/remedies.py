@@ -114,14 +114,15 @@ def _by_vault(variable: str, values: Mapping[str, str]) -> list[str]:
 def _playbook(group: str, title: str, repair: Repair, options: Mapping[str, Any]) -> str:
     kind, name = repair.name.split()
     if kind == "role":
-        # All accounts are in one wave, because Ansible ends a play if all hosts of a wave fail.
-        alone = {"cmk_hosts": group, "cmk_serial": "100%", "cmk_max_fail_percentage": 100}
+        # All accounts at the same time, because Ansible ends a play if all hosts of a wave fail.
+        # The playbook provision has no waves, so it does not read the other two variables.
+        waves = {} if name == "provision" else {"cmk_serial": "100%", "cmk_max_fail_percentage": 100}
         return _yaml(
             [
                 f"- name: {json.dumps(title)}",
                 f"  ansible.builtin.import_playbook: azbatch.cmk.{name}",
                 "  vars:",
-                *_lines(4, {**alone, **options}),
+                *_lines(4, {"cmk_hosts": group, **waves, **options}),
             ]
         )
     return _yaml(

@@ -18,7 +18,7 @@ from .assessment import Seen, assessed
 from .causes import causes
 from .findings import STATES, judged
 from .policy import Policy
-from .rules import RULES, SEVERITIES, graver
+from .rules import RULES, SEVERITIES, is_at_least
 
 # The version of the documented format, docs/audit.schema.json. An incompatible change increases the number.
 FORMAT = "azbatch.cmk/audit/1"
@@ -54,7 +54,7 @@ def at_least(report: Mapping[str, Any], severity: str) -> list[str]:
         f"{account['name']}: {one['id']} ({one['severity']}): {one['evidence']}"
         for account in report["accounts"]
         for one in open_findings(account)
-        if graver(one["severity"], severity)
+        if is_at_least(one["severity"], severity)
     ]
 
 

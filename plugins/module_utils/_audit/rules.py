@@ -208,7 +208,7 @@ RULES: dict[str, Rule] = {
         MEDIUM,
         KEY,
         "The key is of a type that the policy does not allow",
-        "The policy names the types of keys, for example those that live in hardware (RSA-HSM).",
+        "The policy names the types of keys, for example keys that an HSM protects (RSA-HSM).",
         "Create a key of an allowed type and move the account to it.",
         _OTHER_KEY,
     ),
@@ -269,6 +269,6 @@ RULES: dict[str, Rule] = {
 }
 
 
-def graver(one: str, other: str) -> bool:
-    """Whether the severity `one` is at least as high as `other`."""
+def is_at_least(one: str, other: str) -> bool:
+    """Return whether `one` is at least as severe as `other`."""
     return SEVERITIES.index(one) <= SEVERITIES.index(other)

@@ -93,7 +93,7 @@ def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
             value,
             "this is not the identifier of a key in a key vault.",
             "Use https://VAULT.vault.azure.net/keys/KEY/VERSION to pin a version, or leave out /VERSION to follow "
-            "the key's newest one (in other clouds with their own suffix).",
+            "the latest version of the key (in other clouds with their own suffix).",
             code="invalid_key_identifier",
         )
     return _key_identifier(found["vault"], found["suffix"], found["name"], found["version"])

@@ -61,11 +61,15 @@ def cut_short(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def refused(goal: Goal, until: float) -> Refused:
+    remedy = (
+        f"Run the task again after that time. If {subject(goal)} is leaked, set grace_period: P0D. Accounts that still "
+        "use it may then lose their key."
+    )
     return Refused(
         f"Refused to disable {subject(goal)} before {instant(until)}. Accounts were moved to another version or key so "
-        "recently that something may still use this one. Run the task again after that time, or set grace_period: P0D.",
+        f"recently that something may still use this one. {remedy}",
         code="in_grace",
         kept_until=instant(until),
         option="grace_period",
-        remedy="Run the task again after that time, or set grace_period: P0D.",
+        remedy=remedy,
     )

@@ -19,7 +19,7 @@ SOURCES = {
     "following": "Microsoft.KeyVault, following the newest",
 }
 HEALTHS = {"answers": "available", "refuses": "unavailable", "busy": "in progress"}
-SHOWN = {"": "all", "writes": "writes", "unknown": "unknown ones", "faults": "struck by a fault"}
+SHOWN = {"": "all", "writes": "writes", "unknown": "unknown ones", "faults": "with a fault"}
 
 
 @dataclass(frozen=True)
