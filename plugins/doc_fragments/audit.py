@@ -108,17 +108,17 @@ options:
           - key_deleted
           - key_expires_soon
           - key_missing
+          - key_not_supported
           - key_too_small
           - key_type_not_allowed
-          - key_unfit
           - key_without_expiry
           - network_closed
           - newer_version_unused
           - not_on_customer_managed_key
-          - not_seen
+          - not_read
           - operations_missing
           - pool_disks_not_encrypted
-          - pool_key_of_its_own
+          - pool_uses_other_key
           - vault_deleted
           - vault_in_other_tenant
           - vault_missing

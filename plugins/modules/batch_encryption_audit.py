@@ -135,7 +135,7 @@ counts:
   sample:
     accounts: 120
     on_customer_managed_key: 117
-    states: {at_risk: 1, breaks_rules: 4, unknown: 0, ok: 115}
+    states: {at_risk: 1, non_compliant: 4, unknown: 0, ok: 115}
 accounts:
   description:
     - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md)
@@ -146,7 +146,7 @@ accounts:
   elements: dict
   sample:
     - name: mybatch
-      state: breaks_rules
+      state: non_compliant
       key_source: microsoft_keyvault
       version_age_days: 120
       days_left: 245
@@ -174,18 +174,18 @@ findings:
   sample:
     - "mybatch: vault_uses_access_policies (medium): kv-legacy uses access policies."
 comparison:
-  description: The number of accounts that have appeared, vanished and changed, and of findings that were opened and
+  description: The number of added, removed and changed accounts, and of findings that were opened and
     closed, since O(compare_with); null without O(compare_with).
   returned: success, and failure because of O(fail_on)
   type: dict
   sample:
     since: "2026-11-24T06:00:00Z"
-    appeared: 1
-    vanished: 0
+    added: 1
+    removed: 0
     changed: 3
     opened: 1
     closed: 2
-unseen_subscriptions:
+unlisted_subscriptions:
   description: Ids of the subscriptions whose accounts could not all be listed.
   returned: success, and failure because of O(fail_on)
   type: list
@@ -193,7 +193,7 @@ unseen_subscriptions:
   sample: []
 unlisted:
   description:
-    - The subscriptions of RV(unseen_subscriptions), each with the reason why its accounts could not all be listed.
+    - The subscriptions of RV(unlisted_subscriptions), each with the reason why its accounts could not all be listed.
   contains:
     scope:
       description: Resource id of the subscription.

@@ -342,7 +342,7 @@ diagnosis:
           description:
             - V(identity_missing), V(vault_deleted), V(vault_missing), V(vault_in_other_tenant), V(network_closed),
               V(key_deleted), V(key_missing), V(version_missing), V(version_unusable), V(operations_missing),
-              V(key_unfit) or V(access_missing).
+              V(key_not_supported) or V(access_missing).
           type: str
         evidence:
           description: The evidence in Azure, or the error that Batch reports about a key that the caller cannot read.

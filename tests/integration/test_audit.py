@@ -213,7 +213,7 @@ def test_one_of_two_identities_has_access(ansible: Ansible, service: Service) ->
     service.point(service.make_key().id)
 
     account = looked_at(ansible)["account1"]
-    assert (account["state"], found(account), account["access"]) == ("unknown", ["not_seen"], None)
+    assert (account["state"], found(account), account["access"]) == ("unknown", ["not_read"], None)
     assert two["properties"]["principalId"] in account["unknown"]["access"]
     account = looked_at(ansible, pools=True)["account1"]
     assert (account["state"], found(account), account["access"]) == ("ok", [], "granted")
@@ -235,14 +235,14 @@ def test_an_account_that_is_being_created(runner: OneProcess, service: Service) 
     service.make_account()
 
     account = audited(runner, pools=True)
-    assert (account["state"], found(account), account["available"]) == ("unknown", ["not_seen"], None)
+    assert (account["state"], found(account), account["available"]) == ("unknown", ["not_read"], None)
     assert "'Creating'" in account["unknown"]["pools"]
 
 
 @pytest.mark.parametrize(
     ("address", "state", "finding"),
     [
-        ("203.0.113.1/32", "unknown", ["not_seen"]),
+        ("203.0.113.1/32", "unknown", ["not_read"]),
         ("127.0.0.0/8", "at_risk", ["network_closed", "account_unavailable"]),
     ],
     ids=["of Batch", "of others"],
@@ -254,7 +254,7 @@ def test_an_allowed_address(runner: OneProcess, service: Service, address: str, 
     close(service, address, "127.0.0.1/32")
 
     account = audited(runner)
-    assert (account["state"], found(account)) == ("unknown", ["not_seen"])
+    assert (account["state"], found(account)) == ("unknown", ["not_read"])
     assert "pools: true" in account["unknown"]["network"]
     account = audited(runner, pools=True)
     assert (account["state"], found(account)) == (state, finding)
@@ -334,7 +334,7 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     diagnosis = runner.another().module("batch_encryption_info", {**place, "diagnose": True})
     recovery = runner.another().module("batch_encryption_info", {**place, "check_before": "recover"})
 
-    assert found(account) == [finding or "not_seen"]
+    assert found(account) == [finding or "not_read"]
     assert [cause["name"] for cause in diagnosis["diagnosis"]["causes"]] == ([finding] if finding else [])
     if finding is None:
         assert (account["state"], recovery["code"]) == ("unknown", "permission_denied")
@@ -367,7 +367,7 @@ def test_no_name_is_checked_of_a_vault_that_responds(
     )
     since = service.sandbox.control.last
 
-    assert found(audited(runner)) == ["not_seen"]
+    assert found(audited(runner)) == ["not_read"]
     assert not [one for one in service.sandbox.control.requests(since) if "/checkNameAvailability" in one["url"]]
 
 
@@ -393,9 +393,9 @@ def test_findings_about_expiry_and_about_the_policy(ansible: Ansible, service: S
         *("key_too_small", "key_without_expiry", "newer_version_unused"),
     }
     assert found(accounts["account2"]) == ["not_on_customer_managed_key"]
-    assert {one["state"] for one in accounts.values()} == {"breaks_rules"}
+    assert {one["state"] for one in accounts.values()} == {"non_compliant"}
     assert accounts["account1"]["version_age_days"] == 100
-    assert {one["state"] for one in looked_at(ansible, min_days_to_expiry=0).values()} == {"breaks_rules", "ok"}
+    assert {one["state"] for one in looked_at(ansible, min_days_to_expiry=0).values()} == {"non_compliant", "ok"}
     assert old.rpartition("/")[2] == accounts["account1"]["version"] != accounts["account1"]["newest_version"]
 
 
@@ -412,7 +412,7 @@ def test_pools(ansible: Ansible, service: Service) -> None:
     findings = {one["id"]: one["evidence"] for one in account["findings"]}
     assert findings == {
         "pool_disks_not_encrypted": "These pools have no disk encryption: bare.",
-        "pool_key_of_its_own": "These pools use their own keys: keyed (https://vault-two.vault.azure.net/keys/disks).",
+        "pool_uses_other_key": "These pools use their own keys: keyed (https://vault-two.vault.azure.net/keys/disks).",
     }
     assert {pool["name"]: pool["encrypted_disks"] for pool in account["pools"]} == {
         "bare": [],
@@ -445,7 +445,7 @@ def test_what_could_not_be_read_is_unknown_and_not_compliant(ansible: Ansible, s
     assert run.rc == 0, run.output
     (account,) = report(ansible)["accounts"]
     assert account["state"] == "unknown"
-    assert found(account) == ["not_seen"]
+    assert found(account) == ["not_read"]
     assert "Microsoft.KeyVault/vaults/keys/read" in account["unknown"]["key"]
     assert (account["version"], account["key_type"], account["days_left"]) == (None, None, None)
     assert (account["access"], account["vault"]["purge_protection"]) == ("granted", True)
@@ -486,13 +486,13 @@ def test_an_exception_is_one_until_its_day(ansible: Ansible, service: Service) -
 @pytest.mark.parametrize("way", WAYS)
 def test_warnings_are_shown_although_a_finding_fails_the_task(ansible: Ansible, service: Service, way: str) -> None:
     service.on_key()
-    stale = {"finding": "not_seen", "accounts": ["other"], "reason": "So.", "expires_on": "2099-12-31"}
+    stale = {"finding": "not_read", "accounts": ["other"], "reason": "So.", "expires_on": "2099-12-31"}
     asked = {"rbac_only": True, "fail_on": "medium", "exceptions": [stale]}
 
     run = ansible.play([fails(task("audit", "batch_encryption_audit", **asked))], way=way)
 
     assert run["audit"].refused("audit_failed")
-    shown = "The exception of not_seen for other matches no finding."
+    shown = "The exception of not_read for other matches no finding."
     assert run["audit"].warnings == [shown]
     assert shown in " ".join(run.output.split())
 
@@ -549,9 +549,9 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
     run = audit(ansible, compare_with=path)
 
     counted = {name: number for name, number in run[TASK]["comparison"].items() if name != "since"}
-    assert counted == {"appeared": 1, "vanished": 1, "changed": 2, "opened": 1, "closed": 0, "not_compared": 0}
+    assert counted == {"added": 1, "removed": 1, "changed": 2, "opened": 1, "closed": 0, "not_compared": 0}
     comparison = report(ansible)["comparison"]
-    assert [one["name"] for one in (*comparison["appeared"], *comparison["vanished"])] == ["account3", "account2"]
+    assert [one["name"] for one in (*comparison["added"], *comparison["removed"])] == ["account3", "account2"]
     assert {(one["field"], one["before"], one["after"]) for one in comparison["changed"]} == {
         ("state", "ok", "at_risk"),
         ("access", "granted", "missing"),
@@ -573,11 +573,11 @@ def test_a_subscription_where_the_caller_may_not_look(ansible: Ansible, service:
     run = audit(ansible, environment=reader, subscriptions=[service.sandbox.subscription_id, second])
 
     assert run.rc == 0, run.output
-    assert report(ansible)["unseen_subscriptions"] == [second]
+    assert report(ansible)["unlisted_subscriptions"] == [second]
     assert second in run[TASK].warnings[0]
 
 
-NOT_SEEN = {"finding": "not_seen", "accounts": ["*"]}
+NOT_SEEN = {"finding": "not_read", "accounts": ["*"]}
 MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"max_version_age": "90 days"}, "max_version_age"),
     ({"min_days_to_expiry": -1}, "min_days_to_expiry"),

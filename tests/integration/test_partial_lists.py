@@ -335,7 +335,7 @@ def test_a_subscription_without_an_answer(runner: OneProcess, service: Service, 
 
     report = runner.module("batch_encryption_audit", {"return_accounts": True})
     assert [one["name"] for one in report["accounts"]] == ["account1"]
-    assert report["unseen_subscriptions"] == [second]
+    assert report["unlisted_subscriptions"] == [second]
     assert report["unlisted"] == failure["unlisted"]
     audit = runner.module("batch_encryption_audit", {})
     assert audit["counts"]["accounts"] == 1

@@ -79,7 +79,7 @@ def test_an_account_on_the_newest_version() -> None:
     one = only(report(on(tags={"team": "a"})))
 
     assert (one["state"], one["findings"], one["unknown"]) == ("ok", [], {})
-    assert (one["version"], one["newest_version"], one["newer_version_there"]) == (NEW, NEW, False)
+    assert (one["version"], one["newest_version"], one["newer_version_exists"]) == (NEW, NEW, False)
     assert (one["version_age_days"], one["expires_on"], one["days_left"]) == (10, None, None)
     assert (one["access"], one["available"], one["pools"]) == ("granted", None, None)
 
@@ -106,7 +106,7 @@ def test_days_left(left: int, days: int, finding: list[str]) -> None:
 def test_a_follower_is_on_the_newest_version() -> None:
     one = only(report(on(None), keys=keys(policy=rotation_policy(timeAfterCreate="P90D"))))
 
-    assert (one["key_version"], one["version"], one["newer_version_there"]) == (None, NEW, False)
+    assert (one["key_version"], one["version"], one["newer_version_exists"]) == (None, NEW, False)
     assert one["findings"] == []
 
 
@@ -134,7 +134,7 @@ def test_a_follower_needs_its_previous_version_for_two_days(age: int, available:
 def test_a_newer_version_counts_once_it_is_enabled(enabled: bool, there: bool) -> None:
     one = report(on(OLD), keys=keys(newest=key(NEW, enabled=enabled)))
 
-    assert only(one)["newer_version_there"] is there
+    assert only(one)["newer_version_exists"] is there
     assert ("newer_version_unused" in found(one)) is there
 
 
@@ -178,7 +178,7 @@ def test_access_by_policy() -> None:
 @pytest.mark.parametrize(
     ("pools", "access", "state", "ids"),
     [
-        pytest.param(None, None, "unknown", ["not_seen"], id="not asked"),
+        pytest.param(None, None, "unknown", ["not_read"], id="not asked"),
         pytest.param([], "granted", "ok", [], id="available"),
         pytest.param(
             Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"}),
@@ -221,8 +221,8 @@ def test_what_could_not_be_read_is_reported_with_its_reason() -> None:
         "key": "No keys for you.",
         "access": "No roles for you.",
     }
-    assert (one["state"], [finding["id"] for finding in one["findings"]]) == ("unknown", ["not_seen"])
-    assert (one["version"], one["newer_version_there"], one["vault"], one["access"]) == (None, None, None, None)
+    assert (one["state"], [finding["id"] for finding in one["findings"]]) == ("unknown", ["not_read"])
+    assert (one["version"], one["newer_version_exists"], one["vault"], one["access"]) == (None, None, None, None)
 
 
 def test_identities() -> None:
@@ -295,7 +295,7 @@ def test_an_exception_holds_on_its_last_day() -> None:
         return only(report(on(None), by={"exceptions": [exception]}))
 
     # The current date is 2026-05-28.
-    assert (standing("2026-05-28")["state"], standing("2026-05-27")["state"]) == ("ok", "breaks_rules")
+    assert (standing("2026-05-28")["state"], standing("2026-05-27")["state"]) == ("ok", "non_compliant")
     assert standing("2026-05-27")["findings"][0]["exception"] == {"reason": "So.", "expires_on": "2026-05-28T00:00:00Z"}
 
 
@@ -305,8 +305,8 @@ def test_an_exception_holds_on_its_last_day() -> None:
         {"max_version_age": "90 days"},
         {"min_days_to_expiry": -1},
         {"allowed_vaults": ["v"]},
-        {"exceptions": [{"finding": "not_seen", "accounts": [], "reason": "", "expires_on": "2027-01-01"}]},
-        {"exceptions": [{"finding": "not_seen", "accounts": [], "reason": "So.", "expires_on": "2027-02-30"}]},
+        {"exceptions": [{"finding": "not_read", "accounts": [], "reason": "", "expires_on": "2027-01-01"}]},
+        {"exceptions": [{"finding": "not_read", "accounts": [], "reason": "So.", "expires_on": "2027-02-30"}]},
     ],
 )
 def test_a_policy_that_makes_no_sense(wrong: dict[str, Any]) -> None:
@@ -322,7 +322,7 @@ def test_those_at_risk_come_first() -> None:
 
     assert one["accounts"][0]["name"] == "lost"
     states = [account["state"] for account in one["accounts"]]
-    assert states == sorted(states, key=["at_risk", "breaks_rules", "unknown", "ok"].index)
+    assert states == sorted(states, key=["at_risk", "non_compliant", "unknown", "ok"].index)
     assert sum(one["summary"]["states"].values()) == one["summary"]["accounts"] == 9
     assert list(one["rules"]) == sorted(one["rules"], key=lambda name: (SEVERITIES.index(RULES[name].severity), name))
     assert one["summary"]["findings"]["vault_deleted"] == 1
@@ -352,12 +352,12 @@ def test_every_rule_is_in_the_documentation() -> None:
 
 def test_what_was_not_seen_in_both_is_not_compared() -> None:
     whole, less = report(on(), account("plain")), report()
-    less["unseen_subscriptions"] = [on()["id"].split("/")[2]]
+    less["unlisted_subscriptions"] = [on()["id"].split("/")[2]]
 
     comparison = compared(whole, less)
 
-    assert (comparison["vanished"], comparison["closed"]) == ([], [])
-    assert comparison["not_compared"] == less["unseen_subscriptions"]
+    assert (comparison["removed"], comparison["closed"]) == ([], [])
+    assert comparison["not_compared"] == less["unlisted_subscriptions"]
 
 
 def test_a_later_date_is_no_change() -> None:
@@ -397,13 +397,13 @@ def test_a_case_fails_only_if_something_has_to_be_done() -> None:
 
     one = report(on(), pools={mine: [keyed]})
     suite = xml.fromstring(as_junit(one).encode())[0]
-    assert (only(one)["state"], found(one)) == ("ok", ["pool_key_of_its_own"])
+    assert (only(one)["state"], found(one)) == ("ok", ["pool_uses_other_key"])
     assert (suite.attrib["failures"], list(suite.iter("failure"))) == ("0", [])
-    assert str(suite.findtext(".//system-out")).startswith("info: pool_key_of_its_own: ")
+    assert str(suite.findtext(".//system-out")).startswith("info: pool_uses_other_key: ")
 
     worse = xml.fromstring(as_junit(report(on(), pools={mine: [keyed]}, vaults={"myvault": vault()})).encode())[0]
     assert worse.attrib["failures"] == "1"
-    assert "pool_key_of_its_own" not in str(worse.findtext(".//failure"))
+    assert "pool_uses_other_key" not in str(worse.findtext(".//failure"))
 
 
 def test_sarif_marks_what_is_accepted() -> None:
@@ -433,7 +433,7 @@ def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 def with_finding(rule: str, *accounts: dict[str, Any], **policy: Any) -> dict[str, Any]:
     """A report in which these accounts of another report have this finding."""
     found = {"id": rule, "accepted": False}
-    return {"asked": asked(**policy), "accounts": [{**one, "findings": [found]} for one in accounts]}
+    return {"options": asked(**policy), "accounts": [{**one, "findings": [found]} for one in accounts]}
 
 
 @pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.repair])

@@ -161,7 +161,7 @@ def test_accounts_are_found_by_text(view: browser.View, some: dict[str, Any], tm
         ("severity=low", ["away", "here"]),
         ("tag=team%3Drisk", ["away", "here"]),
         ("tag=stage", ["here"]),
-        ("state=breaks_rules&region=eastus2", ["away"]),
+        ("state=non_compliant&region=eastus2", ["away"]),
         ("finding=newer_version_unused", ["away", "here"]),
         ("cause=vault_deleted%3Aother", ["lost"]),
         ("region=mars", []),
@@ -219,7 +219,7 @@ def test_tiles_filter(view: browser.View, places: dict[str, Any], tmp_path: Path
 
     assert counts(page) == ["4", "1", "2", "0", "1"]
     tiles.get_by_role("link", name="breaks rules").click()
-    assert (fragment(page), names(page)) == ("state=breaks_rules", ["away", "here"])
+    assert (fragment(page), names(page)) == ("state=non_compliant", ["away", "here"])
     expect(tiles.get_by_role("link", name="breaks rules")).to_have_attribute("aria-current", "true")
     # A tile shows the number of accounts that a click on the tile would show.
     assert counts(page) == ["4", "1", "2", "0", "1"]

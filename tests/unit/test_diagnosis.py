@@ -108,7 +108,7 @@ CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"}
         ),
         pytest.param(diagnosed(f"{KEY}/{NEW}", EXPIRED, bundle=EXPIRED), {"version_unusable": "key"}, id="expired"),
         pytest.param(diagnosed(bundle=key(key_ops=["sign"])), {"operations_missing": "key"}, id="operations"),
-        pytest.param(diagnosed(bundle=key(kty="EC")), {"key_unfit": None}, id="type"),
+        pytest.param(diagnosed(bundle=key(kty="EC")), {"key_not_supported": None}, id="type"),
         pytest.param(diagnosed(vault=vault()), {"access_missing": "access"}, id="grant"),
         pytest.param(
             diagnosed(f"{KEY}/{NEW}", key(enabled=False), vault=vault(), bundle=key(enabled=False)),

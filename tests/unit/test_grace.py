@@ -80,7 +80,7 @@ def test_nothing_is_disabled_within_it() -> None:
     with pytest.raises(Refused) as refused:
         key_plan.plan(goal(), observed(10 * DAY, ages={"one": 60}))
 
-    assert refused.value.code == "in_grace"
+    assert refused.value.code == "in_grace_period"
     assert refused.value.facts["kept_until"] == instant(NOW + DAY - 60)
     assert refused.value.facts["option"] == "grace_period"
     assert key_plan.plan(goal(), observed(10 * DAY, ages={"one": 2 * DAY})).steps

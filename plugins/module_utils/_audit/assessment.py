@@ -143,9 +143,9 @@ def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: Seen, se
         "key_type": version["key"]["kty"] if version else None,
         "key_size": size_of(version) if version else None,
         "newest_version": newest_version,
-        "newer_version_there": bool(is_newer and newest_version != key.version) if key and newest else None,
+        "newer_version_exists": bool(is_newer and newest_version != key.version) if key and newest else None,
         "rotation_policy": key_rotation_policy.describe(_or_none(kept.get("policy"))),
-        "rotates_itself": key_rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
+        "rotated_by_key_vault": key_rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
     }
 
 

@@ -60,7 +60,7 @@ def summary(counts: Mapping[str, Any]) -> str:
     return (
         f"{number} Batch account{'' if number == 1 else 's'}, "
         f"{counts['on_customer_managed_key']} on customer-managed keys: "
-        f"{states['at_risk']} at risk, {states['breaks_rules']} break rules, {states['unknown']} unknown, "
+        f"{states['at_risk']} at risk, {states['non_compliant']} break rules, {states['unknown']} unknown, "
         f"{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
     )
 
@@ -70,7 +70,7 @@ def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[s
     return {
         "summary": summary(report["summary"]),
         "counts": report["summary"],
-        "unseen_subscriptions": report["unseen_subscriptions"],
+        "unlisted_subscriptions": report["unlisted_subscriptions"],
         "unlisted": report["unlisted"],
         "files": dict(written),
         "findings": list(grave[:_MOST_LINES]),
@@ -106,7 +106,7 @@ def _warnings(
         yield "The caller can read no Batch account in this scope."
     if params["compare_with"] and previous is None:
         yield f"The earlier report {params['compare_with']} does not exist, so no changes are reported."
-    others = [name for name in SCOPE if previous and previous["asked"].get(name) != report["asked"][name]]
+    others = [name for name in SCOPE if previous and previous["options"].get(name) != report["options"][name]]
     if others:
         yield f"The earlier report used other values of {', '.join(others)}, so some differences may not be changes."
     # If an item is misspelt, it requires a key of no account, and no finding shows that.

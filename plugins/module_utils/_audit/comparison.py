@@ -27,12 +27,12 @@ def compared(previous: Report, report: Report) -> dict[str, Any]:
     """The differences between the two reports. If one report could not read a subscription, an account of it that
     is only in the other report counts as neither added nor removed."""
     before, after = _by_id(previous), _by_id(report)
-    hidden = {*previous["unseen_subscriptions"], *report["unseen_subscriptions"]}
+    hidden = {*previous["unlisted_subscriptions"], *report["unlisted_subscriptions"]}
     both = [name for name in after if name in before]
     return {
         "since": previous["generated_on"],
-        "appeared": [_place(after[name]) for name in after if name not in before and _is_seen(after[name], hidden)],
-        "vanished": [_place(before[name]) for name in before if name not in after and _is_seen(before[name], hidden)],
+        "added": [_place(after[name]) for name in after if name not in before and _is_seen(after[name], hidden)],
+        "removed": [_place(before[name]) for name in before if name not in after and _is_seen(before[name], hidden)],
         "changed": [change for name in both for change in _changes(before[name], after[name])],
         "opened": [one for name in after for one in _more(after[name], before.get(name), hidden)],
         "closed": [one for name in before for one in _more(before[name], after.get(name), hidden)],

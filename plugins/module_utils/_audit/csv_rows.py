@@ -28,8 +28,8 @@ _PLAIN = (
         "vault_name",
         "key_name",
     ),
-    *("version", "follows_latest", "newest_version", "newer_version_there", "version_created_on", "version_age_days"),
-    *("expires_on", "days_left", "key_type", "key_size", "rotates_itself", "access", "available"),
+    *("version", "follows_latest", "newest_version", "newer_version_exists", "version_created_on", "version_age_days"),
+    *("expires_on", "days_left", "key_type", "key_size", "rotated_by_key_vault", "access", "available"),
 )
 COLUMNS = (*_PLAIN, "worst", "open_findings", "accepted_findings", "unknown", "id")
 # A spreadsheet reads a cell that begins with one of these characters as a formula.

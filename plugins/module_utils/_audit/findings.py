@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 # The name of the rule, and the evidence.
 Found = tuple[str, str]
 
-AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "breaks_rules", "unknown", "ok"
+AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "non_compliant", "unknown", "ok"
 # The most severe first.
 STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
 
@@ -57,9 +57,9 @@ def _state(found: list[dict[str, Any]]) -> str:
     open_ones = [one for one in found if not one["accepted"]]
     if any(one["severity"] == CRITICAL for one in open_ones):
         return AT_RISK
-    if any(one["id"] != "not_seen" and one["severity"] != INFO for one in open_ones):
+    if any(one["id"] != "not_read" and one["severity"] != INFO for one in open_ones):
         return BREAKS_RULES
-    return UNKNOWN if any(one["id"] == "not_seen" for one in found) else OK
+    return UNKNOWN if any(one["id"] == "not_read" for one in found) else OK
 
 
 def _of_causes(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
@@ -78,7 +78,7 @@ def _of_record(record: Record, policy: Policy) -> Iterator[Found]:
         yield "not_on_customer_managed_key", "The account uses a Microsoft-managed key."
     yield from _of_pools(record)
     if record["unknown"]:
-        yield "not_seen", " ".join(f"{what}: {why}" for what, why in record["unknown"].items())
+        yield "not_read", " ".join(f"{what}: {why}" for what, why in record["unknown"].items())
 
 
 def _of_vault(record: Record, policy: Policy) -> Iterator[Found]:
@@ -101,7 +101,7 @@ def _of_key(record: Record, policy: Policy) -> Iterator[Found]:
         yield "key_type_not_allowed", f"The key's type is {kind}, which is not one of {', '.join(policy.key_types)}."
     if size and policy.min_key_size and size < policy.min_key_size:
         yield "key_too_small", f"The key has {size} bits, fewer than {policy.min_key_size}."
-    if record["follows_latest"] and record["rotates_itself"] is False:
+    if record["follows_latest"] and record["rotated_by_key_vault"] is False:
         yield "follows_without_rotation", f"No rotation policy creates new versions of the key {record['key_name']}."
 
 
@@ -115,7 +115,7 @@ def _of_version(record: Record, policy: Policy) -> Iterator[Found]:
     if age is not None and policy.max_version_age is not None and age * DAY >= policy.max_version_age:
         allowed = policy.max_version_age // DAY
         yield "version_too_old", f"Version {version} was created {age} days ago; {allowed} days are allowed."
-    if record["newer_version_there"]:
+    if record["newer_version_exists"]:
         yield "newer_version_unused", f"The account uses version {version}; the newest is {record['newest_version']}."
 
 
@@ -126,4 +126,4 @@ def _of_pools(record: Record) -> Iterator[Found]:
     if bare:
         yield "pool_disks_not_encrypted", f"These pools have no disk encryption: {', '.join(bare)}."
     if keyed:
-        yield "pool_key_of_its_own", f"These pools use their own keys: {', '.join(keyed)}."
+        yield "pool_uses_other_key", f"These pools use their own keys: {', '.join(keyed)}."

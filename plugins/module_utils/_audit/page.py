@@ -60,7 +60,7 @@ def _policy() -> str:
 
 
 def _header(report: Report) -> str:
-    asked, summary = report["asked"], report["summary"]
+    asked, summary = report["options"], report["summary"]
     if asked["account_name"]:
         where = f"the account {asked['account_name']}"
     elif asked["resource_group"]:
@@ -108,8 +108,8 @@ def _comparison(comparison: Report | None) -> str:
     parts = (
         _listed("New findings", _by_rule(comparison["opened"])),
         _listed("Closed findings", _by_rule(comparison["closed"])),
-        _listed("Added accounts", _names(comparison["appeared"])),
-        _listed("Removed accounts", _names(comparison["vanished"])),
+        _listed("Added accounts", _names(comparison["added"])),
+        _listed("Removed accounts", _names(comparison["removed"])),
         _listed("Changed accounts", _by_change(comparison["changed"])),
     )
     content = "".join(parts) or "<p>No changes.</p>"

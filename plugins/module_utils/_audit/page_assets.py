@@ -15,13 +15,13 @@ STYLE = """
   color-scheme: light dark;
   --paper: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --band: #f3f5f7; --link: #0550ae;
   --critical: #a40e26; --high: #bc4c00; --medium: #7d5700; --low: #0550ae; --info: #57606a;
-  --at_risk: #a40e26; --breaks_rules: #8a5200; --unknown: #57606a; --ok: #116329;
+  --at_risk: #a40e26; --non_compliant: #8a5200; --unknown: #57606a; --ok: #116329;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #0d1117; --ink: #e6edf3; --soft: #9da7b3; --line: #3d444d; --band: #161b22; --link: #79c0ff;
     --critical: #ff7b72; --high: #ffa657; --medium: #e3b341; --low: #79c0ff; --info: #9da7b3;
-    --at_risk: #ff7b72; --breaks_rules: #e3b341; --unknown: #9da7b3; --ok: #56d364;
+    --at_risk: #ff7b72; --non_compliant: #e3b341; --unknown: #9da7b3; --ok: #56d364;
   }
 }
 * { box-sizing: border-box }
@@ -40,7 +40,7 @@ summary { cursor: pointer }
 .paper { display: none }
 .skip { position: absolute; left: -99rem }
 .skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem }
-.at_risk { --tone: var(--at_risk) } .breaks_rules { --tone: var(--breaks_rules) }
+.at_risk { --tone: var(--at_risk) } .non_compliant { --tone: var(--non_compliant) }
 .unknown { --tone: var(--unknown) } .ok { --tone: var(--ok) }
 .critical { --tone: var(--critical) } .high { --tone: var(--high) } .medium { --tone: var(--medium) }
 .low { --tone: var(--low) } .info { --tone: var(--info) }

@@ -45,7 +45,7 @@ class Ready(NamedTuple):
 def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
     """The files for all accounts of the report that have this open finding. None if there is no such account, or if
     no task of this collection repairs the finding."""
-    repair, asked = RULES[rule].repair, report["asked"]
+    repair, asked = RULES[rule].repair, report["options"]
     accounts = [one for one in report["accounts"] if any(found["id"] == rule for found in open_findings(one))]
     if repair is None or not accounts:
         return None
@@ -62,7 +62,7 @@ def _condition(rule: str, accounts: Sequence[Record], report: Mapping[str, Any])
     """Lines of the condition that is true for these accounts. If the accounts share keys, the condition lists the
     keys, because a list of thousands of ids is hard to review."""
     ids = [account["id"].lower() for account in accounts]
-    asked = report["asked"]
+    asked = report["options"]
     # `_key` is "" for an account without a customer-managed key.
     keys, affected = dict.fromkeys(_key(account) for account in accounts), set(ids)
     on_keys = [account["id"].lower() for account in report["accounts"] if _key(account) in keys]

@@ -24,16 +24,16 @@ from .rules import RULES, SEVERITIES, is_at_least
 FORMAT = "azbatch.cmk/audit/1"
 
 
-def whole(seen: Seen, policy: Policy, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The report of an audit. `asked` are the options of the task for the scope and the policy."""
+def whole(seen: Seen, policy: Policy, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of an audit. `options` are those of the task for the scope and the policy."""
     now = seen["now"]
     accounts = [judged(assessed(account, seen), policy, now) for account in seen["accounts"]]
     accounts.sort(key=lambda one: (STATES.index(one["state"]), _worst(one), one["name"].lower(), one["id"].lower()))
     return {
         "format": FORMAT,
         "generated_on": instant(now),
-        "asked": dict(asked),
-        "unseen_subscriptions": [one["scope"].rpartition("/")[2] for one in seen["unlisted"]],
+        "options": dict(options),
+        "unlisted_subscriptions": [one["scope"].rpartition("/")[2] for one in seen["unlisted"]],
         "unlisted": [dict(one) for one in seen["unlisted"]],
         "summary": _summary(accounts),
         "rules": _rules(accounts),

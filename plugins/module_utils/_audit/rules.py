@@ -120,7 +120,7 @@ RULES: dict[str, Rule] = {
         "Allow both operations on the key.",
         _RECOVER,
     ),
-    "key_unfit": Rule(
+    "key_not_supported": Rule(
         CRITICAL,
         KEY,
         "Batch does not support this type or size of key",
@@ -252,14 +252,14 @@ RULES: dict[str, Rule] = {
         "Rotate: move the account to the newest version.",
         Repair("role rotate"),
     ),
-    "not_seen": Rule(
+    "not_read": Rule(
         LOW,
         VAULT,
         "Some data could not be read",
         "Data that could not be read is reported as unknown, never as compliant.",
         "Grant the caller the permissions that the evidence names, and run the audit again.",
     ),
-    "pool_key_of_its_own": Rule(
+    "pool_uses_other_key": Rule(
         INFO,
         NOTHING,
         "Pools encrypt their disks with their own key",

@@ -364,7 +364,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
         yield Cause("operations_missing", check.evidence, check.remedy, "key")
     for name in ("key_type_rsa", "key_size_supported"):
         if name in failed:
-            yield Cause("key_unfit", failed[name].evidence, failed[name].remedy)
+            yield Cause("key_not_supported", failed[name].evidence, failed[name].remedy)
 
 
 def _said(observed: Mapping[str, Any]) -> str:

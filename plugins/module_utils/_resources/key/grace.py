@@ -68,7 +68,7 @@ def refused(goal: Goal, until: float) -> Refused:
     return Refused(
         f"Refused to disable {subject(goal)} before {instant(until)}. Accounts were moved to another version or key so "
         f"recently that something may still use this one. {remedy}",
-        code="in_grace",
+        code="in_grace_period",
         kept_until=instant(until),
         option="grace_period",
         remedy=remedy,
