@@ -130,7 +130,7 @@ def test_managed_identities_sign_in(stranger: Az, sandbox: Sandbox) -> None:
     stranger.refused("AuthorizationFailed", "group create --name rg-two --location westeurope")
 
 
-def test_who_may_not_sign_in(stranger: Az, sandbox: Sandbox, control: Control) -> None:
+def test_a_sign_in_with_a_wrong_or_expired_secret_fails(stranger: Az, sandbox: Sandbox, control: Control) -> None:
     login = f"login --service-principal --tenant {sandbox.tenant_id} --username"
     stranger.refused("AADSTS7000215", f"{login} {sandbox.client_id} --password=wrong")
     late = control.principal(secret_lifetime=-1)
@@ -146,7 +146,7 @@ def test_other_clouds(stranger: Az, sandbox: Sandbox, cloud: str) -> None:
     assert [account["id"] for account in stranger("batch account list")] == [account_path(sandbox, "account1")]
 
 
-def test_its_token_opens_a_vault(az: Az, sandbox: Sandbox) -> None:
+def test_a_token_of_az_gives_access_to_a_vault(az: Az, sandbox: Sandbox) -> None:
     """AzureCliCredential of the SDKs runs this command."""
     make_vault(sandbox)
     got = az(f"account get-access-token --resource https://vault.azure.net --tenant {sandbox.tenant_id}")
@@ -232,7 +232,7 @@ def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sand
 # Unexpected behaviour of `az batch`
 
 
-def test_a_new_identifier_alone_is_not_even_sent(az: Az, sandbox: Sandbox, control: Control) -> None:
+def test_az_does_not_send_a_key_identifier_without_a_key_source(az: Az, sandbox: Sandbox, control: Control) -> None:
     key = encrypted(sandbox)
     newer = make_key(sandbox)["key"]["kid"]
     line = f"batch account set --name account1 --resource-group {GROUP} --encryption-key-identifier {newer}"
@@ -242,7 +242,7 @@ def test_a_new_identifier_alone_is_not_even_sent(az: Az, sandbox: Sandbox, contr
     assert encryption(sandbox) == customer(key)
 
 
-def test_assigning_an_identity_makes_an_unavailable_account_available(az: Az, sandbox: Sandbox) -> None:
+def test_az_identity_assign_enables_public_network_access(az: Az, sandbox: Sandbox) -> None:
     create(sandbox, properties={"publicNetworkAccess": "Disabled"})
     named = f"--name account1 --resource-group {GROUP}"
     assert az(f"batch account identity assign {named} --system-assigned")["type"] == "SystemAssigned"

@@ -346,7 +346,7 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
         assert recovery["code"] == "not_recoverable"
 
 
-def test_a_name_is_checked_in_a_subscription_where_the_caller_may(
+def test_a_vault_name_is_checked_in_a_subscription_with_permission(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     purge_own(service)
@@ -357,7 +357,7 @@ def test_a_name_is_checked_in_a_subscription_where_the_caller_may(
     assert found(audited(runner)) == ["vault_missing"]
 
 
-def test_no_name_is_checked_of_a_vault_that_responds(
+def test_the_name_of_a_reachable_vault_is_not_checked(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A subscription that the caller cannot read may have many vaults, and each check needs a separate request."""
@@ -438,7 +438,7 @@ def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
     assert (account["access"], account["version_enabled"], account["available"]) == ("granted", True, True)
 
 
-def test_what_could_not_be_read_is_unknown_and_not_compliant(ansible: Ansible, service: Service) -> None:
+def test_unreadable_items_are_unknown_and_not_compliant(ansible: Ansible, service: Service) -> None:
     service.on_key(rbac=True)
     run = audit(ansible, environment=who_reads(service, READER))
 
@@ -451,7 +451,7 @@ def test_what_could_not_be_read_is_unknown_and_not_compliant(ansible: Ansible, s
     assert (account["access"], account["vault"]["purge_protection"]) == ("granted", True)
 
 
-def test_it_fails_once_the_reports_are_written(ansible: Ansible, service: Service) -> None:
+def test_the_audit_fails_after_it_has_written_the_reports(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     service.revoke(principal)
 
@@ -464,7 +464,7 @@ def test_it_fails_once_the_reports_are_written(ansible: Ansible, service: Servic
     assert audit(ansible, fail_on="high").rc == 0
 
 
-def test_an_exception_is_one_until_its_day(ansible: Ansible, service: Service) -> None:
+def test_an_exception_applies_until_it_expires(ansible: Ansible, service: Service) -> None:
     service.on_key()
     known = {"finding": "vault_uses_access_policies", "accounts": ["acc*"], "reason": "Moves in May"}
     rules = {"rbac_only": True, "fail_on": "medium"}
@@ -566,7 +566,7 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
     assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
 
 
-def test_a_subscription_where_the_caller_may_not_look(ansible: Ansible, service: Service) -> None:
+def test_a_subscription_that_the_caller_cannot_read(ansible: Ansible, service: Service) -> None:
     service.on_key()
     second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
     reader = who_reads(service, READER)

@@ -99,7 +99,7 @@ def test_malformed_options(ansible: Ansible, service: Service, way: str) -> None
     assert service.accounts() == []
 
 
-def test_what_azure_does_not_know(ansible: Ansible, service: Service, way: str) -> None:
+def test_nonexistent_resources_and_credentials(ansible: Ansible, service: Service, way: str) -> None:
     """Each task uses separate credentials or a separate scope."""
     late = service.sandbox.control.principal("late", secret_lifetime=-1)
     expired = {"client_id": late["client_id"], "secret": late["secret"]}

@@ -75,7 +75,7 @@ def test_the_main_jobs(world: World, service: Service, job: str) -> None:
 
 @pytest.mark.parametrize("position", POSITIONS["identities_on_put"])
 @pytest.mark.parametrize("has_key", [False, True])
-def test_another_identity_leaves_the_ones_that_are_there(
+def test_adding_an_identity_keeps_existing_identities(
     service: Service, runner: OneProcess, position: str, has_key: bool
 ) -> None:
     service.sandbox.control.behavior(identities_on_put=position)

@@ -26,7 +26,7 @@ def enabled(service: Service) -> list[bool]:
 
 
 @pytest.mark.parametrize("to_other_key", [False, True])
-def test_the_version_that_an_account_was_moved_to_stays_although_the_account_left_it(
+def test_the_new_version_stays_enabled_after_another_user_moves_the_account(
     runner: OneProcess, service: Service, to_other_key: bool
 ) -> None:
     """The account followed the key, so its previous key identifier has no version. The whole key is not disabled."""
@@ -106,7 +106,7 @@ def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service:
         ("delete", {"cmk_key_recover": True}),
     ],
 )
-def test_a_key_is_removed_again_that_the_run_restored(
+def test_a_key_that_the_run_restored_is_removed_again(
     runner: OneProcess, service: Service, removed: str, restored: dict[str, Any]
 ) -> None:
     service.on_key()
@@ -123,7 +123,7 @@ def test_a_key_is_removed_again_that_the_run_restored(
         assert enabled(service) == [False]
 
 
-def test_a_key_is_disabled_again_that_another_task_gave_a_version(runner: OneProcess, service: Service) -> None:
+def test_a_key_with_a_new_version_is_disabled_again(runner: OneProcess, service: Service) -> None:
     service.on_key()
     service.point(None)
     disable = {**KEY1, "state": "disabled", "in_use": "keep"}
@@ -198,7 +198,7 @@ def test_provision_leaves_an_account_on_an_older_version(runner: OneProcess, ser
     assert service.encryption() == identifier
 
 
-def test_provision_makes_nothing_for_the_name_of_an_identity(runner: OneProcess, service: Service) -> None:
+def test_provision_rejects_an_identity_name_before_creating_resources(runner: OneProcess, service: Service) -> None:
     wishes = {"cmk_identity": "identity1", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
     report = runner.role("provision", {**VARS, **wishes})
 
@@ -235,7 +235,7 @@ def test_an_empty_value_is_refused(
 
 
 @pytest.mark.parametrize("grace", ["", "1 day"])
-def test_a_grace_period_that_is_no_duration_is_refused_before_anything_changes(
+def test_an_invalid_grace_period_is_rejected_before_the_first_change(
     runner: OneProcess, service: Service, grace: str
 ) -> None:
     _, identifier = service.on_key()
@@ -247,9 +247,7 @@ def test_a_grace_period_that_is_no_duration_is_refused_before_anything_changes(
     assert len(service.versions()) == 1
 
 
-def test_an_extension_that_is_no_duration_is_refused_before_anything_changes(
-    runner: OneProcess, service: Service
-) -> None:
+def test_an_invalid_extension_is_rejected_before_the_first_change(runner: OneProcess, service: Service) -> None:
     service.on_key()
     service.keys().begin_delete_key("key1").wait()
     report = runner.role("recover", {**VARS, "cmk_recover_extend_expired_by": "a month"})

@@ -102,7 +102,7 @@ def both(
 
 
 @pytest.mark.parametrize("mode", ["access_policy", "rbac"])
-def test_a_vault_that_somebody_creates_just_before_is_left_as_it_is(
+def test_a_vault_created_concurrently_is_not_replaced(
     runner: OneProcess, wire: Wire, service: Service, mode: str
 ) -> None:
     wish = {"cmk_vault_authorization": mode}
@@ -117,7 +117,7 @@ def test_a_vault_that_somebody_creates_just_before_is_left_as_it_is(
 
 @pytest.mark.parametrize("second", ["access_policy", "rbac"])
 @pytest.mark.parametrize("first", ["access_policy", "rbac"])
-def test_accounts_on_a_vault_that_is_replaced_get_their_access_again(
+def test_access_is_restored_after_a_vault_is_replaced(
     runner: OneProcess, wire: Wire, service: Service, first: str, second: str
 ) -> None:
     """The first run's PUT is slow, and arrives after the second run has ended."""
@@ -162,9 +162,7 @@ def test_a_restored_setting_is_reported(runner: OneProcess, wire: Wire, service:
     assert not succeeded(runner.module("keyvault_cmk_vault", module))["changed"]
 
 
-def test_accounts_get_their_access_again_although_the_answer_is_lost(
-    runner: OneProcess, wire: Wire, service: Service
-) -> None:
+def test_access_is_restored_after_a_lost_response(runner: OneProcess, wire: Wire, service: Service) -> None:
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", variables("account2")))
         service.sandbox.control.fault(match={"method": "PUT", "path": VAULT}, drop="after", times=5)
@@ -337,7 +335,7 @@ def test_a_creation_that_is_refused_leaves_an_account_of_others_on_its_key(
 
 
 @pytest.mark.parametrize("identity", ["identity1", "identity2"])
-def test_an_account_that_appears_after_a_refused_creation_is_not_its_own(
+def test_an_account_created_by_others_after_a_refused_creation_is_kept(
     runner: OneProcess, wire: Wire, service: Service, identity: str
 ) -> None:
     options = ours_with_key(service)
@@ -376,7 +374,7 @@ def test_an_account_that_somebody_creates_just_before_in_another_region(
 
 @pytest.mark.parametrize("times", [1, 2, 3, 8])
 @pytest.mark.parametrize("path", [ACCOUNT, VAULT], ids=["account", "vault"])
-def test_a_read_that_does_not_show_what_exists(
+def test_a_delayed_read_of_an_existing_resource(
     runner: OneProcess, control: Control, service: Service, path: str, times: int
 ) -> None:
     service.on_key()
@@ -394,7 +392,7 @@ def test_a_read_that_does_not_show_what_exists(
 
 @pytest.mark.parametrize("path", [ACCOUNT, VAULT], ids=["account", "vault"])
 @pytest.mark.parametrize("check", [True, False], ids=["check", "apply"])
-def test_a_read_that_never_shows_what_exists(
+def test_a_read_that_never_returns_an_existing_resource(
     runner: OneProcess, control: Control, service: Service, path: str, check: bool
 ) -> None:
     service.on_key()
@@ -414,7 +412,9 @@ def test_a_read_that_never_shows_what_exists(
 
 
 @pytest.mark.parametrize("kind", ["account", "vault"])
-def test_a_list_that_does_not_show_it_either(runner: OneProcess, control: Control, service: Service, kind: str) -> None:
+def test_a_resource_missing_from_reads_and_lists_has_a_taken_name(
+    runner: OneProcess, control: Control, service: Service, kind: str
+) -> None:
     """If neither a read nor a list shows the resource, its name is reported as taken."""
     service.on_key()
     before = holdings(service)
@@ -431,7 +431,7 @@ def test_a_list_that_does_not_show_it_either(runner: OneProcess, control: Contro
     assert holdings(service) == before
 
 
-def test_what_was_deleted_meanwhile_is_created(runner: OneProcess, service: Service) -> None:
+def test_a_deleted_account_is_created_despite_the_cached_list(runner: OneProcess, service: Service) -> None:
     """The cached list still contains the account."""
     module = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
     succeeded(runner.module("batch_account_identity", module))
@@ -441,7 +441,7 @@ def test_what_was_deleted_meanwhile_is_created(runner: OneProcess, service: Serv
     assert succeeded(runner.module("batch_account_identity", module))["changed"]
 
 
-def test_a_caller_who_may_not_ask_for_names(
+def test_a_caller_without_permission_to_check_names(
     runner: OneProcess, monkeypatch: pytest.MonkeyPatch, service: Service
 ) -> None:
     """The caller has roles only on the resource group, and the check of names needs the subscription."""
@@ -475,7 +475,7 @@ def test_a_caller_who_may_not_ask_for_names(
     ],
 )
 @pytest.mark.parametrize("check", [True, False], ids=["check", "apply"])
-def test_what_azure_would_refuse(
+def test_invalid_values_are_rejected_before_the_first_write(
     runner: OneProcess, control: Control, wish: dict[str, Any], code: str, option: str, check: bool
 ) -> None:
     since = control.last

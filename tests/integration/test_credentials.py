@@ -149,7 +149,9 @@ def test_every_source(
     assert all(who == {reader["object_id"]} for name, who in principals.items() if not name.startswith("nobody"))
 
 
-def test_foreign_playbook(ansible: Ansible, service: Service, reader: dict[str, Any], way: str) -> None:
+def test_module_defaults_of_the_action_group(
+    ansible: Ansible, service: Service, reader: dict[str, Any], way: str
+) -> None:
     """Connection options from module_defaults of the action group, which a task may override."""
     service.make_account()
     own = service.sandbox
@@ -170,7 +172,7 @@ def test_foreign_playbook(ansible: Ansible, service: Service, reader: dict[str, 
     assert {r["principal"] for r in run["by the task"].requests if r["principal"]} == {service.operator}
 
 
-def test_the_environment_of_a_loops_item_is_its_own(
+def test_each_loop_item_uses_its_own_environment(
     ansible: Ansible, service: Service, reader: dict[str, Any], way: str
 ) -> None:
     """Each item uses the credentials and the subscription of its environment. An item without an environment uses those
@@ -218,7 +220,7 @@ def test_a_failed_sign_in_names_the_cause(ansible: Ansible, service: Service, wa
 EMPTY = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": "", "AZURE_CERTIFICATE_PATH": ""}
 
 
-def test_what_is_empty_is_not_set(ansible: Ansible, service: Service, way: str) -> None:
+def test_empty_values_are_ignored(ansible: Ansible, service: Service, way: str) -> None:
     """An empty environment variable and an empty option are the same as a missing one."""
     service.make_account()
     by_option = info("by option", auth_source="", cloud_environment="", secret="", profile="")
@@ -277,7 +279,7 @@ def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None
 @pytest.mark.parametrize(
     ("way", "skip"), [*(("in_process", skip) for skip in range(0, 10, 3)), ("module", 3)], indirect=["way"]
 )
-def test_a_token_that_expires_in_mid_run(ansible: Ansible, service: Service, skip: int, way: str) -> None:
+def test_a_token_that_expires_during_the_run(ansible: Ansible, service: Service, skip: int, way: str) -> None:
     """Azure ends a token before its expiry, which the run cannot know. Requests are repeated with their body."""
     vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault1")
     key = task("key", "keyvault_cmk_key", vault_name="vault1", name="key1")
@@ -289,7 +291,7 @@ def test_a_token_that_expires_in_mid_run(ansible: Ansible, service: Service, ski
     assert service.sandbox.control.call("GET", "/faults")["faults"][0]["struck"] == 1
 
 
-def test_a_vault_is_asked_with_a_token_from_the_beginning(ansible: Ansible, service: Service) -> None:
+def test_the_first_request_to_a_vault_has_a_token(ansible: Ansible, service: Service) -> None:
     """Key Vault's SDK would first send a request without a token to each vault, in every task, to find its tenant."""
     service.on_key()
     key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True)
@@ -299,7 +301,7 @@ def test_a_vault_is_asked_with_a_token_from_the_beginning(ansible: Ansible, serv
     assert [one["url"] for one in run.requests if one["status"] == 401] == []
 
 
-def test_a_vault_that_takes_no_token_without_certain_claims(ansible: Ansible, service: Service, way: str) -> None:
+def test_a_vault_that_demands_claims(ansible: Ansible, service: Service, way: str) -> None:
     """Continuous access evaluation: the vault rejects a token early, and names the claims that the next token needs."""
     service.on_key()
     claims = json.dumps({"access_token": {"nbf": {"essential": True, "value": "1700000000"}}})

@@ -63,7 +63,7 @@ def test_access_that_is_revoked_before_the_creation(world: World, wire: Wire, se
     assert service.is_available(USER_ASSIGNED)
 
 
-def test_a_run_after_one_that_was_killed(world: World, service: Service, position: str) -> None:
+def test_a_rerun_replaces_a_failed_account(world: World, service: Service, position: str) -> None:
     """A previous run was killed before it could delete the failed account."""
     user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
     refused = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": service.make_key().id}}

@@ -119,7 +119,7 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
-def test_the_guides_last_section_brings_an_account_back(ansible: Ansible, service: Service, follow: bool) -> None:
+def test_the_last_section_of_the_guide_recovers_an_account(ansible: Ansible, service: Service, follow: bool) -> None:
     service.on_key(follow=follow)
     service.disable()
     assert not service.is_available()

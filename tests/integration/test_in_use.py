@@ -214,7 +214,7 @@ def test_identity(ansible: Ansible, service: Service, way: str) -> None:
     assert service.is_available()
 
 
-def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: str) -> None:
+def test_accounts_that_cannot_be_listed_count_as_users(ansible: Ansible, service: Service, way: str) -> None:
     """If the accounts of a subscription cannot be listed, they count as users."""
     service.make_vault()
     service.make_key()
@@ -316,7 +316,7 @@ def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service
     assert [item["in_use_by"] for item in items if item.get("in_use_by")] == [[pool]]
 
 
-def test_a_pool_on_the_new_version_keeps_no_other(runner: OneProcess, service: Service) -> None:
+def test_a_pool_on_the_new_version_does_not_keep_the_previous_version(runner: OneProcess, service: Service) -> None:
     """The grace period begins when the account moves to the new version, not when a pool uses it."""
     _principal, first = service.on_key()
     moved = runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})
@@ -328,7 +328,7 @@ def test_a_pool_on_the_new_version_keeps_no_other(runner: OneProcess, service: S
     assert not service.key(version=first[-32:]).properties.enabled
 
 
-def test_what_a_pool_of_another_account_needs(runner: OneProcess, service: Service) -> None:
+def test_a_key_that_a_pool_of_another_account_uses(runner: OneProcess, service: Service) -> None:
     """A pool may use a key that no account uses."""
     principal, _first = service.on_key()
     service.point(None)
@@ -353,7 +353,7 @@ def test_what_a_pool_of_another_account_needs(runner: OneProcess, service: Servi
     ]
 
 
-def test_a_pool_that_comes_while_its_key_is_disabled(runner: OneProcess, service: Service, wire: Wire) -> None:
+def test_a_pool_created_while_its_key_is_disabled(runner: OneProcess, service: Service, wire: Wire) -> None:
     """The check after the change finds the pool, and the version is enabled again."""
     service.on_key()
     first = service.make_key().id
@@ -417,7 +417,7 @@ def test_pools_that_the_caller_may_not_list(
     assert service.encryption() == first
 
 
-def test_account_may_always_go(ansible: Ansible, service: Service, way: str) -> None:
+def test_an_account_without_its_key_can_be_deleted(ansible: Ansible, service: Service, way: str) -> None:
     """An account that has lost its key can only be deleted."""
     _principal, identifier = service.on_key()
     service.disable()

@@ -288,7 +288,7 @@ def test_subscription_that_the_caller_may_not_read(ansible: Ansible, service: Se
     assert f"Not all Batch accounts of /subscriptions/{second} could be listed" in listing.warned
 
 
-def test_nothing_to_see(ansible: Ansible, service: Service) -> None:
+def test_a_caller_without_readable_accounts(ansible: Ansible, service: Service) -> None:
     service.make_account()
     stranger = service.sandbox.control.principal("stranger")
     who = {"client_id": stranger["client_id"], "secret": stranger["secret"]}
@@ -370,7 +370,7 @@ def test_leading_separator(ansible: Ansible, service: Service) -> None:
     assert listing.groups["blue"] == ["account1"]
 
 
-def test_what_azure_says_is_no_template(ansible: Ansible, service: Service) -> None:
+def test_text_from_azure_is_not_evaluated_as_a_template(ansible: Ansible, service: Service) -> None:
     service.make_account(tags={"team": HOSTILE, "{{ 1 + 1 }}": "x"})
     inventory = source(
         ansible,
@@ -468,7 +468,7 @@ def test_resource_groups_that_share_a_group(ansible: Ansible, service: Service) 
 # The environment
 
 
-def test_what_is_empty_is_not_set(ansible: Ansible, service: Service) -> None:
+def test_empty_values_are_ignored(ansible: Ansible, service: Service) -> None:
     service.make_account()
     empty = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": ""}
 
@@ -569,7 +569,7 @@ def test_listing_that_fails(ansible: Ansible, service: Service, failure: str) ->
 
 
 @pytest.mark.parametrize("name", ["throttled", "503", "dropped before", "token expired"])
-def test_listing_that_is_disturbed(ansible: Ansible, service: Service, name: str) -> None:
+def test_listing_with_a_transient_fault(ansible: Ansible, service: Service, name: str) -> None:
     service.make_account()
     service.sandbox.control.fault(match=_LISTS, **DISTURBANCES[name])
 
@@ -644,7 +644,7 @@ def test_rotate_all(ansible: Ansible, service: Service) -> None:
 
 
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
-def test_account_that_has_vanished(ansible: Ansible, service: Service, role: str) -> None:
+def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
     """The role skips the account and continues with the others, or fails if cmk_missing_account says so."""
     on_one_version(service)
     inventory = source(ansible, cache=True, cache_plugin="jsonfile", cache_connection=str(ansible.folder / "cache"))
@@ -669,7 +669,7 @@ def test_account_that_has_vanished(ansible: Ansible, service: Service, role: str
 
 
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
-def test_resource_group_that_has_vanished(ansible: Ansible, service: Service, role: str) -> None:
+def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -> None:
     gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1", "cmk_missing_account": "skip"}
     names = {"cmk_vault_name": "vault-one", "cmk_key_name": "key1"}
     run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names})

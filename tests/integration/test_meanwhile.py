@@ -107,7 +107,9 @@ def is_switch(request: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", IN_WHILE)
-def test_access_is_revoked_before_batch_knows(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
+def test_access_revoked_before_it_takes_effect_in_batch(
+    runner: OneProcess, wire: Wire, service: Service, name: str
+) -> None:
     """The second run reverts the account and revokes its access after the first run's checks, before its switch."""
     assert meanwhile(runner, wire, service, IN_WHILE[name], is_switch, **REALISTIC)
     assert service.encryption() is None

@@ -241,7 +241,7 @@ def test_known_users_are_named_first(runner: OneProcess, service: Service, calle
     assert [one["scope"] for one in failure["unlisted"]] == [service.sandbox.subscription]
 
 
-def test_the_right_that_is_named_is_enough(
+def test_the_permission_named_in_the_error_is_sufficient(
     runner: OneProcess, service: Service, position: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller gets a custom role at the subscription with the action that the error names."""
@@ -314,7 +314,7 @@ def test_a_role_at_the_subscription_that_ends_during_the_run(
 
 
 @pytest.mark.parametrize("status", [404, 409, 500, 401])
-def test_a_subscription_without_an_answer(runner: OneProcess, service: Service, status: int) -> None:
+def test_a_subscription_whose_list_of_accounts_fails(runner: OneProcess, service: Service, status: int) -> None:
     """If the list of a subscription fails with any status, its accounts may use the key. The audit still reports the
     accounts of other subscriptions."""
     share_a_key(service, ["account1"])

@@ -146,7 +146,7 @@ def waves(run: Run) -> list[list[str]]:
     return [sorted(re.findall(r"\[(\w+)\]", found[0].partition("\n")[2])) for found in looked if found]
 
 
-def test_accounts_go_in_waves(ansible: Ansible, service: Service) -> None:
+def test_accounts_are_rotated_in_waves(ansible: Ansible, service: Service) -> None:
     """The first wave creates the new version, and the accounts of the second wave move to it."""
     on_one_key(service)
     service.sandbox.control.advance(QUARTER)
@@ -186,7 +186,7 @@ def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Servi
 
 
 @pytest.mark.parametrize(("playbook", "strategy"), [("rotate", "free"), ("revert", "host_pinned")])
-def test_a_strategy_of_the_environment_does_not_keep_waves_going(
+def test_the_strategy_of_the_environment_is_ignored(
     ansible: Ansible, service: Service, playbook: str, strategy: str
 ) -> None:
     """With these strategies, Ansible ignores `max_fail_percentage`: neither the wave nor the play would stop."""

@@ -99,7 +99,7 @@ def test_provision_of_an_account_without_its_key(runner: OneProcess, service: Se
 
 
 @pytest.mark.parametrize("fault", ["disabled", "access revoked", "firewall closed"])
-def test_an_account_that_takes_its_time(runner: OneProcess, service: Service, position: str, fault: str) -> None:
+def test_an_account_with_a_slow_recovery(runner: OneProcess, service: Service, position: str, fault: str) -> None:
     """The role recover waits if Batch shows when the account is available. Otherwise it reports that the availability
     is unknown."""
     service.sandbox.control.timing(**REALISTIC)

@@ -202,7 +202,7 @@ CASES: tuple[tuple[Callable[[Service, str, str], str], set[str]], ...] = (
 )
 
 
-def test_what_fails(ansible: Ansible, service: Service, way: str) -> None:
+def test_each_failed_check_is_reported(ansible: Ansible, service: Service, way: str) -> None:
     """Each key has one problem or all problems. They are reported before the first write, also in check mode."""
     principal = service.make_account()["identity"]["principalId"]
     before = service.account()
@@ -273,7 +273,9 @@ KEYS = {name for name in CHECKS if name.startswith("key_")}
 
 
 @pytest.mark.parametrize("rbac", [False, True])
-def test_what_the_caller_may_not_see(ansible: Ansible, service: Service, way: str, rbac: bool) -> None:
+def test_checks_that_the_caller_cannot_make_are_unknown(
+    ansible: Ansible, service: Service, way: str, rbac: bool
+) -> None:
     """If the caller lacks the permission for a check, its status is unknown, with a warning. If the caller cannot read
     the account's access, the change is refused, because the run could not detect a revocation afterwards. A caller that
     can read a vault can also read its access."""

@@ -26,7 +26,7 @@ def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) 
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
-def test_a_previous_version_is_disabled_when_nobody_needs_it(world: World, service: Service, follow: bool) -> None:
+def test_a_previous_version_is_disabled_when_no_account_needs_it(world: World, service: Service, follow: bool) -> None:
     control = service.sandbox.control
     done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
     control.advance(QUARTER)

@@ -131,7 +131,7 @@ def blanks(role: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("in_process", ["", False] if PROOF_OF_ALL else [""])
-def test_blank_variables_are_those_that_are_not_given(ansible: Ansible, service: Service, in_process: Any) -> None:
+def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, in_process: Any) -> None:
     for role, uses_key in (
         ("provision", True),
         ("rotate", True),
@@ -156,7 +156,7 @@ def test_required_variables_that_are_blank_are_missing(ansible: Ansible, service
     assert [one["msg"] for one in run.failed] == ["missing required arguments: resource_group (cmk_resource_group)"]
 
 
-def test_an_old_result_does_not_hide_that_of_the_run(ansible: Ansible, service: Service) -> None:
+def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> None:
     """An extra variable, such as one from set_stats of a previous workflow node, has precedence over a registered
     variable."""
     run = run_role(ansible, "provision", cmk_result={"summary": "account1 uses an old key.", "changed": False})
@@ -167,7 +167,7 @@ def test_an_old_result_does_not_hide_that_of_the_run(ansible: Ansible, service: 
     assert "account1 uses an old key" not in run.output
 
 
-def test_waves_may_be_text(ansible: Ansible, service: Service) -> None:
+def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None:
     arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_missing_account="skip")
     wish = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
 
@@ -194,7 +194,7 @@ def test_waves_may_be_text(ansible: Ansible, service: Service) -> None:
         ("cmk_serial", "[1, 10"),
     ],
 )
-def test_a_wrong_value_is_named_before_anything_is_asked(
+def test_an_invalid_value_is_reported_before_the_first_request(
     ansible: Ansible, service: Service, variable: str, value: str
 ) -> None:
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={**VARS, "cmk_key_max_age": "P90D", variable: value})

@@ -146,7 +146,7 @@ def test_a_pinned_account_stays_on_its_version(roles: RolesRunner, service: Serv
     assert service.encryption() == pinned
 
 
-def test_an_account_that_is_moved_on_meanwhile_is_not_moved_back(
+def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
     runner: OneProcess, wire: Wire, service: Service
 ) -> None:
     """Another user rotates the account between two requests of the run."""
@@ -260,7 +260,7 @@ def test_a_partial_setup_is_completed(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_of_others_is_lost(roles: RolesRunner, service: Service, mode: str) -> None:
+def test_settings_and_permissions_of_others_are_kept(roles: RolesRunner, service: Service, mode: str) -> None:
     others = service.policy(FOREIGN, "get", "list", permissions={"secrets": ["get"], "keys": ["get", "list"]})
     rules = {"bypass": "AzureServices", "defaultAction": "Allow", "ipRules": [{"value": "203.0.113.0/24"}]}
     own = [] if mode == "rbac" else [service.policy(service.operator, "get", "list", "create", "update")]
@@ -346,7 +346,7 @@ def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Servic
     assert again.changed == []
 
 
-def test_there_may_be_no_key_to_recover(roles: RolesRunner, service: Service) -> None:
+def test_cmk_key_recover_without_a_deleted_key(roles: RolesRunner, service: Service) -> None:
     run = play_role(roles, "provision", cmk_key_recover=True)
     assert service.encryption() == service.key().id
     assert len(service.versions()) == 1

@@ -143,7 +143,7 @@ def test_an_expired_version_is_extended_as_asked(roles: RolesRunner, service: Se
     assert abs(expires - now - 2 * DAY) < 300
 
 
-def test_several_things_at_once_in_order(roles: RolesRunner, service: Service) -> None:
+def test_several_causes_are_repaired_in_order(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()
     service.revoke(principal(service))

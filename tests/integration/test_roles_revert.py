@@ -207,7 +207,7 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(
         ({"cmk_key_name": "nowhere", "cmk_revert_key": "disable"}, "key_not_found"),
     ],
 )
-def test_what_cannot_be_removed_is_reported_before_the_first_write(
+def test_missing_keys_and_vaults_are_reported_before_the_first_write(
     roles: RolesRunner, service: Service, wish: dict[str, Any], code: str
 ) -> None:
     service.on_key()

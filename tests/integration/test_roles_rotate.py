@@ -179,7 +179,7 @@ def test_a_follower_is_pinned_when_asked(roles: RolesRunner, service: Service) -
     assert service.encryption() == first
 
 
-def test_a_version_that_was_disabled_is_followed_and_not_enabled(ansible: Ansible, service: Service) -> None:
+def test_a_disabled_newest_version_is_not_enabled(ansible: Ansible, service: Service) -> None:
     """The newest version leaked before any account used it."""
     service.on_key()
     service.sandbox.control.advance(DAY)
@@ -194,7 +194,7 @@ def test_a_version_that_was_disabled_is_followed_and_not_enabled(ansible: Ansibl
     assert service.is_available()
 
 
-def test_the_version_before_is_disabled(roles: RolesRunner, service: Service) -> None:
+def test_the_previous_version_is_disabled(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.advance(QUARTER)
     wish = {**DUE, **AT_ONCE}
@@ -210,9 +210,7 @@ def test_the_version_before_is_disabled(roles: RolesRunner, service: Service) ->
     unchanged(rotate(roles, **wish))
 
 
-def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disabled(
-    roles: RolesRunner, service: Service
-) -> None:
+def test_the_previous_and_intermediate_versions_are_disabled(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.advance(DAY)
     service.make_key()
@@ -224,7 +222,7 @@ def test_the_version_that_the_account_was_on_and_one_that_came_between_are_disab
     unchanged(rotate(roles, **AT_ONCE))
 
 
-def test_the_version_before_stays_while_another_account_uses_it(roles: RolesRunner, service: Service) -> None:
+def test_the_previous_version_stays_enabled_while_in_use(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = second_account(service, first)
     # The creation times of versions have whole seconds, so versions of the same second have no order.
@@ -340,7 +338,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     assert len(service.versions()) == 1
 
 
-def test_names_in_another_letter_case_and_other_groups(roles: RolesRunner, service: Service) -> None:
+def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> None:
     """Azure accepts names in any letter case."""
     _, first = service.on_key()
     run = rotate(roles, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")

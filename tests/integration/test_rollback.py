@@ -97,7 +97,7 @@ def is_available(service: Service, name: str = "account1") -> bool:
     ],
 )
 @pytest.mark.parametrize("key", [FIRST_KEY, OTHER_KEY], ids=["policy", "role"])
-def test_an_account_comes_during_a_deletion(
+def test_an_account_starts_to_use_a_resource_during_its_deletion(
     world: World, wire: Wire, service: Service, what: str, fault: dict[str, Any], key: tuple[str, str]
 ) -> None:
     """The rollback restores a deleted key or vault although one of its requests fails, or a list is empty for a moment.

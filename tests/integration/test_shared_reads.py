@@ -49,7 +49,7 @@ def test_a_key_that_is_set_to_expire_after_another_host_has_moved_to_it(runner: 
 
 
 @pytest.mark.parametrize("what", ["vault", "account"])
-def test_what_others_create_after_the_first_task_is_not_replaced(
+def test_resources_that_others_create_during_the_run_are_not_replaced(
     runner: OneProcess, service: Service, what: str
 ) -> None:
     """Reads do not show the resource yet, and the caller lacks the permission to check names."""
@@ -156,7 +156,7 @@ def test_an_account_is_not_created_on_a_key_that_was_lost(runner: OneProcess, se
 
 
 @pytest.mark.parametrize("what", ["access", "enabled", "key", "vault", "firewall", "right"])
-def test_what_was_repaired_is_not_refused_any_more(runner: OneProcess, service: Service, what: str) -> None:
+def test_a_repair_is_detected_despite_the_cache(runner: OneProcess, service: Service, what: str) -> None:
     """The repair is made by another user, or by a task of another collection in the same play."""
     service.make_vault()
     principal = service.make_account()["identity"]["principalId"]

@@ -253,7 +253,7 @@ def test_encryption_in_another_letter_case(ansible: Ansible, service: Service, w
     assert service.encryption() == identifier
 
 
-def test_info_of_what_is_not_there(ansible: Ansible, way: str) -> None:
+def test_info_of_a_missing_account(ansible: Ansible, way: str) -> None:
     run = ansible.play(
         [task("look", "batch_encryption_info", resource_group=GROUP, account_name="nothere")],
         way=way,

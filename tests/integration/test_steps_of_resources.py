@@ -183,7 +183,7 @@ def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
     assert service.assignments(principal) == []
 
 
-def test_a_role_above_is_enough(ansible: Ansible, service: Service, way: str) -> None:
+def test_a_role_at_a_higher_scope_is_sufficient(ansible: Ansible, service: Service, way: str) -> None:
     """If the principal has the permissions by a role at a higher scope, no role is assigned."""
     service.make_vault(rbac=True)
     principal = service.make_identity()["properties"]["principalId"]

@@ -111,7 +111,7 @@ def test_recover_reports_that_the_availability_is_unknown(hidden: World, service
     assert writes(service, since) == []
 
 
-def test_an_account_that_is_created_without_being_seen(hidden: World, service: Service) -> None:
+def test_an_account_is_not_created_without_permission_to_list_pools(hidden: World, service: Service) -> None:
     """The run could not confirm that the account is available, so it does not create the account."""
     since = service.sandbox.control.last
     report = hidden.prepared(Run("provision", USER_ASSIGNED))()
@@ -195,7 +195,7 @@ def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
     assert service.is_available(USER_ASSIGNED)
 
 
-def test_access_that_is_gone_by_the_time_an_account_exists(runner: OneProcess, wire: Wire, service: Service) -> None:
+def test_access_revoked_during_a_slow_creation(runner: OneProcess, wire: Wire, service: Service) -> None:
     """Batch refuses to move an account that has lost its key. The run fails without a wait, and reports the cause."""
     world = World(service, runner)
     service.make_key()
@@ -217,7 +217,7 @@ def test_access_that_is_gone_by_the_time_an_account_exists(runner: OneProcess, w
     assert "azbatch.cmk.keyvault_cmk_access" in report["remedy"]
 
 
-def test_another_role_since_the_first_look(runner: OneProcess, wire: Wire, service: Service) -> None:
+def test_a_role_that_is_replaced_during_the_run(runner: OneProcess, wire: Wire, service: Service) -> None:
     """The run has not read the definition of the new role before."""
     world = World(service, runner)
     first = world.prepared(Run("provision", "account1", (RBAC_VAULT, "key1")))()

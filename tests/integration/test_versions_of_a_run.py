@@ -141,7 +141,7 @@ def test_a_failed_rotation_does_not_count(runner: OneProcess, service: Service) 
     assert service.encryption() == service.key().id
 
 
-def test_a_prediction_counts_as_nothing(runner: OneProcess, service: Service) -> None:
+def test_check_mode_does_not_count_as_a_forced_rotation(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1")
     predicted = runner.role("rotate", {**VARS, **FORCE}, check=True)
     assert predicted["changed_steps"]["key"]
@@ -180,7 +180,7 @@ def test_runs_for_one_purpose_force_one_version(
     assert service.key().properties.tags == {"owner": "me"}
 
 
-def test_two_runs_that_force_at_the_same_moment_end_on_one_version(runner: OneProcess, service: Service) -> None:
+def test_concurrent_forced_runs_converge_on_one_version(runner: OneProcess, service: Service) -> None:
     on_one_key(service, *NAMES)
     rotate(runner.another(), "account1", **WORKFLOW)
     # The other run did not read that version yet, so it creates a further version.
@@ -212,9 +212,7 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
 # Previous versions and keys, and how long they stay enabled
 
 
-def test_a_nightly_rotation_disables_the_version_before_by_itself_a_day_later(
-    runner: OneProcess, service: Service
-) -> None:
+def test_a_nightly_rotation_disables_the_previous_version_a_day_later(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1")
     report = rotate(runner.another(), **DUE, **DISABLE)
     assert report["changed_steps"]["encryption"]
@@ -231,7 +229,7 @@ def test_a_nightly_rotation_disables_the_version_before_by_itself_a_day_later(
     assert enabled(service) == [False, True]
 
 
-def test_a_version_stays_that_another_controller_moved_an_account_off_a_moment_ago(
+def test_a_version_stays_enabled_after_another_controller_moves_an_account(
     runner: OneProcess, service: Service
 ) -> None:
     on_one_key(service, "account1", "account2")
@@ -247,7 +245,7 @@ def test_a_version_stays_that_another_controller_moved_an_account_off_a_moment_a
     assert enabled(service) == [False, True]
 
 
-def test_a_version_stays_that_the_run_has_moved_another_account_off(runner: OneProcess, service: Service) -> None:
+def test_a_version_stays_enabled_after_the_run_moves_another_account(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1", "account2")
     newer_by_hand(service, "account1")
     service.sandbox.control.advance(3 * DAY)
@@ -269,7 +267,7 @@ def test_only_a_run_that_would_disable_a_version_reads_each_account(runner: OneP
         assert len(reads) == 2 + 2 * disables, reads
 
 
-def test_the_whole_key_before_is_disabled_a_day_later_once_it_is_named(runner: OneProcess, service: Service) -> None:
+def test_a_named_previous_key_is_disabled_a_day_later(runner: OneProcess, service: Service) -> None:
     first = on_one_key(service, "account1")
     other = {"cmk_new_key_identifier": service.make_key("key2").id, **DISABLE}
     report = rotate(runner.another(), **other)

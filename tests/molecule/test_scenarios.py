@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(file.parent.name for file in (ROOT / "extensions" / "molecule").glob("*/molecule.yml"))
 
 
-def test_there_are_scenarios() -> None:
+def test_at_least_one_scenario_exists() -> None:
     assert SCENARIOS
 
 

@@ -207,7 +207,7 @@ def test_deleting(sandbox: Sandbox, control: Control) -> None:
     assert message(missing) == f"The role assignment '{GUID}' is not found."
 
 
-def test_lists_hold_what_is_inherited(sandbox: Sandbox, control: Control) -> None:
+def test_lists_include_inherited_assignments(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control, roles=[{"scope": "/", "role": "Reader"}])
     mine = f"principalId eq '{who['object_id']}'"
     (inherited,) = held(sandbox, sandbox.group, mine)
@@ -231,7 +231,7 @@ def test_lists_hold_what_is_inherited(sandbox: Sandbox, control: Control) -> Non
     assert error(unsupported)[:2] == (400, "UnsupportedQuery")
 
 
-def test_a_scope_in_a_group_that_is_not_there(sandbox: Sandbox, control: Control) -> None:
+def test_a_scope_in_a_missing_group(sandbox: Sandbox, control: Control) -> None:
     scope = f"{sandbox.subscription}/resourceGroups/rg-nowhere"
     response = assign(sandbox, scope, READER, somebody(control)["object_id"])
     assert error(response) == (404, "ResourceGroupNotFound", "")

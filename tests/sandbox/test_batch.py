@@ -104,7 +104,7 @@ def test_sdk_reads_keys_and_pools(sandbox: Sandbox, client: BatchManagementClien
         client.pool.get("rg-sandbox", "account1", "pool-1")
 
 
-def test_sdk_reads_what_belongs_to_a_location(sandbox: Sandbox, client: BatchManagementClient) -> None:
+def test_sdk_reads_location_resources(sandbox: Sandbox, client: BatchManagementClient) -> None:
     create(sandbox)
     assert client.location.get_quotas("westeurope").account_quota > 0
     body = {"name": "account1", "type": "Microsoft.Batch/batchAccounts"}
@@ -396,7 +396,7 @@ def test_a_writes_etag_is_not_the_stored_one(sandbox: Sandbox) -> None:
 # PUT of an existing account
 
 
-def test_put_again_sets_what_it_says(sandbox: Sandbox) -> None:
+def test_a_second_put_sets_its_properties(sandbox: Sandbox) -> None:
     create(sandbox, tags={"tag1": "value1"}, properties={"autoStorage": {"storageAccountId": STORAGE}})
     body = {"location": "westeurope", "tags": {"tag2": "value2"}, "properties": {"publicNetworkAccess": "Disabled"}}
     response = batch(sandbox, "PUT", "account1", body)
@@ -419,7 +419,7 @@ def test_put_again_cannot_move_the_account(sandbox: Sandbox) -> None:
 # Patch
 
 
-def test_patch_keeps_what_it_does_not_name(sandbox: Sandbox) -> None:
+def test_patch_keeps_unset_properties(sandbox: Sandbox) -> None:
     storage = {"storageAccountId": STORAGE, "authenticationMode": "StorageKeys"}
     profile = {"accountAccess": {"defaultAction": "Deny"}}
     properties = {"autoStorage": storage, "networkProfile": profile, "allowedAuthenticationModes": ["AAD"]}
@@ -650,12 +650,12 @@ def test_delete_takes_time(sandbox: Sandbox, control: Control) -> None:
     assert batch(sandbox, "GET", "account1").status_code == 404
 
 
-def test_delete_of_what_is_not_there(sandbox: Sandbox) -> None:
+def test_deleting_a_missing_account(sandbox: Sandbox) -> None:
     response = batch(sandbox, "DELETE", "account1")
     assert (response.status_code, response.content) == (204, b"")
 
 
-def test_name_is_free_again_after_delete(sandbox: Sandbox) -> None:
+def test_name_is_available_after_delete(sandbox: Sandbox) -> None:
     create(sandbox, tags={"a": "b"})
     batch(sandbox, "DELETE", "account1")
     assert "tags" not in create(sandbox)

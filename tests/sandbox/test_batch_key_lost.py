@@ -67,7 +67,7 @@ LOSSES: dict[str, tuple[Change, Change, str]] = {
 
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
 @pytest.mark.parametrize("cause", LOSSES)
-def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
+def test_access_is_revoked_and_restored(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
     lose, restore, expected = LOSSES[cause]
     key = protected(vault, versioned)
     control.timing(batch_recovery=600)
@@ -84,9 +84,7 @@ def test_access_lost_and_back(vault: Vault, control: Control, cause: str, versio
 
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
 @pytest.mark.parametrize("cause", LOSSES)
-def test_a_loss_is_noticed_though_nobody_uses_the_account(
-    vault: Vault, control: Control, cause: str, versioned: bool
-) -> None:
+def test_a_lost_key_is_noticed_without_requests(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
     lose, restore, _expected = LOSSES[cause]
     key = protected(vault, versioned)
     control.timing(batch_recovery=600)
@@ -111,7 +109,7 @@ def test_a_loss_is_that_of_the_accounts_that_have_the_identity(policy_vault: Vau
     assert batch(sandbox, "POST", "other", below="/listKeys").ok
 
 
-def test_vault_deleted_and_back(policy_vault: Vault) -> None:
+def test_vault_is_deleted_and_recovered(policy_vault: Vault) -> None:
     protected(policy_vault)
     policy_vault.delete()
     assert reason(policy_vault.sandbox) == "The key vault 'vault1.vault.azure.net' was not found."
@@ -159,7 +157,7 @@ def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control)
     assert not works(sandbox)
 
 
-def test_identity_deleted_under_the_account(policy_vault: Vault) -> None:
+def test_identity_of_an_account_is_deleted(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     identity = user_assigned_identity(sandbox)
     policy_vault.permit(identity["properties"]["principalId"])

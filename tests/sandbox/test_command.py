@@ -87,7 +87,7 @@ def test_run_lets_a_program_use_azure() -> None:
         ([], 2),
     ],
 )
-def test_run_ends_as_the_command_does(what: list[str], status: int) -> None:
+def test_run_returns_the_exit_status(what: list[str], status: int) -> None:
     assert command("run", "--", *what).returncode == status
 
 
@@ -203,9 +203,7 @@ class Rogue(BaseHTTPRequestHandler):
         {"AZURE_TENANT": ["touch struck"]},
     ],
 )
-def test_env_runs_nothing_that_a_listener_answers(
-    running_sandbox: Sandbox, tmp_path: Path, changes: dict[str, object]
-) -> None:
+def test_env_does_not_execute_responses(running_sandbox: Sandbox, tmp_path: Path, changes: dict[str, object]) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Rogue) as server:
         server.content = json.dumps({**running_sandbox.environment, **changes}).encode()  # type: ignore[attr-defined]
         Thread(target=server.serve_forever, daemon=True).start()
@@ -266,7 +264,7 @@ def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
         TWICE,
     ],
 )
-def test_arguments_that_make_no_sense(arguments: list[str]) -> None:
+def test_invalid_arguments(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

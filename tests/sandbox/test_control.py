@@ -191,7 +191,7 @@ def test_what_the_sandbox_does_not_have_is_called_unknown(sandbox: Sandbox, cont
 # Faults
 
 
-def test_a_fault_with_an_answer(sandbox: Sandbox, control: Control) -> None:
+def test_a_fault_with_a_response(sandbox: Sandbox, control: Control) -> None:
     control.fault(
         match={"method": "get", "host": "management", "path": "/resourceGroups/"},
         skip=1,
@@ -401,13 +401,13 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
         {"name": "x", "token_lifetime": 10**30},
     ],
 )
-def test_a_principal_that_cannot_be(control: Control, wish: dict[str, Any]) -> None:
+def test_an_invalid_principal(control: Control, wish: dict[str, Any]) -> None:
     before = control.call("GET", "/principals")
     control.call("POST", "/principals", wish, status=400)
     assert control.call("GET", "/principals") == before
 
 
-def test_a_federated_token_of_nobody(control: Control) -> None:
+def test_a_federated_token_of_an_unknown_principal(control: Control) -> None:
     control.call("POST", "/federated-token", {"object_id": "nobody"}, status=404)
 
 
@@ -481,7 +481,7 @@ def test_the_environment(sandbox: Sandbox, control: Control) -> None:
     assert environment["NO_PROXY"] == "127.0.0.1,localhost"
 
 
-def test_what_the_control_api_does_not_have(sandbox: Sandbox, control: Control) -> None:
+def test_unknown_routes_of_the_control_api(sandbox: Sandbox, control: Control) -> None:
     control.call("GET", "/nowhere", status=404)
     control.call("POST", "/clock", {}, status=405)
     control.call("GET", "/requests?since=yesterday", status=400)

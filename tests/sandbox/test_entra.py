@@ -113,7 +113,7 @@ def test_the_answer_has_numbers_at_v2_and_strings_at_v1(sandbox: Sandbox) -> Non
     assert claims_of(older["access_token"])["aud"] == older["resource"] == "https://management.core.windows.net/"
 
 
-def test_a_slash_too_many_in_the_scope_ends_in_the_audience(sandbox: Sandbox) -> None:
+def test_a_double_slash_in_the_scope_is_kept_in_the_audience(sandbox: Sandbox) -> None:
     token = ask(sandbox, scope="https://management.azure.com//.default").json()["access_token"]
     assert claims_of(token)["aud"] == "https://management.azure.com/"
 

@@ -83,7 +83,7 @@ def test_rotation_that_is_due_is_done(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("bypass", "let_in"), [("AzureServices", True), ("None", False)])
 @pytest.mark.parametrize("shut", ["firewall", "private"])
-def test_a_trusted_service_comes_in_if_the_vault_says_so(scene: Scene, bypass: str, let_in: bool, shut: str) -> None:
+def test_trusted_services_pass_the_firewall_if_allowed(scene: Scene, bypass: str, let_in: bool, shut: str) -> None:
     scene.vault.network.bypass = bypass
     if shut == "firewall":
         scene.vault.network.default_action = "Deny"
@@ -125,7 +125,7 @@ def test_refusals(scene: Scene) -> None:
     assert code(refusal) == "VaultNotFound"
 
 
-def test_all_of_it_can_be_kept(scene: Scene) -> None:
+def test_the_state_can_be_pickled(scene: Scene) -> None:
     version, wrapped = scene.wrap()
     kept = pickle.loads(pickle.dumps(scene.world))
     assert kept.keys.unwrap(scene.principal, version, wrapped) == SECRET

@@ -215,7 +215,7 @@ def test_names_that_are_refused(sandbox: Sandbox) -> None:
     assert error(nonsense)[:2] == (400, "BadParameter")
 
 
-def test_hardware_keys_take_a_premium_vault(sandbox: Sandbox) -> None:
+def test_hsm_keys_require_a_premium_vault(sandbox: Sandbox) -> None:
     change = {"properties": {"sku": {"family": "A", "name": "premium"}}}
     assert sandbox.arm("PATCH", vault_path(sandbox), NEW, change).status_code == 200
     bundle = make_key(sandbox, kty="RSA-HSM", key_size=3072)

@@ -122,7 +122,7 @@ def test_browsers_get_a_page_that_runs_nothing_but_its_own(sandbox: Sandbox) -> 
         "?filter=%00%ff",
     ],
 )
-def test_a_question_that_makes_no_sense(sandbox: Sandbox, query: str) -> None:
+def test_an_invalid_query(sandbox: Sandbox, query: str) -> None:
     assert get(sandbox.url, query).status_code == 200
 
 
@@ -173,7 +173,7 @@ def test_the_page_changes_nothing_that_is_due() -> None:
     assert pickle.dumps(world) != before
 
 
-def test_no_secret_is_on_it(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
+def test_the_page_shows_no_secret(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
     other = control.principal("other", secret_lifetime=3600)
     numbers = rsa.generate_private_key(65537, 2048).private_numbers()
     parts = {"n": numbers.public_numbers.n, "e": 65537, **{name: getattr(numbers, name) for name in "dpq"}}

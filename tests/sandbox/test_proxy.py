@@ -113,7 +113,7 @@ def test_no_port_but_443(sandbox: Sandbox) -> None:
         sandbox.session().get(f"{MANAGEMENT}:8443/", timeout=10)
 
 
-def test_a_vault_that_is_not_there_does_not_resolve(sandbox: Sandbox, control: Control) -> None:
+def test_a_missing_vault_does_not_resolve(sandbox: Sandbox, control: Control) -> None:
     with pytest.raises(requests.exceptions.ProxyError, match="502"):
         sandbox.session().get("https://nobodys-vault.vault.azure.net/keys", timeout=10)
     assert [entry["route"] for entry in control.requests()] == ["unresolved"]
@@ -246,7 +246,7 @@ def test_a_large_body(sandbox: Sandbox) -> None:
         b"CONNECT m\xc3\xa9.example:443 HTTP/1.1\r\n\r\n",
     ],
 )
-def test_garbage(sandbox: Sandbox, garbage: bytes) -> None:
+def test_bytes_that_are_not_http(sandbox: Sandbox, garbage: bytes) -> None:
     with connection(sandbox) as plain:
         plain.sendall(garbage)
         plain.shutdown(socket.SHUT_WR)

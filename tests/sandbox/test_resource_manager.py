@@ -426,7 +426,7 @@ def test_lists_come_page_by_page(sandbox: Sandbox, path: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["$top=0", "$top=-1", "$top=many", "$skiptoken=*", "$skiptoken=abc"])
-def test_pages_that_cannot_be(sandbox: Sandbox, query: str) -> None:
+def test_invalid_page_parameters(sandbox: Sandbox, query: str) -> None:
     response = sandbox.arm("GET", f"{sandbox.subscription}/resources?{query}", VERSION)
     assert error(response) == (400, "InvalidQueryParameter")
 

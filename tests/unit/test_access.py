@@ -87,7 +87,7 @@ OF_ACCOUNT = {"account_name": "mybatch", "account_resource_group": "rg-batch"}
         pytest.param({"vault_name": None, "key_identifier": "batch"}, "key_identifier", id="a malformed key"),
     ],
 )
-def test_one_principal_and_one_vault_are_needed(options: dict[str, Any], option: str) -> None:
+def test_exactly_one_principal_and_one_vault_are_required(options: dict[str, Any], option: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         goal(**options)
 
@@ -95,7 +95,7 @@ def test_one_principal_and_one_vault_are_needed(options: dict[str, Any], option:
 
 
 @pytest.mark.parametrize("identifier", [KEY, f"{KEY}/{OLD}", KEY.replace("myvault", "MyVault")])
-def test_the_vault_may_be_that_of_a_key(identifier: str) -> None:
+def test_the_vault_can_be_named_by_a_key_identifier(identifier: str) -> None:
     """The access is to all keys of the vault."""
     wanted = goal(vault_name=None, key_identifier=identifier)
 
@@ -119,9 +119,7 @@ def of_account(identity: dict[str, Any] | None, **options: Any) -> list[access_g
         pytest.param(user_assigned(one=PRINCIPAL, two=OTHER), [PRINCIPAL, OTHER], id="several"),
     ],
 )
-def test_the_access_of_an_account_is_that_of_each_of_its_identities(
-    identity: dict[str, Any], principals: list[str], state: str
-) -> None:
+def test_access_of_an_account_covers_each_identity(identity: dict[str, Any], principals: list[str], state: str) -> None:
     wanted = of_account(identity, state=state)
 
     assert [one.principal_id for one in wanted] == principals
@@ -154,7 +152,7 @@ def test_malformed_option_is_refused(options: dict[str, Any], code: str) -> None
 
 
 @pytest.mark.parametrize("state", ["present", "absent"])
-def test_vault_has_to_be_there(state: str) -> None:
+def test_a_missing_vault_is_an_error(state: str) -> None:
     with pytest.raises(NotFound) as failed:
         access_plan.plan(goal(state=state), seen(None))
 
@@ -274,7 +272,7 @@ def test_entry_that_holds_nothing_else_is_removed(entry: dict[str, Any]) -> None
         pytest.param(policy(secrets=["all"], certificates=[]), [], id="all secrets"),
     ],
 )
-def test_what_else_an_entry_holds_is_kept(entry: dict[str, Any], left: list[str]) -> None:
+def test_other_permissions_of_an_entry_are_kept(entry: dict[str, Any], left: list[str]) -> None:
     plan = access_plan.plan(goal(state="absent"), seen(vault(entry)))
 
     step = only_step(plan)
@@ -315,7 +313,7 @@ def test_an_existing_role_is_not_assigned_again(scope: str, key_name: str | None
     assert plan.before["granted"] == NEEDED
 
 
-def test_role_of_a_group_that_it_is_in_counts() -> None:
+def test_a_role_of_a_group_of_the_principal_counts() -> None:
     inherited = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE)
 
     assert not access_plan.plan(goal(), seen(vault(rbac=True), inherited)).changed
@@ -345,7 +343,7 @@ READ, WRAP, UNWRAP = (f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("rea
         pytest.param([{"permissions": [{"actions": ["*"]}]}], [], id="actions are no data actions"),
     ],
 )
-def test_what_roles_allow(roles: list[dict[str, Any]], granted: list[str]) -> None:
+def test_permissions_granted_by_roles(roles: list[dict[str, Any]], granted: list[str]) -> None:
     guids = [str(uuid.UUID(int=number)) for number in range(len(roles))]
     assigned = [assignment(guid.upper(), VAULT_ID) for guid in guids]
 
@@ -602,7 +600,7 @@ def test_access_that_may_be_in_use_is_an_error_also_with_keep() -> None:
     assert refused.value.code == "users_unknown"
 
 
-def test_access_that_is_not_there_needs_no_revoking() -> None:
+def test_revoking_missing_access_changes_nothing() -> None:
     """The accounts are not listed."""
     plan = access_plan.plan(goal(state="absent"), {**seen(vault()), "visible": None})
 

@@ -129,7 +129,7 @@ def by_role(role: str = ENCRYPTION_USER, principal: str = PRINCIPAL) -> Azure:
 @pytest.mark.parametrize(
     "azure", [by_policy(), by_role(), by_role(CRYPTO_OFFICER)], ids=["policy", "role", "other role"]
 )
-def test_access_that_is_still_there(azure: Azure) -> None:
+def test_unchanged_access_passes(azure: Azure) -> None:
     assert read_again(azure) == []
     assert azure.asked, "it was read again"
 
@@ -175,7 +175,7 @@ def test_another_role_that_cannot_be_read_grants_nothing() -> None:
     assert read_again(azure, replace) == ["access_granted"]
 
 
-def test_another_role_beside_the_first_takes_nothing_away() -> None:
+def test_an_additional_role_does_not_reduce_access() -> None:
     azure = by_role()
 
     def add() -> None:
@@ -286,7 +286,7 @@ def test_a_vault_that_was_not_found_before_is_not_read_again() -> None:
     assert evidence.with_access_now(first, time.monotonic()) == first
 
 
-def test_a_key_that_may_not_be_read_is_the_reason_why() -> None:
+def test_an_unreadable_key_is_returned_as_an_error() -> None:
     azure = by_policy()
     azure.denied.add("key")
 
@@ -311,7 +311,7 @@ def test_the_tenant_of_an_account(identity: dict[str, Any], tenant: str) -> None
     assert task(by_policy()).of_account(account(identity=identity), key_identifier).tenant_id == tenant
 
 
-def test_what_the_run_has_read_is_read_again_once_batch_refuses_the_key(tmp_path: Path) -> None:
+def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -> None:
     azure = Azure(policy())
     evidence = task(azure, tmp_path)
     first = before(evidence)

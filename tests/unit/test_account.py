@@ -158,7 +158,7 @@ def test_account_is_created(options: dict[str, Any], body: dict[str, Any]) -> No
     assert plan.report == {}
 
 
-def test_region_of_the_group_is_not_needed_where_a_region_is_given() -> None:
+def test_the_group_is_not_read_if_a_region_is_set() -> None:
     assert account_plan.plan(goal(location="westeurope"), {"account": None}).changed
 
 
@@ -278,7 +278,7 @@ def test_the_rollback_of_a_creation_that_has_failed_repeats_it_without_the_key()
 
 
 @pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])
-def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: str | None) -> None:
+def test_rollback_keeps_an_account_that_was_moved_after_its_creation(on: str | None) -> None:
     rollback = account_plan.plan(
         goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
     ).rollback_goal
@@ -299,7 +299,7 @@ def test_an_account_that_somebody_has_moved_since_its_creation_stays_there(on: s
         pytest.param({"identity": system_assigned(PRINCIPAL)}, id="with another kind of identity"),
     ],
 )
-def test_the_rollback_of_a_creation_leaves_an_account_of_others_on_its_key(others: dict[str, Any]) -> None:
+def test_rollback_of_a_creation_keeps_the_key_of_other_accounts(others: dict[str, Any]) -> None:
     rollback = account_plan.plan(
         goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
     ).rollback_goal
@@ -475,7 +475,7 @@ def test_account_is_deleted() -> None:
     assert plan.after == {"exists": False}
 
 
-def test_account_that_is_not_there_needs_no_deleting() -> None:
+def test_deleting_a_missing_account_changes_nothing() -> None:
     plan = account_plan.plan(goal(state="absent"), {"account": None})
 
     assert not plan.changed

@@ -160,7 +160,7 @@ def test_an_account_whose_name_is_free_is_created(client: Make) -> None:
     assert azure.written == ["create"]
 
 
-def test_an_account_that_a_read_did_not_show_is_not_created_over(client: Make) -> None:
+def test_an_account_that_appears_is_not_replaced(client: Make) -> None:
     azure = Azure(free=(TAKEN,), reads=(None, None, DONE))
     with pytest.raises(PlanOutdated, match=NAME):
         client(azure).create(GROUP, NAME, BODY)
@@ -168,7 +168,7 @@ def test_an_account_that_a_read_did_not_show_is_not_created_over(client: Make) -
     assert azure.written == []
 
 
-def test_a_name_that_stays_taken_is_refused(client: Make, clock: Clock) -> None:
+def test_a_taken_name_is_refused_after_the_timeout(client: Make, clock: Clock) -> None:
     azure = Azure(free=(TAKEN,))
     began = clock.now
 
@@ -211,7 +211,7 @@ def test_the_state_failed_alone_does_not_show_that_the_creation_failed(
 
 
 @pytest.mark.parametrize("others", [{"present": False}, {"leaves_key": True}], ids=["deletion", "rollback"])
-def test_what_is_not_to_be_created_is_not_looked_for_in_lists(client: Make, others: dict[str, Any]) -> None:
+def test_lists_are_not_read_if_nothing_is_created(client: Make, others: dict[str, Any]) -> None:
     azure = Azure(listed=([account(NAME)],))
 
     assert client(azure).read(to_create(**others))["account"] is None
@@ -219,14 +219,14 @@ def test_what_is_not_to_be_created_is_not_looked_for_in_lists(client: Make, othe
 
 
 @pytest.mark.parametrize("under_way", [CREATING, DELETING])
-def test_what_is_under_way_is_waited_for(client: Make, under_way: dict[str, Any]) -> None:
+def test_a_running_operation_is_waited_for(client: Make, under_way: dict[str, Any]) -> None:
     azure = Azure(reads=(under_way, under_way, DONE))
 
     assert client(azure).settled(GROUP, NAME) == DONE
     assert azure.asked == ["read"] * 3
 
 
-def test_what_does_not_end_is_a_failure_that_names_the_option(client: Make, clock: Clock) -> None:
+def test_an_endless_operation_fails_and_names_wait_timeout(client: Make, clock: Clock) -> None:
     began = clock.now
 
     with pytest.raises(TimedOut) as failed:
@@ -240,7 +240,7 @@ def look(accounts: Accounts, **options: Any) -> dict[str, Any] | None:
     return accounts.seen(GROUP, NAME, refresh_if=lambda _account: False, **options)
 
 
-def test_an_account_that_is_listed_exists_whatever_a_read_says(client: Make) -> None:
+def test_a_listed_account_exists_although_a_read_misses_it(client: Make) -> None:
     azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
 
     assert look(client(azure)) == DONE
@@ -311,7 +311,7 @@ NOT_YET = Rejected(
 )
 
 
-def test_a_key_is_offered_until_batch_takes_it(client: Make, clock: Clock) -> None:
+def test_a_key_change_is_retried_until_batch_accepts_it(client: Make, clock: Clock) -> None:
     assert retry_until_accepted(client(Azure()), clock, NOT_YET, NOT_YET, None) == 3
 
 
@@ -325,7 +325,7 @@ def test_a_key_that_is_refused_to_the_end_is_a_failure(client: Make, clock: Cloc
     assert clock.now - began == pytest.approx(60)
 
 
-def test_a_request_that_azure_will_never_take_is_sent_once(client: Make, clock: Clock) -> None:
+def test_a_permanently_invalid_request_is_not_retried(client: Make, clock: Clock) -> None:
     began = clock.now
 
     with pytest.raises(Rejected):
@@ -402,7 +402,7 @@ def test_a_creation_that_is_refused_because_the_account_exists_is_planned_again(
         (KeyboardInterrupt(), None, "westeurope"),
     ],
 )
-def test_what_a_failed_request_may_have_created(
+def test_a_failed_request_may_have_created_the_account(
     client: Make, error: BaseException, reads: Any, created_in: str | None
 ) -> None:
     azure = Azure(free=(FREE,), reads=(reads,))

@@ -138,7 +138,7 @@ def test_a_newer_version_counts_once_it_is_enabled(enabled: bool, there: bool) -
     assert ("newer_version_unused" in found(one)) is there
 
 
-def test_a_version_that_is_gone() -> None:
+def test_a_purged_version() -> None:
     gone = "d" * 32
     assert "version_missing" in found(report(on(gone), named={f"{KEY}/{gone}": None}))
 
@@ -205,7 +205,7 @@ def test_one_of_two_identities_has_access(pools: Any, access: str | None, state:
         assert "pools: true" in only(one)["unknown"]["access"]
 
 
-def test_what_could_not_be_read_is_reported_with_its_reason() -> None:
+def test_unreadable_data_is_reported_with_its_reason() -> None:
     one = only(
         report(
             on(),
@@ -279,7 +279,7 @@ def test_vaults_without_soft_delete_or_purge_protection() -> None:
         ({"accounts": ["my*"], "locations": ["eastus"]}, False),
     ],
 )
-def test_who_has_to_be_on_a_key(selector: dict[str, Any], fits: bool) -> None:
+def test_accounts_that_the_policy_requires_a_key_for(selector: dict[str, Any], fits: bool) -> None:
     one = report(account(tags={"environment": "production"}), by={"required": [selector]})
     assert (found(one) == ["not_on_customer_managed_key"]) is fits
 
@@ -289,7 +289,7 @@ def test_age(age: str, too_old: bool) -> None:
     assert ("version_too_old" in found(report(on(), by={"max_version_age": age}))) is too_old
 
 
-def test_an_exception_holds_on_its_last_day() -> None:
+def test_an_exception_is_valid_on_its_last_day() -> None:
     def standing(day: str) -> dict[str, Any]:
         exception = {"finding": "follows_without_rotation", "accounts": ["MYBATCH"], "reason": "So.", "expires_on": day}
         return only(report(on(None), by={"exceptions": [exception]}))
@@ -309,7 +309,7 @@ def test_an_exception_holds_on_its_last_day() -> None:
         {"exceptions": [{"finding": "not_read", "accounts": [], "reason": "So.", "expires_on": "2027-02-30"}]},
     ],
 )
-def test_a_policy_that_makes_no_sense(wrong: dict[str, Any]) -> None:
+def test_an_invalid_policy_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption):
         parsed(asked(**wrong))
 
@@ -317,7 +317,7 @@ def test_a_policy_that_makes_no_sense(wrong: dict[str, Any]) -> None:
 # The report
 
 
-def test_those_at_risk_come_first() -> None:
+def test_accounts_at_risk_are_first() -> None:
     one = many(8)
 
     assert one["accounts"][0]["name"] == "lost"
@@ -350,7 +350,7 @@ def test_every_rule_is_in_the_documentation() -> None:
 # The comparison of two reports
 
 
-def test_what_was_not_seen_in_both_is_not_compared() -> None:
+def test_subscriptions_unread_in_one_report_are_not_compared() -> None:
     whole, less = report(on(), account("plain")), report()
     less["unlisted_subscriptions"] = [on()["id"].split("/")[2]]
 
@@ -371,7 +371,7 @@ def test_a_later_date_is_no_change() -> None:
 # Formats
 
 
-def test_a_spreadsheet_runs_nothing() -> None:
+def test_csv_cells_are_not_formulas() -> None:
     one = report(account("plain"))
     only(one)["location"] = "=1+1"
 
@@ -380,7 +380,7 @@ def test_a_spreadsheet_runs_nothing() -> None:
     assert rows[1][rows[0].index("location")] == "'=1+1"
 
 
-def test_xml_says_what_it_can() -> None:
+def test_characters_invalid_in_xml_are_replaced() -> None:
     one = report(on(None))
     only(one)["findings"][0]["evidence"] = "\x00<&>\ud800"
 
@@ -389,7 +389,7 @@ def test_xml_says_what_it_can() -> None:
     assert "?<&>?" in (failure.text or "")
 
 
-def test_a_case_fails_only_if_something_has_to_be_done() -> None:
+def test_junit_cases_fail_only_above_severity_info() -> None:
     mine = on()["id"].lower()
     safe = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": "https://other.vault.azure.net/keys/disks"}}
     machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": safe}}
@@ -505,7 +505,7 @@ def test_a_remedy_stays_in_the_resource_group_of_the_audit() -> None:
     assert selected(condition, [{**accounts[0], "resource_group": "another"}]) == []
 
 
-def test_nothing_is_offered_without_accounts() -> None:
+def test_no_repair_files_without_affected_accounts() -> None:
     assert ready("version_too_old", report(on(), by={"max_version_age": "P40D"})) is None
 
 
@@ -608,7 +608,7 @@ def test_a_report_does_not_follow_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_who_may_read_a_report(tmp_path: Path, umask: int, mode: int) -> None:
+def test_report_files_have_the_mode_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
         paths = files.write({}, tmp_path, "audit", ["json"])

@@ -259,7 +259,7 @@ def test_a_finding_has_files_that_repair_it(view: browser.View, some: dict[str, 
     expect(page.locator("#version_too_old [data-copy]").first).to_have_text(re.compile("Copied|Selected"))
 
 
-def test_by_keyboard_alone(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
+def test_the_page_is_usable_by_keyboard(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
     page = shown(view, some, tmp_path)
 
     page.keyboard.press("Tab")
@@ -328,7 +328,9 @@ def test_text_of_azure_is_not_run(view: browser.View, tmp_path: Path, text: str)
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_everyone_can_read_it(chromium: Browser, some: dict[str, Any], tmp_path: Path, dark: bool, width: int) -> None:
+def test_the_page_is_accessible(
+    chromium: Browser, some: dict[str, Any], tmp_path: Path, dark: bool, width: int
+) -> None:
     with browser.viewing(chromium, dark=dark, width=width) as view:
         page = shown(view, some, tmp_path, "#severity=medium&tag=team")
         page.get_by_text("Repair with Ansible").locator("visible=true").first.click()
@@ -409,7 +411,7 @@ def test_paper_has_all_causes_and_no_files(view: browser.View, some: dict[str, A
     expect(page.get_by_text('does not contain the files of "Repair with Ansible"')).to_be_visible()
 
 
-def test_it_is_read_without_scripts(chromium: Browser, some: dict[str, Any], tmp_path: Path) -> None:
+def test_the_page_is_readable_without_scripts(chromium: Browser, some: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "audit.html"
     file.write_text(as_page(some), encoding="utf-8")
     with contextlib.closing(chromium.new_context(java_script_enabled=False)) as context:
@@ -424,7 +426,7 @@ def test_it_is_read_without_scripts(chromium: Browser, some: dict[str, Any], tmp
         expect(page.locator("#newer_version_unused .names")).to_contain_text("more")
 
 
-def test_ten_thousand_accounts_do_not_freeze_it(view: browser.View, tmp_path: Path) -> None:
+def test_ten_thousand_accounts_stay_responsive(view: browser.View, tmp_path: Path) -> None:
     """Measures the processor time of the page's thread, so that other processes do not count, and compares it with
     an empty page."""
     devtools = view.page.context.new_cdp_session(view.page)

@@ -35,7 +35,7 @@ def test_a_place_that_is_missing_is_named() -> None:
 
 
 @pytest.mark.parametrize(("reached", "word"), [(True, "- Reached."), (False, "- **Not reached.**")])
-def test_what_is_not_reached_is_said(reached: bool, word: str) -> None:
+def test_a_missed_target_is_reported(reached: bool, word: str) -> None:
     result = Result(("", "times"), [("az", "8.1")], [Wanted("fast", "slow", True), Wanted("small", "8 MiB", reached)])
     assert result.reached is reached
     assert str(result).splitlines() == [

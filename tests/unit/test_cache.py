@@ -77,7 +77,7 @@ def test_a_read_only_task_reads_a_missing_resource_once(clock: Clock) -> None:
     assert cache.read(lambda: 1, "book", "atlas") == 1
 
 
-def test_an_empty_answer_is_one(clock: Clock) -> None:
+def test_an_empty_value_is_cached(clock: Clock) -> None:
     cache, shelf = task(), Shelf(atlas=[])
 
     assert [cache.read(shelf.read, "books") for _time in range(3)] == [[]] * 3
@@ -104,7 +104,7 @@ def test_a_task_reads_again_what_it_forgets(
     assert len(shelf.asked) == asked
 
 
-def test_what_is_known_by_another_name(clock: Clock) -> None:
+def test_a_value_can_be_cached_under_a_second_name(clock: Clock) -> None:
     cache = task()
     cache.keep(1, clock.monotonic(), "book", "newest")
 
@@ -170,7 +170,7 @@ def test_a_value_is_as_old_as_the_beginning_of_its_read_by_this_task(clock: Cloc
 # The cache of a run
 
 
-def test_what_one_task_reads_for_itself_serves_the_next(tmp_path: Path, clock: Clock) -> None:
+def test_later_tasks_use_cached_reads(tmp_path: Path, clock: Clock) -> None:
     task(tmp_path).read(lambda: 1, "book", "atlas")
 
     assert task(tmp_path).recent(lambda: 2, "book", "atlas") == 1
@@ -208,7 +208,7 @@ def test_what_the_first_task_of_a_role_missed_is_forgotten_in_a_while(tmp_path: 
     assert not task(tmp_path).was_missing("book", "atlas")
 
 
-def test_what_a_task_waits_for_is_not_taken_from_others(tmp_path: Path, clock: Clock) -> None:
+def test_a_waiting_task_ignores_reads_of_other_tasks(tmp_path: Path, clock: Clock) -> None:
     waiting = task(tmp_path)
     waiting.forget()
     assert waiting.recent(lambda: "stale", "book", "atlas") == "stale"
@@ -251,7 +251,7 @@ def test_a_write_of_the_run_invalidates_reads_of_the_same_kind(
 
 
 @pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
-def test_others_read_for_themselves(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
+def test_other_callers_do_not_share_reads(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
     shelf = Shelf(atlas=1)
     task(tmp_path).recent(lambda: shelf.read("atlas"), "book")
 
@@ -340,7 +340,7 @@ def busy(tmp_path: Path, clock: Clock) -> Path:
     return tmp_path
 
 
-def test_one_that_was_changed_is_read_by_itself(busy: Path) -> None:
+def test_a_changed_member_is_read_separately(busy: Path) -> None:
     shelf = Shelf(atlas=1)
     assert one_of(shelf, busy, "atlas") == 1
     task(busy).changed_one("atlas", "books")

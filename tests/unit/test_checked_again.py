@@ -338,7 +338,7 @@ def same(one: World, state: dict[str, Any]) -> bool:
 
 
 @EACH_USER
-def test_it_is_restored_when_an_account_uses_it_by_then(case: Case, used: str) -> None:
+def test_a_removal_is_undone_if_an_account_uses_the_resource(case: Case, used: str) -> None:
     world = case.world()
     world.newcomers = [on(used)]
     before = world.state()
@@ -381,7 +381,7 @@ def test_it_stays_removed_if_no_account_uses_it(case: Case) -> None:
 
 
 @EACH
-def test_accounts_that_use_something_else_do_not_matter(case: Case) -> None:
+def test_users_of_other_resources_are_ignored(case: Case) -> None:
     world = case.world()
     world.accounts = world.newcomers = case.others
 

@@ -87,7 +87,7 @@ def test_a_resource_that_exists_by_now_is_not_created(free: list[Any], shown: li
         require_missing(Session(), "vault v", TAKEN, is_free=returning(*free), is_shown=returning(*shown))
 
 
-def test_a_name_that_is_taken_is_refused_in_a_while() -> None:
+def test_a_taken_name_is_refused_after_a_wait() -> None:
     session = Session()
     with pytest.raises(Refused) as refused:
         require_missing(session, "vault v", TAKEN, is_free=returning(False), is_shown=returning(False))
@@ -190,7 +190,7 @@ def test_accounts_on_a_new_vault_get_access() -> None:
     assert after(azure)["without_access"] == [USER["id"]]
 
 
-def test_a_vault_is_the_same_in_capitals() -> None:
+def test_vault_names_are_case_insensitive() -> None:
     azure = Azure(vault(), USER)
 
     azure.service.create("rg-keys", "MyVault", {"location": "westeurope", "properties": {}})
@@ -207,7 +207,7 @@ def test_a_vault_is_the_same_in_capitals() -> None:
         ({"nameAvailable": False, "reason": "Invalid"}, True),
     ],
 )
-def test_what_a_check_of_a_name_says(said: dict[str, Any], free: bool) -> None:
+def test_availability_of_a_name(said: dict[str, Any], free: bool) -> None:
     assert is_free(said) is free
 
 
@@ -220,7 +220,7 @@ def test_accounts_on_a_new_vault_that_uses_roles_get_a_role() -> None:
 
 
 @pytest.mark.parametrize("accounts", [(USER,), (ELSEWHERE, ON_NONE), ()], ids=["has access", "elsewhere", "none"])
-def test_where_nothing_is_missing_nothing_is_granted(accounts: tuple[Any, ...]) -> None:
+def test_existing_access_is_not_granted_again(accounts: tuple[Any, ...]) -> None:
     azure = Azure(vault(policy(PRINCIPAL)), *accounts)
 
     azure.create()
@@ -240,7 +240,7 @@ def test_access_is_restored_whatever_ends_the_creation(failure: BaseException) -
     assert azure.writes == ["put", f"add {PRINCIPAL}"]
 
 
-def test_a_vault_that_exists_by_now_is_left_as_it_is() -> None:
+def test_a_vault_that_exists_now_is_not_changed() -> None:
     azure = Azure(vault(), USER, is_free=False)
 
     with pytest.raises(PlanOutdated):

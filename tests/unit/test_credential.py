@@ -106,7 +106,7 @@ def test_values_of_the_file_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.usefixtures("file")
-def test_profile_that_is_not_there() -> None:
+def test_missing_profile() -> None:
     with pytest.raises(InvalidOption) as refused:
         credentials_module.completed(options(profile="third"))
 
@@ -175,7 +175,7 @@ def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
         ),
     ],
 )
-def test_what_is_missing_is_named(given: dict[str, Any], option: str, expected: str) -> None:
+def test_missing_options_are_named(given: dict[str, Any], option: str, expected: str) -> None:
     with pytest.raises(CmkError) as refused:
         credentials_module.credential(options(auth_source="env", **given), environment_of("AzureCloud"))
 
@@ -185,7 +185,7 @@ def test_what_is_missing_is_named(given: dict[str, Any], option: str, expected: 
     assert refused.value.facts["remedy"] in refused.value.msg
 
 
-def test_certificate_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_certificate_file(tmp_path: Path) -> None:
     given = {"tenant": "t", "client_id": "c", "x509_certificate_path": str(tmp_path / "no.pem")}
 
     with pytest.raises(InvalidOption) as refused:
@@ -271,7 +271,7 @@ def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:
     assert len(entra.asked) == 1
 
 
-def test_requests_side_by_side_fail_to_sign_in_once(tmp_path: Path) -> None:
+def test_concurrent_requests_share_a_failed_sign_in(tmp_path: Path) -> None:
     """Entra ID locks an application after too many attempts with a wrong secret."""
     waiting, asked = threading.Semaphore(0), []
 
@@ -346,7 +346,7 @@ def test_token_about_to_expire_is_asked_for_again(tmp_path: Path, lasts: float) 
     assert len(entra.asked) == 2
 
 
-def test_token_that_is_not_good_enough_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_claims_challenge_requests_a_new_token(tmp_path: Path) -> None:
     entra = Entra()
     tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)))
     tokens.get_token(SCOPE)

@@ -133,7 +133,7 @@ def test_one_identity_with_access_is_enough_for_an_available_account(
 
 
 @pytest.mark.parametrize("seen", [None, Denied("No vaults for you.")])
-def test_where_the_caller_may_not_look_a_vault_is_not_said_to_be_purged(seen: Any) -> None:
+def test_an_unreadable_vault_is_not_reported_as_purged(seen: Any) -> None:
     gone: dict[str, Any] = {"vault": seen, "bundle": UNREACHABLE, "versions": None}
     for reason in (Denied("Not for you."), Unavailable("Busy.")):
         observed = diagnosed(**gone, deleted_vault=reason)
@@ -166,7 +166,7 @@ CLOSED_NETWORK = {"network_closed": "network"}
         pytest.param(PERIMETER, False, {"network_closed": None}, set(), id="a perimeter that keeps Batch out"),
     ],
 )
-def test_an_address_that_is_let_in_may_be_that_of_batch(
+def test_an_allowed_address_may_be_used_by_batch(
     rules: Any, available: bool | None, found: dict[str, str], unclear: set[str]
 ) -> None:
     observed = diagnosed(vault=rules, available=available)
@@ -220,7 +220,7 @@ def test_a_deleted_vault_is_reported_with_its_location() -> None:
     assert diagnosis.describe(observed)["vault"] == PLACE
 
 
-def test_what_the_caller_may_not_see_is_no_cause() -> None:
+def test_unreadable_data_is_no_cause() -> None:
     hidden = Denied("Not for you.")
     described = diagnosis.describe(diagnosed(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
 
@@ -438,5 +438,5 @@ def test_an_account_that_was_changed_after_its_key_has_used_the_key(
     assert is_known or "2026-05-28T20:" in unknown[0]
 
 
-def test_when_an_account_was_changed_may_not_be_read() -> None:
+def test_the_change_time_of_an_account_may_be_unreadable() -> None:
     assert diagnosis.lost_key(diagnosed(bundle=ENABLED)) == ([], [])

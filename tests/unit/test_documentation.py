@@ -396,7 +396,7 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_manual_of_a_role_names_what_it_reports(role: str) -> None:
+def test_the_manual_of_a_role_lists_its_return_values(role: str) -> None:
     manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
     rows = [row.split("|")[1:3] for row in manual.partition("## Result")[2].splitlines() if "`" in row and "|" in row]
     documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
@@ -439,7 +439,7 @@ def test_playbook_is_its_role(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [file for file in PLAYBOOKS if file.stem != "audit"], ids=lambda file: file.stem)
-def test_waves_stop_whatever_strategy_the_environment_asks_for(file: Path) -> None:
+def test_playbooks_use_the_linear_strategy(file: Path) -> None:
     """With the strategy linear, a task with run_once also runs once."""
     assert load(file)[0]["strategy"] == "linear"
 
@@ -615,7 +615,7 @@ def numbers(version: Any) -> tuple[int, ...]:
 VERSION = load(ROOT / "galaxy.yml")["version"]
 
 
-def test_nothing_was_added_in_a_version_yet_to_come() -> None:
+def test_version_added_is_not_in_the_future() -> None:
     added = {name: documentation(name)["version_added"] for name in MODULES}
     added |= {role: specification(role)["version_added"] for role in ROLES}
     added["batch_accounts"] = yaml.safe_load(batch_accounts.DOCUMENTATION)["version_added"]

@@ -62,7 +62,7 @@ def test_length_in_seconds(duration: str | None, length: int | None) -> None:
         "P\u0669D",
     ],
 )
-def test_what_is_no_duration_is_refused(duration: str) -> None:
+def test_invalid_durations_are_refused(duration: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         seconds(duration, "expires_in")
 

@@ -162,7 +162,7 @@ def test_preflight_is_reported_for_a_move_to_a_key_only() -> None:
     assert back.report == {"preflight": [], "previous_key_identifier": KEY}
 
 
-def test_account_is_not_pointed_at_a_key_that_fails_preflight() -> None:
+def test_account_is_not_moved_to_a_key_that_fails_preflight() -> None:
     with pytest.raises(Refused) as refused:
         encryption_plan.plan(goal(KEY), seen(None, bundle=key(enabled=False), vault=vault(policy(OTHER))))
 
@@ -303,7 +303,7 @@ OTHER_KEY = f"{KEY}2/{OLD}"
         pytest.param(True, PINNED_NEW, KEY, KEY, id="no version, and is to follow"),
     ],
 )
-def test_where_the_account_is_put(
+def test_the_key_identifier_that_is_set(
     follow: bool | None, on: str | None, asked: str, wanted: str | None, update: bool
 ) -> None:
     """`wanted` is None if the account is not changed."""
@@ -396,7 +396,7 @@ def test_an_account_that_somebody_else_moved_to_a_newer_version_stays_there() ->
 
 
 @pytest.mark.parametrize("is_newer", [True, False])
-def test_an_account_of_which_nothing_is_expected_is_moved(is_newer: bool) -> None:
+def test_an_account_without_an_expected_key_is_moved(is_newer: bool) -> None:
     assert encryption_plan.plan(goal(PINNED_NEW), moved(BETWEEN, is_newer=is_newer)).steps == (
         move(BETWEEN, PINNED_NEW),
     )
@@ -433,7 +433,7 @@ EVERYWHERE = [None, KEY, PINNED_OLD, PINNED_NEW, ELSEWHERE, f"{ELSEWHERE}/{OLD}"
 
 
 @pytest.mark.parametrize(("on", "asked", "options"), WAYS)
-def test_a_rollback_leads_back_to_just_what_was_there(
+def test_a_rollback_restores_the_exact_previous_setting(
     on: str | None, asked: str | None, options: dict[str, Any]
 ) -> None:
     plan = encryption_plan.plan(goal(asked, **options), seen(on))

@@ -168,7 +168,7 @@ def test_versions_of_the_same_second_are_as_good_as_each_other() -> None:
         (KEY, {"vault_resource_group": "rg-keys"}, KEY),
     ],
 )
-def test_what_is_checked_is_the_key_that_is_set(identifier: str, options: dict[str, Any], asked: str) -> None:
+def test_preflight_checks_the_key_that_is_set(identifier: str, options: dict[str, Any], asked: str) -> None:
     services = Services(None)
     services.read(identifier, **options)
 
@@ -179,7 +179,7 @@ def test_what_is_checked_is_the_key_that_is_set(identifier: str, options: dict[s
 @pytest.mark.parametrize(
     ("used", "identifier", "options"), [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {}), (None, None, {})]
 )
-def test_of_an_account_that_is_on_its_key_its_availability_is_read(
+def test_availability_is_read_for_an_account_that_uses_its_key(
     used: str | None, identifier: str | None, options: dict[str, Any]
 ) -> None:
     services = Services(used)
@@ -205,7 +205,7 @@ def test_the_access_that_was_read_after_the_change_is_part_of_what_is_confirmed(
 
 
 @pytest.mark.parametrize("missing", ["fail", "skip"])
-def test_of_an_account_that_is_missing_nothing_else_is_read(missing: str) -> None:
+def test_no_further_reads_for_a_missing_account(missing: str) -> None:
     services = Services(None)
     services.document = None  # type: ignore[assignment]
 

@@ -29,7 +29,7 @@ def test_every_kind_has_its_code(error: type[CmkError], code: str) -> None:
     assert error.code == code
 
 
-def test_a_closer_code_takes_the_kinds_place() -> None:
+def test_a_specific_code_replaces_the_code_of_the_class() -> None:
     error = NotFound("There is no key.", code="key_not_found")
 
     assert error.code == "key_not_found"
@@ -49,7 +49,7 @@ def test_result_has_message_code_and_facts() -> None:
     assert str(error) == error.msg
 
 
-def test_facts_can_be_added_on_the_way_up() -> None:
+def test_facts_can_be_added_later() -> None:
     error = CmkError("It failed.", code="rejected_by_service")
     error.facts.update(applied=["create"])
 

@@ -37,7 +37,7 @@ def rotate(forced: ForcedVersions, account: str, key: str = "key", **result: Any
     return forces == [True]
 
 
-def test_all_accounts_share_a_version_and_each_round_has_its_own(forced: ForcedVersions) -> None:
+def test_accounts_share_one_version_per_round(forced: ForcedVersions) -> None:
     rounds = [[rotate(forced, account) for account in ("one", "two", "three")] for _round in range(3)]
 
     assert rounds == [[True, False, False]] * 3
@@ -73,7 +73,7 @@ def test_another_change_of_the_key_is_no_version(forced: ForcedVersions) -> None
     assert forced.count("key") == 1
 
 
-def test_an_account_that_came_late_does_not_get_ahead_of_the_versions(forced: ForcedVersions) -> None:
+def test_completed_moves_never_exceed_created_versions(forced: ForcedVersions) -> None:
     """A completed move counts one forced version, but only a version that was created."""
     for _move in range(3):
         forced.completed("key", "one")

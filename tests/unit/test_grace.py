@@ -60,7 +60,7 @@ def goal(
         pytest.param(goal(), 10 * DAY, False, {"one": 3 * DAY, "two": None}, DAY, id="an account does not say when"),
     ],
 )
-def test_how_long_it_lasts(
+def test_end_of_the_grace_period(
     wish: key_goal_module.Goal,
     newest_is: int,
     moved_in_run: bool,
@@ -72,7 +72,7 @@ def test_how_long_it_lasts(
     assert key_grace.kept_until(wish, seen, ages) == (None if left is None else NOW + left)
 
 
-def test_a_key_that_is_not_there_has_none() -> None:
+def test_a_missing_key_has_no_grace_period() -> None:
     assert key_grace.kept_until(goal(), observed_key()) is None
 
 
@@ -127,7 +127,7 @@ def test_a_warning_names_until_when_batch_may_need_what_is_disabled(
     assert key_plan.plan(plan.goal, {**observed(newest_is, moved_in_run=moved_in_run)}).warnings == ()
 
 
-def test_what_is_disabled_already_has_no_grace_time() -> None:
+def test_a_disabled_version_has_no_grace_period() -> None:
     seen = observed(0)
     seen["versions"] = [{**v, "attributes": {**v["attributes"], "enabled": False}} for v in seen["versions"]]
 

@@ -79,7 +79,7 @@ def test_key_identifier_is_parsed(value: str, parsed: KeyIdentifier) -> None:
         pytest.param("https://myvault.vault.azure.net/keys/batch?api-version=7.4", id="query"),
     ],
 )
-def test_what_is_no_key_identifier_is_refused(value: str) -> None:
+def test_invalid_key_identifiers_are_refused(value: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         ids.parse_key_identifier(value, "cmk_key")
 
@@ -125,7 +125,7 @@ def test_letter_case_makes_no_other_key_or_version(other: str, same: bool, same_
     assert not one.same_key(None)
 
 
-def test_identifier_that_makes_no_sense_is_read_too() -> None:
+def test_unknown_identifiers_are_read() -> None:
     assert "batch" in str(ids.read_key_identifier("batch"))
 
 
@@ -165,7 +165,7 @@ def test_keys_are_compared(one: tuple[str, str, str], other: tuple[str, str, str
     assert second.same(first) is same
 
 
-def test_no_key_is_not_the_same_as_one() -> None:
+def test_none_is_not_equal_to_a_key() -> None:
     assert not KeyIdentifier("myvault", PUBLIC, "batch").same(None)
 
 
@@ -303,7 +303,7 @@ def test_place_of_a_resource() -> None:
         pytest.param("/providers/Microsoft.Management/managementGroups/mg", True, id="management group"),
     ],
 )
-def test_reach_of_a_scope(scope: str, reaches: bool) -> None:
+def test_resources_within_a_scope(scope: str, reaches: bool) -> None:
     assert ids.within(scope, VAULT_ID) is reaches
     assert ids.within(scope, f"{VAULT_ID.upper()}/") is reaches
 

@@ -151,14 +151,14 @@ KEPT = {
 }
 
 
-def test_rules_allow_what_is_meant_to_be(tmp_path: Path) -> None:
+def test_allowed_imports_have_no_findings(tmp_path: Path) -> None:
     found = written(tmp_path, KEPT)
 
     assert [finding for rule in RULES for finding in findings(rule, found)] == []
     assert cycle(found) == []
 
 
-def test_a_circle_is_found(tmp_path: Path) -> None:
+def test_circular_imports_are_found(tmp_path: Path) -> None:
     found = written(
         tmp_path,
         {

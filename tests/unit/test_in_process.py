@@ -101,7 +101,7 @@ def _sdk_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({"variables": {"cmk_in_process": "yes"}}, id="if set as a string"),
     ],
 )
-def test_task_runs_here(options: dict[str, Any]) -> None:
+def test_task_runs_in_process(options: dict[str, Any]) -> None:
     assert run(**options)["ran"] == "here"
 
 
@@ -115,7 +115,7 @@ def test_task_runs_here(options: dict[str, Any]) -> None:
         pytest.param({"async_val": 60}, id="in the background"),
     ],
 )
-def test_task_is_handed_over(options: dict[str, Any]) -> None:
+def test_task_runs_in_a_separate_process(options: dict[str, Any]) -> None:
     assert run(**options)["ran"] == "elsewhere"
 
 
@@ -130,7 +130,7 @@ def test_variables_go_with_a_task_that_is_handed_over() -> None:
     assert run(variables=variables)["task_vars"] == variables
 
 
-def test_without_the_sdk_here_it_may_be_there_where_the_module_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_sdk_the_module_runs_in_a_separate_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_in_process, "_MISSING", MissingSdk("azure-identity is not there."))
 
     assert run()["ran"] == "elsewhere"
@@ -449,7 +449,7 @@ def test_the_environment_of_a_task_ends_with_it(outcome: Any, monkeypatch: pytes
     assert dict(os.environ) == before
 
 
-def test_what_the_sdks_log_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_entries_of_the_sdks_are_discarded(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         run_around(Looking(Outcome(True, {}, {})), {})
 
@@ -581,7 +581,7 @@ def test_the_results_in_process_and_in_a_separate_process_are_equal(results: dic
     assert comparable(here) == comparable(elsewhere)
 
 
-def test_arguments_are_in_the_result_here_exactly_when_they_are_elsewhere(results: dict[str, Any]) -> None:
+def test_both_ways_return_the_invocation_or_neither(results: dict[str, Any]) -> None:
     # Since ansible-core 2.21, they are omitted by default.
     here, elsewhere = both(results, "a malformed name")
 

@@ -101,7 +101,7 @@ def test_account_on_a_microsoft_managed_key_says_nothing_of_a_vault() -> None:
         ({"type": "Strange"}, None, []),
     ],
 )
-def test_identity_is_as_provision_wants_it(identity: Any, option: str | None, principals: list[str]) -> None:
+def test_identity_is_a_valid_option_of_provision(identity: Any, option: str | None, principals: list[str]) -> None:
     variables = known(identity=identity)
 
     assert variables.get("cmk_identity") == option
@@ -161,7 +161,7 @@ def test_hosts_of_accounts_with_the_same_name_have_the_region_in_their_name() ->
 
 
 @pytest.mark.parametrize("name", ["all", "ungrouped", "localhost", "pinned", "following", "Localhost"])
-def test_hosts_do_not_take_names_that_mean_something_to_ansible(name: str) -> None:
+def test_reserved_names_get_the_region(name: str) -> None:
     assert _inventory.host_name(known(name), set()) == f"{name}.westeurope"
 
 

@@ -30,7 +30,7 @@ def test_durations_become_seconds() -> None:
     assert (wanted.expires_in, wanted.max_version_age) == (365 * 86400, 12 * 3600)
 
 
-def test_what_is_not_named_is_left_alone() -> None:
+def test_unset_options_have_no_effect() -> None:
     wanted = key_goal()
 
     assert [wanted.key_type, wanted.key_size, wanted.expires_in, wanted.max_version_age] == [None] * 4
@@ -40,7 +40,7 @@ def test_what_is_not_named_is_left_alone() -> None:
 
 @pytest.mark.parametrize("key_type", ["RSA", "RSA-HSM"])
 @pytest.mark.parametrize("key_size", [2048, 3072, 4096])
-def test_keys_that_batch_takes(key_type: str, key_size: int) -> None:
+def test_supported_types_and_sizes(key_type: str, key_size: int) -> None:
     wanted = key_goal(key_type=key_type, key_size=key_size)
 
     assert (wanted.key_type, wanted.key_size) == (key_type, key_size)
@@ -109,7 +109,7 @@ ROTATES = rotation_policy(timeAfterCreate="P90D")
         pytest.param({"remove_rotation_policy": True}, rotation_policy(), False, id="no rotation as before"),
     ],
 )
-def test_what_may_take_a_key_away(options: dict[str, Any], policy: Any, may: bool) -> None:
+def test_goals_that_may_remove_a_key(options: dict[str, Any], policy: Any, may: bool) -> None:
     assert key_goal(**options).may_cut_off(policy) is may
 
 
@@ -160,7 +160,7 @@ def test_a_grace_period_may_be_none(given: str | None, lasts: int) -> None:
     assert key_goal(state="disabled", moved_to=f"{KEY}/{NEW}", grace_period=given).grace_period == lasts
 
 
-def test_what_was_used_is_not_kept_in_use_unless_that_is_asked() -> None:
+def test_in_use_keep_is_not_the_default() -> None:
     assert not key_goal(state="disabled").keeps_used
     assert key_goal(state="disabled", in_use="keep").keeps_used
 

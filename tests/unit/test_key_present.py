@@ -200,7 +200,7 @@ def test_new_version_may_have_another_size() -> None:
     assert step.arguments["body"]["attributes"]["exp"] == NOW + 365 * DAY
 
 
-def test_wish_for_a_new_version_is_met_by_any_other_than_the_one_seen() -> None:
+def test_any_newer_version_satisfies_new_version() -> None:
     wanted = key_goal(new_version=True)
     previous, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
 
@@ -431,7 +431,7 @@ def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
     assert made.after["rotation_policy"] == wanted
 
 
-def test_rotation_policy_that_is_as_asked_stays() -> None:
+def test_an_equal_rotation_policy_is_not_changed() -> None:
     observed = observed_key(key(), policy=rotation_policy(timeAfterCreate="P90D"))
 
     assert not key_plan.plan(key_goal(rotation_policy=rotation(time_after_create="P90D")), observed).changed

@@ -295,7 +295,7 @@ def test_access_is_granted_to_all_identities_of_an_account_under_one_lock() -> N
     assert not run_access(cloud, **OF_ACCOUNT).changed
 
 
-def test_access_of_one_principal_is_its_own() -> None:
+def test_one_principal_returns_a_flat_result() -> None:
     cloud = Cloud()
     outcome = run_access(cloud, vault_name="MyVault", principal_id=OTHER)
 
@@ -343,7 +343,7 @@ def test_an_account_that_is_moved_has_had_its_forced_version(identifier: str | N
     assert cloud.checked == MOVE
 
 
-def test_an_account_whose_move_failed_has_not() -> None:
+def test_a_failed_move_does_not_complete_a_forced_version() -> None:
     cloud: Any = Cloud(on("https://vault2.vault.azure.net/keys/batch"))
     with pytest.raises(Refused):
         batch_encryption.run(encryption_options(PINNED_NEW), cloud)

@@ -133,7 +133,7 @@ EACH_WISH = pytest.mark.parametrize("wish", [DUE, FORCED], ids=["due", "forced"]
 
 
 @EACH_WISH
-def test_one_of_many_makes_it(vault: KeyVault, wish: dict[str, Any]) -> None:
+def test_one_task_makes_the_change_for_all(vault: KeyVault, wish: dict[str, Any]) -> None:
     with ThreadPoolExecutor(8) as tasks:
         outcomes = list(tasks.map(lambda number: vault.look(f"account{number}", 1, **wish), range(8)))
 
@@ -187,7 +187,7 @@ def test_an_account_on_the_newest_needs_no_separate_read(vault: KeyVault) -> Non
 
 
 @pytest.mark.parametrize("follows", [True, False])
-def test_an_account_that_follows_needs_none_either(vault: KeyVault, follows: bool) -> None:
+def test_a_following_account_needs_no_separate_read(vault: KeyVault, follows: bool) -> None:
     vault.task(used=1)
     vault.add()
 

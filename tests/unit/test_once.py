@@ -43,7 +43,7 @@ class Maker:
         return Outcome(not is_kept, before, after, ("Heed this.",), report)
 
 
-def test_one_of_many_makes_it(tmp_path: Path) -> None:
+def test_one_task_makes_the_change_for_all(tmp_path: Path) -> None:
     maker = Maker(tmp_path, takes=0.05)
     with ThreadPoolExecutor(8) as tasks:
         outcomes = list(tasks.map(lambda _number: maker.task(), range(8)))
@@ -62,7 +62,7 @@ def test_a_change_of_another_task_is_reported_as_the_current_state(tmp_path: Pat
     assert second == Outcome(False, {"enabled": False}, {"enabled": False}, (), first.report)
 
 
-def test_different_things_are_made_apart(tmp_path: Path) -> None:
+def test_different_names_are_separate_changes(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
 
     assert [maker.task(name).changed for name in ("one", "other", "one")] == [True, True, False]
@@ -74,7 +74,7 @@ def test_a_task_in_a_separate_process_makes_the_change() -> None:
     assert [maker.task().changed for _task in range(2)] == [True, True]
 
 
-def test_a_failure_is_everyones_own(tmp_path: Path) -> None:
+def test_a_failure_is_not_shared(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     maker.failures = [Denied("You may not."), Refused("In use.", code="in_use", accounts=["a user"])]
 
@@ -121,7 +121,7 @@ def test_a_version_in_use_is_checked_again_when_its_users_may_have_moved(
     assert seen == looks
 
 
-def test_it_is_made_once_its_users_have_gone(tmp_path: Path) -> None:
+def test_the_change_is_made_after_the_users_have_moved(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     maker.users = ["one", "two"]
     assert not maker.task().changed

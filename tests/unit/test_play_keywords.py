@@ -63,7 +63,7 @@ def test_waves(value: Any, sizes: list[Any]) -> None:
 @pytest.mark.parametrize(
     "value", [0, "0", -1, "ten", [1, "ten"], "[1, ten]", "[1, 10", [], "[]", True, {"a": 1}, "1.5"]
 )
-def test_what_is_no_list_of_waves(value: Any) -> None:
+def test_invalid_serial(value: Any) -> None:
     with pytest.raises(keywords.WrongVariable, match="which is not a list of numbers and percentages") as wrong:
         keywords.serial(value, [1])
 
@@ -73,12 +73,12 @@ def test_what_is_no_list_of_waves(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "percentage"), [*((blank, 7) for blank in BLANK), (0, 0), ("50", 50), (" 12.5% ", 12.5), (100, 100)]
 )
-def test_how_many_may_fail(value: Any, percentage: float) -> None:
+def test_max_fail_percentage(value: Any, percentage: float) -> None:
     assert keywords.max_fail_percentage(value, 7) == percentage
 
 
 @pytest.mark.parametrize("value", [-1, "-1", "ten", 101, "1e2", [50]])
-def test_what_is_no_percentage(value: Any) -> None:
+def test_invalid_percentage(value: Any) -> None:
     with pytest.raises(
         keywords.WrongVariable, match=r"cmk_max_fail_percentage is '.*', which is not a number from 0 to"
     ):

@@ -213,7 +213,7 @@ def test_check(name: str, status: str, read: dict[str, Any]) -> None:
         ("network_open_to_batch", "ignores trusted services", of_vault(publicNetworkAccess="SecuredByPerimeter")),
     ],
 )
-def test_evidence_says_what_was_seen(name: str, seen: str, read: dict[str, Any]) -> None:
+def test_evidence_describes_the_data(name: str, seen: str, read: dict[str, Any]) -> None:
     assert seen in checks(**read)[name]["evidence"]
 
 
@@ -269,7 +269,7 @@ def test_what_is_missing_is_named_for_each_principal() -> None:
     assert f"{OTHER} lacks get, unwrapKey, wrapKey" in seen
 
 
-def test_what_could_not_be_seen_lets_through_with_a_warning_each() -> None:
+def test_unknown_checks_pass_with_a_warning_each() -> None:
     unknown = [
         "vault_soft_delete",
         "same_tenant",
@@ -307,7 +307,7 @@ READ = st.fixed_dictionaries(
 
 
 @given(READ)
-def test_an_account_is_let_through_exactly_when_no_check_fails(read: dict[str, Any]) -> None:
+def test_preflight_passes_exactly_if_no_check_fails(read: dict[str, Any]) -> None:
     statuses = {name: check["status"] for name, check in checks(**read).items()}
 
     assert list(statuses) == NAMES

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 
 
-def test_waves_are_counted_when_they_are_over() -> None:
+def test_finished_waves_are_counted() -> None:
     progress = Progress(total=100, began=50.0)
     progress.next_wave(1)
     assert progress.line(60.0) == "0 of 100 hosts done"

@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         ("POST", "https://kv.vault.azure.net/keys/k/rotate", "create", 2),
     ],
 )
-def test_what_is_counted(method: str, url: str, name: str, rate: float) -> None:
+def test_requests_with_a_bucket(method: str, url: str, name: str, rate: float) -> None:
     bucket = bucket_of(method, url)
 
     assert bucket is not None
@@ -62,7 +62,7 @@ def test_what_is_counted(method: str, url: str, name: str, rate: float) -> None:
         ("POST", "https://login.microsoftonline.com/t/oauth2/v2.0/token"),
     ],
 )
-def test_what_is_not_counted(method: str, url: str) -> None:
+def test_requests_without_a_bucket(method: str, url: str) -> None:
     assert bucket_of(method, url) is None
 
 
@@ -87,7 +87,7 @@ def test_a_full_bucket_is_used_at_once_and_then_evenly(tmp_path: Path, clock: Cl
     assert [draw() for _task in range(4)] == [0, 0, 0, 0.5]
 
 
-def test_what_the_service_says_counts_if_it_is_less(tmp_path: Path, clock: Clock) -> None:
+def test_a_lower_remaining_number_from_azure_is_used(tmp_path: Path, clock: Clock) -> None:
     buckets = Buckets(RunFiles(str(tmp_path)), "me")
 
     buckets.learn(BUCKET, 11999)
@@ -314,7 +314,7 @@ def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: st
     assert paced.lines == [line] * notified
 
 
-def test_an_answer_that_is_no_error_may_name_a_wait(clock: Clock) -> None:
+def test_retry_after_of_a_success_is_ignored(clock: Clock) -> None:
     """For example, the response of a long-running operation. The poller uses its Retry-After."""
     paced = Paced(clock, (202, {"Retry-After": "7200"}))
 

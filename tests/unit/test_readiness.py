@@ -16,7 +16,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_inf
 
 @EACH_ROLE
 @pytest.mark.parametrize("option", ["vault_name", "key_name"])
-def test_a_check_needs_the_names_of_all(role: str, option: str) -> None:
+def test_a_check_requires_vault_and_key_names(role: str, option: str) -> None:
     with pytest.raises(InvalidOption) as failed:
         check(role, Azure(on(KEY)), **{option: None})
 

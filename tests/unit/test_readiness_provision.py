@@ -129,7 +129,7 @@ def test_an_account_on_its_key_needs_nothing() -> None:
         (PINNED_OLD, False, False),
     ],
 )
-def test_who_moves_an_account_needs_the_rights_to(used: str | None, follow: bool | None, moves: bool) -> None:
+def test_moving_an_account_requires_its_rights(used: str | None, follow: bool | None, moves: bool) -> None:
     azure = Azure(on(used))
 
     assert provision(azure, follow_latest=follow) == ([WRITE] if moves else [])
@@ -191,7 +191,7 @@ def test_availability_that_is_not_known_is_refused_before_a_vault_is_planned() -
         pytest.param(Azure(vault=None), {"location": "moon"}, "location_not_available", id="region"),
     ],
 )
-def test_what_a_later_task_would_refuse(azure: Azure, options: dict[str, Any], code: str) -> None:
+def test_refusals_of_later_tasks_are_raised_now(azure: Azure, options: dict[str, Any], code: str) -> None:
     assert refused("provision", azure, **options).code == code
 
 
@@ -224,7 +224,7 @@ def test_what_a_later_task_would_refuse(azure: Azure, options: dict[str, Any], c
         ),
     ],
 )
-def test_what_is_asked_for_is_not_refused(azure: Azure, options: dict[str, Any], writes: list[str]) -> None:
+def test_allowed_changes_are_not_refused(azure: Azure, options: dict[str, Any], writes: list[str]) -> None:
     assert provision(azure, **options) == writes
 
 

@@ -70,9 +70,7 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(options: dict[str, A
 
 @EACH_TAKE
 @pytest.mark.parametrize("used", [PINNED_NEW, None])
-def test_a_revert_that_takes_something_is_refused_if_not_all_are_listed(
-    options: dict[str, Any], used: str | None
-) -> None:
+def test_removing_key_or_access_requires_listing_all_accounts(options: dict[str, Any], used: str | None) -> None:
     azure = Azure(on(used), unlisted=("/subscriptions/hidden",))
     failure = refused("revert", azure, **options)
 
@@ -131,7 +129,7 @@ def test_the_previous_key_is_the_one_that_the_names_say(named: str, used: str | 
     assert azure.asked == []
 
 
-def test_users_are_no_obstacle_because_what_they_use_is_kept() -> None:
+def test_a_key_in_use_is_kept_without_an_error() -> None:
     """This account is also a user until it is moved."""
     others = (account("another", key=PINNED_NEW, identity=system_assigned()),)
     for options in TAKES:

@@ -56,7 +56,7 @@ def rotate(azure: Azure, **options: Any) -> list[str]:
         pytest.param(KEY, {"previous_key_identifier": "other"}, "invalid_key_identifier", id="malformed previous key"),
     ],
 )
-def test_a_rotation_that_cannot_be(used: str | None, options: dict[str, Any], code: str) -> None:
+def test_an_impossible_rotation_is_refused(used: str | None, options: dict[str, Any], code: str) -> None:
     azure = Azure(on(used))
 
     assert refused("rotate", azure, previous_key="disable", **options).code == code

@@ -259,7 +259,7 @@ def test_a_refusal_before_the_first_write_says_nothing_of_steps() -> None:
     assert shelf.did == ["read"]
 
 
-def test_what_the_service_takes_and_does_not_show_is_a_failure() -> None:
+def test_an_unconfirmed_change_is_a_failure() -> None:
     shelf = Shelf(stuck=frozenset({"novel"}))
 
     with pytest.raises(NotConverged) as failed:
@@ -483,7 +483,7 @@ class Missing(Late):
 
 
 @pytest.mark.parametrize("shelf", [Late, Missing])
-def test_a_change_is_looked_for_until_it_shows(shelf: type[Late]) -> None:
+def test_a_change_is_polled_until_azure_shows_it(shelf: type[Late]) -> None:
     late = shelf({"atlas"})
 
     assert run(goal("novel", "fable"), late).after == {"books": ["atlas", "fable", "novel"]}
@@ -522,7 +522,7 @@ def test_a_refusal_counts_at_once() -> None:
     assert shelf.books == {"atlas"}
 
 
-def test_a_rollback_begins_with_what_there_is_now() -> None:
+def test_a_rollback_reads_the_current_state() -> None:
     """The rollback does not use the earlier reads of the task, because another task may have changed the resource
     since."""
 

@@ -166,9 +166,7 @@ def test_a_write_that_is_not_known_is_refused(azure: Azure, method: str, url: st
         ("POST", f"{ARM}/checkNameAvailability", "refused"),
     ],
 )
-def test_no_write_leaves_the_machine(
-    monkeypatch: pytest.MonkeyPatch, azure: Azure, method: str, url: str, body: Any
-) -> None:
+def test_no_write_is_sent(monkeypatch: pytest.MonkeyPatch, azure: Azure, method: str, url: str, body: Any) -> None:
     """The requests go through the transport of the SDKs."""
     left: list[tuple[str, str, Any]] = []
 
@@ -425,7 +423,7 @@ def test_role_assignments(azure: Azure) -> None:
     assert azure.ids(f"{GROUP}/{ROLES}") == ["new"]
 
 
-def test_azure_is_asked_about_the_group_of_what_it_does_not_have(azure: Azure) -> None:
+def test_permissions_of_a_planned_resource_are_read_at_its_group(azure: Azure) -> None:
     made_vault(azure)
     azure.call("PUT", f"{ACCOUNTS}/new", {"location": "westeurope", "identity": SYSTEM})
     azure.has(f"{GROUP}/providers/Microsoft.Authorization/permissions", {"value": ["all"]})
@@ -586,7 +584,7 @@ def test_what_is_known_after_apply_can_be_passed_on(azure: Azure) -> None:
     assert azure.rehearsal.resolved({"name": "(known"}) == {"name": "(known"}
 
 
-def test_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_mode_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waits"))
     complaint = NotConverged("Not yet.")
 

@@ -137,7 +137,7 @@ def lacks(action: str, *needed: Needed, **options: Any) -> None:
     assert any(action in warning for warning in warnings)
 
 
-def test_an_action_that_the_caller_is_seen_to_lack() -> None:
+def test_a_missing_right_is_refused() -> None:
     lacks(WRITE, *SET)
     lacks(WRITE, *SET, group=[permission(READ)], account=[permission("*/read")])
     lacks(POOLS, *SET, group=[permission(WRITE)], account=[])
@@ -150,7 +150,7 @@ def test_a_right_at_the_group_or_at_the_resource_is_enough() -> None:
     require(*SET, group=Denied("no"), account=[permission(WRITE, POOLS)])
 
 
-def test_what_cannot_be_read_is_no_reason_to_refuse() -> None:
+def test_unreadable_permissions_do_not_refuse() -> None:
     require(*SET, group=Denied("no"), account=Denied("no"))
     require(*SET, group=[], account=NotFound("none"))
     require(MAKE_KEY, vault=Denied("no"))
@@ -264,7 +264,7 @@ def test_what_a_later_task_needs(needed: list[Needed], action: str, found: Any) 
     needs(action, *needed, found=found)
 
 
-def test_who_gives_an_account_an_identity_may_assign_it() -> None:
+def test_assigning_an_identity_requires_its_right() -> None:
     identity = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
     body = {"identity": {"userAssignedIdentities": {identity: {}}}}
     needed = account_writes.NEEDED.by([step(AccountWrites.update, **AT, body=body)])

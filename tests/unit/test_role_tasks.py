@@ -164,7 +164,7 @@ def test_what_needs_to_be_asked_for_is_passed_on_and_is_not_the_default(
 
 
 @pytest.mark.parametrize("role", ["provision", "rotate", "revert"])
-def test_what_no_role_does(role: str) -> None:
+def test_options_that_no_role_sets(role: str) -> None:
     given = {option for task in load(role, "tasks") for one in task.values() if isinstance(one, dict) for option in one}
 
     assert not given & {"force", "remove_rotation_policy", "trusted_services", "sku", "retention_days"}
@@ -298,7 +298,7 @@ def revert(results: Results | None = None, **asked: Any) -> Run:
     return Run("revert", {**FOUND, **(results or {})}, **asked)
 
 
-def test_key_and_access_stay_unless_it_is_asked() -> None:
+def test_key_and_access_are_kept_by_default() -> None:
     run = revert()
 
     assert run.modules == ["batch_encryption_info", "batch_encryption"]

@@ -94,7 +94,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_store, "_private", lambda _path, flags: os.open("/dev/full", flags & ~os.O_TRUNC))
 
 
-def test_a_value_that_cannot_be_stored_takes_the_others_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_store_removes_all_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The value may be the note of a change, so earlier reads must not be used."""
     files = RunFiles(str(folder))
     files.store("read before", "vault")
@@ -188,7 +188,7 @@ def test_files_of_a_run_that_has_ended_are_removed(folder: Path, ended: int) -> 
     assert names(left) == ["of_others.json"]
 
 
-def test_a_process_id_that_was_given_again_to_this_run(folder: Path) -> None:
+def test_a_reused_process_id(folder: Path) -> None:
     """In a container, for example, Ansible may have the same process id in each run."""
     left = folder.with_name("left")
 
@@ -202,7 +202,7 @@ def test_a_process_id_that_was_given_again_to_this_run(folder: Path) -> None:
     assert names(folder.with_name(f"ansible-local-{process.pid}zzzzzzzz")) == ["of_others.json"]
 
 
-def test_files_of_a_run_that_goes_on_are_kept(folder: Path) -> None:
+def test_files_of_a_running_run_are_kept(folder: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         left = left_by(process.pid, folder)

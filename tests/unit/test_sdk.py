@@ -99,7 +99,7 @@ def test_answer_has_its_code(status: int, body: str, code: str) -> None:
     assert failure.facts["azure"]["request_id"] == "a-request"
 
 
-def test_azures_own_words_are_kept() -> None:
+def test_azures_message_is_kept() -> None:
     details = [{"code": "PropertyName", "message": "keyVaultProperties"}]
     body = error("MissingRequiredProperty", "A required property was not specified.", details=details)
 
@@ -154,7 +154,7 @@ def test_a_vault_of_another_tenant() -> None:
 
 
 @pytest.mark.parametrize("kind", [sdk.ServiceRequestError, sdk.ServiceResponseError])
-def test_no_answer(kind: type[Exception]) -> None:
+def test_no_response(kind: type[Exception]) -> None:
     assert translated(kind("Name or service not known")).code == "unreachable"
     assert translated(kind("Name or service not known"), unreachable="vault_unreachable").code == "vault_unreachable"
 
@@ -288,11 +288,11 @@ def without_cache() -> Iterator[None]:
     azure_sdk.load.cache_clear()
 
 
-def test_packages_are_there() -> None:
+def test_packages_are_installed() -> None:
     assert warm_up() is None
 
 
-def test_sdks_read_answers_that_nobody_sent() -> None:
+def test_warm_up_reads_a_local_response() -> None:
     """If warming up fails, a run continues, so only this test finds the failure."""
     read_answers()
 

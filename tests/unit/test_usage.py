@@ -168,7 +168,7 @@ def test_a_vault_that_an_account_refers_to_is_in_use() -> None:
     assert usage.in_vault(visible(refers), "vault2") == []
 
 
-def test_accounts_alone_are_asked_when_they_were_moved() -> None:
+def test_only_accounts_are_read_for_their_change_time() -> None:
     assert usage.accounts_on_key({**EVERYONE, **DISKS, "accounts": [FOLLOWS]}, identifier(KEY)) == [FOLLOWS["id"]]
 
 

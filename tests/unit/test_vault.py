@@ -276,7 +276,7 @@ def test_a_creation_is_done_once_accounts_on_the_vault_have_access() -> None:
 CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "192.0.2.1/32"}], "virtualNetworkRules": []}
 
 
-def test_trusted_services_are_let_in_and_all_other_rules_stay() -> None:
+def test_trusted_services_are_allowed_and_other_rules_kept() -> None:
     document = vault(enablePurgeProtection=True, networkAcls=CLOSED)
     plan = vault_plan.plan(goal(trusted_services=True), seen(document))
 

@@ -330,7 +330,7 @@ def test_an_account_that_is_being_created_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize(("accounts", "looks"), [(20, 2), (200, 1)])
-def test_many_accounts_are_asked_for_several_looks(accounts: int, looks: int) -> None:
+def test_lists_of_pools_are_shared_for_many_accounts(accounts: int, looks: int) -> None:
     """The pools of a new account are always listed."""
     listed = [of(OWN, f"account{number}") for number in range(accounts)]
     resources = Resources(lists={OWN: listed, OTHER: []})
