@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from . import control
+from .control import routes as control
 from .control.reading import SAFE_METHODS
 from .environment import environment
 from .faults import Fault, Faults
