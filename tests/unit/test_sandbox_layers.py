@@ -31,7 +31,8 @@ LEAVES: dict[str, set[str]] = {
     "environment": set(),
     "faults": set(),
     "proxy": set(),
-    "request_log": {SHARED},
+    "redaction": set(),
+    "request_log": {SHARED, "redaction"},
 }
 FOR_SERVICES = {"environment"}
 # The modules and packages at the top that know services, and their imports at the top.
