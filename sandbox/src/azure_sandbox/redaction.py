@@ -4,8 +4,8 @@
 
 """Removes secrets from JSON documents, forms, queries and texts.
 
-A name decides whether its value is a secret. Names that end like a secret's name are included, because every service
-has names of its own, such as `accountKey` of a pool. A few values that are no secrets are hidden too.
+A name decides whether its value is a secret. Names that end like a secret's name are included, because each service
+has its own names, such as `accountKey` of a pool. A few values that are no secrets are hidden too.
 """
 
 from __future__ import annotations

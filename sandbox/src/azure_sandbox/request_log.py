@@ -72,7 +72,7 @@ class Entry:
     @property
     def size(self) -> int:
         """The approximate size of the entry in memory, in bytes."""
-        return ENTRY_BYTES + len(self.url) + len(self.body)
+        return ENTRY_BYTES + len(self.url) + len(self.host) + len(self.body)
 
     def document(self) -> dict[str, Any]:
         moment = datetime.fromtimestamp(self.time, timezone.utc)
