@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,12 @@ def test_a_new_module_without_a_rule_is_found(tmp_path: Path) -> None:
 
 def test_every_import_is_allowed() -> None:
     assert [breach for source in ALL for breach in breaches(source)] == []
+
+
+def test_one_module_writes_the_links_of_pages() -> None:
+    writers = {below(source.name) for source in ALL if "skiptoken=" in ast.unparse(source.tree).lower()}
+    encoders = {below(source.name) for source in ALL if "('$skiptoken', " in ast.unparse(source.tree)}
+    assert (writers, encoders) == (set(), {"shared.paging"})
 
 
 def test_there_are_no_circular_imports() -> None:
