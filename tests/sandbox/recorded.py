@@ -10,9 +10,10 @@ order of their requests. `number` is the position of the request in the recordin
 instead of the recorded URL. `at_once` means that an operation was unfinished in the recording. `part` means that a
 list lacks the entries of other users.
 
-In texts, values of the sandbox replace `{subscription}` and similar names. `<guid>`, `<hex>`, `<time>`, `<number>`
-and `<text>` match values that are random or depend on the time. `<any>` is not compared: the value belongs to the
-recorded subscription, is simplified by the sandbox, or is newer than the recording.
+In texts, values of the sandbox replace `{subscription}` and similar names. `<guid>`, `<hex>`, `<time>`, `<number>`,
+`<integer>` and `<text>` match values that are random or depend on the time. If an object has the member `<others>`, only
+its other members are compared, in any order. `<any>` is not compared: the value belongs to the recorded subscription, is
+simplified by the sandbox, or is newer than the recording.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ HEADERS = (
     "www-authenticate",
     "x-ms-failure-cause",
 )
+OTHERS = "<others>"
 _MASKS = {
     "<guid>": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
     "<hex>": "[0-9a-f]{32}",
     "<time>": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z",
     "<number>": r"\d{10}",
+    "<integer>": r"\d+",
     "<text>": ".*",
 }
 
@@ -47,6 +50,8 @@ def compared(own: Any, recorded: Any) -> Any:
     """The response of the sandbox. Values that match a mask of the recorded response are replaced by the mask."""
     if recorded == "<any>":
         return recorded
+    if isinstance(own, dict) and isinstance(recorded, dict) and OTHERS in recorded:
+        return {name: compared(own.get(name), value) for name, value in recorded.items()}
     if isinstance(own, dict) and isinstance(recorded, dict):
         return {name: compared(value, recorded.get(name)) for name, value in own.items()}
     if isinstance(own, list) and isinstance(recorded, list):

@@ -362,6 +362,13 @@ def test_short_list_has_no_next_link(sandbox: Sandbox) -> None:
     assert response.json() == {"value": [account]}
 
 
+@pytest.mark.parametrize("token", ["*", "abc", "YS9i", "YS9iL2MvZA=="])
+def test_malformed_page_tokens(sandbox: Sandbox, token: str) -> None:
+    path = f"{sandbox.subscription}/providers/Microsoft.Batch/batchAccounts?$skiptoken={token}"
+    response = sandbox.arm("GET", path, VERSION)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "InvalidSkipToken")
+
+
 def test_long_list_comes_in_pages(sandbox: Sandbox, client: BatchManagementClient) -> None:
     names = [f"account{number:03d}" for number in range(205)]
     session = sandbox.bearer()

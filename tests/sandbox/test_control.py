@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -20,7 +22,7 @@ from azure.identity import DefaultAzureCredential
 from azure.mgmt.batch import BatchManagementClient
 from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
 
-from azure_sandbox.request_log import BODY_KEPT, KEPT_BYTES, Entry, RequestLog, kept_body
+from azure_sandbox.request_log import BODY_KEPT, KEPT_BYTES, Entry, RequestLog, kept_body, kept_url
 from azure_sandbox.shared.behavior import POSITIONS
 
 VERSION = "2022-09-01"
@@ -49,6 +51,35 @@ def make_vault(sandbox: Sandbox) -> str:
 
 
 # The request log
+
+# Each part of this pool that starts with "private-" is a secret.
+SECRETIVE_POOL: dict[str, Any] = {
+    "vmSize": "STANDARD_D2S_V3",
+    "metadata": [{"name": "owner", "value": "visible-one"}, {"name": "storageAccountKey", "value": "private-setting"}],
+    "userAccounts": [
+        {"name": "a", "password": "private-password", "linuxUserConfiguration": {"sshPrivateKey": "private-ssh"}}
+    ],
+    "startTask": {
+        "commandLine": "mount --password private-argument 'AccountName=a;AccountKey=private-connection=='",
+        "resourceFiles": [{"httpUrl": "https://a.blob/visible-two?sv=2024&sig=private-signature&se=2027"}],
+        "containerSettings": {"registry": {"username": "a", "password": ["private-list"]}},
+    },
+    "mountConfiguration": [
+        {
+            "azureBlobFileSystemConfiguration": {
+                "accountName": "visible-three",
+                "accountKey": "private-account-key",
+                "sasKey": "private-sas-key",
+            }
+        },
+        {
+            "azureFileShareConfiguration": {
+                "accountKey": {"value": "private-container"},
+                "mountOptions": "-o name=visible-four,password=private-option",
+            }
+        },
+    ],
+}
 
 
 def test_fields_of_an_entry(sandbox: Sandbox, control: Control) -> None:
@@ -123,14 +154,99 @@ def test_no_secret_is_in_the_log(sandbox: Sandbox, control: Control) -> None:
     session.put(f"{vault}/keys/k2?api-version={KEYS_VERSION}", json={"key": private}, timeout=30)
     session.post(f"{vault}/keys/restore?api-version={KEYS_VERSION}", json={"value": "private-backup"}, timeout=30)
     session.post(f"{vault}/keys/restore?api-version={KEYS_VERSION}", data=b"private {", timeout=30)
+    pool = f"{account(sandbox)}/pools/secretive"
+    sandbox.arm("PUT", pool, BATCH_VERSION, {"properties": SECRETIVE_POOL})
     for path in ("x", "x%3F", "x%23"):
         session.get(f"{MANAGEMENT}/{path}?a=b&client_secret={sandbox.secret}&Sig=private-signature", timeout=30)
     log = control._session.get(f"{control.url}/requests", timeout=30).text
     assert "client_secret=(hidden)" in log
     assert log.count("?a=b&client_secret=(hidden)&Sig=(hidden)") == 3
     assert "public-part" in log
+    (kept,) = [entry["body"]["properties"] for entry in control.requests() if pool in entry["url"]]
+    assert kept["metadata"][0] == {"name": "owner", "value": "visible-one"}
+    assert kept["startTask"]["resourceFiles"][0]["httpUrl"] == "https://a.blob/visible-two?sv=2024&sig=(hidden)&se=2027"
+    mounts = kept["mountConfiguration"]
+    assert mounts[0]["azureBlobFileSystemConfiguration"]["accountName"] == "visible-three"
+    assert "visible-four" in mounts[1]["azureFileShareConfiguration"]["mountOptions"]
     for secret in (sandbox.secret, token, token.rpartition(".")[2], "private-", "private {"):
         assert secret not in log
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DefaultEndpointsProtocol=https;AccountName=shown;AccountKey=private+/==;EndpointSuffix=core.windows.net",
+        "SharedAccessSignature=sv=2024&sig=private%2Bpart&se=2027",
+        "next=https%3A%2F%2Fx%3Fa%3Db%26sig%3Dprivate%26se%3D2027",
+        "Server=x;User Id=a;Password = 'private part';Encrypt=True",
+        "az login --service-principal -u x --password private",
+        '{"client_secret": "private", "scope": "x"}',
+        "https://somebody:private@example.com/path",
+        "curl -H 'Authorization: Bearer private'",
+        "-----BEGIN RSA PRIVATE KEY-----\nprivate\n-----END RSA PRIVATE KEY-----\nrest",
+    ],
+)
+def test_secrets_in_texts_are_hidden(text: str) -> None:
+    kept = kept_body(json.dumps({"a": [text], text: 1}).encode(), "application/json", "resource_manager").decode()
+    assert "private" not in kept
+    assert "(hidden)" in kept
+    assert len(kept) > len(text)
+    assert "private" not in kept_url("https://x/y", urlencode({"q": text}))
+
+
+def test_containers_of_secrets_are_hidden() -> None:
+    body = {
+        "password": {"a": "private"},
+        "sasTokens": ["private"],
+        "Account_Key": [["private"]],
+        "allowSharedKey": True,
+        "environmentSettings": [{"name": "DB_PASSWORD", "value": "private"}, {"name": "MODE", "value": "shown"}],
+    }
+    kept = json.loads(kept_body(json.dumps(body).encode(), "application/json", "resource_manager"))
+    assert kept == {
+        "password": "(hidden)",
+        "sasTokens": "(hidden)",
+        "Account_Key": "(hidden)",
+        "allowSharedKey": True,
+        "environmentSettings": [{"name": "DB_PASSWORD", "value": "(hidden)"}, {"name": "MODE", "value": "shown"}],
+    }
+
+
+def test_public_members_are_kept() -> None:
+    """The log is of use only if it shows which keys, versions and permissions a client asks for."""
+    body = {
+        "key": {"kty": "RSA", "n": "abc", "e": "AQAB", "kid": "https://v.vault.azure.net/keys/api-key/0"},
+        "key_ops": ["wrapKey"],
+        "keyName": "Primary",
+        "keyVaultProperties": {"keyIdentifier": "https://v-key.vault.azure.net:443/keys/secret/0"},
+        "permissions": {"keys": ["get"], "secrets": ["get"]},
+        "allowedAuthenticationModes": ["SharedKey"],
+        "sshPublicKey": "ssh-ed25519 AAAA",
+        "tags": {"cost": "a=b"},
+    }
+    assert json.loads(kept_body(json.dumps(body).encode(), "application/json", "resource_manager")) == body
+    assert kept_url("https://x/y", "$skiptoken=abc&api-version=1") == "https://x/y?$skiptoken=abc&api-version=1"
+
+
+def test_long_texts_are_searched_in_little_time() -> None:
+    began = time.monotonic()
+    for part in (
+        "a",
+        " ",
+        "a ",
+        "a=",
+        "key",
+        "-----BEGIN PRIVATE KEY-----",
+        "://a:",
+        "%3D",
+        "--a ",
+        "Bearer ",
+        "'",
+        "key='",
+    ):
+        text = part * (60_000 // len(part))
+        assert kept_body(json.dumps(text).encode(), "application/json", "resource_manager")
+    assert time.monotonic() - began < 10
 
 
 def test_large_bodies_are_not_kept(sandbox: Sandbox, control: Control) -> None:

@@ -464,16 +464,69 @@ def test_numbers_are_not_broken_over_lines(
         assert view.page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_rows_are_cards_on_a_phone(sandbox: Sandbox, scene: dict[str, str], chromium: Browser) -> None:
+# Of each table with cards: its caption, and of each row the border, the box, and the label and box of each shown cell.
+CARDS = """() => [...document.querySelectorAll('table.rows')].map(table => ({
+    caption: table.caption.textContent.trim(),
+    head: table.tHead.getBoundingClientRect().width,
+    inline: table.classList.contains('counts'),
+    rows: [...table.tBodies[0].rows].map(row => ({
+        border: getComputedStyle(row).borderLeftStyle,
+        box: row.getBoundingClientRect().toJSON(),
+        cells: [...row.querySelectorAll('td')].filter(cell => getComputedStyle(cell).display !== 'none').map(cell => ({
+            label: cell.dataset.label,
+            shown: getComputedStyle(cell, '::before').content,
+            wide: cell.scrollWidth > cell.clientWidth + 1,
+            box: cell.getBoundingClientRect().toJSON(),
+        })),
+    })),
+}))"""
+TABLES = (
+    "All accounts by",
+    "Accounts: 3",
+    "Keys of Vault-One",
+    "Who may use the keys of Vault-One",
+    "Vaults and keys that can still be recovered",
+    "The last",
+    "Faults",
+    "Principals: ",
+    "Subscriptions",
+)
+
+
+def test_rows_of_all_tables_are_cards_on_a_phone(
+    sandbox: Sandbox, scene: dict[str, str], control: Control, chromium: Browser
+) -> None:
+    make_key(sandbox, "removed")
+    assert data(sandbox, "DELETE", "/keys/removed").ok
+    for path in ("one", "two"):
+        control.fault(match={"path": path}, answer={"status": 500})
+    control.call("POST", "/subscriptions", {"name": "second"})
     with browser.viewing(chromium, width=390) as view:
         view.page.goto(sandbox.url)
-        boxes = [card.bounding_box() for card in rows(view.page, "Accounts: 3").all()]
-        border = rows(view.page, "Accounts: 3").first.evaluate("row => getComputedStyle(row).borderLeftStyle")
-    assert border == "solid"
-    for above, below in pairwise(boxes):
-        assert above is not None
-        assert below is not None
-        assert below["y"] > above["y"] + above["height"]
+        tables = view.page.evaluate(CARDS)
+        plain = view.page.locator("table:not(.rows)").all()
+        assert [table.get_attribute("class") for table in plain] == ["timing"], "two short columns fit on a phone"
+        assert view.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert len(tables) == len(TABLES)
+    for table in tables:
+        assert table["rows"], table["caption"]
+        assert table["head"] <= 1
+        for above, below in pairwise(table["rows"]):
+            assert below["box"]["top"] > above["box"]["bottom"], table["caption"]
+        for row in table["rows"]:
+            assert row["border"] == "solid"
+            assert row["cells"], table["caption"]
+            for cell in row["cells"]:
+                assert cell["label"]
+                assert cell["shown"] == f'"{cell["label"]}: "'
+                assert not cell["wide"], (table["caption"], cell["label"])
+                assert row["box"]["left"] <= cell["box"]["left"]
+                assert cell["box"]["right"] <= row["box"]["right"]
+            if not table["inline"]:
+                for first, second in pairwise(row["cells"]):
+                    assert second["box"]["top"] >= first["box"]["bottom"], (table["caption"], second["label"])
+    captions = [table["caption"] for table in tables]
+    assert all(any(one.startswith(begin) for one in captions) for begin in TABLES), captions
 
 
 def test_clock_timing_and_principals(sandbox: Sandbox, control: Control, page: Page) -> None:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ import pytest
 import requests
 from sandbox_client import LOGIN, MANAGEMENT, Control, Sandbox
 
-from azure_sandbox import proxy
+from azure_sandbox import certificates, proxy, seed, server
 from azure_sandbox.running import InThread, Options
 
 HOST = "management.azure.com"
@@ -101,6 +102,35 @@ def test_an_unknown_host_is_refused_by_name(sandbox: Sandbox, control: Control, 
     assert host.encode() in answer
     (entry,) = control.unknown()
     assert (entry["method"], entry["host"], entry["service"]) == ("CONNECT", host, "unknown")
+
+
+@pytest.mark.parametrize("suffix", [".example.com", ".vault.azure.net"])
+def test_names_of_hosts_are_not_kept_in_memory(suffix: str) -> None:
+    sandbox = server.Sandbox(seed.new_world())
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            sandbox.service(f"a{number}{'x' * 10_000}{suffix}")
+        assert tracemalloc.get_traced_memory()[0] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("length", "is_known"), [(253, True), (254, False)])
+def test_the_length_of_a_host_name_is_limited(length: int, is_known: bool) -> None:
+    suffix = ".vault.azure.net"
+    host = "a" * (length - len(suffix)) + suffix
+    assert (server.Sandbox(seed.new_world()).service(host) is not None) is is_known
+
+
+def test_few_certificates_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "MOST_CONTEXTS", 2)
+    authority = certificates.Authority.make()
+    first, second = authority.context("a.vault.azure.net"), authority.context("b.vault.azure.net")
+    assert authority.context("a.vault.azure.net") is first
+    authority.context("c.vault.azure.net")
+    assert authority.context("a.vault.azure.net") is first, "it was used later than b"
+    assert authority.context("b.vault.azure.net") is not second
 
 
 def test_the_client_gets_the_refusal_of_the_proxy(sandbox: Sandbox) -> None:

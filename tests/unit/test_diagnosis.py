@@ -176,6 +176,13 @@ def test_an_allowed_address_may_be_used_by_batch(
     assert diagnosis.unclear(observed["evidence"], checks, observed).keys() == unclear
 
 
+def test_what_is_unclear_of_a_perimeter_has_a_remedy() -> None:
+    observed = diagnosed(vault=PERIMETER, available=None)
+    checks = preflight.judged(observed["evidence"])
+
+    assert preflight.OPEN_PERIMETER in diagnosis.unclear(observed["evidence"], checks, observed)["network"]
+
+
 WHERE = PLACE["resource_group"], PLACE["subscription_id"]
 HOLDING_GROUP = VAULT_ID.partition("/providers/")[0]
 DISABLED = key(enabled=False)

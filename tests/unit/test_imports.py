@@ -75,11 +75,11 @@ def cycle(found: list[Source], *, for_types: bool = False) -> list[str]:
     """Modules with circular imports; empty if there are none. With `for_types`, imports for types count too."""
     known = {source.name for source in found}
     graph = {
-        # An import names a module, or a name in a module.
         source.name: {
-            one.name if one.name in known else one.name.rpartition(".")[0]
+            module
             for one in source.imports
             if for_types or not one.for_types
+            for module in run_by_import(source.name, one.name, known)
         }
         & (known - {source.name})
         for source in found
@@ -89,6 +89,22 @@ def cycle(found: list[Source], *, for_types: bool = False) -> list[str]:
     except CycleError as error:
         return [name.removeprefix(f"{COLLECTION}.") for name in error.args[1]]
     return []
+
+
+def run_by_import(importer: str, name: str, known: set[str]) -> set[str]:
+    """The modules that an import runs: the module, and the `__init__` of each package above the module.
+
+    The packages above the importing module are not included, because Python has already started to run them.
+    """
+    # An import names a module, or something in a module.
+    module = name if name in known else name.rpartition(".")[0]
+    return {module, *(set(packages(module)) - set(packages(importer)))}
+
+
+def packages(name: str) -> Iterator[str]:
+    """The packages above a module."""
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 ALL = [*sources(ROOT, "plugins"), *sources(ROOT, "sandbox/src")]
@@ -171,3 +187,35 @@ def test_circular_imports_are_found(tmp_path: Path) -> None:
     assert set(cycle(found)) == {
         f"plugins.module_utils.{module}" for module in ("_resources.key.plan", "_core.plan", "_core.ids")
     }
+
+
+S = "sandbox/src/azure_sandbox/"
+
+
+def test_a_circle_through_the_init_of_a_package_is_found(tmp_path: Path) -> None:
+    found = written(
+        tmp_path,
+        {
+            f"{S}control/__init__.py": "from .routes import service",
+            f"{S}control/routes.py": "from ..page import facts",
+            f"{S}control/sandbox.py": "",
+            f"{S}page/facts.py": "from ..control.sandbox import Sandbox",
+        },
+    )
+
+    assert set(cycle(found)) == {f"azure_sandbox.{module}" for module in ("control", "control.routes", "page.facts")}
+
+
+def test_a_package_may_import_its_own_modules(tmp_path: Path) -> None:
+    found = written(
+        tmp_path,
+        {
+            f"{S}control/__init__.py": "from .routes import service",
+            f"{S}control/routes.py": "from . import http",
+            f"{S}control/http.py": "from .reading import read",
+            f"{S}control/reading.py": "",
+            f"{S}server.py": "from . import control",
+        },
+    )
+
+    assert cycle(found) == []

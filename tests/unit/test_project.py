@@ -58,6 +58,28 @@ def test_supported_sdks_are_listed() -> None:
     assert [row for row in rows if row not in page] == []
 
 
+def test_releases_of_azcollection_that_are_tested_are_allowed() -> None:
+    """With these, requests must state a version of the Key Vault management API that does not retire."""
+    ranges = dict(re.split("(?=[<>])", line, maxsplit=1) for line in lines("requirements.txt"))
+    for line in lines("tests/azcollection.txt"):
+        name, pinned = line.split("==")
+        lowest, _, below = ranges[name].removeprefix(">=").partition(",<")
+        assert version(lowest) <= version(pinned)
+        assert not below or version(pinned) < version(below)
+    matrix = (ROOT / "scripts/matrix").read_text(encoding="utf-8")
+    (row,) = (block for block in matrix.split("\ntests=") if "-c tests/azcollection.txt" in block)
+    assert "tests/integration/test_retired_versions.py" in row
+
+
+def test_readme_lists_the_releases_of_ansible_core_that_are_tested() -> None:
+    matrix = (ROOT / "scripts/matrix").read_text(encoding="utf-8")
+    (named,) = re.findall(r"for release in ([\d. ]+);", matrix)
+    releases = {*named.split(), *re.findall(r"ansible-core==([\d.]+)\.\*", matrix)}
+    for file in ("README.md", "docs/support.md"):
+        table = [line for line in lines(file) if re.match(r"\| 2\.", line)]
+        assert releases <= {one for line in table for one in re.findall(r"\d+\.\d+", line.split("|")[1])}, file
+
+
 def test_every_make_target_is_explained() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {name for line in re.findall(r"^\.PHONY: (.+)$", makefile, re.M) for name in line.split()}

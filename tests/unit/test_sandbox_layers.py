@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,33 @@ SERVICES = ["entra", "resource_manager", "authorization", "managed_identity", "k
 GATEWAY = {"resource_manager.frame", "resource_manager.http"}
 # The HTTP layer of a service. Only the composition root imports the HTTP layers of several services.
 OUTSIDE = {"frame", "http", "metadata"}
-ROOTS = {"services", "world", "seed", "state", "server", "running", "command", "control", "page"}
-# Modules at the top level that import no service.
-LEAVES = {"environment"}
+# The only module that imports the HTTP layers of several services.
+COMPOSITION_ROOT = "services"
+# Modules at the top that know no service. Every service may import `environment`.
+LEAVES: dict[str, set[str]] = {
+    "certificates": set(),
+    "environment": set(),
+    "faults": set(),
+    "proxy": set(),
+    "redaction": set(),
+    "request_log": {SHARED, "redaction"},
+}
+FOR_SERVICES = {"environment"}
+# The modules and packages at the top that know services, and their imports at the top.
+ROOTS: dict[str, set[str]] = {
+    "services": {SHARED, *SERVICES},
+    "world": {SHARED, *SERVICES, "environment"},
+    "seed": {SHARED, *SERVICES, "environment", "world"},
+    "state": {"certificates", "world"},
+    "saving": {"state"},
+    "sandbox": {"faults", "request_log", "world"},
+    "page": {SHARED, *SERVICES, "faults", "request_log", "sandbox", "world"},
+    "control": {SHARED, *SERVICES, "faults", "page", "sandbox", "seed"},
+    "server": {SHARED, "control", "environment", "faults", "proxy", "request_log", "services", "world"},
+    "running": {SHARED, "certificates", "proxy", "saving", "seed", "server", "state"},
+    "command": {SHARED, "environment", "running", "state"},
+}
+TOP = LEAVES | ROOTS
 
 ALL = sources(ROOT, "sandbox/src")
 
@@ -35,11 +60,14 @@ def below(name: str) -> str | None:
 
 
 def breaches(source: Source) -> Iterator[str]:
-    """The imports of a module of the shared package or of a service that are not allowed."""
+    """The imports of a module that are not allowed."""
     own = below(source.name)
-    if own is None or own.partition(".")[0] not in {SHARED, *SERVICES}:
+    if own is None:
         return
     package = own.partition(".")[0]
+    if package in TOP:
+        yield from breaches_at_the_top(source, package)
+        return
     for one in source.imports:
         where = f"{source.path}:{one.line}: imports {one.name}"
         target = below(one.name)
@@ -48,7 +76,7 @@ def breaches(source: Source) -> Iterator[str]:
                 yield f"{where}: {SHARED} may import the standard library and starlette"
             continue
         of, _rest, inside = target.partition(".")
-        if of in {SHARED, package, *LEAVES} and not (package == SHARED and of != SHARED):
+        if of in {SHARED, package, *FOR_SERVICES} and not (package == SHARED and of != SHARED):
             continue
         if of in SERVICES and package in SERVICES:
             if inside.partition(".")[0] in OUTSIDE:
@@ -59,13 +87,48 @@ def breaches(source: Source) -> Iterator[str]:
             yield f"{where}: {package} may not import it"
 
 
-def test_every_module_has_a_place() -> None:
+def breaches_at_the_top(source: Source, package: str) -> Iterator[str]:
+    for one in source.imports:
+        target = below(one.name)
+        if target is None:
+            continue
+        where = f"{source.path}:{one.line}: imports {one.name}"
+        of, _rest, inside = target.partition(".")
+        if of not in {package, *TOP[package]}:
+            yield f"{where}: {package} may not import it"
+        elif of in SERVICES and inside.partition(".")[0] in OUTSIDE and package != COMPOSITION_ROOT:
+            yield f"{where}: only the composition root imports how a service is called"
+
+
+def without_a_rule(found: list[Source]) -> set[str]:
+    """The modules and packages at the top for which no rule says what they may import."""
+    tops = {name.partition(".")[0] for source in found if (name := below(source.name))}
+    return tops - {SHARED, *SERVICES, *TOP}
+
+
+def test_every_module_has_a_rule() -> None:
+    assert without_a_rule(ALL) == set()
+
+
+def test_a_rule_names_only_what_exists() -> None:
     tops = {name.partition(".")[0] for source in ALL if (name := below(source.name))}
-    assert {SHARED, *SERVICES, *LEAVES, *ROOTS} <= tops
+    assert {SHARED, *SERVICES, *TOP} <= tops
+
+
+def test_a_new_module_without_a_rule_is_found(tmp_path: Path) -> None:
+    found = written(tmp_path, {f"{S}storage/rules.py": "", f"{S}extra.py": "", f"{S}batch/extra.py": ""})
+
+    assert without_a_rule(found) == {"storage", "extra"}
 
 
 def test_every_import_is_allowed() -> None:
     assert [breach for source in ALL for breach in breaches(source)] == []
+
+
+def test_one_module_writes_the_links_of_pages() -> None:
+    writers = {below(source.name) for source in ALL if "skiptoken=" in ast.unparse(source.tree).lower()}
+    encoders = {below(source.name) for source in ALL if "('$skiptoken', " in ast.unparse(source.tree)}
+    assert (writers, encoders) == (set(), {"shared.paging"})
 
 
 def test_there_are_no_circular_imports() -> None:
@@ -85,6 +148,12 @@ BREACHES = [
     (f"{S}batch/rules.py", "from ..page.facts import facts"),
     (f"{S}resource_manager/rules.py", "from ..authorization.rules import Authorization"),
     (f"{S}resource_manager/frame.py", "from ..batch import http"),
+    (f"{S}batch/rules.py", "from ..faults import Faults"),
+    (f"{S}faults.py", "from .shared.web import Call"),
+    (f"{S}request_log.py", "from .entra.rules import Directory"),
+    (f"{S}page/facts.py", "from ..control.reading import seconds"),
+    (f"{S}seed.py", "from .batch import http"),
+    (f"{S}saving.py", "from .server import Sandbox"),
 ]
 
 
@@ -115,6 +184,9 @@ ALLOWED = {
     f"{S}batch/rules.py": "from ..key_vault.rules import Vaults\nfrom ..shared import errors\nfrom . import http",
     f"{S}resource_manager/frame.py": "from ..authorization.rules import Authorization",
     f"{S}services.py": "from .batch import http\nfrom .key_vault_keys import frame",
+    f"{S}batch/identity.py": "from ..environment import Operator",
+    f"{S}page/facts.py": "from ..batch.account import Account\nfrom . import shown",
+    f"{S}request_log.py": "from .shared.web import read_json",
 }
 
 

@@ -167,7 +167,7 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
     if doubtful:
         found["version"] = doubtful[0]
     if _is_in_perimeter(evidence):
-        found["network"] = f"{preflight.IN_PERIMETER} {_ASK}."
+        found["network"] = f"{preflight.IN_PERIMETER} {_ASK}. If it is not: {preflight.OPEN_PERIMETER}"
     if "network_open_to_batch" in failed and _may_be_let_in(evidence):
         found["network"] = (
             f"{failed['network_open_to_batch']} Its IP rules let other addresses in, and Azure does not show which "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+from collections import OrderedDict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CERTIFICATE = "ca.pem"
 PRIVATE_KEY = "ca-key.pem"
+# Hosts include every name of a vault and of a region, so clients can ask for any number of them.
+MOST_CONTEXTS = 1000
 
 
 def _name(common_name: str) -> x509.Name:
@@ -64,7 +67,7 @@ class Authority:
         self.certificate = certificate
         # All server certificates share one private key, which is only kept for as long as the process runs.
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
 
     @classmethod
     def make(cls) -> Authority:
@@ -105,10 +108,13 @@ class Authority:
             file.write(_private_pem(self._key))
 
     def context(self, host: str) -> ssl.SSLContext:
-        """The cached TLS context for the server side of a connection to a host."""
+        """The TLS context for the server side of a connection to a host. The last MOST_CONTEXTS contexts are cached."""
         context = self._contexts.get(host)
         if context is None:
             context = self._contexts[host] = self._new_context(self._issue(host))
+            if len(self._contexts) > MOST_CONTEXTS:
+                self._contexts.popitem(last=False)
+        self._contexts.move_to_end(host)
         return context
 
     def _issue(self, host: str) -> x509.Certificate:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
+from . import redaction
 from .shared.web import BadJson, read_json
 
 # The limit for all entries together. The oldest entries are deleted first.
@@ -24,17 +25,6 @@ BODY_KEPT = 64 * 1024
 
 # The route of a request without a token, to which Key Vault responds with the tenant to sign in to.
 CHALLENGE = "challenge"
-
-HIDDEN = "(hidden)"
-SECRET_FIELDS = frozenset({"client_secret", "client_assertion", "assertion", "password", "refresh_token", "code"})
-# Members of JSON bodies that hold secrets, such as the private parts of a JSON Web Key.
-SECRET_MEMBERS = frozenset(
-    {"d", "p", "q", "dp", "dq", "qi", "k", "key_hsm", "primary", "secondary", "secret", "client_secret", "password"}
-)
-# Existing clients of Azure put no secrets into URLs, but a client under development might.
-SECRET_PARAMETERS = SECRET_FIELDS | SECRET_MEMBERS | {"sig", "token", "access_token", "id_token"}
-# On the host of a vault, the members for backups, for wrapped and plain data and for secrets are hidden too.
-VAULT_SECRET_MEMBERS = SECRET_MEMBERS | {"value", "iv", "tag", "aad"}
 
 # The last path segments of POST requests that change nothing.
 READING_POSTS = frozenset(
@@ -82,7 +72,7 @@ class Entry:
     @property
     def size(self) -> int:
         """The approximate size of the entry in memory, in bytes."""
-        return ENTRY_BYTES + len(self.url) + len(self.body)
+        return ENTRY_BYTES + len(self.url) + len(self.host) + len(self.body)
 
     def document(self) -> dict[str, Any]:
         moment = datetime.fromtimestamp(self.time, timezone.utc)
@@ -136,9 +126,12 @@ class RequestLog:
 
 
 def kept_url(address: str, query: str) -> str:
+    scheme, mark, rest = address.partition("://")
+    address = f"{scheme}{mark}{redaction.text_without_secrets(rest)}"
     parts = parse_qsl(query)
-    if any(name.lower() in SECRET_PARAMETERS for name, _value in parts):
-        query = _without_secrets(parts, SECRET_PARAMETERS)
+    shown = redaction.parts_without_secrets(parts, redaction.PARAMETERS)
+    if shown != parts:
+        query = redaction.encoded(shown)
     return f"{address}?{query}" if query else address
 
 
@@ -150,29 +143,16 @@ def kept_body(content: bytes, content_type: str, service: str) -> bytes:
     if len(content) > BODY_KEPT:
         return _json(f"({len(content)} bytes)")
     if "x-www-form-urlencoded" in content_type:
-        return _json(_without_secrets(parse_qsl(content.decode("utf-8", "replace")), SECRET_FIELDS))
+        parts = parse_qsl(content.decode("utf-8", "replace"))
+        return _json(redaction.encoded(redaction.parts_without_secrets(parts, redaction.FORM_FIELDS)))
     try:
         document = read_json(content)
     except BadJson:
         # Any part of such a body could be a secret.
         return _json(f"({len(content)} bytes, not JSON)")
-    return _json(hidden(document, VAULT_SECRET_MEMBERS if service == "key_vault_keys" else SECRET_MEMBERS))
+    members = redaction.VAULT_MEMBERS if service == "key_vault_keys" else redaction.MEMBERS
+    return _json(redaction.document_without_secrets(document, members))
 
 
 def _json(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _without_secrets(parts: list[tuple[str, str]], names: frozenset[str]) -> str:
-    return urlencode([(name, HIDDEN if name.lower() in names else value) for name, value in parts], safe="()/:")
-
-
-def hidden(document: Any, members: frozenset[str]) -> Any:
-    if isinstance(document, dict):
-        return {
-            name: HIDDEN if name.lower() in members and not isinstance(value, (dict, list)) else hidden(value, members)
-            for name, value in document.items()
-        }
-    if isinstance(document, list):
-        return [hidden(item, members) for item in document]
-    return document

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import os
 import pickle
+import pwd
 import shlex
 import stat
 import tempfile
@@ -43,12 +45,18 @@ class State:
 def locked(path: Path) -> Iterator[Path]:
     """Lock a state directory for this sandbox. Yields the path without symbolic links, because another user could
     redirect a link to another directory in the meantime. Raises StateProblem."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = path.resolve()
-    # Loading a pickle can run code, and clients trust the CA, so no other user may have been able to write the files.
+    # Loading a pickle can run code, and clients trust the CA, so no other user may have been able to write the files or
+    # to replace the directory.
+    for parent in reversed(directory.parents):
+        _make(parent)
+        _require_own_entries(parent)
+    _make(directory)
     _require_own(directory, "directory")
     for name in (FILE, CERTIFICATE, PRIVATE_KEY, LOCK):
         _require_own(directory / name, "file")
+    _require_private(directory / FILE, "state")
+    _require_private(directory / PRIVATE_KEY, "certificate authority")
     with open(directory / LOCK, "w", opener=private_opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,6 +66,40 @@ def locked(path: Path) -> Iterator[Path]:
         for left in directory.glob(f"{NEW}*"):
             left.unlink()
         yield directory
+
+
+def _make(directory: Path) -> None:
+    # Path.mkdir gives parents the mode that the umask leaves.
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+
+
+def _require_own_entries(parent: Path) -> None:
+    """Check that no other user can rename what this user has in a directory. Raises StateProblem."""
+    facts = parent.stat()
+    if facts.st_uid not in (0, os.getuid()):
+        raise StateProblem(
+            f"The directory {parent} belongs to the user with the id {facts.st_uid}, who can replace the state "
+            f"directory in it; use a state directory that is in a directory of your own"
+        )
+    if facts.st_mode & stat.S_ISVTX:
+        return
+    by_group = facts.st_mode & stat.S_IWGRP and not _is_private_group(facts.st_gid)
+    if by_group or facts.st_mode & stat.S_IWOTH:
+        remedy = "use a state directory that is in a directory of your own"
+        if facts.st_uid == os.getuid():
+            remedy = f"run: chmod go-w {shlex.quote(str(parent))}"
+        raise StateProblem(f"Others can write the directory {parent}, and replace the state directory in it; {remedy}")
+
+
+def _is_private_group(group_id: int) -> bool:
+    """Whether this user is the only member of a group. Many systems give each user such a group with the user's name,
+    and make new directories writable for it."""
+    try:
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(group_id)
+    except KeyError:
+        return False
+    return group.gr_name == user and set(group.gr_mem) <= {user}
 
 
 def _require_own(path: Path, kind: str) -> None:
@@ -72,6 +114,15 @@ def _require_own(path: Path, kind: str) -> None:
     if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         remedy = f"if you trust what is in it, run: chmod go-w {shlex.quote(str(path))}"
         raise StateProblem(f"Others can write the {kind} {path}; {remedy}")
+
+
+def _require_private(path: Path, content: str) -> None:
+    """Check that no other user can read a file with private keys. Raises StateProblem."""
+    if path.exists() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        remedy = f"remove it to start with a new {content}, or, if nobody has read it, run: chmod go-r"
+        raise StateProblem(
+            f"Others can read the file {path}, which has private keys; {remedy} {shlex.quote(str(path))}"
+        )
 
 
 def load(directory: Path) -> State | None:

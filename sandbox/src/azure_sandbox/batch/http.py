@@ -13,11 +13,10 @@ import os
 import uuid
 from collections.abc import Callable
 from typing import Protocol
-from urllib.parse import quote
 
 from starlette.responses import Response
 
-from ..shared import web
+from ..shared import paging, web
 from ..shared.errors import authorization_failed
 from ..shared.web import Route, answer
 from . import documents, errors, wishes, world
@@ -143,35 +142,29 @@ def list_accounts(call: Call) -> Response:
 
 def _list(call: Call, is_shown: Callable[[Account], bool] = lambda _account: True) -> Response:
     subscription, group = call.path["subscription"], call.path.get("group")
-    after = _unskip(call.query("$skiptoken"))
-    accounts, more = call.world.batch.page(subscription, group, after)
+    accounts, more = call.world.batch.page(subscription, group, _last_key(call))
     state = call.world.batch.state
     shown = filter(is_shown, accounts)
     value = [documents.account_document(account, state(account), call.api_version) for account in shown]
     if more is None:
         return answer({"value": value})
-    url = f"https://{call.host}{quote(call.url_path)}?api-version={call.api_version}"
-    return answer({"value": value, "nextLink": f"{url}&$skiptoken={_skip(more)}"})
+    link = paging.next_link(call, "/".join(more), [("api-version", call.api_version)])
+    return answer({"value": value, "nextLink": link})
 
 
 def _may_read(call: Call, scope: str) -> bool:
     return call.caller is not None and call.world.authorization.allows(call.caller, READ, scope)
 
 
-def _skip(key: tuple[str, str, str]) -> str:
-    return _base64url("/".join(key).encode())
-
-
-def _unskip(token: str) -> tuple[str, str, str] | None:
-    if not token:
+def _last_key(call: Call) -> tuple[str, str, str] | None:
+    mark = paging.last_mark(call, errors.invalid_skip_token)
+    if mark is None:
         return None
     try:
-        parts = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode().split("/")
-    except ValueError:
-        parts = []
-    if len(parts) != 3:
-        raise errors.invalid_skip_token(token)
-    return parts[0], parts[1], parts[2]
+        subscription, group, name = mark.split("/")
+    except ValueError as error:
+        raise errors.invalid_skip_token(call.query("$skiptoken")) from error
+    return subscription, group, name
 
 
 def _check_linked(call: Call, wish: Wish) -> None:

@@ -3,9 +3,3 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The sandbox's own API: reset, clock, timing, behavior, faults, request log, principals."""
-
-from __future__ import annotations
-
-from .routes import service
-
-__all__ = ["service"]

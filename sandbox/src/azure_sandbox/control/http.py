@@ -17,11 +17,11 @@ from .. import seed
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
+from ..sandbox import Sandbox
 from ..shared.behavior import changed
 from ..shared.timing import Timing
 from ..shared.web import AzureError, Call, answer
 from . import reading
-from .sandbox import Sandbox
 
 SECRET_SECONDS = 3600 * 24
 # The year 3000, so that all times can be formatted as dates.

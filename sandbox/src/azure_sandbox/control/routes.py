@@ -13,9 +13,9 @@ from typing import Any
 from starlette.responses import Response
 
 from ..page import http as page
+from ..sandbox import Sandbox
 from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
 from . import http, reading
-from .sandbox import Sandbox
 
 
 def _front(sandbox: Sandbox, call: Call[Any]) -> Response:

@@ -6,18 +6,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
 
 from starlette.responses import Response
 
 from ..key_vault.vault import Vault
 from ..shared import paging, web
-from ..shared.web import Route, answer
+from ..shared.web import AzureError, Route, answer
 from . import documents, errors, material, operations, request, rules
 from .key import Key, KeyVersion
 from .material import BadMaterial, base64url, from_base64url
@@ -151,7 +147,7 @@ def list_versions(call: Call) -> Response:
 def _page(call: Call, entries: list[T], mark: Callable[[T], str], show: Callable[[T], dict[str, Any]]) -> Response:
     """One page of entries that are sorted by their marks. The page starts after the mark in its $skiptoken."""
     size = _page_size(call)
-    shown, more = paging.after(entries, mark, _mark_in(call.query("$skiptoken")), size)
+    shown, more = paging.after(entries, mark, paging.last_mark(call, _invalid_token), size)
     link = None if more is None else _next_link(call, more, size)
     return answer({"value": [show(entry) for entry in shown], "nextLink": link})
 
@@ -166,19 +162,12 @@ def _page_size(call: Call) -> int:
 
 
 def _next_link(call: Call, mark: str, size: int) -> str:
-    token = base64.b64encode(json.dumps({"NextMarker": mark}).encode()).decode()
-    query = f"api-version={call.api_version}&$skiptoken={quote(token)}&maxresults={size}"
     # Azure includes the port.
-    return f"https://{call.host}:443{quote(call.url_path)}?{query}"
+    return paging.next_link(call, mark, [("api-version", call.api_version)], [("maxresults", str(size))], ":443")
 
 
-def _mark_in(token: str) -> str | None:
-    if not token:
-        return None
-    try:
-        return str(json.loads(base64.b64decode(token, validate=True))["NextMarker"])
-    except (binascii.Error, ValueError, KeyError, TypeError) as error:
-        raise errors.bad_parameter("Invalid $skiptoken") from error
+def _invalid_token(_token: str) -> AzureError:
+    return errors.bad_parameter("Invalid $skiptoken")
 
 
 # Deleting, recovering and purging

@@ -11,8 +11,8 @@ from collections import defaultdict
 from typing import Any
 
 from ..batch.outlook import Outlook
-from ..control.sandbox import Sandbox
 from ..key_vault.grants import Grants
+from ..sandbox import Sandbox
 from ..shared.timing import QUICK, REALISTIC
 from ..world import World
 from . import accounts, requests, shown, vaults

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Template
 from starlette.responses import Response
 
-from ..control.sandbox import Sandbox
+from ..sandbox import Sandbox
 from ..shared.web import Call
 from .facts import facts
 from .question import Question

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 from . import errors
-from .web import Call
+from .web import AzureError, Call
 
 PAGE = 1000
 
@@ -26,6 +26,11 @@ class HasId(Protocol):
 
 T = TypeVar("T", bound=HasId)
 E = TypeVar("E")
+Pairs = Sequence[tuple[str, str]]
+
+
+def _invalid_token(token: str) -> AzureError:
+    return errors.invalid_query("$skiptoken", token)
 
 
 def after(
@@ -41,6 +46,25 @@ def after(
     return shown, mark(shown[-1]) if len(entries) > start + size else None
 
 
+def last_mark(call: Call[Any], invalid: Callable[[str], AzureError] = _invalid_token) -> str | None:
+    """The mark in the `$skiptoken` of a request; None if the request is for the first page. If the token is not one of
+    `next_link`, raises the AzureError that `invalid` returns for the token."""
+    token = call.query("$skiptoken")
+    if not token:
+        return None
+    try:
+        return base64.b64decode(token, b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError, ValueError) as error:
+        raise invalid(token) from error
+
+
+def next_link(call: Call[Any], mark: str, before: Pairs, after: Pairs = (), port: str = "") -> str:
+    """The URL of the page after a mark. Its query has the pairs `before`, the `$skiptoken`, and the pairs `after`."""
+    token = base64.urlsafe_b64encode(mark.encode()).decode()
+    query = urlencode([*before, ("$skiptoken", token), *after], safe="$")
+    return f"https://{call.host}{port}{quote(call.url_path)}?{query}"
+
+
 def page(
     call: Call[Any], items: Sequence[T], document: Callable[[T], Any], *, ends_empty: bool = False
 ) -> dict[str, Any]:
@@ -48,10 +72,11 @@ def page(
     Raises AzureError for an invalid `$top` or `$skiptoken`."""
     ordered = sorted(items, key=_mark)
     size = min(PAGE, _top(call.query("$top"), PAGE))
-    shown, more = after(ordered, _mark, _last(call.query("$skiptoken")), size)
+    shown, more = after(ordered, _mark, last_mark(call), size)
     found: dict[str, Any] = {"value": [document(item) for item in shown]}
     if more is not None or (ends_empty and shown):
-        found["nextLink"] = _link(call, shown[-1].id)
+        asked = [(name, value) for name, value in call.request.query_params.items() if name.lower() != "$skiptoken"]
+        found["nextLink"] = next_link(call, _mark(shown[-1]), asked)
     return found
 
 
@@ -65,16 +90,3 @@ def _top(text: str, default: int) -> int:
 
 def _mark(item: HasId) -> str:
     return item.id.lower()
-
-
-def _last(token: str) -> str:
-    try:
-        return base64.b64decode(token, b"-_", validate=True).decode().lower()
-    except (binascii.Error, UnicodeError, ValueError) as error:
-        raise errors.invalid_query("$skiptoken", token) from error
-
-
-def _link(call: Call[Any], last_id: str) -> str:
-    asked = [(name, value) for name, value in call.request.query_params.items() if name.lower() != "$skiptoken"]
-    token = base64.urlsafe_b64encode(last_id.encode()).decode()
-    return f"https://{call.host}{quote(call.url_path)}?{urlencode([*asked, ('$skiptoken', token)], safe='$')}"

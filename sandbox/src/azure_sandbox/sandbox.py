@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..faults import Faults
-from ..request_log import RequestLog
-from ..world import World
+from .faults import Faults
+from .request_log import RequestLog
+from .world import World
 
 
 class Sandbox(Protocol):
