@@ -20,8 +20,9 @@ def running_sandbox() -> Sandbox:
 def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """As it is in the beginning, with the environment that points the SDKs at it."""
     running_sandbox.control.reset()
-    # Older versions of APIs are tested as well, whatever day it is.
-    running_sandbox.control.behavior(retired_versions="taken")
+    # Older versions of APIs are tested as well, whatever day it is. Tests of the loss of a key do not wait until Batch
+    # notices the loss.
+    running_sandbox.control.behavior(retired_versions="taken", key_loss_noticed="0")
     point_at(running_sandbox, monkeypatch)
     return running_sandbox
 

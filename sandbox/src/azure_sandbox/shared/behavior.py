@@ -34,6 +34,9 @@ class Behavior:
     # The status of the list of pools of an account that has lost its key. Batch refuses all other operations with 409,
     # except reading and deleting the account.
     pools_without_key: str = _switch("200", "409", "403", "500")
+    # How many seconds Batch goes on with the data-encryption key that it has unwrapped before, after it has lost the
+    # key. If it can use the key again by then, it has not noticed the loss.
+    key_loss_noticed: str = _switch("3600", "600", "0")
     # Whether the user-assigned identities of a PUT or a PATCH replace those of the account, or are added to them.
     identities_on_put: str = _switch("replaced", "merged")
     # Whether a role assignment without principalType finds a managed identity that was created in the last 60 s.
