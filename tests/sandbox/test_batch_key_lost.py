@@ -221,18 +221,22 @@ def test_a_loss_during_recovery_starts_the_recovery_again(policy_vault: Vault, c
     assert works(policy_vault.sandbox)
 
 
-def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control) -> None:
+@pytest.mark.parametrize("seconds", [60, 600])
+@pytest.mark.parametrize("by", ["timing", "behavior"])
+def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control, by: str, seconds: int) -> None:
     vault = Vault(sandbox, rbac=True).make()
-    control.timing(role_propagation=60)
+    # The larger of the two counts.
+    control.timing(role_propagation=seconds if by == "timing" else 5)
+    control.behavior(role_delay=str(seconds) if by == "behavior" else "0")
     create(sandbox, identity={"type": "SystemAssigned"})
     vault.permit(principal_id(sandbox))
     key = str(vault.rsa_key().id)
     assert "does not have the permission(s)" in refusal(sandbox, key)
-    control.advance(60)
+    control.advance(seconds)
     assert encrypt(sandbox, key).status_code == 200
     vault.forbid(principal_id(sandbox))
     assert works(sandbox)
-    control.advance(60)
+    control.advance(seconds)
     assert not works(sandbox)
 
 

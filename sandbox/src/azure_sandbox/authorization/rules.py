@@ -178,8 +178,7 @@ class Authorization:
             return None
         self._lag.note(held.guid, held)
         del self._assignments[held.guid]
-        until = self.world.clock.time() + self.world.timing.role_propagation
-        gone = replace(held, felt_until=until, updated_on=self.world.clock.iso())
+        gone = replace(held, felt_until=self._effective_at, updated_on=self.world.clock.iso())
         self._revoked.append(gone)
         return gone
 
@@ -265,7 +264,7 @@ class Authorization:
             properties.get("condition"),
             properties.get("conditionVersion"),
             properties.get("delegatedManagedIdentityResourceId"),
-            self.world.clock.time() + self.world.timing.role_propagation,
+            self._effective_at,
         )
 
     def _is_stranger(self, principal_id: str, tenant_id: str, *, trusted: bool) -> bool:
@@ -279,6 +278,12 @@ class Authorization:
         principal = self.world.directory.principal(principal_id)
         if principal is None or principal.kind != "ManagedIdentity" or self.world.behavior.new_principal == "known":
             return True
+    @property
+    def _effective_at(self) -> float:
+        """When the data plane applies what is changed now."""
+        delay = max(self.world.timing.role_propagation, int(self.world.behavior.role_delay))
+        return self.world.clock.time() + delay
+
         return principal.created + _REPLICATION_SECONDS <= self.world.clock.time()
 
     @staticmethod

@@ -41,6 +41,9 @@ class Behavior:
     identities_on_put: str = _switch("replaced", "merged")
     # Whether a role assignment without principalType finds a managed identity that was created in the last 60 s.
     new_principal: str = _switch("unknown", "known")
+    # Seconds until the data plane applies a new or a deleted role assignment, if the timing `role_propagation` is not
+    # longer. The default is the easiest position, because with the others nearly every job takes minutes.
+    role_delay: str = _switch("0", "60", "600")
     # How Batch refuses to create an account if it cannot use the key, or if the quota is exceeded: the operation fails
     # and leaves an account in the state Failed, the operation fails and leaves no account, or the PUT is refused.
     refused_creation: str = _switch("failed_account", "no_account", "at_once")
