@@ -23,8 +23,8 @@ def _switch(default: str, *others: str) -> str:
 
 @dataclass(frozen=True)
 class Behavior:
-    # The response to the list of a subscription's Batch accounts if the caller may not read all of them: the accounts
-    # that the caller may read, or 403.
+    # The response to the list of a subscription's Batch accounts, vaults, deleted vaults or user-assigned identities if
+    # the caller may not read all of them: those that the caller may read, or 403.
     subscription_list: str = _switch("filtered", "denied")
     # Whether a vault's network security perimeter (publicNetworkAccess: SecuredByPerimeter) has an access rule that
     # admits Batch. The sandbox does not emulate the rule itself.
