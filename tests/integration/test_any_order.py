@@ -202,6 +202,7 @@ class Operators(RuleBasedStateMachine):
         # Printed with the steps of a sequence that fails.
         self._control.behavior(**behavior)
         self._behavior = behavior
+        self._settled = max(SETTLED, int(behavior.get("role_delay", "0")) + 1)
         if realistic:
             self._control.timing(**REALISTIC)
         for account, key in zip(ACCOUNTS[:2], KEYS, strict=False):
@@ -229,12 +230,15 @@ class Operators(RuleBasedStateMachine):
         else:
             self._operate(run, beside)
 
-    @rule(mishap=st.sampled_from(sorted(MISHAPS)), account=accounts, key=own_or_any)
-    def mishap(self, mishap: str, account: str, key: tuple[str, str] | None) -> None:
+    @rule(mishap=st.sampled_from(sorted(MISHAPS)), account=accounts, key=own_or_any, noticed=st.booleans())
+    def mishap(self, mishap: str, account: str, key: tuple[str, str] | None, noticed: bool = True) -> None:
         drawn[f"mishap: {mishap}"] += 1
         MISHAPS[mishap](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Until it has taken effect, so that no run is taken for its cause.
-        self._control.advance(SETTLED)
+        self._control.advance(self._settled)
+        # So that runs come before and after Batch has noticed a loss.
+        if noticed:
+            self._control.advance(int(self._behavior.get("key_loss_noticed", "0")))
 
     def _possible(self, run: Run) -> Run:
         """Who asks for no grace time says that Batch does not need a previous version."""
@@ -248,7 +252,7 @@ class Operators(RuleBasedStateMachine):
         run = self._possible(run)
         plays = [self._world.prepared(replace(run, check=check), beside=True) for check in (True, False)]
         # An account that can use its key again is available by now, and rights have taken effect.
-        self._control.advance(SETTLED + REALISTIC["batch_recovery"])
+        self._control.advance(self._settled + REALISTIC["batch_recovery"])
         deleted = self._world.deleted_vaults()
         since = self._control.last
         check = played(plays[0])
@@ -300,7 +304,7 @@ class Operators(RuleBasedStateMachine):
         if currently_in_test_context():
             note("\n".join([*(brief(one) for one in reports), *writes]))
 
-        self._control.advance(SETTLED)
+        self._control.advance(self._settled)
         lost = before - self._world.usable()
         assert not lost, f"{lost} answered before {run}"
         assert self._others.are_untouched()

@@ -24,6 +24,8 @@ from . import rotation_policy
 # other services Azure says that a day has to pass.
 TAKEN_WITHIN_SECONDS = 24 * 3600
 PREVIOUS_NEEDED_SECONDS = 24 * 3600
+# Nor does it say how soon Batch notices that it cannot use a version any more. App Configuration does within an hour.
+LOSS_NOTICED_SECONDS = 3600
 # Until then an account that follows the key may need the previous version.
 FOLLOWING_LAG = TAKEN_WITHIN_SECONDS + PREVIOUS_NEEDED_SECONDS
 
@@ -142,7 +144,9 @@ def previous_in_doubt(used: KeyBundle, versions: Sequence[KeyItem], now: float, 
         attributes = item["attributes"]
         ended = attributes.get("updated", 0) if not attributes["enabled"] else attributes.get("exp", now + 1)
         may_be_stuck = follows and ended < created + TAKEN_WITHIN_SECONDS
-        if attributes["created"] <= created <= ended <= now and (now < needed_until or may_be_stuck):
+        # If Batch had not noticed the loss yet, the account could still be moved to the newer version.
+        is_in_time = attributes["created"] <= created < ended + LOSS_NOTICED_SECONDS and ended <= now
+        if is_in_time and (now < needed_until or may_be_stuck):
             found.append(version_of(item))
     return [version for version in found if version != version_of(used["key"])]
 
