@@ -82,8 +82,9 @@ options:
       - RV(azbatch.cmk.batch_encryption_info#module:pools_show_availability) of a check before the key was repaired.
       - If V(false), RV(available) of an account that this task does not change is null, because nothing shows when
         Batch can use the key again.
-      - If V(true), an account whose pools Batch lists is available. Without it, RV(available) is null if the key, the
-        access to it or the vault cannot be read.
+      - If V(true), an account whose pools Batch lists is available, unless the key, the access to it or the network
+        shows that Batch has lost the key. Without it, RV(available) is null if the key, the access to it or the vault
+        cannot be read.
     type: bool
   causes_so_far:
     description:

@@ -145,7 +145,8 @@ class World:
         return {vault.name for vault in self.service.vaults.vaults.list_deleted()}
 
     def usable(self) -> set[str]:
-        return {name for name in self.service.accounts() if self.service.is_available(name)}
+        """The accounts that are available and whose key Batch can use, whether or not it has noticed a loss."""
+        return {name for name in self.service.accounts() if self.service.is_safe(name)}
 
     def assert_reported(self, reports: Iterable[Report]) -> None:
         """Check that, for each account in the reports, at least one report has the account's current state."""
@@ -161,8 +162,9 @@ class World:
         if account not in self.service.accounts():
             return report["exists"] is False
         available = report.get("available")
-        # `available` is null if the caller lacks the permission to check the account.
-        is_true = available is None or available == self.service.is_available(account)
+        # `available` is null if the caller lacks the permission to check the account. Batch may notice late that it
+        # cannot use a key.
+        is_true = available is None or available == self.service.is_safe(account)
         return is_true and report["key_identifier"] == self.service.encryption(account)
 
     def key_of(self, account: str) -> tuple[str, str] | None:

@@ -52,11 +52,11 @@ class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
 
 
 def reset(control: Control) -> None:
-    """Reset the sandbox, and set the switches that most tests need: Batch refuses to list the pools of an account that
-    has lost its key, accounts that follow a key take a new version at once, and a previous version can be disabled at
-    once. Tests of the switches set the other positions."""
+    """Reset the sandbox, and set the switches that most tests need: Batch says at once why an account is not available,
+    accounts that follow a key take a new version at once, and a previous version can be disabled at once. Tests of the
+    switches set the other positions."""
     control.reset()
-    control.behavior(pools_without_key="409", follower_delay="0", previous_version_needed="0")
+    control.behavior(pools_without_key="409", key_loss_noticed="0", follower_delay="0", previous_version_needed="0")
 
 
 class Service:
@@ -80,6 +80,12 @@ class Service:
             return bool(list(self.batch.batch_account.list_outbound_network_dependencies_endpoints(GROUP, name)))
         except ResourceExistsError:
             return False
+
+    def is_safe(self, name: str = "account1") -> bool:
+        """Whether the account is available and Batch can use its key. Batch may not have noticed yet that it cannot."""
+        accounts = self.sandbox.control.call("GET", "/accounts")["accounts"]
+        found = next((one for one in accounts if one["id"] == self.account_id(name)), None)
+        return found is not None and found["available"] and not found["key_unusable_reason"]
 
     def encryption(self, name: str = "account1") -> str | None:
         """The identifier of the customer-managed key that the account uses, or None for a Microsoft-managed key."""

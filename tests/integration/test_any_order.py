@@ -203,6 +203,7 @@ class Operators(RuleBasedStateMachine):
         # Parameters of this rule, so that hypothesis prints them with the steps of a failing sequence.
         self._control.behavior(**behavior)
         self._behavior = behavior
+        self._settled = max(SETTLED, int(behavior.get("role_delay", "0")) + 1)
         if realistic:
             self._control.timing(**REALISTIC)
         for account, key in zip(ACCOUNTS[:2], KEYS, strict=False):
@@ -230,12 +231,15 @@ class Operators(RuleBasedStateMachine):
         else:
             self._operate(run, beside)
 
-    @rule(incident=st.sampled_from(sorted(INCIDENTS)), account=accounts, key=own_or_any)
-    def incident(self, incident: str, account: str, key: tuple[str, str] | None) -> None:
+    @rule(incident=st.sampled_from(sorted(INCIDENTS)), account=accounts, key=own_or_any, noticed=st.booleans())
+    def incident(self, incident: str, account: str, key: tuple[str, str] | None, noticed: bool = True) -> None:
         drawn[f"incident: {incident}"] += 1
         INCIDENTS[incident](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Wait until the change has taken effect, so that a later check does not blame a run for it.
-        self._control.advance(SETTLED)
+        self._control.advance(self._settled)
+        # Runs begin before and after Batch has noticed a loss.
+        if noticed:
+            self._control.advance(int(self._behavior.get("key_loss_noticed", "0")))
 
     def _possible(self, run: Run) -> Run:
         """The run with the default grace period, unless Batch does not need previous versions."""
@@ -249,7 +253,7 @@ class Operators(RuleBasedStateMachine):
         run = self._possible(run)
         plays = [self._world.prepared(replace(run, check=check), beside=True) for check in (True, False)]
         # Wait until permissions have taken effect and accounts with a restored key are available.
-        self._control.advance(SETTLED + REALISTIC["batch_recovery"])
+        self._control.advance(self._settled + REALISTIC["batch_recovery"])
         deleted = self._world.deleted_vaults()
         since = self._control.last
         check = played(plays[0])
@@ -301,7 +305,7 @@ class Operators(RuleBasedStateMachine):
         if currently_in_test_context():
             note("\n".join([*(brief(one) for one in reports), *writes]))
 
-        self._control.advance(SETTLED)
+        self._control.advance(self._settled)
         lost = before - self._world.usable()
         assert not lost, f"{lost} answered before {run}"
         assert self._others.are_untouched()

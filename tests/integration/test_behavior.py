@@ -102,6 +102,8 @@ def test_recover(world: World, service: Service, loss: str) -> None:
         "access revoked": lambda: service.revoke(world.principal("account1")),
         "vault deleted": service.delete_vault,
     }[loss]()
+    # Until Batch notices the loss.
+    service.sandbox.control.advance(int(service.sandbox.control.call("GET", "/behavior")["key_loss_noticed"]))
     assert not service.is_available()
 
     run = world.prepared(Run("recover", "account1"))

@@ -20,8 +20,9 @@ def running_sandbox() -> Sandbox:
 def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The sandbox in its initial state, and the environment variables with which the SDKs use the sandbox."""
     running_sandbox.control.reset()
-    # Older API versions are tested too, also after the date of their retirement.
-    running_sandbox.control.behavior(retired_versions="taken")
+    # Older API versions are tested too, also after the date of their retirement. Tests of the loss of a key do not wait
+    # until Batch notices the loss.
+    running_sandbox.control.behavior(retired_versions="taken", key_loss_noticed="0")
     point_at(running_sandbox, monkeypatch)
     return running_sandbox
 

@@ -11,9 +11,9 @@ instead of the recorded URL. `at_once` means that an operation was unfinished in
 list lacks the entries of other users.
 
 In texts, values of the sandbox replace `{subscription}` and similar names. `<guid>`, `<hex>`, `<time>`, `<number>`,
-`<integer>` and `<text>` match values that are random or depend on the time. If an object has the member `<others>`, only
-its other members are compared, in any order. `<any>` is not compared: the value belongs to the recorded subscription, is
-simplified by the sandbox, or is newer than the recording.
+`<integer>` and `<text>` match values that are random or depend on the time. If an object has the member `<others>`,
+only its other members are compared, in any order. `<any>` is not compared: the value belongs to the recorded
+subscription, is simplified by the sandbox, or is newer than the recording.
 """
 
 from __future__ import annotations

@@ -356,6 +356,39 @@ def test_list_of_a_subscription_that_the_caller_may_not_read(sandbox: Sandbox, c
     assert (listed(sandbox.subscription), listed(other), listed(sandbox.group)) == (403, ["account2"], 403)
 
 
+@pytest.mark.parametrize("position", ["filtered", "denied"])
+def test_other_lists_of_a_subscription_that_the_caller_may_not_read(
+    sandbox: Sandbox, control: Control, position: str
+) -> None:
+    """Of vaults, deleted vaults and user-assigned identities: the caller is Reader of the group `other`."""
+    control.behavior(subscription_list=position)
+    other = f"{sandbox.subscription}/resourceGroups/other"
+    sandbox.arm("PUT", other, "2022-09-01", {"location": "westeurope"})
+    properties = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, "accessPolicies": []}
+    vault = {"location": "westeurope", "properties": properties}
+    identities = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+    for number, group in enumerate((sandbox.group, other)):
+        for name in (f"vault{number}", f"gone{number}"):
+            assert sandbox.arm("PUT", f"{group}/providers/Microsoft.KeyVault/vaults/{name}", "2023-07-01", vault).ok
+        sandbox.arm("DELETE", f"{group}/providers/Microsoft.KeyVault/vaults/gone{number}", "2023-07-01")
+        sandbox.arm("PUT", f"{group}/{identities}/identity{number}", "2023-01-31", {"location": "westeurope"})
+    who = control.principal(roles=[{"role": "Reader", "scope": other}])
+    session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
+
+    for path, version, all_of_them, readable in (
+        ("providers/Microsoft.KeyVault/vaults", "2023-07-01", ["vault0", "vault1"], ["vault1"]),
+        ("providers/Microsoft.KeyVault/deletedVaults", "2023-07-01", ["gone0", "gone1"], ["gone1"]),
+        (identities, "2023-01-31", ["identity0", "identity1"], ["identity1"]),
+    ):
+        url = f"{sandbox.subscription}/{path}"
+        assert sorted(one["name"] for one in sandbox.arm("GET", url, version).json()["value"]) == all_of_them
+        response = sandbox.arm("GET", url, version, session=session)
+        if position == "denied":
+            assert (response.status_code, response.json()["error"]["code"]) == (403, "AuthorizationFailed")
+        else:
+            assert [one["name"] for one in response.json()["value"]] == readable
+
+
 def test_short_list_has_no_next_link(sandbox: Sandbox) -> None:
     account = create(sandbox)
     response = sandbox.arm("GET", f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts", VERSION)

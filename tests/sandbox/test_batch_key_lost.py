@@ -109,6 +109,83 @@ def test_a_loss_is_that_of_the_accounts_that_have_the_identity(policy_vault: Vau
     assert batch(sandbox, "POST", "other", below="/listKeys").ok
 
 
+def state(sandbox: Sandbox) -> tuple[bool, bool]:
+    """Whether the account is available, and whether Batch can use its key, by the control API."""
+    [account] = sandbox.control.call("GET", "/accounts")["accounts"]
+    assert bool(account["unavailable_reason"]) is not account["available"]
+    return account["available"], not account["key_unusable_reason"]
+
+
+@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
+@pytest.mark.parametrize("cause", LOSSES)
+@pytest.mark.parametrize("noticed", [3600, 600])
+def test_a_loss_is_noticed_late(vault: Vault, control: Control, noticed: int, cause: str, versioned: bool) -> None:
+    lose, restore, expected = LOSSES[cause]
+    control.behavior(key_loss_noticed=str(noticed), pools_without_key="409")
+    control.timing(batch_recovery=600)
+    sandbox, key = vault.sandbox, protected(vault, versioned)
+    assert state(sandbox) == (True, True)
+
+    lose(vault, key)
+    control.advance(noticed - 10)
+    assert state(sandbox) == (True, False)
+    assert works(sandbox)
+    assert batch(sandbox, "GET", "account1", below="/pools").ok
+    assert batch(sandbox, "PATCH", "account1", {"tags": {"a": "b"}}).ok
+    restore(vault, key)
+    control.advance(20)
+    assert works(sandbox)
+
+    lose(vault, key)
+    control.advance(noticed - 10)
+    assert works(sandbox)
+    control.advance(10)
+    # The control API changes nothing, and Batch says the same.
+    assert state(sandbox) == (False, False)
+    assert expected in reason(sandbox)
+    refused(batch(sandbox, "GET", "account1", below="/pools"), 409, "KeyVaultKeyNotAccessible")
+    restore(vault, key)
+    assert "has not recovered yet" in reason(sandbox)
+    control.advance(600)
+    assert works(sandbox)
+
+
+def test_a_loss_is_noticed_late_though_nobody_asks(policy_vault: Vault, control: Control) -> None:
+    """The seconds count from the loss, not from the first use of the account after it."""
+    control.behavior(key_loss_noticed="600")
+    key = protected(policy_vault)
+    disable(policy_vault, key)
+    control.advance(600)
+    assert "is disabled" in reason(policy_vault.sandbox)
+
+
+@pytest.mark.parametrize("to", ["another key", "a Microsoft-managed key"])
+def test_an_account_leaves_a_key_whose_loss_is_not_noticed(policy_vault: Vault, control: Control, to: str) -> None:
+    control.behavior(key_loss_noticed="3600")
+    sandbox, key = policy_vault.sandbox, protected(policy_vault)
+    other = str(policy_vault.rsa_key("key2").id)
+    disable(policy_vault, key)
+    assert "is disabled" in refusal(sandbox, str(key.id))
+    body = customer(other) if to == "another key" else MICROSOFT
+    assert batch(sandbox, "PATCH", "account1", body).ok
+    control.advance(3601)
+    assert works(sandbox)
+
+
+def test_a_previous_version_that_was_lost_before_the_change(policy_vault: Vault, control: Control) -> None:
+    """Batch notices after the change what it would have noticed before."""
+    control.behavior(key_loss_noticed="3600", previous_version_needed="86400")
+    sandbox, key = policy_vault.sandbox, protected(policy_vault)
+    newer = policy_vault.rsa_key()
+    disable(policy_vault, key)
+    control.advance(3000)
+    assert encrypt(sandbox, str(newer.id)).ok
+    control.advance(590)
+    assert works(sandbox)
+    control.advance(10)
+    assert str(key.id) in reason(sandbox)
+
+
 def test_vault_is_deleted_and_recovered(policy_vault: Vault) -> None:
     protected(policy_vault)
     policy_vault.delete()
@@ -142,18 +219,22 @@ def test_a_loss_during_recovery_starts_the_recovery_again(policy_vault: Vault, c
     assert works(policy_vault.sandbox)
 
 
-def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control) -> None:
+@pytest.mark.parametrize("seconds", [60, 600])
+@pytest.mark.parametrize("by", ["timing", "behavior"])
+def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control, by: str, seconds: int) -> None:
     vault = Vault(sandbox, rbac=True).make()
-    control.timing(role_propagation=60)
+    # The larger of the two counts.
+    control.timing(role_propagation=seconds if by == "timing" else 5)
+    control.behavior(role_delay=str(seconds) if by == "behavior" else "0")
     create(sandbox, identity={"type": "SystemAssigned"})
     vault.permit(principal_id(sandbox))
     key = str(vault.rsa_key().id)
     assert "does not have the permission(s)" in refusal(sandbox, key)
-    control.advance(60)
+    control.advance(seconds)
     assert encrypt(sandbox, key).status_code == 200
     vault.forbid(principal_id(sandbox))
     assert works(sandbox)
-    control.advance(60)
+    control.advance(seconds)
     assert not works(sandbox)
 
 

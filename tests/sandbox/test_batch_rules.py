@@ -21,13 +21,14 @@ from azure_sandbox.batch.errors import Refusal
 from azure_sandbox.key_vault.rules import Order
 from azure_sandbox.key_vault.vault import Vault
 from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.shared.behavior import Behavior
 from azure_sandbox.world import World
 
 KEY = "https://vault1.vault.azure.net/keys/key1"
 
 
 def world_with_account() -> tuple[World, Account, Vault]:
-    world = seed.new_world()
+    world = seed.new_world(behavior=Behavior(key_loss_noticed="0"))
     subscription = world.operator.subscription_id
     body = {"location": "westeurope", "identity": {"type": "SystemAssigned"}}
     world.batch.create(subscription, "rg-sandbox", "account1", wishes.of_put(body), "batch.azure.com")

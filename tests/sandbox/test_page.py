@@ -47,6 +47,7 @@ from azure_sandbox.key_vault_keys.material import base64url, generate
 from azure_sandbox.page.facts import facts
 from azure_sandbox.page.question import Question
 from azure_sandbox.seed import new_world
+from azure_sandbox.shared.behavior import Behavior
 
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 MARKUP = "<script>window.struck=1</script>"
@@ -135,7 +136,7 @@ def test_the_page_is_not_in_the_request_log(sandbox: Sandbox, control: Control, 
 
 def test_the_page_changes_nothing_that_is_due() -> None:
     """Other requests would rotate the key, notice that the account has lost its key, and remove expired resources."""
-    world = new_world(accounts=3)
+    world = new_world(accounts=3, behavior=Behavior(key_loss_noticed="0"))
     place = (world.operator.subscription_id, world.operator.resource_group)
     properties = {"tenantId": world.directory.tenant_id, "sku": {"name": "standard"}, "enablePurgeProtection": True}
     document = {"location": "westeurope", "properties": properties}

@@ -300,10 +300,11 @@ def refused_once(
     accounts.confirm_key = lambda *_arguments: None
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key: seen)
-    cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
+    cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"), since=lambda read, *_name: read())
     session: Any = SimpleNamespace(wait_timeout=0, cache=cache, rehearsal=None)
+    keys: Any = SimpleNamespace(current=lambda _key: {"bundle": evidence(PINNED_OLD).bundle}, now=NOW)
     service = Encryption(
-        session, accounts, SimpleNamespace(require_usable=require_usable), diagnosis, None, Moved(RunFiles(None))
+        session, accounts, SimpleNamespace(require_usable=require_usable), diagnosis, keys, Moved(RunFiles(None))
     )  # type: ignore[arg-type]
     service.set_encryption(
         "rg-batch",

@@ -140,6 +140,9 @@ def test_the_newest_is_not_older_than_what_an_account_uses(used_is: int | None, 
         pytest.param(HOUR, {"enabled": False, "updated": 0}, True, True, id="disabled just now"),
         pytest.param(HOUR, {"exp": 0}, True, True, id="expired just now"),
         pytest.param(HOUR, {"enabled": False, "updated": 2 * HOUR}, False, False, id="disabled before"),
+        pytest.param(
+            HOUR, {"enabled": False, "updated": 2 * HOUR - 1}, True, True, id="disabled less than an hour before"
+        ),
         pytest.param(25 * HOUR, {"enabled": False, "updated": 0}, False, True, id="may just have been left"),
         pytest.param(49 * HOUR, {"enabled": False, "updated": 0}, False, False, id="disabled in time"),
         pytest.param(

@@ -351,10 +351,17 @@ def test_lists_of_pools_are_shared_for_many_accounts(accounts: int, looks: int) 
 class Listing:
     """Key vaults of a subscription and of its groups."""
 
-    def __init__(self, subscription: Answer, **groups: Answer) -> None:
+    def __init__(self, subscription: Answer, *, permissions: Answer | None = None, **groups: Answer) -> None:
         self.subscription, self.in_groups = subscription, groups
+        self._permissions: Answer = [{"actions": ["*/read"]}] if permissions is None else permissions
+
+    def permissions_since(self, _scope: str, _since: float) -> Any:
+        return returned(self._permissions)
 
     def subscription_ids(self) -> list[str]:
+        return [OWN]
+
+    def listed_subscription_ids(self) -> list[str]:
         return [OWN]
 
     def groups(self, _subscription: str) -> list[str]:
@@ -378,6 +385,28 @@ def test_a_vault_is_found_with_rights_on_its_group() -> None:
     assert Listing({}, group1={"mine": mine}).vaults().find("mine", None) is None
     with pytest.raises(Unavailable):
         Listing(Unavailable("500"), group1={"mine": mine}).vaults().find("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "reason"),
+    [
+        pytest.param([{"actions": ["Microsoft.Batch/*"]}], Denied, id="no right"),
+        pytest.param([], Denied, id="no role"),
+        pytest.param(Denied("403"), Denied, id="permissions cannot be read"),
+        pytest.param(Unavailable("500"), Unavailable, id="permissions cannot be read now"),
+    ],
+)
+def test_a_list_of_vaults_that_may_be_incomplete(permissions: Any, reason: type[CmkError]) -> None:
+    """Azure may list only what the caller may read, so a vault that is not listed is unknown."""
+    mine: Any = {"name": "mine"}
+    vaults = Listing({"mine": mine}, permissions=permissions).vaults()
+
+    assert vaults.find("mine", None) == mine
+    with pytest.raises(reason, match=r"may be incomplete"):
+        vaults.find("another", None)
+    found = vaults.named({"mine", "another"}, [OWN])
+    assert found["mine"] == mine
+    assert isinstance(found["another"], reason)
 
 
 @pytest.mark.parametrize(("answer", "found"), [([of(OWN, "One")], ["group1/one"]), (Denied("403"), [])])

@@ -234,7 +234,10 @@ def _unknown(evidence: preflight.Evidence, observed: Seen, kept: Seen, identitie
         "access": evidence.assignments,
         "versions": kept["versions"],
         "rotation_policy": kept["policy"],
-        **{f"identity {name}": there for name, there in identities.items()},
+        **{
+            f"identity {name}": there.get(name.lower()) if isinstance(there, Mapping) else there
+            for name, there in identities.items()
+        },
     }
     return {what: seen.msg for what, seen in looked_at.items() if isinstance(seen, CmkError)}
 

@@ -20,8 +20,8 @@ from .._checks.preflight import is_unreachable
 from .._checks.usage import Listed
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyBundle, RoleAssignment
-from .._core.errors import CmkError
-from .._core.ids import KeyIdentifier, key_of, principals_of
+from .._core.errors import CmkError, NotFound
+from .._core.ids import KeyIdentifier, key_of, parse_user_assigned_id, principals_of
 from .._resources.access.document import roles_in, scope_of
 from .._resources.key.document import identifier_of
 from .._resources.vault.document import uses_rbac
@@ -147,11 +147,30 @@ class Fleet:
         return seen, roles
 
     def _each_identity(self, accounts: Sequence[Account]) -> dict[str, Any]:
-        """By subscription, its user-assigned identities (Identities.listed), for the subscriptions of the
-        identities of accounts that use a key."""
-        assigned = (one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one))
+        """By subscription, its user-assigned identities (Identities.listed), for the subscriptions of the identities of
+        accounts that use a key. If the identity may exist, an error is in place of its object id."""
+        assigned = [one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one)]
         subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
-        return map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
+        listed = map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
+        # Azure may answer with only what the caller may read, so an identity that is not listed is read by itself.
+        hidden = {
+            one.lower(): one
+            for each_of in assigned
+            for one in each_of
+            if isinstance(there := listed[one.split("/")[2].lower()], Mapping) and one.lower() not in there
+        }
+        read = map_concurrent(lambda one: _or_error(partial(self._identity, hidden[one])), hidden)
+        for name, principal_id in read.items():
+            if principal_id is not None:
+                listed[name.split("/")[2]][name] = principal_id
+        return listed
+
+    def _identity(self, resource_id: str) -> str | None:
+        """The object id of a user-assigned identity; None if there is none."""
+        try:
+            return self._identities.get(parse_user_assigned_id(resource_id, "identity_id"))["properties"]["principalId"]
+        except NotFound:
+            return None
 
     def _pools(self, accounts: Sequence[Account]) -> dict[str, Any]:
         names = [account["id"].lower() for account in accounts]

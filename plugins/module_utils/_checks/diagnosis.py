@@ -18,7 +18,7 @@ from typing import Any
 from .._core.documents import DeletedVault, KeyBundle, KeyItem, RoleAssignment
 from .._core.duration import instant
 from .._core.errors import CmkError, Denied
-from .._core.ids import place_of
+from .._core.ids import KeyIdentifier, place_of
 from .._resources.access.document import NEEDED
 from .._resources.key.document import (
     followers_on,
@@ -256,8 +256,7 @@ def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[
         key = replace(evidence.key, version=doubtful[0])
         return [
             f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was "
-            "created. The account may need it. Make that version usable with azbatch.cmk.recover, or with "
-            f"azbatch.cmk.keyvault_cmk_key (key_identifier: {key}, state: enabled), and disable it two days later."
+            f"created. {_may_need(key)}"
         ]
     return []
 
@@ -276,6 +275,20 @@ def _retired_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) ->
         for item in versions or ()
         if version_of(item) in used and is_retired(item, newest, evidence.now)
     ]
+
+
+def previous_unusable(key: KeyIdentifier, version: KeyBundle | None, now: float) -> str | None:
+    """Why Batch cannot use the version `key`, which an account has just left for another version of the key; None if
+    Batch can."""
+    reason = _why_unusable(version, now) if version else f"Version {key.version} of the key {key.name} was deleted."
+    return f"{reason} {_may_need(key)}" if reason else None
+
+
+def _may_need(version: KeyIdentifier) -> str:
+    return (
+        "The account may need it. Make that version usable with azbatch.cmk.recover, or with "
+        f"azbatch.cmk.keyvault_cmk_key (key_identifier: {version}, state: enabled), and disable it two days later."
+    )
 
 
 def _why_unusable(version: KeyBundle, now: float) -> str:

@@ -21,7 +21,7 @@ from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
-from ..._checks.diagnosis import lost_key
+from ..._checks.diagnosis import lost_key, previous_unusable
 from ..._checks.preflight import Evidence, for_rollback
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
@@ -56,6 +56,9 @@ class Encryption(Polled):
         # Accounts that a request of this task may have moved to another key: Azure accepted the request, or the
         # outcome is not known.
         self._moved: set[tuple[str, str]] = set()
+        # Accounts that this task has moved to another version of their key, and why the previous version, which Batch
+        # may still need, cannot be used.
+        self._previous_lost: dict[tuple[str, str], NotShown] = {}
 
     def _may_be_moved(self, group: str, name: str) -> bool:
         return (group.lower(), name.lower()) in self._moved
@@ -85,6 +88,8 @@ class Encryption(Polled):
                 if is_judged
                 else self._accounts.unavailable_reason(group, name)
             )
+            if reason is None and not goal.undoes:
+                reason = self._previous_lost.get((group.lower(), name.lower()))
             if reason is None and is_judged and goal.pools_show is False:
                 reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
             observed["unavailable_reason"] = reason
@@ -155,8 +160,8 @@ class Encryption(Polled):
 
         The key, the access and the network are judged too (`judged`). `read` returns their data. By default, they are
         read now. After a change of the key by this task, they are not judged, because Batch has used the key. If it is
-        known that Batch refuses to list the pools of an account without its key (`pools_show`), a list of the pools is
-        proof.
+        known that Batch refuses to list the pools of an account without its key (`pools_show`), a list shows that the
+        account is available again, unless the key was lost a second time: Batch may notice a loss late.
         """
         reason: CmkError | None
         try:
@@ -166,10 +171,13 @@ class Encryption(Polled):
                 raise
             reason = failing
         is_shown = reason is not None and not isinstance(reason, Unavailable)
-        if is_shown or (reason is None and pools_show) or self._accounts.is_confirmed(group, name):
+        if is_shown or self._accounts.is_confirmed(group, name):
             return reason
         found = (read or partial(self._key_in_use, group, name))()
-        return judged(reason, *lost_key(found)) if found else reason
+        if not found:
+            return reason
+        lost, unknown = lost_key(found)
+        return judged(reason, lost, [] if reason is None and pools_show else unknown)
 
     def _key_in_use(self, group: str, name: str) -> dict[str, Any] | None:
         """The key, the access and the network of an account that uses a customer-managed key."""
@@ -278,10 +286,34 @@ class Encryption(Polled):
             self._moved.discard(account)
         elif evidence is not None:
             self._moved_to.note(evidence.key)
+        left = None if even_if_unavailable else previous
+        unusable = in_background(self._previous_unusable, left, evidence, time.monotonic())
         try:
             self._accounts.confirm_key(group, name, deadline, evidence)
+            if reason := unusable.result():
+                self._previous_lost[account] = NotShown([reason])
         except (Denied, NotFound, Unavailable) as unread:
             # A rollback is complete even if some data cannot be read, because there is no other key to move the
             # account to.
             if not even_if_unavailable or unread.code == "account_unavailable":
                 raise
+
+    def _previous_unusable(
+        self, previous: KeyIdentifier | None, evidence: Evidence | None, changed_at: float
+    ) -> str | None:
+        """Why Batch cannot use the version that the account was pinned to before it was moved to another version of the
+        key; None if Batch can, or if the version cannot be read.
+
+        Batch may still need that version, and it may have lost the version a moment before the move.
+        """
+        if previous is None or previous.version is None or evidence is None or not previous.same_key(evidence.key):
+            return None
+        found = value_or_error(
+            lambda: self._session.cache.since(
+                lambda: self._keys.current(previous), changed_at, "key_now", str(previous).lower()
+            ),
+            CmkError,
+        )
+        if isinstance(found, CmkError):
+            return None
+        return previous_unusable(previous, found["bundle"] if found else None, self._keys.now)

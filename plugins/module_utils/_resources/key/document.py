@@ -24,10 +24,11 @@ from . import rotation_policy
 # previous version. For other services, Azure recommends to keep it for a day.
 TAKEN_WITHIN_SECONDS = 24 * 3600
 PREVIOUS_NEEDED_SECONDS = 24 * 3600
+# It also does not say how soon Batch notices that it cannot use a version any more. Azure App Configuration notices
+# within an hour.
+LOSS_NOTICED_SECONDS = 3600
 # For this time after a new version, an account that follows the key may need the previous version.
 FOLLOWING_LAG = TAKEN_WITHIN_SECONDS + PREVIOUS_NEEDED_SECONDS
-# Batch may use an account's key for so long after the key was lost (not documented).
-LOSS_NOTICED_SECONDS = 3600
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
@@ -151,9 +152,11 @@ def previous_in_doubt(
     for item in versions:
         ended = _ended_at(item, now)
         may_be_stuck = follows and ended < created + TAKEN_WITHIN_SECONDS
+        # If Batch had not noticed the loss yet, the account could still be moved to the newer version.
+        is_in_time = item["attributes"]["created"] <= created < ended + LOSS_NOTICED_SECONDS and ended <= now
         is_needed = (account_changed_at or 0) <= ended + LOSS_NOTICED_SECONDS
-        if item["attributes"]["created"] <= created <= ended <= now and (now < needed_until or may_be_stuck):
-            found += [version_of(item)] if is_needed else []
+        if is_in_time and is_needed and (now < needed_until or may_be_stuck):
+            found.append(version_of(item))
     return [version for version in found if version != version_of(used["key"])]
 
 

@@ -28,6 +28,7 @@ from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Unavailable
 from ..._core.ids import key_of, place_of, principals_of
 from ..._core.plan import Step
+from ..._core.rbac import allows
 from .document import name_taken
 
 if TYPE_CHECKING:
@@ -140,20 +141,42 @@ class Vaults(Polled):
         if there is not None:
             return there
         refused = None
-        for subscription in self._resources.subscription_ids():
+        subscriptions = self._resources.subscription_ids()
+        for subscription in subscriptions:
             vaults, refused_here = self._seen_in(subscription)
             if name.lower() in vaults:
                 return vaults[name.lower()]
             refused = refused or refused_here
-        if refused:
+        if refused := refused or self._hidden(subscriptions):
             raise refused
         return None
+
+    def _hidden(self, subscriptions: Sequence[str]) -> CmkError | None:
+        """Why the lists of these subscriptions may not have all vaults.
+
+        Azure may answer 200 with only what the caller may read: whether it does is not documented. The permissions are
+        read after the lists: a role of the caller may end during the run.
+        """
+        listed_at = time.monotonic()
+        gaps = map_concurrent(lambda one: self._gap(one, listed_at), subscriptions)
+        return next((gap for gap in gaps.values() if gap), None)
+
+    def _gap(self, subscription: str, listed_at: float) -> CmkError | None:
+        scope, action = f"/subscriptions/{subscription}", f"{VAULTS}/read"
+        permissions = value_or_error(lambda: self._resources.permissions_since(scope, listed_at), CmkError)
+        if not isinstance(permissions, CmkError) and allows(permissions, action):
+            return None
+        why = permissions.msg if isinstance(permissions, CmkError) else f"The caller lacks {action} at this scope."
+        message = f"The list of the key vaults of {scope} may be incomplete. {why} {_SEE_VAULTS}"
+        if isinstance(permissions, Unavailable):
+            return Unavailable(message, remedy="Try again.")
+        return Denied(message, action=action, remedy=_SEE_VAULTS)
 
     def unseen(self, name: str) -> list[usage.Unlisted]:
         """For `usage.guard`: the unlisted scope if the vault is in no subscription that the caller can read. The
         caller may still use the keys of the vault, and so may accounts in that subscription."""
         found = value_or_error(lambda: self.recent(name, None), CmkError)
-        if found is not None:
+        if isinstance(found, Mapping):
             return []
         scope = f"the subscription of the key vault {name}"
         reason = (
@@ -173,6 +196,8 @@ class Vaults(Polled):
             others = [one for one in self._resources.listed_subscription_ids() if one.lower() not in subscriptions]
             more, refused_there = self._in(others)
             found, refused = {**more, **found}, refused or refused_there
+            if names - found.keys():
+                refused = refused or self._hidden([*subscriptions, *others])
         return {name: found.get(name, refused) for name in names}
 
     def _in(self, subscriptions: Sequence[str]) -> tuple[dict[str, Vault], CmkError | None]:

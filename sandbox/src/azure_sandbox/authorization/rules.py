@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..entra.rules import Directory
 from ..resource_manager.rules import Resources
 from ..shared import world as shared
+from ..shared.errors import authorization_failed
 from ..shared.read_lag import ReadLag
 from ..shared.world import Principal
 from . import errors
@@ -101,6 +102,16 @@ class Authorization:
     def allows(self, principal: Principal, action: str, scope: str) -> bool:
         return any(self._roles[held.role].allows(action) for held in self._held(principal, scope))
 
+    def listed(self, principal: Principal, action: str, subscription: str) -> Callable[[str], bool]:
+        """Whether the list of a subscription has the resource of an id, by the action that reads it (switch
+        `subscription_list`). Raises AzureError if the list is refused."""
+        scope = f"/subscriptions/{subscription}"
+        if self.allows(principal, action, scope):
+            return lambda _resource_id: True
+        if self.world.behavior.subscription_list == "denied":
+            raise authorization_failed(principal.app_id, principal.object_id, action, scope)
+        return lambda resource_id: self.allows(principal, action, resource_id)
+
     def permissions(self, principal: Principal, scope: str) -> list[Permission]:
         """The permissions of the principal's roles at the scope."""
         return [one for held in self._held(principal, scope) for one in self._roles[held.role].permissions]
@@ -178,8 +189,7 @@ class Authorization:
             return None
         self._lag.note(held.guid, held)
         del self._assignments[held.guid]
-        until = self.world.clock.time() + self.world.timing.role_propagation
-        gone = replace(held, felt_until=until, updated_on=self.world.clock.iso())
+        gone = replace(held, felt_until=self._effective_at, updated_on=self.world.clock.iso())
         self._revoked.append(gone)
         return gone
 
@@ -265,8 +275,14 @@ class Authorization:
             properties.get("condition"),
             properties.get("conditionVersion"),
             properties.get("delegatedManagedIdentityResourceId"),
-            self.world.clock.time() + self.world.timing.role_propagation,
+            self._effective_at,
         )
+
+    @property
+    def _effective_at(self) -> float:
+        """When the data plane applies what is changed now."""
+        delay = max(self.world.timing.role_propagation, int(self.world.behavior.role_delay))
+        return self.world.clock.time() + delay
 
     def _is_stranger(self, principal_id: str, tenant_id: str, *, trusted: bool) -> bool:
         """Whether the principal is not in the tenant. If `trusted`, the request has a principalType, and the principal

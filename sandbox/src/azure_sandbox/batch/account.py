@@ -68,10 +68,12 @@ class Protection:
     wrapped: bytes
     # The SHA-256 digest of the data-encryption key, to detect a wrong unwrap.
     digest: bytes
-    # Why Batch cannot use the key; empty if it can.
+    # Why Batch has lost the key; empty if it has not.
     lost: str = ""
     # When Batch noticed that it can use the key again.
     back_at: float | None = None
+    # Since when Batch cannot use the key although it has not lost it yet: it still has the data-encryption key.
+    unusable_since: float | None = None
     previous: list[PreviousVersion] = field(default_factory=list)
 
 
@@ -161,7 +163,37 @@ class Health:
     reason: str = ""
 
 
-def health(account: Account, unusable: Callable[[Account], str], now: float, recovery_seconds: float) -> Health:
+@dataclass(frozen=True)
+class Delays:
+    """How many seconds Batch goes on without the key, and needs until an account is available after a loss."""
+
+    loss: float
+    recovery: float
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """Fields of Protection, as they are after a check of the key."""
+
+    lost: str = ""
+    back_at: float | None = None
+    unusable_since: float | None = None
+
+
+def key_state(before: Protection, reason: str, now: float, delays: Delays) -> KeyState:
+    """The state after a check that found why the key cannot be used (`reason`, empty if it can)."""
+    if not before.lost:
+        since = now if before.unusable_since is None else before.unusable_since
+        is_lost = bool(reason) and now >= since + delays.loss
+        return KeyState(lost=reason if is_lost else "", unusable_since=since if reason and not is_lost else None)
+    if reason:
+        return KeyState(lost=reason)
+    # The recovery starts when Batch notices that it can use the key again. If back_at is None, it has not noticed yet.
+    back_at = now if before.back_at is None else before.back_at
+    return KeyState() if now >= back_at + delays.recovery else KeyState(lost=before.lost, back_at=back_at)
+
+
+def health(account: Account, unusable: Callable[[Account], str], now: float, delays: Delays) -> Health:
     """Whether the account is available. `unusable` returns why the account's key cannot be used; empty if it can."""
     state = account.state(now)
     if state == "Failed":
@@ -172,16 +204,10 @@ def health(account: Account, unusable: Callable[[Account], str], now: float, rec
     if protection is None:
         return Health(ANSWERS)
     reason = unusable(account)
-    if reason:
-        return Health(REFUSES, reason)
-    if not protection.lost:
-        return Health(ANSWERS)
-    # The recovery starts when Batch notices that it can use the key again. If back_at is None, it has not noticed yet.
-    back_at = now if protection.back_at is None else protection.back_at
-    if now >= back_at + recovery_seconds:
-        return Health(ANSWERS)
-    was = protection.lost
-    return Health(REFUSES, f"The key is accessible again, but the account has not recovered yet. It was: {was}")
+    lost = key_state(protection, reason, now, delays).lost
+    if not lost or reason:
+        return Health(REFUSES if lost else ANSWERS, lost)
+    return Health(REFUSES, f"The key is accessible again, but the account has not recovered yet. It was: {lost}")
 
 
 # The register of all accounts, which finds accounts by id, by name in a region, or page by page.

@@ -19,7 +19,7 @@ from typing import Any
 from ..key_vault.vault import Vault
 from ..shared.web import AzureError
 from ..shared.world import Principal
-from .account import Account, Identity, PreviousVersion, Protection
+from .account import Account, Delays, Identity, PreviousVersion, Protection
 from .errors import Refusal, key_refused
 from .world import World
 
@@ -54,6 +54,10 @@ class KeyIdentifier:
         return f"https://{self.host}/keys/{self.name}" + (f"/{self.version}" if self.version else "")
 
 
+def delays(world: World) -> Delays:
+    return Delays(int(world.behavior.key_loss_noticed), world.timing.batch_recovery)
+
+
 @dataclass
 class KeyUse:
     """Uses the keys of one or more accounts for one check. It caches results, so no vault, key or role assignment may
@@ -71,6 +75,8 @@ class KeyUse:
         fresh = self._protect(identity, key_identifier, os.urandom(32))
         if before is not None:
             fresh.previous = self._still_needed(before, fresh.version)
+            # A previous version that is still needed may be what Batch cannot use.
+            fresh.unusable_since = before.unusable_since
         return fresh
 
     def unusable(self, account: Account) -> str:

@@ -17,7 +17,6 @@ from typing import Protocol
 from starlette.responses import Response
 
 from ..shared import paging, web
-from ..shared.errors import authorization_failed
 from ..shared.web import Route, answer
 from . import documents, errors, wishes, world
 from .account import Account
@@ -126,13 +125,9 @@ def delete(call: Call) -> Response:
 @by_the_service
 def list_all_accounts(call: Call) -> Response:
     """List the accounts of a subscription."""
-    caller, scope = call.caller, f"/subscriptions/{call.path['subscription']}"
-    assert caller is not None
-    if _may_read(call, scope):
-        return _list(call)
-    if call.world.behavior.subscription_list == "denied":
-        raise authorization_failed(caller.app_id, caller.object_id, READ, scope)
-    return _list(call, lambda account: _may_read(call, account.id))
+    assert call.caller is not None
+    is_listed = call.world.authorization.listed(call.caller, READ, call.path["subscription"])
+    return _list(call, lambda account: is_listed(account.id))
 
 
 @by_the_service
@@ -150,10 +145,6 @@ def _list(call: Call, is_shown: Callable[[Account], bool] = lambda _account: Tru
         return answer({"value": value})
     link = paging.next_link(call, "/".join(more), [("api-version", call.api_version)])
     return answer({"value": value, "nextLink": link})
-
-
-def _may_read(call: Call, scope: str) -> bool:
-    return call.caller is not None and call.world.authorization.allows(call.caller, READ, scope)
 
 
 def _last_key(call: Call) -> tuple[str, str, str] | None:
@@ -361,7 +352,7 @@ _DELETE = "Microsoft.Batch/batchAccounts/delete"
 _READ_POOLS = "Microsoft.Batch/batchAccounts/pools/read"
 
 ROUTES: tuple[Route, ...] = (
-    # The switch `subscription_list` decides whether the caller must be allowed to read all accounts.
+    # Authorization.listed decides who may list the accounts of a subscription.
     Route("GET", _SUBSCRIPTION + "/batchAccounts", list_all_accounts),
     Route("GET", _GROUP + "/batchAccounts", list_accounts, READ),
     Route("PUT", _ACCOUNT, put, _WRITE),

@@ -17,7 +17,7 @@ from ..key_vault_keys.key import Key, KeyVersion
 from ..shared.web import AzureError
 from ..shared.world import Principal
 from .account import Account, Health, PreviousVersion, Protection, health
-from .encryption import KeyIdentifier, KeyUse, refused_by_key_vault
+from .encryption import KeyIdentifier, KeyUse, delays, refused_by_key_vault
 from .errors import key_refused
 
 
@@ -29,7 +29,7 @@ class Outlook(KeyUse):
     _reasons: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def health(self, account: Account) -> Health:
-        return health(account, self.unusable, self.world.clock.time(), self.world.timing.batch_recovery)
+        return health(account, self.unusable, self.world.clock.time(), delays(self.world))
 
     def unusable(self, account: Account) -> str:
         """As in KeyUse. The result is cached for all accounts with the same key versions and the same principals."""

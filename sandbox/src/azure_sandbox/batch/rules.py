@@ -30,9 +30,10 @@ from .account import (
     Register,
     account_key,
     health,
+    key_state,
     new_key,
 )
-from .encryption import KeyIdentifier, KeyUse
+from .encryption import KeyIdentifier, KeyUse, delays
 from .outlook import Outlook
 from .wishes import EncryptionWish, Wish
 from .world import World
@@ -239,7 +240,7 @@ class BatchAccounts:
 
     def health(self, account: Account) -> Health:
         """Check the account's key as Batch does when the account is used, and store the result."""
-        return health(account, self._assess, self.world.clock.time(), self.world.timing.batch_recovery)
+        return health(account, self._assess, self.world.clock.time(), delays(self.world))
 
     def reassess(self, vault_name: str | None = None) -> None:
         """Check again whether Batch can use the keys of the accounts: in one vault, or in all vaults.
@@ -249,14 +250,14 @@ class BatchAccounts:
         account changes to a new key version and when an account is used.
         """
         wanted = vault_name.lower() if vault_name else None
-        use, outlook = KeyUse(self.world), Outlook(self.world, Grants(self.world))
+        use, outlook, lasts = KeyUse(self.world), Outlook(self.world, Grants(self.world)), delays(self.world)
         for key, vault in self._protected.items():
             if wanted is None or vault == wanted:
                 account = self._register[key]
                 assert account.protection is not None
                 use.follow(account)
-                # If recovery takes no time, the check when the account is used is enough.
-                if self.world.timing.batch_recovery or account.protection.lost:
+                # If neither takes any time, the check when the account is used is enough.
+                if lasts.loss or lasts.recovery or account.protection.lost:
                     self._note(account.protection, outlook.unusable(account))
 
     def regenerate_key(self, account: Account, which: str) -> None:
@@ -369,11 +370,6 @@ class BatchAccounts:
         return reason
 
     def _note(self, protection: Protection, reason: str) -> None:
-        """Store whether Batch can use the key, and since when it can use a lost key again."""
-        now = self.world.clock.time()
-        if reason:
-            protection.lost, protection.back_at = reason, None
-        elif protection.lost:
-            protection.back_at = now if protection.back_at is None else protection.back_at
-            if now >= protection.back_at + self.world.timing.batch_recovery:
-                protection.lost, protection.back_at = "", None
+        """Store the result of a check of the key."""
+        found = key_state(protection, reason, self.world.clock.time(), delays(self.world))
+        protection.lost, protection.back_at, protection.unusable_since = found.lost, found.back_at, found.unusable_since

@@ -14,9 +14,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
 from .. import seed
+from ..batch.account import ANSWERS, Account
+from ..batch.outlook import Outlook
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
+from ..key_vault.grants import Grants
 from ..sandbox import Sandbox
 from ..shared.behavior import changed
 from ..shared.timing import Timing
@@ -112,6 +115,24 @@ def patch_behavior(sandbox: Sandbox, call: Call[Any]) -> Response:
 
 
 # Faults
+
+
+def get_accounts(sandbox: Sandbox, call: Call[Any]) -> Response:
+    """Whether Batch would take a change of each account now, and whether Batch can use the account's key. The check
+    changes nothing."""
+    outlook = Outlook(sandbox.world, Grants(sandbox.world))
+    return answer({"accounts": [_account_document(account, outlook) for account in sandbox.world.batch.standing()]})
+
+
+def _account_document(account: Account, outlook: Outlook) -> dict[str, Any]:
+    found = outlook.health(account)
+    unusable = outlook.unusable(account) if account.protection else ""
+    return {
+        "id": account.id,
+        "available": found.kind == ANSWERS,
+        "unavailable_reason": found.reason,
+        "key_unusable_reason": unusable,
+    }
 
 
 def get_faults(sandbox: Sandbox, call: Call[Any]) -> Response:

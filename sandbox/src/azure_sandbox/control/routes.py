@@ -36,6 +36,7 @@ _TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call[Any]], Response]], ...] = 
     ("PATCH", "/timing", http.patch_timing),
     ("GET", "/behavior", http.get_behavior),
     ("PATCH", "/behavior", http.patch_behavior),
+    ("GET", "/accounts", http.get_accounts),
     ("GET", "/faults", http.get_faults),
     ("POST", "/faults", http.post_fault),
     ("DELETE", "/faults", http.delete_faults),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from starlette.responses import Response
@@ -98,7 +99,14 @@ def list_in_group(call: Call) -> Response:
 
 
 def list_in_subscription(call: Call) -> Response:
-    return _show_all(call, call.world.vaults.listed(call.path["subscription"]))
+    is_listed = _is_listed(call, _READ)
+    vaults = call.world.vaults.listed(call.path["subscription"])
+    return _show_all(call, [vault for vault in vaults if is_listed(vault.id)])
+
+
+def _is_listed(call: Call, action: str) -> Callable[[str], bool]:
+    assert call.caller is not None
+    return call.world.authorization.listed(call.caller, action, call.path["subscription"])
 
 
 def put_access_policies(call: Call) -> Response:
@@ -130,9 +138,11 @@ def get_deleted(call: Call) -> Response:
 
 
 def list_deleted(call: Call) -> Response:
-    vaults = call.world.vaults
+    vaults, is_listed = call.world.vaults, _is_listed(call, _READ_DELETED)
     value = [
-        documents.deleted_vault(vault, vaults.purge_date(vault)) for vault in vaults.deleted(call.path["subscription"])
+        documents.deleted_vault(vault, vaults.purge_date(vault))
+        for vault in vaults.deleted(call.path["subscription"])
+        if is_listed(vault.id)
     ]
     return answer({"value": value}, headers=_HEADERS)
 
@@ -207,20 +217,23 @@ _WRITE = "Microsoft.KeyVault/vaults/write"
 _READ = "Microsoft.KeyVault/vaults/read"
 _READ_HSMS = "Microsoft.KeyVault/managedHSMs/read"
 
+_READ_DELETED = "Microsoft.KeyVault/deletedVaults/read"
+
 ROUTES: tuple[Route, ...] = (
     Route("PUT", _VAULT, put, _WRITE),
     Route("GET", _VAULT, get, _READ),
     Route("PATCH", _VAULT, patch, _WRITE),
     Route("DELETE", _VAULT, delete, "Microsoft.KeyVault/vaults/delete"),
     Route("GET", _VAULTS, list_in_group, _READ),
-    Route("GET", _SUBSCRIPTION + "/vaults", list_in_subscription, _READ),
+    # Authorization.listed decides who may list the vaults of a subscription.
+    Route("GET", _SUBSCRIPTION + "/vaults", list_in_subscription),
     Route(
         "PUT",
         _VAULT + "/accessPolicies/{operation}",
         put_access_policies,
         "Microsoft.KeyVault/vaults/accessPolicies/write",
     ),
-    Route("GET", _SUBSCRIPTION + "/deletedVaults", list_deleted, "Microsoft.KeyVault/deletedVaults/read"),
+    Route("GET", _SUBSCRIPTION + "/deletedVaults", list_deleted),
     Route("GET", _DELETED, get_deleted, "Microsoft.KeyVault/locations/deletedVaults/read"),
     Route("POST", _DELETED + "/purge", purge, "Microsoft.KeyVault/locations/deletedVaults/purge/action"),
     Route(

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 
+from ..authorization.rules import Authorization
 from ..shared import web
 from ..shared.errors import location_required
 from ..shared.resource import read_tags
@@ -22,6 +23,7 @@ _ID_FIRST = "2022-01-31-preview"
 
 
 class World(rules.World, Protocol):
+    authorization: Authorization
     identities: Identities
 
 
@@ -87,6 +89,13 @@ def delete(call: Call) -> Response:
     return answer(status=200 if call.world.identities.delete(_id(call)) else 204)
 
 
+def list_in_subscription(call: Call) -> Response:
+    assert call.caller is not None
+    is_listed = call.world.authorization.listed(call.caller, _ACTION + "read", call.path["subscription"])
+    identities = [one for one in call.world.identities.list(call.path["subscription"], None) if is_listed(one.id)]
+    return answer({"value": [_document(call, identity) for identity in identities]})
+
+
 def list_identities(call: Call) -> Response:
     identities = call.world.identities.list(call.path["subscription"], call.path.get("group"))
     return answer({"value": [_document(call, identity) for identity in identities]})
@@ -115,7 +124,8 @@ _IDENTITY = _GROUP + "/{identity}"
 _ACTION = "Microsoft.ManagedIdentity/userAssignedIdentities/"
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/subscriptions/{subscription}" + _LIST, list_identities, _ACTION + "read"),
+    # Authorization.listed decides who may list the identities of a subscription.
+    Route("GET", "/subscriptions/{subscription}" + _LIST, list_in_subscription),
     Route("GET", _GROUP, list_identities, _ACTION + "read"),
     Route("PUT", _IDENTITY, put, _ACTION + "write"),
     Route("GET", _IDENTITY, get, _ACTION + "read"),

@@ -23,8 +23,8 @@ def _switch(default: str, *others: str) -> str:
 
 @dataclass(frozen=True)
 class Behavior:
-    # The response to the list of a subscription's Batch accounts if the caller may not read all of them: the accounts
-    # that the caller may read, or 403.
+    # The response to the list of a subscription's Batch accounts, vaults, deleted vaults or user-assigned identities if
+    # the caller may not read all of them: those that the caller may read, or 403.
     subscription_list: str = _switch("filtered", "denied")
     # Whether a vault's network security perimeter (publicNetworkAccess: SecuredByPerimeter) has an access rule that
     # admits Batch. The sandbox does not emulate the rule itself.
@@ -34,10 +34,16 @@ class Behavior:
     # The status of the list of pools of an account that has lost its key. Batch refuses all other operations with 409,
     # except reading and deleting the account.
     pools_without_key: str = _switch("200", "409", "403", "500")
+    # How many seconds Batch goes on with the data-encryption key that it has unwrapped before, after it has lost the
+    # key. If it can use the key again by then, it has not noticed the loss.
+    key_loss_noticed: str = _switch("3600", "600", "0")
     # Whether the user-assigned identities of a PUT or a PATCH replace those of the account, or are added to them.
     identities_on_put: str = _switch("replaced", "merged")
     # Whether a role assignment without principalType finds a managed identity that was created in the last 60 s.
     new_principal: str = _switch("unknown", "known")
+    # Seconds until the data plane applies a new or a deleted role assignment, if the timing `role_propagation` is not
+    # longer. The default is the easiest position, because with the others nearly every job takes minutes.
+    role_delay: str = _switch("0", "60", "600")
     # How Batch refuses to create an account if it cannot use the key, or if the quota is exceeded: the operation fails
     # and leaves an account in the state Failed, the operation fails and leaves no account, or the PUT is refused.
     refused_creation: str = _switch("failed_account", "no_account", "at_once")
