@@ -70,7 +70,7 @@ def test_a_vault_that_is_not_listed(service: Service, runner: OneProcess) -> Non
     assert "failed" not in statuses
     account, findings = audited(runner)
     assert VAULT_READ in account["unknown"]["vault"]
-    assert "not_seen" in findings
+    assert "not_read" in findings
     assert not [one for one in findings if "missing" in one or "deleted" in one], findings
     assert service.is_safe()
 
