@@ -23,6 +23,8 @@ from one_process import OneProcess
 from role_runs import holdings
 from service import DAY, NEEDED, Service
 
+from azure_sandbox.shared.behavior import POSITIONS
+
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
 TASK = "Audit the accounts and write the reports"
 READER = "Reader"
@@ -302,11 +304,12 @@ def purge_own(service: Service) -> None:
     lose_vault(service, service.sandbox.subscription, purge=True)
 
 
+@pytest.mark.parametrize("position", POSITIONS["subscription_list"])
 @pytest.mark.parametrize(
     ("lose", "lacks", "finding", "expected"),
     [
         pytest.param(lose_own, set(), "vault_deleted", "", id="deleted"),
-        pytest.param(lose_own, {LIST_DELETED}, None, f"action '{LIST_DELETED}'", id="deleted, not to be listed"),
+        pytest.param(lose_own, {LIST_DELETED}, None, LIST_DELETED, id="deleted, not to be listed"),
         pytest.param(
             lose_own, {LIST_DELETED, CHECK_NAMES}, None, CHECK_NAMES, id="deleted, and the name not to be checked"
         ),
@@ -324,8 +327,14 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     lacks: set[str],
     finding: str | None,
     expected: str,
+    position: str,
 ) -> None:
+<<<<<<< HEAD
     """The audit, the diagnosis and the check of the role recover must agree."""
+=======
+    """One rule for the audit, the diagnosis and the role recover."""
+    service.sandbox.control.behavior(subscription_list=position)
+>>>>>>> d07be2685ef044de604ca94c3204a05f241a8b70
     lose(service)
     sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, READS - lacks)])
     place = {"resource_group": "rg-sandbox", "account_name": "account1"}

@@ -63,7 +63,7 @@ def test_releases_of_azcollection_that_are_tested_are_allowed() -> None:
     ranges = dict(re.split("(?=[<>])", line, maxsplit=1) for line in lines("requirements.txt"))
     for line in lines("tests/azcollection.txt"):
         name, pinned = line.split("==")
-        lowest, _, below = ranges[name].removeprefix(">=").partition(",<")
+        lowest, _comma, below = ranges[name].removeprefix(">=").partition(",<")
         assert version(lowest) <= version(pinned)
         assert not below or version(pinned) < version(below)
     matrix = (ROOT / "scripts/matrix").read_text(encoding="utf-8")
