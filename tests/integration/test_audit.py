@@ -329,12 +329,8 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     expected: str,
     position: str,
 ) -> None:
-<<<<<<< HEAD
     """The audit, the diagnosis and the check of the role recover must agree."""
-=======
-    """One rule for the audit, the diagnosis and the role recover."""
     service.sandbox.control.behavior(subscription_list=position)
->>>>>>> d07be2685ef044de604ca94c3204a05f241a8b70
     lose(service)
     sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, READS - lacks)])
     place = {"resource_group": "rg-sandbox", "account_name": "account1"}
