@@ -55,6 +55,7 @@ def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
         "grants": {KEY: {"by_principal": {PRINCIPAL: [GRANT]}, "of_groups": []}},
         "definitions": {},
         "identities": {},
+        "changed_at": {},
         "pools": {},
         "subscription_names": {SUBSCRIPTION: "Research"},
         "tenant_id": TENANT,

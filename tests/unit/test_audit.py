@@ -115,19 +115,25 @@ def test_a_follower_of_a_key_that_nothing_rotates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "available", "state"),
+    ("age", "pools", "changed", "state"),
     [
-        pytest.param(2 * DAY, None, "ok", id="after two days"),
-        pytest.param(2 * DAY - 1, None, "at_risk", id="within two days"),
-        pytest.param(2 * DAY - 1, True, "ok", id="within two days, and the account is available"),
+        pytest.param(2 * DAY, False, None, "ok", id="after two days"),
+        pytest.param(2 * DAY - 1, False, None, "at_risk", id="within two days"),
+        pytest.param(2 * DAY - 1, True, None, "at_risk", id="within two days, with pools"),
+        pytest.param(2 * DAY - 1, True, NOW, "ok", id="within two days, with pools, and the account was changed"),
     ],
 )
-def test_a_follower_needs_its_previous_version_for_two_days(age: int, available: bool | None, state: str) -> None:
-    old, new = key(OLD, created=NOW - 100 * DAY, enabled=False), key(NEW, created=NOW - age, updated=NOW - age)
+def test_a_follower_needs_its_previous_version_for_two_days(
+    age: int, pools: bool, changed: int | None, state: str
+) -> None:
+    """The previous version was disabled two hours ago."""
+    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - 7200, enabled=False)
+    new = key(NEW, created=NOW - age, updated=NOW - age)
     rotated = keys(newest=new, versions=[listed(old), listed(new)], policy=rotation_policy(timeAfterCreate="P90D"))
-    pools = {on()["id"].lower(): []} if available else {}
+    name = on()["id"].lower()
+    read = {"pools": {name: []} if pools else {}, "changed_at": {name: changed} if changed else {}}
 
-    assert only(report(on(None), keys=rotated, pools=pools))["state"] == state
+    assert only(report(on(None), keys=rotated, **read))["state"] == state
 
 
 @pytest.mark.parametrize(("enabled", "there"), [(True, True), (False, False)])
@@ -555,7 +561,8 @@ def test_an_unavailable_account_does_not_have_an_accepted_cause() -> None:
 
 
 def test_an_account_that_follows_may_need_a_version_that_it_does_not_use() -> None:
-    old, new = key(OLD, created=NOW - 100 * DAY, enabled=False), key(NEW, created=NOW - 60, updated=NOW - 60)
+    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - 60, enabled=False)
+    new = key(NEW, created=NOW - 60, updated=NOW - 60)
     rotated = keys(newest=new, versions=[listed(old), listed(new)], policy=rotation_policy(timeAfterCreate="P90D"))
 
     one = report(on(None), keys=rotated)

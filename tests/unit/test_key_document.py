@@ -139,7 +139,7 @@ def test_the_newest_is_not_older_than_what_an_account_uses(used_is: int | None, 
         pytest.param(HOUR, {}, False, False, id="usable"),
         pytest.param(HOUR, {"enabled": False, "updated": 0}, True, True, id="disabled just now"),
         pytest.param(HOUR, {"exp": 0}, True, True, id="expired just now"),
-        pytest.param(HOUR, {"enabled": False, "updated": 2 * HOUR}, False, False, id="disabled before"),
+        pytest.param(HOUR, {"enabled": False, "updated": 2 * HOUR}, False, True, id="disabled before"),
         pytest.param(
             HOUR, {"enabled": False, "updated": 2 * HOUR - 1}, True, True, id="disabled less than an hour before"
         ),
@@ -159,3 +159,26 @@ def test_a_previous_version_that_may_have_been_needed(
     versions = [listed(one) for one in (used, key(OLD, **{"created": NOW - 100 * DAY, **times}))]
     doubted = key_document.previous_in_doubt(used, versions, NOW, follows=follows)
     assert doubted == ([OLD] if (follower_doubts if follows else pinned_doubts) else [])
+
+
+@pytest.mark.parametrize(
+    ("ended", "doubted"),
+    [
+        pytest.param(60 * DAY, True, id="before the next version"),
+        pytest.param(49 * DAY + 1, True, id="within a day of the next version"),
+        pytest.param(49 * DAY, False, id="a day after the next version"),
+    ],
+)
+@pytest.mark.parametrize("changed", [None, 40 * DAY])
+def test_a_version_that_a_follower_lost_before_it_took_the_next(ended: int, doubted: bool, changed: int | None) -> None:
+    """Also if there are newer versions: the account takes none of them. All times are seconds before now."""
+    used = key(NEW, created=NOW - 9 * DAY, updated=NOW - 9 * DAY)
+    middle = key(MIDDLE, created=NOW - 50 * DAY, updated=NOW - 5 * DAY, enabled=False)
+    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - ended, enabled=False)
+    versions = [listed(one) for one in (old, used, middle)]
+    changed_at = None if changed is None else NOW - changed
+
+    found = key_document.previous_in_doubt(used, versions, NOW, follows=True, account_changed_at=changed_at)
+
+    assert found == ([OLD] if doubted and not changed else [])
+    assert key_document.previous_in_doubt(used, versions, NOW, follows=False) == []

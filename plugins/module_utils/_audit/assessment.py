@@ -71,6 +71,8 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         "versions": _or_none(kept["versions"]),
         "missing_identities": _missing(account.get("identity", {}), identities),
     }
+    if account["id"].lower() in seen["changed_at"]:
+        observed["account_changed_at"] = seen["changed_at"][account["id"].lower()]
     availability = _availability(account, pools, *diagnosis.lost_key(observed))
     observed["available"] = availability["available"]
     checks = preflight.judged(evidence)

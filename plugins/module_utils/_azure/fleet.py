@@ -23,7 +23,7 @@ from .._core.documents import Account, KeyBundle, RoleAssignment
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, key_of, parse_user_assigned_id, principals_of
 from .._resources.access.document import roles_in, scope_of
-from .._resources.key.document import identifier_of
+from .._resources.key.document import identifier_of, previous_in_doubt
 from .._resources.vault.document import uses_rbac
 from .identities import Identities
 from .resources import Resources
@@ -71,12 +71,14 @@ class Fleet:
         unreachable = {key.vault for name, key in keys.items() if is_unreachable(read[name]["newest"])}
         deleted_vaults = self._vaults.deleted(unseen, unseen & unreachable)
         grants, definitions = self._grants(keys, vaults, accounts)
+        named = self._named(used, read)
         return {
             **listed,
             "vaults": vaults,
             "deleted_vaults": deleted_vaults,
             "keys": read,
-            "named": self._named(used, read),
+            "named": named,
+            "changed_at": self._changed_at(accounts, named, read),
             "grants": grants,
             "definitions": definitions,
             "identities": self._each_identity(accounts),
@@ -120,6 +122,24 @@ class Fleet:
             if one is not None and not isinstance(one, CmkError) and identifier_of(one).folded != name
         }
         return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
+
+    def _changed_at(
+        self, accounts: Sequence[Account], named: Mapping[str, Any], read: Mapping[str, Any]
+    ) -> dict[str, float | None]:
+        """When accounts were changed, by their ids in lower case. Read only of accounts that may have lost a previous
+        version of their key too early. None if the time could not be read."""
+        doubtful = []
+        for account in accounts:
+            if key := key_of(account):
+                kept = read[key.versionless.folded]
+                used: KeyBundle | CmkError | None = named[key.folded] if key.version else kept["newest"]
+                versions = [] if isinstance(kept["versions"], CmkError) else kept["versions"] or []
+                if not used or isinstance(used, CmkError):
+                    continue
+                if previous_in_doubt(used, versions, self._keys.now, follows=key.version is None):
+                    doubtful.append(account["id"].lower())
+        changed = map_concurrent(lambda name: _or_error(lambda: self._resources.changed_at(name)), doubtful)
+        return {name: None if isinstance(at, CmkError) else at for name, at in changed.items()}
 
     def _grants(
         self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Sequence[Account]

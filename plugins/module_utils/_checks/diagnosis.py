@@ -164,7 +164,7 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
             f"which of them Batch uses. {_ASK}, or grant access."
         )
     doubtful = [*_previous_versions(evidence, observed), *_retired_versions(evidence, observed["versions"])]
-    if doubtful:
+    if doubtful and not _unusable(evidence, observed):
         found["version"] = doubtful[0]
     if _is_in_perimeter(evidence):
         found["network"] = f"{preflight.IN_PERIMETER} {_ASK}. If it is not: {preflight.OPEN_PERIMETER}"

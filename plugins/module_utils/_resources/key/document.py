@@ -148,22 +148,29 @@ def previous_in_doubt(
     since then has not lost its key."""
     created = used["attributes"]["created"]
     needed_until = created + (FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS)
-    found = []
-    for item in versions:
+    used_version = version_of(used["key"])
+    older = [one for one in versions if one["attributes"]["created"] <= created and version_of(one) != used_version]
+    found, next_created = [], created
+    for item in sorted(older, key=lambda one: one["attributes"]["created"], reverse=True):
         ended = _ended_at(item, now)
-        may_be_stuck = follows and ended < created + TAKEN_WITHIN_SECONDS
+        # Whether an account that follows the key may have used this version when it became unusable. No account takes a
+        # version that was created as a disabled version.
+        was_usable = ended > item["attributes"]["created"]
+        may_be_stuck = follows and was_usable and ended < next_created + TAKEN_WITHIN_SECONDS
         # If Batch had not noticed the loss yet, the account could still be moved to the newer version.
-        is_in_time = item["attributes"]["created"] <= created < ended + LOSS_NOTICED_SECONDS and ended <= now
+        is_in_time = now < needed_until and created < ended + LOSS_NOTICED_SECONDS
         is_needed = (account_changed_at or 0) <= ended + LOSS_NOTICED_SECONDS
-        if is_in_time and is_needed and (now < needed_until or may_be_stuck):
+        if ended <= now and is_needed and (is_in_time or may_be_stuck):
             found.append(version_of(item))
-    return [version for version in found if version != version_of(used["key"])]
+        next_created = item["attributes"]["created"]
+    return found
 
 
 def is_retired(item: KeyItem, newest: KeyBundle, now: float) -> bool:
-    """Whether a previous version became unusable more than a day after the newest version was created. If Batch could
-    use the newest version by then, all accounts that follow the key used it."""
-    return newest["attributes"]["created"] + TAKEN_WITHIN_SECONDS <= _ended_at(item, now) <= now
+    """Whether no account that follows the key needs this previous version, if Batch could use the newest version since
+    its creation: the version became unusable more than a day after that, and the lag is over."""
+    created = newest["attributes"]["created"]
+    return created + TAKEN_WITHIN_SECONDS <= _ended_at(item, now) <= now and created + FOLLOWING_LAG <= now
 
 
 def _ended_at(item: KeyItem, now: float) -> float:
