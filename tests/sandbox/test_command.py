@@ -312,7 +312,7 @@ def test_accounts() -> None:
 
 def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thousand accounts share a key and a vault. If the key is lost, only these accounts are unavailable."""
-    with serving("--realistic", "--accounts-on-key", "1001") as sandbox:
+    with serving("--realistic", "--accounts-on-key", "1001", "--behavior", "key_loss_noticed=0") as sandbox:
         point_at(sandbox, monkeypatch)
         credential = DefaultAzureCredential()
         listed = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]

@@ -240,7 +240,7 @@ def test_a_group_has_one_key() -> None:
 
 
 def test_manual_lists_the_variables() -> None:
-    rows = documented("| Variable | What it is | Role option |")
+    rows = documented("| Variable | Description | Role option |")
 
     assert set(rows) == ALWAYS | SOMETIMES
     options = {name for options in SPECIFICATIONS for name in options}
@@ -252,7 +252,7 @@ def test_manual_lists_the_groups() -> None:
     anonymous = [
         {**record, **{name: "X" for name in names if name in record}} for record, _source, _more in GROUPS.values()
     ]
-    rows = documented("| Group | Which accounts |")
+    rows = documented("| Group | Accounts in the group |")
 
     assert {re.sub(r"[A-Z]+", "X", name) for name in rows} == {
         name for one in anonymous for name in _inventory.groups(one)

@@ -13,6 +13,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
@@ -31,6 +32,14 @@ def in_background(call: Callable[..., R], *arguments: Any) -> Future[R]:
     future: Future[R] = Future()
     Thread(target=_complete, args=(future, call, arguments), daemon=True).start()
     return future
+
+
+def settle(*futures: Future[Any]) -> None:
+    """Wait until the calls have ended, unless the task is being interrupted (Ansible's `timeout`, SIGINT). Their errors
+    are ignored."""
+    error = sys.exc_info()[1]
+    if error is None or isinstance(error, CmkError):
+        wait(futures)
 
 
 def map_concurrent(call: Callable[[T], R], items: Iterable[T]) -> dict[T, R]:
