@@ -179,10 +179,8 @@ class Vaults(Polled):
         if isinstance(found, Mapping):
             return []
         scope = f"the subscription of the key vault {name}"
-        reason = (
-            f"The caller cannot read the subscription of the key vault {name}. The role Reader at the subscription is "
-            "sufficient."
-        )
+        why = found.msg if isinstance(found, CmkError) else "The role Reader at the subscription is sufficient."
+        reason = f"The caller cannot read the subscription of the key vault {name}. {why}"
         return [not_listed(scope, reason, READ_ACCOUNTS)]
 
     def named(self, names: Set[str], subscriptions: Sequence[str]) -> dict[str, Vault | CmkError | None]:
