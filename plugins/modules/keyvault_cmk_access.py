@@ -178,7 +178,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background, settle
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -217,13 +217,10 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     with cloud.locked(goal.vault):
         goals = [goal]
         if account:
-            # The vault is read next.
-            ahead = [in_background(cloud.vaults.get, goal.group, goal.vault)] if goal.group else []
-            try:
-                present = required(cloud.accounts.present(group, account), group, account)
-            finally:
-                settle(*ahead)
-            goals = access_goal.of_account(goal, present)
+            if goal.group:
+                # The vault is read next.
+                in_background(cloud.vaults.get, goal.group, goal.vault)
+            goals = access_goal.of_account(goal, required(cloud.accounts.present(group, account), group, account))
         if len(goals) > 1:
             # All goals are checked before the first change.
             for one in goals:

@@ -30,7 +30,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import flag
@@ -180,8 +180,9 @@ class InProcessAction(ActionBase):
             # Ansible sets its constants at run time, so mypy does not know them.
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
-                cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode)
-                result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
+                with settled():
+                    cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode)
+                    result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
             except BaseException as ended:
                 failure = interrupts.as_failure(ended)
                 interrupts.pass_on(failure)

@@ -33,6 +33,7 @@ from sandbox_client import Control
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import shown
 
@@ -114,8 +115,9 @@ class OneProcess:
         params = validation.validated_parameters
         try:
             folder = None if self.as_module else str(self.tokens)
-            cloud = Cloud(params, folder, rehearse=check)
-            result: Result = module.run(cloud.resolved(params), cloud).result(planned=check)
+            with settled():
+                cloud = Cloud(params, folder, rehearse=check)
+                result: Result = module.run(cloud.resolved(params), cloud).result(planned=check)
         except CmkError as failure:
             result = {"failed": True, "changed": False, **shown(failure.result())}
         if folder and not check and (result.get("failed") or result.get("changed")):

@@ -20,6 +20,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import concurren
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import (
     in_background,
     map_concurrent,
+    settled,
     value_or_error,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound, Unavailable
@@ -138,3 +139,60 @@ def test_other_errors_are_raised_unless_named() -> None:
     with pytest.raises(CmkError):
         value_or_error(read)
     assert isinstance(value_or_error(read, CmkError), CmkError)
+
+
+# The end of a task
+
+
+@pytest.mark.parametrize("error", [None, Denied("No.")])
+def test_a_task_ends_after_its_calls(error: CmkError | None) -> None:
+    """Also after calls that a call has started."""
+    ended: list[int] = []
+    released = threading.Event()
+
+    def inner() -> None:
+        assert released.wait(30)
+        ended.append(2)
+
+    def outer() -> None:
+        in_background(inner)
+        ended.append(1)
+
+    def task() -> None:
+        with settled():
+            in_background(outer)
+            threading.Timer(0.2, released.set).start()
+            if error:
+                raise error
+
+    assert value_or_error(task) is error
+    assert ended == [1, 2]
+
+
+def test_an_interrupted_task_does_not_wait_for_its_calls(hung: threading.Event) -> None:
+    def task() -> None:
+        with settled():
+            in_background(hung.wait, 30)
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        task()
+    assert not hung.is_set()
+
+
+def test_a_task_does_not_wait_for_calls_of_other_tasks(hung: threading.Event) -> None:
+    with settled():
+        pass
+    in_background(hung.wait, 30)
+    with settled():
+        in_background(lambda: None)
+
+    assert not hung.is_set()
+
+
+def test_a_task_leaves_a_hanging_call_alone(monkeypatch: pytest.MonkeyPatch, hung: threading.Event) -> None:
+    monkeypatch.setattr(concurrent, "_SETTLE_SECONDS", 0.1)
+    with settled():
+        in_background(hung.wait, 30)
+
+    assert not hung.is_set()

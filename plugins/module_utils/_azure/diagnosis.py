@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._checks.diagnosis import depends_on_account_change
 from .._checks.preflight import is_unreachable
-from .._core.concurrent import in_background, settle, value_or_error
+from .._core.concurrent import in_background, value_or_error
 from .._core.documents import Account, Identity, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id
@@ -55,11 +55,8 @@ class Diagnosis:
     def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago."""
         # While the access is read. The versions are then in the cache of the run.
-        ahead = in_background(lambda: self._recent_versions(key, self._keys.recent(key), self._keys.now))
-        try:
-            evidence = self._evidence.of_account(account, key)
-        finally:
-            settle(ahead)
+        in_background(lambda: self._recent_versions(key, self._keys.recent(key), self._keys.now))
+        evidence = self._evidence.of_account(account, key)
         found = {
             "evidence": evidence,
             "deleted_vault": None,

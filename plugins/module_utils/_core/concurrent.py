@@ -13,9 +13,11 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
@@ -25,21 +27,47 @@ from .errors import CmkError, Denied, NotFound, Unavailable
 T = TypeVar("T")
 R = TypeVar("R")
 _LIMIT = 8
+_SETTLE_SECONDS = 10
+# The calls of the task that run in the background.
+_running: ContextVar[set[Future[Any]] | None] = ContextVar("_running", default=None)
 
 
 def in_background(call: Callable[..., R], *arguments: Any) -> Future[R]:
     """Start the call in a daemon thread, and return its future. Only `Future.result` waits for the call."""
     future: Future[R] = Future()
-    Thread(target=_complete, args=(future, call, arguments), daemon=True).start()
+    if (running := _running.get()) is not None:
+        running.add(future)
+        future.add_done_callback(running.discard)
+    Thread(target=copy_context().run, args=(_complete, future, call, arguments), daemon=True).start()
     return future
 
 
-def settle(*futures: Future[Any]) -> None:
-    """Wait until the calls have ended, unless the task is being interrupted (Ansible's `timeout`, SIGINT). Their errors
-    are ignored."""
-    error = sys.exc_info()[1]
-    if error is None or isinstance(error, CmkError):
-        wait(futures)
+@contextmanager
+def settled() -> Iterator[None]:
+    """Wait at the end until no call of the block runs in the background, unless the block is interrupted (Ansible's
+    `timeout`, SIGINT).
+
+    A thread that opens a connection while the process changes its environment for the next task would read the
+    environment of that task, or crash the interpreter. A call that does not end within ten seconds is left alone.
+    """
+    running: set[Future[Any]] = set()
+    token = _running.set(running)
+    try:
+        yield
+    except CmkError:
+        _settle(running)
+        raise
+    else:
+        _settle(running)
+    finally:
+        _running.reset(token)
+
+
+def _settle(running: set[Future[Any]]) -> None:
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    # A call may start another call.
+    while (pending := running.copy()) and (left := deadline - time.monotonic()) > 0:
+        wait(pending, left)
 
 
 def map_concurrent(call: Callable[[T], R], items: Iterable[T]) -> dict[T, R]:

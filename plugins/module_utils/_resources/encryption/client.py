@@ -23,7 +23,7 @@ from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
 from ..._checks.diagnosis import lost_key, previous_unusable
 from ..._checks.preflight import Evidence, for_rollback
-from ..._core.concurrent import in_background, settle, value_or_error
+from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
@@ -146,11 +146,7 @@ class Encryption(Polled):
         availability is not known."""
         # The key is judged too if Batch lists the pools, which it usually does.
         key_in_use = in_background(self._key_in_use, group, name)
-        try:
-            reason = self._unavailable_reason(group, name, key_in_use.result)
-        finally:
-            settle(key_in_use)
-        self._require(group, name, reason)
+        self._require(group, name, self._unavailable_reason(group, name, key_in_use.result))
 
     def _unavailable_reason(
         self,

@@ -22,7 +22,7 @@ from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
-from ..._core.concurrent import in_background, map_concurrent, settle
+from ..._core.concurrent import in_background, map_concurrent
 from ..._core.documents import KeyBundle, KeyItem, RotationPolicy
 from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault
@@ -51,11 +51,7 @@ class Keys(Polled):
     def read(self, goal: Any) -> dict[str, Any]:
         url = self._url(goal.vault)
         listed = in_background(self._versions, url, goal.name)
-        try:
-            key = self._read(url, goal.name, "")
-        finally:
-            # No thread may use a connection after the task.
-            settle(listed)
+        key = self._read(url, goal.name, "")
         versions: list[KeyItem] | None = listed.result() if key else []
         agreed = version_for(goal.new_version_for, key, versions, self.now) if key else None
         for known in (goal.at_least, agreed):
