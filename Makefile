@@ -116,7 +116,7 @@ ways: $(SETUP)  ## tests of modules, each in Ansible's own process and as any mo
 
 # The longest first, and a worker that is done takes over tests of another one.
 PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py meanwhile.py recover_combinations.py \
-	behavior.py rights.py check_mode.py)
+	behavior.py rights.py check_mode.py key_loss_noticed.py)
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof

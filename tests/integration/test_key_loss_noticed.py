@@ -95,6 +95,7 @@ def test_a_lost_key_is_never_reported_as_available(
     assert service.is_safe()
 
 
+@pytest.mark.parametrize("noticed", LATE, indirect=True)
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", RUNS)
