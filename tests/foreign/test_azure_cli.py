@@ -197,7 +197,6 @@ def test_the_guide_with_access_policies(az: Az, sandbox: Sandbox) -> None:
 
 
 def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sandbox) -> None:
-    sandbox.control.behavior(pools_without_key="409", refused_creation="at_once")
     identity = az(f"identity create --name identity1 --resource-group {GROUP}")
     vault = az(f"keyvault create --name az-vault --resource-group {GROUP} --enable-purge-protection true")
     assert vault["properties"]["enableRbacAuthorization"] is True
@@ -419,7 +418,6 @@ def test_resources_that_do_not_exist(az: Az, sandbox: Sandbox) -> None:
 
 def test_an_account_whose_key_is_lost_can_only_be_deleted(az: Az, sandbox: Sandbox, control: Control) -> None:
     encrypted(sandbox)
-    control.behavior(pools_without_key="409")
     control.timing(batch_recovery=600)
     az("keyvault key set-attributes --vault-name vault-one --name key1 --enabled false")
     named = f"--name account1 --resource-group {GROUP}"
