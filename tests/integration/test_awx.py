@@ -248,7 +248,7 @@ def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Servic
     inventory = awx.update_inventory()
     changed = {"changed": True, "finished": True}
 
-    canary = passed_on(awx.job("canary", inventory, cmk_hosts="pinned[0]", cmk_key_max_age="P90D"))
+    canary = artifacts(awx.job("canary", inventory, cmk_hosts="pinned[0]", cmk_key_max_age="P90D"))
     versions = {first.rpartition("/")[0]: service.key().properties.version}
     result = {"accounts": {"account1": changed}, "not_started": [], "new_versions": versions}
     assert canary == {"cmk_rotate_result": result}
@@ -257,11 +257,5 @@ def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Servic
     others = "{{ ['pinned'] | union(cmk_rotate_result.accounts | map('regex_replace', '^', '!')) | join(':') }}"
     job = awx.job("others", inventory, cmk_hosts=others, cmk_key_max_age="P90D", **canary)
     result = {"accounts": dict.fromkeys(ACCOUNTS[1:3], changed), "not_started": [], "new_versions": {}}
-    assert passed_on(job) == {"cmk_rotate_result": result}
+    assert artifacts(job) == {"cmk_rotate_result": result}
     assert "WARNING" not in job.stdout.read()
-
-
-def passed_on(job: Any) -> Mapping[str, Any]:
-    """The variables of the job that AWX stores for the next nodes."""
-    (artifacts,) = (one["event_data"]["artifact_data"] for one in job.events if one["event"] == "playbook_on_stats")
-    return dict(artifacts)

@@ -300,12 +300,13 @@ def refused_once(
     accounts.confirm_key = lambda *_arguments: None
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key: seen)
-    cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"), since=lambda read, *_name: read())
+    cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
     session: Any = SimpleNamespace(wait_timeout=0, cache=cache, rehearsal=None)
-    keys: Any = SimpleNamespace(current=lambda _key: {"bundle": evidence(PINNED_OLD).bundle}, now=NOW)
-    service = Encryption(
-        session, accounts, SimpleNamespace(require_usable=require_usable), diagnosis, keys, Moved(RunFiles(None))
-    )  # type: ignore[arg-type]
+    reader: Any = SimpleNamespace(
+        require_usable=require_usable, bundle_now=lambda *_key: {"bundle": evidence(PINNED_OLD).bundle}
+    )
+    keys: Any = SimpleNamespace(now=NOW)
+    service = Encryption(session, accounts, reader, diagnosis, keys, Moved(RunFiles(None)))
     service.set_encryption(
         "rg-batch",
         "mybatch",

@@ -16,8 +16,8 @@ from .._checks.diagnosis import depends_on_account_change
 from .._checks.preflight import is_unreachable
 from .._core.concurrent import in_background, value_or_error
 from .._core.documents import Account, Identity, KeyBundle, KeyItem
-from .._core.errors import CmkError, Denied, NotFound, Unavailable
-from .._core.ids import KeyIdentifier, parse_user_assigned_id
+from .._core.errors import CmkError, Denied, Unavailable
+from .._core.ids import KeyIdentifier
 from .._resources.account.document import is_gone
 from .._resources.key.document import may_need_previous
 from .evidence import EvidenceReader
@@ -90,9 +90,7 @@ class Diagnosis:
 
     def _principal_id(self, name: str) -> str | CmkError | None:
         try:
-            return self._identities.get(parse_user_assigned_id(name, "identity_id"))["properties"]["principalId"]
-        except NotFound:
-            return None
+            return self._identities.principal_id(name)
         except Denied as refused:
             return refused
 

@@ -113,7 +113,7 @@ class EvidenceReader:
         vault = evidence.vault
         reads: dict[str, Callable[[], dict[str, Any]]] = {}
         if isinstance(evidence.bundle, Mapping):
-            reads["key"] = lambda: self._bundle_now(evidence.key, since)
+            reads["key"] = lambda: self.bundle_now(evidence.key, since)
         if isinstance(vault, Mapping) and not isinstance(evidence.assignments, CmkError):
             reads["vault"] = lambda: {"vault": self._vault_now(vault["id"], since)}
             if uses_rbac(vault):
@@ -130,7 +130,9 @@ class EvidenceReader:
             self._session.cache.changed("vault", "access")
         return now
 
-    def _bundle_now(self, key: KeyIdentifier, since: float) -> dict[str, Any]:
+    def bundle_now(self, key: KeyIdentifier, since: float) -> dict[str, Any]:
+        """The version (`bundle`; None if there is none), as a task of the run read it from `since` (time.monotonic())
+        on."""
         found = self._session.cache.since(lambda: self._keys.current(key), since, "key_now", str(key).lower())
         return {"bundle": None} if found is None else dict(found)
 

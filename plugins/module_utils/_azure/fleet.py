@@ -20,8 +20,8 @@ from .._checks.preflight import is_unreachable
 from .._checks.usage import Listed
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyBundle, RoleAssignment
-from .._core.errors import CmkError, NotFound
-from .._core.ids import KeyIdentifier, key_of, parse_user_assigned_id, principals_of
+from .._core.errors import CmkError
+from .._core.ids import KeyIdentifier, key_of, principals_of
 from .._resources.access.document import roles_in, scope_of
 from .._resources.key.document import identifier_of, previous_in_doubt
 from .._resources.vault.document import uses_rbac
@@ -179,18 +179,11 @@ class Fleet:
             for one in each_of
             if isinstance(there := listed[one.split("/")[2].lower()], Mapping) and one.lower() not in there
         }
-        read = map_concurrent(lambda one: _or_error(partial(self._identity, hidden[one])), hidden)
+        read = map_concurrent(lambda one: _or_error(partial(self._identities.principal_id, hidden[one])), hidden)
         for name, principal_id in read.items():
             if principal_id is not None:
                 listed[name.split("/")[2]][name] = principal_id
         return listed
-
-    def _identity(self, resource_id: str) -> str | None:
-        """The object id of a user-assigned identity; None if there is none."""
-        try:
-            return self._identities.get(parse_user_assigned_id(resource_id, "identity_id"))["properties"]["principalId"]
-        except NotFound:
-            return None
 
     def _pools(self, accounts: Sequence[Account]) -> dict[str, Any]:
         names = [account["id"].lower() for account in accounts]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from .._core.documents import ManagedIdentity
 from .._core.errors import NotFound
-from .._core.ids import UserAssignedId
+from .._core.ids import UserAssignedId, parse_user_assigned_id
 from . import sdk
 from .session import Session
 
@@ -41,3 +41,10 @@ class Identities:
                 remedy="Create the identity, or correct identity_id.",
             )
         return identity
+
+    def principal_id(self, resource_id: str) -> str | None:
+        """The object id of a user-assigned identity; None if there is no such identity."""
+        try:
+            return self.get(parse_user_assigned_id(resource_id, "identity_id"))["properties"]["principalId"]
+        except NotFound:
+            return None

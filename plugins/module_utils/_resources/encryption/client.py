@@ -308,12 +308,5 @@ class Encryption(Polled):
         """
         if previous is None or previous.version is None or evidence is None or not previous.same_key(evidence.key):
             return None
-        found = value_or_error(
-            lambda: self._session.cache.since(
-                lambda: self._keys.current(previous), changed_at, "key_now", str(previous).lower()
-            ),
-            CmkError,
-        )
-        if isinstance(found, CmkError):
-            return None
-        return previous_unusable(previous, found["bundle"] if found else None, self._keys.now)
+        found = value_or_error(partial(self._evidence.bundle_now, previous, changed_at), CmkError)
+        return None if isinstance(found, CmkError) else previous_unusable(previous, found["bundle"], self._keys.now)
