@@ -125,13 +125,16 @@ class CallbackModule(CallbackBase):
             self._tell(progress)
         if progress.stopped:
             for line in self._tally.overview():
-                self._display.display(f"PROGRESS: {line}")
+                self._show(line)
         else:
             self._tally.end_wave()
         if progress.left == 0 or is_last:
             took = duration(time.monotonic() - progress.began)
-            self._display.display(f"PROGRESS: {self._tally.line()}, in {took}")
+            self._show(f"{self._tally.line()}, in {took}")
 
     def _tell(self, progress: Progress) -> None:
         self._shown_at = time.monotonic()
-        self._display.display(f"PROGRESS: {progress.line(self._shown_at)}")
+        self._show(progress.line(self._shown_at))
+
+    def _show(self, line: str) -> None:
+        self._display.display(f"PROGRESS: {line}")

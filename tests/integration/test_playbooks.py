@@ -250,6 +250,28 @@ def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     assert len(re.findall("^PROGRESS: ", run.output, re.M)) > len(list(run)) / 2
 
 
+def test_the_accounts_of_a_wave_that_stops_are_shown_without_any_setting(ansible: Ansible, service: Service) -> None:
+    first = on_one_key(service)
+    wave = {"cmk_serial": [1, 1, 1], "own": {"account2": {"cmk_key_name": "key2"}}}
+    run = play_all(ansible, "rotate", **wave)
+    stopped, account, end = re.findall("^PROGRESS: (.*)$", run.output, re.M)
+    assert stopped.startswith("1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished")
+    assert account == "account2 failed."
+    assert re.fullmatch(r"0 rotated, 1 unchanged, 1 failed, 1 not started, in \d+ s", end)
+    assert "PROGRESS" not in done_by_all(ansible, "rotate").output
+
+    # Another playbook that imports this playbook; its own plays are not shown.
+    own = {"hosts": "accounts", "gather_facts": False, "tasks": [{"ansible.builtin.fail": {}}]}
+    imported = {"ansible.builtin.import_playbook": "azbatch.cmk.rotate"}
+    options: dict[str, Any] = {"arguments": ["-i", str(ansible.folder / "inventory.yml")]}
+    run = ansible.playbook([imported, own], extra_vars={"cmk_hosts": "accounts"}, **options)
+    assert run.rc != 0
+    assert "PROGRESS" not in run.output
+    run = ansible.playbook([imported], extra_vars={"cmk_hosts": "accounts", "cmk_key_name": "key2"}, **options)
+    assert re.search("^PROGRESS: account1 failed.$", run.output, re.M), run.output
+    assert service.encryption() == first
+
+
 def test_no_progress_of_a_single_account(ansible: Ansible, service: Service) -> None:
     service.on_key()
     run = ansible.playbook(

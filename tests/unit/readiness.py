@@ -111,6 +111,7 @@ class Azure:
             require_known_availability=self._require_known_availability,
             require_available=self._require_answer,
             survey=self._survey,
+            survey_after_repair=lambda group, name: self._survey(group, name, diagnose=True),
         )
 
     def _require_answer(self, group: str, name: str) -> None:
