@@ -6,9 +6,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from encrypted_account import Vault
 from sandbox_client import Control, Sandbox, point_at, shared
+
+from azure_sandbox.key_vault_keys import material
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +44,20 @@ def vault(sandbox: Sandbox, request: pytest.FixtureRequest) -> Vault:
 @pytest.fixture
 def policy_vault(sandbox: Sandbox) -> Vault:
     return Vault(sandbox).make()
+
+
+@pytest.fixture
+def key_operations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """The encryptions and decryptions with the keys of a world in this process, each with its data."""
+    operations: list[tuple[str, bytes]] = []
+
+    def recorded(name: str, function: Callable[[bytes, str, bytes], bytes]) -> Callable[[bytes, str, bytes], bytes]:
+        def record(private_key: bytes, algorithm: str, data: bytes) -> bytes:
+            operations.append((name, data))
+            return function(private_key, algorithm, data)
+
+        return record
+
+    for name in ("encrypt", "decrypt"):
+        monkeypatch.setattr(material, name, recorded(name, getattr(material, name)))
+    return operations

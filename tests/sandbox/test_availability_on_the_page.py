@@ -4,8 +4,9 @@
 
 """Batch and the page agree on whether an account is available, and why not.
 
-Batch unwraps the account's data-encryption key; the page (batch/outlook.py) only looks. `works` and `reason` read the
-page, send a request to Batch, read the page again, and compare the three results.
+Batch stores the results of its checks; the page changes nothing. Both use batch/key_check.py. `works` and `reason` read
+the page, send a request to Batch, read the page again, and compare the three results. test_batch_rules.py compares the
+check with Key Vault.
 """
 
 from __future__ import annotations

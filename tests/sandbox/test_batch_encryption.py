@@ -271,7 +271,9 @@ def test_one_of_several_identities_with_access_is_enough(policy_vault: Vault) ->
     ids: dict[str, Any] = {first["id"]: {}, second["id"]: {}}
     create(sandbox, identity={"type": "UserAssigned", "userAssignedIdentities": ids})
     key = policy_vault.rsa_key()
-    assert first["properties"]["principalId"] in refusal(sandbox, str(key.id))
+    policy_vault.permit(second["properties"]["principalId"], ["get"])
+    lacking = "does not have the permission(s) get, wrapKey, unwrapKey on the key 'key1'"
+    assert f"'{first['properties']['principalId']}' {lacking}" in refusal(sandbox, str(key.id))
     policy_vault.permit(second["properties"]["principalId"])
     assert encrypt(sandbox, str(key.id)).status_code == 200
     assert works(sandbox)

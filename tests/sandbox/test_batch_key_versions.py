@@ -33,6 +33,7 @@ def test_account_follows_a_key_without_a_version(vault: Vault) -> None:
 
 
 def test_account_stays_with_a_key_that_has_a_version(vault: Vault) -> None:
+    vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
     first = protected(vault)
     vault.keys.rotate_key("key1")
     assert works(vault.sandbox)
@@ -76,7 +77,7 @@ def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault)
     disable(policy_vault, first)
     assert not works(policy_vault.sandbox)
     enable(policy_vault, second)
-    # The data-encryption key is still wrapped by the first version.
+    # The account still uses the first version.
     assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
     enable(policy_vault, first)
     disable(policy_vault, first)
@@ -113,6 +114,15 @@ def test_account_that_goes_back_to_a_version_needs_the_one_it_came_from(policy_v
         assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
     disable(policy_vault, second)
     assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
+
+
+def test_account_needs_each_of_its_previous_versions(policy_vault: Vault) -> None:
+    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
+    first = protected(policy_vault)
+    for _ in range(2):
+        assert encrypt(policy_vault.sandbox, str(policy_vault.keys.rotate_key("key1").id)).status_code == 200
+    disable(policy_vault, first)
+    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
 
 
 def test_account_on_another_key_needs_no_version_of_the_previous_key(policy_vault: Vault) -> None:

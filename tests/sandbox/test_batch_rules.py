@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -18,10 +20,14 @@ from azure_sandbox import seed
 from azure_sandbox.batch import wishes
 from azure_sandbox.batch.account import Account, Health
 from azure_sandbox.batch.errors import Refusal
+from azure_sandbox.batch.key_check import KeyCheck
+from azure_sandbox.key_vault.grants import Grants
 from azure_sandbox.key_vault.rules import Order
-from azure_sandbox.key_vault.vault import Vault
+from azure_sandbox.key_vault.vault import AccessPolicy, Vault
+from azure_sandbox.key_vault_keys import documents
 from azure_sandbox.key_vault_keys.key import Wish
 from azure_sandbox.shared.behavior import Behavior
+from azure_sandbox.shared.web import AzureError
 from azure_sandbox.world import World
 
 KEY = "https://vault1.vault.azure.net/keys/key1"
@@ -75,33 +81,191 @@ def test_vault_without_soft_delete_is_refused() -> None:
     assert caught.value.reason == "Soft delete is not enabled on the key vault 'vault1'."
 
 
-def test_the_data_encryption_key_is_stored_wrapped_and_changes_with_each_move() -> None:
+def test_each_change_of_the_key_wraps_and_unwraps_a_new_data_encryption_key(
+    key_operations: list[tuple[str, bytes]],
+) -> None:
     world, account, vault = world_with_account()
     make_key(world, vault)
     encrypt(world, account)
-    first = account.protection
     encrypt(world, account)
-    second = account.protection
-    assert first is not None
-    assert second is not None
+    assert [name for name, _data in key_operations] == ["encrypt", "decrypt"] * 2
+    data_keys = {data for name, data in key_operations if name == "encrypt"}
+    assert [len(data_key) for data_key in data_keys] == [32, 32]
+    assert not any(data_key in pickle.dumps(world) for data_key in data_keys)
+
+
+def test_the_use_of_an_account_needs_no_private_key(key_operations: list[tuple[str, bytes]]) -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    encrypt(world, account)
+    key_operations.clear()
+    assert world.batch.health(account) == Health("answers")
+    assert key_operations == []
+
+
+def test_a_change_is_refused_as_key_vault_refuses_the_data_encryption_key() -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    close_firewall(world, vault)
+    with pytest.raises(Refusal) as caught:
+        encrypt(world, account)
+    assert caught.value.reason.startswith("Key Vault answered 403 ForbiddenByFirewall: ")
+    assert account.protection is None
+
+
+def close_firewall(world: World, vault: Vault) -> None:
+    vault.network.bypass, vault.network.default_action = "None", "Deny"
+
+
+def use_perimeter(world: World, vault: Vault) -> None:
+    vault.public_network_access = "SecuredByPerimeter"
+
+
+def revoke_access(world: World, vault: Vault) -> None:
+    world.authorization.forget_below(vault.id)
+
+
+CONDITIONS: dict[str, tuple[Callable[[World, Vault], Any], bool]] = {
+    "no change": (lambda world, vault: None, True),
+    "new version": (lambda world, vault: asyncio.run(world.keys.rotate(vault, "key1")), True),
+    "key disabled": (
+        lambda world, vault: world.keys.update(vault, "key1", "", {"attributes": {"enabled": False}}),
+        False,
+    ),
+    "wrapKey missing": (lambda world, vault: world.keys.update(vault, "key1", "", {"key_ops": ["unwrapKey"]}), True),
+    "unwrapKey missing": (lambda world, vault: world.keys.update(vault, "key1", "", {"key_ops": ["wrapKey"]}), False),
+    "key deleted": (lambda world, vault: world.keys.delete(vault, "key1"), False),
+    "vault deleted": (lambda world, vault: world.vaults.delete(vault), False),
+    "host name unknown": (lambda world, vault: setattr(vault, "dns_ready_at", world.clock.time() + 60), False),
+    "access revoked": (revoke_access, False),
+    "permission model changed": (lambda world, vault: setattr(vault, "rbac_setting", False), False),
+    "private network": (lambda world, vault: setattr(vault, "public_network_access", "Disabled"), True),
+    "firewall closed": (close_firewall, False),
+    "perimeter": (use_perimeter, False),
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_check_agrees_with_key_vault(condition: str) -> None:
+    """The check finds what Key Vault would do, although the check unwraps nothing."""
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    encrypt(world, account)
     principal = world.directory.principal(account.identity.principal_id)
     assert principal is not None
-    keys = {world.keys.unwrap(principal, each.version, each.wrapped) for each in (first, second)}
-    assert [len(key) for key in keys] == [32, 32]
-    assert not any(key in pickle.dumps(world) for key in keys)
+    version, wrapped = world.keys.wrap(principal, KEY, b"data")
+    change, is_usable = CONDITIONS[condition]
+    change(world, vault)
+    with nullcontext() if is_usable else pytest.raises(AzureError):
+        world.keys.unwrap(principal, version, wrapped)
+    unusable = KeyCheck(world, Grants(world)).unusable(account)
+    assert (unusable == "") is is_usable
+    assert world.batch.health(account) == (Health("answers") if is_usable else Health("refuses", unusable))
 
 
-def test_another_key_of_the_same_name_and_version_is_noticed() -> None:
+@pytest.mark.parametrize(("attribute", "is_usable"), [("exp", False), ("nbf", True)])
+def test_an_attribute_takes_effect_at_its_time(
+    attribute: str, is_usable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world, account, vault = world_with_account()
     make_key(world, vault)
     encrypt(world, account)
-    assert world.batch.health(account) == Health("answers")
-    key = world.keys.key(vault, "key1")
-    version = key.latest.version
+    now = int(world.clock.time()) + 60
+    world.keys.update(vault, "key1", "", {"attributes": {attribute: now}})
+    monkeypatch.setattr(world.clock, "time", lambda: now)
+    assert (KeyCheck(world, Grants(world)).unusable(account) == "") is is_usable
+
+
+def following_account() -> tuple[World, Account, Vault]:
+    """An account that changes at once to a new version of its key, and that needs no previous version."""
+    world, account, vault = world_with_account()
+    world.behavior = Behavior(key_loss_noticed="0", follower_delay="0", previous_version_needed="0")
     make_key(world, vault)
-    key.versions = [key.latest]
-    key.latest.version = version
-    assert world.batch.health(account).reason.startswith("Key Vault answered 400")
+    encrypt(world, account)
+    return world, account, vault
+
+
+def used_version(world: World, vault: Vault, account: Account) -> int:
+    """The position of the version that the account uses among the versions of the key."""
+    assert account.protection is not None
+    key, _, version = account.protection.version.rpartition("/")
+    assert key == KEY
+    return [one.version for one in world.keys.key(vault, "key1").versions].index(version)
+
+
+def make_rotation_due(world: World, vault: Vault) -> None:
+    action = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
+    world.keys.set_policy(vault, "key1", {"lifetimeActions": [action]})
+    world.clock.advance(31 * 86400)
+
+
+def test_a_key_whose_rotation_is_due_is_rotated_and_followed() -> None:
+    world, account, vault = following_account()
+    make_rotation_due(world, vault)
+    assert world.batch.health(account) == Health("answers")
+    assert used_version(world, vault, account) == 1
+
+
+def test_a_change_to_a_key_whose_rotation_is_due_uses_the_new_version() -> None:
+    world, account, vault = world_with_account()
+    make_key(world, vault)
+    expires = int(world.clock.time()) + 86400
+    world.keys.update(vault, "key1", "", {"attributes": {"exp": expires}})
+    make_rotation_due(world, vault)
+    encrypt(world, account)
+    assert used_version(world, vault, account) == 1
+
+
+def test_a_follower_changes_to_the_newest_of_several_versions() -> None:
+    world, account, vault = following_account()
+    for _ in range(2):
+        asyncio.run(world.keys.rotate(vault, "key1"))
+    world.batch.reassess()
+    assert used_version(world, vault, account) == 2
+
+
+def revoke_wrap(world: World, vault: Vault) -> None:
+    [account] = world.batch.standing()
+    permissions = {"keys": ("get", "unwrapKey")}
+    policy = AccessPolicy(vault.tenant_id, account.identity.principal_id, permissions=permissions)
+    vault.rbac_setting = False
+    vault.set_policies([policy], world.clock.time(), 0)
+
+
+OBSTACLES: dict[str, Callable[[World, Vault], Any]] = {
+    "new version disabled": CONDITIONS["key disabled"][0],
+    "new version without wrapKey": CONDITIONS["wrapKey missing"][0],
+    "purge protection disabled": lambda world, vault: setattr(vault, "purge_protection", False),
+    "identity without wrapKey": revoke_wrap,
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_a_follower_keeps_its_version_if_it_cannot_change_to_the_new_version(obstacle: str) -> None:
+    world, account, vault = following_account()
+    asyncio.run(world.keys.rotate(vault, "key1"))
+    OBSTACLES[obstacle](world, vault)
+    world.batch.reassess()
+    assert used_version(world, vault, account) == 0
+    assert world.batch.health(account) == Health("answers")
+
+
+def test_a_follower_keeps_its_version_though_another_account_uses_the_new_version() -> None:
+    """A version that accounts can still use may be one to which no account can change."""
+    world = seed.new_world(accounts=2, on_key=True, behavior=Behavior(key_loss_noticed="0", follower_delay="0"))
+    pinned, follower = world.batch.standing()
+    vault = world.vaults.by_name("kv-sandbox-1")
+    assert vault is not None
+    assert pinned.protection is not None
+    assert follower.protection is not None
+    first = follower.protection.version
+    follower.protection.key_identifier = first.rpartition("/")[0]
+    key, second = asyncio.run(world.keys.rotate(vault, seed.KEY))
+    pinned.protection.key_identifier = pinned.protection.version = documents.kid(vault, key, second)
+    world.keys.update(vault, seed.KEY, "", {"key_ops": ["unwrapKey"]})
+    world.batch.reassess()
+    assert follower.protection.version == first
+    assert {world.batch.health(account) for account in (pinned, follower)} == {Health("answers")}
 
 
 def test_a_saved_state_can_be_loaded() -> None:

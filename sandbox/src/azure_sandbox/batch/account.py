@@ -49,25 +49,21 @@ class Identity:
 
 @dataclass
 class PreviousVersion:
-    """A previous version of the key that Batch still needs, with the data-encryption key that it wrapped."""
+    """A previous version of the key that Batch still needs."""
 
     version: str
-    wrapped: bytes
-    digest: bytes
     until: float
 
 
 @dataclass
 class Protection:
-    """An account's data-encryption key as Batch stores it: wrapped with the customer-managed key."""
+    """The customer-managed key of an account. The sandbox stores no data-encryption key, because a check without the
+    private key has the same result as an unwrap: the key pair of a version never changes."""
 
     # As in the request, with or without a version.
     key_identifier: str
-    # The identifier of the key version that wrapped the data-encryption key.
+    # The identifier of the key version that the account uses.
     version: str
-    wrapped: bytes
-    # The SHA-256 digest of the data-encryption key, to detect a wrong unwrap.
-    digest: bytes
     # Why Batch has lost the key; empty if it has not.
     lost: str = ""
     # When Batch noticed that it can use the key again.

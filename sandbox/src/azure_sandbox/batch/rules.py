@@ -33,8 +33,8 @@ from .account import (
     key_state,
     new_key,
 )
-from .encryption import KeyIdentifier, KeyUse, delays
-from .outlook import Outlook
+from .encryption import KeyUse
+from .key_check import KeyIdentifier, delays
 from .wishes import EncryptionWish, Wish
 from .world import World
 
@@ -243,22 +243,12 @@ class BatchAccounts:
         return health(account, self._assess, self.world.clock.time(), delays(self.world))
 
     def reassess(self, vault_name: str | None = None) -> None:
-        """Check again whether Batch can use the keys of the accounts: in one vault, or in all vaults.
-
-        The check does not unwrap data-encryption keys, because this would take seconds for thousands of accounts: the
-        key, its vault and the identity show whether Batch can use the key. Data-encryption keys are unwrapped when an
-        account changes to a new key version and when an account is used.
-        """
+        """Check again whether Batch can use the keys of the accounts: in one vault, or in all vaults."""
         wanted = vault_name.lower() if vault_name else None
-        use, outlook, lasts = KeyUse(self.world), Outlook(self.world, Grants(self.world)), delays(self.world)
+        key_use = self._key_use()
         for key, vault in self._protected.items():
             if wanted is None or vault == wanted:
-                account = self._register[key]
-                assert account.protection is not None
-                use.follow(account)
-                # If neither takes any time, the check when the account is used is enough.
-                if lasts.loss or lasts.recovery or account.protection.lost:
-                    self._note(account.protection, outlook.unusable(account))
+                self._assess(self._register[key], key_use)
 
     def regenerate_key(self, account: Account, which: str) -> None:
         if which not in account.keys:
@@ -357,19 +347,19 @@ class BatchAccounts:
             return account.protection
         if wish.key_identifier is None:
             return None
-        return KeyUse(self.world).protect(wanted, wish.key_identifier, account.protection)
+        return self._key_use().protect(wanted, wish.key_identifier, account.protection)
 
-    def _assess(self, account: Account) -> str:
+    def _key_use(self) -> KeyUse:
+        return KeyUse(self.world, Grants(self.world))
+
+    def _assess(self, account: Account, key_use: KeyUse | None = None) -> str:
         """Check whether Batch can use the account's key, and store the result. Returns why not; empty if Batch can."""
-        if account.protection is None:
+        protection = account.protection
+        if protection is None:
             return ""
-        use = KeyUse(self.world)
-        use.follow(account)
-        reason = use.unusable(account)
-        self._note(account.protection, reason)
-        return reason
-
-    def _note(self, protection: Protection, reason: str) -> None:
-        """Store the result of a check of the key."""
+        key_use = key_use or self._key_use()
+        key_use.follow(account)
+        reason = key_use.unusable(account)
         found = key_state(protection, reason, self.world.clock.time(), delays(self.world))
         protection.lost, protection.back_at, protection.unusable_since = found.lost, found.back_at, found.unusable_since
+        return reason

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from .. import seed
 from ..batch.account import ANSWERS, Account
-from ..batch.outlook import Outlook
+from ..batch.key_check import KeyCheck
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
@@ -120,13 +120,13 @@ def patch_behavior(sandbox: Sandbox, call: Call[Any]) -> Response:
 def get_accounts(sandbox: Sandbox, call: Call[Any]) -> Response:
     """Whether Batch would take a change of each account now, and whether Batch can use the account's key. The check
     changes nothing."""
-    outlook = Outlook(sandbox.world, Grants(sandbox.world))
-    return answer({"accounts": [_account_document(account, outlook) for account in sandbox.world.batch.standing()]})
+    key_check = KeyCheck(sandbox.world, Grants(sandbox.world))
+    return answer({"accounts": [_account_document(account, key_check) for account in sandbox.world.batch.standing()]})
 
 
-def _account_document(account: Account, outlook: Outlook) -> dict[str, Any]:
-    found = outlook.health(account)
-    unusable = outlook.unusable(account) if account.protection else ""
+def _account_document(account: Account, key_check: KeyCheck) -> dict[str, Any]:
+    found = key_check.health(account)
+    unusable = key_check.unusable(account) if account.protection else ""
     return {
         "id": account.id,
         "available": found.kind == ANSWERS,

@@ -10,19 +10,18 @@ from collections import Counter
 from typing import Any
 
 from ..batch.account import Account, Health, Protection
-from ..batch.encryption import KeyIdentifier
-from ..batch.outlook import Outlook
+from ..batch.key_check import KeyCheck, KeyIdentifier
 from ..world import World
 from . import shown
 from .question import HEALTHS, SOURCES, Question
 from .shown import Rows
 
 
-def facts(world: World, outlook: Outlook, question: Question) -> dict[str, Any]:
+def facts(world: World, key_check: KeyCheck, question: Question) -> dict[str, Any]:
     counts: Counter[tuple[str, str]] = Counter()
     found: list[tuple[Account, Health]] = []
     for account in world.batch.standing():
-        source, health = _source(account), outlook.health(account)
+        source, health = _source(account), key_check.health(account)
         counts[source, health.kind] += 1
         wanted = question.source in ("", source) and question.health in ("", health.kind)
         if wanted and question.finds(*_texts(account)):

@@ -10,7 +10,7 @@ import dataclasses
 from collections import defaultdict
 from typing import Any
 
-from ..batch.outlook import Outlook
+from ..batch.key_check import KeyCheck
 from ..key_vault.grants import Grants
 from ..sandbox import Sandbox
 from ..shared.timing import QUICK, REALISTIC
@@ -32,7 +32,7 @@ def facts(sandbox: Sandbox, question: Question) -> dict[str, Any]:
         "shows": SHOWN,
         "url": sandbox.url,
         "now": shown.moment(world.clock.time()),
-        "accounts": accounts.facts(world, Outlook(world, grants), question),
+        "accounts": accounts.facts(world, KeyCheck(world, grants), question),
         "vaults": vaults.facts(world, grants, question),
         "requests": requests.facts(world, sandbox.log, question),
         "faults": requests.faults(world, sandbox.faults),

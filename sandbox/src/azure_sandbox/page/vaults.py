@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ..batch.encryption import KeyIdentifier
+from ..batch.key_check import KeyIdentifier
 from ..key_vault.grants import Grants, Holder
 from ..key_vault.vault import Vault
 from ..key_vault_keys.key import Key, KeyVersion
