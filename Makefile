@@ -81,12 +81,16 @@ integration: $(SETUP)  ## modules, roles and playbooks against the sandbox
 molecule: tests = tests/molecule
 molecule: $(SETUP)  ## the molecule scenarios against the sandbox
 unit sandbox-test integration molecule:
-	pytest $(PYTEST_FLAGS) $(tests)
+	pytest $(PYTEST_FLAGS) -m "" $(tests)
 
 .PHONY: test
-test: $(SETUP)  ## all targets above, the fast ones first; each change must pass
+test: $(SETUP)  ## all targets above without slow tests, the fast ones first; each change must pass
 	$(MAKE) --no-print-directory --jobs --output-sync lint sanity galaxy docs $(BROWSER)
 	pytest $(PYTEST_FLAGS)
+
+.PHONY: slow
+slow: $(SETUP)  ## the tests and cases that `make test` leaves out because they are slow
+	pytest $(PYTEST_FLAGS) -m slow
 
 .PHONY: foreign
 foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
@@ -112,7 +116,7 @@ WAYS := $(addprefix tests/integration/test_,audit_remedies.py bad_input.py confi
 
 .PHONY: ways
 ways: $(SETUP)  ## tests of modules, each in Ansible's own process and as any module; tests of roles by ansible-playbook
-	PROOF=all pytest $(PYTEST_FLAGS) $(WAYS)
+	PROOF=all pytest $(PYTEST_FLAGS) -m "" $(WAYS)
 
 # The longest first, and a worker that is done takes over tests of another one.
 PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py meanwhile.py recover_combinations.py \
@@ -122,10 +126,10 @@ PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py 
 .PHONY: proof
 proof: $(SETUP)  ## full reliability suite: injected faults, concurrent runs, 2,000 random sequences (one hour)
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),2000) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
-	pytest $(PYTEST_FLAGS) --dist worksteal $(PROOFS)
+	pytest $(PYTEST_FLAGS) --dist worksteal -m "" $(PROOFS)
 
 .PHONY: test-all
-test-all: test fuzz foreign ways proof  ## test and the slow suites, then tests with other SDKs, ansible-core and Python releases
+test-all: test slow fuzz foreign ways proof  ## all tests, then tests with other SDKs, ansible-core and Python releases
 	scripts/matrix $(PYTEST_FLAGS)
 
 .PHONY: clean

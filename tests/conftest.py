@@ -12,7 +12,10 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,3 +48,15 @@ if not importable():  # ansible-test has its own finder
     # Installed before anything else imports the collection, or ansible finds a package without its meta/runtime.yml.
     _AnsibleCollectionFinder(paths=[path])._install()
     sys.path.insert(0, path)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Apply `slow(every=N)`: of a test with several cases, all but every Nth case are slow."""
+    cases: Counter[str] = Counter()
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            test = item.nodeid.partition("[")[0]
+            if "every" in mark.kwargs and cases[test] % mark.kwargs["every"] == 0:
+                item.own_markers.remove(mark)
+            cases[test] += 1

@@ -59,6 +59,7 @@ def found(account: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "following"])
 @pytest.mark.parametrize("rbac", [False, True], ids=["access_policy", "rbac"])
+@pytest.mark.slow(every=3)
 def test_compliant_accounts(ansible: Ansible, service: Service, rbac: bool, follow: bool) -> None:
     service.on_key(rbac=rbac, follow=follow)
     service.make_account("account2")
@@ -144,6 +145,7 @@ LOST: dict[str, Callable[[Service, str], None]] = {
 
 
 @pytest.mark.parametrize("finding", LOST)
+@pytest.mark.slow(every=3)
 def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, finding: str) -> None:
     """The audit detects the loss without a request to the account, and reports it first."""
     principal, _ = service.on_key(rbac=True)
@@ -608,6 +610,7 @@ def test_malformed_options_are_refused_before_anything_is_read(ansible: Ansible)
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow(every=2)
 def test_the_result_of_the_module(ansible: Ansible, service: Service, way: str) -> None:
     principal, _ = service.on_key()
     service.make_account("account2")

@@ -161,6 +161,7 @@ TRIED = [one for one in CASES if PROOF_OF_ALL or one in DEFAULT]
 
 
 @pytest.mark.parametrize("finding", TRIED)
+@pytest.mark.slow(every=2)
 def test_a_ready_playbook_repairs(
     ansible: Ansible, roles: RolesRunner, fleet: Keys, tmp_path: Path, finding: str
 ) -> None:

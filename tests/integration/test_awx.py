@@ -169,6 +169,7 @@ def on_an_old_version(service: Service) -> str:
 @pytest.mark.parametrize(
     "rule", [{"cmk_key_max_age": "P90D"}, {"cmk_key_force_new_version": True}], ids=["due", "forced"]
 )
+@pytest.mark.slow(every=2)
 def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service, rule: dict[str, Any]) -> None:
     """The slices are in a nested workflow job, which is a node of the workflow that contains the canary."""
     identifier, control = on_an_old_version(service), service.sandbox.control
@@ -210,6 +211,7 @@ def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
         pytest.param("timeout", 0, id="timeout before any account is moved"),
     ],
 )
+@pytest.mark.slow(every=2)
 def test_the_next_job_completes_an_interrupted_job(awx: Awx, service: Service, end: str, moved: int) -> None:
     old, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()

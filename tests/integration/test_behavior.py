@@ -52,6 +52,7 @@ def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) 
 
 
 @pytest.mark.parametrize(("world", "job"), in_each_position(JOBS), indirect=["world"])
+@pytest.mark.slow(every=3)
 def test_the_main_jobs(world: World, service: Service, job: str) -> None:
     kind, _comma, pinned = job.partition(", ")
     account, key, other = ACCOUNTS[kind]
@@ -75,6 +76,7 @@ def test_the_main_jobs(world: World, service: Service, job: str) -> None:
 
 @pytest.mark.parametrize("position", POSITIONS["identities_on_put"])
 @pytest.mark.parametrize("has_key", [False, True])
+@pytest.mark.slow(every=3)
 def test_adding_an_identity_keeps_existing_identities(
     service: Service, runner: OneProcess, position: str, has_key: bool
 ) -> None:
@@ -95,6 +97,7 @@ def test_adding_an_identity_keeps_existing_identities(
 
 
 @pytest.mark.parametrize(("world", "loss"), in_each_position(LOSSES), indirect=["world"])
+@pytest.mark.slow(every=3)
 def test_recover(world: World, service: Service, loss: str) -> None:
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     {

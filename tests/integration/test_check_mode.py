@@ -266,6 +266,7 @@ def role_played(runner: OneProcess, role: str, variables: Variables, *, check: b
 
 
 @pytest.mark.parametrize("case", ALL if PROOF_OF_ALL else slice_of_all(), ids=named)
+@pytest.mark.slow(every=2)
 def test_check_mode_predicts_the_run(
     runner: OneProcess, service: Service, case: tuple[str, str, tuple[bool, bool]]
 ) -> None:

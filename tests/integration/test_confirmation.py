@@ -75,6 +75,7 @@ def switch(request: pytest.FixtureRequest, service: Service) -> tuple[str | None
 
 
 @SWITCHES
+@pytest.mark.slow(every=3)
 def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]) -> None:
     """Azure returns 200 and the expected account, but has not changed the account."""
     first, wanted = switch
@@ -102,6 +103,7 @@ def test_a_switch_without_effect(ansible: Ansible, service: Service, way: str, s
 
 
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.slow(every=2)
 def test_a_switch_that_shows_late(ansible: Ansible, service: Service, way: str, times: int) -> None:
     """Azure is eventually consistent: the first reads after the change return the previous state."""
     _principal, first = service.on_key()
@@ -168,6 +170,7 @@ def test_refusals(ansible: Ansible, service: Service, way: str) -> None:
 
 
 @SWITCHES
+@pytest.mark.slow(every=3)
 def test_an_account_that_is_unavailable_after_the_switch(
     ansible: Ansible, service: Service, way: str, switch: tuple[str | None, str]
 ) -> None:
@@ -399,6 +402,7 @@ def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> 
     assert service.versions()[0].enabled
 
 
+@pytest.mark.slow
 def test_busy(ansible: Ansible, service: Service) -> None:
     """A task retries if Azure is busy, and fails if Azure stays unavailable."""
     service.make_vault()

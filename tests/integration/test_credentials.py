@@ -254,6 +254,7 @@ def test_a_malformed_credential_file(ansible: Ansible, service: Service, way: st
 
 
 @pytest.mark.parametrize("no_log", [False, True])
+@pytest.mark.slow(every=2)
 def test_the_sdks_log_nothing(ansible: Ansible, service: Service, way: str, no_log: bool) -> None:
     """The SDKs log neither requests to Azure nor the warm-up of the SDKs."""
     service.on_key()
@@ -279,6 +280,7 @@ def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None
 @pytest.mark.parametrize(
     ("way", "skip"), [*(("in_process", skip) for skip in range(0, 10, 3)), ("module", 3)], indirect=["way"]
 )
+@pytest.mark.slow(every=3)
 def test_a_token_that_expires_during_the_run(ansible: Ansible, service: Service, skip: int, way: str) -> None:
     """Azure ends a token before its expiry, which the run cannot know. Requests are repeated with their body."""
     vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault1")
@@ -340,6 +342,7 @@ def test_token_files_are_private(ansible: Ansible, service: Service) -> None:
 
 
 @pytest.mark.parametrize(("way", "name"), SECRET_TRIALS)
+@pytest.mark.slow(every=3)
 def test_no_secret_is_shown(
     ansible: Ansible, service: Service, reader: dict[str, Any], sources: dict[str, Source], way: str, name: str
 ) -> None:
@@ -389,6 +392,7 @@ def test_no_secret_is_shown(
 
 
 @pytest.mark.parametrize("keyword", [{"async": 30, "poll": 1}, {"become": True}], ids=["async", "become"])
+@pytest.mark.slow(every=2)
 def test_credentials_are_passed_to_a_separate_process(
     ansible: Ansible, service: Service, keyword: dict[str, Any]
 ) -> None:

@@ -35,6 +35,7 @@ FEW = [(name, kind, 3 + 5 * n) for n, (name, kind) in enumerate(zip([*CASES, *CA
 
 
 @pytest.mark.parametrize(("name", "kind", "n"), FEW)
+@pytest.mark.slow(every=3)
 def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind: str, n: int) -> None:
     play = partial(play_role, ansible)
     expected = undisturbed(play, service, name)
@@ -47,6 +48,7 @@ def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind:
 
 
 @pytest.mark.parametrize(("name", "kind"), TRIALS)
+@pytest.mark.slow(every=3)
 def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -> None:
     play = partial(play_in_process, runner)
     requests = undisturbed(play, service, name).requests

@@ -38,6 +38,7 @@ def to_key(identifier: str) -> dict[str, Any]:
         pytest.param({"match": PATCH, "delay": 5}, id="the change"),
     ],
 )
+@pytest.mark.slow(every=2)
 def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service, slow: dict[str, Any]) -> None:
     _principal, first = service.on_key()
     wanted = service.make_key().id
@@ -57,6 +58,7 @@ def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service,
 
 @pytest.mark.parametrize("way", ["in_process", "module"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.slow(every=3)
 def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, signum: int, way: str) -> None:
     """The worker that ansible-playbook signals rolls back the change, or the module in a separate process does."""
     _principal, first = service.on_key()

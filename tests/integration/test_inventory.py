@@ -309,6 +309,7 @@ def test_a_caller_without_readable_accounts(ansible: Ansible, service: Service) 
         ([{"exclude": "cmk_key_identifier is none"}], []),
     ],
 )
+@pytest.mark.slow(every=3)
 def test_filters(ansible: Ansible, service: Service, filters: list[Any], hosts: list[str] | str) -> None:
     service.make_account("account1")
     service.make_account("account2", tags={"team": "blue"})
@@ -352,6 +353,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("option", BROKEN)
+@pytest.mark.slow(every=3)
 def test_strict(ansible: Ansible, service: Service, option: str) -> None:
     """If `strict` is true, an expression that fails for an account is an error."""
     service.make_account("account1")
@@ -523,6 +525,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
+@pytest.mark.slow(every=3)
 def test_malformed(ansible: Ansible, service: Service, case: str) -> None:
     service.make_account()
     options, words = MALFORMED[case]
@@ -552,6 +555,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.slow(every=3)
 def test_listing_that_fails(ansible: Ansible, service: Service, failure: str) -> None:
     """If the list of a subscription fails, a warning names the subscription and the reason."""
     second = second_subscription(service)
@@ -569,6 +573,7 @@ def test_listing_that_fails(ansible: Ansible, service: Service, failure: str) ->
 
 
 @pytest.mark.parametrize("name", ["throttled", "503", "dropped before", "token expired"])
+@pytest.mark.slow(every=2)
 def test_listing_with_a_transient_fault(ansible: Ansible, service: Service, name: str) -> None:
     service.make_account()
     service.sandbox.control.fault(match=_LISTS, **DISTURBANCES[name])
@@ -644,6 +649,7 @@ def test_rotate_all(ansible: Ansible, service: Service) -> None:
 
 
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
+@pytest.mark.slow(every=3)
 def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
     """The role skips the account and continues with the others, or fails if cmk_missing_account says so."""
     on_one_version(service)
@@ -669,6 +675,7 @@ def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
+@pytest.mark.slow(every=3)
 def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -> None:
     gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1", "cmk_missing_account": "skip"}
     names = {"cmk_vault_name": "vault-one", "cmk_key_name": "key1"}

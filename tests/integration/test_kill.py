@@ -58,6 +58,7 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> int:
 
 
 @pytest.mark.parametrize(("name", "k"), KILLS)
+@pytest.mark.slow(every=3)
 def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: int) -> None:
     expected = undisturbed(partial(play_role, ansible), service, name).standing
     case = CASES[name]
@@ -89,6 +90,7 @@ def test_killed_while_the_account_is_created(ansible: Ansible, service: Service,
 
 
 @pytest.mark.parametrize(("k", "versions"), [(1, [False, False, True]), (2, [False, True]), (3, [False, True])])
+@pytest.mark.slow(every=3)
 def test_killed_while_a_new_version_is_forced(
     ansible: Ansible, service: Service, control: Control, k: int, versions: list[bool]
 ) -> None:

@@ -80,6 +80,7 @@ def refused(service: Service, run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("check", [True, False], ids=["check", "run"])
+@pytest.mark.slow(every=2)
 def test_twelve_accounts_share_a_key(runner: OneProcess, service: Service, caller: dict[str, Any], check: bool) -> None:
     identifier = share_a_key(service, NAMES)
     service.sandbox.control.advance(QUARTER)
@@ -112,6 +113,7 @@ def test_twelve_accounts_move_if_the_previous_version_is_kept(
     [{"cmk_revert_key": "delete"}, {"cmk_revert_key": "disable"}, {"cmk_revert_access": "revoke"}],
     ids=["delete", "disable", "access"],
 )
+@pytest.mark.slow(every=2)
 def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wish: dict[str, Any]) -> None:
     identifier = share_a_key(service, ["account1"])
 
@@ -280,6 +282,7 @@ def test_the_permission_named_in_the_error_is_sufficient(
         ),
     ],
 )
+@pytest.mark.slow(every=2)
 def test_a_role_at_the_subscription_that_ends_during_the_run(
     runner: OneProcess,
     service: Service,

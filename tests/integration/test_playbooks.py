@@ -68,6 +68,7 @@ def assert_all_on(service: Service, identifier: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["access_policy", "rbac"])
+@pytest.mark.slow(every=2)
 def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, mode: str) -> None:
     run = done_by_all(ansible, "provision", cmk_vault_authorization=mode)
     assert len(service.versions()) == 1
@@ -86,6 +87,7 @@ def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, 
 
 
 @pytest.mark.parametrize("serial", ["100%", 1])
+@pytest.mark.slow(every=2)
 def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Service, serial: Any) -> None:
     """All accounts move to one new version. The previous version is disabled after the last account has moved."""
     first = on_one_key(service)
@@ -117,6 +119,7 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
 
 
 @pytest.mark.parametrize("in_process", [True, False])
+@pytest.mark.slow(every=2)
 def test_a_forced_version(ansible: Ansible, service: Service, in_process: bool) -> None:
     """All accounts share one new version, also across waves and in separate processes."""
     on_one_key(service)
@@ -157,6 +160,7 @@ def test_accounts_are_rotated_in_waves(ansible: Ansible, service: Service) -> No
 
 
 @pytest.mark.parametrize("playbook", ["rotate", "revert"])
+@pytest.mark.slow(every=2)
 def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, playbook: str) -> None:
     first = on_one_key(service)
     service.revoke(service.account("account1")["identity"]["principalId"])
@@ -186,6 +190,7 @@ def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Servi
 
 
 @pytest.mark.parametrize(("playbook", "strategy"), [("rotate", "free"), ("revert", "host_pinned")])
+@pytest.mark.slow(every=2)
 def test_the_strategy_of_the_environment_is_ignored(
     ansible: Ansible, service: Service, playbook: str, strategy: str
 ) -> None:
@@ -221,6 +226,7 @@ def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansib
     assert all(service.is_available(name) for name in ACCOUNTS)
 
 
+@pytest.mark.slow
 def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     # With this interval, a line is printed only at the end of a wave.
@@ -282,6 +288,7 @@ def test_no_progress_of_a_single_account(ansible: Ansible, service: Service) -> 
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
+@pytest.mark.slow(every=2)
 def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service, playbook: str) -> None:
     """The run fails before its first request to Azure."""
     choice = {

@@ -49,6 +49,7 @@ def lose(service: Service, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", LOST)
+@pytest.mark.slow(every=3)
 def test_an_account_without_its_key(runner: OneProcess, service: Service, position: str, fault: str) -> None:
     """Until the role recover repairs the key, each run fails or reports that the availability is unknown."""
     lose(service, fault)
@@ -99,6 +100,7 @@ def test_provision_of_an_account_without_its_key(runner: OneProcess, service: Se
 
 
 @pytest.mark.parametrize("fault", ["disabled", "access revoked", "firewall closed"])
+@pytest.mark.slow(every=3)
 def test_an_account_with_a_slow_recovery(runner: OneProcess, service: Service, position: str, fault: str) -> None:
     """The role recover waits if Batch shows when the account is available. Otherwise it reports that the availability
     is unknown."""

@@ -277,6 +277,7 @@ def answering(service: Service) -> set[str]:
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)
+@pytest.mark.slow(every=3)
 def test_the_documented_rights_are_enough(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -289,6 +290,7 @@ def test_the_documented_rights_are_enough(
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)
+@pytest.mark.slow(every=3)
 def test_check_mode_predicts_a_run_for_readers(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -327,6 +329,7 @@ _whole: dict[str, Any] = {}
 
 
 @pytest.mark.parametrize(("name", "right"), WRITES)
+@pytest.mark.slow(every=3)
 def test_without_a_right_to_write(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str, right: str
 ) -> None:

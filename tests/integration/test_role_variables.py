@@ -20,6 +20,7 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 
 @pytest.mark.parametrize("in_process", [True, False])
+@pytest.mark.slow(every=2)
 def test_an_error_names_the_variable_of_the_role(ansible: Ansible, service: Service, in_process: bool) -> None:
     run = run_role(ansible, "provision", cmk_vault_name="x", cmk_in_process=in_process)
 
@@ -30,6 +31,7 @@ def test_an_error_names_the_variable_of_the_role(ansible: Ansible, service: Serv
 
 
 @pytest.mark.parametrize("role", ["provision", "rotate"])
+@pytest.mark.slow(every=2)
 def test_a_remedy_can_be_followed_from_the_role(ansible: Ansible, service: Service, role: str) -> None:
     service.on_key()
     service.make_key()
@@ -74,6 +76,7 @@ def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service)
 
 
 @pytest.mark.parametrize("playbook", ["provision", "recover", "revert", "rotate"])
+@pytest.mark.slow(every=4)
 def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service, playbook: str) -> None:
     name = f"azbatch.cmk.{playbook}"
     arguments = of_hosts(ansible, "account1", cmk_missing_account="skip")
@@ -105,6 +108,7 @@ def test_whether_a_run_without_hosts_is_an_error(
 
 
 @pytest.mark.parametrize("pattern", ["accounts", "account*", "accounts:!account2", "account1,account2"])
+@pytest.mark.slow(every=4)
 def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: str) -> None:
     arguments = of_hosts(ansible, "account1", "account2", cmk_missing_account="skip", cmk_key_max_age="P90D")
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": pattern}, arguments=arguments)
@@ -167,6 +171,7 @@ def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> 
     assert "account1 uses an old key" not in run.output
 
 
+@pytest.mark.slow
 def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None:
     arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_missing_account="skip")
     wish = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}

@@ -54,6 +54,7 @@ def assert_granted(service: Service, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("identity", IDENTITIES)
+@pytest.mark.slow(every=3)
 def test_all_resources_are_created(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
     wish = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
     if identity == "user_assigned":
@@ -121,6 +122,7 @@ def test_location_expiry_and_rotation_policy(roles: RolesRunner, service: Servic
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
+@pytest.mark.slow(every=2)
 def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> None:
     if identity == "user_assigned":
         service.make_identity()
@@ -225,6 +227,7 @@ USER_ASSIGNED = {
     [("system_assigned", *one) for one in SYSTEM_ASSIGNED.items()]
     + [("user_assigned", *one) for one in USER_ASSIGNED.items()],
 )
+@pytest.mark.slow(every=3)
 def test_a_partial_setup_is_completed(
     roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]
 ) -> None:
@@ -260,6 +263,7 @@ def test_a_partial_setup_is_completed(
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(every=2)
 def test_settings_and_permissions_of_others_are_kept(roles: RolesRunner, service: Service, mode: str) -> None:
     others = service.policy(FOREIGN, "get", "list", permissions={"secrets": ["get"], "keys": ["get", "list"]})
     rules = {"bypass": "AzureServices", "defaultAction": "Allow", "ipRules": [{"value": "203.0.113.0/24"}]}

@@ -78,6 +78,7 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
         pytest.param("grant revoked", True, False, id="grant revoked, by role"),
     ],
 )
+@pytest.mark.slow(every=3)
 def test_an_account_is_recovered(roles: RolesRunner, service: Service, loss: str, rbac: bool, follow: bool) -> None:
     lose, causes, repaired = LOSSES[loss]
     service.on_key(rbac=rbac, follow=follow)

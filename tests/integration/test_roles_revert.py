@@ -31,6 +31,7 @@ def is_granted(service: Service, principal: str) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(every=2)
 def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) -> None:
     _, first = service.on_key(rbac=mode == "rbac")
     before = holdings(service)
@@ -66,6 +67,7 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(every=2)
 def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, mode: str) -> None:
     principal, _ = service.on_key(rbac=mode == "rbac")
     service.grant(FOREIGN)
@@ -112,6 +114,7 @@ def test_key_deleted(roles: RolesRunner, service: Service) -> None:
 
 
 @pytest.mark.parametrize("wish", ["disable", "delete"])
+@pytest.mark.slow(every=2)
 def test_key_is_disabled_or_deleted_by_a_later_run(roles: RolesRunner, service: Service, wish: str) -> None:
     """After a run that was stopped or that kept the key, the account uses a Microsoft-managed key, and Azure does not
     show the previous key. The user has to name the key."""
@@ -188,6 +191,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
 
 
 @pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
+@pytest.mark.slow(every=3)
 def test_a_key_that_the_account_does_not_use_is_not_removed(
     roles: RolesRunner, service: Service, wish: dict[str, Any]
 ) -> None:

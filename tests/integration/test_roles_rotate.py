@@ -36,6 +36,7 @@ def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> li
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(every=2)
 def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
     _, first = service.on_key(rbac=mode == "rbac")
     service.sandbox.control.advance(89 * DAY)
@@ -245,6 +246,7 @@ def test_the_previous_version_stays_enabled_while_in_use(roles: RolesRunner, ser
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(every=2)
 def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service, mode: str) -> None:
     principal, first = service.on_key(rbac=mode == "rbac")
     service.make_vault("vault-two", rbac=mode == "rbac", tags={"owner": "others"})

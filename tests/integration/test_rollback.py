@@ -97,6 +97,7 @@ def is_available(service: Service, name: str = "account1") -> bool:
     ],
 )
 @pytest.mark.parametrize("key", [FIRST_KEY, OTHER_KEY], ids=["policy", "role"])
+@pytest.mark.slow(every=3)
 def test_an_account_starts_to_use_a_resource_during_its_deletion(
     world: World, wire: Wire, service: Service, what: str, fault: dict[str, Any], key: tuple[str, str]
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
     ids=["accounts", "vault", "access"],
 )
 @pytest.mark.parametrize("authorization", ["access_policy", "rbac"])
+@pytest.mark.slow(every=3)
 def test_two_controllers_create_a_vault(
     world: World, wire: Wire, service: Service, fault: dict[str, Any], path: str, authorization: str
 ) -> None:

@@ -36,6 +36,7 @@ def running_sandbox() -> Iterator[Sandbox]:
     [{"path": "/pools"}, {"host": "login"}],
     ids=["beside others", "signing in"],
 )
+@pytest.mark.slow(every=3)
 def test_a_timeout_does_not_wait_for_requests(
     ansible: Ansible, service: Service, control: Control, way: str, hanging: dict[str, str]
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_timeout_does_not_wait_for_requests(
     assert time.monotonic() - began < HANGS / 2
 
 
+@pytest.mark.slow(every=2)
 def test_a_timeout_while_several_things_are_read_at_once(
     ansible: Ansible, service: Service, control: Control, way: str
 ) -> None:

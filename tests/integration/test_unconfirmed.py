@@ -122,6 +122,7 @@ def test_an_account_is_not_created_without_permission_to_list_pools(hidden: Worl
 
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
 @pytest.mark.parametrize("accounts", [12, 40])
+@pytest.mark.slow(every=3)
 def test_access_that_is_revoked_just_before_the_last_of_many_switches(
     runner: OneProcess, wire: Wire, service: Service, accounts: int, vault: str
 ) -> None:

@@ -374,6 +374,7 @@ WITH_BECOME = [
         pytest.param(None, {}, DUE, id="in process, due"),
     ],
 )
+@pytest.mark.slow(every=3)
 def test_one_new_version_for_eight_accounts(
     ansible: Ansible, service: Service, become: str | None, environment: dict[str, str], wishes: dict[str, Any]
 ) -> None:

@@ -17,6 +17,7 @@ HERE = [("in_process", "access_policy"), ("in_process", "rbac")]
 
 
 @pytest.mark.parametrize(("way", "mode"), [*HERE, ("module", "rbac")], indirect=["way"])
+@pytest.mark.slow(every=3)
 def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str) -> None:
     """The account moves to keys of all sizes. Each task uses results of previous tasks."""
     account = task("account", "batch_account_identity", "account", resource_group=GROUP, name="account1")
@@ -57,6 +58,7 @@ def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str
 
 
 @pytest.mark.parametrize(("way", "mode"), [*HERE, ("module", "access_policy")], indirect=["way"])
+@pytest.mark.slow(every=3)
 def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) -> None:
     """An account is created with its key. Before its identity has access, the account is not created."""
     identity = service.make_identity()
@@ -114,6 +116,7 @@ def test_user_assigned(ansible: Ansible, service: Service, way: str, mode: str) 
     ("cloud", "how"),
     [("AzureUSGovernment", "in_process"), ("AzureUSGovernment", "module"), ("AzureChinaCloud", "in_process")],
 )
+@pytest.mark.slow(every=3)
 def test_other_clouds(ansible: Ansible, service: Service, cloud: str, how: str) -> None:
     """The modules send all requests to hosts of the other cloud."""
     suffix, hosts = {

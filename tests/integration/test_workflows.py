@@ -91,6 +91,7 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
         ({"cmk_key_force_new_version_for": 12345}, "12345"),
     ],
 )
+@pytest.mark.slow(every=3)
 def test_the_purpose_of_a_forced_version(
     ansible: Ansible, service: Service, given: dict[str, Any], purpose: str
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_purpose_of_a_forced_version(
 
 
 @pytest.mark.parametrize("playbook", ["provision", "recover", "revert"])
+@pytest.mark.slow(every=3)
 def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Service, playbook: str) -> None:
     on_one_key(service)
     run = play(ansible, playbook)
@@ -119,6 +121,7 @@ def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Servic
 
 
 @pytest.mark.parametrize(("check", "wish"), [(True, ""), (False, "false")])
+@pytest.mark.slow(every=2)
 def test_nothing_is_passed_on(ansible: Ansible, service: Service, check: bool, wish: str) -> None:
     """A run in check mode passes nothing on, because it has changed nothing. `cmk_set_stats: false` has that effect on
     every run."""
