@@ -12,20 +12,21 @@ from typing import Any
 
 from ansible import constants
 
-from ansible_collections.azbatch.cmk.plugins.callback.progress import DOCUMENTATION as DOCUMENTATION
-from ansible_collections.azbatch.cmk.plugins.callback.progress import CallbackModule as Progress
+from ansible_collections.azbatch.cmk.plugins.callback import progress
 
+# Ansible reads the options of the plugin from this name.
+DOCUMENTATION = progress.DOCUMENTATION
 _PLAYBOOKS = Path(__file__).resolve().parents[1]
 
 
-class CallbackModule(Progress):
+class CallbackModule(progress.CallbackModule):
     CALLBACK_NAME = "azbatch_cmk_overview"
     CALLBACK_NEEDS_ENABLED = False
 
     def __init__(self, display: Any = None, options: Any = None) -> None:
         super().__init__(display, options)
-        # The callback plugin `progress` shows the same lines.
-        self.disabled = Progress.CALLBACK_NAME in constants.CALLBACKS_ENABLED  # type: ignore[attr-defined]
+        # The callback plugin azbatch.cmk.progress shows the same lines.
+        self.disabled = progress.CallbackModule.CALLBACK_NAME in constants.CALLBACKS_ENABLED  # type: ignore[attr-defined]
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         super().v2_playbook_on_play_start(play)
