@@ -120,6 +120,9 @@ class CallbackModule(CallbackBase):
         progress = self._progress
         if progress is None:
             return
+        if is_last and progress.has_waves_left:
+            # If all hosts of a wave fail, Ansible stops the play without an event.
+            progress.stopped = True
         progress.end_wave(len(self._tally.counted - self._tally.finished))
         if progress.left:
             self._tell(progress)

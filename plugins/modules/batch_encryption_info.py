@@ -125,9 +125,6 @@ options:
     description:
       - RV(causes_so_far) of the previous check, with O(check_before=recover), if this check follows a repair. A repair
         may reveal another cause, because only a recovered vault shows the state of its key.
-      - If no cause is left and the account follows the latest version of a key with unusable versions, the check waits
-        until the account is available or Batch names a version that the account needs. If neither happens within
-        O(wait_timeout), these versions are a cause, or the check fails if O(wait_timeout) is less than 600 seconds.
       - The error message names the causes that have been repaired since.
     type: list
     elements: str
@@ -337,7 +334,7 @@ diagnosis:
   type: dict
   contains:
     causes:
-      description: The causes why the account cannot use its key, in an order in which they can be repaired.
+      description: The causes why the account cannot use its key, in the order in which they have to be repaired.
       type: list
       elements: dict
       contains:
@@ -499,14 +496,8 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     """The account with the repairs that it needs. Raises an error if the tasks of the role recover cannot make them."""
     group, name = params["resource_group"], params["account_name"]
     seconds(params["extend_expired_by"], "extend_expired_by")
-    # If the previous check found an unusable version, that version is enabled after this check.
-    is_repaired = bool(params["causes_so_far"]) and "version_unusable" not in params["causes_so_far"]
     try:
-        observed = (
-            cloud.encryption.survey_after_repair(group, name)
-            if is_repaired
-            else cloud.encryption.survey(group, name, diagnose=True)
-        )
+        observed = cloud.encryption.survey(group, name, diagnose=True, after_repair=bool(params["causes_so_far"]))
     except NotFound as gone:
         if gone.code != "resource_group_not_found" or params["missing"] != "skip":
             raise

@@ -33,6 +33,11 @@ class Progress:
     def left(self) -> int:
         return self.total - self.over
 
+    @property
+    def has_waves_left(self) -> bool:
+        """Whether other waves follow the current wave."""
+        return self.over + self.wave < self.total
+
     def next_wave(self, hosts: int) -> None:
         self.wave, self.wave_number = hosts, self.wave_number + 1
 

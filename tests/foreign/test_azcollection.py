@@ -23,7 +23,7 @@ Play = Callable[..., Results]
 BATCH = "2024-07-01"
 GROUPS = "2021-04-01"
 IDENTITIES = "2023-01-31"
-VAULTS = "2023-07-01"
+VAULTS = "2026-02-01"
 ASSIGNMENT = "11111111-0000-4000-8000-000000000001"
 # Each run of a module takes seconds, most of which are for importing the SDKs.
 SECONDS = 300

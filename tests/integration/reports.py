@@ -34,8 +34,8 @@ STEPS = {
         "Recover the vault": "vault",
         "Allow trusted Microsoft services in the vault's firewall": "network",
         "Recover the key": "key",
-        "Grant the account access to the key": "access",
         "Enable the versions of the key that the account needs": "version",
+        "Grant the account access to the key": "access",
         "Wait until the account is available": "answer",
     },
 }

@@ -286,9 +286,9 @@ def lose_vault(service: Service, subscription: str, *, purge: bool = False) -> N
     }
     path = f"{group}/providers/Microsoft.KeyVault/vaults/vault-two"
     body = {"location": "westeurope", "properties": properties}
-    assert service.sandbox.arm("PUT", path, "2024-11-01", body).ok
+    assert service.sandbox.arm("PUT", path, "2026-02-01", body).ok
     service.point(service.make_key(vault="vault-two").id)
-    assert service.sandbox.arm("DELETE", path, "2024-11-01").ok
+    assert service.sandbox.arm("DELETE", path, "2026-02-01").ok
     service.sandbox.control.advance(91 * DAY if purge else 0)
     assert not service.is_available()
 

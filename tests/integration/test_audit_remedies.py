@@ -37,7 +37,7 @@ class Keys(Service):
         return f"{self.sandbox.subscription}/resourceGroups/{VAULTS_GROUP}/providers/Microsoft.KeyVault/vaults/{name}"
 
     def vault(self, name: str = "vault-one") -> dict[str, Any]:
-        answer = self.sandbox.arm("GET", self.vault_id(name), "2024-11-01")
+        answer = self.sandbox.arm("GET", self.vault_id(name), "2026-02-01")
         assert answer.ok, answer.text
         found: dict[str, Any] = answer.json()
         return found

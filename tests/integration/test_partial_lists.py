@@ -163,7 +163,7 @@ def far_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
         "accessPolicies": [service.policy(holder, *names) for holder, names in holders.items()],
     }
     vault = f"{group}/providers/Microsoft.KeyVault/vaults/vault-far"
-    assert sandbox.arm("PUT", vault, "2024-11-01", {"location": "westeurope", "properties": properties}).ok
+    assert sandbox.arm("PUT", vault, "2026-02-01", {"location": "westeurope", "properties": properties}).ok
     version = service.make_key(vault="vault-far").id
     user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
     service.make_account(identity=user)

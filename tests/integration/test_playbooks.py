@@ -275,6 +275,12 @@ def test_the_accounts_of_a_wave_that_stops_are_shown_without_any_setting(ansible
     assert "PROGRESS" not in run.output
     run = ansible.playbook([imported], extra_vars={"cmk_hosts": "accounts", "cmk_key_name": "key2"}, **options)
     assert re.search("^PROGRESS: account1 failed.$", run.output, re.M), run.output
+
+    # All hosts of the wave fail, so the play stops although any number of failures is allowed.
+    run = play_all(ansible, "recover", cmk_serial=[1, 2], own={"account1": {"cmk_account_name": "nobody"}})
+    _stopped, account, end = re.findall("^PROGRESS: (.*)$", run.output, re.M)
+    assert account == "account1 failed."
+    assert re.fullmatch(r"0 recovered, 0 unchanged, 1 failed, 2 not started, in \d+ s", end)
     assert service.encryption() == first
 
 

@@ -46,7 +46,7 @@ def world_with_account() -> tuple[World, Account, Vault]:
         "enablePurgeProtection": True,
     }
     vault_body = {"location": "westeurope", "properties": properties}
-    order = Order(subscription, "rg-sandbox", "vault1", vault_body, "2023-07-01", ".vault.azure.net", "somebody")
+    order = Order(subscription, "rg-sandbox", "vault1", vault_body, "2026-02-01", ".vault.azure.net", "somebody")
     vault, _ = world.vaults.put(order)
     role = "Key Vault Crypto Service Encryption User"
     world.authorization.assign(vault.id, role, account.identity.principal_id)

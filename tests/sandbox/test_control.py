@@ -46,7 +46,7 @@ def make_vault(sandbox: Sandbox) -> str:
         "accessPolicies": [],
         "enableRbacAuthorization": True,
     }
-    assert sandbox.arm("PUT", path, "2023-07-01", {"location": "westeurope", "properties": properties}).ok
+    assert sandbox.arm("PUT", path, "2026-02-01", {"location": "westeurope", "properties": properties}).ok
     return "https://control-vault.vault.azure.net"
 
 

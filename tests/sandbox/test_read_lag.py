@@ -17,7 +17,7 @@ from sandbox_client import Sandbox
 from azure_sandbox.shared.behavior import POSITIONS
 
 ROLES = "2022-04-01"
-VAULTS = "2023-07-01"
+VAULTS = "2026-02-01"
 ACCOUNTS = "2024-07-01"
 BODY = {"location": "westeurope"}
 ANYTHING = object()

@@ -126,7 +126,7 @@ def test_names_of_vaults_are_taken_across_tenants(sandbox: Sandbox, other: dict[
             "enableRbacAuthorization": True,
         },
     }
-    taken = sandbox.arm("PUT", path, "2023-07-01", body, session=session(sandbox, other))
+    taken = sandbox.arm("PUT", path, "2026-02-01", body, session=session(sandbox, other))
     assert error(taken) == (409, "VaultAlreadyExists")
     assert put_vault(sandbox, "vault-one").ok
 

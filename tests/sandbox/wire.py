@@ -81,7 +81,8 @@ class Wire:
             if isinstance(error, OSError) and not no_response and len(request) > LONG:
                 return HUNG_UP
             raise
-        if response.will_close:
+        # After a request with an upgrade, the server reads its body as another request, and closes the connection.
+        if response.will_close or b"upgrade" in request.partition(b"\r\n\r\n")[0].lower():
             self._forget(tunnel_host)
         return answer
 

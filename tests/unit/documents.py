@@ -290,6 +290,7 @@ def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **oth
         "versions": [listed(version) for version in versions or (key(),)],
         "missing_identities": [],
         "unavailable_reason": None,
+        "after_repair": False,
     }
     named = {name: others.pop(name) for name in beside if name in others}
     return {"evidence": evidence(identifier, **others), **beside, **named}

@@ -111,7 +111,6 @@ class Azure:
             require_known_availability=self._require_known_availability,
             require_available=self._require_answer,
             survey=self._survey,
-            survey_after_repair=lambda group, name: self._survey(group, name, diagnose=True),
         )
 
     def _require_answer(self, group: str, name: str) -> None:
@@ -122,11 +121,12 @@ class Azure:
         if self.unavailable_reason is not None:
             raise encryption_document.account_unavailable(name, key_of(self.account or {}), self.unavailable_reason)
 
-    def _survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
+    def _survey(self, group: str, name: str, *, diagnose: bool, after_repair: bool = False) -> dict[str, Any]:
         assert (group, name, diagnose) == ("rg-batch", "mybatch", True)
         if isinstance(self.account, CmkError):
             raise self.account
-        return {"account": self.account, "unavailable_reason": self.unavailable_reason, "diagnosis": self.diagnosis}
+        diagnosis = {**self.diagnosis, "after_repair": after_repair} if self.diagnosis else None
+        return {"account": self.account, "unavailable_reason": self.unavailable_reason, "diagnosis": diagnosis}
 
     def _require_known_availability(self, group: str, name: str) -> None:
         self.asked.append("availability")

@@ -376,6 +376,25 @@ def test_a_retired_version_is_enabled_only_if_nothing_else_explains_the_loss() -
     assert alone["key_identifiers"] == [f"{KEY}/{MIDDLE}", f"{KEY}/{OLD}"]
 
 
+@pytest.mark.parametrize(
+    ("observed", "explained"),
+    [
+        pytest.param(retired(False), ["version_unusable"], id="retired versions"),
+        pytest.param(diagnosed(vault=PERIMETER), ["network_closed"], id="perimeter"),
+    ],
+)
+def test_after_a_repair_less_likely_causes_are_not_reported(observed: dict[str, Any], explained: list[str]) -> None:
+    """The account may need ten minutes after the repair."""
+    assert list(causes(observed)) == explained
+    assert causes({**observed, "after_repair": True}) == {}
+
+
+def test_a_version_that_batch_names_after_a_repair_is_a_cause() -> None:
+    named = retired(False, unavailable_reason=says(f"The key {KEY}/{OLD} is disabled."), after_repair=True)
+
+    assert diagnosis.describe(named)["key_identifiers"] == [f"{KEY}/{OLD}"]
+
+
 def test_a_version_that_was_disabled_within_a_day_of_the_newest_is_a_cause() -> None:
     found = diagnosis.describe(retired(None, since=10 * DAY - 3600))
 

@@ -319,3 +319,11 @@ def test_a_missing_subscription_is_no_missing_account() -> None:
     gone: Any = NO_SUBSCRIPTION
 
     assert refused("recover", Azure(gone), missing="skip").code == "subscription_not_found"
+
+
+def test_a_perimeter_is_a_cause_only_before_a_repair() -> None:
+    """After a repair, the account may need ten minutes to become available."""
+    azure = lost(vault=vault(policy(), publicNetworkAccess="SecuredByPerimeter"))
+
+    assert refused("recover", azure).code == "not_recoverable"
+    assert repairs(azure, causes_so_far=["version_unusable"]) == []

@@ -51,7 +51,7 @@ _SAID_BY_BATCH = {
 _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _ACCESSIBLE_AGAIN = "accessible again"
 # The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
-RECOVERY_SECONDS = 600
+_RECOVERY_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, A
     """The causes in the order of their repair. `observed` has the data beside the evidence, and `available`, which
     is None if it is not known whether the account is available."""
     found = tuple(_causes(evidence, checks, observed))
-    if not found and observed["available"] is False and _is_in_perimeter(evidence):
+    is_explained = bool(found) or observed.get("after_repair", False)
+    if observed["available"] is False and _is_in_perimeter(evidence) and not is_explained:
         return (Cause("network_closed", preflight.IN_PERIMETER, preflight.OPEN_PERIMETER),)
     return found
 
@@ -210,28 +211,17 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     if changed and (observed["account_changed_at"] or 0) < changed:
         unknown.append(
             "The key, or the access to it, was changed a few minutes ago. An account that had lost its key before is "
-            f"available again at {instant(changed + RECOVERY_SECONDS)} at the latest."
+            f"available again at {instant(changed + _RECOVERY_SECONDS)} at the latest."
         )
     return lost, list(dict.fromkeys(unknown))
 
 
-def may_need_retired_version(observed: Mapping[str, Any] | None) -> bool:
-    """Whether an account is not available and follows the latest version, no cause is found, and a version of the key
-    is not usable."""
-    if observed is None or observed["available"] is not False:
-        return False
-    evidence: Evidence = observed["evidence"]
-    if evidence.key.version is not None or causes(evidence, preflight.judged(evidence), observed):
-        return False
-    return any(_reason(item, evidence.now) for item in observed["versions"] or ())
-
-
 def key_changed_at(observed: Mapping[str, Any]) -> float | None:
-    """The time of a change within the last RECOVERY_SECONDS that may have made the key usable for Batch again: a
+    """The time of a change within the last _RECOVERY_SECONDS that may have made the key usable for Batch again: a
     change of the version, or a role assignment without which there would be no access. None if there was no such
     change."""
     evidence: Evidence = observed["evidence"]
-    since = evidence.now - RECOVERY_SECONDS
+    since = evidence.now - _RECOVERY_SECONDS
     changes: list[float] = []
     if isinstance(evidence.bundle, Mapping):
         attributes = evidence.bundle["attributes"]

@@ -21,7 +21,7 @@ from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
-from ..._checks.diagnosis import RECOVERY_SECONDS, lost_key, may_need_retired_version, previous_unusable
+from ..._checks.diagnosis import lost_key, previous_unusable
 from ..._checks.preflight import Evidence, for_rollback
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
@@ -130,7 +130,7 @@ class Encryption(Polled):
 
     def survey(self, group: str, name: str, *, diagnose: bool, after_repair: bool = False) -> dict[str, Any]:
         """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis. `after_repair`
-        is whether a repair of this run explains why the account is not available yet."""
+        is whether a repair of this run may explain why the account is not available yet."""
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
         found = self._diagnosis.read(account, key) if account and key else None
@@ -141,34 +141,6 @@ class Encryption(Polled):
             "unavailable_reason": reason,
             "diagnosis": {**found, "unavailable_reason": reason, "after_repair": after_repair} if found else None,
         }
-
-    def survey_after_repair(self, group: str, name: str) -> dict[str, Any]:
-        """As `survey` with the diagnosis. If no cause is left, but the account may need a version of its key that was
-        retired long ago, this waits until Batch names the version or the account is available.
-
-        If Batch does neither within the time that a recovery may take (Microsoft's guide), the repair does not explain
-        why the account is not available, so the retired versions become a cause.
-        """
-        observed = self.survey(group, name, diagnose=True, after_repair=True)
-
-        def unexplained() -> CmkError | None:
-            nonlocal observed
-            reason = self._unavailable_reason(group, name)
-            if reason is None or reason.msg != observed["unavailable_reason"].msg:
-                self.forget()
-                observed = self.survey(group, name, diagnose=True, after_repair=True)
-            return observed["unavailable_reason"] if may_need_retired_version(observed["diagnosis"]) else None
-
-        if self._session.rehearsal is not None or not may_need_retired_version(observed["diagnosis"]):
-            return observed
-        try:
-            self._accounts.wait_until_available(name, time.monotonic() + self._session.wait_timeout, unexplained)
-        except Unavailable as late:
-            if late.code != "account_unavailable" or self._session.wait_timeout < RECOVERY_SECONDS:
-                raise
-            self.forget()
-            return self.survey(group, name, diagnose=True)
-        return observed
 
     def require_available(self, group: str, name: str) -> None:
         """Raise an error if the account is not available, because Batch refuses to change it, or if its
