@@ -282,6 +282,7 @@ def lose_vault(service: Service, subscription: str, *, purge: bool = False) -> N
     properties = {
         **{"tenantId": service.sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}},
         "enablePurgeProtection": True,
+        "enableRbacAuthorization": False,
         "accessPolicies": [service.policy(service.operator, "create"), service.policy(principal, *NEEDED)],
     }
     path = f"{group}/providers/Microsoft.KeyVault/vaults/vault-two"
