@@ -333,6 +333,7 @@ def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) ->
     assert service.is_available()
 
 
+@pytest.mark.slow
 def test_a_lost_response(ansible: Ansible, service: Service, way: str) -> None:
     """Azure makes the change and the response is lost: the task fails and restores the previous setting."""
     _principal, first = service.on_key()
@@ -355,6 +356,7 @@ def test_a_lost_response(ansible: Ansible, service: Service, way: str) -> None:
     assert service.encryption() == wanted
 
 
+@pytest.mark.slow
 def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> None:
     """The other modules, if Azure returns success but does not make the change."""
     vault = service.make_vault(properties={"enablePurgeProtection": None})

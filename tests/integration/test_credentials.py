@@ -220,6 +220,7 @@ def test_a_failed_sign_in_names_the_cause(ansible: Ansible, service: Service, wa
 EMPTY = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": "", "AZURE_CERTIFICATE_PATH": ""}
 
 
+@pytest.mark.slow
 def test_empty_values_are_ignored(ansible: Ansible, service: Service, way: str) -> None:
     """An empty environment variable and an empty option are the same as a missing one."""
     service.make_account()
@@ -229,6 +230,7 @@ def test_empty_values_are_ignored(ansible: Ansible, service: Service, way: str) 
     assert run["by environment"]["exists"] is run["by option"]["exists"] is True
 
 
+@pytest.mark.slow
 def test_a_user_with_a_password_is_refused_by_name(ansible: Ansible, service: Service, way: str) -> None:
     user = {"AZURE_AD_USER": "somebody@contoso.com", "AZURE_PASSWORD": WRONG}
     run = ansible.play([fails(info("look"))], way=way, environment={**SIGNED_OUT, **user})
@@ -303,6 +305,7 @@ def test_the_first_request_to_a_vault_has_a_token(ansible: Ansible, service: Ser
     assert [one["url"] for one in run.requests if one["status"] == 401] == []
 
 
+@pytest.mark.slow
 def test_a_vault_that_demands_claims(ansible: Ansible, service: Service, way: str) -> None:
     """Continuous access evaluation: the vault rejects a token early, and names the claims that the next token needs."""
     service.on_key()

@@ -171,6 +171,7 @@ def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None
     assert not service.is_available()
 
 
+@pytest.mark.slow
 def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> None:
     """A role assignment on a key is in use only if an account uses that key."""
     principal, _identifier = service.on_key(rbac=True)
@@ -236,6 +237,7 @@ def test_accounts_that_cannot_be_listed_count_as_users(ansible: Ansible, service
     assert service.sandbox.subscription in run["by force"].warnings[0]
 
 
+@pytest.mark.slow
 def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str) -> None:
     """Changes that disable the key later, or for all accounts at once, are checked too."""
     _principal, identifier = service.on_key(follow=True)

@@ -478,6 +478,7 @@ def test_empty_values_are_ignored(ansible: Ansible, service: Service) -> None:
     assert list(source(ansible, cloud_environment="", secret="").inventory().hosts) == ["account1"]
 
 
+@pytest.mark.slow
 def test_a_job_uses_its_own_python(ansible: Ansible, service: Service) -> None:
     """The inventory sets the interpreter by a template, not by a path, and a module runs with the Python of Ansible."""
     service.make_account()

@@ -95,6 +95,7 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
     assert steady(service.vault()) == with_policy(before, left, principal)
 
 
+@pytest.mark.slow
 def test_access_to_all(ansible: Ansible, service: Service, way: str) -> None:
     """`all` is enough. Its revocation keeps the permissions that Batch does not need. `all` never includes purge."""
     principal = service.make_identity()["properties"]["principalId"]
@@ -129,6 +130,7 @@ def test_vault(ansible: Ansible, service: Service, way: str) -> None:
     assert run["vault"]["tags"] == TAGS
 
 
+@pytest.mark.slow
 def test_recovered_vault(ansible: Ansible, service: Service, way: str) -> None:
     """A recovered vault has the tags, access policies, firewall and keys that it had before its deletion."""
     before = crowded_vault(service)
@@ -192,6 +194,7 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
     assert service.key().properties.updated_on == key.properties.updated_on
 
 
+@pytest.mark.slow
 def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
     """A further user-assigned identity is added to the account's identities."""
     service.make_identity("identity1")

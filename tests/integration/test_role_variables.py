@@ -208,6 +208,7 @@ def test_an_invalid_value_is_reported_before_the_first_request(
     assert run.requests == []
 
 
+@pytest.mark.slow
 def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Service) -> None:
     def shown(role: str, **variables: Any) -> Any:
         run = run_role(ansible, role, **variables)

@@ -298,6 +298,7 @@ def test_settings_and_permissions_of_others_are_kept(roles: RolesRunner, service
     assert [one for one in after["roles"] if one[0] != principal(service)] == before["roles"]
 
 
+@pytest.mark.slow
 def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None:
     service.make_vault()
     principal_id = service.make_account()["identity"]["principalId"]
@@ -336,6 +337,7 @@ def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Se
     assert service.is_available()
 
 
+@pytest.mark.slow
 def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Service) -> None:
     service.make_vault()
     version = service.make_key().id

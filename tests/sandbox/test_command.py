@@ -490,6 +490,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["world.pickle", "ca.pem", "ca-key.pem", "lock"])
 @pytest.mark.parametrize(("change", "reason"), [*CHANGES, (linked, "is a symbolic link")])
+@pytest.mark.slow(every=3)
 def test_a_file_that_others_could_have_written_is_refused(
     kept: Path, tmp_path: Path, name: str, change: Callable[[Path], None], reason: str
 ) -> None:
