@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from harness import Ansible, Run, task
 from service import GROUP, NEEDED, OFFICER, Service
 
