@@ -173,7 +173,7 @@ EXAMPLES = r"""
     key_source: microsoft_keyvault
     key_identifier: "{{ account.key_identifier }}"
     wait_until_available: true
-    pools_show_availability: "{{ account.pools_show_availability }}"
+    pools_show_availability: "{{ account.pools_show_availability | default(omit) }}"
     causes_so_far: "{{ account.causes_so_far }}"
     wait_timeout: 900
 """

@@ -322,9 +322,9 @@ unavailable_reason:
   sample: null
 pools_show_availability:
   description: Whether Batch refuses to list the pools of the account if the account has lost its key. V(true) if Batch
-    refuses that now, V(false) if it lists them although the account has or may have lost its key, and null if the
-    account is available.
-  returned: success, if the account exists, without O(check_before) or with O(check_before=recover)
+    refuses that now, V(false) if it lists them although the account has or may have lost its key.
+  returned: success, if the account exists and is not available or this is not known, without O(check_before) or with
+    O(check_before=recover)
   type: bool
   sample: true
 diagnosis:

@@ -151,7 +151,7 @@ RETURNED = {
     "batch_encryption_info": {
         **encryption_survey.survey(ANSWERS),
         "previous_key_identifier": None,
-        **{"repairs": [], "causes_so_far": []},
+        **{"repairs": [], "causes_so_far": [], "pools_show_availability": True},
     },
     "keyvault_cmk_access": {
         **access_plan.describe(access_goal(), UNGRANTED),
@@ -195,7 +195,7 @@ def examples(name: str) -> list[dict[str, Any]]:
         r"\w+\.identity\.principal_id": PRINCIPAL,
         r"\w+\.(previous_)?key_identifier": f"https://myvault.vault.azure.net/keys/batch/{'0123456789abcdef' * 2}",
         r"\w+\.previous_version": "0123456789abcdef" * 2,
-        r"\w+\.pools_show_availability": False,
+        r"\w+\.pools_show_availability \| default\(omit\)": False,
         r"\w+\.causes_so_far": ["vault_deleted"],
     }
 

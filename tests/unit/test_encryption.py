@@ -660,6 +660,8 @@ def test_survey_of_an_account(unavailable_reason: CmkError | None) -> None:
     assert surveyed["principal_ids"] == [PRINCIPAL, OTHER]
     assert surveyed["available"] is (unavailable_reason is None)
     assert surveyed["unavailable_reason"] == (unavailable_reason.msg if unavailable_reason else None)
+    # Not null: ansible-core before 2.19 would pass null to the next task as an empty string.
+    assert surveyed.get("pools_show_availability", "absent") == (True if unavailable_reason else "absent")
 
 
 def test_survey_of_an_account_with_unknown_availability() -> None:

@@ -42,11 +42,13 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     if account is None:
         return {"exists": False}
     available = account_document.availability(unavailable_reason)
+    pools_show = account_document.pools_show_availability(unavailable_reason)
     return {
         **described(account),
         "available": available,
         "unavailable_reason": unavailable_reason.msg if available is False else None,
-        "pools_show_availability": account_document.pools_show_availability(unavailable_reason),
+        # ansible-core before 2.19 passes null as an empty string, which is no boolean.
+        **({} if pools_show is None else {"pools_show_availability": pools_show}),
         "diagnosis": account_diagnosis.describe(diagnosis) if diagnosis else None,
     }
 
