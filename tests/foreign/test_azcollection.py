@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from key_vault_calls import CRYPTO_OFFICER, ROLES, data
-from sandbox_client import Control, Sandbox, plain_environment
+from sandbox_client import VAULTS, Control, Sandbox, plain_environment
 
 Task = dict[str, Any]
 Results = dict[str, dict[str, Any]]
@@ -23,7 +23,6 @@ Play = Callable[..., Results]
 BATCH = "2024-07-01"
 GROUPS = "2021-04-01"
 IDENTITIES = "2023-01-31"
-VAULTS = "2026-02-01"
 ASSIGNMENT = "11111111-0000-4000-8000-000000000001"
 # Each run of a module takes seconds, most of which are for importing the SDKs.
 SECONDS = 300

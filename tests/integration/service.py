@@ -21,7 +21,7 @@ from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.batch import BatchManagementClient
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.msi import ManagedServiceIdentityClient
-from sandbox_client import Control, Sandbox
+from sandbox_client import VAULTS, Control, Sandbox
 
 GROUP = "rg-sandbox"
 LOCATION = "westeurope"
@@ -32,8 +32,6 @@ ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 _BATCH = "2024-07-01"
 # The first API version with customer-managed keys of pools.
 _POOLS = "2025-06-01"
-# Older API versions retire on 27 February 2027, and some tests advance the clock beyond that day.
-_VAULTS = "2026-02-01"
 _ROLES = "2022-04-01"
 _IDENTITIES = "2023-01-31"
 
@@ -48,7 +46,7 @@ class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
 
     def on_request(self, request: Any) -> None:
         sent = request.http_request
-        sent.url = re.sub(r"(?<=[?&]api-version=)[^&]*", _VAULTS, sent.url)
+        sent.url = re.sub(r"(?<=[?&]api-version=)[^&]*", VAULTS, sent.url)
 
 
 def reset(control: Control) -> None:
@@ -154,14 +152,14 @@ class Service:
             "accessPolicies": [] if rbac else [self.policy(self.operator, *OFFICER)],
             **body.pop("properties", {}),
         }
-        self._arm("PUT", self.vault_id(name), _VAULTS, {"location": LOCATION, "properties": properties, **body})
+        self._arm("PUT", self.vault_id(name), VAULTS, {"location": LOCATION, "properties": properties, **body})
         return self.vault(name)
 
     def change_vault(self, name: str = "vault-one", **body: Any) -> None:
-        self._arm("PATCH", self.vault_id(name), _VAULTS, body)
+        self._arm("PATCH", self.vault_id(name), VAULTS, body)
 
     def delete_vault(self, name: str = "vault-one") -> None:
-        self._arm("DELETE", self.vault_id(name), _VAULTS)
+        self._arm("DELETE", self.vault_id(name), VAULTS)
 
     def policy(self, principal: str, *keys: str, **more: Any) -> dict[str, Any]:
         permissions = {"keys": [*keys], **more.pop("permissions", {})}
@@ -170,7 +168,7 @@ class Service:
     def set_policy(self, kind: str, *policies: Mapping[str, Any], vault: str = "vault-one") -> None:
         """`kind` is add, replace or remove."""
         body = {"properties": {"accessPolicies": policies}}
-        self._arm("PUT", f"{self.vault_id(vault)}/accessPolicies/{kind}", _VAULTS, body)
+        self._arm("PUT", f"{self.vault_id(vault)}/accessPolicies/{kind}", VAULTS, body)
 
     def grant(self, principal: str, vault: str = "vault-one") -> None:
         """Grant the permissions that Batch needs: a role or an access policy, by the permission model of the vault."""

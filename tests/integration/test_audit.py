@@ -21,6 +21,7 @@ from harness import WAYS, Ansible, Run, fails, task
 from junitparser import JUnitXml
 from one_process import OneProcess
 from role_runs import holdings
+from sandbox_client import VAULTS
 from service import DAY, NEEDED, Service
 
 from azure_sandbox.shared.behavior import POSITIONS
@@ -287,9 +288,9 @@ def lose_vault(service: Service, subscription: str, *, purge: bool = False) -> N
     }
     path = f"{group}/providers/Microsoft.KeyVault/vaults/vault-two"
     body = {"location": "westeurope", "properties": properties}
-    assert service.sandbox.arm("PUT", path, "2026-02-01", body).ok
+    assert service.sandbox.arm("PUT", path, VAULTS, body).ok
     service.point(service.make_key(vault="vault-two").id)
-    assert service.sandbox.arm("DELETE", path, "2026-02-01").ok
+    assert service.sandbox.arm("DELETE", path, VAULTS).ok
     service.sandbox.control.advance(91 * DAY if purge else 0)
     assert not service.is_available()
 

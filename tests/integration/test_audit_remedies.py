@@ -18,7 +18,7 @@ import pytest
 from cases import PROOF_OF_ALL
 from harness import Ansible
 from one_process import RolesRunner
-from sandbox_client import Sandbox
+from sandbox_client import VAULTS, Sandbox
 from service import DAY, GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import ready
@@ -37,7 +37,7 @@ class Keys(Service):
         return f"{self.sandbox.subscription}/resourceGroups/{VAULTS_GROUP}/providers/Microsoft.KeyVault/vaults/{name}"
 
     def vault(self, name: str = "vault-one") -> dict[str, Any]:
-        answer = self.sandbox.arm("GET", self.vault_id(name), "2026-02-01")
+        answer = self.sandbox.arm("GET", self.vault_id(name), VAULTS)
         assert answer.ok, answer.text
         found: dict[str, Any] = answer.json()
         return found

@@ -15,7 +15,7 @@ from harness import writes
 from meddling import Wire
 from one_process import OneProcess
 from role_runs import QUARTER, VARS
-from sandbox_client import Sandbox
+from sandbox_client import VAULTS, Sandbox
 from service import GROUP, NEEDED, Service
 from service import OFFICER as PERMISSIONS
 
@@ -163,7 +163,7 @@ def far_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
         "accessPolicies": [service.policy(holder, *names) for holder, names in holders.items()],
     }
     vault = f"{group}/providers/Microsoft.KeyVault/vaults/vault-far"
-    assert sandbox.arm("PUT", vault, "2026-02-01", {"location": "westeurope", "properties": properties}).ok
+    assert sandbox.arm("PUT", vault, VAULTS, {"location": "westeurope", "properties": properties}).ok
     version = service.make_key(vault="vault-far").id
     user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
     service.make_account(identity=user)

@@ -17,9 +17,8 @@ import requests
 from azure.identity import ClientSecretCredential
 from azure.keyvault.keys import KeyClient, KeyVaultKey
 from batch_calls import batch, create, read, refused
-from sandbox_client import Control, Sandbox
+from sandbox_client import VAULTS, Control, Sandbox
 
-VAULTS = "2026-02-01"
 ROLES = "2022-04-01"
 ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 NEEDED = ["get", "wrapKey", "unwrapKey"]

@@ -29,7 +29,7 @@ from key_vault_calls import (
     unassign,
     vault_path,
 )
-from sandbox_client import Control, Sandbox
+from sandbox_client import VAULTS, Control, Sandbox
 
 GUID = "11111111-0000-4000-8000-000000000001"
 OTHER_GUID = "11111111-0000-4000-8000-000000000002"
@@ -244,7 +244,7 @@ def test_the_control_plane_checks_the_actions_of_roles(sandbox: Sandbox, control
     make_vault(sandbox)
     who = somebody(control, roles=[{"scope": sandbox.group, "role": "Contributor"}])
     session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
-    assert sandbox.arm("GET", vault_path(sandbox), "2026-02-01", session=session).status_code == 200
+    assert sandbox.arm("GET", vault_path(sandbox), VAULTS, session=session).status_code == 200
     path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments"
     assert sandbox.arm("GET", path, ROLES, session=session).status_code == 200
     # The notActions of Contributor include this action.
@@ -321,7 +321,7 @@ def test_assignments_on_a_vault_are_deleted_with_the_vault(sandbox: Sandbox, con
     make_vault(sandbox)
     who = somebody(control)
     assign(sandbox, f"{vault_path(sandbox)}/keys/key1", ENCRYPTION_USER, who["object_id"])
-    sandbox.arm("DELETE", vault_path(sandbox), "2026-02-01")
+    sandbox.arm("DELETE", vault_path(sandbox), VAULTS)
     assert put_vault(sandbox, createMode="recover").status_code == 200
     assert held(sandbox, sandbox.subscription, f"principalId eq '{who['object_id']}'") == []
 

@@ -28,7 +28,7 @@ from batch_calls import (
     stopped_at_the_gateway,
     user_assigned_identity,
 )
-from sandbox_client import MANAGEMENT, Control, Sandbox
+from sandbox_client import MANAGEMENT, VAULTS, Control, Sandbox
 
 from azure_sandbox.shared.behavior import POSITIONS
 
@@ -369,15 +369,15 @@ def test_other_lists_of_a_subscription_that_the_caller_may_not_read(
     identities = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
     for number, group in enumerate((sandbox.group, other)):
         for name in (f"vault{number}", f"gone{number}"):
-            assert sandbox.arm("PUT", f"{group}/providers/Microsoft.KeyVault/vaults/{name}", "2026-02-01", vault).ok
-        sandbox.arm("DELETE", f"{group}/providers/Microsoft.KeyVault/vaults/gone{number}", "2026-02-01")
+            assert sandbox.arm("PUT", f"{group}/providers/Microsoft.KeyVault/vaults/{name}", VAULTS, vault).ok
+        sandbox.arm("DELETE", f"{group}/providers/Microsoft.KeyVault/vaults/gone{number}", VAULTS)
         sandbox.arm("PUT", f"{group}/{identities}/identity{number}", "2023-01-31", {"location": "westeurope"})
     who = control.principal(roles=[{"role": "Reader", "scope": other}])
     session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
 
     for path, version, all_of_them, readable in (
-        ("providers/Microsoft.KeyVault/vaults", "2026-02-01", ["vault0", "vault1"], ["vault1"]),
-        ("providers/Microsoft.KeyVault/deletedVaults", "2026-02-01", ["gone0", "gone1"], ["gone1"]),
+        ("providers/Microsoft.KeyVault/vaults", VAULTS, ["vault0", "vault1"], ["vault1"]),
+        ("providers/Microsoft.KeyVault/deletedVaults", VAULTS, ["gone0", "gone1"], ["gone1"]),
         (identities, "2023-01-31", ["identity0", "identity1"], ["identity1"]),
     ):
         url = f"{sandbox.subscription}/{path}"

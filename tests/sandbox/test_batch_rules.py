@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from sandbox_client import VAULTS
 
 from azure_sandbox import seed
 from azure_sandbox.batch import wishes
@@ -46,7 +47,7 @@ def world_with_account() -> tuple[World, Account, Vault]:
         "enablePurgeProtection": True,
     }
     vault_body = {"location": "westeurope", "properties": properties}
-    order = Order(subscription, "rg-sandbox", "vault1", vault_body, "2026-02-01", ".vault.azure.net", "somebody")
+    order = Order(subscription, "rg-sandbox", "vault1", vault_body, VAULTS, ".vault.azure.net", "somebody")
     vault, _ = world.vaults.put(order)
     role = "Key Vault Crypto Service Encryption User"
     world.authorization.assign(vault.id, role, account.identity.principal_id)

@@ -20,7 +20,7 @@ import requests
 from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.batch import BatchManagementClient
-from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
+from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, VAULTS, Control, Sandbox
 
 from azure_sandbox.request_log import BODY_KEPT, KEPT_BYTES, Entry, RequestLog, kept_body, kept_url
 from azure_sandbox.shared.behavior import POSITIONS
@@ -46,7 +46,7 @@ def make_vault(sandbox: Sandbox) -> str:
         "accessPolicies": [],
         "enableRbacAuthorization": True,
     }
-    assert sandbox.arm("PUT", path, "2026-02-01", {"location": "westeurope", "properties": properties}).ok
+    assert sandbox.arm("PUT", path, VAULTS, {"location": "westeurope", "properties": properties}).ok
     return "https://control-vault.vault.azure.net"
 
 

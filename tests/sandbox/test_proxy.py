@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from sandbox_client import LOGIN, MANAGEMENT, Control, Sandbox
+from sandbox_client import LOGIN, MANAGEMENT, VAULTS, Control, Sandbox
 
 from azure_sandbox import certificates, proxy, seed, server
 from azure_sandbox.running import InThread, Options
@@ -154,13 +154,13 @@ def test_a_vaults_name_resolves_once_it_is_registered(sandbox: Sandbox, control:
     control.timing(vault_dns=31)
     path = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/new-vault"
     properties = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, "accessPolicies": []}
-    assert sandbox.arm("PUT", path, "2026-02-01", {"location": "westeurope", "properties": properties}).ok
+    assert sandbox.arm("PUT", path, VAULTS, {"location": "westeurope", "properties": properties}).ok
     url = "https://new-vault.vault.azure.net/keys?api-version=7.4"
     with pytest.raises(requests.exceptions.ProxyError):
         sandbox.session().get(url, timeout=10)
     control.advance(32)
     assert sandbox.session().get(url, timeout=10).status_code == 401
-    assert sandbox.arm("DELETE", path, "2026-02-01").ok
+    assert sandbox.arm("DELETE", path, VAULTS).ok
     with pytest.raises(requests.exceptions.ProxyError):
         sandbox.session().get(url, timeout=10)
 

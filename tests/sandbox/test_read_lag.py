@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from batch_calls import account_path, batch
 from key_vault_calls import CRYPTO_OFFICER, assign, vault_body, vault_path
-from sandbox_client import Sandbox
+from sandbox_client import VAULTS, Sandbox
 
 from azure_sandbox.shared.behavior import POSITIONS
 
 ROLES = "2022-04-01"
-VAULTS = "2026-02-01"
 ACCOUNTS = "2024-07-01"
 BODY = {"location": "westeurope"}
 ANYTHING = object()

@@ -16,7 +16,7 @@ import pytest
 import requests
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.keyvault import KeyVaultManagementClient
-from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, Control, Sandbox
+from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, VAULTS, Control, Sandbox
 
 VERSION = "2022-09-01"
 BATCH_VERSION = "2024-07-01"
@@ -360,7 +360,7 @@ def fill(sandbox: Sandbox, *names: str) -> None:
             "accessPolicies": [],
         }
         body = {"location": "westeurope", "tags": {"name": name}, "properties": properties}
-        assert sandbox.arm("PUT", path, "2026-02-01", body).ok
+        assert sandbox.arm("PUT", path, VAULTS, body).ok
     account = f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/acct"
     assert sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"}).ok
     identity = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id1"
@@ -411,8 +411,8 @@ def test_lists_come_page_by_page(sandbox: Sandbox, path: str) -> None:
     body = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, "enableRbacAuthorization": True}
     for name in names:
         vault = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/{name}"
-        assert sandbox.arm("PUT", vault, "2026-02-01", {"location": "westeurope", "properties": body}).ok
-    version = "2026-02-01" if "KeyVault" in path else VERSION
+        assert sandbox.arm("PUT", vault, VAULTS, {"location": "westeurope", "properties": body}).ok
+    version = VAULTS if "KeyVault" in path else VERSION
     found: list[list[str]] = []
     document = sandbox.arm("GET", f"{sandbox.subscription}/{path}?$top=2", version).json()
     while True:
@@ -436,7 +436,7 @@ def test_a_group_is_deleted_with_its_resources(sandbox: Sandbox) -> None:
     assert sandbox.arm("DELETE", sandbox.group, VERSION).status_code == 202
     assert sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION).json()["value"] == []
     path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/deletedVaults"
-    assert [vault["name"] for vault in sandbox.arm("GET", path, "2026-02-01").json()["value"]] == ["vault-one"]
+    assert [vault["name"] for vault in sandbox.arm("GET", path, VAULTS).json()["value"]] == ["vault-one"]
 
 
 # Throttling

@@ -14,7 +14,7 @@ import requests
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
 from key_vault_calls import ENCRYPTION_USER, ROLES, make_vault, put_vault
-from sandbox_client import LOGIN, MANAGEMENT, MANAGEMENT_SCOPE, VAULT_SCOPE, Control, Sandbox
+from sandbox_client import LOGIN, MANAGEMENT, MANAGEMENT_SCOPE, VAULT_SCOPE, VAULTS, Control, Sandbox
 
 VERSION = "2022-09-01"
 BATCH = "2024-07-01"
@@ -126,7 +126,7 @@ def test_names_of_vaults_are_taken_across_tenants(sandbox: Sandbox, other: dict[
             "enableRbacAuthorization": True,
         },
     }
-    taken = sandbox.arm("PUT", path, "2026-02-01", body, session=session(sandbox, other))
+    taken = sandbox.arm("PUT", path, VAULTS, body, session=session(sandbox, other))
     assert error(taken) == (409, "VaultAlreadyExists")
     assert put_vault(sandbox, "vault-one").ok
 
