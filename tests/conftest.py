@@ -55,8 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Apply `slow(every=N)`: of a test with several cases, all but every Nth case are slow."""
     cases: Counter[str] = Counter()
     for item in items:
-        for mark in item.iter_markers("slow"):
+        mark = item.get_closest_marker("slow")
+        if mark is not None and "every" in mark.kwargs:
             test = item.nodeid.partition("[")[0]
-            if "every" in mark.kwargs and cases[test] % mark.kwargs["every"] == 0:
+            if cases[test] % mark.kwargs["every"] == 0:
                 item.own_markers.remove(mark)
             cases[test] += 1

@@ -136,8 +136,9 @@ def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, A
     """The causes in the order of their repair. `observed` has the data beside the evidence, and `available`, which
     is None if it is not known whether the account is available."""
     found = tuple(_causes(evidence, checks, observed))
-    is_explained = bool(found) or observed.get("after_repair", False)
-    if observed["available"] is False and _is_in_perimeter(evidence) and not is_explained:
+    if found or observed.get("after_repair"):
+        return found
+    if observed["available"] is False and _is_in_perimeter(evidence):
         return (Cause("network_closed", preflight.IN_PERIMETER, preflight.OPEN_PERIMETER),)
     return found
 
