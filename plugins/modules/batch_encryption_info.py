@@ -390,6 +390,7 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import is_after_repair
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
@@ -497,7 +498,8 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, name = params["resource_group"], params["account_name"]
     seconds(params["extend_expired_by"], "extend_expired_by")
     try:
-        observed = cloud.encryption.survey(group, name, diagnose=True, after_repair=bool(params["causes_so_far"]))
+        after_repair = is_after_repair(params["causes_so_far"])
+        observed = cloud.encryption.survey(group, name, diagnose=True, after_repair=after_repair)
     except NotFound as gone:
         if gone.code != "resource_group_not_found" or params["missing"] != "skip":
             raise

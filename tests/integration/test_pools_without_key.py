@@ -15,7 +15,7 @@ from meddling import REALISTIC
 from one_process import OneProcess
 from operators import done
 from role_runs import VARS
-from service import GROUP, Service
+from service import DAY, GROUP, Service
 from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, FAULTS, KEYS
 
 from azure_sandbox.shared.behavior import POSITIONS
@@ -76,6 +76,75 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
     # The caller cannot read the key.
     assert bool(again.get("failed")) is (fault == "firewall closed to the caller"), again
     assert again["changed"] is False
+
+
+def without_access(service: Service) -> str:
+    """An account that follows its key loses its access, and with it the next version of the key. The version that it
+    needs is disabled days later, and then the access is granted again. Returns that version."""
+    principal, used = service.on_key(rbac=True, follow=True)
+    version = used.rpartition("/")[2]
+    service.revoke(principal)
+    service.make_key()
+    service.sandbox.control.advance(3 * DAY)
+    service.disable(version=version)
+    service.sandbox.control.advance(5 * DAY)
+    service.grant(principal)
+    service.sandbox.control.advance(3600)
+    return version
+
+
+def test_a_follower_that_had_no_access_when_a_version_was_created(
+    runner: OneProcess, service: Service, position: str
+) -> None:
+    """No run reports that the account is available until the version that it needs is enabled."""
+    version, is_named = without_access(service), position in ("409", "403")
+    assert not service.is_available()
+    assert shown(runner) == ([False, False] if is_named else [None, None])
+
+    move = {**VARS, "cmk_key_follow_latest": False, "cmk_wait_timeout": 1}
+    moved = runner.another().role("rotate", move)
+    assert moved.get("failed"), moved
+    assert "and is available" not in moved["msg"]
+    report = runner.another().role("recover", {**VARS, "cmk_wait_timeout": 1})
+    # The version is enabled only if Batch names it. If Batch does not answer, the run waits and fails.
+    assert service.key(version=version).properties.enabled is service.is_available() is is_named
+    assert bool(report.get("failed")) is (position == "500"), report
+    assert position == "500" or report["available"] is (True if is_named else None)
+    assert position != "200" or version in str(report["warnings"])
+
+    service.keys().update_key_properties("key1", version, enabled=True)
+    assert is_named or shown(runner) == [None, None]
+    service.sandbox.control.advance(600)
+    assert service.is_available()
+    assert shown(runner) == [True, True]
+
+
+def test_an_accepted_change_shows_that_a_follower_has_not_lost_its_version(
+    runner: OneProcess, service: Service, position: str
+) -> None:
+    """The access was granted anew after the previous version had been retired. A list of pools is no proof, because it
+    is not documented whether Batch lists the pools of an account that has lost its key."""
+    principal, used = service.on_key(rbac=True, follow=True)
+    service.make_key()
+    service.sandbox.control.advance(3 * DAY)
+    service.disable(version=used.rpartition("/")[2])
+    service.sandbox.control.advance(DAY)
+    service.revoke(principal)
+    service.grant(principal)
+    service.sandbox.control.advance(3600)
+    assert service.is_available()
+    assert shown(runner) == [None, None]
+
+    service.batch.batch_account.update(GROUP, "account1", {"tags": {"team": "one"}})
+
+    assert shown(runner) == [True, True]
+
+
+def shown(runner: OneProcess) -> list[bool | None]:
+    """Whether the account is available, according to the module batch_encryption_info and to an audit."""
+    info = done(runner.another().module("batch_encryption_info", ON_ACCOUNT))
+    audit = done(runner.another().module("batch_encryption_audit", {"return_accounts": True, "pools": True}))
+    return [info["available"], audit["accounts"][0]["available"]]
 
 
 def test_check_mode_of_a_move_that_batch_would_refuse(runner: OneProcess, service: Service, position: str) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from documents import (
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, preflight, rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
 UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
@@ -417,6 +419,7 @@ def lost_previous(
 
 
 ENABLED = key(updated=NOW - 500)
+OLDER_ENABLED = key(OLD, updated=NOW - 300)
 
 
 def by_role(*ages: int) -> dict[str, Any]:
@@ -437,6 +440,9 @@ def by_role(*ages: int) -> dict[str, Any]:
         pytest.param(diagnosed(**by_role(600)), None, id="access granted long ago"),
         pytest.param(diagnosed(**by_role(60, DAY)), None, id="access granted a second time"),
         pytest.param(diagnosed(bundle=ENABLED, **by_role(60)), NOW - 60, id="both"),
+        pytest.param(diagnosed(KEY, key(), OLDER_ENABLED), NOW - 300, id="older version enabled"),
+        pytest.param(diagnosed(f"{KEY}/{NEW}", key(), OLDER_ENABLED), None, id="older version of a pinned account"),
+        pytest.param(diagnosed(KEY, key(), key(OLD, updated=NOW - 300, enabled=False)), None, id="older disabled"),
         pytest.param(diagnosed(vault=vault(rbac=True), assignments={PRINCIPAL: []}), None, id="no access"),
         pytest.param(diagnosed(assignments=Denied("Not for you.")), None, id="access not read"),
     ],
@@ -466,3 +472,80 @@ def test_an_account_that_was_changed_after_its_key_has_used_the_key(
 
 def test_the_change_time_of_an_account_may_be_unreadable() -> None:
     assert diagnosis.lost_key(diagnosed(bundle=ENABLED)) == ([], [])
+
+
+# Access that was granted after a version had been retired
+
+
+def granted_again(available: bool | None, *ages: int, **more: Any) -> dict[str, Any]:
+    """A follower of a key whose previous versions were retired 8 days ago. Its role assignments have these ages."""
+    bundles = [
+        key(name, created=NOW - age, updated=NOW - (age if name == NEW else 8 * DAY), enabled=name == NEW)
+        for name, age in RETIRED.items()
+    ]
+    return diagnosed(KEY, *bundles, bundle=bundles[-1], available=available, **by_role(*ages), **more)
+
+
+@pytest.mark.parametrize(
+    ("ages", "changed_at", "is_known"),
+    [
+        pytest.param([3600], None, False, id="granted afterwards"),
+        pytest.param([9 * DAY - 1], None, False, id="less than a day before"),
+        pytest.param([9 * DAY], None, True, id="a day before"),
+        pytest.param([3600, 9 * DAY], None, True, id="granted a second time"),
+        pytest.param([3600], NOW - 8 * DAY + 3601, True, id="the account was changed since"),
+        pytest.param([3600], NOW - 8 * DAY + 3600, False, id="the account was changed before"),
+    ],
+)
+def test_a_follower_may_need_a_version_that_was_retired_while_it_had_no_access(
+    ages: list[int], changed_at: int | None, is_known: bool
+) -> None:
+    observed = {**granted_again(None, *ages), "account_changed_at": changed_at}
+    assert diagnosis.may_have_lost_version(observed) is diagnosis.depends_on_account_change(observed) is not is_known
+    lost, unknown = diagnosis.lost_key(observed)
+    assert lost == []
+    assert [MIDDLE in one and "accepts one, for example of a tag" in one for one in unknown] == [True] * (not is_known)
+    evidence = observed["evidence"]
+    assert list(diagnosis.unclear(evidence, preflight.judged(evidence), observed)) == ["version"] * (not is_known)
+
+
+def test_a_pinned_account_needs_no_version_that_was_retired_while_it_had_no_access() -> None:
+    observed = granted_again(None, 3600)
+    observed["evidence"] = replace(observed["evidence"], key=read_key_identifier(f"{KEY}/{NEW}"))
+
+    assert not diagnosis.may_have_lost_version(observed)
+
+
+def test_a_version_that_was_retired_while_a_follower_had_no_access_is_enabled_only_if_batch_refuses() -> None:
+    """Somebody may have disabled the version on purpose."""
+    refused = says("The key is not accessible.")
+
+    assert diagnosis.describe(granted_again(None, 3600))["causes"] == []
+    assert diagnosis.describe(granted_again(False, 3600))["causes"] == []
+    assert diagnosis.describe(granted_again(False, 60, unavailable_reason=refused))["causes"] == []
+    assert diagnosis.describe(granted_again(False, 3600, unavailable_reason=refused, after_repair=True))["causes"] == []
+    found = diagnosis.describe(granted_again(False, 3600, unavailable_reason=refused))
+    assert found["key_identifiers"] == [f"{KEY}/{MIDDLE}", f"{KEY}/{OLD}"]
+
+
+@pytest.mark.parametrize(
+    ("so_far", "is_after"),
+    [
+        ([], False),
+        (["version_unusable", "operations_missing", "access_missing"], False),
+        (["version_unusable", "key_deleted"], True),
+        (["vault_deleted"], True),
+        (["network_closed"], True),
+    ],
+)
+def test_causes_that_have_been_repaired_before_a_check(so_far: list[str], is_after: bool) -> None:
+    assert diagnosis.is_after_repair(so_far) is is_after
+
+
+def test_a_perimeter_is_no_cause_soon_after_the_access_was_granted() -> None:
+    """The account may need ten minutes."""
+    in_perimeter = vault(rbac=True, publicNetworkAccess="SecuredByPerimeter")
+
+    for age, found in ((60, []), (600, ["network_closed"])):
+        observed = diagnosed(**{**by_role(age), "vault": in_perimeter})
+        assert list(causes(observed)) == found

@@ -182,3 +182,26 @@ def test_a_version_that_a_follower_lost_before_it_took_the_next(ended: int, doub
 
     assert found == ([OLD] if doubted and not changed else [])
     assert key_document.previous_in_doubt(used, versions, NOW, follows=False) == []
+
+
+@pytest.mark.parametrize(
+    ("granted", "doubted"),
+    [
+        pytest.param(9 * DAY, False, id="before the version was retired"),
+        pytest.param(6 * DAY + 1, False, id="a day before the version was retired"),
+        pytest.param(6 * DAY - 1, True, id="less than a day before"),
+        pytest.param(HOUR, True, id="afterwards"),
+    ],
+)
+def test_a_version_that_was_retired_while_a_follower_had_no_access(granted: int, doubted: bool) -> None:
+    """All times are seconds before now."""
+    used = key(NEW, created=NOW - 9 * DAY, updated=NOW - 9 * DAY)
+    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - 5 * DAY, enabled=False)
+    versions, since = [listed(one) for one in (old, used)], NOW - granted
+
+    def found(**more: Any) -> list[str]:
+        return key_document.previous_in_doubt(used, versions, NOW, **{"follows": True, "access_since": since, **more})
+
+    assert found() == ([OLD] if doubted else [])
+    assert found(follows=False) == []
+    assert found(account_changed_at=NOW - 5 * DAY + HOUR + 1) == []

@@ -326,4 +326,4 @@ def test_a_perimeter_is_a_cause_only_before_a_repair() -> None:
     azure = lost(vault=vault(policy(), publicNetworkAccess="SecuredByPerimeter"))
 
     assert refused("recover", azure).code == "not_recoverable"
-    assert repairs(azure, causes_so_far=["version_unusable"]) == []
+    assert repairs(azure, causes_so_far=["network_closed"]) == []

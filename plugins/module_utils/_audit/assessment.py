@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import diagnosis, preflight
-from .._core.documents import Account, Identity, KeyBundle, Pool, RoleAssignment, Vault
+from .._checks.fleet import Seen, observed_of
+from .._core.documents import Account, Identity, KeyBundle, Pool, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Unavailable
-from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
-from .._resources.access import document as access_document
+from .._core.ids import KeyIdentifier, key_of, place_of
 from .._resources.account import document as account_document
 from .._resources.encryption import document as encryption_document
 from .._resources.key import rotation_policy as key_rotation_policy
@@ -28,7 +28,6 @@ from .._resources.key.document import identifier_of, size_of
 from .._resources.vault import document as vault_document
 
 DAY = 86400
-Seen = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,20 +60,19 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         unknown = _unknown_pools(pools, availability)
         nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
         return Assessment({**placed, **nothing, **availability, "unknown": unknown})
-    evidence = _evidence(account, key, seen)
     kept = seen["keys"][key.versionless.folded]
     identities = _identities(account, seen)
     observed = {
-        "evidence": evidence,
+        **observed_of(account, key, seen),
         "deleted_vault": seen["deleted_vaults"].get(key.vault),
         "deleted_key": _or_none(kept["deleted"]),
-        "versions": _or_none(kept["versions"]),
         "missing_identities": _missing(account.get("identity", {}), identities),
     }
     if account["id"].lower() in seen["changed_at"]:
         observed["account_changed_at"] = seen["changed_at"][account["id"].lower()]
     availability = _availability(account, pools, *diagnosis.lost_key(observed))
     observed["available"] = availability["available"]
+    evidence = observed["evidence"]
     checks = preflight.judged(evidence)
     causes = diagnosis.causes(evidence, checks, observed)
     unclear = diagnosis.unclear(evidence, checks, observed)
@@ -87,45 +85,6 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         "unknown": {**_unknown(evidence, observed, kept, identities), **unclear, **_unknown_pools(pools, availability)},
     }
     return Assessment(record, causes)
-
-
-def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> preflight.Evidence:
-    identity = account.get("identity", {})
-    principals = principals_of(identity)
-    vault = seen["vaults"].get(key.vault)
-    assignments, definitions = _grants(key, principals, vault, seen)
-    return preflight.Evidence(
-        key=key,
-        principals=principals,
-        tenant_id=identity.get("tenantId") or seen["tenant_id"],
-        vault=vault,
-        # The newest version, if the account follows the key.
-        bundle=seen["named"][key.folded] if key.version else seen["keys"][key.folded]["newest"],
-        assignments=assignments,
-        definitions=definitions,
-        now=seen["now"],
-    )
-
-
-def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: Seen) -> tuple[Any, Mapping[str, Any]]:
-    """Role assignments by principal, and role definitions. If they could not be read, the error instead of the
-    assignments. A vault with access policies has no assignments."""
-    granted = seen["grants"].get(key.versionless.folded, {})
-    if isinstance(granted, CmkError):
-        return granted, {}
-    assignments = {one: granted.get("by_principal", {}).get(one.lower(), []) for one in principals}
-    definitions, groups = seen["definitions"], granted.get("of_groups", [])
-
-    def may_use(principal: str, given: Sequence[RoleAssignment]) -> bool:
-        return access_document.granted(vault, principal, key.name, given, definitions) == set(access_document.NEEDED)
-
-    for principal, given in assignments.items():
-        if groups and not may_use(principal, given) and may_use(principal, [*given, *groups]):
-            through = ", ".join(sorted({one["properties"]["principalId"] for one in groups}))
-            return Unavailable(
-                f"{principal} may be a member of a group that has access ({through}); members of groups are not read."
-            ), {}
-    return assignments, definitions
 
 
 def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: Seen, seen: Seen) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from .._checks.diagnosis import depends_on_account_change, may_have_lost_version
+from .._checks.fleet import Seen, observed_of
 from .._checks.preflight import is_unreachable
 from .._checks.usage import Listed
 from .._core.concurrent import map_concurrent, value_or_error
@@ -23,7 +25,7 @@ from .._core.documents import Account, KeyBundle, RoleAssignment
 from .._core.errors import CmkError
 from .._core.ids import KeyIdentifier, key_of, principals_of
 from .._resources.access.document import roles_in, scope_of
-from .._resources.key.document import identifier_of, previous_in_doubt
+from .._resources.key.document import identifier_of
 from .._resources.vault.document import uses_rbac
 from .identities import Identities
 from .resources import Resources
@@ -71,14 +73,12 @@ class Fleet:
         unreachable = {key.vault for name, key in keys.items() if is_unreachable(read[name]["newest"])}
         deleted_vaults = self._vaults.deleted(unseen, unseen & unreachable)
         grants, definitions = self._grants(keys, vaults, accounts)
-        named = self._named(used, read)
-        return {
+        seen = {
             **listed,
             "vaults": vaults,
             "deleted_vaults": deleted_vaults,
             "keys": read,
-            "named": named,
-            "changed_at": self._changed_at(accounts, named, read),
+            "named": self._named(used, read),
             "grants": grants,
             "definitions": definitions,
             "identities": self._each_identity(accounts),
@@ -87,6 +87,9 @@ class Fleet:
             "tenant_id": self._session.caller["tenant_id"],
             "now": self._keys.now,
         }
+        # Without the pools, it is not judged whether an account is available.
+        depends = depends_on_account_change if scope.pools else may_have_lost_version
+        return {**seen, "changed_at": self._changed_at(accounts, seen, depends)}
 
     def _accounts(self, scope: Any) -> Listed:
         if scope.group is None:
@@ -123,21 +126,14 @@ class Fleet:
         }
         return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
 
-    def _changed_at(
-        self, accounts: Sequence[Account], named: Mapping[str, Any], read: Mapping[str, Any]
-    ) -> dict[str, float | None]:
-        """When accounts were changed, by their ids in lower case. Read only of accounts that may have lost a previous
-        version of their key too early. None if the time could not be read."""
-        doubtful = []
-        for account in accounts:
-            if key := key_of(account):
-                kept = read[key.versionless.folded]
-                used: KeyBundle | CmkError | None = named[key.folded] if key.version else kept["newest"]
-                versions = [] if isinstance(kept["versions"], CmkError) else kept["versions"] or []
-                if not used or isinstance(used, CmkError):
-                    continue
-                if previous_in_doubt(used, versions, self._keys.now, follows=key.version is None):
-                    doubtful.append(account["id"].lower())
+    def _changed_at(self, accounts: Sequence[Account], seen: Seen, depends: Callable[..., bool]) -> dict[str, Any]:
+        """When accounts were changed, by their ids in lower case. Read only of accounts of which that time says more
+        (`depends`). None if the time could not be read."""
+        doubtful = [
+            account["id"].lower()
+            for account in accounts
+            if (key := key_of(account)) and depends(observed_of(account, key, seen))
+        ]
         changed = map_concurrent(lambda name: _or_error(lambda: self._resources.changed_at(name)), doubtful)
         return {name: None if isinstance(at, CmkError) else at for name, at in changed.items()}
 

@@ -20,6 +20,7 @@ from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._resources.access.document import NEEDED
+from .._resources.account import document as account_document
 from .._resources.key.document import (
     followers_on,
     is_retired,
@@ -39,6 +40,10 @@ _RESTORE = f"Restore a backup of the key if there is one. Without a backup: {_LO
 # Batch uses wrapKey only when the key of an account is set.
 _NEEDED_IN_USE = ("get", "unwrapKey")
 _ASK = "Read whether the account is available (pools: true, in the role cmk_audit_pools: true)"
+_ASK_BY_CHANGE = (
+    "Batch refuses each change of an account that has lost its key. If it accepts one, for example of a tag, the "
+    "account does not need the version."
+)
 
 # By cause, the pattern of Batch's message about a key that the caller cannot read. When Batch reports that the key
 # is accessible again, its message may still contain an earlier refusal.
@@ -50,6 +55,8 @@ _SAID_BY_BATCH = {
 }
 _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _ACCESSIBLE_AGAIN = "accessible again"
+# The role recover repairs these causes after its last check, and other causes before a check.
+_REPAIRED_LAST = ("version_unusable", "operations_missing", "access_missing")
 # The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
 _RECOVERY_SECONDS = 600
 
@@ -75,6 +82,11 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "key_identifiers": _needed(evidence, observed),
         "preflight": preflight.describe(checks),
     }
+
+
+def is_after_repair(causes_so_far: Sequence[str]) -> bool:
+    """Whether a cause that earlier checks of a run found has been repaired."""
+    return not set(causes_so_far).issubset(_REPAIRED_LAST)
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
@@ -136,9 +148,9 @@ def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, A
     """The causes in the order of their repair. `observed` has the data beside the evidence, and `available`, which
     is None if it is not known whether the account is available."""
     found = tuple(_causes(evidence, checks, observed))
-    if found or observed.get("after_repair"):
+    if found or observed["available"] is not False or _is_explained(observed):
         return found
-    if observed["available"] is False and _is_in_perimeter(evidence):
+    if _is_in_perimeter(evidence):
         return (Cause("network_closed", preflight.IN_PERIMETER, preflight.OPEN_PERIMETER),)
     return found
 
@@ -225,19 +237,31 @@ def key_changed_at(observed: Mapping[str, Any]) -> float | None:
     since = evidence.now - _RECOVERY_SECONDS
     changes: list[float] = []
     if isinstance(evidence.bundle, Mapping):
-        attributes = evidence.bundle["attributes"]
-        updated = attributes.get("updated") or 0
-        changes += [updated] if updated > max(since, attributes["created"]) else []
-    if isinstance(evidence.assignments, Mapping):
-        older = {
-            principal: [one for one in given if _created_at(one) <= since]
-            for principal, given in evidence.assignments.items()
-        }
-        # Skips the second check in the usual case that all assignments are older.
-        if older != evidence.assignments and _has_access(evidence):
-            created = [_created_at(one) for given in evidence.assignments.values() for one in given]
-            changes += [] if _has_access(replace(evidence, assignments=older)) else [max(created)]
+        items = [item_of(evidence.bundle)]
+        if evidence.key.version is None:
+            # An account that follows the key may have needed an older version that was enabled again.
+            items += [item for item in observed["versions"] or () if not _reason(item, evidence.now)]
+        times = [(item["attributes"].get("updated") or 0, item["attributes"]["created"]) for item in items]
+        changes += [updated for updated, created in times if updated > max(since, created)]
+    granted = _access_since(evidence)
+    changes += [granted] if granted > since else []
     return max(changes, default=None)
+
+
+def _access_since(evidence: Evidence) -> float:
+    """When the account was granted the access that it has: the earliest time at which its role assignments were enough.
+    0 if it has no access, or has it by an access policy, which has no time."""
+    if not isinstance(evidence.assignments, Mapping) or not _has_access(evidence):
+        return 0
+    given = [one for of_one in evidence.assignments.values() for one in of_one]
+    for moment in sorted({_created_at(one) for one in given}):
+        older = {
+            principal: [one for one in of_one if _created_at(one) <= moment]
+            for principal, of_one in evidence.assignments.items()
+        }
+        if _has_access(replace(evidence, assignments=older)):
+            return moment
+    return 0
 
 
 def _created_at(assignment: RoleAssignment) -> float:
@@ -250,7 +274,12 @@ def _created_at(assignment: RoleAssignment) -> float:
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
     """Whether the time when the account was changed says more about its availability: after a recent change of the key,
     and if the account may have needed a version that was disabled or has expired."""
-    return key_changed_at(observed) is not None or bool(_lost_too_early(observed["evidence"], observed))
+    return key_changed_at(observed) is not None or may_have_lost_version(observed)
+
+
+def may_have_lost_version(observed: Mapping[str, Any]) -> bool:
+    """Whether the account may have needed a version that was disabled or has expired."""
+    return bool(_lost_without_access(observed["evidence"], observed))
 
 
 def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
@@ -259,6 +288,13 @@ def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[
         return [
             f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was "
             f"created. {_may_need(key)}"
+        ]
+    if doubtful := _lost_without_access(evidence, observed):
+        key = replace(evidence.key, version=doubtful[0])
+        return [
+            f"Version {key.version} of the key {key.name} was disabled or expired before the account was granted its "
+            f"access to the key at {instant(_access_since(evidence))}, or soon after. If the account had no access "
+            f"when a newer version was created, it needs that version. {_may_need(key)} {_ASK_BY_CHANGE}"
         ]
     return []
 
@@ -439,7 +475,10 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     if observed["available"] is False and not (
         any(_reason(item, evidence.now) for item in items) or _is_explained(observed)
     ):
-        return [by_version[version] for version in followed]
+        # Only if Batch itself has refused a request: without that, the account may well be available.
+        is_refused = account_document.availability(observed.get("unavailable_reason")) is False
+        beside = _lost_without_access(evidence, observed) if is_refused else []
+        return [by_version[version] for version in dict.fromkeys([*followed, *beside])]
     return items
 
 
@@ -455,7 +494,7 @@ def _is_explained(observed: Mapping[str, Any]) -> bool:
     )
 
 
-def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
+def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any], *, access_since: float = 0) -> list[str]:
     """The previous versions that were disabled or expired when the account may still have needed them."""
     if not isinstance(evidence.bundle, Mapping):
         return []
@@ -464,8 +503,15 @@ def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any]) -> list[str
         observed["versions"] or (),
         evidence.now,
         follows=evidence.key.version is None,
+        access_since=access_since,
         account_changed_at=observed.get("account_changed_at"),
     )
+
+
+def _lost_without_access(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
+    """The same, and the versions that were disabled or expired before the account was granted its access. The account
+    needs them if it had no access before."""
+    return _lost_too_early(evidence, observed, access_since=_access_since(evidence))
 
 
 def _reason(item: KeyItem, now: float) -> str:

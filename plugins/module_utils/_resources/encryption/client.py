@@ -56,6 +56,8 @@ class Encryption(Polled):
         # Accounts that a request of this task may have moved to another key: Azure accepted the request, or the
         # outcome is not known.
         self._moved: set[tuple[str, str]] = set()
+        # Accounts of which Azure has refused a change of this task: the refusal may mean that the key was lost.
+        self._refused: set[tuple[str, str]] = set()
         # Accounts that this task has moved to another version of their key, and why the previous version, which Batch
         # may still need, cannot be used.
         self._previous_lost: dict[tuple[str, str], NotShown] = {}
@@ -101,7 +103,9 @@ class Encryption(Polled):
                 observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
             return observed
         if goal.undoes is None:
-            observed["unavailable_reason"] = self._accounts.unavailable_reason_before_change(group, name)
+            is_refused = (group.lower(), name.lower()) in self._refused
+            ask = self._unavailable_reason if is_refused else self._accounts.unavailable_reason_before_change
+            observed["unavailable_reason"] = ask(group, name)
         if goal.key is not None and observed["unavailable_reason"] is None:
             found = self._evidence.of_account(account, goal.target, goal.vault_group)
             observed["evidence"] = for_rollback(found) if goal.undoes else found
@@ -273,6 +277,7 @@ class Encryption(Polled):
             try:
                 self._accounts.update(group, name, body, if_late=require_unmoved)
             except (Denied, NotFound, PlanOutdated, Rejected):
+                self._refused.add(account)
                 if not was_moved:
                     self._moved.discard(account)
                 raise

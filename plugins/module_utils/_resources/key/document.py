@@ -140,12 +140,14 @@ def previous_in_doubt(
     now: float,
     *,
     follows: bool,
+    access_since: float = 0,
     account_changed_at: float | None = None,
 ) -> list[str]:
     """The previous versions that became unusable when the account may still have needed them. The account is pinned
     to the version `used` or, with `follows`, follows the key with that newest version. If an account loses its
-    version before Batch has moved it to the newest version, Batch cannot move it any more. An account that was changed
-    since then has not lost its key."""
+    version before Batch has moved it to the newest version, Batch cannot move it any more. Batch cannot move it either
+    before `access_since`, when the account was granted its access to the key. An account that was changed since then
+    has not lost its key."""
     created = used["attributes"]["created"]
     needed_until = created + (FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS)
     used_version = version_of(used["key"])
@@ -156,7 +158,8 @@ def previous_in_doubt(
         # Whether an account that follows the key may have used this version when it became unusable. No account takes a
         # version that was created as a disabled version.
         was_usable = ended > item["attributes"]["created"]
-        may_be_stuck = follows and was_usable and ended < next_created + TAKEN_WITHIN_SECONDS
+        movable_since = max(next_created, access_since)
+        may_be_stuck = follows and was_usable and ended < movable_since + TAKEN_WITHIN_SECONDS
         # If Batch had not noticed the loss yet, the account could still be moved to the newer version.
         is_in_time = now < needed_until and created < ended + LOSS_NOTICED_SECONDS
         is_needed = (account_changed_at or 0) <= ended + LOSS_NOTICED_SECONDS
