@@ -341,7 +341,7 @@ def test_the_sdk_looks_roles_up(sandbox: Sandbox, client: AuthorizationManagemen
         "unwrap/action",
     ]
     assert client.role_definitions.get_by_id(role.id).role_name == role.role_name
-    assert len(list(client.role_definitions.list(sandbox.subscription))) >= 14
+    assert len(list(client.role_definitions.list(sandbox.subscription))) >= 17
     assert not list(client.role_definitions.list(sandbox.group, filter="roleName eq 'No such role'"))
 
 

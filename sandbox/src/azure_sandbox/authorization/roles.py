@@ -116,6 +116,51 @@ BUILT_IN = (
         Permission(actions=("*/read", "Microsoft.Authorization/*", "Microsoft.Support/*")),
     ),
     _role(
+        "f58310d9-a9f6-439a-9e8d-f62e7b41a168",
+        "Role Based Access Control Administrator",
+        "Manage access to Azure resources by assigning roles using Azure RBAC. This role does not allow you to manage"
+        " access using other ways, such as Azure Policy.",
+        Permission(
+            actions=(
+                "Microsoft.Authorization/roleAssignments/write",
+                "Microsoft.Authorization/roleAssignments/delete",
+                "*/read",
+                "Microsoft.Support/*",
+            )
+        ),
+    ),
+    _role(
+        "29fe4964-1e60-436b-bd3a-77fd4c178b3c",
+        "Azure Batch Account Contributor",
+        "Grants full access to manage all Batch resources, including Batch accounts, pools and jobs.",
+        Permission(
+            actions=(
+                "Microsoft.Authorization/*/read",
+                "Microsoft.Batch/*",
+                "Microsoft.Insights/alertRules/*",
+                "Microsoft.Resources/deployments/*",
+                "Microsoft.Resources/subscriptions/resourceGroups/read",
+            ),
+            data_actions=("Microsoft.Batch/*",),
+        ),
+    ),
+    _role(
+        "f1a07417-d97a-45cb-824c-7a7467783830",
+        "Managed Identity Operator",
+        "Read and Assign User Assigned Identity",
+        Permission(
+            actions=(
+                "Microsoft.ManagedIdentity/userAssignedIdentities/*/read",
+                "Microsoft.ManagedIdentity/userAssignedIdentities/*/assign/action",
+                "Microsoft.Authorization/*/read",
+                "Microsoft.Insights/alertRules/*",
+                "Microsoft.Resources/subscriptions/resourceGroups/read",
+                "Microsoft.Resources/deployments/*",
+                "Microsoft.Support/*",
+            )
+        ),
+    ),
+    _role(
         "f25e0fa2-a7c8-4377-a976-54943a77a395",
         "Key Vault Contributor",
         "Lets you manage key vaults, but not access to them.",
