@@ -106,7 +106,7 @@ def test_a_follower_that_had_no_access_when_a_version_was_created(
     assert moved.get("failed"), moved
     assert "and is available" not in moved["msg"]
     report = runner.another().role("recover", {**VARS, "cmk_wait_timeout": 1})
-    # The version is enabled only if Batch names it. If Batch does not answer, the run waits and fails.
+    # The version is enabled only if Batch names it. If Batch does not respond, the run waits and fails.
     assert service.key(version=version).properties.enabled is service.is_available() is is_named
     assert bool(report.get("failed")) is (position == "500"), report
     assert position == "500" or report["available"] is (True if is_named else None)
@@ -122,7 +122,7 @@ def test_a_follower_that_had_no_access_when_a_version_was_created(
 def test_an_accepted_change_shows_that_a_follower_has_not_lost_its_version(
     runner: OneProcess, service: Service, position: str
 ) -> None:
-    """The access was granted anew after the previous version had been retired. A list of pools is no proof, because it
+    """The access was granted again after the previous version had been retired. A list of pools is no proof, because it
     is not documented whether Batch lists the pools of an account that has lost its key."""
     principal, used = service.on_key(rbac=True, follow=True)
     service.make_key()

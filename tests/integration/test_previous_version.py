@@ -7,15 +7,19 @@ version that an account needs, and an account that has lost such a version is ne
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from one_process import OneProcess
-from operators import FIRST_KEY, Run, World, done
+from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
 from role_runs import QUARTER
 from service import DAY, Service
 
 from azure_sandbox.shared.behavior import POSITIONS
 
 ROTATE = Run("rotate", "account1", None, {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable"})
+RETIRE = replace(ROTATE, wishes={"cmk_previous_version": "disable"})
+ROLE_KEY = (RBAC_VAULT, "key1")
 SWITCHES = ("follower_delay", "previous_version_needed")
 
 
@@ -114,4 +118,38 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
 
     assert report["changed"] is True
     assert report["available"] is None
+    assert service.is_available()
+
+
+@pytest.mark.parametrize("cause", ["role", "access policy", "firewall"])
+def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
+    world: World, service: Service, cause: str
+) -> None:
+    """When the account can use the key again, Batch has still to move it to the newest version."""
+    control, key = service.sandbox.control, ROLE_KEY if cause == "role" else FIRST_KEY
+    vault = key[0]
+    done(world.prepared(Run("provision", "account1", key, {"cmk_key_follow_latest": True}))())
+    control.advance(5 * DAY)
+    if cause == "firewall":
+        closed = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1"}]}
+        service.change_vault(vault, properties={"networkAcls": closed})
+    else:
+        service.revoke(world.principal("account1"), vault)
+    service.make_key(key[1], vault)
+    control.advance(5 * DAY)
+    assert not service.is_available()
+    kept = world.prepared(RETIRE, beside=True)()
+    assert kept.get("failed") or not kept["changed"], kept
+    done(world.prepared(Run("recover", "account1"), beside=True)())
+
+    for hours in (1, 25):
+        control.advance(hours * 3600)
+        kept = done(world.prepared(RETIRE, beside=True)())
+        assert [version.enabled for version in service.versions(key[1], vault)] == [True, True]
+        assert kept["changed"] is False
+        assert service.is_available()
+    control.advance(23 * 3600)
+    done(world.prepared(RETIRE, beside=True)())
+    assert [version.enabled for version in service.versions(key[1], vault)] == [False, True]
+    control.advance(2 * DAY)
     assert service.is_available()

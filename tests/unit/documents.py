@@ -260,6 +260,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
         "deleted": None,
         "visible": visible(),
         "ages": None,
+        "usable_since": {},
         "moved_in_run": False,
         "now": NOW,
         **others,

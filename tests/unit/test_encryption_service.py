@@ -44,6 +44,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import FOLLOWING_LAG
 
 PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
 CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
@@ -373,14 +374,21 @@ def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_
 
 
 class KeyService(Keys):
-    """A key with three versions, and accounts. `ages` are the seconds since each account was changed."""
+    """A key with three versions, and accounts. `ages` are the seconds since each account was changed, `usable_for` the
+    seconds for which accounts that follow the key have been able to use it."""
 
-    def __init__(self, *accounts: dict[str, Any], moved: bool = False, ages: Any = None) -> None:
+    def __init__(
+        self, *accounts: dict[str, Any], moved: bool = False, ages: Any = None, usable_for: float = 30 * DAY
+    ) -> None:
         visible_accounts: Any = SimpleNamespace(read=self._list)
         vaults: Any = SimpleNamespace(unseen=lambda _vault: [])
         resources: Any = SimpleNamespace(age=self._age_of)
-        super().__init__(None, visible_accounts, resources, vaults, Moved(RunFiles(None)))  # type: ignore[arg-type]
+        evidence: Any = SimpleNamespace(usable_since=self._usable_since)
+        moves = Moved(RunFiles(None))
+        super().__init__(None, visible_accounts, resources, vaults, moves, lambda: evidence)  # type: ignore[arg-type]
         self.now = NOW
+        self.usable_for = usable_for
+        self.followers: list[dict[str, Any]] = []
         self.looks = 0
         self.accounts = accounts
         self.ages = ages or {}
@@ -391,6 +399,11 @@ class KeyService(Keys):
     def _list(self) -> dict[str, Any]:
         self.looks += 1
         return visible(*self.accounts)
+
+    def _usable_since(self, used: KeyIdentifier, users: dict[str, Any]) -> dict[str, float]:
+        assert str(used) == KEY
+        self.followers.append(users)
+        return dict.fromkeys(users, NOW - self.usable_for)
 
     def _age_of(self, account_id: str) -> float | None:
         self.asked.append(account_id)
@@ -409,7 +422,7 @@ class KeyService(Keys):
         return [listed(key(version, created=created)) for version, created in CREATED.items()]
 
 
-def disable(keys: KeyService, version: str = MIDDLE, **options: Any) -> Any:
+def disable(keys: KeyService, version: str | None = MIDDLE, **options: Any) -> Any:
     given = {"state": "disabled", "version": version, "moved_to": PINNED_NEW, **options}
     goal = key_goal(**given)
     return key_plan.plan(goal, keys.read(goal))
@@ -464,3 +477,40 @@ def test_the_second_check_lists_accounts_without_reading_them() -> None:
     keys._moved.note(key_identifier(PINNED_NEW))
     keys.read(plan.goal)
     assert keys.looks == 3
+
+
+@pytest.mark.parametrize(("usable_for", "is_kept"), [(FOLLOWING_LAG - 1, True), (FOLLOWING_LAG, False)])
+@pytest.mark.parametrize("moved_to", [None, PINNED_NEW])
+def test_a_version_is_kept_if_a_follower_could_not_use_the_key_for_some_time(
+    usable_for: float, is_kept: bool, moved_to: str | None
+) -> None:
+    """Batch may not have moved the account to the newest version."""
+    ages = {account_id("follower"): 30.0 * DAY}
+    keys = KeyService(on(KEY, "follower"), on(f"{KEY}2", "other"), ages=ages, usable_for=usable_for)
+    plan = disable(keys, in_use="keep", moved_to=moved_to)
+
+    assert plan.changed is not is_kept
+    assert plan.report["in_use_by"] == ([account_id("follower")] if is_kept else [])
+    assert keys.followers == [{account_id("follower"): (PRINCIPAL,)}]
+    if is_kept:
+        assert keys.asked == []
+        with pytest.raises(Refused) as refused:
+            disable(keys, moved_to=None)
+        assert refused.value.code == "in_use"
+        assert disable(keys, moved_to=None, force=True).changed
+    else:
+        # The second check, after the version was disabled.
+        keys.usable_for = FOLLOWING_LAG - 1
+        with pytest.raises(Refused):
+            key_plan.plan(plan.goal, keys.read(plan.goal))
+
+
+def test_followers_are_not_asked_if_it_does_not_matter() -> None:
+    used = KeyService(on(KEY, "follower"), on(PINNED_MIDDLE))
+    assert disable(used, in_use="keep", moved_to=None).report["in_use_by"] == [account_id()]
+    whole = KeyService(on(KEY, "follower"))
+    assert disable(whole, None, in_use="keep", moved_to=None).report["in_use_by"] == [account_id("follower")]
+    pinned = KeyService(on(PINNED_NEW))
+    assert disable(pinned, moved_to=None).changed
+
+    assert used.followers == whole.followers == pinned.followers == []

@@ -23,6 +23,7 @@ from documents import (
     TENANT,
     VAULT_ID,
     assignment,
+    definition,
     evidence,
     key,
     policy,
@@ -330,3 +331,60 @@ def test_a_key_that_expires_soon_fails_for_an_account_that_moves_to_it() -> None
     assert preflight.require(preflight.lasting(later))
     # A rollback to the key passes the check, and an account that already uses the key has no finding.
     assert preflight.require(soon)
+
+
+def by_role(*ages: int, changed: str | None = "2020-01-01T00:00:00.123Z", **network: Any) -> dict[str, Any]:
+    """The account has access by role assignments of these ages, to a vault that was `changed` at that time."""
+    seen = vault(rbac=True, **network)
+    if changed:
+        seen["systemData"] = {"lastModifiedAt": changed}
+    return {"vault": seen, "assignments": {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID, age=age) for age in ages]}}
+
+
+CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": []}
+LET_IN = {**CLOSED, "ipRules": [{"value": "203.0.113.7"}]}
+
+
+@pytest.mark.parametrize(
+    ("read", "since"),
+    [
+        pytest.param(by_role(DAY), NOW - DAY, id="access granted"),
+        pytest.param(by_role(60, DAY), NOW - DAY, id="access granted a second time"),
+        pytest.param(by_role(DAY, changed="2026-05-28T20:06:40.1234567Z"), 1779998800, id="vault changed later"),
+        pytest.param(by_role(DAY, changed=None), NOW, id="time of the change not known"),
+        pytest.param(by_role(), NOW, id="no access"),
+        pytest.param({**by_role(DAY), "assignments": Denied("Not for you.")}, NOW, id="access not read"),
+        pytest.param({**by_role(DAY), "vault": None}, NOW, id="no vault"),
+        pytest.param({**by_role(DAY), "vault": Denied("Not for you.")}, NOW, id="vault not read"),
+        pytest.param(by_role(DAY, networkAcls=CLOSED), NOW, id="closed network"),
+        pytest.param(by_role(DAY, networkAcls=LET_IN), NOW, id="network that may let Batch in"),
+        pytest.param(by_role(DAY, publicNetworkAccess="SecuredByPerimeter"), NOW - DAY, id="perimeter"),
+        pytest.param(
+            {"vault": {**vault(policy()), "systemData": {"lastModifiedAt": "2026-05-28T20:06:40Z"}}},
+            1779998800,
+            id="access policies",
+        ),
+    ],
+)
+def test_since_when_an_account_can_use_its_key(read: dict[str, Any], since: float) -> None:
+    assert preflight.usable_since(evidence(**read)) == since
+
+
+def test_access_by_several_role_assignments_begins_with_the_last() -> None:
+    reads = assignment(READS_KEYS, VAULT_ID, age=9 * DAY)
+    wraps = assignment(WRAPS_KEYS, VAULT_ID, age=DAY)
+    definitions = {READS_KEYS: _allowing("read"), WRAPS_KEYS: _allowing("wrap/action", "unwrap/action")}
+    given = {"vault": vault(rbac=True), "assignments": {PRINCIPAL: [wraps, reads]}, "definitions": definitions}
+
+    assert preflight.access_since(evidence(**given)) == NOW - DAY
+    # Batch may use any of the identities.
+    other = {OTHER: [assignment(ENCRYPTION_USER, VAULT_ID, principal=OTHER, age=3 * DAY)]}
+    given |= {"principals": (PRINCIPAL, OTHER), "assignments": {**given["assignments"], **other}}
+    assert preflight.access_since(evidence(**given)) == NOW - 3 * DAY
+
+
+READS_KEYS, WRAPS_KEYS = "1" * 8 + "-0000-0000-0000-000000000000", "2" * 8 + "-0000-0000-0000-000000000000"
+
+
+def _allowing(*operations: str) -> dict[str, Any]:
+    return definition(([f"Microsoft.KeyVault/vaults/keys/{one}" for one in operations], []))

@@ -160,6 +160,16 @@ def test_pools_that_encrypt_their_disks_with_a_key(find: Callable[[Any], list[st
     assert find(visible(account("unavailable", key=OTHER_KEY), disks=(UNKNOWN,))) == [UNKNOWN["id"]]
 
 
+def test_the_principals_of_followers() -> None:
+    seen = {**visible(BY_OTHER, BY_USER, PINNED_OLD, NO_KEY), "disks": DISKS["disks"]}
+    found = usage.principals_following(seen, identifier(f"{KEY}/{OLD}"))
+
+    assert found[BY_OTHER["id"]] == (OTHER,)
+    pools = {one.rpartition("/")[2]: principals for one, principals in found.items() if "/pools/" in one}
+    assert pools == {"following": [OTHER], "from-old": None}
+    assert len(found) == 3
+
+
 def test_a_vault_that_an_account_refers_to_is_in_use() -> None:
     refers = account("refers")
     refers["properties"]["keyVaultReference"] = {"id": f"{account_id('x').rpartition('/')[0]}/MyVault"}

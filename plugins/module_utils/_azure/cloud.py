@@ -142,7 +142,7 @@ class Cloud:
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self.visible, self._resources, self.vaults, self._moved)
+        return Keys(self._session, self.visible, self._resources, self.vaults, self._moved, lambda: self._evidence)
 
     @cached_property
     def visible(self) -> VisibleAccounts:

@@ -16,7 +16,15 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .._checks.preflight import Evidence, failed_checks, for_rollback, granted_to_each, lasting, require
+from .._checks.preflight import (
+    Evidence,
+    failed_checks,
+    for_rollback,
+    granted_to_each,
+    lasting,
+    require,
+    usable_since,
+)
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
@@ -90,6 +98,18 @@ class EvidenceReader:
             definitions=definitions,
             now=self._keys.now,
         )
+
+    def usable_since(self, key: KeyIdentifier, users: Mapping[str, Sequence[str] | None]) -> dict[str, float]:
+        """Since when each user can use the key (preflight.usable_since), by its id. `users` are the principals of each
+        user; None if they are not known."""
+
+        def since(user: str) -> float:
+            principals = users[user]
+            if principals is None:
+                return self._keys.now
+            return usable_since(self._gathered(key, None, principals, tenant_id=None))
+
+        return map_concurrent(since, users)
 
     def refreshed(self, evidence: Evidence) -> Evidence:
         """The same evidence, read from Azure now."""

@@ -12,14 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import Any
 
-from .._core.documents import DeletedVault, KeyBundle, KeyItem, RoleAssignment
+from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
-from .._resources.access.document import NEEDED
 from .._resources.account import document as account_document
 from .._resources.key.document import (
     followers_on,
@@ -32,7 +30,7 @@ from .._resources.key.document import (
 )
 from .._resources.vault.document import is_in_perimeter, lets_addresses_in
 from . import preflight, rights
-from .preflight import FAILED, Check, Evidence
+from .preflight import FAILED, Check, Evidence, access_since, has_access
 from .rights import Needed
 
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
@@ -160,7 +158,7 @@ def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
     yield from _of_identity(evidence, observed["missing_identities"])
     yield from _of_vault(evidence, failed, observed)
     yield from _of_key(evidence, failed, observed)
-    if "access_granted" in failed and (observed["available"] is False or not _has_access(evidence)):
+    if "access_granted" in failed and (observed["available"] is False or not has_access(evidence)):
         check = failed["access_granted"]
         yield Cause("access_missing", check.evidence, check.remedy, "access")
 
@@ -172,7 +170,7 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
         return {}
     failed = {check.name: check.evidence for check in checks if check.status == FAILED}
     found = {}
-    if "access_granted" in failed and _has_access(evidence):
+    if "access_granted" in failed and has_access(evidence):
         found["access"] = (
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
             f"which of them Batch uses. {_ASK}, or grant access."
@@ -243,32 +241,9 @@ def key_changed_at(observed: Mapping[str, Any]) -> float | None:
             items += [item for item in observed["versions"] or () if not _reason(item, evidence.now)]
         times = [(item["attributes"].get("updated") or 0, item["attributes"]["created"]) for item in items]
         changes += [updated for updated, created in times if updated > max(since, created)]
-    granted = _access_since(evidence)
+    granted = access_since(evidence)
     changes += [granted] if granted > since else []
     return max(changes, default=None)
-
-
-def _access_since(evidence: Evidence) -> float:
-    """When the account was granted the access that it has: the earliest time at which its role assignments were enough.
-    0 if it has no access, or has it by an access policy, which has no time."""
-    if not isinstance(evidence.assignments, Mapping) or not _has_access(evidence):
-        return 0
-    given = [one for of_one in evidence.assignments.values() for one in of_one]
-    for moment in sorted({_created_at(one) for one in given}):
-        older = {
-            principal: [one for one in of_one if _created_at(one) <= moment]
-            for principal, of_one in evidence.assignments.items()
-        }
-        if _has_access(replace(evidence, assignments=older)):
-            return moment
-    return 0
-
-
-def _created_at(assignment: RoleAssignment) -> float:
-    text = assignment["properties"].get("createdOn")
-    # Azure's time has seven decimal places of a second, which Python cannot parse.
-    made = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S") if text else None
-    return made.replace(tzinfo=timezone.utc).timestamp() if made else 0
 
 
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
@@ -293,7 +268,7 @@ def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[
         key = replace(evidence.key, version=doubtful[0])
         return [
             f"Version {key.version} of the key {key.name} was disabled or expired before the account was granted its "
-            f"access to the key at {instant(_access_since(evidence))}, or soon after. If the account had no access "
+            f"access to the key at {instant(access_since(evidence))}, or soon after. If the account had no access "
             f"when a newer version was created, it needs that version. {_may_need(key)} {_ASK_BY_CHANGE}"
         ]
     return []
@@ -338,11 +313,6 @@ def _none_usable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> bool
     """Whether none of the versions that an account may use is usable, if it follows the key. False if the versions
     could not be listed."""
     return versions is not None and all(_reason(item, evidence.now) for item in versions)
-
-
-def _has_access(evidence: Evidence) -> bool:
-    """Whether one of the identities may use the key. Batch may use any of them."""
-    return any(granted.issuperset(NEEDED) for granted in preflight.granted_to_each(evidence).values())
 
 
 def _is_in_perimeter(evidence: Evidence) -> bool:
@@ -511,7 +481,7 @@ def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any], *, access_s
 def _lost_without_access(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
     """The same, and the versions that were disabled or expired before the account was granted its access. The account
     needs them if it had no access before."""
-    return _lost_too_early(evidence, observed, access_since=_access_since(evidence))
+    return _lost_too_early(evidence, observed, access_since=access_since(evidence))
 
 
 def _reason(item: KeyItem, now: float) -> str:

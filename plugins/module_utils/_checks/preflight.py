@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from .._core.documents import KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
-from .._core.duration import instant
+from .._core.duration import instant, moment
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier
 from .._resources.access import document as access_document
@@ -282,6 +282,44 @@ def granted_to_each(evidence: Evidence) -> dict[str, set[str]]:
     if vault is None or isinstance(vault, CmkError):
         return {}
     return {principal: _granted(vault, principal, evidence) for principal in evidence.principals}
+
+
+def has_access(evidence: Evidence) -> bool:
+    """Whether one of the identities may use the key. Batch may use any of them."""
+    return any(granted.issuperset(access_document.NEEDED) for granted in granted_to_each(evidence).values())
+
+
+def access_since(evidence: Evidence) -> float:
+    """When the account was granted the access that it has: the earliest time at which its role assignments were enough.
+    0 if it has no access, or has it by an access policy, which has no time."""
+    if not isinstance(evidence.assignments, Mapping) or not has_access(evidence):
+        return 0
+    given = [one for of_one in evidence.assignments.values() for one in of_one]
+    for time in sorted({_created_at(one) for one in given}):
+        older = {
+            principal: [one for one in of_one if _created_at(one) <= time]
+            for principal, of_one in evidence.assignments.items()
+        }
+        if has_access(replace(evidence, assignments=older)):
+            return time
+    return 0
+
+
+def _created_at(assignment: RoleAssignment) -> float:
+    return moment(assignment["properties"].get("createdOn")) or 0
+
+
+def usable_since(evidence: Evidence) -> float:
+    """Since when the account can use the key, as far as the access and the vault show: after the last change of both.
+    The present time if the account cannot use the key, or if that is not known."""
+    vault = evidence.vault
+    if not isinstance(vault, Mapping) or isinstance(evidence.assignments, CmkError) or not has_access(evidence):
+        return evidence.now
+    is_open = vault_document.lets_azure_services_in(vault) or vault_document.is_in_perimeter(vault)
+    changed = moment(vault.get("systemData", {}).get("lastModifiedAt"))
+    if changed is None or not is_open:
+        return evidence.now
+    return max(changed, access_since(evidence))
 
 
 IN_PERIMETER = (

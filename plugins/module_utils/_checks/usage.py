@@ -109,6 +109,19 @@ def following(visible: Visible, key: KeyIdentifier) -> list[str]:
     return _users(visible, key.versionless.same)
 
 
+def principals_following(visible: Visible, key: KeyIdentifier) -> dict[str, Sequence[str] | None]:
+    """The principals of the accounts and pools that follow the latest version of this key, by their ids. None if the
+    principals of a pool are not known."""
+    follows = key.versionless.same
+    accounts = {
+        account["id"]: principals_of(account.get("identity", {}))
+        for account in visible["accounts"]
+        if (used := key_of(account)) and follows(used)
+    }
+    pools = _pools(visible, follows)
+    return {**{disk["id"]: disk["principals"] for disk in visible["disks"] if disk["id"] in pools}, **accounts}
+
+
 def in_vault(visible: Visible, vault: str) -> list[str]:
     """The ids of the accounts whose key is in this vault, or that refer to the vault because their pools are in the
     user's subscription (`keyVaultReference`); and of the pools whose key is in the vault."""

@@ -158,10 +158,15 @@ class _VaultAlways(TypedDict):
     properties: VaultProperties
 
 
+class SystemData(TypedDict, total=False):
+    lastModifiedAt: str
+
+
 class Vault(_VaultAlways, total=False):
     """A key vault."""
 
     tags: dict[str, str]
+    systemData: SystemData
 
 
 class _DeletedVaultPropertiesAlways(TypedDict):

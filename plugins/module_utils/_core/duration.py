@@ -59,3 +59,11 @@ def instant(timestamp: float | None) -> str | None:
     if timestamp is None:
         return None
     return datetime.fromtimestamp(timestamp, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str | None) -> float | None:
+    """The time in a response of Azure, in seconds since 1970. None if the response has no time."""
+    if not text:
+        return None
+    # The time may have seven decimal places of a second, which Python cannot parse.
+    return datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()

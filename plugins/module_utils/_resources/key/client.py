@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -28,21 +28,29 @@ from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault
 from . import disabled, grace
 from .agreed import version_for
-from .document import newest_known
+from .document import identifier_of, newest_known
 
 if TYPE_CHECKING:
+    from ..._azure.evidence import EvidenceReader
     from ..vault.client import Vaults
 
 
 class Keys(Polled):
     def __init__(
-        self, session: Session, visible: VisibleAccounts, resources: Resources, vaults: Vaults, moved: Moved
+        self,
+        session: Session,
+        visible: VisibleAccounts,
+        resources: Resources,
+        vaults: Vaults,
+        moved: Moved,
+        evidence: Callable[[], EvidenceReader],
     ) -> None:
         self._session = session
         self._moved = moved
         self._visible = visible
         self._resources = resources
         self._vaults = vaults
+        self._evidence = evidence
         self._clients: dict[str, Any] = {}
         # The time by Key Vault's clock, because the times of keys are by that clock. Until the first response, the
         # local time.
@@ -66,6 +74,7 @@ class Keys(Polled):
             "deleted": None if key else self._deleted(url, goal.name),
             "visible": None,
             "ages": None,
+            "usable_since": {},
             "moved_in_run": goal.moved_to is not None and self._moved.to(goal.moved_to),
             "now": self.now,
         }
@@ -73,6 +82,9 @@ class Keys(Polled):
             # The accounts are not listed if a grace period prevents the change anyway.
             if goal.taken_away or grace.kept_until(goal, observed) is None:
                 observed["visible"] = self._users(goal.vault)
+                if followers := disabled.followers(goal, observed):
+                    newest = identifier_of(observed["key"]).versionless
+                    observed["usable_since"] = self._evidence().usable_since(newest, followers)
             if goal.grace_period and not goal.taken_away:
                 observed["ages"] = self._ages(goal, observed)
         return observed

@@ -17,6 +17,7 @@ from ..._checks import usage
 from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied, InvalidOption
+from ..._core.ids import KeyIdentifier
 from ..._core.plan import Plan, Step, step
 from . import grace
 from .document import followers_on, identifier_of, version_of
@@ -46,9 +47,9 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
         if goal.keeps_used:
             return _left(goal, before, until=until)
         raise grace.refused(goal, until)
-    target = goal.taken_away or replace(identifier_of(observed["key"]), version=goal.version)
+    target = _target(goal, observed["key"])
     visible = observed["visible"]
-    users = usage.on_key(visible, target, _followers_on(observed))
+    users = _users(observed, target)
     if users and goal.keeps_used and goal.taken_away is None:
         return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
     if goal.taken_away is None and goal.version is None and target.same_key(goal.moved_to):
@@ -104,14 +105,39 @@ def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
     """Whether there is an enabled version to disable, and no account uses it."""
     key: KeyBundle | None = observed["key"]
     versions: list[KeyItem] | None = observed["versions"]
-    visible = observed["visible"]
     if not key or not versions or not _enabled(goal, versions):
         return False
-    return not usage.on_key(visible, replace(identifier_of(key), version=goal.version), _followers_on(observed))
+    return not _users(observed, _target(goal, key))
 
 
-def _followers_on(observed: Mapping[str, Any]) -> list[str]:
-    return followers_on(observed["key"], observed["versions"], observed["now"])
+def followers(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Sequence[str] | None]:
+    """The followers of the key that may use the version if they could not use the key for some time, with their
+    principals. Empty if other data shows already whether the version is used."""
+    key, visible = observed["key"], observed["visible"]
+    if key is None or visible is None or goal.state != "disabled":
+        return {}
+    target = _target(goal, key)
+    if target.version is None or _users(observed, target):
+        return {}
+    return usage.principals_following(visible, target)
+
+
+def _target(goal: Goal, key: KeyBundle) -> KeyIdentifier:
+    """The key or version that no account may use."""
+    return goal.taken_away or replace(identifier_of(key), version=goal.version)
+
+
+def _users(observed: Mapping[str, Any], target: KeyIdentifier) -> list[str]:
+    """The ids of the accounts and pools that may use the key or version. An account that follows the key may still use
+    an older version if it could not use the key when the newest version was created."""
+    key, versions, now = observed["key"], observed["versions"], observed["now"]
+    users = usage.on_key(observed["visible"], target, followers_on(key, versions, now))
+    late = [
+        follower
+        for follower, since in observed["usable_since"].items()
+        if target.version in followers_on(key, versions, now, since)
+    ]
+    return list(dict.fromkeys([*users, *late]))
 
 
 def _enabled(goal: Goal, versions: Sequence[KeyItem]) -> list[str]:

@@ -114,15 +114,16 @@ def item_of(key: KeyBundle) -> KeyItem:
     return {**item, "tags": key["tags"]} if "tags" in key else item
 
 
-def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float) -> list[str]:
+def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float, since: float = 0) -> list[str]:
     """The versions that an account may use if it follows the key, the newest first. If the newest version has been
     usable for longer than the lag, only that version. `versions` are all versions of the key, if they could be listed.
+    `since` is the time since which the account can use the key, if that was read.
 
     Batch does not move an account to a version that it cannot use: disabled, expired, not valid yet or of another
     type. The last update of the newest version may have made the version usable, so the lag begins with the update.
     """
     attributes = newest["attributes"]
-    usable_since = max(attributes["created"], attributes.get("updated") or 0, attributes.get("nbf") or 0)
+    usable_since = max(attributes["created"], attributes.get("updated") or 0, attributes.get("nbf") or 0, since)
     if is_usable(newest, now) and now - usable_since >= FOLLOWING_LAG:
         return [version_of(newest["key"])]
     return newest_first(versions or ()) or [version_of(newest["key"])]
