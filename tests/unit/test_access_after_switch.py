@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from documents import (
     CRYPTO_OFFICER,
+    DAY,
     DEFINITIONS,
     ENCRYPTION_USER,
     GROUP_OF_PEOPLE,
@@ -319,3 +320,21 @@ def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -
 
     assert before(evidence) == first
     assert preflight.failed_checks(evidence.refreshed(first)) == ["key_enabled"]
+
+
+# Since when users can use the key
+
+
+def test_since_when_users_can_use_the_key() -> None:
+    azure = by_role()
+    azure.vault["systemData"] = {"lastModifiedAt": "2020-01-01T00:00:00Z"}
+    users = {"one": (PRINCIPAL,), "two": (OTHER,), "pool": None, "other pool": (OTHER, PRINCIPAL)}
+
+    found = task(azure).usable_since(parse_key_identifier(KEY, "key_identifier"), users)
+
+    granted = NOW - 30 * DAY
+    # If the access cannot be read, or there is none, the key counts as not usable until now.
+    assert found == {"one": granted, "two": NOW, "pool": NOW, "other pool": granted}
+    azure.denied.add("vault")
+    azure.cache = Cache(RunFiles(None), lambda: "me")
+    assert task(azure).usable_since(parse_key_identifier(KEY, "key_identifier"), {"one": (PRINCIPAL,)}) == {"one": NOW}

@@ -340,11 +340,14 @@ def test_a_vault_that_is_made(azure: Azure) -> None:
 
 
 def test_a_vault_that_is_changed_and_deleted(azure: Azure) -> None:
-    azure.has(f"{VAULTS}/vault", vault())
-    azure.has(VAULTS, {"value": [vault()]})
+    there = {**vault(), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
+    azure.has(f"{VAULTS}/vault", there)
+    azure.has(VAULTS, {"value": [there]})
     azure.has(f"{DELETED}/deletedVaults", {"value": []})
 
     azure.call("PATCH", f"{VAULTS}/vault", {"properties": {"enablePurgeProtection": True}})
+    # The run changes the vault later.
+    assert "systemData" not in azure.get(f"{VAULTS}/vault")
     assert azure.get(VAULTS)["value"][0]["properties"]["enablePurgeProtection"] is True
     assert azure.call("DELETE", f"{VAULTS}/vault").status == 200
 

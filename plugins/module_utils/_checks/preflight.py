@@ -313,7 +313,7 @@ def usable_since(evidence: Evidence) -> float:
     """Since when the account can use the key, as far as the access and the vault show: after the last change of both.
     The present time if the account cannot use the key, or if that is not known."""
     vault = evidence.vault
-    if not isinstance(vault, Mapping) or isinstance(evidence.assignments, CmkError) or not has_access(evidence):
+    if not isinstance(vault, Mapping) or not has_access(evidence):
         return evidence.now
     is_open = vault_document.lets_azure_services_in(vault) or vault_document.is_in_perimeter(vault)
     changed = moment(vault.get("systemData", {}).get("lastModifiedAt"))

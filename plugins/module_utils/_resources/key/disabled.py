@@ -117,7 +117,7 @@ def followers(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Sequence[str
     if key is None or visible is None or goal.state != "disabled":
         return {}
     target = _target(goal, key)
-    if target.version is None or _users(observed, target):
+    if _users(observed, target):
         return {}
     return usage.principals_following(visible, target)
 
