@@ -117,6 +117,14 @@ def test_a_follower_that_had_no_access_when_a_version_was_created(
     service.sandbox.control.advance(600)
     assert service.is_available()
     assert shown(runner) == [True, True]
+    # The version stays enabled until Batch has moved the account to the newest version.
+    retire = {**VARS, "cmk_previous_version": "disable"}
+    done(runner.another().role("rotate", retire))
+    service.sandbox.control.advance(2 * DAY)
+    assert service.is_available()
+    done(runner.another().role("rotate", retire))
+    service.sandbox.control.advance(2 * DAY)
+    assert (service.is_available(), service.key(version=version).properties.enabled) == (True, False)
 
 
 def test_an_accepted_change_shows_that_a_follower_has_not_lost_its_version(

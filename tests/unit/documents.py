@@ -261,6 +261,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
         "visible": visible(),
         "ages": None,
         "usable_since": {},
+        "usable_since_unknown": None,
         "moved_in_run": False,
         "now": NOW,
         **others,

@@ -94,6 +94,9 @@ class Azure:
                 found.setdefault(one["properties"]["principalId"].lower(), []).append(one)
         return self._read("assignments", found)
 
+    def all_assignments(self, _scope: str) -> Any:
+        return self._read("all assignments", self.assigned)
+
     def definitions(self, _scope: str, guids: list[str]) -> Any:
         return self._read("definitions", {guid: self.definitions_of[guid] for guid in guids}) if guids else {}
 
@@ -325,16 +328,34 @@ def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -
 # Since when users can use the key
 
 
+def usable_since(azure: Azure, **users: Any) -> Any:
+    azure.vault = {**(azure.vault or {}), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
+    return task(azure).usable_since(parse_key_identifier(KEY, "key_identifier"), users)
+
+
 def test_since_when_users_can_use_the_key() -> None:
+    azure = by_role(principal=PRINCIPAL.upper())
+    found = usable_since(azure, one=(PRINCIPAL,), two=(OTHER,), pool=None, both=(OTHER, PRINCIPAL))
+
+    assert found == ({"one": NOW - 30 * DAY, "two": NOW, "pool": NOW, "both": NOW}, None)
+    # One list for all users.
+    assert azure.asked == ["vault", "all assignments"]
+
+
+@pytest.mark.parametrize(
+    "azure",
+    [
+        pytest.param(by_role(principal=GROUP_OF_PEOPLE), id="access of a group"),
+        pytest.param(by_role(CUSTOM), id="custom role"),
+    ],
+)
+def test_access_that_has_no_time_counts_as_granted_now(azure: Azure) -> None:
+    assert usable_since(azure, one=(PRINCIPAL,)) == ({"one": NOW}, None)
+
+
+@pytest.mark.parametrize("hidden", ["vault", "all assignments"])
+def test_access_that_cannot_be_read_counts_as_granted_now(hidden: str) -> None:
     azure = by_role()
-    azure.vault["systemData"] = {"lastModifiedAt": "2020-01-01T00:00:00Z"}
-    users = {"one": (PRINCIPAL,), "two": (OTHER,), "pool": None, "other pool": (OTHER, PRINCIPAL)}
+    azure.denied.add(hidden)
 
-    found = task(azure).usable_since(parse_key_identifier(KEY, "key_identifier"), users)
-
-    granted = NOW - 30 * DAY
-    # If the access cannot be read, or there is none, the key counts as not usable until now.
-    assert found == {"one": granted, "two": NOW, "pool": NOW, "other pool": granted}
-    azure.denied.add("vault")
-    azure.cache = Cache(RunFiles(None), lambda: "me")
-    assert task(azure).usable_since(parse_key_identifier(KEY, "key_identifier"), {"one": (PRINCIPAL,)}) == {"one": NOW}
+    assert usable_since(azure, one=(PRINCIPAL,)) == ({"one": NOW}, f"You may not read the {hidden}.")

@@ -424,8 +424,13 @@ OLDER_ENABLED = key(OLD, updated=NOW - 300)
 
 def by_role(*ages: int) -> dict[str, Any]:
     """The account has access by role assignments of these ages."""
-    made = [assignment(ENCRYPTION_USER, VAULT_ID, age=age) for age in ages]
-    return {"vault": vault(rbac=True), "assignments": {PRINCIPAL: made}}
+    made = [assignment(ENCRYPTION_USER, VAULT_ID, name=f"of-{age}", age=age) for age in ages]
+    return {"vault": changed_vault(), "assignments": {PRINCIPAL: made}}
+
+
+def changed_vault(at: str = "2020-01-01T00:00:00Z", **properties: Any) -> dict[str, Any]:
+    """A vault that uses Azure RBAC, and was changed at that time."""
+    return {**vault(rbac=True, **properties), "systemData": {"lastModifiedAt": at}}
 
 
 @pytest.mark.parametrize(
@@ -501,7 +506,8 @@ def test_a_follower_may_need_a_version_that_was_retired_while_it_had_no_access(
     ages: list[int], changed_at: int | None, is_known: bool
 ) -> None:
     observed = {**granted_again(None, *ages), "account_changed_at": changed_at}
-    assert diagnosis.may_have_lost_version(observed) is diagnosis.depends_on_account_change(observed) is not is_known
+    assert diagnosis.depends_on_account_change(observed) is not is_known
+    assert not diagnosis.lost_version_too_early(observed)
     lost, unknown = diagnosis.lost_key(observed)
     assert lost == []
     assert [MIDDLE in one and "accepts one, for example of a tag" in one for one in unknown] == [True] * (not is_known)
@@ -513,7 +519,7 @@ def test_a_pinned_account_needs_no_version_that_was_retired_while_it_had_no_acce
     observed = granted_again(None, 3600)
     observed["evidence"] = replace(observed["evidence"], key=read_key_identifier(f"{KEY}/{NEW}"))
 
-    assert not diagnosis.may_have_lost_version(observed)
+    assert not diagnosis.depends_on_account_change(observed)
 
 
 def test_a_version_that_was_retired_while_a_follower_had_no_access_is_enabled_only_if_batch_refuses() -> None:
@@ -524,8 +530,13 @@ def test_a_version_that_was_retired_while_a_follower_had_no_access_is_enabled_on
     assert diagnosis.describe(granted_again(False, 3600))["causes"] == []
     assert diagnosis.describe(granted_again(False, 60, unavailable_reason=refused))["causes"] == []
     assert diagnosis.describe(granted_again(False, 3600, unavailable_reason=refused, after_repair=True))["causes"] == []
-    found = diagnosis.describe(granted_again(False, 3600, unavailable_reason=refused))
-    assert found["key_identifiers"] == [f"{KEY}/{MIDDLE}", f"{KEY}/{OLD}"]
+    observed = granted_again(False, 3600, unavailable_reason=refused)
+    assert diagnosis.describe(observed)["key_identifiers"] == [f"{KEY}/{MIDDLE}", f"{KEY}/{OLD}"]
+    # A change of the vault, or its perimeter, explains the refusal too.
+    perimeter = changed_vault(publicNetworkAccess="SecuredByPerimeter")
+    for seen, found in ((changed_vault("2026-05-28T20:20:00Z"), []), (perimeter, ["network_closed"])):
+        observed["evidence"] = replace(observed["evidence"], vault=seen)
+        assert list(causes(observed)) == found
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,19 @@ def test_preflight_checks_the_key_that_is_set(identifier: str, options: dict[str
     assert services.asked == ["unavailable_reason before a change", f"evidence of {asked} in {group}"]
 
 
+def test_after_a_refused_change_the_key_in_use_is_judged_too() -> None:
+    services: Any = Services(PINNED_OLD)
+    hidden = {**services.of_key_in_use(None, key_identifier(PINNED_OLD)), "evidence": evidence(PINNED_OLD, vault=None)}
+    services.of_key_in_use = lambda _account, _key: hidden
+    service = Encryption(SimpleNamespace(), *[services] * 4, Moved(RunFiles(None)))  # type: ignore[arg-type, call-arg]
+    service._refused.add(("rg-batch", "mybatch"))
+    goal = encryption_goal(PINNED_NEW, replace_key=True)
+    plan = encryption_plan.plan(goal, service.read(goal))
+
+    assert plan.changed
+    assert plan.before["available"] is None
+
+
 @pytest.mark.parametrize(
     ("used", "identifier", "options"), [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {}), (None, None, {})]
 )
@@ -375,10 +388,16 @@ def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_
 
 class KeyService(Keys):
     """A key with three versions, and accounts. `ages` are the seconds since each account was changed, `usable_for` the
-    seconds for which accounts that follow the key have been able to use it."""
+    seconds for which accounts that follow the key have been able to use it, `of_previous` are attributes of the version
+    MIDDLE."""
 
     def __init__(
-        self, *accounts: dict[str, Any], moved: bool = False, ages: Any = None, usable_for: float = 30 * DAY
+        self,
+        *accounts: dict[str, Any],
+        moved: bool = False,
+        ages: Any = None,
+        usable_for: float = 30 * DAY,
+        **of_previous: Any,
     ) -> None:
         visible_accounts: Any = SimpleNamespace(read=self._list)
         vaults: Any = SimpleNamespace(unseen=lambda _vault: [])
@@ -388,6 +407,7 @@ class KeyService(Keys):
         super().__init__(None, visible_accounts, resources, vaults, moves, lambda: evidence)  # type: ignore[arg-type]
         self.now = NOW
         self.usable_for = usable_for
+        self.of_previous = of_previous
         self.followers: list[dict[str, Any]] = []
         self.looks = 0
         self.accounts = accounts
@@ -400,10 +420,10 @@ class KeyService(Keys):
         self.looks += 1
         return visible(*self.accounts)
 
-    def _usable_since(self, used: KeyIdentifier, users: dict[str, Any]) -> dict[str, float]:
+    def _usable_since(self, used: KeyIdentifier, users: dict[str, Any]) -> tuple[dict[str, float], str | None]:
         assert str(used) == KEY
         self.followers.append(users)
-        return dict.fromkeys(users, NOW - self.usable_for)
+        return dict.fromkeys(users, NOW - self.usable_for), None if self.usable_for else "The vault is hidden."
 
     def _age_of(self, account_id: str) -> float | None:
         self.asked.append(account_id)
@@ -419,7 +439,8 @@ class KeyService(Keys):
         return key(version or NEW, created=CREATED[version or NEW])
 
     def _versions(self, url: str, name: str) -> list[dict[str, Any]]:
-        return [listed(key(version, created=created)) for version, created in CREATED.items()]
+        more: dict[str, Any] = {MIDDLE: self.of_previous}
+        return [listed(key(version, created=at, **more.get(version, {}))) for version, at in CREATED.items()]
 
 
 def disable(keys: KeyService, version: str | None = MIDDLE, **options: Any) -> Any:
@@ -508,9 +529,29 @@ def test_a_version_is_kept_if_a_follower_could_not_use_the_key_for_some_time(
 def test_followers_are_not_asked_if_it_does_not_matter() -> None:
     used = KeyService(on(KEY, "follower"), on(PINNED_MIDDLE))
     assert disable(used, in_use="keep", moved_to=None).report["in_use_by"] == [account_id()]
+    already = KeyService(on(KEY, "follower"), enabled=False)
+    assert not disable(already, in_use="keep", moved_to=None).changed
     whole = KeyService(on(KEY, "follower"))
     assert disable(whole, None, in_use="keep", moved_to=None).report["in_use_by"] == [account_id("follower")]
     pinned = KeyService(on(PINNED_NEW))
     assert disable(pinned, moved_to=None).changed
 
-    assert used.followers == whole.followers == pinned.followers == []
+    assert used.followers == already.followers == whole.followers == pinned.followers == []
+
+
+def test_a_version_is_kept_if_it_is_not_known_since_when_a_follower_can_use_the_key() -> None:
+    keys = KeyService(on(KEY, "follower"), usable_for=0)
+    plan = disable(keys, in_use="keep", moved_to=None)
+
+    assert (plan.changed, plan.report["in_use_by"]) == (False, [account_id("follower")])
+    assert ["The vault is hidden." in warning for warning in plan.warnings] == [True]
+
+
+@pytest.mark.parametrize("used", [KEY, PINNED_NEW])
+@pytest.mark.parametrize("ago", [FOLLOWING_LAG - 1, FOLLOWING_LAG])
+def test_a_version_that_was_enabled_again_is_kept_for_its_followers(ago: int, used: str) -> None:
+    """An account that had lost the version is on it again."""
+    keys = KeyService(on(used), updated=NOW - ago)
+    is_kept = used == KEY and ago < FOLLOWING_LAG
+
+    assert disable(keys, in_use="keep", moved_to=None).report["in_use_by"] == [account_id()] * is_kept

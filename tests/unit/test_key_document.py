@@ -205,3 +205,14 @@ def test_a_version_that_was_retired_while_a_follower_had_no_access(granted: int,
     assert found() == ([OLD] if doubted else [])
     assert found(follows=False) == []
     assert found(account_changed_at=NOW - 5 * DAY + HOUR + 1) == []
+
+
+@pytest.mark.parametrize(("expired", "doubted"), [(5 * DAY, True), (DAY, False)])
+def test_an_expired_version_that_was_disabled_later(expired: int, doubted: bool) -> None:
+    """The account could use it until it had expired. All times are seconds before now."""
+    used = key(NEW, created=NOW - 9 * DAY, updated=NOW - 9 * DAY)
+    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - DAY, exp=NOW - expired, enabled=False)
+    versions = [listed(one) for one in (old, used)]
+
+    found = key_document.previous_in_doubt(used, versions, NOW, follows=True, access_since=NOW - 4 * DAY)
+    assert found == ([OLD] if doubted else [])

@@ -338,7 +338,17 @@ def by_role(*ages: int, changed: str | None = "2020-01-01T00:00:00.123Z", **netw
     seen = vault(rbac=True, **network)
     if changed:
         seen["systemData"] = {"lastModifiedAt": changed}
-    return {"vault": seen, "assignments": {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID, age=age) for age in ages]}}
+    given = [assignment(ENCRYPTION_USER, VAULT_ID, name=f"of-{age}", age=age) for age in ages]
+    return {"vault": seen, "assignments": {PRINCIPAL: given}}
+
+
+def by_two(*ages: int, undated: bool = False) -> dict[str, Any]:
+    """The same for two identities, of which the second has access by assignments of these ages."""
+    others = [assignment(ENCRYPTION_USER, VAULT_ID, principal=OTHER, name=f"of-{age}", age=age) for age in ages]
+    for one in others if undated else ():
+        del one["properties"]["createdOn"]
+    read = by_role(DAY)
+    return {**read, "principals": (PRINCIPAL, OTHER), "assignments": {**read["assignments"], OTHER: others}}
 
 
 CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": []}
@@ -353,14 +363,16 @@ LET_IN = {**CLOSED, "ipRules": [{"value": "203.0.113.7"}]}
         pytest.param(by_role(DAY, changed="2026-05-28T20:06:40.1234567Z"), 1779998800, id="vault changed later"),
         pytest.param(by_role(DAY, changed=None), NOW, id="time of the change not known"),
         pytest.param(by_role(), NOW, id="no access"),
+        pytest.param(by_two(60), NOW - 60, id="access of another identity granted later"),
+        pytest.param(by_two(), NOW, id="no access of another identity"),
+        pytest.param(by_two(60, undated=True), NOW, id="assignment without a time"),
+        pytest.param({**by_role(DAY), "principals": ()}, NOW, id="no identity"),
         pytest.param({**by_role(DAY), "assignments": Denied("Not for you.")}, NOW, id="access not read"),
         pytest.param({**by_role(DAY), "vault": None}, NOW, id="no vault"),
         pytest.param({**by_role(DAY), "vault": Denied("Not for you.")}, NOW, id="vault not read"),
         pytest.param(by_role(DAY, networkAcls=CLOSED), NOW, id="closed network"),
         pytest.param(by_role(DAY, networkAcls=LET_IN), NOW, id="network that may let Batch in"),
-        pytest.param(
-            by_role(DAY, networkAcls=CLOSED, publicNetworkAccess="SecuredByPerimeter"), NOW - DAY, id="perimeter"
-        ),
+        pytest.param(by_role(DAY, networkAcls=CLOSED, publicNetworkAccess="SecuredByPerimeter"), NOW, id="perimeter"),
         pytest.param(
             {"vault": {**vault(policy()), "systemData": {"lastModifiedAt": "2026-05-28T20:06:40Z"}}},
             1779998800,
@@ -373,16 +385,28 @@ def test_since_when_an_account_can_use_its_key(read: dict[str, Any], since: floa
 
 
 def test_access_by_several_role_assignments_begins_with_the_last() -> None:
-    reads = assignment(READS_KEYS, VAULT_ID, age=9 * DAY)
-    wraps = assignment(WRAPS_KEYS, VAULT_ID, age=DAY)
+    reads = assignment(READS_KEYS, VAULT_ID, name="reads", age=9 * DAY)
+    wraps = assignment(WRAPS_KEYS, VAULT_ID, name="wraps", age=DAY)
     definitions = {READS_KEYS: _allowing("read"), WRAPS_KEYS: _allowing("wrap/action", "unwrap/action")}
     given = {"vault": vault(rbac=True), "assignments": {PRINCIPAL: [wraps, reads]}, "definitions": definitions}
 
     assert preflight.access_since(evidence(**given)) == NOW - DAY
-    # Batch may use any of the identities.
-    other = {OTHER: [assignment(ENCRYPTION_USER, VAULT_ID, principal=OTHER, age=3 * DAY)]}
-    given |= {"principals": (PRINCIPAL, OTHER), "assignments": {**given["assignments"], **other}}
-    assert preflight.access_since(evidence(**given)) == NOW - 3 * DAY
+
+
+@pytest.mark.parametrize(
+    ("read", "since"),
+    [
+        # Batch may use any of the identities.
+        pytest.param(by_two(60), NOW - 60, id="the later of two identities"),
+        pytest.param(by_two(9 * DAY), NOW - DAY, id="the later of two identities, the first"),
+        pytest.param(by_two(), NOW - DAY, id="the other identity has no access"),
+        pytest.param(by_two(60, undated=True), NOW - DAY, id="assignment without a time"),
+        pytest.param({"vault": vault(policy())}, 0, id="access policy"),
+        pytest.param({**by_role(DAY), "vault": None}, 0, id="no vault"),
+    ],
+)
+def test_since_when_an_account_has_access(read: dict[str, Any], since: float) -> None:
+    assert preflight.access_since(evidence(**read)) == since
 
 
 READS_KEYS, WRAPS_KEYS = "1" * 8 + "-0000-0000-0000-000000000000", "2" * 8 + "-0000-0000-0000-000000000000"

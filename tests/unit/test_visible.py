@@ -241,8 +241,13 @@ ONE, TWO = (of(subscription, name)["id"] for subscription, name in ((OWN, "one")
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 
 
-def pool(key: str | None = None, *, latest: bool | None = None, identity: Answer = None) -> dict[str, Any]:
-    own = {"keyUrl": key, "rotationToLatestKeyVersionEnabled": latest} if key else None
+def pool(
+    key: str | None = None, *, latest: bool | None = None, identity: Answer = None, uses: str | None = None
+) -> dict[str, Any]:
+    """`uses` is the assigned identity that reads the key."""
+    own: Any = {"keyUrl": key, "rotationToLatestKeyVersionEnabled": latest} if key else None
+    if uses:
+        own["identityReference"] = {"resourceId": uses}
     disks = {"targets": ["OsDisk"], "customerManagedKey": own}
     machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": disks}}
     body = {"id": f"{ONE}/pools/pool1", "name": "pool1", "properties": {"deploymentConfiguration": machine}}
@@ -275,6 +280,16 @@ def pool(key: str | None = None, *, latest: bool | None = None, identity: Answer
             [pool("https://v.vault.azure.net/keys/k", identity={"a": {"principalId": "p"}, "b": {}})],
             [("https://v.vault.azure.net/keys/k", False, None)],
             id="one principal is not returned",
+        ),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k", identity={"a": {}, "b": {"principalId": "p"}}, uses="B")],
+            [("https://v.vault.azure.net/keys/k", False, ["p"])],
+            id="one of two identities",
+        ),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k", identity={"a": {"principalId": "p"}}, uses="gone")],
+            [("https://v.vault.azure.net/keys/k", False, ["p"])],
+            id="an identity that is not assigned",
         ),
     ],
 )

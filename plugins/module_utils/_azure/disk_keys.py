@@ -83,8 +83,10 @@ def _keys(pool: Pool) -> list[DiskKey]:
         return []
     if not is_key_identifier(own["keyUrl"]):
         return [_unknown(pool["id"])]
-    assigned = pool.get("identity", {}).get("userAssignedIdentities", {}).values()
-    principals = [value.get("principalId") for value in assigned]
+    assigned = pool.get("identity", {}).get("userAssignedIdentities", {})
+    reference = (own.get("identityReference") or {}).get("resourceId", "").lower()
+    named = [value for name, value in assigned.items() if name.lower() == reference]
+    principals = [value.get("principalId") for value in named or assigned.values()]
     return [
         {
             "id": pool["id"],

@@ -99,17 +99,30 @@ class EvidenceReader:
             now=self._keys.now,
         )
 
-    def usable_since(self, key: KeyIdentifier, users: Mapping[str, Sequence[str] | None]) -> dict[str, float]:
-        """Since when each user can use the key (preflight.usable_since), by its id. `users` are the principals of each
-        user; None if they are not known."""
+    def usable_since(
+        self, key: KeyIdentifier, users: Mapping[str, Sequence[str] | None]
+    ) -> tuple[dict[str, float], str | None]:
+        """Since when each user can use the key (preflight.usable_since), by its id; and why that is not known. `users`
+        are the principals of each user; None if they are not known.
 
-        def since(user: str) -> float:
-            principals = users[user]
-            if principals is None:
-                return self._keys.now
-            return usable_since(self._gathered(key, None, principals, tenant_id=None))
+        Only role assignments of the principals themselves count, because members of groups have no time. Only built-in
+        roles count, because the permissions of a custom role may have been changed.
+        """
+        vault: Vault | CmkError | None = value_or_error(lambda: self._vaults.recent(key.vault, None), CmkError)
+        listed: list[RoleAssignment] | CmkError = []
+        if vault is not None and not isinstance(vault, CmkError) and uses_rbac(vault):
+            scope = scope_of(vault, key.name)
+            listed = value_or_error(lambda: self._access.all_assignments(scope), CmkError)
+        errors = [one for one in (vault, listed) if isinstance(one, CmkError)]
+        given: dict[str, list[RoleAssignment]] = {}
+        for one in [] if isinstance(listed, CmkError) else listed:
+            given.setdefault(one["properties"]["principalId"].lower(), []).append(one)
 
-        return map_concurrent(since, users)
+        def since(principals: Sequence[str] | None) -> float:
+            own = {principal: given.get(principal.lower(), []) for principal in principals or ()}
+            return usable_since(Evidence(key, tuple(own), None, vault, None, own, {}, self._keys.now))
+
+        return {user: since(users[user]) for user in users}, errors[0].msg if errors else None
 
     def refreshed(self, evidence: Evidence) -> Evidence:
         """The same evidence, read from Azure now."""

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .._checks.diagnosis import depends_on_account_change, may_have_lost_version
+from .._checks.diagnosis import depends_on_account_change, lost_version_too_early
 from .._checks.fleet import Seen, observed_of
 from .._checks.preflight import is_unreachable
 from .._checks.usage import Listed
@@ -88,7 +88,7 @@ class Fleet:
             "now": self._keys.now,
         }
         # Without the pools, it is not judged whether an account is available.
-        depends = depends_on_account_change if scope.pools else may_have_lost_version
+        depends = depends_on_account_change if scope.pools else lost_version_too_early
         return {**seen, "changed_at": self._changed_at(accounts, seen, depends)}
 
     def _accounts(self, scope: Any) -> Listed:

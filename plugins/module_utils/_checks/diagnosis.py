@@ -249,12 +249,12 @@ def key_changed_at(observed: Mapping[str, Any]) -> float | None:
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
     """Whether the time when the account was changed says more about its availability: after a recent change of the key,
     and if the account may have needed a version that was disabled or has expired."""
-    return key_changed_at(observed) is not None or may_have_lost_version(observed)
+    return key_changed_at(observed) is not None or bool(_lost_without_access(observed["evidence"], observed))
 
 
-def may_have_lost_version(observed: Mapping[str, Any]) -> bool:
-    """Whether the account may have needed a version that was disabled or has expired."""
-    return bool(_lost_without_access(observed["evidence"], observed))
+def lost_version_too_early(observed: Mapping[str, Any]) -> bool:
+    """Whether the account may have needed a version when it was disabled or expired, regardless of the access."""
+    return bool(_lost_too_early(observed["evidence"], observed))
 
 
 def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
@@ -264,7 +264,8 @@ def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[
             f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was "
             f"created. {_may_need(key)}"
         ]
-    if doubtful := _lost_without_access(evidence, observed):
+    # The audit reads when accounts were changed only if availability is asked for.
+    if "account_changed_at" in observed and (doubtful := _lost_without_access(evidence, observed)):
         key = replace(evidence.key, version=doubtful[0])
         return [
             f"Version {key.version} of the key {key.name} was disabled or expired before the account was granted its "
@@ -445,11 +446,17 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     if observed["available"] is False and not (
         any(_reason(item, evidence.now) for item in items) or _is_explained(observed)
     ):
-        # Only if Batch itself has refused a request: without that, the account may well be available.
-        is_refused = account_document.availability(observed.get("unavailable_reason")) is False
-        beside = _lost_without_access(evidence, observed) if is_refused else []
+        beside = _lost_without_access(evidence, observed) if _is_refused_alone(evidence, observed) else []
         return [by_version[version] for version in dict.fromkeys([*followed, *beside])]
     return items
+
+
+def _is_refused_alone(evidence: Evidence, observed: Mapping[str, Any]) -> bool:
+    """Whether Batch itself refuses requests, and the vault does not explain that: without a refusal, the account may
+    well be available."""
+    is_refused = account_document.availability(observed.get("unavailable_reason")) is False
+    is_stable = preflight.vault_changed_at(evidence) <= evidence.now - _RECOVERY_SECONDS
+    return is_refused and is_stable and not _is_in_perimeter(evidence)
 
 
 def _is_explained(observed: Mapping[str, Any]) -> bool:

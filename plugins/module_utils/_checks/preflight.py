@@ -290,36 +290,44 @@ def has_access(evidence: Evidence) -> bool:
 
 
 def access_since(evidence: Evidence) -> float:
-    """When the account was granted the access that it has: the earliest time at which its role assignments were enough.
-    0 if it has no access, or has it by an access policy, which has no time."""
-    if not isinstance(evidence.assignments, Mapping) or not has_access(evidence):
+    """When the account was granted the access that it has. 0 if it has no access, or has it by an access policy, which
+    has no time. If several identities have access, the latest time, because Batch may use any of them."""
+    vault = evidence.vault
+    if not isinstance(vault, Mapping):
         return 0
-    given = [one for of_one in evidence.assignments.values() for one in of_one]
-    for time in sorted({_created_at(one) for one in given}):
-        older = {
-            principal: [one for one in of_one if _created_at(one) <= time]
-            for principal, of_one in evidence.assignments.items()
-        }
-        if has_access(replace(evidence, assignments=older)):
+    have_access = [principal for principal in evidence.principals if not _missing(vault, principal, evidence)]
+    return max((_granted_since(vault, evidence, principal, undated=0) for principal in have_access), default=0)
+
+
+def _granted_since(vault: Vault, evidence: Evidence, principal: str, *, undated: float) -> float:
+    """The earliest time at which the role assignments of the principal were enough. 0 if its access does not depend on
+    role assignments. `undated` is the time of an assignment without a time."""
+    given = evidence.assignments.get(principal, ()) if isinstance(evidence.assignments, Mapping) else ()
+    created = {one["id"]: moment(one["properties"].get("createdOn")) or undated for one in given}
+    for time in sorted(created.values()):
+        older = replace(evidence, assignments={principal: [one for one in given if created[one["id"]] <= time]})
+        if not _missing(vault, principal, older):
             return time
     return 0
 
 
-def _created_at(assignment: RoleAssignment) -> float:
-    return moment(assignment["properties"].get("createdOn")) or 0
+def vault_changed_at(evidence: Evidence) -> float:
+    """When the vault was changed. The present time if that is not known."""
+    document = evidence.vault.get("systemData") if isinstance(evidence.vault, Mapping) else None
+    return moment((document or {}).get("lastModifiedAt")) or evidence.now
 
 
 def usable_since(evidence: Evidence) -> float:
     """Since when the account can use the key, as far as the access and the vault show: after the last change of both.
-    The present time if the account cannot use the key, or if that is not known."""
-    vault = evidence.vault
-    if not isinstance(vault, Mapping) or not has_access(evidence):
+    The present time if one of its identities cannot use the key, or if that is not known."""
+    vault, principals = evidence.vault, evidence.principals
+    if not isinstance(vault, Mapping) or not principals:
         return evidence.now
-    is_open = vault_document.lets_azure_services_in(vault) or vault_document.is_in_perimeter(vault)
-    changed = moment(vault.get("systemData", {}).get("lastModifiedAt"))
-    if changed is None or not is_open:
+    is_open = vault_document.lets_azure_services_in(vault) and not vault_document.is_in_perimeter(vault)
+    if not is_open or any(_missing(vault, principal, evidence) for principal in principals):
         return evidence.now
-    return max(changed, access_since(evidence))
+    granted = [_granted_since(vault, evidence, principal, undated=evidence.now) for principal in principals]
+    return max(vault_changed_at(evidence), *granted)
 
 
 IN_PERIMETER = (

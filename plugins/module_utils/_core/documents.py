@@ -71,8 +71,13 @@ class Account(_AccountAlways, total=False):
     tags: dict[str, str] | None
 
 
+class IdentityReference(TypedDict, total=False):
+    resourceId: str
+
+
 class CustomerManagedKey(TypedDict, total=False):
     keyUrl: str
+    identityReference: IdentityReference
     rotationToLatestKeyVersionEnabled: bool | None
 
 

@@ -106,7 +106,7 @@ class Encryption(Polled):
             is_refused = (group.lower(), name.lower()) in self._refused
             ask = self._unavailable_reason if is_refused else self._accounts.unavailable_reason_before_change
             observed["unavailable_reason"] = ask(group, name)
-        if goal.key is not None and observed["unavailable_reason"] is None:
+        if goal.key is not None and isinstance(observed["unavailable_reason"], NotShown | None):
             found = self._evidence.of_account(account, goal.target, goal.vault_group)
             observed["evidence"] = for_rollback(found) if goal.undoes else found
         return observed
@@ -276,8 +276,9 @@ class Encryption(Polled):
             self._moved.add(account)
             try:
                 self._accounts.update(group, name, body, if_late=require_unmoved)
-            except (Denied, NotFound, PlanOutdated, Rejected):
-                self._refused.add(account)
+            except (Denied, NotFound, PlanOutdated, Rejected) as refusal:
+                if not isinstance(refusal, PlanOutdated):
+                    self._refused.add(account)
                 if not was_moved:
                     self._moved.discard(account)
                 raise

@@ -75,6 +75,7 @@ class Keys(Polled):
             "visible": None,
             "ages": None,
             "usable_since": {},
+            "usable_since_unknown": None,
             "moved_in_run": goal.moved_to is not None and self._moved.to(goal.moved_to),
             "now": self.now,
         }
@@ -84,7 +85,8 @@ class Keys(Polled):
                 observed["visible"] = self._users(goal.vault)
                 if followers := disabled.followers(goal, observed):
                     newest = identifier_of(observed["key"]).versionless
-                    observed["usable_since"] = self._evidence().usable_since(newest, followers)
+                    times, reason = self._evidence().usable_since(newest, followers)
+                    observed.update(usable_since=times, usable_since_unknown=reason)
             if goal.grace_period and not goal.taken_away:
                 observed["ages"] = self._ages(goal, observed)
         return observed

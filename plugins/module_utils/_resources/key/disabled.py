@@ -50,13 +50,14 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     target = _target(goal, observed["key"])
     visible = observed["visible"]
     users = _users(observed, target)
+    unknown = _not_known(observed)
     if users and goal.keeps_used and goal.taken_away is None:
-        return _left(goal, before, users=users, warnings=usage.pools_unknown(users, visible))
+        return _left(goal, before, users=users, warnings=(*usage.pools_unknown(users, visible), *unknown))
     if goal.taken_away is None and goal.version is None and target.same_key(goal.moved_to):
         # An account that followed the key had no version in its identifier, so the previous version is not known.
         # The account may have been moved to a later version meanwhile.
         return _left(goal, before, warnings=(_moved_within(goal),))
-    warnings = usage.guard(users, visible, f"disable {grace.subject(goal)}", force=goal.force)
+    warnings = unknown + usage.guard(users, visible, f"disable {grace.subject(goal)}", force=goal.force)
     warnings += grace.cut_short(goal, observed)
     steps = tuple(_set_enabled(goal, version, to=False) for version in enabled)
     left = [v for v in before["enabled_versions"] if v not in enabled]
@@ -112,14 +113,12 @@ def would_disable(goal: Goal, observed: Mapping[str, Any]) -> bool:
 
 def followers(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Sequence[str] | None]:
     """The followers of the key that may use the version if they could not use the key for some time, with their
-    principals. Empty if other data shows already whether the version is used."""
+    principals. Empty if nothing would be disabled anyway."""
     key, visible = observed["key"], observed["visible"]
     if key is None or visible is None or goal.state != "disabled":
         return {}
-    target = _target(goal, key)
-    if _users(observed, target):
-        return {}
-    return usage.principals_following(visible, target)
+    is_left = goal.taken_away is None and not would_disable(goal, observed)
+    return {} if is_left else usage.principals_following(visible, _target(goal, key))
 
 
 def _target(goal: Goal, key: KeyBundle) -> KeyIdentifier:
@@ -129,15 +128,29 @@ def _target(goal: Goal, key: KeyBundle) -> KeyIdentifier:
 
 def _users(observed: Mapping[str, Any], target: KeyIdentifier) -> list[str]:
     """The ids of the accounts and pools that may use the key or version. An account that follows the key may still use
-    an older version if it could not use the key when the newest version was created."""
+    an older version if it could not use the key, or that version, when the newest version was created."""
     key, versions, now = observed["key"], observed["versions"], observed["now"]
-    users = usage.on_key(observed["visible"], target, followers_on(key, versions, now))
+    enabled_again = max((_changed_at(item) for item in versions or () if version_of(item) == target.version), default=0)
+    users = usage.on_key(observed["visible"], target, followers_on(key, versions, now, enabled_again))
     late = [
         follower
         for follower, since in observed["usable_since"].items()
         if target.version in followers_on(key, versions, now, since)
     ]
     return list(dict.fromkeys([*users, *late]))
+
+
+def _changed_at(item: KeyItem) -> float:
+    """When an enabled version was changed after its creation, and may have been enabled again. Otherwise 0."""
+    attributes = item["attributes"]
+    updated = attributes.get("updated") or 0
+    return updated if attributes["enabled"] and updated > attributes["created"] else 0
+
+
+def _not_known(observed: Mapping[str, Any]) -> tuple[str, ...]:
+    reason = observed["usable_since_unknown"]
+    said = "It is not known since when accounts that follow the key can use it, so they count as users of all versions."
+    return (f"{said} {reason}",) if reason else ()
 
 
 def _enabled(goal: Goal, versions: Sequence[KeyItem]) -> list[str]:

@@ -180,7 +180,9 @@ def is_retired(item: KeyItem, newest: KeyBundle, now: float) -> bool:
 def _ended_at(item: KeyItem, now: float) -> float:
     """When the version was disabled or expired; later than now if it was not."""
     attributes = item["attributes"]
-    return float(attributes.get("updated", 0) if not attributes["enabled"] else attributes.get("exp", now + 1))
+    expired = attributes.get("exp", now + 1)
+    # An expired version may have been disabled later.
+    return float(expired if attributes["enabled"] else min(attributes.get("updated", 0), expired))
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:
