@@ -107,11 +107,11 @@ options:
       - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as
         users of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the
         set is not read.
-      - An account that follows the latest version counts as a user of an older version until it has been able to use the
-        newest version for 48 hours. The time begins with the last change of the newest version, of the older version if
-        it was enabled again, of the vault, or of the account's role assignments. An account also counts as a user if one
-        of its identities cannot use the key, or if its access has no time, because it depends on a group, a custom role
-        or a network security perimeter.
+      - An account that follows the latest version counts as a user of an older version until it has been able to use
+        the newest version for 48 hours. The time begins with the last change of the newest version, of the older
+        version if it was enabled again, of the vault, or of the account's role assignments.
+      - An account also counts as a user of an older version if one of its identities cannot use the key, or if its
+        access has no time, because it depends on a group, a custom role or a network security perimeter.
       - With V(keep), it is also no failure if O(grace_period) is not over, see RV(kept_until). Tasks of a run that
         disable the same key or version share one list of all accounts.
     type: str

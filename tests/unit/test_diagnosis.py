@@ -505,7 +505,10 @@ def granted_again(available: bool | None, *ages: int, **more: Any) -> dict[str, 
 def test_a_follower_may_need_a_version_that_was_retired_while_it_had_no_access(
     ages: list[int], changed_at: int | None, is_known: bool
 ) -> None:
-    observed = {**granted_again(None, *ages), "account_changed_at": changed_at}
+    observed = granted_again(None, *ages)
+    # Data of an audit that does not ask for the availability.
+    assert diagnosis.lost_key(observed) == ([], [])
+    observed["account_changed_at"] = changed_at
     assert diagnosis.depends_on_account_change(observed) is not is_known
     assert not diagnosis.lost_version_too_early(observed)
     lost, unknown = diagnosis.lost_key(observed)

@@ -366,7 +366,8 @@ def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> Non
 
 
 @pytest.mark.parametrize(
-    ("failure", "may_be_moved"), [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False)]
+    ("failure", "may_be_moved"),
+    [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False), (Rejected("Not this key."), False)],
 )
 def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_be_moved: bool) -> None:
     """Then a rollback writes even if it reads the previous key, because the read may be older than the change."""
@@ -381,6 +382,7 @@ def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_
         service.set_encryption("rg-batch", "mybatch", {}, previous=None, evidence=None, even_if_unavailable=False)
 
     assert service._may_be_moved("rg-batch", "mybatch") is may_be_moved
+    assert bool(service._refused) is isinstance(failure, Rejected)
 
 
 # A key before it is disabled
@@ -519,11 +521,19 @@ def test_a_version_is_kept_if_a_follower_could_not_use_the_key_for_some_time(
             disable(keys, moved_to=None)
         assert refused.value.code == "in_use"
         assert disable(keys, moved_to=None, force=True).changed
-    else:
-        # The second check, after the version was disabled.
-        keys.usable_for = FOLLOWING_LAG - 1
+
+
+@pytest.mark.parametrize("usable_for", [FOLLOWING_LAG - 1, FOLLOWING_LAG])
+def test_the_second_check_asks_followers_again(usable_for: float) -> None:
+    """After the version was disabled."""
+    goal = disable(KeyService(on(KEY, "follower")), moved_to=None).goal
+    after = KeyService(on(KEY, "follower"), usable_for=usable_for, enabled=False, updated=NOW)
+
+    if usable_for < FOLLOWING_LAG:
         with pytest.raises(Refused):
-            key_plan.plan(plan.goal, keys.read(plan.goal))
+            key_plan.plan(goal, after.read(goal))
+    else:
+        assert not key_plan.plan(goal, after.read(goal)).changed
 
 
 def test_followers_are_not_asked_if_it_does_not_matter() -> None:

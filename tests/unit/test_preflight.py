@@ -372,7 +372,7 @@ LET_IN = {**CLOSED, "ipRules": [{"value": "203.0.113.7"}]}
         pytest.param({**by_role(DAY), "vault": Denied("Not for you.")}, NOW, id="vault not read"),
         pytest.param(by_role(DAY, networkAcls=CLOSED), NOW, id="closed network"),
         pytest.param(by_role(DAY, networkAcls=LET_IN), NOW, id="network that may let Batch in"),
-        pytest.param(by_role(DAY, networkAcls=CLOSED, publicNetworkAccess="SecuredByPerimeter"), NOW, id="perimeter"),
+        pytest.param(by_role(DAY, publicNetworkAccess="SecuredByPerimeter"), NOW, id="perimeter"),
         pytest.param(
             {"vault": {**vault(policy()), "systemData": {"lastModifiedAt": "2026-05-28T20:06:40Z"}}},
             1779998800,

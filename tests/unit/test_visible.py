@@ -282,7 +282,7 @@ def pool(
             id="one principal is not returned",
         ),
         pytest.param(
-            [pool("https://v.vault.azure.net/keys/k", identity={"a": {}, "b": {"principalId": "p"}}, uses="B")],
+            [pool("https://v.vault.azure.net/keys/k", identity={"a": {}, "B": {"principalId": "p"}}, uses="b")],
             [("https://v.vault.azure.net/keys/k", False, ["p"])],
             id="one of two identities",
         ),

@@ -130,21 +130,16 @@ def _users(observed: Mapping[str, Any], target: KeyIdentifier) -> list[str]:
     """The ids of the accounts and pools that may use the key or version. An account that follows the key may still use
     an older version if it could not use the key, or that version, when the newest version was created."""
     key, versions, now = observed["key"], observed["versions"], observed["now"]
-    enabled_again = max((_changed_at(item) for item in versions or () if version_of(item) == target.version), default=0)
-    users = usage.on_key(observed["visible"], target, followers_on(key, versions, now, enabled_again))
+    # An enabled version may have been enabled again when it was last changed.
+    attributes = next((item["attributes"] for item in versions or () if version_of(item) == target.version), None)
+    enabled_since = attributes.get("updated") or 0 if attributes and attributes["enabled"] else 0
+    users = usage.on_key(observed["visible"], target, followers_on(key, versions, now, enabled_since))
     late = [
         follower
         for follower, since in observed["usable_since"].items()
         if target.version in followers_on(key, versions, now, since)
     ]
     return list(dict.fromkeys([*users, *late]))
-
-
-def _changed_at(item: KeyItem) -> float:
-    """When an enabled version was changed after its creation, and may have been enabled again. Otherwise 0."""
-    attributes = item["attributes"]
-    updated = attributes.get("updated") or 0
-    return updated if attributes["enabled"] and updated > attributes["created"] else 0
 
 
 def _not_known(observed: Mapping[str, Any]) -> tuple[str, ...]:
