@@ -128,6 +128,9 @@ options:
       - How long the previous key or version stays enabled after accounts were moved to the key O(moved_to), as an ISO
         8601 duration. V(P0D) disables it at once. How long Batch needs a previous version is not documented. If the
         period is shorter than a day, a warning says until when Batch may need the version.
+      - Without O(moved_to), accounts that use another version of the same key may have been moved from the version that
+        is to be disabled, so the period begins with the last change of these accounts. O(force) then allows to disable
+        the version at once.
       - If no account uses the key O(moved_to) and it is a different key, Azure does not show when accounts were moved.
         The grace period then begins now.
     type: str

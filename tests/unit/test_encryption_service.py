@@ -413,7 +413,7 @@ class KeyService(Keys):
         self.followers: list[dict[str, Any]] = []
         self.looks = 0
         self.accounts = accounts
-        self.ages = ages or {}
+        self.ages = {account_id(): 30.0 * DAY, account_id("follower"): 30.0 * DAY, **(ages or {})}
         self.asked: list[str] = []
         if moved:
             self._moved.note(key_identifier(PINNED_NEW))
@@ -483,10 +483,19 @@ def test_accounts_are_not_asked_if_nothing_would_be_disabled_anyway() -> None:
     assert keys.asked == []
 
 
-def test_without_a_move_no_account_is_asked() -> None:
-    keys = KeyService(on(PINNED_NEW))
+@pytest.mark.parametrize(("age", "is_kept"), [(DAY - 1.0, True), (1.0 * DAY, False)])
+def test_accounts_of_the_key_are_asked_if_it_is_not_named_where_they_were_moved(age: float, is_kept: bool) -> None:
+    keys = KeyService(on(PINNED_NEW), on(f"{KEY}2", "other"), ages={account_id(): age})
 
-    assert disable(keys, moved_to=None).changed
+    assert disable(keys, in_use="keep", moved_to=None).changed is not is_kept
+    assert keys.asked == [account_id()]
+    assert not disable(KeyService(on(PINNED_NEW), moved=True, ages={account_id(): age}), in_use="keep").changed
+
+
+def test_accounts_are_not_asked_if_the_whole_key_is_disabled() -> None:
+    keys = KeyService(on(f"{KEY}2"))
+
+    assert disable(keys, None, moved_to=None).changed
     assert keys.asked == []
 
 

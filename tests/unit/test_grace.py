@@ -49,7 +49,10 @@ def goal(
         pytest.param(goal(), 10 * DAY, True, None, DAY, id="this run has moved an account"),
         pytest.param(goal("P2D"), 10 * DAY, True, None, 2 * DAY, id="a longer one"),
         pytest.param(goal("P0D"), 0, True, {"one": 0.0}, None, id="no grace period"),
-        pytest.param(goal(to=None), 0, False, {"one": 0.0}, None, id="nothing was moved"),
+        pytest.param(goal(to=None), 0, False, {}, None, id="no account uses another version"),
+        pytest.param(goal(to=None), 0, False, None, None, id="a version that an account uses"),
+        pytest.param(goal(to=None), 0, False, {"one": 60.0}, DAY - 60, id="an account may have been moved"),
+        pytest.param(goal("P0D", to=None), 0, True, {"one": 0.0}, None, id="no grace period, an account was moved"),
         pytest.param(goal(to=OTHER), 0, False, None, None, id="to another key, however old the newest of this one"),
         pytest.param(goal(to=OTHER), 10 * DAY, True, None, DAY, id="to another key, now"),
         pytest.param(goal(to=OTHER), 10 * DAY, False, {}, DAY, id="to another key that no account uses any more"),
@@ -215,3 +218,39 @@ def test_the_second_check_ignores_which_version_is_the_newest(version: str) -> N
 )
 def test_when_a_version_would_be_disabled(seen: dict[str, Any], version: str | None, would: bool) -> None:
     assert key_disabled.would_disable(goal(version=version), seen) is would
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_version_that_an_account_may_have_been_moved_from(force: bool) -> None:
+    """It is not named which key accounts were moved to."""
+    wish, seen = goal(to=None, force=force), observed(ages={"one": 3600.0})
+    if not force:
+        with pytest.raises(Refused) as refused:
+            key_plan.plan(wish, seen)
+        assert (refused.value.code, refused.value.facts["kept_until"]) == ("in_grace_period", instant(NOW + 23 * 3600))
+        assert not key_plan.plan(replace(wish, keeps_used=True), seen).changed
+        return
+    plan = key_plan.plan(wish, seen)
+    assert plan.changed
+    assert [f"until {instant(NOW + 23 * 3600)}, but force allows" in one for one in plan.warnings] == [True]
+
+
+def test_force_does_not_shorten_the_grace_period_of_a_named_move() -> None:
+    with pytest.raises(Refused):
+        key_plan.plan(goal(force=True), observed(ages={"one": 3600.0}))
+
+
+@pytest.mark.parametrize(
+    ("wish", "moved_to"),
+    [
+        (goal(to=f"{KEY}/{NEW}"), KEY),
+        (goal(to=OTHER), OTHER),
+        (goal(to=None), KEY),
+        (goal(to=None, version=None), None),
+    ],
+)
+def test_the_key_that_accounts_may_have_been_moved_to(wish: key_goal_module.Goal, moved_to: str | None) -> None:
+    found = key_grace.moved_to(wish, observed()["key"])
+
+    assert (None if found is None else str(found)) == moved_to
+    assert key_grace.moved_to(replace(wish, moved_to=None), None) is None

@@ -66,6 +66,7 @@ class Keys(Polled):
             if key and known:
                 key = newest_known(key, versions, known, lambda one: self._read(url, goal.name, one))
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
+        moved_to = grace.moved_to(goal, key)
         observed: dict[str, Any] = {
             "key": key,
             "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
@@ -76,7 +77,7 @@ class Keys(Polled):
             "ages": None,
             "usable_since": {},
             "usable_since_unknown": None,
-            "moved_in_run": goal.moved_to is not None and self._moved.to(goal.moved_to),
+            "moved_in_run": moved_to is not None and self._moved.to(moved_to),
             "now": self.now,
         }
         if goal.taken_away or (key and goal.may_cut_off(policy)):
@@ -87,8 +88,8 @@ class Keys(Polled):
                     newest = identifier_of(observed["key"]).versionless
                     times, reason = self._evidence().usable_since(newest, followers)
                     observed.update(usable_since=times, usable_since_unknown=reason)
-            if goal.grace_period and not goal.taken_away:
-                observed["ages"] = self._ages(goal, observed)
+            if not goal.taken_away and (goal.grace_period or goal.moved_to is None):
+                observed["ages"] = self._ages(goal, moved_to, observed)
         return observed
 
     def _users(self, vault: str) -> usage.Visible:
@@ -96,13 +97,15 @@ class Keys(Polled):
         visible = self._visible.read()
         return {**visible, "unlisted": [*visible["unlisted"], *self._vaults.unseen(vault)]}
 
-    def _ages(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, float | None] | None:
+    def _ages(
+        self, goal: Any, moved_to: KeyIdentifier | None, observed: Mapping[str, Any]
+    ) -> dict[str, float | None] | None:
         """Seconds since the change of each account that may have been moved from the key or version that is to be
         disabled. None if nothing would be disabled."""
         visible = observed["visible"]
-        if goal.moved_to is None or visible is None or not disabled.would_disable(goal, observed):
+        if moved_to is None or visible is None or not disabled.would_disable(goal, observed):
             return None
-        return map_concurrent(self._age, usage.accounts_on_key(visible, goal.moved_to.versionless))
+        return map_concurrent(self._age, usage.accounts_on_key(visible, moved_to))
 
     def _age(self, account_id: str) -> float | None:
         try:

@@ -42,7 +42,8 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
     newer = _newer_than_used(goal, observed)
     if newer is not None:
         return _left(goal, before, warnings=(newer,))
-    until = grace.kept_until(goal, observed, observed["ages"]) if goal.taken_away is None else None
+    is_checked = goal.taken_away is None and not grace.is_forced(goal)
+    until = grace.kept_until(goal, observed, observed["ages"]) if is_checked else None
     if until is not None:
         if goal.keeps_used:
             return _left(goal, before, until=until)

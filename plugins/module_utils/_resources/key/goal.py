@@ -54,9 +54,10 @@ class Goal:
     at_least: str | None = None
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
-    # The key that accounts were moved to, and the grace period in seconds. Only a version that is older than the
-    # version which the accounts use is disabled, and only after the grace period since the last move.
+    # The key that accounts were moved to, if it is known. Only a version that is older than the version which the
+    # accounts use is disabled then.
     moved_to: KeyIdentifier | None = None
+    # The time for which a key or version stays enabled after accounts were moved from it, in seconds.
     grace_period: int = 0
 
     def described(self, _current: Mapping[str, Any]) -> str:

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..._core.documents import KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import Refused
-from ..._core.ids import read_key_identifier
+from ..._core.ids import KeyIdentifier, read_key_identifier
 from .document import PREVIOUS_NEEDED_SECONDS
 from .goal import Goal
 
@@ -31,33 +32,47 @@ def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None
 
     `ages` are the ages of the accounts that may have been moved. Without them, the actual end may be later.
     """
-    if goal.moved_to is None:
-        return None
     now, key = observed["now"], observed["key"]
     began = [now] if observed["moved_in_run"] else []
-    if key is not None and read_key_identifier(key["key"]["kid"]).same_key(goal.moved_to):
+    if key is not None and goal.moved_to and read_key_identifier(key["key"]["kid"]).same_key(goal.moved_to):
         began.append(key["attributes"]["created"])
     # If the time of an account's change is not known, the account may have been changed just now.
     began += [now - (age or 0) for age in (ages or {}).values()]
     # If no account uses the new key any more, it is not known when the accounts were moved.
-    if ages is not None and not began:
+    if goal.moved_to is not None and ages is not None and not began:
         began = [now]
     until = max(began, default=now - goal.grace_period) + goal.grace_period
     return until if until > now else None
+
+
+def moved_to(goal: Goal, newest: KeyBundle | None) -> KeyIdentifier | None:
+    """The key, without a version, that accounts may have been moved to from the key or version that is disabled. If the
+    goal does not name it, accounts may have been moved from a version to another version of the same key."""
+    if goal.moved_to is not None:
+        return goal.moved_to.versionless
+    is_version = goal.state == "disabled" and goal.version is not None and newest is not None
+    return read_key_identifier(newest["key"]["kid"]).versionless if is_version and newest else None
 
 
 def subject(goal: Goal) -> str:
     return f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
 
 
+def is_forced(goal: Goal) -> bool:
+    """Whether `force` allows that accounts lose the version. If it is known which key accounts were moved to, only a
+    shorter grace period allows that."""
+    return goal.force and goal.moved_to is None
+
+
 def cut_short(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
-    """The warning that a grace period is shorter than the time for which Batch may need a version."""
-    if goal.taken_away or goal.grace_period >= PREVIOUS_NEEDED_SECONDS:
+    """The warning that the key or version is disabled earlier than Batch may allow."""
+    if goal.taken_away or (goal.grace_period >= PREVIOUS_NEEDED_SECONDS and not is_forced(goal)):
         return ()
     until = kept_until(replace(goal, grace_period=PREVIOUS_NEEDED_SECONDS), observed, observed["ages"])
     if until is None:
         return ()
-    return (f"Batch may need {subject(goal)} until {instant(until)}, but the grace period is shorter than a day.",)
+    why = "force allows that accounts lose it" if is_forced(goal) else "the grace period is shorter than a day"
+    return (f"Batch may need {subject(goal)} until {instant(until)}, but {why}.",)
 
 
 def refused(goal: Goal, until: float) -> Refused:
@@ -66,8 +81,8 @@ def refused(goal: Goal, until: float) -> Refused:
         "use it may then lose their key."
     )
     return Refused(
-        f"Refused to disable {subject(goal)} before {instant(until)}. Accounts were moved to another version or key so "
-        f"recently that something may still use this one. {remedy}",
+        f"Refused to disable {subject(goal)} before {instant(until)}. Accounts were changed, or moved to another "
+        f"version or key, so recently that Batch may still need this one. {remedy}",
         code="in_grace_period",
         kept_until=instant(until),
         option="grace_period",
