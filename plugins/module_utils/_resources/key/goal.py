@@ -19,7 +19,7 @@ from ..._core.errors import InvalidOption, NotFound, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from . import rotation_policy as key_rotation_policy
 from .agreed import LONGEST
-from .document import SIZES, TYPES
+from .document import SIZES, TAKEN_WITHIN_SECONDS, TYPES
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         version=key.version if moved_to is None or moved_to.is_named(key.vault, key.name) else None,
         key_type=key_type,
         key_size=key_size,
-        expires_in=seconds(params["expires_in"], "expires_in"),
+        expires_in=_expires_in(params["expires_in"]),
         extend_expired_by=seconds(params["extend_expired_by"], "extend_expired_by"),
         rotation_policy=key_rotation_policy.checked(params["rotation_policy"]),
         remove_rotation_policy=params["remove_rotation_policy"],
@@ -147,6 +147,19 @@ def desired(params: Mapping[str, Any]) -> Goal:
         grace_period=seconds(params["grace_period"], "grace_period", or_none=True) or 0,
         recover=params["recover"],
     )
+
+
+def _expires_in(duration: str | None) -> int | None:
+    length = seconds(duration, "expires_in")
+    if length is not None and length <= TAKEN_WITHIN_SECONDS:
+        raise InvalidOption(
+            "expires_in",
+            duration,
+            "an account that follows the latest version may use a new version only a day after its creation, and would "
+            "lose it at once.",
+            "Use more than a day, for example P1Y.",
+        )
+    return length
 
 
 def _purpose(text: str | None) -> str | None:

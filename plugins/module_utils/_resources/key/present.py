@@ -78,9 +78,7 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
         return True
     attributes = key["attributes"]
     too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
-    # A version with a short `expires_in` must not be due at once.
-    soon = min(EXPIRES_SOON, (goal.expires_in or 2 * EXPIRES_SOON) // 2)
-    expires = "exp" in attributes and attributes["exp"] <= now + soon
+    expires = "exp" in attributes and attributes["exp"] <= now + EXPIRES_SOON
     return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
 
 
