@@ -84,6 +84,13 @@ class Others:
     def revoke(self, account: str, vault: str, _key: str) -> None:
         self._service.revoke(self._world.principal(account), vault)
 
+    def interrupt_access(self, account: str, vault: str, key: str) -> None:
+        """The account has no access to the key for two days. A new version is created meanwhile."""
+        self.revoke(account, vault, key)
+        self._service.make_key(key, vault)
+        self._service.sandbox.control.advance(2 * DAY)
+        self._service.grant(self._world.principal(account), vault)
+
     def delete_vault(self, _account: str, vault: str, _key: str) -> None:
         self._service.delete_vault(vault)
 
@@ -119,6 +126,14 @@ INCIDENTS = {
     name: _possibly(getattr(Others, name))
     for name in (
         *("disable", "disable_all", "expire", "expire_in_time", "delete", "make_version", "restore", "revoke"),
-        *("delete_vault", "close_vault", "change_account", "delete_account", "sleep_a_day", "sleep_a_quarter"),
+        *(
+            "interrupt_access",
+            "delete_vault",
+            "close_vault",
+            "change_account",
+            "delete_account",
+            "sleep_a_day",
+            "sleep_a_quarter",
+        ),
     )
 }
