@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
-from role_runs import QUARTER
-from service import DAY, Service
+from role_runs import QUARTER, VARS
+from service import DAY, GROUP, Service
 
 from azure_sandbox.shared.behavior import POSITIONS
 
@@ -152,4 +152,55 @@ def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     done(world.prepared(RETIRE, beside=True)())
     assert [version.enabled for version in service.versions(key[1], vault)] == [False, True]
     control.advance(2 * DAY)
+    assert service.is_available()
+
+
+@pytest.mark.parametrize(
+    "move", ["to the newest version", "back", "to the latest version", "pinned to an older version"]
+)
+@pytest.mark.parametrize("pools", ["200", "409"])
+def test_a_version_that_an_account_has_just_left(service: Service, runner: OneProcess, move: str, pools: str) -> None:
+    """Both versions are old. Somebody disables the version from which the account was moved an hour ago."""
+    control = service.sandbox.control
+    _, older = service.on_key()
+    newer = service.make_key().id
+    latest = older.rpartition("/")[0]
+    start, to, lost = {
+        "to the newest version": (older, newer, older),
+        "back": (newer, older, newer),
+        "to the latest version": (older, latest, older),
+        "pinned to an older version": (latest, older, newer),
+    }[move]
+    service.point(start)
+    control.behavior(pools_without_key=pools, previous_version_needed="86400", follower_delay="86400")
+    control.advance(5 * DAY)
+    service.point(to)
+    control.advance(3600)
+    service.disable(version=lost.rpartition("/")[2])
+    control.advance(2 * 3600)
+    assert not service.is_available()
+
+    on_account = {"resource_group": GROUP, "account_name": "account1"}
+    info = done(runner.another().module("batch_encryption_info", on_account))
+    audit = done(runner.another().module("batch_encryption_audit", {"return_accounts": True, "pools": True}))
+    shown = False if pools == "409" else None
+    assert [info["available"], audit["accounts"][0]["available"]] == [shown, shown]
+    report = done(runner.another().role("recover", VARS))
+    assert service.is_available()
+    assert report["available"] is (True if pools == "409" else None)
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+def test_a_version_is_replaced_before_it_expires(service: Service, runner: OneProcess, follow: bool) -> None:
+    """A nightly rotation with an age that is a day less than the expiry."""
+    control = service.sandbox.control
+    control.behavior(previous_version_needed="86400", follower_delay="86400")
+    wish = {**VARS, "cmk_key_max_age": "P90D", "cmk_key_expires_in": "P91D"}
+    done(runner.role("provision", {**VARS, "cmk_key_expires_in": "P91D", "cmk_key_follow_latest": follow}))
+    control.advance(87 * DAY)
+    for _night in range(8):
+        control.advance(DAY - 600)
+        assert service.is_available()
+        done(runner.another().role("rotate", wish))
+    assert [version.enabled for version in service.versions()] == [True, True]
     assert service.is_available()

@@ -479,6 +479,41 @@ def test_the_change_time_of_an_account_may_be_unreadable() -> None:
     assert diagnosis.lost_key(diagnosed(bundle=ENABLED)) == ([], [])
 
 
+# A version that the account may just have been moved from
+
+
+@pytest.mark.parametrize("identifier", [f"{KEY}/{NEW}", KEY], ids=["pinned", "follows"])
+def test_an_account_may_need_the_version_from_which_it_was_moved(identifier: str) -> None:
+    """Also if the version that it uses is old."""
+    bundles = [key(MIDDLE, created=NOW - 20 * DAY, updated=NOW - 3600, enabled=False), key(NEW, created=NOW - 9 * DAY)]
+    observed = diagnosed(identifier, *bundles, bundle=bundles[-1], available=None)
+    assert diagnosis.lost_key(observed) == ([], [])
+    assert diagnosis.depends_on_account_change(observed)
+    assert not diagnosis.lost_version_too_early(observed)
+
+    moved = {**observed, "account_changed_at": NOW - 2 * 3600}
+    assert [MIDDLE in one and "state: enabled" in one for one in diagnosis.lost_key(moved)[1]] == [True]
+    assert diagnosis.describe(moved)["causes"] == []
+    assert list(causes({**moved, "available": False})) == ["version_unusable"]
+    assert diagnosis.lost_key({**observed, "account_changed_at": NOW - 2 * DAY}) == ([], [])
+
+
+def test_a_version_that_batch_names_is_a_cause_for_a_pinned_account() -> None:
+    bundles = [key(OLD, created=NOW - 20 * DAY, updated=NOW - 5 * DAY, enabled=False), key(NEW, created=NOW - 9 * DAY)]
+    named = {"available": False, "unavailable_reason": says(f"The key {KEY}/{OLD} is disabled.")}
+    observed = diagnosed(f"{KEY}/{NEW}", *bundles, bundle=bundles[-1], **named)
+
+    assert diagnosis.describe(observed)["key_identifiers"] == [f"{KEY}/{NEW}", f"{KEY}/{OLD}"]
+    assert causes({**observed, "available": True}) == {}
+
+
+@pytest.mark.parametrize(("left", "is_told"), [(DAY - 1, True), (DAY, False)])
+def test_a_version_that_was_just_left_must_not_expire_soon(left: int, is_told: bool) -> None:
+    found = diagnosis.previous_unusable(read_key_identifier(f"{KEY}/{OLD}"), key(OLD, exp=NOW + left), NOW)
+
+    assert ("Set a later expiry" in (found or "")) is is_told
+
+
 # Access that was granted after a version had been retired
 
 

@@ -317,7 +317,9 @@ def refused_once(
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
     session: Any = SimpleNamespace(wait_timeout=0, cache=cache, rehearsal=None)
     reader: Any = SimpleNamespace(
-        require_usable=require_usable, bundle_now=lambda *_key: {"bundle": evidence(PINNED_OLD).bundle}
+        require_usable=require_usable,
+        bundle_now=lambda *_key: {"bundle": evidence(PINNED_OLD).bundle},
+        versions_now=lambda *_key: [],
     )
     keys: Any = SimpleNamespace(now=NOW)
     service = Encryption(session, accounts, reader, diagnosis, keys, Moved(RunFiles(None)))

@@ -216,3 +216,43 @@ def test_an_expired_version_that_was_disabled_later(expired: int, doubted: bool)
 
     found = key_document.previous_in_doubt(used, versions, NOW, follows=True, access_since=NOW - 4 * DAY)
     assert found == ([OLD] if doubted else [])
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["pinned", "follows"])
+@pytest.mark.parametrize(
+    ("changed", "ended", "pinned_doubts", "follower_doubts"),
+    [
+        pytest.param(2 * HOUR, {"enabled": False, "updated": HOUR}, True, True, id="disabled after the change"),
+        pytest.param(
+            2 * HOUR, {"enabled": False, "updated": 3 * HOUR}, True, True, id="disabled just before the change"
+        ),
+        pytest.param(2 * HOUR, {"enabled": False, "updated": 3 * HOUR + 1}, False, False, id="disabled before"),
+        pytest.param(2 * HOUR, {"exp": HOUR}, True, True, id="expired"),
+        pytest.param(2 * HOUR, {"nbf": -HOUR, "updated": HOUR}, True, True, id="not valid yet"),
+        pytest.param(24 * HOUR, {"enabled": False, "updated": 0}, False, True, id="a day after the change"),
+        pytest.param(48 * HOUR, {"enabled": False, "updated": 0}, False, False, id="two days after the change"),
+        pytest.param(None, {"enabled": False, "updated": 25 * HOUR - 1}, True, True, id="changed at any time"),
+        pytest.param(None, {"enabled": False, "updated": 25 * HOUR}, False, True, id="changed, a day ago"),
+        pytest.param(None, {"enabled": False, "updated": 49 * HOUR}, False, False, id="changed, two days ago"),
+        pytest.param(None, {"enabled": False, "updated": 100 * DAY}, False, False, id="never usable"),
+        pytest.param(2 * HOUR, {}, False, False, id="usable"),
+    ],
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_version_that_an_account_may_just_have_left(
+    changed: int | None,
+    ended: dict[str, Any],
+    pinned_doubts: bool,
+    follower_doubts: bool,
+    follows: bool,
+    older: bool,
+) -> None:
+    """All times are seconds before now. The account may have been moved to an older version too."""
+    times = {name: value if name == "enabled" else NOW - value for name, value in ended.items()}
+    left = key(OLD, **{"created": NOW - 100 * DAY, **times})
+    used = key(NEW, created=NOW - (200 if older else 50) * DAY)
+    changed_at = None if changed is None else NOW - changed
+
+    versions = [listed(one) for one in (used, left)]
+    found = key_document.just_left(used, versions, NOW, follows=follows, account_changed_at=changed_at)
+    assert found == ([OLD] if (follower_doubts if follows else pinned_doubts) else [])

@@ -128,13 +128,13 @@ def test_a_recovered_key_is_read_again(first: Outcome, calls: int, before: dict[
     ("options", "bundle"),
     [
         pytest.param({}, key(), id="nothing asked"),
-        pytest.param({}, key(exp=NOW + 3601), id="expires in more than an hour"),
+        pytest.param({}, key(exp=NOW + 4 * DAY + 1), id="expires in more than four days"),
         pytest.param({}, key(kty="RSA-HSM"), id="in hardware"),
         pytest.param({"key_type": "RSA", "key_size": 3072}, key(size=3072), id="as asked"),
         pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY), id="as old as it may be"),
         pytest.param({"expires_in": "P20D"}, key(created=NOW - DAY, exp=NOW + 19 * DAY), id="expires as asked"),
         pytest.param({"expires_in": "P20D"}, key(exp=NOW + 300 * DAY), id="expires later"),
-        pytest.param({"expires_in": "P20D"}, key(exp=NOW + DAY), id="expires sooner"),
+        pytest.param({"expires_in": "P20D"}, key(exp=NOW + 5 * DAY), id="expires sooner"),
         pytest.param({"expires_in": "P20D"}, key(), id="does not expire"),
         pytest.param({"expires_in": "P20D", "force": True}, key(), id="does not expire, by force"),
         pytest.param({"expires_in": "P20D"}, key(created=NOW - 30 * DAY), id="would have expired by now"),
@@ -301,9 +301,9 @@ def test_a_purpose_without_force_means_nothing() -> None:
         ),
         pytest.param(
             {"expires_in": "P30D", "enable_key": True},
-            key(created=NOW - DAY, exp=NOW + DAY, enabled=False, key_ops=[]),
+            key(created=NOW - DAY, exp=NOW + 5 * DAY, enabled=False, key_ops=[]),
             {"key_ops": WRAP, "attributes": {"enabled": True}},
-            {"enabled": True, "key_ops": WRAP, "expires_on": "2026-05-29T20:26:40Z"},
+            {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-02T20:26:40Z"},
             id="all at once",
         ),
     ],
@@ -553,8 +553,19 @@ def test_rotation_is_not_removed_for_those_who_follow() -> None:
     assert not in_use(key(), FOLLOWS, policy=rotation_policy(), remove_rotation_policy=True).changed
 
 
-@pytest.mark.parametrize(("left", "steps"), [(3600, ["create"]), (3601, [])])
-def test_a_version_that_expires_within_an_hour_is_followed_by_a_new_one(left: int, steps: list[str]) -> None:
-    current = key(created=NOW, exp=NOW + left)
+@pytest.mark.parametrize(
+    ("left", "steps", "warnings"),
+    [
+        (4 * DAY + 1, [], 0),
+        (4 * DAY, ["create"], 0),
+        (2 * DAY, ["create"], 0),
+        (2 * DAY - 1, ["create"], 1),
+        (0, ["create"], 0),
+    ],
+)
+def test_a_version_is_replaced_four_days_before_it_expires(left: int, steps: list[str], warnings: int) -> None:
+    """Accounts may need the previous version for two days after that."""
+    made = key_plan.plan(key_goal(), observed_key(key(created=NOW - 90 * DAY, exp=NOW + left)))
 
-    assert [step.name for step in key_plan.plan(key_goal(), observed_key(current)).steps] == steps
+    assert [step.name for step in made.steps] == steps
+    assert ["Set a later expiry" in warning for warning in made.warnings] == [True] * warnings

@@ -19,7 +19,6 @@ from .._core.documents import Account, Identity, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied, Unavailable
 from .._core.ids import KeyIdentifier
 from .._resources.account.document import is_gone
-from .._resources.key.document import may_need_previous
 from .evidence import EvidenceReader
 from .identities import Identities
 
@@ -55,12 +54,12 @@ class Diagnosis:
     def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago."""
         # While the access is read. The versions are then in the cache of the run.
-        in_background(lambda: self._recent_versions(key, self._keys.recent(key), self._keys.now))
+        in_background(lambda: self._recent_versions(key, self._keys.recent(key)))
         evidence = self._evidence.of_account(account, key)
         found = {
             "evidence": evidence,
             "deleted_vault": None,
-            "versions": self._recent_versions(key, evidence.bundle, evidence.now),
+            "versions": self._recent_versions(key, evidence.bundle),
             "missing_identities": self._missing_identities(account.get("identity", {})),
         }
         return self._with_time(account, found)
@@ -76,11 +75,9 @@ class Diagnosis:
     def _versions(self, key: KeyIdentifier) -> list[KeyItem] | None:
         return _or_none(lambda: self._keys.versions(key))
 
-    def _recent_versions(
-        self, key: KeyIdentifier, used: KeyBundle | CmkError | None, now: float
-    ) -> list[KeyItem] | None:
-        """The versions of the key; None if the account needs no other version than the one in use."""
-        if used is None or isinstance(used, CmkError) or not may_need_previous(used, now, follows=key.version is None):
+    def _recent_versions(self, key: KeyIdentifier, used: KeyBundle | CmkError | None) -> list[KeyItem] | None:
+        """The versions of the key; None if they could not be listed."""
+        if used is None or isinstance(used, CmkError):
             return None
         return _or_none(lambda: self._keys.recent_versions(key))
 

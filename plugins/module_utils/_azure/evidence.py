@@ -26,7 +26,7 @@ from .._checks.preflight import (
     usable_since,
 )
 from .._core.concurrent import map_concurrent, value_or_error
-from .._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
+from .._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, place_of, principals_of
 from .._resources.access.document import roles_in, scope_of
@@ -168,6 +168,12 @@ class EvidenceReader:
         on."""
         found = self._session.cache.since(lambda: self._keys.current(key), since, "key_now", str(key).lower())
         return {"bundle": None} if found is None else dict(found)
+
+    def versions_now(self, key: KeyIdentifier, since: float) -> list[KeyItem]:
+        """The versions of the key, as a task of the run listed them from `since` (time.monotonic()) on."""
+        name = str(key.versionless).lower()
+        found: list[KeyItem] = self._session.cache.since(lambda: self._keys.versions(key), since, "versions_now", name)
+        return found
 
     def _vault_now(self, vault_id: str, since: float) -> Vault:
         vault: Vault | None = self._session.cache.since(

@@ -20,10 +20,12 @@ from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._resources.account import document as account_document
 from .._resources.key.document import (
+    PREVIOUS_NEEDED_SECONDS,
     followers_on,
     is_retired,
     is_usable,
     item_of,
+    just_left,
     newest_first,
     previous_in_doubt,
     version_of,
@@ -249,7 +251,9 @@ def key_changed_at(observed: Mapping[str, Any]) -> float | None:
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
     """Whether the time when the account was changed says more about its availability: after a recent change of the key,
     and if the account may have needed a version that was disabled or has expired."""
-    return key_changed_at(observed) is not None or bool(_lost_without_access(observed["evidence"], observed))
+    evidence: Evidence = observed["evidence"]
+    doubtful = _lost_without_access(evidence, observed) or _just_left(evidence, observed)
+    return key_changed_at(observed) is not None or bool(doubtful)
 
 
 def lost_version_too_early(observed: Mapping[str, Any]) -> bool:
@@ -264,8 +268,12 @@ def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[
             f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was "
             f"created. {_may_need(key)}"
         ]
-    # The audit reads when accounts were changed only if availability is asked for.
-    if "account_changed_at" in observed and (doubtful := _lost_without_access(evidence, observed)):
+    if "account_changed_at" not in observed:
+        # The audit reads when accounts were changed only if availability is asked for.
+        return []
+    if doubtful := _just_left(evidence, observed):
+        return [lost_after_change(replace(evidence.key, version=doubtful[0]))]
+    if doubtful := _lost_without_access(evidence, observed):
         key = replace(evidence.key, version=doubtful[0])
         return [
             f"Version {key.version} of the key {key.name} was disabled or expired before the account was granted its "
@@ -295,7 +303,21 @@ def previous_unusable(key: KeyIdentifier, version: KeyBundle | None, now: float)
     """Why Batch cannot use the version `key`, which an account has just left for another version of the key; None if
     Batch can."""
     reason = _why_unusable(version, now) if version else f"Version {key.version} of the key {key.name} was deleted."
+    expires = version["attributes"].get("exp") if version else None
+    if not reason and expires is not None and expires < now + PREVIOUS_NEEDED_SECONDS:
+        return (
+            f"Version {key.version} of the key {key.name} expires at {instant(expires)}. The account may need it until "
+            f"{instant(now + PREVIOUS_NEEDED_SECONDS)}. Set a later expiry of the version."
+        )
     return f"{reason} {_may_need(key)}" if reason else None
+
+
+def lost_after_change(version: KeyIdentifier) -> str:
+    """The doubt about a version that became unusable when the account may just have been moved from it."""
+    return (
+        f"Version {version.version} of the key {version.name} was disabled or expired at about the time when the "
+        f"account was changed. {_may_need(version)}"
+    )
 
 
 def _may_need(version: KeyIdentifier) -> str:
@@ -430,22 +452,22 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     if versions is None:
         return [item_of(newest)] if newest else []
     by_version = {version_of(item): item for item in versions}
-    lost = _lost_too_early(evidence, observed) if observed["available"] is False else []
+    named = [version for version in by_version if version in _said(observed)]
+    lost = [*_lost_too_early(evidence, observed), *_just_left(evidence, observed), *named]
     if evidence.key.version is not None:
-        return [by_version[version] for version in (evidence.key.version, *lost) if version in by_version]
+        needed = dict.fromkeys((evidence.key.version, *(lost if observed["available"] is False else ())))
+        return [by_version[version] for version in needed if version in by_version]
+    is_lost = observed["available"] is False
     used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
     followed = [version for version in used if version in by_version]
     if observed["available"]:
         return [by_version[version] for version in followed[:1]]
-    named = [version for version in by_version if version in _said(observed)]
     if newest and is_usable(newest, evidence.now):
         recent = [version for version in followed[:2] if not is_retired(by_version[version], newest, evidence.now)]
     else:
         recent = followed[:2]
-    items = [by_version[version] for version in dict.fromkeys([*recent, *named, *lost])]
-    if observed["available"] is False and not (
-        any(_reason(item, evidence.now) for item in items) or _is_explained(observed)
-    ):
+    items = [by_version[version] for version in dict.fromkeys([*recent, *(lost if is_lost else named)])]
+    if is_lost and not (any(_reason(item, evidence.now) for item in items) or _is_explained(observed)):
         beside = _lost_without_access(evidence, observed) if _is_refused_alone(evidence, observed) else []
         return [by_version[version] for version in dict.fromkeys([*followed, *beside])]
     return items
@@ -489,6 +511,19 @@ def _lost_without_access(evidence: Evidence, observed: Mapping[str, Any]) -> lis
     """The same, and the versions that were disabled or expired before the account was granted its access. The account
     needs them if it had no access before."""
     return _lost_too_early(evidence, observed, access_since=access_since(evidence))
+
+
+def _just_left(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
+    """The versions that became unusable when the account may just have been moved from them."""
+    if not isinstance(evidence.bundle, Mapping):
+        return []
+    return just_left(
+        evidence.bundle,
+        observed["versions"] or (),
+        evidence.now,
+        follows=evidence.key.version is None,
+        account_changed_at=observed.get("account_changed_at"),
+    )
 
 
 def _reason(item: KeyItem, now: float) -> str:

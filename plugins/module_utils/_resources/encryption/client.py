@@ -21,14 +21,14 @@ from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
 from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
-from ..._checks.diagnosis import lost_key, previous_unusable
+from ..._checks.diagnosis import lost_after_change, lost_key, previous_unusable
 from ..._checks.preflight import Evidence, for_rollback
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..account.document import NotShown, availability, judged, require_known
-from ..key.document import EXPIRES_SOON
+from ..key.document import REPLACED_BEFORE_EXPIRY, just_left
 from .document import account_unavailable
 from .survey import survey_warnings
 
@@ -112,7 +112,7 @@ class Encryption(Polled):
         return observed
 
     def _expires_soon(self, account: Account, goal: Any) -> bool:
-        """Whether the account would keep a version that expires within EXPIRES_SOON."""
+        """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY."""
         has = key_of(account)
         if goal.updates_version or has is None or has.version is None:
             return False
@@ -120,7 +120,7 @@ class Encryption(Polled):
             return False
         bundle = value_or_error(partial(self._keys.bundle, has), CmkError)
         expires = bundle["attributes"].get("exp") if isinstance(bundle, dict) else None
-        return expires is not None and expires <= self._keys.now + EXPIRES_SOON
+        return expires is not None and expires <= self._keys.now + REPLACED_BEFORE_EXPIRY
 
     def _uses_newer_version(self, account: Account, wanted: KeyIdentifier | None) -> bool:
         """Whether the account is pinned to a version of the wanted key that was created after the wanted version."""
@@ -308,12 +308,24 @@ class Encryption(Polled):
     def _previous_unusable(
         self, previous: KeyIdentifier | None, evidence: Evidence | None, changed_at: float
     ) -> str | None:
-        """Why Batch cannot use the version that the account was pinned to before it was moved to another version of the
-        key; None if Batch can, or if the version cannot be read.
+        """Why Batch cannot use a version that the account may have used before it was moved to another version of the
+        key; None if Batch can, or if the versions cannot be read.
 
         Batch may still need that version, and it may have lost the version a moment before the move.
         """
-        if previous is None or previous.version is None or evidence is None or not previous.same_key(evidence.key):
+        if previous is None or evidence is None or not previous.same_key(evidence.key):
             return None
-        found = value_or_error(partial(self._evidence.bundle_now, previous, changed_at), CmkError)
-        return None if isinstance(found, CmkError) else previous_unusable(previous, found["bundle"], self._keys.now)
+        if previous.version is not None:
+            found = value_or_error(partial(self._evidence.bundle_now, previous, changed_at), CmkError)
+            reason = (
+                None if isinstance(found, CmkError) else previous_unusable(previous, found["bundle"], self._keys.now)
+            )
+            if reason:
+                return reason
+        versions = value_or_error(partial(self._evidence.versions_now, previous, changed_at), CmkError)
+        if isinstance(versions, CmkError) or not isinstance(evidence.bundle, Mapping):
+            return None
+        # Batch has accepted the change, so the account has used its key within the last hour.
+        now, follows = self._keys.now, evidence.key.version is None
+        lost = just_left(evidence.bundle, versions, now, follows=follows, account_changed_at=now)
+        return lost_after_change(replace(previous, version=lost[0])) if lost else None

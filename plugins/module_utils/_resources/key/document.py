@@ -36,6 +36,9 @@ SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")
 # In seconds. No account is moved to a version that expires within this time, because there would be no time to react.
 EXPIRES_SOON = 3600
+# A version that expires within this time is replaced. The previous version must stay valid for the lag after that, and
+# a nightly run may come, or fail once, a day later.
+REPLACED_BEFORE_EXPIRY = FOLLOWING_LAG + 2 * 24 * 3600
 
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,12 +132,6 @@ def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: flo
     return newest_first(versions or ()) or [version_of(newest["key"])]
 
 
-def may_need_previous(used: KeyBundle, now: float, *, follows: bool) -> bool:
-    """Whether an account that is pinned to the version `used` may still need a previous version. An account that
-    follows the key always may, because Batch may not have moved it to the newest version."""
-    return follows or now < used["attributes"]["created"] + PREVIOUS_NEEDED_SECONDS
-
-
 def previous_in_doubt(
     used: KeyBundle,
     versions: Sequence[KeyItem],
@@ -177,12 +174,38 @@ def is_retired(item: KeyItem, newest: KeyBundle, now: float) -> bool:
     return created + TAKEN_WITHIN_SECONDS <= _ended_at(item, now) <= now and created + FOLLOWING_LAG <= now
 
 
+def just_left(
+    used: KeyBundle,
+    versions: Sequence[KeyItem],
+    now: float,
+    *,
+    follows: bool,
+    account_changed_at: float | None = None,
+) -> list[str]:
+    """The other versions that became unusable so soon after the account was changed that it may still have needed them.
+    The account may have been moved from any version, older or newer, when it was changed. An account that was changed
+    more than an hour after that has not lost its key. If `account_changed_at` is None, any version may have been left.
+    """
+    lag, found = FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS, []
+    for item in versions:
+        ended = _ended_at(item, now)
+        was_usable = item["attributes"]["created"] < ended <= now
+        if account_changed_at is None:
+            is_needed = now < ended + LOSS_NOTICED_SECONDS + lag
+        else:
+            is_needed = account_changed_at <= ended + LOSS_NOTICED_SECONDS and now < account_changed_at + lag
+        if was_usable and is_needed and version_of(item) != version_of(used["key"]):
+            found.append(version_of(item))
+    return found
+
+
 def _ended_at(item: KeyItem, now: float) -> float:
-    """When the version was disabled or expired; later than now if it was not."""
+    """When the version became unusable: disabled, expired, or not valid yet. Later than now if it is usable."""
     attributes = item["attributes"]
-    expired = attributes.get("exp", now + 1)
     # An expired version may have been disabled later.
-    return float(expired if attributes["enabled"] else min(attributes.get("updated", 0), expired))
+    expired = attributes.get("exp", now + 1)
+    is_changed = not attributes["enabled"] or (attributes.get("nbf") or 0) > now
+    return float(min(attributes.get("updated", 0), expired) if is_changed else expired)
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:

@@ -19,7 +19,7 @@ from ..._core.errors import InvalidOption, NotFound, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from . import rotation_policy as key_rotation_policy
 from .agreed import LONGEST
-from .document import SIZES, TAKEN_WITHIN_SECONDS, TYPES
+from .document import REPLACED_BEFORE_EXPIRY, SIZES, TYPES
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,12 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 def _expires_in(duration: str | None) -> int | None:
     length = seconds(duration, "expires_in")
-    if length is not None and length <= TAKEN_WITHIN_SECONDS:
+    if length is not None and length <= REPLACED_BEFORE_EXPIRY:
         raise InvalidOption(
             "expires_in",
             duration,
-            "an account that follows the latest version may use a new version only a day after its creation, and would "
-            "lose it at once.",
-            "Use more than a day, for example P1Y.",
+            "a version is replaced four days before it expires, because Batch may need it for two days after that.",
+            "Use more than four days, for example P1Y.",
         )
     return length
 

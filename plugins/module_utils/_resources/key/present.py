@@ -20,7 +20,16 @@ from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
 from . import rotation_policy
 from .agreed import MOST_TAGS, TAG, tags_of_new_version, version_for
-from .document import EXPIRES_SOON, OPERATIONS, SIZES, TYPES, identifier_of, size_of
+from .document import (
+    FOLLOWING_LAG,
+    OPERATIONS,
+    REPLACED_BEFORE_EXPIRY,
+    SIZES,
+    TYPES,
+    identifier_of,
+    size_of,
+    version_of,
+)
 from .goal import Goal, key_disabled, key_soft_deleted
 from .writes import KeyWrites
 
@@ -38,6 +47,7 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     _refuse_to_enable(goal, key, before, is_due=is_due)
     if key is None or is_due:
         steps, after = _new_version(goal, observed, before)
+        warnings += _previous_expires(goal, observed)
     else:
         _refuse_other_family(goal, key)
         _refuse_other_size(goal, key)
@@ -78,7 +88,7 @@ def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
         return True
     attributes = key["attributes"]
     too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
-    expires = "exp" in attributes and attributes["exp"] <= now + EXPIRES_SOON
+    expires = "exp" in attributes and attributes["exp"] <= now + REPLACED_BEFORE_EXPIRY
     return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
 
 
@@ -127,6 +137,20 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
         "previous_version": before.get("version"),
     }
     return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
+
+
+def _previous_expires(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+    """The warning that the previous version expires when accounts may still need it."""
+    previous: KeyBundle | None = observed["key"]
+    expires = previous["attributes"].get("exp") if previous else None
+    now: float = observed["now"]
+    if previous is None or expires is None or not now < expires < now + FOLLOWING_LAG:
+        return ()
+    return (
+        f"Version {version_of(previous['key'])} of the key {goal.name} expires at {instant(expires)}. Accounts that "
+        f"use it may need it until {instant(now + FOLLOWING_LAG)}, and may lose their key. Set a later expiry of the "
+        "version.",
+    )
 
 
 def _no_room_for_tag(goal: Goal) -> str:
