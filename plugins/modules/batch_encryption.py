@@ -50,7 +50,7 @@ options:
   update_version:
     description:
       - Move an account that is pinned to another version of the key to the version in O(key_identifier).
-      - With V(false), such an account keeps its version, unless that version expires within one hour.
+      - With V(false), such an account keeps its version, unless that version expires within four days.
     type: bool
     default: true
   expected_key_identifier:

@@ -39,8 +39,8 @@ options:
   state:
     description:
       - V(present) ensures that the newest version of the key can be used. A disabled version is enabled only with
-        O(enable_key). A new version is created if the key has no version, if the newest version has expired, or if
-        O(max_version_age) or O(new_version) requires one.
+        O(enable_key). A new version is created if the key has no version, if the newest version expires within four
+        days, or if O(max_version_age) or O(new_version) requires one.
       - V(enabled) ensures that O(version), by default the newest version, can be used again. The version is enabled,
         extended if it has expired, and allowed to wrap and unwrap. No version is created. The returned values are those
         of this version.
@@ -189,12 +189,13 @@ EXAMPLES = r"""
     version: 0123456789abcdef0123456789abcdef
     state: enabled
 
-- name: Disable the previous version if no account uses it
+- name: Disable the previous version if no account may need it
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
     version: "{{ key.previous_version }}"
     state: disabled
+    in_use: keep
 
 - name: Disable the version that an account used before it was moved, a day after the move
   azbatch.cmk.keyvault_cmk_key:

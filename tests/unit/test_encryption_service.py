@@ -44,7 +44,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import FOLLOWING_LAG
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import (
+    FOLLOWING_LAG,
+    REPLACED_BEFORE_EXPIRY,
+)
 
 PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
 CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
@@ -175,6 +178,31 @@ def test_preflight_checks_the_key_that_is_set(identifier: str, options: dict[str
 
     group = options.get("vault_resource_group")
     assert services.asked == ["unavailable_reason before a change", f"evidence of {asked} in {group}"]
+
+
+@pytest.mark.parametrize(
+    ("left", "wanted", "moves"),
+    [
+        pytest.param(REPLACED_BEFORE_EXPIRY, None, True, id="the wanted version does not expire"),
+        pytest.param(REPLACED_BEFORE_EXPIRY + 1, None, False, id="in time"),
+        pytest.param(DAY, 2 * DAY, True, id="the wanted version expires later"),
+        pytest.param(DAY, DAY, False, id="the wanted version expires at the same time"),
+        pytest.param(None, DAY, False, id="does not expire"),
+    ],
+)
+def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int | None, moves: bool) -> None:
+    """Also if the account is to keep its version."""
+    expiry = {MIDDLE: left, NEW: wanted}
+    services = Services(PINNED_MIDDLE)
+
+    def bundle(version: KeyIdentifier) -> dict[str, Any]:
+        ends = expiry[str(version.version)]
+        return key(str(version.version), created=NOW - DAY, **({} if ends is None else {"exp": NOW + ends}))
+
+    services.bundle = bundle  # type: ignore[method-assign, assignment]
+    services.now = NOW  # type: ignore[attr-defined]
+
+    assert changed(services, PINNED_NEW, update_version=False) is moves
 
 
 def test_after_a_refused_change_the_key_in_use_is_judged_too() -> None:
@@ -492,6 +520,24 @@ def test_accounts_of_the_key_are_asked_if_it_is_not_named_where_they_were_moved(
     assert disable(keys, in_use="keep", moved_to=None).changed is not is_kept
     assert keys.asked == [account_id()]
     assert not disable(KeyService(on(PINNED_NEW), moved=True, ages={account_id(): age}), in_use="keep").changed
+
+
+def test_a_forced_change_is_not_stopped_by_a_move_of_the_run() -> None:
+    plan = disable(KeyService(on(PINNED_NEW), moved=True), moved_to=None, force=True)
+
+    assert plan.changed
+    assert ["force allows" in warning for warning in plan.warnings] == [True]
+
+
+@pytest.mark.parametrize(("age", "is_kept"), [(FOLLOWING_LAG - 1.0, True), (1.0 * FOLLOWING_LAG, False)])
+@pytest.mark.parametrize("options", [{"moved_to": None}, {}, {"grace_period": "P0D"}])
+def test_a_version_is_kept_if_an_account_may_follow_the_key_only_now(
+    age: float, is_kept: bool, options: dict[str, Any]
+) -> None:
+    """An account that was moved to the latest version needs the previous version for two days."""
+    keys = KeyService(on(KEY, "follower"), ages={account_id("follower"): age})
+
+    assert disable(keys, in_use="keep", **options).report["in_use_by"] == [account_id("follower")] * is_kept
 
 
 def test_accounts_are_not_asked_if_the_whole_key_is_disabled() -> None:

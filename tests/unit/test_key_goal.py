@@ -61,7 +61,7 @@ def test_supported_types_and_sizes(key_type: str, key_size: int) -> None:
         ({"rotation_policy": rotation()}, "invalid_option", "rotation_policy"),
         # With these values, a new version would be due again at once, so each run would create a version.
         ({"expires_in": "P0D"}, "invalid_option", "expires_in"),
-        ({"expires_in": "P4D"}, "invalid_option", "expires_in"),
+        ({"expires_in": "P8D"}, "invalid_option", "expires_in"),
         ({"max_version_age": "PT0S"}, "invalid_option", "max_version_age"),
         ({"vault_name": None}, "invalid_option", "vault_name"),
         ({"name": None}, "invalid_option", "name"),

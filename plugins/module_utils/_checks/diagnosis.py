@@ -20,7 +20,6 @@ from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._resources.account import document as account_document
 from .._resources.key.document import (
-    PREVIOUS_NEEDED_SECONDS,
     followers_on,
     is_retired,
     is_usable,
@@ -303,12 +302,6 @@ def previous_unusable(key: KeyIdentifier, version: KeyBundle | None, now: float)
     """Why Batch cannot use the version `key`, which an account has just left for another version of the key; None if
     Batch can."""
     reason = _why_unusable(version, now) if version else f"Version {key.version} of the key {key.name} was deleted."
-    expires = version["attributes"].get("exp") if version else None
-    if not reason and expires is not None and expires < now + PREVIOUS_NEEDED_SECONDS:
-        return (
-            f"Version {key.version} of the key {key.name} expires at {instant(expires)}. The account may need it until "
-            f"{instant(now + PREVIOUS_NEEDED_SECONDS)}. Set a later expiry of the version."
-        )
     return f"{reason} {_may_need(key)}" if reason else None
 
 
@@ -453,23 +446,28 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
         return [item_of(newest)] if newest else []
     by_version = {version_of(item): item for item in versions}
     named = [version for version in by_version if version in _said(observed)]
-    lost = [*_lost_too_early(evidence, observed), *_just_left(evidence, observed), *named]
-    if evidence.key.version is not None:
-        needed = dict.fromkeys((evidence.key.version, *(lost if observed["available"] is False else ())))
-        return [by_version[version] for version in needed if version in by_version]
     is_lost = observed["available"] is False
-    used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
-    followed = [version for version in used if version in by_version]
-    if observed["available"]:
-        return [by_version[version] for version in followed[:1]]
-    if newest and is_usable(newest, evidence.now):
-        recent = [version for version in followed[:2] if not is_retired(by_version[version], newest, evidence.now)]
+    lost = [*_lost_too_early(evidence, observed), *named] if is_lost else named
+    if evidence.key.version is not None:
+        likely = [evidence.key.version, *(lost if is_lost else ())]
+        less_likely = likely
     else:
-        recent = followed[:2]
-    items = [by_version[version] for version in dict.fromkeys([*recent, *(lost if is_lost else named)])]
+        used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
+        less_likely = [version for version in used if version in by_version]
+        if observed["available"]:
+            return [by_version[version] for version in less_likely[:1]]
+        is_newest_usable = newest is not None and is_usable(newest, evidence.now)
+        recent = [
+            version
+            for version in less_likely[:2]
+            if not (is_newest_usable and newest and is_retired(by_version[version], newest, evidence.now))
+        ]
+        likely = [*recent, *lost]
+    items = [by_version[version] for version in dict.fromkeys(likely) if version in by_version]
     if is_lost and not (any(_reason(item, evidence.now) for item in items) or _is_explained(observed)):
         beside = _lost_without_access(evidence, observed) if _is_refused_alone(evidence, observed) else []
-        return [by_version[version] for version in dict.fromkeys([*followed, *beside])]
+        needed = dict.fromkeys([*less_likely, *_just_left(evidence, observed), *beside])
+        return [by_version[version] for version in needed if version in by_version]
     return items
 
 

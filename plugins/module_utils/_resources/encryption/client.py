@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from ..._azure.diagnosis import Diagnosis
@@ -112,15 +113,20 @@ class Encryption(Polled):
         return observed
 
     def _expires_soon(self, account: Account, goal: Any) -> bool:
-        """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY."""
+        """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY, and before the wanted
+        version."""
         has = key_of(account)
         if goal.updates_version or has is None or has.version is None:
             return False
         if not has.same_key(goal.key) or has.same(goal.key):
             return False
-        bundle = value_or_error(partial(self._keys.bundle, has), CmkError)
-        expires = bundle["attributes"].get("exp") if isinstance(bundle, dict) else None
-        return expires is not None and expires <= self._keys.now + REPLACED_BEFORE_EXPIRY
+        expires, wanted = (self._expiry(key) for key in (has, goal.target))
+        return expires is not None and expires <= self._keys.now + REPLACED_BEFORE_EXPIRY and (wanted or inf) > expires
+
+    def _expiry(self, key: KeyIdentifier) -> float | None:
+        """When the version expires; None if it does not expire or cannot be read."""
+        bundle = value_or_error(partial(self._keys.bundle, key), CmkError)
+        return bundle["attributes"].get("exp") if isinstance(bundle, Mapping) else None
 
     def _uses_newer_version(self, account: Account, wanted: KeyIdentifier | None) -> bool:
         """Whether the account is pinned to a version of the wanted key that was created after the wanted version."""

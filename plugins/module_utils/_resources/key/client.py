@@ -82,13 +82,13 @@ class Keys(Polled):
         }
         if goal.taken_away or (key and goal.may_cut_off(policy)):
             # The accounts are not listed if a grace period prevents the change anyway.
-            if goal.taken_away or grace.kept_until(goal, observed) is None:
+            if goal.taken_away or grace.is_forced(goal) or grace.kept_until(goal, observed) is None:
                 observed["visible"] = self._users(goal.vault)
                 if followers := disabled.followers(goal, observed):
                     newest = identifier_of(observed["key"]).versionless
                     times, reason = self._evidence().usable_since(newest, followers)
                     observed.update(usable_since=times, usable_since_unknown=reason)
-            if not goal.taken_away and (goal.grace_period or goal.moved_to is None):
+            if not goal.taken_away and (goal.grace_period or goal.moved_to is None or observed["usable_since"]):
                 observed["ages"] = self._ages(goal, moved_to, observed)
         return observed
 

@@ -135,10 +135,12 @@ def _users(observed: Mapping[str, Any], target: KeyIdentifier) -> list[str]:
     attributes = next((item["attributes"] for item in versions or () if version_of(item) == target.version), None)
     enabled_since = attributes.get("updated") or 0 if attributes and attributes["enabled"] else 0
     users = usage.on_key(observed["visible"], target, followers_on(key, versions, now, enabled_since))
+    # A change of the account may have moved it to the latest version.
+    changed = {account: now - (age or 0) for account, age in (observed["ages"] or {}).items()}
     late = [
         follower
         for follower, since in observed["usable_since"].items()
-        if target.version in followers_on(key, versions, now, since)
+        if target.version in followers_on(key, versions, now, max(since, changed.get(follower, 0)))
     ]
     return list(dict.fromkeys([*users, *late]))
 

@@ -205,7 +205,7 @@ def _ended_at(item: KeyItem, now: float) -> float:
     # An expired version may have been disabled later.
     expired = attributes.get("exp", now + 1)
     is_changed = not attributes["enabled"] or (attributes.get("nbf") or 0) > now
-    return float(min(attributes.get("updated", 0), expired) if is_changed else expired)
+    return float(min(attributes.get("updated") or 0, expired) if is_changed else expired)
 
 
 def newest_first(versions: Sequence[KeyItem]) -> list[str]:

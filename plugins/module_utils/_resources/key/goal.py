@@ -151,12 +151,12 @@ def desired(params: Mapping[str, Any]) -> Goal:
 
 def _expires_in(duration: str | None) -> int | None:
     length = seconds(duration, "expires_in")
-    if length is not None and length <= REPLACED_BEFORE_EXPIRY:
+    if length is not None and length <= 2 * REPLACED_BEFORE_EXPIRY:
         raise InvalidOption(
             "expires_in",
             duration,
             "a version is replaced four days before it expires, because Batch may need it for two days after that.",
-            "Use more than four days, for example P1Y.",
+            "Use more than eight days, for example P1Y.",
         )
     return length
 

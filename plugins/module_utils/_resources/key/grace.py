@@ -78,7 +78,7 @@ def cut_short(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
 def refused(goal: Goal, until: float) -> Refused:
     remedy = (
         f"Run the task again after that time. If {subject(goal)} is leaked, set grace_period: P0D. Accounts that still "
-        "use it may then lose their key."
+        "need it may then lose their key."
     )
     return Refused(
         f"Refused to disable {subject(goal)} before {instant(until)}. Accounts were changed, or moved to another "
