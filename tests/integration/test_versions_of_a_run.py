@@ -259,8 +259,8 @@ def test_only_a_run_that_would_disable_a_version_reads_each_account(runner: OneP
     on_one_key(service, "account1")
     newer_by_hand(service, "account1")
     service.sandbox.control.advance(3 * DAY)
-    # A run that disables a version also reads when the account was changed, and whether it is available. For a day after
-    # that, the account may need the version, so the time of its last change is read too.
+    # A run that disables a version also reads when the account was changed, and whether it is available. For a day
+    # after that, the account may need the version, so the time of its last change is read too.
     for disables, hours, more in ((True, 0, 2), (False, 0, 1), (False, 25, 0)):
         service.sandbox.control.advance(hours * 3600)
         since = service.sandbox.control.last
