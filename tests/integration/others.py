@@ -126,14 +126,7 @@ INCIDENTS = {
     name: _possibly(getattr(Others, name))
     for name in (
         *("disable", "disable_all", "expire", "expire_in_time", "delete", "make_version", "restore", "revoke"),
-        *(
-            "interrupt_access",
-            "delete_vault",
-            "close_vault",
-            "change_account",
-            "delete_account",
-            "sleep_a_day",
-            "sleep_a_quarter",
-        ),
+        *("interrupt_access", "delete_vault", "close_vault", "change_account", "delete_account"),
+        *("sleep_a_day", "sleep_a_quarter"),
     )
 }

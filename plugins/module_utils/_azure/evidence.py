@@ -29,7 +29,7 @@ from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, place_of, principals_of
-from .._resources.access.document import roles_in, scope_of
+from .._resources.access.document import by_principal, roles_in, scope_of
 from .._resources.vault.document import uses_rbac
 from .session import Session
 
@@ -114,9 +114,7 @@ class EvidenceReader:
             scope = scope_of(vault, key.name)
             listed = value_or_error(lambda: self._access.all_assignments(scope), CmkError)
         errors = [one for one in (vault, listed) if isinstance(one, CmkError)]
-        given: dict[str, list[RoleAssignment]] = {}
-        for one in [] if isinstance(listed, CmkError) else listed:
-            given.setdefault(one["properties"]["principalId"].lower(), []).append(one)
+        given = by_principal([] if isinstance(listed, CmkError) else listed)
 
         def since(principals: Sequence[str] | None) -> float:
             own = {principal: given.get(principal.lower(), []) for principal in principals or ()}

@@ -11,7 +11,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyBundle, RoleAssignment
 from .._core.errors import CmkError
 from .._core.ids import KeyIdentifier, key_of, principals_of
-from .._resources.access.document import roles_in, scope_of
+from .._resources.access.document import by_principal, roles_in, scope_of
 from .._resources.key.document import identifier_of
 from .._resources.vault.document import uses_rbac
 from .identities import Identities
@@ -195,18 +195,14 @@ def _subscriptions_of(accounts: Sequence[Account]) -> list[str]:
     return list(dict.fromkeys(account["id"].split("/")[2].lower() for account in accounts if key_of(account)))
 
 
-def _by_holder(assignments: Iterable[RoleAssignment], principals: Set[str]) -> dict[str, Any]:
+def _by_holder(assignments: Sequence[RoleAssignment], principals: Set[str]) -> dict[str, Any]:
     """The assignments of each principal, and those of groups. The members of a group are not known here."""
-    by_principal: dict[str, list[RoleAssignment]] = {}
-    of_groups = []
-    for assignment in assignments:
-        properties = assignment["properties"]
-        holder = properties["principalId"].lower()
-        if holder in principals:
-            by_principal.setdefault(holder, []).append(assignment)
-        elif properties.get("principalType") == "Group":
-            of_groups.append(assignment)
-    return {"by_principal": by_principal, "of_groups": of_groups}
+    held = by_principal(assignments)
+    others = [one for holder, given in held.items() if holder not in principals for one in given]
+    return {
+        "by_principal": {holder: given for holder, given in held.items() if holder in principals},
+        "of_groups": [one for one in others if one["properties"].get("principalType") == "Group"],
+    }
 
 
 def _roles_in(grants: Any) -> list[str]:

@@ -447,27 +447,24 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     by_version = {version_of(item): item for item in versions}
     named = [version for version in by_version if version in _said(observed)]
     is_lost = observed["available"] is False
-    lost = [*_lost_too_early(evidence, observed), *named] if is_lost else named
+    lost = _lost_too_early(evidence, observed) if is_lost else []
     if evidence.key.version is not None:
-        likely = [evidence.key.version, *(lost if is_lost else ())]
-        less_likely = likely
+        followed = [evidence.key.version]
+        likely = [*followed, *lost, *(named if is_lost else ())]
     else:
         used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
-        less_likely = [version for version in used if version in by_version]
+        followed = [version for version in used if version in by_version]
         if observed["available"]:
-            return [by_version[version] for version in less_likely[:1]]
-        is_newest_usable = newest is not None and is_usable(newest, evidence.now)
-        recent = [
-            version
-            for version in less_likely[:2]
-            if not (is_newest_usable and newest and is_retired(by_version[version], newest, evidence.now))
-        ]
-        likely = [*recent, *lost]
+            return [by_version[version] for version in followed[:1]]
+        recent = followed[:2]
+        if newest and is_usable(newest, evidence.now):
+            recent = [version for version in recent if not is_retired(by_version[version], newest, evidence.now)]
+        likely = [*recent, *lost, *named]
     items = [by_version[version] for version in dict.fromkeys(likely) if version in by_version]
     if is_lost and not (any(_reason(item, evidence.now) for item in items) or _is_explained(observed)):
         beside = _lost_without_access(evidence, observed) if _is_refused_alone(evidence, observed) else []
-        needed = dict.fromkeys([*less_likely, *_just_left(evidence, observed), *beside])
-        return [by_version[version] for version in needed if version in by_version]
+        less_likely = dict.fromkeys([*followed, *_just_left(evidence, observed), *beside])
+        return [by_version[version] for version in less_likely if version in by_version]
     return items
 
 

@@ -21,7 +21,7 @@ from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, Rol
 from ..._core.ids import role_guid
 from ..._core.plan import Step
 from ..vault.document import uses_rbac
-from .document import ROLE_ID, roles_in, scope_of
+from .document import ROLE_ID, by_principal, roles_in, scope_of
 from .goal import Goal
 from .plan import plan
 from .writes import AccessWrites
@@ -75,11 +75,8 @@ class Access(Polled):
         """By principal in lower case, the assignments of the role that Batch needs. A principal that is not listed
         may have the role as a member of a group.
         """
-        found: dict[str, list[RoleAssignment]] = {}
-        for assignment in self.all_assignments(scope):
-            if role_guid(assignment["properties"]["roleDefinitionId"]) == ROLE_ID:
-                found.setdefault(assignment["properties"]["principalId"].lower(), []).append(assignment)
-        return found
+        listed = self.all_assignments(scope)
+        return by_principal(one for one in listed if role_guid(one["properties"]["roleDefinitionId"]) == ROLE_ID)
 
     def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, RoleDefinitionProperties]:
         """The definitions of the roles with these GUIDs.

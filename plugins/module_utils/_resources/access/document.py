@@ -83,6 +83,14 @@ def key_permissions(policy: AccessPolicy) -> list[str]:
     return list(policy.get("permissions", {}).get("keys") or [])
 
 
+def by_principal(assignments: Iterable[RoleAssignment]) -> dict[str, list[RoleAssignment]]:
+    """The assignments of each principal, by its object id in lower case."""
+    found: dict[str, list[RoleAssignment]] = {}
+    for assignment in assignments:
+        found.setdefault(assignment["properties"]["principalId"].lower(), []).append(assignment)
+    return found
+
+
 def roles_in(assignments: Iterable[RoleAssignment]) -> list[str]:
     """The GUIDs of the assigned roles whose definitions have to be read."""
     assigned = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}

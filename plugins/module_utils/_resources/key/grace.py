@@ -19,8 +19,8 @@ from typing import Any
 from ..._core.documents import KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import Refused
-from ..._core.ids import KeyIdentifier, read_key_identifier
-from .document import PREVIOUS_NEEDED_SECONDS
+from ..._core.ids import KeyIdentifier
+from .document import PREVIOUS_NEEDED_SECONDS, identifier_of
 from .goal import Goal
 
 # By account id, the seconds since the account was changed; None if the response has no time.
@@ -34,7 +34,7 @@ def kept_until(goal: Goal, observed: Mapping[str, Any], ages: Ages | None = None
     """
     now, key = observed["now"], observed["key"]
     began = [now] if observed["moved_in_run"] else []
-    if key is not None and goal.moved_to and read_key_identifier(key["key"]["kid"]).same_key(goal.moved_to):
+    if key is not None and goal.moved_to and identifier_of(key).same_key(goal.moved_to):
         began.append(key["attributes"]["created"])
     # If the time of an account's change is not known, the account may have been changed just now.
     began += [now - (age or 0) for age in (ages or {}).values()]
@@ -50,8 +50,9 @@ def moved_to(goal: Goal, newest: KeyBundle | None) -> KeyIdentifier | None:
     goal does not name it, accounts may have been moved from a version to another version of the same key."""
     if goal.moved_to is not None:
         return goal.moved_to.versionless
-    is_version = goal.state == "disabled" and goal.version is not None and newest is not None
-    return read_key_identifier(newest["key"]["kid"]).versionless if is_version and newest else None
+    if newest is None or goal.version is None or goal.state != "disabled":
+        return None
+    return identifier_of(newest).versionless
 
 
 def subject(goal: Goal) -> str:
