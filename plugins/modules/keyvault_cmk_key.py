@@ -46,7 +46,9 @@ options:
         of this version.
       - V(disabled) disables O(version), or all versions if O(version) is not set.
       - V(absent) deletes the key. The vault keeps the deleted key for its retention period.
-      - V(recovered) recovers a deleted key. A key that exists is not changed.
+      - V(recovered) recovers a deleted key. A key that exists is not changed. After the recovery, the newest version is
+        updated without a change, because Azure shows when a version was updated, but not when a key was recovered. This
+        needs the right to update keys.
     type: str
     default: present
     choices: [present, enabled, disabled, absent, recovered]

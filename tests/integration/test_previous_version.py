@@ -121,7 +121,7 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
     assert service.is_available()
 
 
-@pytest.mark.parametrize("cause", ["role", "access policy", "firewall"])
+@pytest.mark.parametrize("cause", ["role", "access policy", "firewall", "deleted key"])
 def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     world: World, service: Service, cause: str
 ) -> None:
@@ -133,9 +133,11 @@ def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     if cause == "firewall":
         closed = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1"}]}
         service.change_vault(vault, properties={"networkAcls": closed})
-    else:
+    elif cause != "deleted key":
         service.revoke(world.principal("account1"), vault)
     service.make_key(key[1], vault)
+    if cause == "deleted key":
+        service.keys(vault).begin_delete_key(key[1]).wait()
     control.advance(5 * DAY)
     assert not service.is_available()
     kept = world.prepared(RETIRE, beside=True)()

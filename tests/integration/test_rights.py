@@ -163,13 +163,6 @@ def a_deleted_key_by_policy(service: Service) -> dict[str, Any]:
     return a_deleted_key(service, rbac=False)
 
 
-def a_deleted_disabled_key(service: Service) -> dict[str, Any]:
-    service.on_key(rbac=True)
-    service.disable()
-    service.keys().begin_delete_key("key1").wait()
-    return {}
-
-
 def a_closed_network(service: Service) -> dict[str, Any]:
     service.on_key(rbac=True)
     service.change_vault(properties={"networkAcls": CLOSED})
@@ -227,12 +220,11 @@ PLAYBOOKS = {
     "recover, a vault with access policies": Playbook(
         "recover", a_lost_version_by_policy, (*SEES, ALLOWS), permissions=("get", "list", "update")
     ),
-    "recover, a deleted key": Playbook("recover", a_deleted_key, SEES, (READ_KEY, f"{KEYS}/recover/action")),
-    "recover, a deleted key that was disabled": Playbook(
-        "recover", a_deleted_disabled_key, SEES, (READ_KEY, f"{KEYS}/recover/action", f"{KEYS}/update/action")
+    "recover, a deleted key": Playbook(
+        "recover", a_deleted_key, SEES, (READ_KEY, f"{KEYS}/recover/action", f"{KEYS}/update/action")
     ),
     "recover, a deleted key in a vault with access policies": Playbook(
-        "recover", a_deleted_key_by_policy, SEES, permissions=("get", "list", "recover")
+        "recover", a_deleted_key_by_policy, SEES, permissions=("get", "list", "recover", "update")
     ),
     "recover, a deleted vault": Playbook(
         "recover", kept, (*SEES, MAKES_VAULT, ASSIGNS), (READ_KEY,), (DELETED,), then=Service.delete_vault

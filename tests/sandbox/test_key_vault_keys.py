@@ -289,6 +289,18 @@ def test_a_patch_keeps_what_it_does_not_name(sandbox: Sandbox, control: Control)
     assert updated["attributes"]["exp"] == exp
 
 
+def test_an_update_without_a_change_is_dated_but_a_recovery_is_not(sandbox: Sandbox, control: Control) -> None:
+    made = make_key(sandbox)
+    control.advance(10)
+    data(sandbox, "DELETE", "/keys/key1")
+    recovered = data(sandbox, "POST", "/deletedkeys/key1/recover").json()
+    updated = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": True}}).json()
+    assert recovered["attributes"] == made["attributes"]
+    later = updated["attributes"]["updated"]
+    assert later >= made["attributes"]["updated"] + 10
+    assert updated["attributes"] == {**made["attributes"], "updated": later}
+
+
 def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
     first = make_key(sandbox)
     make_key(sandbox)

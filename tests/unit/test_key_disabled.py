@@ -40,9 +40,13 @@ def delete(observed: dict[str, Any], *, force: bool = False) -> Plan:
     return key_plan.plan(key_goal(state="absent", force=force), observed)
 
 
-def off(*names: str) -> tuple[Step, ...]:
-    body = {"attributes": {"enabled": False}}
+def update(enabled: bool, *names: str) -> tuple[Step, ...]:
+    body = {"attributes": {"enabled": enabled}}
     return tuple(step(KeyWrites.update, vault="myvault", name="batch", version=name, body=body) for name in names)
+
+
+def off(*names: str) -> tuple[Step, ...]:
+    return update(False, *names)
 
 
 def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
@@ -201,12 +205,19 @@ def test_versions_that_may_not_be_listed() -> None:
     assert "list" in denied.value.msg
 
 
-@pytest.mark.parametrize("deleted", [None, deleted_key()])
-def test_key_that_is_not_there_cannot_be_disabled(deleted: dict[str, Any] | None) -> None:
+def test_key_that_is_not_there_cannot_be_disabled() -> None:
     with pytest.raises(NotFound) as failed:
-        disable(observed_key(deleted=deleted))
+        disable(observed_key())
 
     assert failed.value.code == "key_not_found"
+
+
+def test_a_deleted_key_cannot_be_disabled() -> None:
+    with pytest.raises(Refused) as failed:
+        disable(observed_key(deleted=deleted_key()))
+
+    assert failed.value.code == "key_soft_deleted"
+    assert failed.value.facts["remedy"] == "Set state: recovered to recover it, or use another name."
 
 
 # Deleted
@@ -314,17 +325,29 @@ def test_second_plan_is_empty() -> None:
 # Recovered
 
 
+RECOVER = Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"})
+
+
 def recover(observed: dict[str, Any]) -> Plan:
     return key_plan.plan(key_goal(state="recovered"), observed)
 
 
-def test_deleted_key_is_recovered() -> None:
-    plan = recover(observed_key(deleted=deleted_key()))
+@pytest.mark.parametrize("enabled", [True, False])
+def test_deleted_key_is_recovered(enabled: bool) -> None:
+    """The update changes nothing, but dates the recovery."""
+    plan = recover(observed_key(deleted={**deleted_key(), **key(enabled=enabled)}))
 
-    assert plan.steps == (Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"}),)
+    assert plan.steps == (RECOVER, *update(enabled, NEW))
     assert plan.before == {"exists": False, "soft_deleted": True}
     assert plan.after == {"exists": True, "soft_deleted": False}
     assert not key_plan.plan(plan.goal, versions()).changed
+
+
+def test_a_key_that_is_restored_a_moment_after_its_deletion_is_only_recovered() -> None:
+    plan = delete(versions())
+    restored = key_plan.plan(plan.if_refused, observed_key(deleted=deleted_key()))
+
+    assert restored.steps == (RECOVER,)
 
 
 def test_an_existing_key_is_not_changed() -> None:

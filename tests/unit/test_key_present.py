@@ -78,7 +78,8 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
 def test_a_deleted_key_is_recovered_if_asked() -> None:
     planned = key_plan.plan(key_goal(recover=True), observed_key(deleted=deleted_key()))
 
-    assert planned.steps == (Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"}),)
+    recover = Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"})
+    assert planned.steps == (recover, update(attributes={"enabled": True}))
     assert (planned.before["soft_deleted"], planned.after) == (True, {"exists": True, "soft_deleted": False})
     # A recovered version that is not usable yet does not make the recovery unconfirmed.
     assert not key_plan.plan(planned.goal, observed_key(key(enabled=False))).changed

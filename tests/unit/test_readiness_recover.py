@@ -272,7 +272,11 @@ def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], expect
     ("observed", "allowed", "rights"),
     [
         ({"bundle": DISABLED, "versions": [listed(DISABLED)]}, ALL_REPAIRS, [UPDATE_KEY]),
-        ({"bundle": None, "versions": [], "deleted_key": key()}, ALL_REPAIRS, [f"{VAULTS}/keys/recover/action"]),
+        (
+            {"bundle": None, "versions": [], "deleted_key": key()},
+            ALL_REPAIRS,
+            [f"{VAULTS}/keys/recover/action", UPDATE_KEY],
+        ),
         ({"vault": vault()}, ALL_REPAIRS, [f"{ASSIGNMENTS}/write"]),
         ({"vault": CLOSED}, ALL_REPAIRS, [f"{VAULTS}/write"]),
         (GONE, ALL_REPAIRS, [f"{VAULTS}/write", f"{ASSIGNMENTS}/write"]),

@@ -58,6 +58,8 @@ _ACCESSIBLE_AGAIN = "accessible again"
 _REPAIRED_LAST = ("version_unusable", "operations_missing", "access_missing")
 # The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
 _RECOVERY_SECONDS = 600
+# The maximum time until Batch can use a key after a role assignment (Microsoft's documentation of Azure RBAC).
+_ROLE_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,7 @@ def _rights_for(
         yield rights.to_change_vault(place["resource_group"], place["name"], place["subscription_id"])
     if cause == "key_deleted" and deleted_key is not None:
         yield rights.to_use_key("recover", vault)
-        if _reason(item_of(deleted_key), evidence.now):
-            yield rights.to_use_key("update", vault)
+        yield rights.to_use_key("update", vault)
     if cause in ("version_unusable", "operations_missing"):
         yield rights.to_use_key("update", vault)
     if cause == "access_missing" and with_access:
@@ -219,32 +220,32 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     elif network.status == FAILED:
         unknown.append(f"{network.evidence} Its IP rules let other addresses in.")
     unknown += [check.evidence for check in (access, network) if check.status == preflight.UNKNOWN]
-    changed = key_changed_at(observed) if "account_changed_at" in observed else None
-    if changed and (observed["account_changed_at"] or 0) < changed:
+    repairs = unnoticed_repairs(observed) if "account_changed_at" in observed else {}
+    later = [noticed for repaired, noticed in repairs.items() if (observed["account_changed_at"] or 0) < repaired]
+    if later:
         unknown.append(
             "The key, or the access to it, was changed a few minutes ago. An account that had lost its key before is "
-            f"available again at {instant(changed + _RECOVERY_SECONDS)} at the latest."
+            f"available again at {instant(max(later))} at the latest."
         )
     return lost, list(dict.fromkeys(unknown))
 
 
-def key_changed_at(observed: Mapping[str, Any]) -> float | None:
-    """The time of a change within the last _RECOVERY_SECONDS that may have made the key usable for Batch again: a
-    change of the version, or a role assignment without which there would be no access. None if there was no such
-    change."""
+def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
+    """The changes that may have made the key usable for Batch again, and that Batch may not have noticed yet: changes
+    of the version, and the role assignment without which there would be no access. By the time of each change, the time
+    at which Batch has noticed it at the latest."""
     evidence: Evidence = observed["evidence"]
-    since = evidence.now - _RECOVERY_SECONDS
-    changes: list[float] = []
+    repairs: dict[float, float] = {}
     if isinstance(evidence.bundle, Mapping):
         items = [item_of(evidence.bundle)]
         if evidence.key.version is None:
             # An account that follows the key may have needed an older version that was enabled again.
             items += [item for item in observed["versions"] or () if not _reason(item, evidence.now)]
         times = [(item["attributes"].get("updated") or 0, item["attributes"]["created"]) for item in items]
-        changes += [updated for updated, created in times if updated > max(since, created)]
+        repairs |= {updated: updated + _RECOVERY_SECONDS for updated, created in times if updated > created}
     granted = access_since(evidence)
-    changes += [granted] if granted > since else []
-    return max(changes, default=None)
+    repairs[granted] = granted + _ROLE_SECONDS + _RECOVERY_SECONDS
+    return {repaired: noticed for repaired, noticed in repairs.items() if noticed > evidence.now}
 
 
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
@@ -252,7 +253,7 @@ def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
     and if the account may have needed a version that was disabled or has expired."""
     evidence: Evidence = observed["evidence"]
     doubtful = _lost_without_access(evidence, observed) or _just_left(evidence, observed)
-    return key_changed_at(observed) is not None or bool(doubtful)
+    return bool(unnoticed_repairs(observed) or doubtful)
 
 
 def lost_version_too_early(observed: Mapping[str, Any]) -> bool:
@@ -483,9 +484,7 @@ def _is_explained(observed: Mapping[str, Any]) -> bool:
         return True
     checks = preflight.judged(observed["evidence"])
     others = ("access_granted", "network_open_to_batch", "same_tenant")
-    return (
-        any(check.status == FAILED for check in checks if check.name in others) or key_changed_at(observed) is not None
-    )
+    return any(check.status == FAILED for check in checks if check.name in others) or bool(unnoticed_repairs(observed))
 
 
 def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any], *, access_since: float = 0) -> list[str]:

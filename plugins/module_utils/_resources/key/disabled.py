@@ -21,13 +21,13 @@ from ..._core.ids import KeyIdentifier
 from ..._core.plan import Plan, Step, step
 from . import grace
 from .document import followers_on, identifier_of, version_of
-from .goal import Goal, key_not_found
+from .goal import Goal, key_not_found, key_soft_deleted
 from .writes import KeyWrites
 
 
 def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is None:
-        raise key_not_found(goal)
+        raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
     versions: list[KeyItem] | None = observed["versions"]
     if versions is None:
         raise Denied(
@@ -187,4 +187,4 @@ def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, An
     after = {"exists": False, "soft_deleted": True}
     steps = (step(KeyWrites.delete, vault=goal.vault, name=goal.name),) if key else ()
     plan = Plan(goal, before, after, steps, warnings, report=report(users))
-    return usage.removal(plan, replace(goal, state="recovered"), target)
+    return usage.removal(plan, replace(goal, state="recovered", taken_away=target), target)

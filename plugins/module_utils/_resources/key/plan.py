@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.plan import Plan, step
+from ..._core.plan import Plan
 from . import disabled, enabled, present
 from .document import describe
-from .goal import Goal, key_not_found
+from .goal import Goal
+from .recovery import plan_recovered
 from .writes import KeyWrites
 
 
@@ -26,15 +27,6 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[KeyWrites]:
         "enabled_again": disabled.plan_enabled_again,
         "disabled": disabled.plan_disabled,
         "absent": disabled.plan_absent,
-        "recovered": _recovered,
+        "recovered": plan_recovered,
     }
     return by_state[goal.state](goal, observed, describe(observed))
-
-
-def _recovered(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
-    if observed["key"] is not None:
-        return Plan(goal, before, before)
-    if observed["deleted"] is None:
-        raise key_not_found(goal)
-    recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
-    return Plan(goal, before, {"exists": True, "soft_deleted": False}, (recover,))

@@ -31,6 +31,7 @@ from .document import (
     version_of,
 )
 from .goal import Goal, key_disabled, key_soft_deleted
+from .recovery import plan_recovered
 from .writes import KeyWrites
 
 Steps = tuple[Step[KeyWrites], ...]
@@ -39,7 +40,7 @@ Steps = tuple[Step[KeyWrites], ...]
 def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     key: KeyBundle | None = observed["key"]
     if key is None and observed["deleted"]:
-        return _recovery(goal, before)
+        return _recovery(goal, observed, before)
     warnings: tuple[str, ...] = ()
     if goal.new_version and key and version_for(goal.new_version_for, key, observed["versions"], observed["now"]):
         goal = replace(goal, new_version=False)
@@ -68,13 +69,11 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     return Plan(goal, before, after, steps, warnings)
 
 
-def _recovery(goal: Goal, before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if not goal.recover:
         raise key_soft_deleted(goal)
-    # Further changes can be planned only after the recovery, because Azure shows no versions before: see recovery.py.
-    recovered = replace(goal, state="recovered")
-    recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
-    return Plan(recovered, before, {"exists": True, "soft_deleted": False}, (recover,))
+    # Further changes can be planned only after the recovery, because Azure shows no versions before.
+    return plan_recovered(replace(goal, state="recovered"), observed, before)
 
 
 def _set_policy(goal: Goal, policy: RotationPolicy) -> Step[KeyWrites]:

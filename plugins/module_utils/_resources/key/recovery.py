@@ -9,10 +9,33 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..._core.plan import Outcome
-from .goal import Goal
+from ..._core.documents import KeyBundle
+from ..._core.plan import Outcome, Plan, Step, step
+from .document import version_of
+from .goal import Goal, key_not_found
+from .writes import KeyWrites
+
+
+def plan_recovered(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+    if observed["key"] is not None:
+        return Plan(goal, before, before)
+    deleted: KeyBundle | None = observed["deleted"]
+    if deleted is None:
+        raise key_not_found(goal)
+    steps = [step(KeyWrites.recover, vault=goal.vault, name=goal.name)]
+    if goal.taken_away is None:
+        steps.append(_touch(goal, deleted))
+    return Plan(goal, before, {"exists": True, "soft_deleted": False}, tuple(steps))
+
+
+def _touch(goal: Goal, deleted: KeyBundle) -> Step[KeyWrites]:
+    """Update the newest version without a change. Azure does not show when a key was recovered, but it shows when a
+    version was updated: since when Batch can use the newest version, and accounts can be moved to it."""
+    body = {"attributes": {"enabled": deleted["attributes"]["enabled"]}}
+    return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version_of(deleted["key"]), body=body)
 
 
 def recovered_first(goal: Goal, ensure: Callable[[Goal], Outcome]) -> Outcome:
