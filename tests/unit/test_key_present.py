@@ -98,14 +98,18 @@ FOUND = {"exists": True, "soft_deleted": False}
 
 
 @pytest.mark.parametrize(
-    ("first", "calls", "before"),
+    ("first", "recover", "calls", "before"),
     [
-        pytest.param(Outcome(True, DELETED, FOUND, ("one",)), 2, DELETED, id="recovered"),
-        pytest.param(Outcome(True, {**FOUND, "exists": False}, FOUND), 1, {**FOUND, "exists": False}, id="created"),
-        pytest.param(Outcome(False, FOUND, FOUND), 1, FOUND, id="nothing to do"),
+        pytest.param(Outcome(True, DELETED, FOUND, ("one",)), True, 2, DELETED, id="recovered"),
+        pytest.param(
+            Outcome(True, {**FOUND, "exists": False}, FOUND), True, 1, {**FOUND, "exists": False}, id="created"
+        ),
+        pytest.param(Outcome(False, FOUND, FOUND), True, 1, FOUND, id="nothing to do"),
+        pytest.param(Outcome(False, DELETED, DELETED), True, 1, DELETED, id="stays deleted"),
+        pytest.param(Outcome(True, DELETED, FOUND), False, 1, DELETED, id="only recovered"),
     ],
 )
-def test_a_recovered_key_is_read_again(first: Outcome, calls: int, before: dict[str, Any]) -> None:
+def test_a_recovered_key_is_read_again(first: Outcome, recover: bool, calls: int, before: dict[str, Any]) -> None:
     outcomes = [first, Outcome(False, FOUND, {**FOUND, "enabled": True}, ("two",))]
     asked: list[Any] = []
 
@@ -113,9 +117,9 @@ def test_a_recovered_key_is_read_again(first: Outcome, calls: int, before: dict[
         asked.append(goal)
         return outcomes[len(asked) - 1]
 
-    outcome = recovered_first(key_goal(recover=True), ensure)
+    outcome = recovered_first(key_goal(recover=recover), ensure)
 
-    assert asked == [key_goal(recover=True)] * calls
+    assert asked == [key_goal(recover=recover)] * calls
     assert outcome.before == before
     assert outcome.changed is first.changed
     assert outcome.warnings == (("one", "two") if calls == 2 else first.warnings)
