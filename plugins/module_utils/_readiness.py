@@ -333,6 +333,11 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if available is None and not (causes or earlier or account_diagnosis.unread(diagnosis)):
         # No data shows that the account has lost its key. The last task of the role waits while Batch fails.
         return {"repairs": [], "causes_so_far": earlier}, ()
+    if available is False and diagnosis and not (causes or earlier or account_diagnosis.unread(diagnosis)):
+        # Without a repair, the account becomes available only if somebody repaired the key a few minutes ago.
+        if not account_diagnosis.may_recover(diagnosis):
+            raise _no_cause(name, unavailable)
+        return {"repairs": [], "causes_so_far": earlier}, ()
     if not diagnosis:
         reason = f"The Batch account {name} is not available, but uses a Microsoft-managed key."
         remedy = "Fix the problem that Azure reports, and run the role again."
@@ -360,6 +365,19 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if cloud.is_rehearsal:
         warnings += tuple(_HIDES[cause] for cause in names if cause in _HIDES)
     return {"repairs": repairs, "causes_so_far": list(dict.fromkeys([*earlier, *names]))}, warnings
+
+
+def _no_cause(name: str, unavailable: CmkError) -> Unavailable:
+    remedy = (
+        "If somebody repaired the access to the key a few minutes ago, wait ten minutes and run the role again. "
+        "Otherwise fix the problem that Batch reports."
+    )
+    return Unavailable(
+        f"The Batch account {name} is not available, and no cause was found. {unavailable.msg} {remedy} Nothing was "
+        "changed.",
+        code="account_unavailable",
+        remedy=remedy,
+    )
 
 
 def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -72,14 +72,16 @@ class Diagnosis:
         changed = value_or_error(lambda: self._resources.changed_at(account["id"]), CmkError)
         return {**found, "account_changed_at": None if isinstance(changed, CmkError) else changed}
 
-    def _versions(self, key: KeyIdentifier) -> list[KeyItem] | None:
-        return _or_none(lambda: self._keys.versions(key))
+    def _versions(self, key: KeyIdentifier) -> list[KeyItem] | CmkError:
+        return _or_error(lambda: self._keys.versions(key))
 
-    def _recent_versions(self, key: KeyIdentifier, used: KeyBundle | CmkError | None) -> list[KeyItem] | None:
-        """The versions of the key; None if they could not be listed."""
+    def _recent_versions(
+        self, key: KeyIdentifier, used: KeyBundle | CmkError | None
+    ) -> list[KeyItem] | CmkError | None:
+        """The versions of the key, or the error if they could not be listed. None if the key was not read."""
         if used is None or isinstance(used, CmkError):
             return None
-        return _or_none(lambda: self._keys.recent_versions(key))
+        return _or_error(lambda: self._keys.recent_versions(key))
 
     def _missing_identities(self, identity: Identity) -> list[str]:
         assigned = identity.get("userAssignedIdentities", {})
@@ -92,8 +94,8 @@ class Diagnosis:
             return refused
 
 
-def _or_none(read: Callable[[], list[KeyItem]]) -> list[KeyItem] | None:
+def _or_error(read: Callable[[], list[KeyItem]]) -> list[KeyItem] | CmkError:
     try:
         return read()
-    except (Denied, Unavailable):
-        return None
+    except (Denied, Unavailable) as unread:
+        return unread

@@ -20,6 +20,7 @@ from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._resources.account import document as account_document
 from .._resources.key.document import (
+    PREVIOUS_NEEDED_SECONDS,
     followers_on,
     is_retired,
     is_usable,
@@ -91,10 +92,11 @@ def is_after_repair(causes_so_far: Sequence[str]) -> bool:
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
-    """The errors of the reads of the vault, the deleted vault, the key and the access. If there are such errors,
-    there may be more causes than were found."""
+    """The errors of the reads of the vault, the deleted vault, the key, its versions and the access. If there are such
+    errors, there may be more causes than were found."""
     evidence: Evidence = observed["evidence"]
-    read = (evidence.vault, observed["deleted_vault"], evidence.bundle, evidence.assignments)
+    key = evidence.bundle if isinstance(evidence.bundle, CmkError) else observed["versions"]
+    read = (evidence.vault, observed["deleted_vault"], key, evidence.assignments)
     errors = [one for one in read if isinstance(one, CmkError)]
     if evidence.vault is None and not isinstance(evidence.bundle, CmkError):
         remedy = f"Grant the caller a role that allows {rights.VAULTS}/read on the vault, such as Key Vault Reader."
@@ -177,7 +179,7 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
             f"which of them Batch uses. {_ASK}, or grant access."
         )
-    doubtful = [*_previous_versions(evidence, observed), *_retired_versions(evidence, observed["versions"])]
+    doubtful = [*_previous_versions(evidence, observed), *_retired_versions(evidence, _listed(observed))]
     if doubtful and not _unusable(evidence, observed):
         found["version"] = doubtful[0]
     if _is_in_perimeter(evidence):
@@ -203,7 +205,7 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     unknown: list[str] = []
     if isinstance(evidence.bundle, Mapping):
         unusable = _why_unusable(evidence.bundle, evidence.now)
-        if unusable and (evidence.key.version or _none_usable(evidence, observed["versions"])):
+        if unusable and (evidence.key.version or _none_usable(evidence, _listed(observed))):
             lost.append(unusable)
         elif unusable:
             unknown.append(f"{unusable} The account may be on an older version.")
@@ -240,7 +242,7 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
         items = [item_of(evidence.bundle)]
         if evidence.key.version is None:
             # An account that follows the key may have needed an older version that was enabled again.
-            items += [item for item in observed["versions"] or () if not _reason(item, evidence.now)]
+            items += [item for item in _listed(observed) or () if not _reason(item, evidence.now)]
         times = [(item["attributes"].get("updated") or 0, item["attributes"]["created"]) for item in items]
         repairs |= {updated: updated + _RECOVERY_SECONDS for updated, created in times if updated > created}
     granted = access_since(evidence)
@@ -248,12 +250,20 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
     return {repaired: noticed for repaired, noticed in repairs.items() if noticed > evidence.now}
 
 
+def may_recover(observed: Mapping[str, Any]) -> bool:
+    """Whether the account may become available without a repair, because somebody may have repaired the key or changed
+    its vault a few minutes ago."""
+    evidence: Evidence = observed["evidence"]
+    vault_changed = preflight.vault_changed_at(evidence) + _RECOVERY_SECONDS > evidence.now
+    return vault_changed or bool(unnoticed_repairs(observed))
+
+
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
     """Whether the time when the account was changed says more about its availability: after a recent change of the key,
     and if the account may have needed a version that was disabled or has expired."""
     evidence: Evidence = observed["evidence"]
     doubtful = _lost_without_access(evidence, observed) or _just_left(evidence, observed)
-    return bool(unnoticed_repairs(observed) or doubtful)
+    return bool(unnoticed_repairs(observed) or doubtful or isinstance(observed["versions"], CmkError))
 
 
 def lost_version_too_early(observed: Mapping[str, Any]) -> bool:
@@ -262,6 +272,9 @@ def lost_version_too_early(observed: Mapping[str, Any]) -> bool:
 
 
 def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
+    """Why the account may have lost a previous version. Empty if it does not need one."""
+    if isinstance(observed["versions"], CmkError):
+        return _unlisted_versions(evidence, observed, observed["versions"])
     if doubtful := _lost_too_early(evidence, observed):
         key = replace(evidence.key, version=doubtful[0])
         return [
@@ -281,6 +294,24 @@ def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[
             f"when a newer version was created, it needs that version. {_may_need(key)} {_ASK_BY_CHANGE}"
         ]
     return []
+
+
+def _unlisted_versions(evidence: Evidence, observed: Mapping[str, Any], error: CmkError) -> list[str]:
+    """An account that follows the key may need any previous version. An account that is pinned to a version may need a
+    previous version for a day after its last change."""
+    if evidence.key.version is not None:
+        if "account_changed_at" not in observed:
+            return []
+        changed = observed["account_changed_at"]
+        if changed is not None and changed + PREVIOUS_NEEDED_SECONDS <= evidence.now:
+            return []
+    return [f"It is not known whether the account needs a previous version of the key {evidence.key.name}. {error.msg}"]
+
+
+def _listed(observed: Mapping[str, Any]) -> Sequence[KeyItem] | None:
+    """The versions of the key. None if they were not read, or could not be read."""
+    versions: Sequence[KeyItem] | CmkError | None = observed["versions"]
+    return None if isinstance(versions, CmkError) else versions
 
 
 def _retired_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
@@ -386,8 +417,8 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
             "key",
         )
     elif evidence.bundle is None:
-        what = f"version {key.version} of the key {key.name}" if observed["versions"] else f"key {key.name}"
-        name = "version_missing" if observed["versions"] else "key_missing"
+        what = f"version {key.version} of the key {key.name}" if _listed(observed) else f"key {key.name}"
+        name = "version_missing" if _listed(observed) else "key_missing"
         yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", _RESTORE)
     elif _is_version_lost(observed):
         # The account follows the key, and a different key of the same name exists now.
@@ -414,7 +445,7 @@ def _said(observed: Mapping[str, Any]) -> str:
 
 def _is_version_lost(observed: Mapping[str, Any]) -> bool:
     found = _VERSION_NOT_FOUND.search(_said(observed))
-    versions = [version_of(item) for item in observed["versions"] or ()]
+    versions = [version_of(item) for item in _listed(observed) or ()]
     return found is not None and bool(versions) and found[1] not in versions
 
 
@@ -441,7 +472,7 @@ def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyIte
     disabled older versions on purpose. A version that Batch names is always needed: without it, Batch cannot move the
     account to a newer version.
     """
-    versions: Sequence[KeyItem] | None = observed["versions"]
+    versions = _listed(observed)
     newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
     if versions is None:
         return [item_of(newest)] if newest else []
@@ -493,7 +524,7 @@ def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any], *, access_s
         return []
     return previous_in_doubt(
         evidence.bundle,
-        observed["versions"] or (),
+        _listed(observed) or (),
         evidence.now,
         follows=evidence.key.version is None,
         access_since=access_since,
@@ -513,7 +544,7 @@ def _just_left(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
         return []
     return just_left(
         evidence.bundle,
-        observed["versions"] or (),
+        _listed(observed) or (),
         evidence.now,
         follows=evidence.key.version is None,
         account_changed_at=observed.get("account_changed_at"),
