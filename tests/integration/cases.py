@@ -104,7 +104,7 @@ CASES = {
     "rotate to a different key": Case("rotate", another_vault, 3),
     "revert": Case("revert", an_account_on_its_key, 3),
     "recover a version": Case("recover", a_lost_version, 2, answers=False),
-    "recover a vault": Case("recover", a_lost_vault, 2, answers=False),
+    "recover a vault": Case("recover", a_lost_vault, 3, answers=False),
 }
 
 

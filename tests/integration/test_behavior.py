@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from cases import PROOF_OF_ALL
+from cases import CASES, PROOF_OF_ALL
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Run, World, done
-from role_runs import QUARTER
-from service import Service
+from role_runs import QUARTER, VARS
+from service import DAY, Service
 
 from azure_sandbox.shared.behavior import POSITIONS
 
@@ -72,6 +72,35 @@ def test_the_main_jobs(world: World, service: Service, job: str) -> None:
         assert service.is_available("account2")
         again = done(world.prepared(run)())
         assert (again["available"], again["changed"]) == (True, False)
+
+
+@pytest.mark.parametrize(("position", "name"), in_each_position(list(CASES)))
+@pytest.mark.slow(every=3)
+def test_the_cases_of_injected_faults(
+    runner: OneProcess, service: Service, position: dict[str, str], name: str
+) -> None:
+    """Among them are runs that begin with nothing, and runs that recover deleted resources."""
+    case, control = CASES[name], service.sandbox.control
+    variables = {**VARS, **case.begin(service), "cmk_wait_timeout": 900}
+    # Without a grace period, Batch may need the previous version when it is disabled.
+    variables.pop("cmk_previous_version_grace", None)
+    # The switches are set after the resources were created, because reads may lag behind writes.
+    control.behavior(**{**DEFAULTS, **position})
+    # Until now, Batch may not have noticed a loss.
+    control.advance(2 * DAY)
+
+    report = done(runner.another().role(case.role, variables))
+
+    assert report["changed"] is True
+    assert report["available"] is not False
+    control.advance(600)
+    assert service.is_available()
+    # The second run may disable the previous version.
+    for changed in ([True, False], [False]):
+        control.advance(2 * DAY)
+        again = done(runner.another().role(case.role, variables))
+        assert again["changed"] in changed
+        assert service.is_available()
 
 
 @pytest.mark.parametrize("position", POSITIONS["identities_on_put"])

@@ -198,9 +198,17 @@ def is_free(said: Mapping[str, Any]) -> bool:
     return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
 
 
-def finish(poller: Any, timeout: float, what: str) -> None:
-    """Wait for a long-running operation. Raises TimedOut after `timeout` seconds."""
-    poller.wait(timeout)
+def finish(poller: Any, timeout: float, what: str) -> bool:
+    """Wait for a long-running operation. Raises TimedOut after `timeout` seconds. Returns False if Azure has accepted
+    the request, but does not show the new resource yet."""
+    from azure.core.exceptions import HttpResponseError
+
+    try:
+        poller.wait(timeout)
+    except HttpResponseError as error:
+        if error.status_code != 404:
+            raise
+        return False
     if not poller.done():
         raise TimedOut(
             f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
@@ -209,6 +217,7 @@ def finish(poller: Any, timeout: float, what: str) -> None:
             value=timeout,
         )
     poller.result()
+    return True
 
 
 _MISSING_ABOVE = {

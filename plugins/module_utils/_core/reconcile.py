@@ -154,7 +154,8 @@ def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) 
     if way is not None and _put_back(way, todo.before, service, planner, failure):
         return
     if todo.if_refused is not None and _is_refused(todo, service, planner, failure):
-        _put_back(todo.if_refused, todo.before, service, planner, failure)
+        is_changed = bool(todo.steps) and len(failure.facts["applied"]) == len(todo.steps)
+        _put_back(todo.if_refused, todo.before, service, planner, failure, is_changed=is_changed)
 
 
 def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
@@ -175,13 +176,18 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
     return False
 
 
-def _write_back(previous: Any, service: W, planner: Planner[W]) -> None:
+def _write_back(previous: Any, service: W, planner: Planner[W], *, is_changed: bool) -> None:
     """Write the previous setting. Repeat that while Azure does not respond, or does not show the resource: a key
-    that is being deleted can be recovered only once its deletion is complete."""
+    that is being deleted can be recovered only once its deletion is complete. If this task has certainly changed the
+    setting (`is_changed`), a read that shows the previous setting is out of date, so wait until a read shows the
+    change."""
 
     def attempt() -> CmkError | None:
         try:
-            _apply(planner.plan(previous, _read_again(service, previous)), service, [])
+            plan = planner.plan(previous, _read_again(service, previous))
+            if is_changed and not plan.steps:
+                return _change_not_shown()
+            _apply(plan, service, [])
         except (NotFound, PlanOutdated, Unavailable) as obstacle:
             if obstacle.code in _NOT_RETRIED:
                 raise
@@ -194,6 +200,13 @@ def _write_back(previous: Any, service: W, planner: Planner[W]) -> None:
         raise obstacle
 
 
+def _change_not_shown() -> CmkError:
+    return NotConverged(
+        "Azure accepted the change, but a later read does not show it, so it is not known whether the previous setting "
+        "was restored. Run azbatch.cmk.recover for the accounts."
+    )
+
+
 def _read_again(service: Service, goal: Any) -> Any:
     """Read from Azure, because another task or user may have changed the resource. A rollback must not undo that
     change."""
@@ -203,14 +216,22 @@ def _read_again(service: Service, goal: Any) -> Any:
     return service.read(goal)
 
 
-def _put_back(previous: Any, before: Mapping[str, Any], service: W, planner: Planner[W], failure: CmkError) -> bool:
+def _put_back(
+    previous: Any,
+    before: Mapping[str, Any],
+    service: W,
+    planner: Planner[W],
+    failure: CmkError,
+    *,
+    is_changed: bool = False,
+) -> bool:
     """Restore the previous state with a plan, so that the rollback is also checked in advance, and writes nothing
     if nothing has changed.
 
     Adds the resulting state to the failure. Returns whether the rollback was completed.
     """
     try:
-        _write_back(previous, service, planner)
+        _write_back(previous, service, planner, is_changed=is_changed)
         current, _missing = _look_until_shown(previous, service, planner)
     except Exception as ended:
         obstacle = as_failure(ended)
