@@ -49,12 +49,16 @@ class _StatedVersion(SansIOHTTPPolicy[Any, Any]):
         sent.url = re.sub(r"(?<=[?&]api-version=)[^&]*", VAULTS, sent.url)
 
 
+# Most tests use these positions of switches, and the default positions of all others. Batch reports at once why an
+# account is not available. Accounts that follow a key take a new version at once. A previous version can be disabled at
+# once.
+USED = {"pools_without_key": "409", "key_loss_noticed": "0", "follower_delay": "0", "previous_version_needed": "0"}
+
+
 def reset(control: Control) -> None:
-    """Reset the sandbox, and set the switches that most tests need: Batch says at once why an account is not available,
-    accounts that follow a key take a new version at once, and a previous version can be disabled at once. Tests of the
-    switches set the other positions."""
+    """Reset the sandbox, and set the switches as most tests need them. Tests of the switches set other positions."""
     control.reset()
-    control.behavior(pools_without_key="409", key_loss_noticed="0", follower_delay="0", previous_version_needed="0")
+    control.behavior(**USED)
 
 
 class Service:

@@ -5,7 +5,8 @@
 """A request of a role fails or gets no response, or the run is killed. A rerun has the result of a run without faults.
 
 By default, only some kinds of faults are injected, each at one request of a role, in this process or by
-ansible-playbook. With PROOF=all, each kind of fault is injected at each request, in this process.
+ansible-playbook. With PROOF=all, each kind of fault is injected at each request, in this process. Half of the runs have
+one switch of the sandbox in another position.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from harness import Ansible
 from meddling import Killed, Wire
 from one_process import OneProcess
 from operators import Report
+from positions import SETTLED, position
 from role_runs import VARS, play_role, run_role, standing
 from service import Service, reset
 
@@ -55,7 +57,7 @@ def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -
     for n in chosen(TRIALS.index((name, kind)), requests):
         reset(service.sandbox.control)
         wish = CASES[name].begin(service)
-        with disturbed(service, DISTURBANCES[kind], n, requests):
+        with in_position(service, n + TRIALS.index((name, kind))), disturbed(service, DISTURBANCES[kind], n, requests):
             run_in_process(runner, CASES[name].role, **wish)
         assert_repaired(play, service, name, wish, f"at request {n}")
 
@@ -68,9 +70,19 @@ def test_killed_between_requests(runner: OneProcess, service: Service, wire: Wir
     for n in chosen(len(name), undisturbed(play, service, name).requests):
         reset(service.sandbox.control)
         wish = CASES[name].begin(service)
-        with wire.meddled(n, wire.kill), suppress(Killed):
+        with in_position(service, n), wire.meddled(n, wire.kill), suppress(Killed):
             run_in_process(runner, CASES[name].role, **wish)
         assert_repaired(play, service, name, wish, f"at request {n}")
+
+
+@contextmanager
+def in_position(service: Service, number: int) -> Iterator[None]:
+    """Run with one switch of the sandbox in another position (`position`), until everything has taken effect."""
+    control, switches = service.sandbox.control, position(number)
+    control.behavior(**switches)
+    yield
+    if switches:
+        control.advance(SETTLED)
 
 
 def chosen(number: int, requests: int) -> list[int]:
@@ -81,7 +93,8 @@ def chosen(number: int, requests: int) -> list[int]:
 def run_in_process(runner: OneProcess, role: str, **wish: Any) -> Report:
     controller = runner.another()
     try:
-        return controller.role(role, {**VARS, **wish})
+        # Reads may lag behind writes for longer than the tests' usual timeout.
+        return controller.role(role, {**VARS, "cmk_wait_timeout": 900, **wish})
     finally:
         # The disk is too small for the files of all runs.
         shutil.rmtree(controller.tokens, ignore_errors=True)

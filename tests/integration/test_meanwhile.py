@@ -9,16 +9,17 @@ By default, some positions between requests are tried. PROOF=all tries each posi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from cases import PROOF_OF_ALL
-from meddling import REALISTIC, SETTLED, Wire
+from meddling import REALISTIC, Wire
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Report, Run, World, brief
 from others import Others
+from positions import SETTLED, position
 from role_runs import QUARTER
 from service import Service, reset
 
@@ -124,11 +125,28 @@ def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) 
         at += 1 if PROOF_OF_ALL else 8
 
 
+@pytest.mark.parametrize(("number", "name"), list(enumerate(PAIRS)))
+@pytest.mark.slow(every=6)
+def test_meanwhile_in_other_positions(runner: OneProcess, wire: Wire, service: Service, number: int, name: str) -> None:
+    """At each request, another switch of the sandbox is in another position."""
+    at = 0 if PROOF_OF_ALL else len(name) % 8
+    switch = number * 5
+    while meanwhile(runner, wire, service, PAIRS[name], at, position(2 * switch + 1)):
+        at += 1 if PROOF_OF_ALL else 8
+        switch += 1
+
+
 def meanwhile(
-    runner: OneProcess, wire: Wire, service: Service, pair: Pair, at: int | Callable[[Any], bool], **timing: int
+    runner: OneProcess,
+    wire: Wire,
+    service: Service,
+    pair: Pair,
+    at: int | Callable[[Any], bool],
+    switches: Mapping[str, str] | None = None,
+    **timing: int,
 ) -> bool:
     """Run the pair, with the second run before request `at` of the first, and check the accounts. Returns whether the
-    first run sent that request."""
+    first run sent that request. The switches of the sandbox are set after the resources were created."""
     reset(service.sandbox.control)
     # The runner's cache has the resources of the previous pair.
     runner.forget()
@@ -139,6 +157,7 @@ def meanwhile(
         assert not report.get("failed"), report
     service.sandbox.control.timing(**timing)
     service.sandbox.control.advance(QUARTER)
+    service.sandbox.control.behavior(**switches or {})
     before = world.usable()
     reports: list[Report] = []
     first = world.prepared(pair.first)
@@ -152,7 +171,7 @@ def meanwhile(
     with wire.meddled(at, second):
         reports.append(first())
     service.sandbox.control.advance(SETTLED)
-    message = f"at request {at}: " + "; ".join(brief(one) for one in reports)
+    message = f"at request {at}, {switches}: " + "; ".join(brief(one) for one in reports)
     assert before <= world.usable(), message
     on_keys = {name for name in service.accounts() if service.encryption(name)}
     assert on_keys <= world.usable(), message
