@@ -25,6 +25,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.keys import KeyClient
 from azure.mgmt.batch import BatchManagementClient
+from key_vault_calls import data, make_key, make_vault
 from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, point_at, serving, started
 
 from azure_sandbox import state
@@ -403,6 +404,23 @@ def test_changes_by_the_control_api_are_saved(tmp_path: Path) -> None:
     first.process.wait(30)
     with serving("--state-dir", str(tmp_path)) as second:
         assert second.control.call("GET", "/clock")["time"] - time.time() > 86000
+
+
+def test_a_version_that_a_read_makes_is_saved(tmp_path: Path) -> None:
+    first = started("--state-dir", str(tmp_path))
+    make_vault(first)
+    made = make_key(first)
+    policy = {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}]}
+    assert data(first, "PUT", "/keys/key1/rotationpolicy", policy).status_code == 200
+    first.control.advance(31 * 86400)
+    wait_until(lambda: saved(tmp_path).clock.time() - time.time() > 30 * 86400)
+    rotated = data(first, "GET", "/keys/key1").json()["key"]["kid"]
+    assert rotated != made["key"]["kid"]
+    wait_until(lambda: saved(tmp_path).keys.rotations == 1)
+    first.process.kill()
+    first.process.wait(30)
+    with serving("--state-dir", str(tmp_path)) as second:
+        assert data(second, "GET", "/keys/key1").json()["key"]["kid"] == rotated
 
 
 def test_nohup(tmp_path: Path) -> None:

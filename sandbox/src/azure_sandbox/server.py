@@ -184,11 +184,13 @@ class Sandbox:
 
     async def _handle_and_follow(self, service: Service | None, call: Call[World]) -> Response:
         assert service is not None
+        rotations = self.world.keys.rotations
         response = await self._handle(service, call)
         request, known = call.request, call.route is not None
         call.wrote = is_write(service.name, request.method, call.url_path, response.status_code, known)
         if call.wrote:
             self._reassess(service, call)
+        if call.wrote or self.world.keys.rotations != rotations:
             self.changed()
         return response
 

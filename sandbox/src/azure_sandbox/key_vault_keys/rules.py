@@ -36,6 +36,8 @@ class Keys:
     _safes: dict[str, Safe] = field(default_factory=dict)
     # The key in each backup, by the content of the backup.
     _backups: dict[str, Key] = field(default_factory=dict)
+    # How many rotations were due. A read makes the version that is due, so a read may change the state.
+    rotations: int = 0
 
     # Access to a vault
 
@@ -179,7 +181,7 @@ class Keys:
             if (moment := self._due(key)) is not None:
                 private_key = await asyncio.to_thread(_like, key.latest)
                 if self._due(key) == moment:
-                    key.versions.append(self._successor(key, private_key, moment))
+                    self._rotate_when_due(key, private_key, moment)
 
     # Deleting, recovering and purging
 
@@ -237,8 +239,12 @@ class Keys:
         vault = self.vault_at((url.hostname or "").lower())
         key = self._safe(vault).live.get(segments[1].lower())
         if key is not None and (moment := self._due(key)) is not None:
-            key.versions.append(self._successor(key, _like(key.latest), moment))
+            self._rotate_when_due(key, _like(key.latest), moment)
         return vault, segments[1], segments[2] if len(segments) == 3 else ""
+
+    def _rotate_when_due(self, key: Key, private_key: bytes, due: int) -> None:
+        key.versions.append(self._successor(key, private_key, due))
+        self.rotations += 1
 
     def _stored(self, vault: Vault) -> Safe:
         return self._safes.get(vault.uid) or Safe()
