@@ -13,6 +13,7 @@ import pytest
 import yaml
 from cases import PROOF_OF_ALL
 from harness import Ansible, Run, fails, task
+from one_process import OneProcess
 from role_runs import VARS, run_role
 from service import Service
 
@@ -152,6 +153,17 @@ def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, 
         assert run.rc == 0, run.output
         assert (service.encryption() is not None) == uses_key
     assert len(service.versions()) == 1
+
+
+@pytest.mark.parametrize("role", ["rotate", "revert"])
+def test_a_key_identifier_of_blanks_is_not_set(runner: OneProcess, service: Service, role: str) -> None:
+    _, key = service.on_key()
+    blank = {"cmk_new_key_identifier": " ", "cmk_previous_key_identifier": "  "}
+    wishes = {"rotate": {**blank, "cmk_previous_version": "disable"}, "revert": blank}
+    report = runner.role(role, {**VARS, **wishes[role]})
+
+    assert not report.get("failed"), report
+    assert service.encryption() == (key if role == "rotate" else None)
 
 
 def test_required_variables_that_are_blank_are_missing(ansible: Ansible, service: Service) -> None:

@@ -511,6 +511,25 @@ def test_a_remedy_stays_in_the_resource_group_of_the_audit() -> None:
     assert selected(condition, [{**accounts[0], "resource_group": "another"}]) == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "policy", "expires_in"),
+    [
+        ("version_too_old", {"expiry_required": True, "max_version_age": "P40D"}, "P1Y"),
+        ("key_expires_soon", {"expiry_required": True}, "P1Y"),
+        ("newer_version_unused", {"expiry_required": True}, None),
+        ("key_expires_soon", {}, None),
+    ],
+)
+def test_new_versions_of_a_remedy_expire_if_the_policy_requires_that(
+    rule: str, policy: dict[str, Any], expires_in: str | None
+) -> None:
+    made = ready(rule, with_finding(rule, *report(on())["accounts"], **policy))
+
+    assert made is not None
+    (play,) = yaml.safe_load(made.playbook)
+    assert play["vars"].get("cmk_key_expires_in") == expires_in
+
+
 def test_no_repair_files_without_affected_accounts() -> None:
     assert ready("version_too_old", report(on(), by={"max_version_age": "P40D"})) is None
 

@@ -33,6 +33,8 @@ _NAMES = {
         "name": "{{ cmk_vault_name }}",
     },
 }
+# Variables of the role rotate that create a new version of the key.
+_MAKES_VERSION = {"cmk_key_force_new_version", "cmk_key_max_age"}
 
 
 class Ready(NamedTuple):
@@ -52,6 +54,9 @@ def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
     # No group of the inventory plugin begins with `finding_`.
     group = f"finding_{rule}"
     options = {**repair.options, **{option: asked[name] for option, name in repair.asked.items()}}
+    if asked["expiry_required"] and not _MAKES_VERSION.isdisjoint(options):
+        # Otherwise the account would have the finding key_without_expiry after the repair.
+        options.setdefault("cmk_key_expires_in", "P1Y")
     condition = _condition(rule, accounts, report)
     return Ready(
         _inventory(group, condition, accounts, repair.each), _playbook(group, RULES[rule].remedy, repair, options)
