@@ -583,7 +583,7 @@ def test_codes_that_the_modules_give_as_samples_are_documented() -> None:
 # Manuals
 
 
-MANUALS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.yml")]
+MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*.md") for file in ROOT.glob(pattern)]
 
 
 @pytest.mark.parametrize("file", MANUALS, ids=lambda file: file.name)
@@ -630,8 +630,27 @@ def test_sandbox_has_the_version_of_the_collection() -> None:
     assert said[1] == VERSION
 
 
-@pytest.mark.parametrize("file", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda file: file.name)
+MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*.md") for file in ROOT.glob(pattern)]
+# Ways to install from the repository, each with the version in a group.
+INSTALLED = (
+    r"git\+https://github\.com/azbatch/azbatch\.cmk(?:\.git)?(?:[,@]([\w.-]*\w))?",
+    r"https://raw\.githubusercontent\.com/azbatch/azbatch\.cmk/([^/\s]+)/",
+    r"name: https://github\.com/azbatch/azbatch\.cmk(?:\.git)?\n +type: git(?:\n +version: (\S+))?$",
+)
+
+
+@pytest.mark.parametrize("file", MANUALS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_manuals_name_no_other_version_of_the_collection(file: Path) -> None:
-    named = re.findall(r"azbatch[-.]cmk(?:[-:]|==)(\d+\.\d+\.\d+)", file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+
+    named = re.findall(r"azbatch[-.]cmk(?:[-:]|==)(\d+\.\d+\.\d+)", text)
+    named += [version for form in INSTALLED for version in re.findall(form, text, re.MULTILINE)]
 
     assert set(named) <= {VERSION}
+
+
+def test_manuals_install_a_release_in_each_way() -> None:
+    """A branch contains changes that are not released."""
+    text = "".join(file.read_text(encoding="utf-8") for file in MANUALS)
+
+    assert all(re.search(form, text, re.MULTILINE) for form in INSTALLED)
