@@ -116,6 +116,14 @@ EXAMPLES = r"""
     resource_group: rg-batch
     name: mybatch
     adopt_existing: true
+
+- name: Create an account in another subscription, with the managed identity of the machine
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    auth_source: msi
+    subscription_id: 11111111-2222-3333-4444-555555555555
+    cloud_environment: AzureUSGovernment
 """
 
 RETURN = r"""

@@ -93,6 +93,15 @@ EXAMPLES = r"""
         expires_on: "2027-03-31"
     folder: reports
 
+- name: Require customer-managed keys of a resource group in two regions, and of some accounts of a subscription
+  azbatch.cmk.batch_encryption_audit:
+    required:
+      - resource_groups: [rg-batch]
+        locations: [westeurope, northeurope]
+      - subscriptions: [11111111-2222-3333-4444-555555555555]
+        accounts: [prod*]
+    folder: reports
+
 - name: Read the findings as data
   azbatch.cmk.batch_encryption_audit:
     max_version_age: P90D
@@ -120,6 +129,13 @@ EXAMPLES = r"""
     account_name: mybatch
     pools: true
     return_accounts: true
+
+- name: Report on all accounts of a national cloud, with a user-assigned managed identity of the machine
+  azbatch.cmk.batch_encryption_audit:
+    folder: reports
+    auth_source: msi
+    client_id: 22222222-3333-4444-5555-666666666666
+    cloud_environment: AzureChinaCloud
 """
 
 RETURN = r"""

@@ -223,6 +223,13 @@ EXAMPLES = r"""
     resource_group: rg-batch
     account_name: mybatch
     causes_so_far: "{{ before.causes_so_far }}"
+
+- name: Read the key of an account in another subscription, with the session of the Azure CLI
+  azbatch.cmk.batch_encryption_info:
+    resource_group: rg-batch
+    account_name: mybatch
+    auth_source: cli
+    subscription_id: 11111111-2222-3333-4444-555555555555
 """
 
 RETURN = r"""

@@ -184,6 +184,14 @@ EXAMPLES = r"""
       expiry_time: P1Y
       time_before_expiry: P30D
 
+- name: Make Key Vault create a new version every 90 days
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    rotation_policy:
+      expiry_time: P1Y
+      time_after_create: P90D
+
 - name: Restore a version that was disabled or has expired
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
@@ -259,6 +267,14 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     state: recovered
+
+- name: Create a key with a profile of the credential file
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    auth_source: credential_file
+    profile: production
+    subscription_id: 11111111-2222-3333-4444-555555555555
 """
 
 RETURN = r"""

@@ -197,6 +197,7 @@ def examples(name: str) -> list[dict[str, Any]]:
         r"\w+\.previous_version": "0123456789abcdef" * 2,
         r"\w+\.pools_show_availability \| default\(omit\)": False,
         r"\w+\.causes_so_far": ["vault_deleted"],
+        r"batch_secret": "secret",
     }
 
     def value(given: Any) -> Any:
@@ -218,6 +219,29 @@ def test_examples_show_every_option_and_every_state(name: str) -> None:
     for option in {"state", "key_source", "check_before"} & set(arguments):
         given = {one.get(option, arguments[option].get("default")) for one in shown}
         assert set(arguments[option]["choices"]) <= given, option
+
+
+def test_examples_show_every_suboption() -> None:
+    """Modules share options with suboptions, so one example of all modules is sufficient."""
+    accepted, shown = set(), set()
+    for name in MODULES:
+        nested = {option: given["options"] for option, given in module(name).ARGUMENTS.items() if "options" in given}
+        accepted |= {(option, suboption) for option, suboptions in nested.items() for suboption in suboptions}
+        given = [(option, one[option]) for one in examples(name) for option in nested if option in one]
+        for option, value in given:
+            items = value if isinstance(value, list) else [value]
+            shown |= {(option, suboption) for item in items for suboption in item}
+
+    assert accepted - shown == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_example_of_each_module_shows_how_to_sign_in(name: str) -> None:
+    assert any("auth_source" in one for one in examples(name))
+
+
+def test_examples_show_every_connection_option() -> None:
+    assert set(CONNECTION) == {option for name in MODULES for one in examples(name) for option in one} & set(CONNECTION)
 
 
 @pytest.mark.parametrize("name", MODULES)
