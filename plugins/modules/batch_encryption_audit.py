@@ -70,7 +70,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Report on all accounts, and fail if one is at risk or breaks a rule
+- name: Report on all accounts, and fail if a finding has the severity high or critical
   azbatch.cmk.batch_encryption_audit:
     required:
       - tags:
@@ -143,7 +143,7 @@ summary:
   description: One human-readable line with the number of accounts in each state.
   returned: success, and failure because of O(fail_on)
   type: str
-  sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
+  sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 non-compliant, 0 unknown, 115 ok."
 counts:
   description: The number of accounts by key and by state, and the number of open findings by kind.
   returned: success, and failure because of O(fail_on)

@@ -60,7 +60,7 @@ def summary(counts: Mapping[str, Any]) -> str:
     return (
         f"{number} Batch account{'' if number == 1 else 's'}, "
         f"{counts['on_customer_managed_key']} on customer-managed keys: "
-        f"{states['at_risk']} at risk, {states['non_compliant']} break rules, {states['unknown']} unknown, "
+        f"{states['at_risk']} at risk, {states['non_compliant']} non-compliant, {states['unknown']} unknown, "
         f"{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
     )
 
