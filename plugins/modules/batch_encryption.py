@@ -44,8 +44,8 @@ options:
   follow_latest:
     description:
       - Whether the account follows the latest version of the key. V(false) requires a version in O(key_identifier).
-      - By default, an account that already follows this key keeps following the key. Any other account uses
-        O(key_identifier) unchanged.
+      - By default, an account that already follows this key keeps following the key. For any other account, the module
+        sets O(key_identifier) as given.
     type: bool
   update_version:
     description:

@@ -328,8 +328,10 @@ unavailable_reason:
   type: str
   sample: null
 pools_show_availability:
-  description: Whether Batch refuses to list the pools of the account if the account has lost its key. V(true) if Batch
-    refuses that now, V(false) if it lists them although the account has or may have lost its key.
+  description:
+    - Whether the list of pools shows that the account has lost its key.
+    - V(true) if Batch refuses to list the pools, so the account is unavailable. V(false) if Batch lists the pools
+      although the account has or may have lost its key.
   returned: success, if the account exists and is not available or this is not known, without O(check_before) or with
     O(check_before=recover)
   type: bool

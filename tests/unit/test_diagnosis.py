@@ -56,7 +56,7 @@ def test_a_usable_key_has_no_cause() -> None:
 
 
 def says(said: str) -> Rejected:
-    return Rejected(f"Azure says: {said}", azure={"message": said})
+    return Rejected(f"Azure reports: {said}", azure={"message": said})
 
 
 PERIMETER = vault(policy(), publicNetworkAccess="SecuredByPerimeter")

@@ -323,7 +323,7 @@ def refused_once(
     def update(*_body: Any, if_late: Any) -> None:
         asked.append("update")
         if asked.count("update") == 1:
-            raise Rejected("Azure says: no.")
+            raise Rejected("Azure reports: no.")
 
     def require_usable(_evidence: Any, *, rollback: bool) -> None:
         assert rollback is even_if_unavailable

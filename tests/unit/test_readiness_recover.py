@@ -128,7 +128,7 @@ SAYS_DISABLED = "Reason: The key 'https://myvault.vault.azure.net/keys/batch' is
 
 def kept_out(said: str, **observed: Any) -> Azure:
     """A caller that the firewall of the vault blocks, and the message of Batch."""
-    reason = Rejected(f"Azure says: {said}", azure={"message": said})
+    reason = Rejected(f"Azure reports: {said}", azure={"message": said})
     azure = lost(bundle=FIREWALL, versions=None, unavailable_reason=reason, **observed)
     azure.unavailable_reason = reason
     return azure

@@ -70,7 +70,7 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
     [
         ({"exists": False}, "There is no Batch account mybatch."),
         ({"available": True}, f"mybatch uses {S2} {WHERE} and is available."),
-        ({"available": None}, f"mybatch uses {S2} {WHERE} and may or may not be available."),
+        ({"available": None}, f"mybatch uses {S2} {WHERE} and its availability is not known."),
         (
             {"available": False, "diagnosis": {"causes": [{"name": "key_deleted"}, {"name": "access_missing"}]}},
             f"mybatch uses {S2} {WHERE} and is not available: key_deleted, access_missing.",
