@@ -246,7 +246,7 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
         if is_of_proxy(error.message):
             raise no_response(what, error.message, unreachable) from error
         raise _authentication(what, error) from error
-    # This comes before HttpResponseError: IncompleteReadError, an incomplete response, is a subclass without a status.
+    # This precedes HttpResponseError: IncompleteReadError, an incomplete response, is a subclass without a status.
     except (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError) as error:
         raise no_response(what, error.message, unreachable) from error
     except (json.JSONDecodeError, sdk.DecodeError) as error:
