@@ -10,7 +10,7 @@ SHELL := bash
 
 PYTHON ?= python3
 # One worker more than cores, because a test also waits. Tests of one file share fixtures, so a file stays in one worker.
-# In the order of the folders, in which the longest come first, so that no worker is left alone with one of them in the end.
+# In the order of the folders, which begin with the longest tests, so that no worker runs a long test alone in the end.
 PYTEST_FLAGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile --no-loadscope-reorder
 
 export VENV := $(CURDIR)/.venv

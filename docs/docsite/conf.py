@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -15,6 +16,8 @@ project = "azbatch.cmk"
 copyright = "2026, the azbatch.cmk authors"
 html_title = project
 REPOSITORY = "https://github.com/azbatch/azbatch.cmk"
+_GALAXY = Path(__file__).parents[2] / "galaxy.yml"
+[release] = re.findall(r"^version: (.+)$", _GALAXY.read_text(encoding="utf-8"), re.MULTILINE)
 
 # The pages keep their places in the collection, so that a relative link works in the site, on GitHub and on a disk.
 root_doc = "docs/README"
@@ -99,7 +102,7 @@ def to_site(app: Any, doctree: Any, name: str) -> None:
         return
     for node in list(doctree.findall(nodes.literal)):
         if node.astext() == f"ansible-galaxy collection install {project}":
-            node.replace_self(nodes.literal("", f"ansible-galaxy collection install git+{REPOSITORY}"))
+            node.replace_self(nodes.literal("", f"ansible-galaxy collection install git+{REPOSITORY},{release}"))
             continue
         page = re.fullmatch(r"(docs/[\w-]+)\.md", node.astext())
         if page and page[1] in app.env.found_docs and not isinstance(node.parent, nodes.reference):

@@ -11,8 +11,8 @@ short_description: Manage a Batch account and the managed identity that customer
 description:
   - Ensures that a Batch account exists with a system-assigned or a user-assigned managed identity, or that the account
     does not exist.
-  - Azure's guide says that customer-managed keys are for accounts that were created with an identity. An existing
-    account without one is refused, unless O(adopt_existing) is set.
+  - Azure's guide says that customer-managed keys are for accounts that were created with an identity. The module
+    refuses an existing account without an identity, unless O(adopt_existing) is set.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -116,6 +116,14 @@ EXAMPLES = r"""
     resource_group: rg-batch
     name: mybatch
     adopt_existing: true
+
+- name: Create an account in another subscription, with the managed identity of the machine
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    auth_source: msi
+    subscription_id: 11111111-2222-3333-4444-555555555555
+    cloud_environment: AzureUSGovernment
 """
 
 RETURN = r"""

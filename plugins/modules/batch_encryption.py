@@ -44,8 +44,8 @@ options:
   follow_latest:
     description:
       - Whether the account follows the latest version of the key. V(false) requires a version in O(key_identifier).
-      - By default, an account that already follows this key keeps following the key. Any other account uses
-        O(key_identifier) unchanged.
+      - By default, an account that already follows this key keeps following the key. For any other account, the module
+        sets O(key_identifier) as given.
     type: bool
   update_version:
     description:
@@ -176,6 +176,19 @@ EXAMPLES = r"""
     pools_show_availability: "{{ account.pools_show_availability | default(omit) }}"
     causes_so_far: "{{ account.causes_so_far }}"
     wait_timeout: 900
+
+- name: Move an account as a service principal, and wait up to 20 minutes until the change is confirmed
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+    auth_source: env
+    subscription_id: 11111111-2222-3333-4444-555555555555
+    tenant: example.onmicrosoft.com
+    client_id: 22222222-3333-4444-5555-666666666666
+    secret: "{{ batch_secret }}"
+    wait_timeout: 1200
 """
 
 RETURN = r"""

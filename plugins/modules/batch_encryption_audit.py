@@ -70,7 +70,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Report on all accounts, and fail if one is at risk or breaks a rule
+- name: Report on all accounts, and fail if a finding has the severity high or critical
   azbatch.cmk.batch_encryption_audit:
     required:
       - tags:
@@ -91,6 +91,15 @@ EXAMPLES = r"""
         accounts: [legacy*]
         reason: Moves to the new vault with the next release
         expires_on: "2027-03-31"
+    folder: reports
+
+- name: Require customer-managed keys of a resource group in two regions, and of some accounts of a subscription
+  azbatch.cmk.batch_encryption_audit:
+    required:
+      - resource_groups: [rg-batch]
+        locations: [westeurope, northeurope]
+      - subscriptions: [11111111-2222-3333-4444-555555555555]
+        accounts: [prod*]
     folder: reports
 
 - name: Read the findings as data
@@ -120,6 +129,13 @@ EXAMPLES = r"""
     account_name: mybatch
     pools: true
     return_accounts: true
+
+- name: Report on all accounts of a national cloud, with a user-assigned managed identity of the machine
+  azbatch.cmk.batch_encryption_audit:
+    folder: reports
+    auth_source: msi
+    client_id: 22222222-3333-4444-5555-666666666666
+    cloud_environment: AzureChinaCloud
 """
 
 RETURN = r"""
@@ -127,7 +143,7 @@ summary:
   description: One human-readable line with the number of accounts in each state.
   returned: success, and failure because of O(fail_on)
   type: str
-  sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
+  sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 non-compliant, 0 unknown, 115 ok."
 counts:
   description: The number of accounts by key and by state, and the number of open findings by kind.
   returned: success, and failure because of O(fail_on)

@@ -223,6 +223,13 @@ EXAMPLES = r"""
     resource_group: rg-batch
     account_name: mybatch
     causes_so_far: "{{ before.causes_so_far }}"
+
+- name: Read the key of an account in another subscription, with the session of the Azure CLI
+  azbatch.cmk.batch_encryption_info:
+    resource_group: rg-batch
+    account_name: mybatch
+    auth_source: cli
+    subscription_id: 11111111-2222-3333-4444-555555555555
 """
 
 RETURN = r"""
@@ -321,8 +328,10 @@ unavailable_reason:
   type: str
   sample: null
 pools_show_availability:
-  description: Whether Batch refuses to list the pools of the account if the account has lost its key. V(true) if Batch
-    refuses that now, V(false) if it lists them although the account has or may have lost its key.
+  description:
+    - Whether the list of pools shows that the account has lost its key.
+    - V(true) if Batch refuses to list the pools, so the account is unavailable. V(false) if Batch lists the pools
+      although the account has or may have lost its key.
   returned: success, if the account exists and is not available or this is not known, without O(check_before) or with
     O(check_before=recover)
   type: bool

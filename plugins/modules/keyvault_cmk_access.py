@@ -114,6 +114,17 @@ EXAMPLES = r"""
     account_resource_group: rg-batch
     state: absent
     in_use: keep
+
+- name: Grant access as a service principal that signs in with a certificate
+  azbatch.cmk.keyvault_cmk_access:
+    key_identifier: https://myvault.vault.azure.net/keys/batch
+    account_name: mybatch
+    account_resource_group: rg-batch
+    auth_source: env
+    subscription_id: 11111111-2222-3333-4444-555555555555
+    tenant: example.onmicrosoft.com
+    client_id: 22222222-3333-4444-5555-666666666666
+    x509_certificate_path: /etc/azure/batch.pem
 """
 
 RETURN = r"""

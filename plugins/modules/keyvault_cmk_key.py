@@ -112,10 +112,10 @@ options:
       - An account that follows the latest version counts as a user of an older version until it has been able to use
         the newest version for 48 hours. The time begins with the last change of the newest version, of the older
         version if it was enabled again, of the vault, or of the account's role assignments.
-      - An account also counts as a user of an older version if one of its identities cannot use the key, or if its
-        access has no time, because it depends on a group, a custom role or a network security perimeter.
-      - With V(keep), it is also no failure if O(grace_period) is not over, see RV(kept_until). Tasks of a run that
-        disable the same key or version share one list of all accounts.
+      - An account also counts as a user of an older version if one of its identities cannot use the key, or if Azure
+        does not show when access was granted, which is through a group, a custom role or a network security perimeter.
+      - With V(keep), the task also succeeds while O(grace_period) has not ended, see RV(kept_until). Tasks of a run
+        that disable the same key or version share one list of all accounts.
     type: str
     default: fail
     choices: [fail, keep]
@@ -131,8 +131,8 @@ options:
         8601 duration. V(P0D) disables it at once. How long Batch needs a previous version is not documented. If the
         period is shorter than a day, a warning says until when Batch may need the version.
       - Without O(moved_to), accounts that use another version of the same key may have been moved from the version that
-        is to be disabled, so the period begins with the last change of these accounts. O(force) then allows to disable
-        the version at once.
+        is to be disabled, so the period begins with the last change of these accounts. With O(force), the version is
+        disabled at once.
       - If no account uses the key O(moved_to) and it is a different key, Azure does not show when accounts were moved.
         The grace period then begins now.
     type: str
@@ -183,6 +183,14 @@ EXAMPLES = r"""
     rotation_policy:
       expiry_time: P1Y
       time_before_expiry: P30D
+
+- name: Make Key Vault create a new version every 90 days
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    rotation_policy:
+      expiry_time: P1Y
+      time_after_create: P90D
 
 - name: Restore a version that was disabled or has expired
   azbatch.cmk.keyvault_cmk_key:
@@ -259,6 +267,14 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     state: recovered
+
+- name: Create a key with a profile of the credential file
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: batch
+    auth_source: credential_file
+    profile: production
+    subscription_id: 11111111-2222-3333-4444-555555555555
 """
 
 RETURN = r"""
@@ -305,14 +321,14 @@ previous_key_identifier:
 in_use_by:
   description:
     - Ids of the Batch accounts and pools for which the key or the version was kept unchanged, with O(in_use=keep).
-    - The list may be that of an earlier task of the run, as long as fewer tasks have followed than the list has
-      accounts.
+    - The tasks of a run share the list of all accounts. With N accounts, up to N later tasks use the list without a
+      new read.
   returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str
   sample: []
 kept_until:
-  description: When O(grace_period) is over, in UTC; null if no key or version is kept because of O(grace_period).
+  description: When O(grace_period) ends, in UTC; null if no key or version is kept because of O(grace_period).
   returned: success, with O(state=disabled) or O(state=absent)
   type: str
   sample: "2026-02-01T12:00:00Z"

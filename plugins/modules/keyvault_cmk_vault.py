@@ -123,6 +123,14 @@ EXAMPLES = r"""
     resource_group: rg-keys
     name: myvault
     state: absent
+
+- name: Create a vault in another subscription, with the managed identity of the machine
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    auth_source: msi
+    subscription_id: 11111111-2222-3333-4444-555555555555
+    cloud_environment: AzureUSGovernment
 """
 
 RETURN = r"""

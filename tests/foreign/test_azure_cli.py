@@ -228,7 +228,7 @@ def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sand
     az.refused("ResourceNotFound", f"batch account show --name account1 --resource-group {GROUP}")
 
 
-# Unexpected behaviour of `az batch`
+# Unexpected behavior of `az batch`
 
 
 def test_az_does_not_send_a_key_identifier_without_a_key_source(az: Az, sandbox: Sandbox, control: Control) -> None:

@@ -551,7 +551,7 @@ _LISTS = {"host": "management", "path": "Microsoft.Batch/batchAccounts[?]"}
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "refused": ({"times": 9, "answer": {"status": 401, "body": BUSY}}, "signing in failed"),
     "no JSON": ({"times": 9, "answer": {"status": 200, "body": "<html>"}}, "the response is not JSON"),
-    "rejected": ({"times": 9, "answer": {"status": 409, "body": BUSY}}, "Azure says: (Busy) Try again"),
+    "rejected": ({"times": 9, "answer": {"status": 409, "body": BUSY}}, "Azure reports: (Busy) Try again"),
 }
 
 

@@ -233,6 +233,6 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
     assert shown("recover") == f"account1 uses {version}."
     assert shown("revert") == f"account1 uses a Microsoft-managed key (before: {version})."
     assert shown("audit", cmk_audit_formats=["json"]) == [
-        "1 Batch account, 0 on customer-managed keys: 0 at risk, 0 break rules, 0 unknown, 1 ok.",
+        "1 Batch account, 0 on customer-managed keys: 0 at risk, 0 non-compliant, 0 unknown, 1 ok.",
         "cmk-audit/cmk-audit.json",
     ]

@@ -220,7 +220,7 @@ def test_the_recovery_of_ten_minutes_is_waited_for(ansible: Ansible, service: Se
     assert result(run)["available"] is True
     waits = re.findall(r"^\[localhost\]: Waiting for (.*)$", run.output, re.M)
     assert re.fullmatch(
-        r"the Batch account account1 to become available \(0 of \d+ s\)\. Azure says: \(\w+\) .*", waits[0]
+        r"the Batch account account1 to become available \(0 of \d+ s\)\. Azure reports: \(\w+\) .*", waits[0]
     )
     assert len(waits) > 2
     assert all(re.fullmatch(r"the Batch account account1 to become available \(\d+ of \d+ s\)", w) for w in waits[1:])

@@ -49,8 +49,8 @@ from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_inf
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = f"https://vault2.vault.azure.net/keys/other/{OLD}"
-UNAVAILABLE = Rejected("Azure says: (Forbidden) the key cannot be read.")
-HIDDEN = Denied("Azure says: (AuthorizationFailed) no.", azure={"code": "AuthorizationFailed"})
+UNAVAILABLE = Rejected("Azure reports: (Forbidden) the key cannot be read.")
+HIDDEN = Denied("Azure reports: (AuthorizationFailed) no.", azure={"code": "AuthorizationFailed"})
 EVERYTHING = [{"actions": ["*"], "dataActions": ["*"]}]
 READS = [{"actions": ["*/read"], "dataActions": ["*/read"]}]
 

@@ -398,7 +398,7 @@ def test_a_creation_that_is_refused_because_the_account_exists_is_planned_again(
         (Rejected("No.", azure={"code": "InvalidRequestBody"}), DENIED, None),
         (DENIED, DONE, None),
         (NotFound("There is no such group."), None, None),
-        (Unavailable("The answer was lost."), None, "westeurope"),
+        (Unavailable("The response was lost."), None, "westeurope"),
         (KeyboardInterrupt(), None, "westeurope"),
     ],
 )

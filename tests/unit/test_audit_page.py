@@ -144,10 +144,10 @@ def test_accounts_are_found_by_text(view: browser.View, some: dict[str, Any], tm
     page = shown(view, some, tmp_path)
 
     page.get_by_label("Text").fill("BATCH0000")
-    expect(status(page)).to_have_text("10 accounts of 251 match the filters. The others are left out.")
+    expect(status(page)).to_have_text("Filters match 10 of 251 accounts. The other accounts are not shown.")
     assert fragment(page) == "text=BATCH0000"
     page.get_by_label("Text").fill("nobody")
-    expect(status(page)).to_have_text("0 accounts of 251 match the filters. The others are left out.")
+    expect(status(page)).to_have_text("Filters match 0 of 251 accounts. The other accounts are not shown.")
     expect(page.get_by_text("No open findings.")).to_be_visible()
 
 
@@ -179,7 +179,7 @@ def test_filters_are_in_the_address(
     affected = {name for names in causes for name in names.split(", ")}
     assert affected <= set(expected)
     assert len(expected) == 4 or status(page).text_content() == (
-        f"{len(expected)} account{'' if len(expected) == 1 else 's'} of 4 match the filters. The others are left out."
+        f"Filters match {len(expected)} of 4 accounts. The other accounts are not shown."
     )
 
 
@@ -218,14 +218,14 @@ def test_tiles_filter(view: browser.View, places: dict[str, Any], tmp_path: Path
     tiles = page.get_by_role("navigation", name="Accounts by state")
 
     assert counts(page) == ["4", "1", "2", "0", "1"]
-    tiles.get_by_role("link", name="breaks rules").click()
+    tiles.get_by_role("link", name="non-compliant").click()
     assert (fragment(page), names(page)) == ("state=non_compliant", ["away", "here"])
-    expect(tiles.get_by_role("link", name="breaks rules")).to_have_attribute("aria-current", "true")
+    expect(tiles.get_by_role("link", name="non-compliant")).to_have_attribute("aria-current", "true")
     # A tile shows the number of accounts that a click on the tile would show.
     assert counts(page) == ["4", "1", "2", "0", "1"]
     page.get_by_label("Region").select_option("eastus2")
     assert counts(page) == ["4", "0", "1", "0", "0"]
-    tiles.get_by_role("link", name="breaks rules").click()
+    tiles.get_by_role("link", name="non-compliant").click()
     assert fragment(page) == "region=eastus2"
     tiles.get_by_role("link", name="all accounts").click()
     assert len(names(page)) == 4
@@ -285,7 +285,7 @@ def test_changes_since_an_earlier_report(view: browser.View, tmp_path: Path) -> 
     changes = page.locator("section", has=page.get_by_role("heading", name="Changes since 28 May 2026, 20:26 UTC"))
     expect(changes).to_contain_text("Closed findingsnewer_version_unused (low): 2 accounts (mybatch, two)")
     expect(changes).to_contain_text("Added accounts1 account (another)")
-    expect(changes).to_contain_text("state was breaks rules and is ok: 2 accounts (mybatch, two)")
+    expect(changes).to_contain_text("state was non-compliant and is ok: 2 accounts (mybatch, two)")
 
 
 @pytest.mark.parametrize("text", [MARKUP, QUOTED], ids=["markup", "quoted"])
@@ -393,7 +393,7 @@ def test_paper_has_all_accounts_that_are_not_filtered_out(
     page.pdf()
     assert page.evaluate("window.printed") == 1
     page.emulate_media(media="print")
-    expect(status(page)).to_have_text("1 account of 251 match the filters. The others are left out.")
+    expect(status(page)).to_have_text("Filters match 1 of 251 accounts. The other accounts are not shown.")
     expect(page.get_by_role("list", name="Filters in use")).to_be_visible()
     expect(page.get_by_text("Clear all filters")).to_be_hidden()
     expect(page.get_by_role("search")).to_be_hidden()
@@ -447,7 +447,7 @@ def test_ten_thousand_accounts_stay_responsive(view: browser.View, tmp_path: Pat
         page.get_by_label("Text").fill("")
         sort(page, "Key")
         page.get_by_label("Text").fill("batch09999")
-        expect(status(page)).to_have_text("1 account of 10,001 match the filters. The others are left out.")
+        expect(status(page)).to_have_text("Filters match 1 of 10,001 accounts. The other accounts are not shown.")
 
     loaded = seconds(page.reload)
     worked = seconds(work) - loaded

@@ -115,9 +115,9 @@ def test_a_failure_is_not_kept(clock: Clock) -> None:
     cache = task()
 
     def fail() -> Any:
-        raise OSError("no answer")
+        raise OSError("no response")
 
-    with pytest.raises(OSError, match="no answer"):
+    with pytest.raises(OSError, match="no response"):
         cache.read(fail, "book")
     assert cache.read(lambda: 1, "book") == 1
 
@@ -298,9 +298,9 @@ def test_a_read_that_takes_long_is_not_kept_longer_for_it(tmp_path: Path, clock:
 
 def test_an_error_is_not_kept(tmp_path: Path, clock: Clock) -> None:
     def fail() -> Any:
-        raise OSError("no answer")
+        raise OSError("no response")
 
-    with pytest.raises(OSError, match="no answer"):
+    with pytest.raises(OSError, match="no response"):
         task(tmp_path).recent(fail, "book")
     assert task(tmp_path).recent(lambda: 1, "book") == 1
 

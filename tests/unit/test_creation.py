@@ -229,7 +229,7 @@ def test_existing_access_is_not_granted_again(accounts: tuple[Any, ...]) -> None
     assert after(azure)["restored"] == []
 
 
-@pytest.mark.parametrize("failure", [Unavailable("The answer was lost."), KeyboardInterrupt(), KeyError("x")])
+@pytest.mark.parametrize("failure", [Unavailable("The response was lost."), KeyboardInterrupt(), KeyError("x")])
 def test_access_is_restored_whatever_ends_the_creation(failure: BaseException) -> None:
     azure = Azure(vault(), USER)
     azure.fails = failure

@@ -34,7 +34,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import De
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
-UNREACHABLE = Unavailable("No answer.", code="vault_unreachable")
+UNREACHABLE = Unavailable("No response.", code="vault_unreachable")
 DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-09-01T00:00:00Z"}}
 ASSIGNED = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
 PLACE = {"subscription_id": VAULT_ID.split("/")[2], "resource_group": VAULT_ID.split("/")[4], "name": "myvault"}
@@ -56,7 +56,7 @@ def test_a_usable_key_has_no_cause() -> None:
 
 
 def says(said: str) -> Rejected:
-    return Rejected(f"Azure says: {said}", azure={"message": said})
+    return Rejected(f"Azure reports: {said}", azure={"message": said})
 
 
 PERIMETER = vault(policy(), publicNetworkAccess="SecuredByPerimeter")

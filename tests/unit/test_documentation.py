@@ -197,6 +197,7 @@ def examples(name: str) -> list[dict[str, Any]]:
         r"\w+\.previous_version": "0123456789abcdef" * 2,
         r"\w+\.pools_show_availability \| default\(omit\)": False,
         r"\w+\.causes_so_far": ["vault_deleted"],
+        r"batch_secret": "secret",
     }
 
     def value(given: Any) -> Any:
@@ -218,6 +219,29 @@ def test_examples_show_every_option_and_every_state(name: str) -> None:
     for option in {"state", "key_source", "check_before"} & set(arguments):
         given = {one.get(option, arguments[option].get("default")) for one in shown}
         assert set(arguments[option]["choices"]) <= given, option
+
+
+def test_examples_show_every_suboption() -> None:
+    """Modules share options with suboptions, so one example of all modules is sufficient."""
+    accepted, shown = set(), set()
+    for name in MODULES:
+        nested = {option: given["options"] for option, given in module(name).ARGUMENTS.items() if "options" in given}
+        accepted |= {(option, suboption) for option, suboptions in nested.items() for suboption in suboptions}
+        given = [(option, one[option]) for one in examples(name) for option in nested if option in one]
+        for option, value in given:
+            items = value if isinstance(value, list) else [value]
+            shown |= {(option, suboption) for item in items for suboption in item}
+
+    assert accepted - shown == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_example_of_each_module_shows_how_to_sign_in(name: str) -> None:
+    assert any("auth_source" in one for one in examples(name))
+
+
+def test_examples_show_every_connection_option() -> None:
+    assert set(CONNECTION) == {option for name in MODULES for one in examples(name) for option in one} & set(CONNECTION)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -583,7 +607,7 @@ def test_codes_that_the_modules_give_as_samples_are_documented() -> None:
 # Manuals
 
 
-MANUALS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.yml")]
+MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*.md") for file in ROOT.glob(pattern)]
 
 
 @pytest.mark.parametrize("file", MANUALS, ids=lambda file: file.name)
@@ -630,8 +654,27 @@ def test_sandbox_has_the_version_of_the_collection() -> None:
     assert said[1] == VERSION
 
 
-@pytest.mark.parametrize("file", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda file: file.name)
+MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*.md") for file in ROOT.glob(pattern)]
+# Ways to install from the repository, each with the version in a group.
+INSTALLED = (
+    r"git\+https://github\.com/azbatch/azbatch\.cmk(?:\.git)?(?:[,@]([\w.-]*\w))?",
+    r"https://raw\.githubusercontent\.com/azbatch/azbatch\.cmk/([^/\s]+)/",
+    r"name: https://github\.com/azbatch/azbatch\.cmk(?:\.git)?\n +type: git(?:\n +version: (\S+))?$",
+)
+
+
+@pytest.mark.parametrize("file", MANUALS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_manuals_name_no_other_version_of_the_collection(file: Path) -> None:
-    named = re.findall(r"azbatch[-.]cmk(?:[-:]|==)(\d+\.\d+\.\d+)", file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+
+    named = re.findall(r"azbatch[-.]cmk(?:[-:]|==)(\d+\.\d+\.\d+)", text)
+    named += [version for form in INSTALLED for version in re.findall(form, text, re.MULTILINE)]
 
     assert set(named) <= {VERSION}
+
+
+def test_manuals_install_a_release_in_each_way() -> None:
+    """A branch contains changes that are not released."""
+    text = "".join(file.read_text(encoding="utf-8") for file in MANUALS)
+
+    assert all(re.search(form, text, re.MULTILINE) for form in INSTALLED)

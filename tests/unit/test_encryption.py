@@ -48,8 +48,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
-HIDDEN = Denied("Azure says: (AuthorizationFailed) you may not.", azure={"code": "AuthorizationFailed"})
-UNAVAILABLE = Rejected("Azure says: (Forbidden) the key cannot be read.")
+HIDDEN = Denied("Azure reports: (AuthorizationFailed) you may not.", azure={"code": "AuthorizationFailed"})
+UNAVAILABLE = Rejected("Azure reports: (Forbidden) the key cannot be read.")
 
 
 def seen(on: str | None, *, unavailable_reason: CmkError | None = None, **read: Any) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def test_a_rollback_does_not_need_the_right_to_check_the_account() -> None:
         move(PINNED_NEW, PINNED_OLD, even_if_unavailable=True),
     )
     current = encryption_plan.plan(rollback, seen(PINNED_OLD, unavailable_reason=HIDDEN)).before
-    assert "may or may not be available" in rollback.described(current)
+    assert "its availability is not known" in rollback.described(current)
 
 
 def test_an_unknown_key_source_is_not_reported_as_microsoft_managed() -> None:
@@ -504,7 +504,7 @@ class Batch:
         asked = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
         self.writes.append(asked)
         if asked == self.refuses:
-            raise Rejected("Azure says: no.")
+            raise Rejected("Azure reports: no.")
         self.on = asked
 
 

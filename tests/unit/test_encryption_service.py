@@ -122,7 +122,7 @@ def changed(services: Services, identifier: str | None, **options: Any) -> bool:
         pytest.param(PINNED_NEW.upper().replace("HTTPS", "https"), (), {}, True, id="a newer version, in capitals"),
         pytest.param(PINNED_NEW, (), {"follow_latest": False}, True, id="a newer version, pinned as it is asked"),
         pytest.param(PINNED_NEW, (), {"follow_latest": True}, False, id="a newer version, and it is to follow"),
-        pytest.param(f"{KEY}/{'f' * 32}", (), {}, False, id="a version that is not there"),
+        pytest.param(f"{KEY}/{'f' * 32}", (), {}, False, id="a version that does not exist"),
         pytest.param(PINNED_NEW, (NEW,), {}, False, id="a version that cannot be read"),
         pytest.param(PINNED_NEW, (MIDDLE,), {}, False, id="the wanted version cannot be read"),
         pytest.param(f"{KEY}2/{NEW}", (), {}, False, id="another key"),
@@ -323,7 +323,7 @@ def refused_once(
     def update(*_body: Any, if_late: Any) -> None:
         asked.append("update")
         if asked.count("update") == 1:
-            raise Rejected("Azure says: no.")
+            raise Rejected("Azure reports: no.")
 
     def require_usable(_evidence: Any, *, rollback: bool) -> None:
         assert rollback is even_if_unavailable

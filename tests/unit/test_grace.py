@@ -156,7 +156,7 @@ def test_the_second_check_ignores_the_grace_period() -> None:
         pytest.param(NEW, f"{KEY}/{NEW}", False, id="the one that is used"),
         pytest.param(NEW, KEY, False, id="the newest, which the accounts follow"),
         pytest.param(NEW, f"{KEY}/{MIDDLE}".upper(), False, id="newer"),
-        pytest.param(OLD, f"{KEY}/{'f' * 32}", False, id="than one that is not there"),
+        pytest.param(OLD, f"{KEY}/{'f' * 32}", False, id="than one that does not exist"),
         pytest.param(NEW, None, True, id="nothing was moved"),
         pytest.param(NEW, f"{OTHER}/{OLD}", True, id="a version of another key has no age beside it"),
         pytest.param(None, f"{OTHER}/{OLD}", True, id="the whole key, after a move to another one"),

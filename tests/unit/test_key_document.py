@@ -109,7 +109,7 @@ def test_previous_version_is_found_by_creation_time(
     ("used_is", "listed_too", "wins"),
     [
         pytest.param(-1, True, False, id="older"),
-        pytest.param(0, True, False, id="of the same second: Key Vault says which is the newest"),
+        pytest.param(0, True, False, id="of the same second: Key Vault shows which is the newest"),
         pytest.param(1, True, True, id="newer"),
         pytest.param(1, False, True, id="newer, and versions cannot be listed"),
         pytest.param(-1, False, False, id="older, and versions cannot be listed"),

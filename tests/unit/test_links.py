@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Links to files that are not in the released collection are URLs of the repository.
 REPOSITORY = re.compile(
     r"https://(?:github\.com/azbatch/azbatch\.cmk/(?:blob|tree|raw)|raw\.githubusercontent\.com/azbatch/azbatch\.cmk)"
-    r"/main/(.*)"
+    r"/(?:main|\d+\.\d+\.\d+)/(.*)"
 )
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")

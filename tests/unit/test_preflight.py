@@ -52,7 +52,7 @@ NAMES = [
 ]
 DENIED = Denied("You may not.")
 BUSY = Unavailable("It is busy.")
-GONE = Unavailable("No answer.", code="vault_unreachable")
+GONE = Unavailable("No response.", code="vault_unreachable")
 
 
 def checks(**read: Any) -> dict[str, dict[str, str]]:
@@ -297,7 +297,14 @@ READ = st.fixed_dictionaries(
     {
         "principals": st.sampled_from([(), (PRINCIPAL,), (PRINCIPAL, OTHER)]),
         "vault": st.sampled_from(
-            [None, DENIED, NotFound("It is not there."), vault(), vault(policy()), vault(rbac=True, networkAcls=CLOSED)]
+            [
+                None,
+                DENIED,
+                NotFound("It does not exist."),
+                vault(),
+                vault(policy()),
+                vault(rbac=True, networkAcls=CLOSED),
+            ]
         ),
         "bundle": st.sampled_from([None, DENIED, BUSY, GONE, key(), key(enabled=False), key(kty="EC"), key(exp=NOW)]),
         "assignments": st.sampled_from([{}, DENIED, {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID)]}]),

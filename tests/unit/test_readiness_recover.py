@@ -46,7 +46,7 @@ DISABLED = key(enabled=False)
 CLOSED = vault(policy(), networkAcls={"bypass": "None", "defaultAction": "Deny"})
 GONE: dict[str, Any] = {
     **{"vault": None, "versions": None, "deleted_vault": deleted_vault()},
-    "bundle": Unavailable("No answer.", code="vault_unreachable"),
+    "bundle": Unavailable("No response.", code="vault_unreachable"),
 }
 ALL_REPAIRS = ["vault", "network", "key", "access"]
 
@@ -71,7 +71,7 @@ def without(*excluded: str) -> list[str]:
             ["network", "key", "access"],
             id="several",
         ),
-        pytest.param({}, [], id="nothing that can be seen"),
+        pytest.param({}, [], id="nothing that can be read"),
     ],
 )
 def test_repairs_are_those_that_the_causes_need(observed: dict[str, Any], needed: list[str]) -> None:
@@ -128,7 +128,7 @@ SAYS_DISABLED = "Reason: The key 'https://myvault.vault.azure.net/keys/batch' is
 
 def kept_out(said: str, **observed: Any) -> Azure:
     """A caller that the firewall of the vault blocks, and the message of Batch."""
-    reason = Rejected(f"Azure says: {said}", azure={"message": said})
+    reason = Rejected(f"Azure reports: {said}", azure={"message": said})
     azure = lost(bundle=FIREWALL, versions=None, unavailable_reason=reason, **observed)
     azure.unavailable_reason = reason
     return azure

@@ -168,7 +168,7 @@ def test_an_account_without_an_identity_is_not_moved_to_a_different_key() -> Non
 @pytest.mark.parametrize(
     ("used", "options", "is_unknown"),
     [
-        pytest.param(ELSEWHERE, {**OTHER_KEY, "previous_key": "disable"}, True, id="it is there already"),
+        pytest.param(ELSEWHERE, {**OTHER_KEY, "previous_key": "disable"}, True, id="it uses the key already"),
         pytest.param(ELSEWHERE.upper().replace("HTTPS", "https"), {**OTHER_KEY, "previous_key": "disable"}, True),
         pytest.param(ELSEWHERE, {**OTHER_KEY}, False, id="nothing is to be disabled"),
         pytest.param(

@@ -241,7 +241,7 @@ def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
             {"cmk_result": {**MOVED, "previous_key_identifier": f"{KEY}/{MIDDLE}"}},
             {},
             [f"{KEY}/{MIDDLE}", PINNED_OLD],
-            id="another version came between",
+            id="a version was created in between",
         ),
         pytest.param(
             {}, {"cmk_previous_key_identifier": ELSEWHERE}, [PINNED_OLD, ELSEWHERE], id="one is named as well"

@@ -70,7 +70,7 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
     [
         ({"exists": False}, "There is no Batch account mybatch."),
         ({"available": True}, f"mybatch uses {S2} {WHERE} and is available."),
-        ({"available": None}, f"mybatch uses {S2} {WHERE} and may or may not be available."),
+        ({"available": None}, f"mybatch uses {S2} {WHERE} and its availability is not known."),
         (
             {"available": False, "diagnosis": {"causes": [{"name": "key_deleted"}, {"name": "access_missing"}]}},
             f"mybatch uses {S2} {WHERE} and is not available: key_deleted, access_missing.",
@@ -206,7 +206,7 @@ def test_audit() -> None:
     states = {"at_risk": 1, "non_compliant": 4, "unknown": 0, "ok": 115}
     counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states}
 
-    seen = "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 break rules, 0 unknown, 115 ok."
+    seen = "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 non-compliant, 0 unknown, 115 ok."
     assert audit.summary({**counts, "findings": {}}) == seen
     found = {"vault_deleted": 1, "key_without_expiry": 4}
     assert audit.summary({**counts, "findings": found}) == (

@@ -54,7 +54,7 @@ def test_a_wave_in_which_the_play_stops() -> None:
     tally.end_wave()
     for host in ("moved", "failed", "read"):
         tally.add(host, ROTATE, f"{ENCRYPTION}_info", {"summary": f"{host} uses version 1."}, failed=False)
-    tally.add("begun", ROTATE, KEYS, {"summary": "The key is there."}, failed=False)
+    tally.add("begun", ROTATE, KEYS, {"summary": "The key exists."}, failed=False)
     tally.add("moved", ROTATE, ENCRYPTION, {"changed": True, "summary": "moved uses version 2."}, failed=False)
     tally.add("failed", ROTATE, ENCRYPTION, {"summary": "failed uses version 2."}, failed=True)
 

@@ -43,9 +43,9 @@ def test_a_line_has_the_elapsed_and_the_total_time_and_the_reason_once(monkeypat
 
     assert failure is None
     assert lines == [
-        "Waiting for mybatch to become available (0 of 600 s). Azure says: (Conflict) No key.",
+        "Waiting for mybatch to become available (0 of 600 s). Azure reports: (Conflict) No key.",
         "Waiting for mybatch to become available (1 of 600 s)",
-        "Waiting for mybatch to become available (3 of 600 s). Azure says: (Conflict) Busy.",
+        "Waiting for mybatch to become available (3 of 600 s). Azure reports: (Conflict) Busy.",
         "Waiting for mybatch to become available (7 of 600 s)",
     ]
 
@@ -63,7 +63,7 @@ def test_the_last_complaint_is_returned_and_not_shown(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("complaint", "reason"),
     [
-        (rejected("No key."), ". Azure says: (Conflict) No key."),
+        (rejected("No key."), ". Azure reports: (Conflict) No key."),
         (Unavailable("Could not read it: no response."), ". Could not read it: no response."),
         (TimedOut("It is still Creating after 600 s. Run the task again."), ""),
         (NotConverged("Azure accepted the change, but does not show it. Run the task again.", missing={}), ""),

@@ -60,7 +60,7 @@ def summary(counts: Mapping[str, Any]) -> str:
     return (
         f"{number} Batch account{'' if number == 1 else 's'}, "
         f"{counts['on_customer_managed_key']} on customer-managed keys: "
-        f"{states['at_risk']} at risk, {states['non_compliant']} break rules, {states['unknown']} unknown, "
+        f"{states['at_risk']} at risk, {states['non_compliant']} non-compliant, {states['unknown']} unknown, "
         f"{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
     )
 
@@ -109,7 +109,7 @@ def _warnings(
     others = [name for name in SCOPE if previous and previous["options"].get(name) != report["options"][name]]
     if others:
         yield f"The earlier report used other values of {', '.join(others)}, so some differences may not be changes."
-    # If an item is misspelt, it requires a key of no account, and no finding shows that.
+    # If an item is misspelled, it requires a key of no account, and no finding shows that.
     for selector, given in zip(rules.required, params["required"], strict=True):
         if accounts and not any(selector.fits(account) for account in accounts):
             said = {name: value for name, value in given.items() if value}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The findings of one account by the rules and the organisation's policy. Pure: sends no requests.
+"""The findings of one account by the rules and the organization's policy. Pure: sends no requests.
 
 This module util is private to the collection.
 """

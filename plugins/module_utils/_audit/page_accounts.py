@@ -20,7 +20,7 @@ from .page_text import count, day
 from .rules import SEVERITIES
 
 Record = Mapping[str, Any]
-LABELS = {AT_RISK: "at risk", BREAKS_RULES: "breaks rules", UNKNOWN: "unknown", OK: "ok"}
+LABELS = {AT_RISK: "at risk", BREAKS_RULES: "non-compliant", UNKNOWN: "unknown", OK: "ok"}
 _COLUMNS = ("Account", "Subscription", "Region", "State", "Key", "Age", "Expires", "Findings")
 _NUMBERS = ("Age",)
 _NOTHING = "&ndash;"

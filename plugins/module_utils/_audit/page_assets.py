@@ -293,7 +293,7 @@ SCRIPT = """
   const describe = () => {
     find("shown").textContent = shown.length === rows.length
       ? `${rows.length > 1 ? "All " : ""}${accounts(rows.length)}.`
-      : `${accounts(shown.length)} of ${number(rows.length)} match the filters. The others are left out.`;
+      : `Filters match ${number(shown.length)} of ${accounts(rows.length)}. The other accounts are not shown.`;
     const chips = [...wanted].map(([name, value]) =>
       chip(`${name}: ${label(name, value)}`, "#" + new URLSearchParams([[name, value]])));
     if (chips.length) chips.push(chip("Clear all filters", "#all"));

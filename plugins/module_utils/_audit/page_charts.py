@@ -25,7 +25,7 @@ _MONTHS, _COLUMN, _FLOOR = 12, 44, 120
 class Bar(NamedTuple):
     label: str
     amount: int
-    # A class of the style sheet, which sets the colour.
+    # A class of the style sheet, which sets the color.
     tone: str = ""
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The policy of an organisation for its Batch accounts, and the exceptions.
+"""The policy of an organization for its Batch accounts, and the exceptions.
 
 This module util is private to the collection.
 """

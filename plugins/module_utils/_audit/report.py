@@ -96,7 +96,7 @@ def _rules(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _unused(accounts: Sequence[Mapping[str, Any]], policy: Policy) -> list[dict[str, Any]]:
-    """Exceptions that match no finding: the finding was repaired, or the exception is misspelt."""
+    """Exceptions that match no finding: the finding was repaired, or the exception is misspelled."""
     return [
         {"finding": one.finding, "accounts": list(one.accounts), **one.describe()}
         for one in policy.exceptions

@@ -136,7 +136,7 @@ RULES: dict[str, Rule] = {
         # The role recover changes nothing if the account is available through one of its identities.
         Repair("module keyvault_cmk_access"),
     ),
-    # Future causes, and violations of the organisation's policy.
+    # Future causes, and violations of the organization's policy.
     "key_expires_soon": Rule(
         HIGH,
         VERSION,

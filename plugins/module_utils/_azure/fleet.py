@@ -168,7 +168,7 @@ class Fleet:
         assigned = [one.get("identity", {}).get("userAssignedIdentities", {}) for one in accounts if key_of(one)]
         subscriptions = {identity.split("/")[2].lower() for each_of in assigned for identity in each_of}
         listed = map_concurrent(lambda one: _or_error(lambda: self._identities.listed(one)), subscriptions)
-        # Azure may answer with only what the caller may read, so an identity that is not listed is read by itself.
+        # Azure may list only identities that the caller may read, so an identity that is not listed is read by itself.
         hidden = {
             one.lower(): one
             for each_of in assigned

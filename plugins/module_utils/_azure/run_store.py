@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Values that the tasks of a run share: tokens, recent reads, and rate limits.
+"""Values that the tasks of a run share: tokens, cached reads, and rate limits.
 
 Ansible runs each task of each host in a separate process, so the values are in files. If a value cannot be written
 or read (the disk is full, the folder is read-only or was removed), the task does not fail but reads from Azure.

@@ -255,7 +255,7 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
         if is_of_proxy(error.message):
             raise no_response(what, error.message, unreachable) from error
         raise _authentication(what, error) from error
-    # This comes before HttpResponseError: IncompleteReadError, an incomplete response, is a subclass without a status.
+    # This precedes HttpResponseError: IncompleteReadError, an incomplete response, is a subclass without a status.
     except (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError) as error:
         raise no_response(what, error.message, unreachable) from error
     except (json.JSONDecodeError, sdk.DecodeError) as error:
@@ -272,7 +272,7 @@ def _authentication(what: str, error: Any) -> CmkError:
         # Key Vault's error code for a token of another tenant.
         remedy = "Move the vault back to the caller's tenant, or sign in to the tenant of the vault."
         message = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
-        return Denied(f"{message} Azure says: {error.message}", code="vault_in_other_tenant", remedy=remedy)
+        return Denied(f"{message} Azure reports: {error.message}", code="vault_in_other_tenant", remedy=remedy)
     number = re.search(r"AADSTS(\d+)", error.message)
     # msal reads the tenant's metadata first. If there are none, its message does not contain Entra's number.
     unknown_tenant = "Unable to get authority configuration" in error.message
@@ -281,7 +281,7 @@ def _authentication(what: str, error: Any) -> CmkError:
         ("authentication_failed", "auth_source", "Check the options tenant, client_id, secret and auth_source."),
     )
     return CmkError(
-        f"Could not {what}: signing in failed. {remedy} Azure says: {error.message}",
+        f"Could not {what}: signing in failed. {remedy} Azure reports: {error.message}",
         code=code,
         option=option,
         remedy=remedy,
@@ -290,7 +290,7 @@ def _authentication(what: str, error: Any) -> CmkError:
 
 def _http(what: str, error: Any) -> CmkError:
     service = _service_error(error)
-    said = f"Azure says: ({service['code']}) {service['message']}"
+    said = f"Azure reports: ({service['code']}) {service['message']}"
     if service["code"] in _MISSING_ABOVE:
         code, option, remedy = _MISSING_ABOVE[service["code"]]
         return NotFound(f"Could not {what}. {remedy} {said}", code=code, option=option, remedy=remedy, azure=service)

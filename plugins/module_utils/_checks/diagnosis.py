@@ -36,7 +36,7 @@ from .preflight import FAILED, Check, Evidence, access_since, has_access
 from .rights import Needed
 
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
-_RESTORE = f"Restore a backup of the key if there is one. Without a backup: {_LOST}"
+_RESTORE = f"Restore a backup of the key if there is one. Without a backup, {_LOST[0].lower()}{_LOST[1:]}"
 # Batch uses wrapKey only when the key of an account is set.
 _NEEDED_IN_USE = ("get", "unwrapKey")
 _ASK = "Read whether the account is available (pools: true, in the role cmk_audit_pools: true)"
@@ -395,7 +395,7 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
             "vault_deleted", seen, "Recover the vault (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault"
         )
     elif deleted is None and "vault_reachable" in failed and not isinstance(evidence.vault, Mapping):
-        seen = f"There is no vault {vault}, nor a deleted one: its name is available, so the vault was purged."
+        seen = f"There is no vault {vault}, and no deleted vault has this name. The name is available: it was purged."
         yield Cause("vault_missing", seen, _LOST)
     if "same_tenant" in failed:
         check = failed["same_tenant"]
@@ -419,11 +419,11 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
     elif evidence.bundle is None:
         what = f"version {key.version} of the key {key.name}" if _listed(observed) else f"key {key.name}"
         name = "version_missing" if _listed(observed) else "key_missing"
-        yield Cause(name, f"There is no {what}, nor a deleted one: it was purged.", _RESTORE)
+        yield Cause(name, f"There is no {what}, and no deleted key has this name: it was purged.", _RESTORE)
     elif _is_version_lost(observed):
         # The account follows the key, and a different key of the same name exists now.
         seen = f"The key {key.name} does not have the version that Batch needs: the version was purged."
-        yield Cause("version_missing", f"{seen} Batch says: {_said(observed)}", _RESTORE)
+        yield Cause("version_missing", f"{seen} Batch reports: {_said(observed)}", _RESTORE)
     unusable = _unusable(evidence, observed)
     if unusable:
         remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key, state: enabled)."
@@ -453,7 +453,7 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
     """The cause that Batch's message shows, if the caller cannot read the key."""
     for name, pattern in _SAID_BY_BATCH.items():
         if pattern.search(said):
-            yield Cause(name, f"Batch says: {said}", "Run this as a caller who can read the key.", "key")
+            yield Cause(name, f"Batch reports: {said}", "Run this as a caller who can read the key.", "key")
 
 
 def _unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:

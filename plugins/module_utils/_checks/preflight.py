@@ -159,7 +159,9 @@ def _unseen(what: str, error: CmkError | None) -> str:
 
 def _identity_present(evidence: Evidence) -> Judgement:
     seen = (
-        f"The account is {', '.join(evidence.principals)}." if evidence.principals else "The account has no identity."
+        f"Principal ids of the account: {', '.join(evidence.principals)}."
+        if evidence.principals
+        else "The account has no identity."
     )
     return bool(evidence.principals), seen, "Give the account an identity with azbatch.cmk.batch_account_identity."
 

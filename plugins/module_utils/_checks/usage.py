@@ -242,9 +242,9 @@ def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
     names, unlisted = ", ".join(users), visible["unlisted"]
     more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
     return Refused(
-        f"Refused to {what}, because these {_kinds(users)} use it: {names}. Move them to another key first, in another "
-        "vault if it is about the vault (azbatch.cmk.batch_encryption), or set force: true if they may lose their "
-        f"key.{more}",
+        f"Refused to {what}, because these {_kinds(users)} use it: {names}. Switch the accounts to another key "
+        "first (azbatch.cmk.batch_encryption); if the vault is to be deleted, to a key in another vault. Or set "
+        f"force: true if the accounts may lose their key.{more}",
         code="in_use",
         accounts=[user for user in users if not is_pool(user)],
         pools=[user for user in users if is_pool(user)],

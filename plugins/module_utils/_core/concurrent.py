@@ -85,7 +85,7 @@ def map_concurrent(call: Callable[[T], R], items: Iterable[T]) -> dict[T, R]:
         wait([in_background(_work, pending, call) for _thread in range(min(_LIMIT, len(futures)))])
     finally:
         _discard(pending)
-    # A call that did not start has no result, so errors come first.
+    # A call that did not start has no result, so errors are raised first.
     for future in futures.values():
         if future.done():
             future.result()

@@ -35,5 +35,5 @@ def _reason(complaint: CmkError) -> str:
     the wait."""
     azure = complaint.facts.get("azure")
     if azure:
-        return f"Azure says: ({azure['code']}) {azure['message']}"
+        return f"Azure reports: ({azure['code']}) {azure['message']}"
     return complaint.msg if isinstance(complaint, Unavailable) else ""

@@ -163,7 +163,7 @@ class Accounts(Polled):
             with interrupts.deferred():
                 self._changed.add(self._name(group, name)[0])
                 self._confirmed.pop(self._name(group, name)[0], None)
-                # This task's cache is cleared completely, because the next read may come after a long wait.
+                # This task's cache is cleared completely, because a long wait may precede the next read.
                 self._session.cache.forget(*kinds)
                 self._session.cache.changed_one(*self._name(group, name))
                 self._session.cache.changed("listed", "account")

@@ -52,8 +52,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
         raise InvalidOption(
             "key_identifier",
             key,
-            "an account can be created with its key only when it has a user-assigned identity, because a "
-            "system-assigned one exists, and can be granted access, only once the account does.",
+            "creating an account with a key requires a user-assigned identity, because a system-assigned identity "
+            "exists only after the account is created.",
             "Set identity_id, or leave out key_identifier and use azbatch.cmk.batch_encryption afterwards.",
         )
     return Goal(

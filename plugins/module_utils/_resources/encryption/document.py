@@ -79,7 +79,7 @@ def survey_summary(name: str, found: Mapping[str, Any]) -> str:
     uses = f"{name} uses {key_text(found['key_identifier'])}"
     if "available" not in found:
         return f"{uses}."
-    state = {True: "is available", False: "is not available", None: "may or may not be available"}[found["available"]]
+    state = {True: "is available", False: "is not available", None: "its availability is not known"}[found["available"]]
     causes = ", ".join(cause["name"] for cause in (found["diagnosis"] or {}).get("causes", ()))
     return f"{uses} and {state}{f': {causes}' if causes else ''}."
 

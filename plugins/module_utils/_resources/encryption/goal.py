@@ -77,7 +77,7 @@ class Goal:
     def described(self, current: Mapping[str, Any]) -> str:
         """A sentence on the state of the account after a rollback."""
         on = current["key_identifier"] or "a Microsoft-managed key"
-        state = {True: "is available", False: "is not available", None: "may or may not be available"}
+        state = {True: "is available", False: "is not available", None: "its availability is not known"}
         return f"The account uses {on} now and {state[current['available']]}."
 
 

@@ -37,7 +37,7 @@ OPERATIONS = ("wrapKey", "unwrapKey")
 # In seconds. No account is moved to a version that expires within this time, because there would be no time to react.
 EXPIRES_SOON = 3600
 # A version that expires within this time is replaced. The previous version must stay valid for the lag after that, and
-# a nightly run may come, or fail once, a day later.
+# a nightly run may be delayed by a day, or fail once.
 REPLACED_BEFORE_EXPIRY = FOLLOWING_LAG + 2 * 24 * 3600
 
 

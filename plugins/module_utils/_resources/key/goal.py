@@ -215,8 +215,8 @@ def key_disabled(goal: Goal, version: str) -> Refused:
 
 def key_not_found(goal: Goal) -> NotFound:
     return NotFound(
-        f"There is no key {goal.name} in the vault {goal.vault}, nor a deleted one that could be recovered. Correct "
-        "name or vault_name.",
+        f"There is no key {goal.name} in the vault {goal.vault}, and no deleted key has this name. Correct name or "
+        "vault_name.",
         code="key_not_found",
         option="name",
         value=goal.name,

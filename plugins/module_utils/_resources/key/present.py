@@ -209,7 +209,7 @@ def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
         return
     raise Refused(
         f"The key {goal.name}'s current version has {has} bits, not {goal.key_size}. A version never changes its "
-        f"size: set new_version: true to add one of {goal.key_size} bits, or set key_size: {has}.",
+        f"size: set new_version: true to create a version of {goal.key_size} bits, or set key_size: {has}.",
         code="key_size_differs",
         option="key_size",
         value=goal.key_size,

@@ -154,7 +154,7 @@ class Vaults(Polled):
     def _hidden(self, subscriptions: Sequence[str]) -> CmkError | None:
         """Why the lists of these subscriptions may not have all vaults.
 
-        Azure may answer 200 with only what the caller may read: whether it does is not documented. The permissions are
+        Azure may return 200 with only what the caller may read: Microsoft does not document this. The permissions are
         read after the lists: a role of the caller may end during the run.
         """
         listed_at = time.monotonic()
