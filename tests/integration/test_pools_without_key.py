@@ -206,7 +206,7 @@ def lose_slowly(service: Service, fault: str) -> None:
     lose(service, fault)
 
 
-def test_a_caller_who_cannot_read_the_key(
+def test_availability_is_unknown_if_the_caller_cannot_read_the_key(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, position: str
 ) -> None:
     """If Batch lists the pools and the caller cannot read the key, the availability of the account is unknown."""

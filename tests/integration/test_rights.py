@@ -324,7 +324,7 @@ def test_check_mode_predicts_a_run_for_readers(
     assert writes(sandbox.control.requests(since)) == []
 
 
-def test_check_mode_names_what_a_repair_lacks(
+def test_check_mode_names_the_missing_permissions_of_a_repair(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_lost_version(service)
@@ -406,7 +406,7 @@ def audited(runner: OneProcess, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("right", ["", *LOOKS[0], *LOOKS[1]] if PROOF_OF_ALL else ["", READ_KEY])
 @pytest.mark.parametrize("lost", [False, True], ids=["there", "vault deleted"])
-def test_an_audit_reports_what_it_could_not_read(
+def test_an_audit_reports_unreadable_resources(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: str, lost: bool
 ) -> None:
     service.on_key(rbac=True)
@@ -432,7 +432,7 @@ def test_an_audit_reports_what_it_could_not_read(
 
 
 @pytest.mark.parametrize("right", ["", *LISTS])
-def test_an_inventory_reports_what_it_could_not_list(
+def test_an_inventory_reports_failed_lists(
     sandbox: Any, runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str
 ) -> None:
     service.make_account()

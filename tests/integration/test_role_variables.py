@@ -93,7 +93,7 @@ def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service
     ("pattern", "required", "succeeds"),
     [("canaries[0]", None, False), ("account2", "", False), ("canaries[0]", False, True), ("account2", "false", True)],
 )
-def test_whether_a_run_without_hosts_is_an_error(
+def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
     ansible: Ansible, service: Service, pattern: str, required: Any, succeeds: bool
 ) -> None:
     """The patterns are a group that does not exist, and a host that the limit excludes."""

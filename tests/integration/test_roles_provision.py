@@ -175,7 +175,7 @@ def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
     assert at > 5
 
 
-def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, service: Service) -> None:
+def test_an_account_on_another_key_is_moved_only_with_cmk_replace_key(ansible: Ansible, service: Service) -> None:
     _, first = service.on_key()
     # A typing error in the name of the vault or the key.
     for typed in ({"cmk_vault_name": "vault-onw"}, {"cmk_key_name": "key2"}):
@@ -190,7 +190,7 @@ def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, se
     assert service.key("key1").properties.enabled
 
 
-def test_a_disabled_key_is_enabled_only_when_asked(ansible: Ansible, service: Service) -> None:
+def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(ansible: Ansible, service: Service) -> None:
     service.make_vault()
     service.make_key()
     service.disable()

@@ -160,7 +160,7 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
     assert not is_granted(service, principal)
 
 
-def test_only_what_batch_needed_is_revoked(roles: RolesRunner, service: Service) -> None:
+def test_only_permissions_that_batch_needs_are_revoked(roles: RolesRunner, service: Service) -> None:
     principal, _ = service.on_key()
     more = service.policy(principal, *NEEDED, "list", permissions={"keys": [*NEEDED, "list"], "secrets": ["get"]})
     service.set_policy("replace", more)

@@ -173,7 +173,7 @@ def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Servic
     unchanged(rotate(roles, cmk_key_follow_latest=True))
 
 
-def test_a_follower_is_pinned_when_asked(roles: RolesRunner, service: Service) -> None:
+def test_a_follower_is_pinned_without_follow_latest(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key(follow=True)
     run = rotate(roles, cmk_key_follow_latest=False)
     assert steps(run) == ["encryption"]

@@ -96,7 +96,7 @@ def test_a_version_is_not_disabled_after_a_switch_that_nobody_confirmed(
     assert all(version.enabled for version in service.versions())
 
 
-def test_nothing_to_change_is_no_failure(hidden: World, service: Service) -> None:
+def test_unconfirmed_availability_without_a_change_is_no_failure(hidden: World, service: Service) -> None:
     report = hidden.prepared(Run("rotate", "account1"))()
     assert (report["changed"], report["available"]) == (False, None), report
     assert any(POOLS_READ in warning for warning in report["warnings"])

@@ -122,7 +122,9 @@ def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Servic
 
 @pytest.mark.parametrize(("check", "wish"), [(True, ""), (False, "false")])
 @pytest.mark.slow(every=2)
-def test_nothing_is_passed_on(ansible: Ansible, service: Service, check: bool, wish: str) -> None:
+def test_no_statistics_are_set_in_check_mode_or_on_request(
+    ansible: Ansible, service: Service, check: bool, wish: str
+) -> None:
     """A run in check mode passes nothing on, because it has changed nothing. `cmk_set_stats: false` has that effect on
     every run."""
     on_one_key(service)

@@ -58,7 +58,7 @@ def code(refusal: pytest.ExceptionInfo[AzureError]) -> str:
     return str(error.get("innererror", error)["code"])
 
 
-def test_what_was_wrapped_can_be_unwrapped(scene: Scene) -> None:
+def test_wrapped_key_can_be_unwrapped(scene: Scene) -> None:
     version, wrapped = scene.wrap()
     assert version == scene.world.keys.look(URL)["key"]["kid"]
     assert scene.wrap(version)[0] == version

@@ -118,7 +118,7 @@ def test_a_version_is_needed(sandbox: Sandbox, version: str) -> None:
     assert error(data(sandbox, "GET", "/keys", version=version)) == (400, "BadParameter", "")
 
 
-def test_what_the_sandbox_does_not_have(sandbox: Sandbox, control: Control) -> None:
+def test_secrets_are_not_in_the_sandbox(sandbox: Sandbox, control: Control) -> None:
     assert error(data(sandbox, "GET", "/secrets"))[:2] == (404, "NotInSandbox")
     (unknown,) = control.unknown()
     assert unknown["url"].endswith(f"/secrets?api-version={DATA}")
@@ -270,7 +270,7 @@ def test_resources_that_do_not_exist(sandbox: Sandbox) -> None:
 # Changing
 
 
-def test_a_patch_keeps_what_it_does_not_name(sandbox: Sandbox, control: Control) -> None:
+def test_a_patch_keeps_omitted_properties(sandbox: Sandbox, control: Control) -> None:
     made = make_key(sandbox, tags={"a": "1", "b": "2"})
     control.advance(10)
     exp = made["attributes"]["created"] + DAY

@@ -337,7 +337,7 @@ def test_the_state_of_an_account_follows_its_key(sandbox: Sandbox, scene: dict[s
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("available")
 
 
-def test_vaults_keys_and_who_may_use_them(
+def test_vaults_keys_and_principals_with_access(
     sandbox: Sandbox, control: Control, scene: dict[str, str], page: Page
 ) -> None:
     other = control.principal("other")
@@ -368,7 +368,7 @@ def test_vaults_keys_and_who_may_use_them(
     expect(cell(holder, "Permissions")).to_have_text("get, create")
 
 
-def test_what_is_soft_deleted(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+def test_page_lists_soft_deleted_vaults_and_keys(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     make_key(sandbox, "key2")
     assert data(sandbox, "DELETE", "/keys/key2").ok
     make_vault(sandbox, "vault-two")

@@ -396,7 +396,7 @@ def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
         pytest.param(f"{KEY}/{NEW}".upper(), False, id="on that key"),
     ],
 )
-def test_the_key_of_an_existing_account_is_not_changed_and_a_warning_says_so(on: str | None, warned: bool) -> None:
+def test_the_key_of_an_existing_account_is_not_changed_and_a_warning_is_given(on: str | None, warned: bool) -> None:
     wanted = goal(identity_id=identity_id("one"), key_identifier=f"{KEY}/{NEW}")
 
     plan = account_plan.plan(wanted, seen(account(key=on, identity=user_assigned(one=PRINCIPAL))))

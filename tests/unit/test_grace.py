@@ -79,7 +79,7 @@ def test_a_missing_key_has_no_grace_period() -> None:
     assert key_grace.kept_until(goal(), observed_key()) is None
 
 
-def test_nothing_is_disabled_within_it() -> None:
+def test_version_is_not_disabled_within_the_grace_period() -> None:
     with pytest.raises(Refused) as refused:
         key_plan.plan(goal(), observed(10 * DAY, ages={"one": 60}))
 
@@ -90,7 +90,7 @@ def test_nothing_is_disabled_within_it() -> None:
 
 
 @pytest.mark.parametrize("version", [MIDDLE, None])
-def test_what_is_kept_within_it_is_no_failure_if_that_is_asked(version: str | None) -> None:
+def test_kept_version_within_the_grace_period_is_no_failure_with_in_use_keep(version: str | None) -> None:
     seen = observed(10 * DAY, ages={"one": 60})
     to = KEY if version else OTHER
     plan = key_plan.plan(goal(version=version, to=to, in_use="keep"), seen)
@@ -120,7 +120,7 @@ def test_force_is_not_for_the_grace_period() -> None:
         pytest.param("P1D", 10 * DAY, False, {"one": DAY}, None, id="a whole day"),
     ],
 )
-def test_a_warning_names_until_when_batch_may_need_what_is_disabled(
+def test_a_warning_names_how_long_batch_may_need_a_disabled_version(
     lasts: str, newest_is: int, moved_in_run: bool, ages: dict[str, float] | None, until: float | None
 ) -> None:
     plan = key_plan.plan(goal(lasts), observed(newest_is, moved_in_run=moved_in_run, ages=ages))
@@ -156,7 +156,7 @@ def test_the_second_check_ignores_the_grace_period() -> None:
         pytest.param(NEW, f"{KEY}/{NEW}", False, id="the one that is used"),
         pytest.param(NEW, KEY, False, id="the newest, which the accounts follow"),
         pytest.param(NEW, f"{KEY}/{MIDDLE}".upper(), False, id="newer"),
-        pytest.param(OLD, f"{KEY}/{'f' * 32}", False, id="than one that is not there"),
+        pytest.param(OLD, f"{KEY}/{'f' * 32}", False, id="than a missing version"),
         pytest.param(NEW, None, True, id="nothing was moved"),
         pytest.param(NEW, f"{OTHER}/{OLD}", True, id="a version of another key has no age beside it"),
         pytest.param(None, f"{OTHER}/{OLD}", True, id="the whole key, after a move to another one"),
@@ -216,7 +216,7 @@ def test_the_second_check_ignores_which_version_is_the_newest(version: str) -> N
         pytest.param(observed(10 * DAY, account(key=KEY)), MIDDLE, True, id="one follows, and is on the newest"),
     ],
 )
-def test_when_a_version_would_be_disabled(seen: dict[str, Any], version: str | None, would: bool) -> None:
+def test_prediction_of_a_disabled_version(seen: dict[str, Any], version: str | None, would: bool) -> None:
     assert key_disabled.would_disable(goal(version=version), seen) is would
 
 

@@ -131,7 +131,7 @@ def test_variables_go_with_a_task_that_is_handed_over() -> None:
 
 
 def test_without_the_sdk_the_module_runs_in_a_separate_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_in_process, "_MISSING", MissingSdk("azure-identity is not there."))
+    monkeypatch.setattr(_in_process, "_MISSING", MissingSdk("azure-identity is not installed."))
 
     assert run()["ran"] == "elsewhere"
 
@@ -352,7 +352,7 @@ def test_module_is_not_run_with_wrong_arguments() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("policy", "P90D"), ("rules", "all"), ("rules", ["all"])])
-def test_what_should_be_a_dictionary_is_named(name: str, value: Any) -> None:
+def test_option_that_requires_a_dictionary_is_named(name: str, value: Any) -> None:
     part = {"age": {"type": "str"}}
     module = Module(Outcome(True, {}, {}))
     module.ARGUMENTS = {  # type: ignore[misc]
@@ -495,7 +495,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a malformed identifier": (NAME, {**SWITCH, "key_identifier": "https://myvault.vault.azure.net/keys/"}, {}),
     "a name with a secret in it": (NAME, {**SWITCH, "secret": SECRET, "account_name": f"my {SECRET}"}, {}),
     "credentials that are missing": (NAME, {**SWITCH, **SIGN_IN}, {}),
-    "a certificate that is not there": (NAME, {**SWITCH, **SIGN_IN, "x509_certificate_path": "~/no.pem"}, {}),
+    "a missing certificate": (NAME, {**SWITCH, **SIGN_IN, "x509_certificate_path": "~/no.pem"}, {}),
     "a variable of the environment": (NAME, SWITCH, {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_CLOUD_ENVIRONMENT": "Moon"}),
     "a secret of the environment": (NAME, {**SWITCH, "account_name": f"my {SECRET}"}, {"AZURE_SECRET": SECRET}),
     "an option within an option": (
@@ -594,7 +594,7 @@ def test_both_ways_return_the_invocation_or_neither(results: dict[str, Any]) -> 
         ("a malformed name", "invalid_account_name"),
         ("a malformed identifier", "invalid_key_identifier"),
         ("credentials that are missing", "credentials_missing"),
-        ("a certificate that is not there", "certificate_not_found"),
+        ("a missing certificate", "certificate_not_found"),
         ("a variable of the environment", "unknown_cloud"),
     ],
 )

@@ -142,7 +142,7 @@ def test_one_task_makes_the_change_for_all(vault: KeyVault, wish: dict[str, Any]
     assert {vault.number(outcome) for outcome in outcomes} == {2}
 
 
-def test_one_of_several_callers_makes_it(vault: KeyVault) -> None:
+def test_one_of_several_callers_makes_the_version(vault: KeyVault) -> None:
     """Callers do not share reads, and read again when they hold the lock."""
     vault.takes = 0.05
     with ThreadPoolExecutor(4) as tasks:
@@ -164,7 +164,7 @@ def test_every_round_of_forced_versions_has_its_own(vault: KeyVault) -> None:
     assert rounds == [[2, 2], [3, 3], [4, 4]]
 
 
-def test_a_forced_version_of_an_account_whose_move_failed_is_still_to_come(vault: KeyVault) -> None:
+def test_a_forced_version_is_still_due_if_the_move_of_the_account_failed(vault: KeyVault) -> None:
     """The account is moved to the version that the run has created, and no second version is created."""
     assert vault.look("one", 1, **FORCED).changed
 
@@ -231,7 +231,7 @@ def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
     assert vault.reads == 2
 
 
-def test_what_was_read_before_a_task_began_is_not_good_enough_to_move_an_account(vault: KeyVault) -> None:
+def test_newest_version_is_read_again_for_each_task(vault: KeyVault) -> None:
     vault.add()
     assert vault.task("one", 1) == 2
     vault.add()
@@ -239,7 +239,7 @@ def test_what_was_read_before_a_task_began_is_not_good_enough_to_move_an_account
     assert vault.task("two", 1) == 3
 
 
-def test_another_caller_does_not_work_with_what_was_read_before_a_forced_version(vault: KeyVault) -> None:
+def test_another_caller_reads_again_after_a_forced_version(vault: KeyVault) -> None:
     vault.task("two", caller="other")
     vault.task("one", **FORCED)
 

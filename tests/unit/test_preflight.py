@@ -261,7 +261,7 @@ def test_all_failed_checks_are_reported_at_once() -> None:
         assert check["remedy"] in refused.value.facts["remedy"]
 
 
-def test_what_is_missing_is_named_for_each_principal() -> None:
+def test_missing_permissions_are_named_for_each_principal() -> None:
     read = {"principals": (PRINCIPAL, OTHER), **of_vault(policy(keys=["get"]))}
 
     seen = checks(**read)["access_granted"]["evidence"]
@@ -297,7 +297,14 @@ READ = st.fixed_dictionaries(
     {
         "principals": st.sampled_from([(), (PRINCIPAL,), (PRINCIPAL, OTHER)]),
         "vault": st.sampled_from(
-            [None, DENIED, NotFound("It is not there."), vault(), vault(policy()), vault(rbac=True, networkAcls=CLOSED)]
+            [
+                None,
+                DENIED,
+                NotFound("The vault does not exist."),
+                vault(),
+                vault(policy()),
+                vault(rbac=True, networkAcls=CLOSED),
+            ]
         ),
         "bundle": st.sampled_from([None, DENIED, BUSY, GONE, key(), key(enabled=False), key(kty="EC"), key(exp=NOW)]),
         "assignments": st.sampled_from([{}, DENIED, {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID)]}]),

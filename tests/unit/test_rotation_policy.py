@@ -113,5 +113,5 @@ def test_body_keeps_notifications_and_drops_the_previous_rotation() -> None:
 
 
 @pytest.mark.parametrize("policy", [wish(time_after_create="P90D"), wish(time_before_expiry="P30D", expiry_time="P1Y")])
-def test_what_is_written_is_what_is_read(policy: dict[str, Any]) -> None:
+def test_written_policy_is_read_unchanged(policy: dict[str, Any]) -> None:
     assert key_rotation_policy.describe(key_rotation_policy.body(policy, rotation_policy())) == policy
