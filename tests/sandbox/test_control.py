@@ -319,9 +319,9 @@ def test_a_fault_with_a_response(sandbox: Sandbox, control: Control) -> None:
     assert responses[1].headers["retry-after"] == "7"
     assert responses[1].json() == {"error": {"code": "Teapot"}}
     (fault,) = control.call("GET", "/faults")["faults"]
-    assert (fault["matched"], fault["struck"], fault["skip"]) == (4, 2, 1)
-    struck = [entry for entry in control.requests() if entry["fault"]]
-    assert [entry["status"] for entry in struck] == [418, 418]
+    assert (fault["matched"], fault["applied"], fault["skip"]) == (4, 2, 1)
+    faulted = [entry for entry in control.requests() if entry["fault"]]
+    assert [entry["status"] for entry in faulted] == [418, 418]
     control.call("DELETE", "/faults")
     assert control.call("GET", "/faults") == {"faults": []}
 
@@ -499,7 +499,7 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "requested",
     [
         {},
         {"name": 1},
@@ -517,9 +517,9 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
         {"name": "x", "token_lifetime": 10**30},
     ],
 )
-def test_an_invalid_principal(control: Control, wish: dict[str, Any]) -> None:
+def test_an_invalid_principal(control: Control, requested: dict[str, Any]) -> None:
     before = control.call("GET", "/principals")
-    control.call("POST", "/principals", wish, status=400)
+    control.call("POST", "/principals", requested, status=400)
     assert control.call("GET", "/principals") == before
 
 
@@ -578,7 +578,7 @@ def test_a_reset_drops_delayed_requests(sandbox: Sandbox, control: Control) -> N
     control.fault(match={"method": "PUT", "path": "delayed"}, delay=2)
     with ThreadPoolExecutor() as pool:
         delayed = pool.submit(sandbox.arm, "PUT", group, VERSION, {"location": "westeurope"})
-        while not control.call("GET", "/faults")["faults"][0]["struck"]:
+        while not control.call("GET", "/faults")["faults"][0]["applied"]:
             time.sleep(0.05)
         control.reset()
         with pytest.raises(requests.ConnectionError):

@@ -409,16 +409,16 @@ def test_a_patch_merges(sandbox: Sandbox) -> None:
     nothing = sandbox.arm("PATCH", vault_path(sandbox), NEW, {}).json()
     assert nothing["properties"] == before["properties"]
     assert nothing["systemData"]["lastModifiedAt"] >= before["systemData"]["lastModifiedAt"]
-    wish = {"enablePurgeProtection": True, "enabledForDeployment": True, "enableRbacAuthorization": None}
-    after = sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": wish}).json()
+    requested = {"enablePurgeProtection": True, "enabledForDeployment": True, "enableRbacAuthorization": None}
+    after = sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": requested}).json()
     assert after["tags"] == {"a": "1"}
     assert after["properties"] == {
         **before["properties"],
         "enablePurgeProtection": True,
         "enabledForDeployment": True,
     }
-    for wish in ({"enablePurgeProtection": False}, {"softDeleteRetentionInDays": 8}):
-        assert sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": wish}).status_code == 400
+    for requested in ({"enablePurgeProtection": False}, {"softDeleteRetentionInDays": 8}):
+        assert sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": requested}).status_code == 400
     assert sandbox.arm("PATCH", vault_path(sandbox, "vault-two"), NEW, {}).status_code == 404
 
 

@@ -34,9 +34,9 @@ from documents import (
     vault,
     visible,
 )
+from goals import access_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
-from wishes import access_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step

@@ -26,9 +26,9 @@ from documents import (
     user_assigned,
     vault,
 )
+from goals import options_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wishes import options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -356,7 +356,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden
             user_assigned(one=PRINCIPAL),
             id="another letter case",
         ),
-        pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="leave to change it is no wish to"),
+        pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="force without a change"),
     ],
 )
 def test_an_account_with_the_identity_is_not_changed(options: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ from documents import (
     vault,
     visible,
 )
-from wishes import access_goal, key_goal
+from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome

@@ -19,7 +19,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from documents import PRINCIPAL, account, identity_id, key, observed_key, system_assigned, vault
 from fleets import report
-from wishes import access_goal
+from goals import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION

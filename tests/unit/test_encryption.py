@@ -24,9 +24,9 @@ from documents import (
     user_assigned,
     vault,
 )
+from goals import encryption_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
-from wishes import encryption_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,

@@ -26,7 +26,7 @@ from documents import (
     system_assigned,
     visible,
 )
-from wishes import encryption_goal, key_goal
+from goals import encryption_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.moved import Moved
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles

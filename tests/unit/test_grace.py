@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, key, observed_key, visible
-from wishes import key_goal
+from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
@@ -39,7 +39,7 @@ def goal(
 
 
 @pytest.mark.parametrize(
-    ("wish", "newest_is", "moved_in_run", "ages", "left"),
+    ("wanted", "newest_is", "moved_in_run", "ages", "left"),
     [
         pytest.param(goal(), 10 * DAY, False, None, None, id="moved long ago"),
         pytest.param(goal(), DAY, False, None, None, id="just over"),
@@ -64,7 +64,7 @@ def goal(
     ],
 )
 def test_end_of_the_grace_period(
-    wish: key_goal_module.Goal,
+    wanted: key_goal_module.Goal,
     newest_is: int,
     moved_in_run: bool,
     ages: dict[str, float | None] | None,
@@ -72,7 +72,7 @@ def test_end_of_the_grace_period(
 ) -> None:
     seen = observed(newest_is, moved_in_run=moved_in_run)
 
-    assert key_grace.kept_until(wish, seen, ages) == (None if left is None else NOW + left)
+    assert key_grace.kept_until(wanted, seen, ages) == (None if left is None else NOW + left)
 
 
 def test_a_missing_key_has_no_grace_period() -> None:
@@ -223,14 +223,14 @@ def test_prediction_of_a_disabled_version(seen: dict[str, Any], version: str | N
 @pytest.mark.parametrize("force", [False, True])
 def test_a_version_that_an_account_may_have_been_moved_from(force: bool) -> None:
     """It is not named which key accounts were moved to."""
-    wish, seen = goal(to=None, force=force), observed(ages={"one": 3600.0})
+    wanted, seen = goal(to=None, force=force), observed(ages={"one": 3600.0})
     if not force:
         with pytest.raises(Refused) as refused:
-            key_plan.plan(wish, seen)
+            key_plan.plan(wanted, seen)
         assert (refused.value.code, refused.value.facts["kept_until"]) == ("in_grace_period", instant(NOW + 23 * 3600))
-        assert not key_plan.plan(replace(wish, keeps_used=True), seen).changed
+        assert not key_plan.plan(replace(wanted, keeps_used=True), seen).changed
         return
-    plan = key_plan.plan(wish, seen)
+    plan = key_plan.plan(wanted, seen)
     assert plan.changed
     assert [f"until {instant(NOW + 23 * 3600)}, but force allows" in one for one in plan.warnings] == [True]
 
@@ -241,7 +241,7 @@ def test_force_does_not_shorten_the_grace_period_of_a_named_move() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "moved_to"),
+    ("wanted", "moved_to"),
     [
         (goal(to=f"{KEY}/{NEW}"), KEY),
         (goal(to=OTHER), OTHER),
@@ -249,8 +249,8 @@ def test_force_does_not_shorten_the_grace_period_of_a_named_move() -> None:
         (goal(to=None, version=None), None),
     ],
 )
-def test_the_key_that_accounts_may_have_been_moved_to(wish: key_goal_module.Goal, moved_to: str | None) -> None:
-    found = key_grace.moved_to(wish, observed()["key"])
+def test_the_key_that_accounts_may_have_been_moved_to(wanted: key_goal_module.Goal, moved_to: str | None) -> None:
+    found = key_grace.moved_to(wanted, observed()["key"])
 
     assert (None if found is None else str(found)) == moved_to
-    assert key_grace.moved_to(replace(wish, moved_to=None), None) is None
+    assert key_grace.moved_to(replace(wanted, moved_to=None), None) is None

@@ -28,7 +28,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
-from wishes import options_of
+from goals import options_of
 
 from ansible_collections.azbatch.cmk.plugins.action import (
     batch_encryption,
@@ -190,7 +190,7 @@ def test_a_vault_may_be_named_by_a_key(handed_over: list[dict[str, Any]]) -> Non
     rotate(args=by_key)
     rotate(args={**by_key, "new_version": True})
 
-    assert handed_over == [{"new_version": wish, "locked": True, "other": False} for wish in (None, True)]
+    assert handed_over == [{"new_version": wanted, "locked": True, "other": False} for wanted in (None, True)]
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def test_invalid_options_are_left_to_the_module(handed_over: list[dict[str, Any]
     assert handed_over[-1]["new_version"] is True
 
 
-@pytest.mark.parametrize("wish", [True, "yes", "true"])
-def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wish: Any) -> None:
+@pytest.mark.parametrize("wanted", [True, "yes", "true"])
+def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wanted: Any) -> None:
     for account in ("one", "TWO", "two"):
-        rotate(account, args={"new_version": wish})
+        rotate(account, args={"new_version": wanted})
 
     assert [one["new_version"] for one in handed_over] == [True, False, True]
 

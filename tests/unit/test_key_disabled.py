@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, deleted_key, key, observed_key, visible
-from wishes import key_goal
+from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, deleted_key, key, listed, observed_key, rotation_policy
+from goals import rotation
 from hypothesis import given
 from hypothesis import strategies as st
-from wishes import rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 

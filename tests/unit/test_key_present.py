@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, NEW, NOW, OLD, account, deleted_key, key, listed, observed_key, rotation_policy, visible
+from goals import key_goal, rotation
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wishes import key_goal, rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step

@@ -35,7 +35,7 @@ from documents import (
     vault,
     visible,
 )
-from wishes import ACCOUNT, encryption_options, options_of
+from goals import ACCOUNT, encryption_options, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from documents import deleted_vault, diagnosed, key, listed, policy, vault
+from goals import check_before
 from readiness import (
     ASSIGNMENTS,
     HIDDEN,
@@ -25,7 +26,6 @@ from readiness import (
     on,
     refused,
 )
-from wishes import check_before
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info

@@ -106,8 +106,8 @@ class Shelf:
         return [name for name, _argument in self.calls]
 
 
-def goal(*books: str, **wishes: Any) -> Goal:
-    return Goal(frozenset(books), **wishes)
+def goal(*books: str, **settings: Any) -> Goal:
+    return Goal(frozenset(books), **settings)
 
 
 def run(wanted: Goal, shelf: Shelf) -> Outcome:

@@ -134,7 +134,7 @@ def test_provisioning_does_not_rotate() -> None:
 
 
 # The role, the variable, a value, and by module the option that gets the value.
-WISHES = [
+SETTINGS = [
     ("provision", "cmk_replace_key", True, {"batch_encryption_info": "replace_key", "batch_encryption": "replace_key"}),
     ("provision", "cmk_key_enable", True, {"batch_encryption_info": "enable_key", "keyvault_cmk_key": "enable_key"}),
     (
@@ -154,7 +154,7 @@ WISHES = [
 ]
 
 
-@pytest.mark.parametrize(("role", "variable", "value", "options"), WISHES)
+@pytest.mark.parametrize(("role", "variable", "value", "options"), SETTINGS)
 def test_optional_change_is_passed_on_and_off_by_default(
     role: str, variable: str, value: bool, options: dict[str, str]
 ) -> None:
