@@ -91,7 +91,7 @@ class Sandbox:
             return Refusal("502 Bad Gateway", f"{host}:{port} is not in the sandbox, which forwards no requests.\n")
         if service is KEY_VAULT_KEYS and not self._resolves(host):
             self._log_connect(host, port, "unresolved")
-            return Refusal("502 Bad Gateway", f"{host} does not resolve: the sandbox has no such vault.\n")
+            return Refusal("502 Bad Gateway", f"{host} does not resolve: no vault of this name is registered.\n")
         return None
 
     def _resolves(self, host: str) -> bool:
